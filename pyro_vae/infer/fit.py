@@ -1,0 +1,245 @@
+"""``fit``: arguments and data are checked here, once; :mod:`.loop` trains."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pyro
+import torch
+from pyro.infer import ELBO, RenyiELBO
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
+
+from ..seeding import seeded
+from ..spec import Spec
+from . import batches
+from .batches import Batches, Binarize
+from .checkpoint import CHECKPOINT, State
+from .estimators import Estimator, make_estimator
+from .loop import Loop, Trainable
+from .optim import make_optimizer
+from .schedules import schedule
+
+__all__ = ["Fit", "fit"]
+
+EVALUATED = 1000  # at least so many training data are evaluated for the history
+
+
+@dataclass
+class Fit:
+    """What training gave.
+
+    Attributes:
+        vae: the model that was given, trained.
+        history: a row an epoch: ``elbo_train``, ``elbo_validation``, ``log_likelihood``, ``kl``
+            (nats per datum, at the epoch's end, one draw of z; the two terms are those of the
+            validation data where there are any), ``loss`` (what was minimized, mean over the
+            epoch, with beta), ``lr``, ``beta`` and ``seconds`` of training so far.
+        estimator: the line that says it.
+        best_epoch: the epoch whose weights the model has, under early stopping.
+        interrupted: whether Ctrl-C ended it.
+        out: the run folder, if any.
+    """
+
+    vae: nn.Module
+    history: pd.DataFrame
+    estimator: str
+    best_epoch: int | None = None
+    interrupted: bool = False
+    out: Path | None = None
+
+
+def fit(
+    vae: Trainable,
+    x: "Tensor | Dataset | DataLoader",
+    *,
+    estimator: str | Spec | ELBO | Estimator = "Trace_ELBO",
+    epochs: int = 100,
+    batch_size: int = 100,
+    lr: float | str | Spec = 1e-3,
+    optimizer: str | Spec = "Adam",
+    beta: float | str | Spec = 1.0,
+    binarize: Binarize = None,
+    validation: Tensor | float | None = None,
+    patience: int | None = None,
+    seed: int = 0,
+    out: str | Path | None = None,
+    checkpoint_every: int = 1,
+    resume: str | Path | None = None,
+    progress: bool | None = None,
+) -> Fit:
+    """Train a VAE by ``pyro.infer.SVI``.
+
+    Args:
+        vae: a :class:`pyro_vae.VAE`, trained in place, on the device where it is.
+        x: data ``(N, *x_shape)``, or a ``Dataset`` or ``DataLoader`` of batches of them.
+        estimator: the bound and its gradient: a line, or any Pyro ``ELBO``.
+        epochs: passes over the data.
+        batch_size: data per step.
+        lr: a number, or a schedule over the epochs such as ``"cosine(1e-3)"``.
+        optimizer: a class of ``torch.optim``, with its arguments and ``clip_norm``.
+        beta: the weight of the KL term, a number or a schedule: ``"linear(0, 1, epochs=10)"``.
+        binarize: draw bits with the grey values in [0, 1] as probabilities, anew at every visit
+            (``"dynamic"``) or once (``"static"``).
+        validation: held-out data, or the fraction of x to hold out.
+        patience: stop after so many epochs without a better validation ELBO, with the best weights.
+        seed: of the order, the bits and the draws of z; the global generator is left as it was.
+        out: a run folder, where a checkpoint is written every ``checkpoint_every`` epochs.
+        checkpoint_every: see ``out``.
+        resume: a run folder whose run goes on, bit for bit, with the same arguments.
+        progress: show a progress bar; by default only at a terminal.
+
+    Returns:
+        A :class:`Fit`. Ctrl-C finishes the step, writes the checkpoint and returns what there is.
+
+    Raises:
+        ValueError: data or arguments that cannot be served, with what to do.
+        NonFiniteLossError: with the site that caused it.
+    """
+    if not isinstance(vae, nn.Module):
+        raise ValueError(f"fit trains a pyro_vae.VAE, got {type(vae).__name__}")
+    for name, value in {"epochs": epochs, "batch_size": batch_size, "patience": patience,
+                        "checkpoint_every": checkpoint_every}.items():  # fmt: skip
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise ValueError(f"{name} must be a whole number of at least 1, got {value}")
+    if binarize not in (None, "dynamic", "static"):
+        raise ValueError(f"binarize is 'dynamic', 'static' or None, got {binarize!r}")
+    if patience is not None and validation is None:
+        raise ValueError("patience needs validation data: validation=0.1 holds out a tenth of x")
+    rate, weight = schedule(lr, epochs, "lr"), schedule(beta, epochs, "beta")
+    line = make_estimator(estimator)
+    if isinstance(line.elbo, RenyiELBO) and str(beta) not in ("1", "1.0"):
+        raise ValueError("beta scales inside RenyiELBO's logsumexp, which is no bound: use beta=1")
+    settings = {
+        "estimator": str(line), "batch_size": batch_size, "lr": str(lr),
+        "optimizer": str(optimizer), "beta": str(beta), "binarize": binarize,
+        "validation": _summary(validation), "patience": patience, "seed": seed,
+        "data": _summary(x),
+    }  # fmt: skip
+    folder = _run_folder(out, resume)
+    with pyro.get_param_store().scope(), seeded(seed), _interrupt() as stop:
+        data, *evaluate_on = _split(vae, x, validation, binarize, batch_size)
+        loop = Loop(
+            vae, line, make_optimizer(optimizer, rate(0)), lr=rate, beta=weight,
+            batches=data, prepare=_preparation(vae, data, binarize),
+            evaluate_on=(evaluate_on[0], evaluate_on[1]), state=State(settings),
+        )  # fmt: skip
+        if resume is not None:
+            loop.resume(Path(resume))
+        loop.run(epochs, out=folder, checkpoint_every=checkpoint_every, progress=progress, stop=stop)
+    state = loop.state
+    interrupted = stop.is_set() and state.epoch < epochs
+    if interrupted:
+        how = f"go on with resume={str(folder)!r}" if folder else "give out= to go on from there"
+        tqdm.write(f"interrupted in epoch {state.epoch + 1}, step {state.step}: {how}")
+    history = pd.DataFrame(state.history)
+    history = history.set_index("epoch") if len(history) else history
+    return Fit(vae, history, str(line), state.best_epoch, interrupted, folder)
+
+
+def _split(
+    vae: Trainable,
+    x: "Tensor | Dataset | DataLoader",
+    validation: "Tensor | float | None",
+    binarize: Binarize,
+    batch_size: int,
+) -> tuple[Batches, Tensor, Tensor | None]:
+    """The batches, training data to evaluate on, and validation data; all checked."""
+    fraction = validation if isinstance(validation, float) else None
+    if fraction is not None and not 0 < fraction < 1:
+        raise ValueError(f"validation is data or a fraction between 0 and 1, got {fraction}")
+    held_out = None
+    if fraction is None and validation is not None:
+        held_out = _bits(vae.as_data(validation), binarize)  # pyright: ignore[reportArgumentType]
+        vae.check(held_out)
+    if isinstance(x, Dataset | DataLoader) and not isinstance(x, Tensor):
+        if fraction is not None:
+            raise ValueError("validation=fraction needs x in memory: give validation data")
+        data = Batches(x, batch_size)
+        with torch.random.fork_rng():
+            return data, vae.check(_bits(vae.as_data(next(iter(data))), binarize)), held_out
+    x = vae.as_data(x)
+    if fraction is not None:
+        order, n = torch.randperm(len(x), device=x.device), round(fraction * len(x))
+        if not 0 < n < len(x):
+            raise ValueError(f"validation={fraction} of {len(x)} data leaves a part empty")
+        held_out, x = _bits(x[order[:n]], binarize), x[order[n:]]
+    if binarize == "static":
+        x = _bits(x, binarize)
+    size = max(EVALUATED, 0 if held_out is None else len(held_out))
+    sample = x[torch.randperm(len(x), device=x.device)[:size]]
+    if binarize == "dynamic":
+        _grey(x)
+        sample = _bits(sample, binarize)
+    vae.check(sample if binarize else x)
+    return Batches(x, batch_size), sample, held_out
+
+
+def _preparation(vae: Trainable, data: Batches, binarize: Binarize) -> Callable[[Tensor], Tensor]:
+    """What a batch goes through: checks and bits where it comes from a loader."""
+    if isinstance(data.x, Tensor):
+        return batches.binarize if binarize == "dynamic" else lambda batch: batch
+    if binarize == "static":
+        raise ValueError("binarize='static' needs x in memory; a DataLoader's data: 'dynamic'")
+    return lambda batch: _bits(vae.as_data(batch), binarize)
+
+
+def _bits(x: Tensor, binarize: Binarize) -> Tensor:
+    return batches.binarize(_grey(x)) if binarize else x
+
+
+def _grey(x: Tensor) -> Tensor:
+    low, high = x.min().item(), x.max().item()
+    if not (low >= 0 and high <= 1):
+        raise ValueError(
+            f"binarize takes grey values in [0, 1], x lies in [{low:g}, {high:g}]: "
+            "divide it by its largest value"
+        )
+    return x
+
+
+def _summary(x: object) -> object:
+    """What a resumed run compares: enough to tell other data."""
+    if isinstance(x, Tensor):
+        return [list(x.shape), x.nansum(dtype=torch.float64).item()]
+    if x is None or isinstance(x, float):
+        return x
+    shape = getattr(x, "shape", None)
+    return [type(x).__name__, list(shape) if shape is not None else len(x)]  # pyright: ignore
+
+
+def _run_folder(out: str | Path | None, resume: str | Path | None) -> Path | None:
+    if resume is not None:
+        if out is not None and Path(out).resolve() != Path(resume).resolve():
+            raise ValueError(f"a resumed run goes on in its own folder {resume}: leave out= out")
+        return Path(resume)
+    if out is None:
+        return None
+    if (Path(out) / CHECKPOINT).exists():
+        raise ValueError(f"{out} holds a run already: resume={str(out)!r}, or choose another folder")
+    Path(out).mkdir(parents=True, exist_ok=True)
+    return Path(out)
+
+
+@contextmanager
+def _interrupt() -> Iterator[threading.Event]:
+    """Within it the first Ctrl-C sets an event and the second raises, as ever."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def handler(number: int, frame: object) -> None:
+        signal.signal(signal.SIGINT, before)
+        stop.set()
+
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)

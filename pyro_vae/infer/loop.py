@@ -1,0 +1,235 @@
+"""The training loop: SVI steps, an evaluation and a checkpoint at the end of each epoch."""
+
+import math
+import threading
+import time
+from collections.abc import Callable, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Protocol
+
+import pyro
+import pyro.poutine as poutine
+import torch
+from pyro.infer import SVI
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from ..seeding import seeded
+from .batches import Batches
+from .bounds import elbo_terms
+from .checkpoint import State, read, restore, rng_state, set_rng_state, write
+from .estimators import Estimator, family_name
+from .handlers import KLWeight
+from .optim import FusedOptim
+from .schedules import Schedule
+
+__all__ = ["Loop", "NonFiniteLossError", "Trainable"]
+
+
+class NonFiniteLossError(FloatingPointError):
+    """The loss became infinite or NaN; the weights are those before that step."""
+
+
+class Trainable(Protocol):
+    """What training asks of a model: two Pyro functions, and a check of data at the boundary."""
+
+    def model(self, x: Tensor) -> Tensor: ...  # noqa: D102
+    def guide(self, x: Tensor) -> Tensor: ...  # noqa: D102
+    def check(self, x: Tensor) -> Tensor: ...  # noqa: D102
+    def as_data(self, x: Tensor) -> Tensor: ...  # noqa: D102
+    def state_dict(self) -> dict[str, Tensor]: ...  # noqa: D102
+
+
+class Loop:
+    """Everything that a run needs, and its :class:`State`.
+
+    Args:
+        vae: with ``model``, ``guide`` and a ``state_dict``.
+        estimator: the bound and gradient rule.
+        optim: one optimizer over all parameters.
+        lr: the learning rate at a time in epochs.
+        beta: the weight of the KL term at a time in epochs.
+        batches: of an epoch.
+        prepare: what a batch goes through before the step.
+        evaluate_on: training data, and validation data if any, for the history.
+        state: where the run is.
+    """
+
+    def __init__(
+        self,
+        vae: nn.Module,
+        estimator: Estimator,
+        optim: FusedOptim,
+        *,
+        lr: Schedule,
+        beta: Schedule,
+        batches: Batches,
+        prepare: Callable[[Tensor], Tensor],
+        evaluate_on: tuple[Tensor, Tensor | None],
+        state: State,
+    ) -> None:
+        self.vae, self.estimator, self.optim = vae, estimator, optim
+        self.lr, self.beta, self.batches, self.prepare = lr, beta, batches, prepare
+        self.evaluate_on, self.state = evaluate_on, state
+        self.best: Mapping[str, Tensor] = {}
+        self.epoch_rng = self.step_rng = rng_state()
+        self.kl_weight = KLWeight()
+        example = evaluate_on[0][: max(1, min(batches.batch_size, len(evaluate_on[0])))]
+        model, guide = vae.model, vae.guide
+        with torch.random.fork_rng():
+            estimator.check(model, guide, example)
+            wrapped = estimator.wrap(guide, example)  # pyright: ignore[reportArgumentType]
+        self.svi = SVI(
+            self.kl_weight(model), self.kl_weight(wrapped), optim,
+            loss=estimator.elbo.loss, loss_and_grads=self._loss_and_grads,
+        )  # fmt: skip
+        self.resumed: Mapping[str, Tensor] | None = None
+
+    def resume(self, folder: Path) -> None:
+        """Go on where the checkpoint of a run folder stopped."""
+        state, parts = read(folder)
+        differ = [k for k, v in self.state.settings.items() if state.settings.get(k) != v]
+        if differ:
+            was = ", ".join(f"{k}={state.settings.get(k)!r}" for k in differ)
+            now = ", ".join(f"{k}={self.state.settings[k]!r}" for k in differ)
+            raise ValueError(f"{folder} was run with {was}, not with {now}: resume with the same")
+        restore(parts, self.vae, self.estimator.network, self.optim)
+        self.state, self.best = state, parts.get("best", {})
+        self.epoch_rng, self.resumed = parts["epoch_rng"], parts["rng"]
+
+    def run(
+        self,
+        epochs: int,
+        *,
+        out: Path | None,
+        checkpoint_every: int,
+        progress: bool | None,
+        stop: threading.Event,
+    ) -> None:
+        """Train until ``epochs``, until patience is out, or until ``stop`` is set."""
+        state, steps = self.state, len(self.batches)
+        bar = tqdm(
+            total=epochs * steps, initial=state.epoch * steps + state.step, mininterval=0.5,
+            disable=None if progress is None else not progress, unit="step",
+            bar_format="{desc} {percentage:3.0f}%|{bar:24}| {elapsed}<{remaining}{postfix}",
+        )  # fmt: skip
+        with bar:
+            while state.epoch < epochs and not self._out_of_patience() and not stop.is_set():
+                bar.set_description(f"epoch {state.epoch + 1}/{epochs}", refresh=False)
+                if self._epoch(bar, stop):
+                    row = self._evaluate()
+                    bar.set_postfix_str(summary(row))
+                    if out is not None and state.epoch % checkpoint_every == 0:
+                        self.save(out)
+        if out is not None:
+            self.save(out)
+        if self.best:
+            self.vae.load_state_dict(dict(self.best))
+
+    def save(self, out: Path) -> None:
+        """Write the checkpoint."""
+        network = self.estimator.network
+        write(out, self.state, self.vae, network, self.optim, self.epoch_rng, self.best)
+
+    def _epoch(self, bar: tqdm, stop: threading.Event) -> bool:
+        """The rest of an epoch; false where it was stopped before its end."""
+        state, steps = self.state, len(self.batches)
+        if self.resumed is not None:
+            set_rng_state(self.epoch_rng)
+        self.epoch_rng = rng_state()
+        batches = iter(self.batches)
+        for _ in islice(batches, state.step):  # the order of a resumed epoch is drawn again
+            pass
+        if self.resumed is not None and state.step:
+            set_rng_state(self.resumed)
+        self.resumed = None
+        start = time.perf_counter()
+        for batch in batches:
+            now = state.epoch + state.step / steps
+            self.kl_weight.weight, self.optim.lr = self.beta(now), self.lr(now)
+            batch = self.prepare(batch)
+            with pyro.validation_enabled(state.epoch == state.step == 0):
+                loss = self.svi.step(batch)
+            state.loss, state.count = state.loss + loss, state.count + len(batch)
+            state.step += 1
+            bar.update()
+            if stop.is_set():
+                break
+        state.seconds += time.perf_counter() - start
+        if state.step < steps:
+            return False
+        state.epoch, state.step, self.epoch_rng = state.epoch + 1, 0, rng_state()
+        return True
+
+    def _loss_and_grads(self, model: Callable, guide: Callable, x: Tensor) -> float:
+        """The estimator's, with a stop before the optimizer sees what is not finite."""
+        rng = rng_state()
+        loss = self.estimator.elbo.loss_and_grads(model, guide, x)
+        if not math.isfinite(loss):
+            set_rng_state(rng)
+            self._explain(loss, x)
+        return loss
+
+    def _evaluate(self) -> dict[str, float]:
+        """The row of the history; the same noise at every epoch."""
+        state, (train, held_out) = self.state, self.evaluate_on
+        model, guide, seed = self.vae.model, self.vae.guide, state.settings["seed"]
+        with seeded(seed), pyro.validation_enabled(False):
+            likelihood, kl = elbo_terms(model, guide, train)  # pyright: ignore
+            elbo_train, elbo_validation = (likelihood - kl).mean().item(), math.nan
+            if held_out is not None:
+                likelihood, kl = elbo_terms(model, guide, held_out)  # pyright: ignore
+                elbo_validation = (likelihood - kl).mean().item()
+        elbo = elbo_train if held_out is None else elbo_train + elbo_validation
+        if not math.isfinite(elbo):
+            self._explain(-elbo, train)
+        row = {
+            "epoch": state.epoch, "elbo_train": elbo_train, "elbo_validation": elbo_validation,
+            "log_likelihood": likelihood.mean().item(), "kl": kl.mean().item(),
+            "loss": state.loss / state.count, "lr": self.optim.lr,
+            "beta": self.kl_weight.weight, "seconds": state.seconds,
+        }  # fmt: skip
+        state.history.append(row)
+        state.loss, state.count = 0.0, 0
+        if state.settings["patience"] and (state.best is None or elbo_validation > state.best):
+            state.best, state.best_epoch = elbo_validation, state.epoch
+            self.best = {k: v.detach().clone() for k, v in self.vae.state_dict().items()}
+        return row
+
+    def _out_of_patience(self) -> bool:
+        best, patience = self.state.best_epoch, self.state.settings["patience"]
+        return best is not None and self.state.epoch - best >= patience
+
+    def _explain(self, loss: float, x: Tensor) -> None:
+        """Find what made a loss infinite or NaN, and say it."""
+        cause = "no single site shows it"
+        for name, parameter in self.vae.named_parameters():
+            if not parameter.isfinite().all():
+                cause = f"parameter {name!r} is not finite"
+                break
+        else:
+            with torch.no_grad(), poutine.block(), pyro.validation_enabled(False):
+                guide = poutine.trace(self.vae.guide).get_trace(x)  # pyright: ignore
+                model = poutine.trace(poutine.replay(self.vae.model, guide)).get_trace(x)  # pyright: ignore
+                for trace, side in ((guide, "guide"), (model, "model")):
+                    trace.compute_log_prob()
+                    for name, site in trace.nodes.items():
+                        if site["type"] == "sample" and not site["log_prob"].isfinite().all():
+                            worst = site["log_prob"][~site["log_prob"].isfinite()][0].item()
+                            family = family_name(site["fn"])
+                            cause = f"site {name!r} ({family}) of the {side} has log density {worst}"
+                            break
+        self.vae.zero_grad()
+        raise NonFiniteLossError(
+            f"the loss is {loss} in epoch {self.state.epoch + 1}, step {self.state.step + 1}: "
+            f"{cause}. The weights are those before it, and the last checkpoint stays. Try a "
+            "smaller lr, optimizer='Adam(clip_norm=10)', or a likelihood that cannot degenerate"
+        )
+
+
+def summary(row: Mapping[str, float]) -> str:
+    """A row of the history in a few words, for the progress bar."""
+    held_out = row["elbo_validation"]
+    text = f" ELBO {row['elbo_train']:.2f} train"
+    return text + ("" if math.isnan(held_out) else f", {held_out:.2f} validation") + " nats/datum"

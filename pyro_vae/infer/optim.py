@@ -1,0 +1,107 @@
+"""One torch optimizer over all parameters, behind Pyro's own face.
+
+``pyro.optim.Adam`` keeps an optimizer per parameter, which costs 2 to 3 ms a step on a small VAE.
+"""
+
+import inspect
+from collections.abc import Iterable
+from typing import Any
+
+import pyro
+import torch
+from pyro.optim import PyroOptim
+from torch import Tensor
+
+from ..spec import Spec, as_spec, nearest
+
+__all__ = ["FusedOptim", "make_optimizer"]
+
+
+class FusedOptim(PyroOptim):
+    """One ``torch.optim`` optimizer for every parameter that SVI hands over.
+
+    Args:
+        constructor: a class of ``torch.optim``; its fused kernels are used where it has them.
+        options: its arguments, ``lr`` among them.
+        clip_norm: the largest norm of the whole gradient; ``None`` does not clip.
+
+    >>> optim = FusedOptim(torch.optim.Adam, {"lr": 1e-3})
+    """
+
+    def __init__(
+        self,
+        constructor: type[torch.optim.Optimizer],
+        options: dict[str, Any],
+        clip_norm: float | None = None,
+    ) -> None:
+        super().__init__(constructor, dict(options))
+        if "fused" in inspect.signature(constructor).parameters:
+            self.pt_optim_args = {"fused": True, **options}
+        self.clip_norm = clip_norm
+        self.optimizer: torch.optim.Optimizer | None = None
+        self.parameters: dict[Tensor, str] = {}
+
+    def __call__(self, params: Iterable[Tensor], *args: object, **kwargs: object) -> None:
+        """One step; the gradients are gone afterwards."""
+        new = [p for p in params if p not in self.parameters and p.grad is not None]
+        if new:
+            self._add(new)
+        if self.optimizer is None:
+            return
+        if self.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
+        self.optimizer.step(*args, **kwargs)  # pyright: ignore[reportArgumentType]
+        self.optimizer.zero_grad(set_to_none=True)
+
+    @property
+    def lr(self) -> float:
+        """The learning rate; setting it costs nothing and keeps the optimizer's state."""
+        return self.pt_optim_args["lr"]  # pyright: ignore[reportIndexIssue]
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        self.pt_optim_args["lr"] = value  # pyright: ignore[reportIndexIssue]
+        for group in self.optimizer.param_groups if self.optimizer else ():
+            group["lr"] = value
+
+    def get_state(self) -> dict[str, dict[str, Tensor]]:
+        """The optimizer's tensors by parameter name."""
+        state = self.optimizer.state if self.optimizer else {}
+        return {name: dict(state[p]) for p, name in self.parameters.items() if p in state}
+
+    def set_state(self, state_dict: dict[str, dict[str, Tensor]]) -> None:
+        """Take up a state of :meth:`get_state`; parameters consume it when they are first seen."""
+        self._state_waiting_to_be_consumed.update(state_dict)
+
+    def _add(self, new: list[Tensor]) -> None:
+        store = pyro.get_param_store()
+        named = sorted((str(store.param_name(p)), p) for p in new)
+        self.parameters |= {p: name for name, p in named}
+        if self.optimizer is None:
+            self.optimizer = self.pt_optim_constructor([p for _, p in named], **self.pt_optim_args)  # pyright: ignore
+        else:
+            self.optimizer.add_param_group({"params": [p for _, p in named]})
+        for name, p in named:
+            if name in self._state_waiting_to_be_consumed:
+                saved = self._state_waiting_to_be_consumed.pop(name)
+                self.optimizer.state[p] = {k: v.clone() for k, v in saved.items()}
+
+
+def make_optimizer(value: str | Spec, lr: float) -> FusedOptim:
+    """An optimizer from a line such as ``"Adam(betas=[0.9, 0.99], clip_norm=10)"``.
+
+    Args:
+        value: the name of a class of ``torch.optim`` with its arguments, and ``clip_norm``.
+        lr: the learning rate.
+    """
+    spec = as_spec(value)
+    constructor = getattr(torch.optim, spec.name, None)
+    optimizers = [n for n, c in vars(torch.optim).items() if isinstance(c, type)]
+    if spec.name not in optimizers or not issubclass(constructor, torch.optim.Optimizer):  # pyright: ignore
+        raise spec.error(f"unknown optimizer {spec.name!r}{nearest(spec.name, optimizers)}")
+    names = [n for n in inspect.signature(constructor).parameters if n not in ("params", "lr")]
+    options = spec.bind("clip_norm", *names)
+    clip_norm = options.pop("clip_norm", None)
+    if clip_norm is not None and not (isinstance(clip_norm, int | float) and clip_norm > 0):
+        raise spec.error(f"clip_norm is a positive number, got {clip_norm}", at="clip_norm")
+    return FusedOptim(constructor, {"lr": lr, **options}, clip_norm)

@@ -1,0 +1,161 @@
+"""Encoders and decoders: from x or z to features.
+
+A network is any ``nn.Module`` that maps ``(B, *in_shape)`` to ``(B, *feature_shape)``; it sees one
+batch dimension. One that has ``build(in_shape, out_shape)``, as those here do, learns its ends from
+the VAE: what comes in, and the shape of the data that its features will describe.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import cast
+
+from torch import Tensor, nn
+
+from .spec import Spec, as_spec, nearest
+
+__all__ = ["MLP", "ConvDecoder", "ConvEncoder", "network", "spec_of"]
+
+
+class MLP(nn.Module):
+    r"""A multilayer perceptron, said by its hidden sizes: :math:`h_{l} = a(W_l h_{l-1} + b_l)`.
+
+    The family's linear heads come after the last activation, so ``MLP([])`` makes a linear map.
+
+    Args:
+        hidden: the widths of the hidden layers.
+        activation: the name of a ``torch.nn`` activation.
+
+    >>> vae_encoder = MLP([200, 200], activation="Tanh")
+    >>> vae_encoder.spec
+    MLP([200, 200], activation='Tanh')
+    """
+
+    def __init__(self, hidden: Sequence[int] = (200, 200), *, activation: str | Spec = "ReLU"):
+        super().__init__()
+        self.hidden, self.activation = _widths(hidden, "MLP"), _activation(activation)
+        self.spec = Spec("MLP", self.hidden, activation=self.activation)
+        self.layers = nn.Sequential()
+
+    def build(self, in_shape: tuple[int, ...], out_shape: tuple[int, ...]) -> None:
+        """Make the layers for inputs of shape ``in_shape``."""
+        self.layers = nn.Sequential(nn.Flatten())
+        for width_in, width in zip((math.prod(in_shape), *self.hidden), self.hidden, strict=False):
+            self.layers.append(nn.Linear(width_in, width))
+            self.layers.append(getattr(nn, self.activation)())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, *in_shape)`` to features ``(B, hidden[-1])``."""
+        return self.layers(x)
+
+
+class ConvEncoder(nn.Module):
+    """Strided 3x3 convolutions, each halving an image: ``(B, C, H, W)`` to flat features.
+
+    Args:
+        channels: the channels of the layers.
+        activation: the name of a ``torch.nn`` activation.
+    """
+
+    def __init__(self, channels: Sequence[int] = (32, 64), *, activation: str | Spec = "ReLU"):
+        super().__init__()
+        self.channels = _widths(channels, "ConvEncoder", at_least=1)
+        self.activation = _activation(activation)
+        self.spec = Spec("ConvEncoder", self.channels, activation=self.activation)
+        self.layers = nn.Sequential()
+
+    def build(self, in_shape: tuple[int, ...], out_shape: tuple[int, ...]) -> None:
+        """Make the layers for images of shape ``in_shape = (C, H, W)``."""
+        c, _, _ = _image(in_shape, "ConvEncoder reads")
+        self.layers = nn.Sequential()
+        for c_in, c_out in zip((c, *self.channels), self.channels, strict=False):
+            self.layers.append(nn.Conv2d(c_in, c_out, 3, stride=2, padding=1))
+            self.layers.append(getattr(nn, self.activation)())
+        self.layers.append(nn.Flatten())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W)`` to features ``(B, F)``."""
+        return self.layers(x)
+
+
+class ConvDecoder(nn.Module):
+    """The mirror of :class:`ConvEncoder`: z to feature maps ``(B, channels[-1], H, W)``.
+
+    Args:
+        channels: the channels of the layers, from z to the image.
+        activation: the name of a ``torch.nn`` activation.
+    """
+
+    def __init__(self, channels: Sequence[int] = (64, 32), *, activation: str | Spec = "ReLU"):
+        super().__init__()
+        self.channels = _widths(channels, "ConvDecoder", at_least=1)
+        self.activation = _activation(activation)
+        self.spec = Spec("ConvDecoder", self.channels, activation=self.activation)
+        self.layers = nn.Sequential()
+
+    def build(self, in_shape: tuple[int, ...], out_shape: tuple[int, ...]) -> None:
+        """Make the layers from z of shape ``in_shape`` to images of shape ``out_shape``."""
+        _, *size = _image(out_shape, "ConvDecoder writes")
+        sizes = [size]
+        for _ in self.channels:
+            sizes.insert(0, [math.ceil(s / 2) for s in sizes[0]])
+        c, (h, w) = self.channels[0], sizes[0]
+        linear = nn.Linear(math.prod(in_shape), c * h * w)
+        self.layers = nn.Sequential(nn.Flatten(), linear, nn.Unflatten(1, (c, h, w)))
+        for c_in, c_out, target in zip((c, *self.channels), self.channels, sizes[1:], strict=False):
+            odd = cast("tuple[int, int]", tuple(1 - s % 2 for s in target))
+            self.layers.append(getattr(nn, self.activation)())
+            self.layers.append(
+                nn.ConvTranspose2d(c_in, c_out, 3, stride=2, padding=1, output_padding=odd)
+            )
+        self.layers.append(getattr(nn, self.activation)())
+
+    def forward(self, z: Tensor) -> Tensor:
+        """``(B, *in_shape)`` to feature maps ``(B, channels[-1], H, W)``."""
+        return self.layers(z)
+
+
+NETWORKS = {c.__name__: c for c in (MLP, ConvEncoder, ConvDecoder)}
+
+
+def network(value: "str | Spec | nn.Module") -> nn.Module:
+    """A network said as text or :class:`~pyro_vae.spec.Spec`; a module is taken as it is."""
+    if isinstance(value, nn.Module):
+        return value
+    spec = as_spec(value)
+    if spec.name not in NETWORKS:
+        raise spec.error(f"unknown network {spec.name!r}{nearest(spec.name, NETWORKS)}")
+    first = "hidden" if spec.name == "MLP" else "channels"
+    options = spec.bind(first, "activation")
+    return NETWORKS[spec.name](**options)  # pyright: ignore[reportArgumentType]
+
+
+def spec_of(module: nn.Module) -> Spec | None:
+    """The line that makes this module again, or ``None`` for a class of the user's."""
+    spec = getattr(module, "spec", None)
+    return spec if isinstance(spec, Spec) else None
+
+
+def _widths(widths: Sequence[int], name: str, at_least: int = 0) -> tuple[int, ...]:
+    ok = isinstance(widths, Sequence) and not isinstance(widths, str)
+    ok = ok and all(isinstance(w, int) and not isinstance(w, bool) and w > 0 for w in widths)
+    if not ok or len(widths) < at_least:
+        raise ValueError(f"{name} takes a list of widths such as [200, 200], got {widths!r}")
+    return tuple(widths)
+
+
+def _activation(activation: str | Spec) -> str:
+    name = str(activation)
+    found = getattr(nn, name, None)
+    if not (isinstance(found, type) and found.__module__ == "torch.nn.modules.activation"):
+        known = [n for n in dir(nn.modules.activation) if n[0].isupper()]
+        raise ValueError(f"unknown activation {name!r}{nearest(name, known)}")
+    return name
+
+
+def _image(shape: tuple[int, ...], who: str) -> tuple[int, ...]:
+    if len(shape) != 3:
+        raise ValueError(
+            f"{who} images of shape (channels, height, width), got {shape}: "
+            "reshape the data, or use MLP"
+        )
+    return shape

@@ -1,0 +1,20 @@
+"""Random numbers: every random act takes a seed, and leaves the global generator as it was."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+__all__ = ["seeded"]
+
+
+@contextmanager
+def seeded(seed: int | None) -> Iterator[None]:
+    """Within it torch's generators start from ``seed``; afterwards they are as they were.
+
+    With ``None`` the global generators are used, and advance.
+    """
+    with torch.random.fork_rng(enabled=seed is not None):
+        if seed is not None:
+            torch.manual_seed(seed)
+        yield

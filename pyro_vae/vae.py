@@ -1,0 +1,391 @@
+"""The VAE: ``model(x)`` and ``guide(x)``, two ordinary Pyro functions over three families."""
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any, cast
+
+import pyro
+import pyro.distributions as dist
+import safetensors
+import torch
+from numpy.typing import ArrayLike
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from .families import Family, same_support
+from .likelihoods import check_support, fill, observed
+from .networks import MLP, network, spec_of
+from .seeding import seeded
+from .spec import Spec
+
+__all__ = ["VAE", "load"]
+
+DESCRIPTION, WEIGHTS = "model.toml", "model.safetensors"
+ROLES = ("prior", "likelihood", "guide", "encoder", "decoder")
+
+
+class VAE(nn.Module):
+    r"""A variational autoencoder: a prior p(z), a likelihood p(x|z) and a guide q(z|x).
+
+    .. math:: \log p(x) \ge E_{q(z|x)}[\log p(x|z)] - KL(q(z|x) \| p(z))
+
+    Args:
+        x_shape: the shape of one datum, ``(784,)`` or ``(1, 28, 28)``; a number for a vector.
+        latent_dim: the shape of one z; a number for a vector.
+        prior: a line such as ``"Normal"``, or any module with ``forward() -> distribution``.
+        likelihood: a line, or a module with ``forward(features) -> distribution``.
+        guide: a line, or a module with ``forward(features) -> distribution``.
+        encoder: from x to features; ``MLP([200, 200])`` where it is not given.
+        decoder: from z to features; ``MLP([200, 200])`` where it is not given.
+        missing: whether x may hold NaN. Those cells drop out of the likelihood, and the encoder
+            reads x with zeros there, beside a mask of the observed cells (twice the channels).
+        seed: of the initial weights; the global generator's state where it is not given.
+
+    Raises:
+        SpecError: an unknown family or parameter, or a number outside its constraint.
+        ValueError: guide and prior live on different sets, or shapes that do not fit.
+
+    References:
+        Kingma & Welling (2014), arXiv:1312.6114; Rezende et al. (2014), arXiv:1401.4082.
+
+    >>> vae = VAE((784,), latent_dim=50, likelihood="Bernoulli", encoder=MLP([200]), seed=0)
+    >>> vae.sample(3, seed=0).shape
+    torch.Size([3, 784])
+    """
+
+    def __init__(
+        self,
+        x_shape: int | tuple[int, ...],
+        latent_dim: int | tuple[int, ...],
+        *,
+        prior: str | Spec | nn.Module = "Normal",
+        likelihood: str | Spec | nn.Module = "Bernoulli",
+        guide: str | Spec | nn.Module = "Normal",
+        encoder: str | Spec | nn.Module | None = None,
+        decoder: str | Spec | nn.Module | None = None,
+        missing: bool = False,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.x_shape = _shape(x_shape, "x_shape")
+        self.z_shape = _shape(latent_dim, "latent_dim")
+        self.missing = missing
+        with seeded(seed):
+            self.prior = _family(prior, self.z_shape, "prior")
+            z = self.prior().expand([1]).sample()
+            self.categories = _categories(self.prior())
+            self.encoder = network(encoder if encoder is not None else MLP())
+            self.decoder = network(decoder if decoder is not None else MLP())
+            if self.encoder is self.decoder:
+                raise ValueError("encoder and decoder are one module: give each its own")
+            x = torch.zeros(1, *self.x_shape)
+            h_x = _features(self.encoder, self._see(x, x == 0), self.x_shape, "encoder")
+            h_z = _features(self.decoder, self._real(z), self.x_shape, "decoder")
+            self.posterior = _family(guide, self.z_shape, "guide", h_x)
+            self.likelihood = _family(likelihood, self.x_shape, "likelihood", h_z)
+        self._check_families(h_x, h_z)
+
+    # The two functions of Pyro's.
+
+    def model(self, x: Tensor | None = None) -> Tensor:
+        """p(x, z) = p(z) p(x|z): sites ``z`` and ``x`` in the plate ``data``.
+
+        Args:
+            x: ``(B, *x_shape)``; ``None`` draws one datum.
+        """
+        self._register("prior", "decoder", "likelihood")
+        with pyro.plate("data", 1 if x is None else len(x)):
+            z = pyro.sample("z", self.prior())
+            p, x = self._observe(self.decode(z), x)
+            return pyro.sample("x", p, obs=x)
+
+    def guide(self, x: Tensor) -> Tensor:
+        """q(z|x): the site ``z`` in the plate ``data``.
+
+        Args:
+            x: ``(B, *x_shape)``.
+        """
+        self._register("encoder", "posterior")
+        with pyro.plate("data", len(x)):
+            return pyro.sample("z", self.encode(x))
+
+    # What users ask of a trained model.
+
+    def encode(self, x: Tensor) -> dist.TorchDistribution:
+        """q(z|x) for x of shape ``(B, *x_shape)``: batch shape ``(B,)``, event shape of z."""
+        if self.missing:
+            x = self._see(x, ~x.isnan())
+        return self.posterior(self.encoder(x))
+
+    def decode(self, z: Tensor) -> dist.TorchDistribution:
+        """p(x|z) for z of shape ``(..., *z_shape)``: batch shape ``(...)``, event shape of x."""
+        lead = z.shape[: z.ndim - len(self.z_shape)]
+        if len(lead) == 1:
+            return self.likelihood(self.decoder(self._real(z)))
+        features = self.decoder(self._real(z.reshape(-1, *self.z_shape)))
+        return self.likelihood(features.reshape(*lead, *features.shape[1:]))
+
+    @torch.no_grad()
+    def reconstruct(self, x: Tensor | ArrayLike) -> Tensor:
+        """The mean of p(x|z) at the mean of q(z|x), ``(B, *x_shape)``.
+
+        Where a family has no mean, its mode or a median of draws stands for it.
+        """
+        return point(self.decode(point(self.encode(self.as_data(x)))))
+
+    @torch.no_grad()
+    def sample(
+        self, num_samples: int = 1, *, mean: bool = False, seed: int | None = None
+    ) -> Tensor:
+        """Draws of x from p(x), ``(num_samples, *x_shape)``.
+
+        Args:
+            num_samples: how many.
+            mean: give the mean of p(x|z) for each drawn z, not a draw of x.
+            seed: of the draws.
+        """
+        with seeded(seed):
+            p = self.decode(self.prior().expand([num_samples]).sample())
+            return point(p) if mean else p.sample()
+
+    @torch.no_grad()
+    def interpolate(self, start: Tensor, end: Tensor, steps: int = 8) -> Tensor:
+        """Means of p(x|z) on the straight line between two encoded data.
+
+        Args:
+            start: one datum, ``(*x_shape)``.
+            end: another.
+            steps: how many points, the ends included.
+
+        Returns:
+            ``(steps, *x_shape)``.
+        """
+        if self.categories:
+            raise ValueError("z is categorical: there is no line between two categories")
+        z = point(self.encode(self.as_data(torch.stack([start, end]))))
+        weight = torch.linspace(0, 1, steps, dtype=z.dtype, device=z.device)
+        weight = weight.reshape(-1, *[1] * len(self.z_shape))
+        return point(self.decode(z[0] + weight * (z[1] - z[0])))
+
+    # The boundary: what comes in is checked once.
+
+    def as_data(self, x: Tensor | ArrayLike) -> Tensor:
+        """x as a tensor of this model's type on its device, its shape checked.
+
+        Raises:
+            ValueError: empty, not numbers, of another shape than ``(N, *x_shape)``, or with NaN
+                where the model was not told of missing cells.
+        """
+        like = next((p for p in self.parameters()), torch.zeros(()))
+        try:
+            x = torch.as_tensor(x).to(dtype=like.dtype, device=like.device)  # pyright: ignore
+        except (TypeError, ValueError, RuntimeError) as problem:
+            raise ValueError(f"x must be an array of numbers, got {type(x).__name__}") from problem
+        if x.ndim == 0 or x.shape[1:] != self.x_shape:
+            expected = ", ".join(map(str, ("N", *self.x_shape)))
+            raise ValueError(
+                f"expected x of shape ({expected}), got {tuple(x.shape)}: "
+                f"reshape x, or make VAE({tuple(x.shape[1:])}, ...)"
+            )
+        if len(x) == 0:
+            raise ValueError(f"x is empty: shape {tuple(x.shape)}; give at least one datum")
+        if not self.missing and x.isnan().any():
+            raise ValueError("x holds NaN: VAE(..., missing=True) takes NaN as a missing cell")
+        return x
+
+    @torch.no_grad()
+    def check(self, x: Tensor | ArrayLike) -> Tensor:
+        """:meth:`as_data`, and every cell in the support of the likelihood.
+
+        Raises:
+            ValueError: data outside the support, with the first such value.
+        """
+        x = self.as_data(x)
+        spec = spec_of(self.likelihood)
+        name = spec.name if spec else type(self.likelihood).__name__
+        with seeded(0):
+            z = self.prior().expand([1]).sample()
+            check_support(x, self.decode(z), name)
+        return x
+
+    # Saved as weights and a readable description; nothing is unpickled.
+
+    def describe(self) -> dict[str, Any]:
+        """What makes this model again: the arguments of :class:`VAE`, as plain values."""
+        modules = (self.prior, self.likelihood, self.posterior, self.encoder, self.decoder)
+        lines = {role: _line(module) for role, module in zip(ROLES, modules, strict=True)}
+        dtype = str(next((p.dtype for p in self.parameters()), torch.float32))
+        return {
+            "x_shape": list(self.x_shape), "latent_dim": list(self.z_shape), **lines,
+            "missing": self.missing, "dtype": dtype.removeprefix("torch."),
+        }  # fmt: skip
+
+    def save(self, folder: str | Path) -> Path:
+        """Write ``model.toml`` and ``model.safetensors`` into a folder, which is made."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        lines = [f"{k} = {json.dumps(v)}\n" for k, v in self.describe().items()]
+        (folder / DESCRIPTION).write_text("# a VAE of pyro_vae: pv.load(folder)\n" + "".join(lines))
+        save_file(
+            {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()},
+            folder / WEIGHTS,
+        )
+        return folder
+
+    def _observe(
+        self, p: dist.TorchDistribution, x: Tensor | None
+    ) -> tuple[dist.TorchDistribution, Tensor | None]:
+        if x is None or not self.missing:
+            return p, x
+        mask = ~x.isnan()
+        return observed(p, mask), fill(x, mask, p.support)  # pyright: ignore[reportArgumentType]
+
+    def _see(self, x: Tensor, mask: Tensor) -> Tensor:
+        """What the encoder reads: x, and where cells may be missing, their mask beside it."""
+        return torch.cat([torch.where(mask, x, 0.0), mask.to(x.dtype)], 1) if self.missing else x
+
+    def _real(self, z: Tensor) -> Tensor:
+        """What the decoder reads: z, as one-hot vectors where z holds category numbers."""
+        if not self.categories:
+            return z
+        dtype = next((p.dtype for p in self.decoder.parameters()), torch.get_default_dtype())
+        return nn.functional.one_hot(z.long(), self.categories).to(dtype).flatten(1)
+
+    def _register(self, *names: str) -> None:
+        """Tell Pyro of the parameters; two models under one name would share them silently."""
+        for name in names:
+            for key, value in getattr(self, name).named_parameters(name):
+                if value.requires_grad and pyro.param(key, value) is not value:
+                    raise ValueError(
+                        f"Pyro's parameter store holds another model's {key!r}, so this one would "
+                        "not be trained: call pyro.clear_param_store(), or work within "
+                        "`with pyro.get_param_store().scope():`"
+                    )
+
+    def _check_families(self, h_x: tuple[int, ...], h_z: tuple[int, ...]) -> None:
+        with torch.no_grad(), seeded(0):
+            p, q = self.prior(), self.posterior(torch.zeros(1, *h_x))
+            for name, d, shape in (
+                ("prior", p, self.z_shape),
+                ("guide", q, self.z_shape),
+                ("likelihood", self.likelihood(torch.zeros(1, *h_z)), self.x_shape),
+            ):
+                if d.event_shape != shape:
+                    raise ValueError(
+                        f"the {name} has events of shape {tuple(d.event_shape)}, expected "
+                        f"{shape}: declare dimensions of one draw by .to_event()"
+                    )
+        if same_support(p, q) is False:
+            raise ValueError(
+                f"the guide {_line(self.posterior)} draws from {q.support}, the prior "
+                f"{_line(self.prior)} lives on {p.support}: choose a guide with the prior's support"
+            )
+        if self.missing and self.likelihood(torch.zeros(1, *h_z)).event_dim != len(self.x_shape):
+            raise ValueError("missing cells need a likelihood of independent cells")
+
+
+def load(folder: str | Path, **modules: nn.Module) -> VAE:
+    """Read what :meth:`VAE.save` wrote.
+
+    Args:
+        folder: with ``model.toml`` and ``model.safetensors``.
+        modules: ``encoder=``, ``prior=`` ...: those that are classes of your own.
+
+    Raises:
+        ValueError: a damaged or foreign checkpoint, or a class of your own that is not given.
+    """
+    folder = Path(folder)
+    try:
+        about = tomllib.loads((folder / DESCRIPTION).read_text())
+        weights = load_file(folder / WEIGHTS)
+    except FileNotFoundError as problem:
+        raise ValueError(f"{folder} holds no saved model: {problem.filename} is missing") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, safetensors.SafetensorError) as problem:
+        raise ValueError(f"{folder} holds a damaged model: {problem}") from problem
+    missing = {"x_shape", "latent_dim", *ROLES, "missing", "dtype"} - set(about)
+    if missing:
+        raise ValueError(f"{folder / DESCRIPTION} lacks {', '.join(sorted(missing))}")
+    if unknown := set(modules) - set(ROLES):
+        raise ValueError(f"unknown part {', '.join(sorted(unknown))}; a VAE has {', '.join(ROLES)}")
+    for role in ROLES:
+        if role in modules:
+            about[role] = modules[role]
+        elif str(about[role]).startswith("custom "):
+            raise ValueError(
+                f"the {role} of this model is a class of your own ({about[role][7:]}): "
+                f"load(folder, {role}=...)"
+            )
+    dtype = getattr(torch, str(about["dtype"]), None)
+    if not isinstance(dtype, torch.dtype):
+        raise ValueError(f"{folder / DESCRIPTION} names an unknown dtype {about['dtype']!r}")
+    shapes = {k: tuple(about[k]) for k in ("x_shape", "latent_dim")}
+    options = {k: about[k] for k in (*ROLES, "missing")}
+    vae = VAE(**shapes, **options).to(dtype)
+    try:
+        vae.load_state_dict(weights)
+    except RuntimeError as problem:
+        raise ValueError(f"{folder / WEIGHTS} does not fit the description: {problem}") from None
+    return vae
+
+
+def point(distribution: dist.TorchDistribution) -> Tensor:
+    """One value for a distribution: its mean, else its mode, else the median of 101 draws."""
+    for name in ("mean", "mode"):
+        try:
+            value = getattr(distribution, name)
+        except (NotImplementedError, AttributeError):
+            continue
+        if value.isfinite().all():
+            return value
+    with seeded(0):
+        return distribution.sample(torch.Size([101])).median(0).values
+
+
+def _family(
+    value: str | Spec | nn.Module,
+    shape: tuple[int, ...],
+    role: Any,  # noqa: ANN401
+    features: tuple[int, ...] | None = None,
+) -> nn.Module:
+    return value if isinstance(value, nn.Module) else Family(value, shape, role, features)
+
+
+def _features(
+    net: nn.Module, example: Tensor, out_shape: tuple[int, ...], name: str
+) -> tuple[int, ...]:
+    """Build a network's ends where it asks for them; the shape of its features for one datum."""
+    build = getattr(net, "build", None)
+    if build is not None:
+        build(tuple(example.shape[1:]), out_shape)
+    try:
+        with torch.no_grad():
+            features = net(example)
+    except RuntimeError as problem:
+        raise ValueError(
+            f"the {name} cannot read an array of shape {tuple(example.shape)}: {problem}"
+        ) from problem
+    if not isinstance(features, Tensor) or features.ndim < 2 or len(features) != 1:
+        got = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+        raise ValueError(f"the {name} must return features of shape (B, ...), got {got} for B = 1")
+    return tuple(features.shape[1:])
+
+
+def _categories(prior: dist.TorchDistribution) -> int:
+    """The number of categories where z holds category numbers, else 0."""
+    while isinstance(prior, dist.Independent):
+        prior = prior.base_dist
+    return cast("Tensor", prior.logits).shape[-1] if isinstance(prior, dist.Categorical) else 0
+
+
+def _line(module: nn.Module) -> str:
+    spec = spec_of(module)
+    return str(spec) if spec else f"custom {type(module).__module__}.{type(module).__qualname__}"
+
+
+def _shape(value: int | tuple[int, ...], name: str) -> tuple[int, ...]:
+    shape = (value,) if isinstance(value, int) else tuple(value)
+    if not shape or not all(isinstance(n, int) and n > 0 for n in shape):
+        raise ValueError(f"{name} must be a positive whole number or a tuple of them, got {value}")
+    return shape
+
