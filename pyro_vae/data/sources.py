@@ -1,0 +1,178 @@
+"""Image sets by name, and arrays from files; grey values lie in [0, 1]."""
+
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..spec import nearest
+
+__all__ = ["SOURCES", "Data", "load_data"]
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set, split.
+
+    Attributes:
+        name: how it is called.
+        description: what it is, in a line.
+        train: ``(N, *x_shape)``.
+        test: ``(M, *x_shape)``, held out.
+        train_labels: ``(N,)`` whole numbers, or ``None``.
+        test_labels: ``(M,)``, or ``None``.
+        grey: whether x are grey values in [0, 1], which may be binarized.
+    """
+
+    name: str
+    description: str
+    train: Tensor
+    test: Tensor
+    train_labels: Tensor | None = None
+    test_labels: Tensor | None = None
+    grey: bool = False
+
+
+def load_data(name: str, root: str | Path | None = None, *, seed: int = 0) -> Data:
+    """A data set by name, or arrays from a ``.npy`` or ``.npz`` file.
+
+    Args:
+        name: ``digits`` (within scikit-learn, 1,797 images of 8x8), ``mnist``, ``fashion-mnist``,
+            ``kmnist``, ``emnist``, ``omniglot`` (28x28, through torchvision), or a file. An
+            ``.npz`` may hold ``train``, ``test``, ``train_labels``, ``test_labels``; of other
+            files the first array is taken, and a tenth of it held out.
+        root: where torchvision's files are; they are downloaded to ``~/.cache/pyro_vae`` where
+            it is not given.
+        seed: of the split where the source has none.
+
+    Returns:
+        A :class:`Data`.
+
+    Raises:
+        ValueError: an unknown name, a missing or damaged file, or no network to download from.
+    """
+    if name in SOURCES:
+        return SOURCES[name](Path(root) if root else None, seed)
+    if Path(name).suffix in (".npy", ".npz"):
+        return _file(Path(name), seed)
+    raise ValueError(
+        f"unknown data {name!r}{nearest(name, SOURCES)}\n"
+        f"give one of {', '.join(SOURCES)}, or a .npy or .npz file"
+    )
+
+
+def _digits(root: Path | None, seed: int) -> Data:
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    x = torch.tensor(bunch.data / 16, dtype=torch.float32).reshape(-1, 1, 8, 8)
+    return _split("digits", "handwritten digits, 8x8 grey", x, torch.tensor(bunch.target), seed)
+
+
+def _torchvision(
+    attribute: str, name: str, description: str, **options: str
+) -> Callable[[Path | None, int], Data]:
+    def load(root: Path | None, seed: int) -> Data:
+        x, labels = [], []
+        for train in (True, False):
+            data = _fetch(attribute, root, train, **options)
+            if attribute == "Omniglot":
+                pairs = [data[i] for i in range(len(data))]
+                images = torch.stack([_shrink(image) for image, _ in pairs])
+                target = torch.tensor([label for _, label in pairs])
+            else:
+                images, target = data.data.unsqueeze(1) / 255.0, data.targets
+            if attribute == "EMNIST":
+                images = images.transpose(2, 3)
+            x.append(images)
+            labels.append(target)
+        return Data(name, description, x[0], x[1], labels[0], labels[1], grey=True)
+
+    return load
+
+
+def _fetch(attribute: str, root: Path | None, train: bool, **options: str):  # noqa: ANN202
+    """A data set of torchvision's, imported late: it may not match the torch that is installed."""
+    try:
+        from torchvision import datasets
+    except RuntimeError as problem:
+        raise ValueError(
+            f"torchvision does not go with this torch {torch.__version__}: install both from one "
+            f"release, pip install --force-reinstall torch torchvision ({problem})"
+        ) from problem
+    where = root or Path.home() / ".cache" / "pyro_vae"
+    flag = {"background": train} if attribute == "Omniglot" else {"train": train}
+    try:
+        return getattr(datasets, attribute)(str(where), download=root is None, **flag, **options)
+    except (RuntimeError, OSError) as problem:
+        raise ValueError(
+            f"{attribute} is not in {where} and cannot be downloaded: {problem}\n"
+            f"give --data-root a folder that holds {attribute}/ as torchvision lays it out"
+        ) from problem
+
+
+def _shrink(image) -> Tensor:  # noqa: ANN001
+    """Omniglot's 105x105 black on white as 28x28 white on black, the field's usual form."""
+    ink = 1 - torch.from_numpy(np.asarray(image, dtype=np.float32)) / 255
+    return torch.nn.functional.interpolate(ink[None, None], (28, 28), mode="area")[0].clamp(0, 1)
+
+
+def _file(path: Path, seed: int) -> Data:
+    try:
+        loaded = np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise ValueError(f"there is no file {path}") from None
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as problem:
+        raise ValueError(f"{path} is not a NumPy file of numbers: {problem}") from problem
+    if isinstance(loaded, np.ndarray):
+        return _split(path.stem, f"the array of {path.name}", _tensor(loaded, path), None, seed)
+    arrays = {k: loaded[k] for k in loaded.files}
+    if not arrays:
+        raise ValueError(f"{path} holds no arrays")
+    if "train" in arrays and "test" in arrays:
+        labels = [
+            torch.as_tensor(arrays[k]) if k in arrays else None
+            for k in ("train_labels", "test_labels")
+        ]
+        train, test = _tensor(arrays["train"], path), _tensor(arrays["test"], path)
+        return Data(path.stem, f"train and test of {path.name}", train, test, *labels)
+    first, *_ = arrays
+    labels = torch.as_tensor(arrays["labels"]) if "labels" in arrays else None
+    what = f"the array {first!r} of {path.name}"
+    return _split(path.stem, what, _tensor(arrays[first], path), labels, seed)
+
+
+def _tensor(array: np.ndarray, path: Path) -> Tensor:
+    if array.dtype.kind not in "biuf" or array.ndim < 2:
+        raise ValueError(
+            f"{path} holds an array of {array.dtype} and shape {array.shape}: "
+            "expected numbers of shape (N, ...)"
+        )
+    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+
+
+def _split(name: str, description: str, x: Tensor, labels: Tensor | None, seed: int) -> Data:
+    if len(x) < 10:
+        raise ValueError(f"{description} has {len(x)} data: at least 10 make a train and test part")
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
+    n = len(x) // 10
+    parts = order[n:], order[:n]
+    targets = [None, None] if labels is None else [labels[part] for part in parts]
+    train, test = (x[part] for part in parts)
+    return Data(name, description, train, test, *targets, grey=name == "digits")
+
+
+SOURCES: dict[str, Callable[[Path | None, int], Data]] = {
+    "digits": _digits,
+    "mnist": _torchvision("MNIST", "mnist", "handwritten digits, 28x28 grey"),
+    "fashion-mnist": _torchvision("FashionMNIST", "fashion-mnist", "clothes, 28x28 grey"),
+    "kmnist": _torchvision("KMNIST", "kmnist", "cursive Japanese characters, 28x28 grey"),
+    "emnist": _torchvision(
+        "EMNIST", "emnist", "handwritten letters and digits, 28x28 grey", split="balanced"
+    ),
+    "omniglot": _torchvision("Omniglot", "omniglot", "characters of 50 alphabets, 28x28 grey"),
+}
