@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from . import plots
     from .data import Data, load_data
     from .evaluate import elbo
     from .families import Family

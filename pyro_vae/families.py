@@ -7,7 +7,7 @@ distributions): ``nn.Module`` with ``forward(features | None) -> pyro distributi
 
 import inspect
 import math
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import pyro.distributions as dist
 import torch
@@ -122,7 +122,7 @@ class Family(nn.Module):
             features: ``(..., *feature_shape)``, or ``None`` where nothing is amortized.
         """
         parameters = {name: source(features) for name, source in self.sources.items()}
-        distribution = self.distribution(**parameters, **self.constants)
+        distribution = self.distribution(**parameters, **self.constants)  # pyright: ignore[reportArgumentType]
         return distribution.to_event(len(self.event_shape) - distribution.event_dim)
 
     def extra_repr(self) -> str:
@@ -178,7 +178,7 @@ class Family(nn.Module):
         shared = role == "likelihood" if value.shared is None else value.shared
         small = shape[len(shape) - domain.event_dim :] if shared else shape
         if start is None:  # no standard value: near the middle, and no two entries alike
-            initial = transform(torch.randn(transform.inverse_shape(small)) * 0.1)
+            initial: Any = transform(torch.randn(transform.inverse_shape(small)) * 0.1)
         else:
             initial = self._fixed(name, start, domain, small)
         return Learned(initial, shape, transform)
@@ -268,11 +268,13 @@ class Learned(nn.Module):
     def __init__(self, initial: Tensor, shape: tuple[int, ...], transform: Transform) -> None:
         super().__init__()
         self.shape, self.transform = shape, transform
-        self.unconstrained = nn.Parameter(transform.inv(initial).clone())
+        start: Any = transform.inv(initial)
+        self.unconstrained = nn.Parameter(start.clone())
 
     def forward(self, features: Tensor | None) -> Tensor:
         """The value, expanded to the parameter's shape."""
-        return self.transform(self.unconstrained).expand(self.shape)
+        value: Any = self.transform(self.unconstrained)
+        return value.expand(self.shape)
 
 
 class Amortized(nn.Module):
@@ -300,7 +302,8 @@ class Amortized(nn.Module):
         """Features ``(..., *feature_shape)`` to the parameter ``(..., *shape)``."""
         lead = features.shape[: features.ndim - len(self.feature_shape)]
         flat = features if len(lead) == 1 else features.reshape(-1, *self.feature_shape)
-        return self.transform(self.head(flat).reshape(*lead, *self.raw))
+        value: Any = self.transform(self.head(flat).reshape(*lead, *self.raw))
+        return value
 
 
 def support_bounds(support: constraints.Constraint) -> tuple[str, float, float]:
@@ -371,7 +374,7 @@ def _domains(
     distribution: type[dist.TorchDistribution], names: dict[str, bool], given: dict[str, Value]
 ) -> dict[str, constraints.Constraint]:
     """The constraint of each parameter in use: one of each group of alternatives."""
-    table = distribution.arg_constraints
+    table: Any = distribution.arg_constraints
     if not isinstance(table, dict):  # Uniform: its bounds constrain each other
         table = {n: constraints.real for n in names if n in ("low", "high")}
     table = {n: c for n, c in table.items() if n in names and c.is_discrete is not None}

@@ -30,7 +30,9 @@ class MLP(nn.Module):
     MLP([200, 200], activation='Tanh')
     """
 
-    def __init__(self, hidden: Sequence[int] = (200, 200), *, activation: str | Spec = "ReLU"):
+    def __init__(
+        self, hidden: Sequence[int] = (200, 200), *, activation: str | Spec = "ReLU"
+    ) -> None:
         super().__init__()
         self.hidden, self.activation = _widths(hidden, "MLP"), _activation(activation)
         self.spec = Spec("MLP", self.hidden, activation=self.activation)
@@ -56,7 +58,9 @@ class ConvEncoder(nn.Module):
         activation: the name of a ``torch.nn`` activation.
     """
 
-    def __init__(self, channels: Sequence[int] = (32, 64), *, activation: str | Spec = "ReLU"):
+    def __init__(
+        self, channels: Sequence[int] = (32, 64), *, activation: str | Spec = "ReLU"
+    ) -> None:
         super().__init__()
         self.channels = _widths(channels, "ConvEncoder", at_least=1)
         self.activation = _activation(activation)
@@ -85,7 +89,9 @@ class ConvDecoder(nn.Module):
         activation: the name of a ``torch.nn`` activation.
     """
 
-    def __init__(self, channels: Sequence[int] = (64, 32), *, activation: str | Spec = "ReLU"):
+    def __init__(
+        self, channels: Sequence[int] = (64, 32), *, activation: str | Spec = "ReLU"
+    ) -> None:
         super().__init__()
         self.channels = _widths(channels, "ConvDecoder", at_least=1)
         self.activation = _activation(activation)

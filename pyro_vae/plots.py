@@ -76,9 +76,7 @@ def reconstructions(vae: VAE, x: Tensor, ax: "Axes | None" = None) -> "Axes":
     return images(pairs, columns, ax, "Data, and beneath them their reconstructions")
 
 
-def samples(
-    vae: VAE, num_samples: int = 64, *, seed: int = 0, ax: "Axes | None" = None
-) -> "Axes":
+def samples(vae: VAE, num_samples: int = 64, *, seed: int = 0, ax: "Axes | None" = None) -> "Axes":
     """Means of p(x|z) for z drawn from the prior.
 
     Args:
@@ -152,5 +150,7 @@ def _as_images(x: Tensor) -> Tensor:
     elif x.ndim == 3:
         x = x.unsqueeze(1)
     if x.ndim != 4 or x.shape[1] not in (1, 3):
-        raise ValueError(f"expected images of shape (N, C, H, W) with C 1 or 3, got {tuple(x.shape)}")
+        raise ValueError(
+            f"expected images of shape (N, C, H, W) with C 1 or 3, got {tuple(x.shape)}"
+        )
     return x.permute(0, 2, 3, 1)

@@ -19,10 +19,11 @@ class SpecError(ValueError):
 
 @dataclass(frozen=True)
 class Source:
-    """Where a parameter comes from: ``learned`` (a value that is trained) or ``amortized`` (an output of a network).
+    """Where a parameter comes from: ``learned`` (trained) or ``amortized`` (a network's output).
 
-    ``learned`` alone is one value per dimension of z in a prior or guide, and one value for all of x in a
-    likelihood. ``learned(0.5)`` starts at 0.5; ``learned(shared=False)`` and ``learned(shared=True)`` override the rule.
+    ``learned`` alone is one value per dimension of z in a prior or guide, and one value for all of
+    x in a likelihood; ``learned(shared=False)`` and ``learned(shared=True)`` override that, and
+    ``learned(0.5)`` starts at 0.5.
     """
 
     kind: str
@@ -30,7 +31,7 @@ class Source:
     shared: bool | None = None
 
     def __call__(self, init: float | None = None, *, shared: bool | None = None) -> "Source":
-        """The same source with a starting value, or with one value for all dimensions (``shared=True``) or not."""
+        """The same source with a starting value, and shared by all dimensions or not."""
         if self.kind != "learned":
             raise SpecError(f"{self.kind} takes no arguments: a network gives its value")
         if init is not None and (isinstance(init, bool) or not isinstance(init, int | float)):
@@ -50,12 +51,12 @@ class Source:
 learned = Source("learned")
 amortized = Source("amortized")
 
-Value: TypeAlias = "None | bool | int | float | str | tuple[Value, ...] | Source | Spec"
+Value: TypeAlias = "bool | int | float | str | tuple[Value, ...] | Source | Spec | None"
 
 
 @dataclass(frozen=True, init=False, eq=False)
 class Spec:
-    """A name with arguments: ``Spec("StudentT", df=4, scale=learned)`` is ``parse("StudentT(df=4, scale=learned)")``.
+    """A name with arguments.
 
     >>> str(Spec("StudentT", df=4, scale=learned))
     'StudentT(df=4, scale=learned)'
@@ -80,7 +81,11 @@ class Spec:
         set_(self, "columns", {})
 
     def _key(self) -> tuple[object, ...]:
-        return self.name, _typed(self.args), frozenset((k, _typed(v)) for k, v in self.kwargs.items())
+        return (
+            self.name,
+            _typed(self.args),
+            frozenset((k, _typed(v)) for k, v in self.kwargs.items()),
+        )
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Spec) and self._key() == other._key()
@@ -95,20 +100,24 @@ class Spec:
     __repr__ = __str__
 
     def error(self, message: str, at: str | int | None = None) -> SpecError:
-        """A :class:`SpecError` that points at the argument ``at`` (a name or position), or at the name itself."""
+        """A :class:`SpecError` that points at the argument ``at``, or at the name itself."""
         text, column = self.text or str(self), self.columns.get(at, self.columns.get(None, 0))
         return SpecError(f"{message}\n  {text}\n  {' ' * column}^ column {column + 1}")
 
     def bind(self, *names: str, what: str = "argument") -> dict[str, Value]:
-        """Arguments by name: positional ones take the names in order; an unknown or repeated one is an error."""
+        """Arguments by name; positional ones take ``names`` in order, unknown ones are errors."""
         bound: dict[str, Value] = {}
         for i, value in enumerate(self.args):
             if i >= len(names):
-                raise self.error(f"{self.name} takes at most {len(names)} arguments ({', '.join(names)})", at=i)
+                raise self.error(
+                    f"{self.name} takes at most {len(names)} arguments ({', '.join(names)})", at=i
+                )
             bound[names[i]] = value
         for name, value in self.kwargs.items():
             if name not in names:
-                raise self.error(f"{self.name} has no {what} {name!r}{nearest(name, names)}", at=name)
+                raise self.error(
+                    f"{self.name} has no {what} {name!r}{nearest(name, names)}", at=name
+                )
             if name in bound:
                 raise self.error(f"{self.name} is given {name!r} twice", at=name)
             bound[name] = value
@@ -116,7 +125,7 @@ class Spec:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of an error message: the known names nearest to ``name``, or all of them where they are few."""
+    """The end of an error message: the names nearest to ``name``, or all where they are few."""
     known = sorted(known)
     lower = {k.lower(): k for k in known}
     close = [lower[k] for k in difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.6)]
@@ -128,8 +137,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def parse(text: str) -> Spec:
     """Read one line of the language; nothing is evaluated.
 
-    A value is a number, a string, ``True``, ``False``, ``None``, a list, the words ``learned`` and ``amortized``, or
-    another name with or without arguments. ``parse(str(spec)) == spec``.
+    A value is a number, a string, ``True``, ``False``, ``None``, a list, the words ``learned`` and
+    ``amortized``, or another name with or without arguments. ``parse(str(spec)) == spec``.
 
     Args:
         text: for example ``"NegativeBinomial(total_count=learned)"``.
@@ -144,7 +153,9 @@ def parse(text: str) -> Spec:
     decaying
     """
     if not isinstance(text, str):
-        raise SpecError(f"expected a line such as 'Normal(scale=learned)', got {type(text).__name__}")
+        raise SpecError(
+            f"expected a line such as 'Normal(scale=learned)', got {type(text).__name__}"
+        )
     try:
         tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as problem:
@@ -152,7 +163,11 @@ def parse(text: str) -> Spec:
         _fail(text.strip(), column, f"cannot read this: {getattr(problem, 'msg', None) or problem}")
     value = _read(tree, text.strip())
     if not isinstance(value, Spec):
-        _fail(text.strip(), 0, f"expected a name such as Normal or Normal(scale=learned), got {_text(value)}")
+        _fail(
+            text.strip(),
+            0,
+            f"expected a name such as Normal or Normal(scale=learned), got {_text(value)}",
+        )
     return value
 
 
@@ -169,7 +184,7 @@ def _fail(text: str, column: int, message: str) -> NoReturn:
 
 
 def _value(value: object) -> Value:
-    """Check a Python value of a spec; lists become tuples, and the numbers of other libraries Python's own."""
+    """Check a value; lists become tuples, and numbers of other libraries Python's own."""
     if isinstance(value, list | tuple):
         return tuple(_value(v) for v in value)
     if isinstance(value, float) and math.isnan(value):
@@ -179,7 +194,10 @@ def _value(value: object) -> Value:
     item = getattr(value, "item", None)
     if callable(item):
         return _value(item())
-    raise SpecError(f"a spec holds numbers, strings, lists, names and learned or amortized, got {type(value).__name__}")
+    raise SpecError(
+        "a spec holds numbers, strings, lists, names, learned and amortized, "
+        f"got {type(value).__name__}"
+    )
 
 
 def _typed(value: Value) -> object:
@@ -215,7 +233,11 @@ def _read(node: ast.expr, text: str) -> Value:
             return _placed(Spec(name), text, {None: column})
         case ast.Call(func=ast.Name(id=name), args=args, keywords=keywords):
             return _call(name, args, keywords, text, column)
-    _fail(text, column, "expected a number, a string, a list, learned, amortized, or a name with arguments")
+    _fail(
+        text,
+        column,
+        "expected a number, a string, a list, learned, amortized, or a name with arguments",
+    )
 
 
 def _column(node: ast.expr | ast.keyword, text: str) -> int:
@@ -223,10 +245,15 @@ def _column(node: ast.expr | ast.keyword, text: str) -> int:
     return len(text.encode()[: node.col_offset].decode()) if node.lineno == 1 else 0
 
 
-def _call(name: str, args: list[ast.expr], keywords: list[ast.keyword], text: str, column: int) -> Value:
+def _call(
+    name: str, args: list[ast.expr], keywords: list[ast.keyword], text: str, column: int
+) -> Value:
     values = [_read(a, text) for a in args]
     named: dict[str, Value] = {}
-    columns: dict[str | int | None, int] = {None: column, **{i: _column(a, text) for i, a in enumerate(args)}}
+    columns: dict[str | int | None, int] = {
+        None: column,
+        **{i: _column(a, text) for i, a in enumerate(args)},
+    }
     for keyword in keywords:
         at = _column(keyword, text)
         if keyword.arg is None:

@@ -358,13 +358,15 @@ def _features(
     build = getattr(net, "build", None)
     if build is not None:
         build(tuple(example.shape[1:]), out_shape)
+    training = net.training
     try:
-        with torch.no_grad():
-            features = net(example)
+        with torch.no_grad():  # one datum, so as after training: batch normalization needs more
+            features = net.eval()(example)
     except RuntimeError as problem:
         raise ValueError(
             f"the {name} cannot read an array of shape {tuple(example.shape)}: {problem}"
         ) from problem
+    net.train(training)
     if not isinstance(features, Tensor) or features.ndim < 2 or len(features) != 1:
         got = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
         raise ValueError(f"the {name} must return features of shape (B, ...), got {got} for B = 1")
@@ -388,4 +390,3 @@ def _shape(value: int | tuple[int, ...], name: str) -> tuple[int, ...]:
     if not shape or not all(isinstance(n, int) and n > 0 for n in shape):
         raise ValueError(f"{name} must be a positive whole number or a tuple of them, got {value}")
     return shape
-

@@ -4,6 +4,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -68,7 +69,7 @@ def load_data(name: str, root: str | Path | None = None, *, seed: int = 0) -> Da
 def _digits(root: Path | None, seed: int) -> Data:
     from sklearn.datasets import load_digits
 
-    bunch = load_digits()
+    bunch: Any = load_digits()
     x = torch.tensor(bunch.data / 16, dtype=torch.float32).reshape(-1, 1, 8, 8)
     return _split("digits", "handwritten digits, 8x8 grey", x, torch.tensor(bunch.target), seed)
 
@@ -139,7 +140,8 @@ def _file(path: Path, seed: int) -> Data:
             for k in ("train_labels", "test_labels")
         ]
         train, test = _tensor(arrays["train"], path), _tensor(arrays["test"], path)
-        return Data(path.stem, f"train and test of {path.name}", train, test, *labels)
+        what = f"train and test of {path.name}"
+        return Data(path.stem, what, train, test, labels[0], labels[1])
     first, *_ = arrays
     labels = torch.as_tensor(arrays["labels"]) if "labels" in arrays else None
     what = f"the array {first!r} of {path.name}"
@@ -161,9 +163,9 @@ def _split(name: str, description: str, x: Tensor, labels: Tensor | None, seed: 
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
     n = len(x) // 10
     parts = order[n:], order[:n]
-    targets = [None, None] if labels is None else [labels[part] for part in parts]
     train, test = (x[part] for part in parts)
-    return Data(name, description, train, test, *targets, grey=name == "digits")
+    targets = (None, None) if labels is None else (labels[parts[0]], labels[parts[1]])
+    return Data(name, description, train, test, targets[0], targets[1], grey=name == "digits")
 
 
 SOURCES: dict[str, Callable[[Path | None, int], Data]] = {

@@ -1,6 +1,5 @@
 """Bounds on log p(x) of each datum; positive is better."""
 
-import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 

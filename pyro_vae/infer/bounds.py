@@ -1,6 +1,7 @@
 """The ELBO of each datum, from the messages of any model and guide with one plate over data."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pyro
 import pyro.poutine as poutine
@@ -37,18 +38,18 @@ def _chunks(x: Tensor, num_samples: int, chunk: int) -> Iterator[Tensor]:
     yield from x.split(max(1, chunk // num_samples))
 
 
-def _terms(
-    model: Callable, guide: Callable, x: Tensor, num_samples: int
-) -> tuple[Tensor, Tensor]:
+def _terms(model: Callable, guide: Callable, x: Tensor, num_samples: int) -> tuple[Tensor, Tensor]:
     with poutine.block():
         q = poutine.trace(_vectorize(guide, num_samples)).get_trace(x)
         p = poutine.trace(poutine.replay(_vectorize(model, num_samples), q)).get_trace(x)
     p.compute_log_prob()
     q.compute_log_prob()
     likelihood = kl = torch.zeros(num_samples, len(x), device=x.device)
+    site: Any
     for name, site in p.nodes.items():
         if latent(site):
-            kl = kl + q.nodes[name]["log_prob"] - site["log_prob"]
+            log_q: Any = q.nodes[name]["log_prob"]
+            kl = kl + log_q - site["log_prob"]
         elif site["type"] == "sample" and site["is_observed"]:
             likelihood = likelihood + site["log_prob"]
     return likelihood.mean(0), kl.mean(0)

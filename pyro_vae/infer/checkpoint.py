@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,6 +17,13 @@ from .optim import FusedOptim
 __all__ = ["CHECKPOINT", "State", "read", "restore", "rng_state", "set_rng_state", "write"]
 
 CHECKPOINT = "checkpoint.safetensors"
+
+
+class Stateful(Protocol):
+    """A module, as far as its weights go."""
+
+    def state_dict(self) -> dict[str, Tensor]: ...
+    def load_state_dict(self, state_dict: Mapping[str, Tensor]) -> object: ...
 
 
 @dataclass
@@ -61,7 +68,7 @@ def set_rng_state(state: Mapping[str, Tensor]) -> None:
 def write(
     folder: Path,
     state: State,
-    vae: nn.Module,
+    vae: Stateful,
     network: nn.Module | None,
     optim: FusedOptim,
     epoch_rng: Mapping[str, Tensor],
@@ -92,6 +99,7 @@ def write(
         for part, values in parts.items()
         for key, value in values.items()
     }
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / CHECKPOINT
     save_file(tensors, path.with_suffix(".new"), metadata={"state": json.dumps(asdict(state))})
     os.replace(path.with_suffix(".new"), path)
@@ -121,7 +129,7 @@ def read(folder: str | Path) -> tuple[State, dict[str, dict[str, Tensor]]]:
 
 def restore(
     parts: Mapping[str, Mapping[str, Tensor]],
-    vae: nn.Module,
+    vae: Stateful,
     network: nn.Module | None,
     optim: FusedOptim,
 ) -> None:

@@ -5,6 +5,7 @@ Not every pair is sound. Those that are not are refused with the reason; nothing
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pyro.poutine as poutine
 import torch
@@ -131,7 +132,8 @@ class Estimator:
             guide_trace = poutine.trace(guide).get_trace(*args)
             model_trace = poutine.trace(poutine.replay(model, guide_trace)).get_trace(*args)
         self._set_plate_nesting(model_trace, guide_trace)
-        sites = {n: s for n, s in guide_trace.nodes.items() if latent(s)}
+        sites: dict[str, Any] = {n: s for n, s in guide_trace.nodes.items() if latent(s)}
+        priors: dict[str, Any] = dict(model_trace.nodes)
         families = {n: family_name(s["fn"]) for n, s in sites.items()}
         rigid = [n for n, s in sites.items() if not s["fn"].has_rsample]
         finite = [
@@ -158,14 +160,14 @@ class Estimator:
                 "are pathwise: say gradient=score, or leave the baseline out"
             )
         if isinstance(self.elbo, TraceMeanField_ELBO):
-            for name in sites:
-                self._check_kl(guide_trace.nodes[name]["fn"], model_trace.nodes[name]["fn"])
+            for name, site in sites.items():
+                self._check_kl(site["fn"], priors[name]["fn"])
 
     def _set_plate_nesting(self, *traces: poutine.Trace) -> None:
         """Tell the bound what it would guess, by one more run, and log."""
         if self.elbo.max_plate_nesting != float("inf"):
             return
-        sites = [s for t in traces for s in t.nodes.values() if s["type"] == "sample"]
+        sites: list[Any] = [s for t in traces for s in t.nodes.values() if s["type"] == "sample"]
         dims = [f.dim for s in sites for f in s["cond_indep_stack"] if f.vectorized]
         particles = self.elbo.vectorize_particles and self.elbo.num_particles > 1
         self.elbo.max_plate_nesting = -min(dims, default=0) + particles

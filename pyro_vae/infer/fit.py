@@ -11,7 +11,7 @@ import pandas as pd
 import pyro
 import torch
 from pyro.infer import ELBO, RenyiELBO
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
@@ -46,7 +46,7 @@ class Fit:
         out: the run folder, if any.
     """
 
-    vae: nn.Module
+    vae: Trainable
     history: pd.DataFrame
     estimator: str
     best_epoch: int | None = None
@@ -101,7 +101,7 @@ def fit(
         ValueError: data or arguments that cannot be served, with what to do.
         NonFiniteLossError: with the site that caused it.
     """
-    if not isinstance(vae, nn.Module):
+    if not (hasattr(vae, "model") and hasattr(vae, "guide") and hasattr(vae, "check")):
         raise ValueError(f"fit trains a pyro_vae.VAE, got {type(vae).__name__}")
     for name, value in {"epochs": epochs, "batch_size": batch_size, "patience": patience,
                         "checkpoint_every": checkpoint_every}.items():  # fmt: skip
@@ -123,15 +123,17 @@ def fit(
     }  # fmt: skip
     folder = _run_folder(out, resume)
     with pyro.get_param_store().scope(), seeded(seed), _interrupt() as stop:
-        data, *evaluate_on = _split(vae, x, validation, binarize, batch_size)
+        data, sample, held_out = _split(vae, x, validation, binarize, batch_size)
         loop = Loop(
             vae, line, make_optimizer(optimizer, rate(0)), lr=rate, beta=weight,
             batches=data, prepare=_preparation(vae, data, binarize),
-            evaluate_on=(evaluate_on[0], evaluate_on[1]), state=State(settings),
+            evaluate_on=(sample, held_out), state=State(settings),
         )  # fmt: skip
         if resume is not None:
             loop.resume(Path(resume))
-        loop.run(epochs, out=folder, checkpoint_every=checkpoint_every, progress=progress, stop=stop)
+        loop.run(
+            epochs, out=folder, checkpoint_every=checkpoint_every, progress=progress, stop=stop
+        )
     state = loop.state
     interrupted = stop.is_set() and state.epoch < epochs
     if interrupted:
@@ -221,8 +223,9 @@ def _run_folder(out: str | Path | None, resume: str | Path | None) -> Path | Non
     if out is None:
         return None
     if (Path(out) / CHECKPOINT).exists():
-        raise ValueError(f"{out} holds a run already: resume={str(out)!r}, or choose another folder")
-    Path(out).mkdir(parents=True, exist_ok=True)
+        raise ValueError(
+            f"{out} holds a run already: resume={str(out)!r}, or choose another folder"
+        )
     return Path(out)
 
 

@@ -3,27 +3,32 @@
 All of them work on any Pyro function, not only on those of :class:`pyro_vae.VAE`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, TypeAlias
 
 import pyro
 import pyro.distributions as dist
 import torch
+from pyro.distributions import constraints
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
-__all__ = ["Enumerate", "KLWeight", "NeuralBaseline", "ScoreFunction", "latent"]
+__all__ = ["Baseline", "Enumerate", "KLWeight", "RunningMean", "ScoreFunction", "latent"]
 
 MAX_STATES = 2**14
 
+Size: TypeAlias = Sequence[int]
 
-def latent(site: dict) -> bool:
+
+def latent(site: Any) -> bool:  # noqa: ANN401
     """Whether a message or trace node is a latent sample site (no data, no subsampling)."""
     return (
         site["type"] == "sample"
         and not site["is_observed"]
         and not site_is_subsample(site)
-        and isinstance(site["fn"], dist.torch_distribution.TorchDistributionMixin)
+        and isinstance(site["fn"], TorchDistributionMixin)
     )
 
 
@@ -47,7 +52,7 @@ class ScoreFunction(Messenger):
 class NonReparameterized(dist.TorchDistribution):
     """A distribution without ``rsample``; unlike ``has_rsample_(False)`` it outlives ``expand``."""
 
-    arg_constraints = {}
+    arg_constraints: ClassVar[dict] = {}  # pyright: ignore[reportIncompatibleMethodOverride]
     has_rsample = False
 
     def __init__(self, base: dist.TorchDistribution) -> None:
@@ -55,14 +60,14 @@ class NonReparameterized(dist.TorchDistribution):
         super().__init__(base.batch_shape, base.event_shape, validate_args=False)
 
     @property
-    def support(self) -> object:
+    def support(self) -> constraints.Constraint | None:
         """The support of the wrapped distribution."""
         return self.base.support
 
-    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+    def sample(self, sample_shape: Size = ()) -> Tensor:
         """A draw, outside the graph."""
         with torch.no_grad():
-            return self.base.sample(sample_shape)
+            return self.base.sample(torch.Size(sample_shape))
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log density of the wrapped distribution."""
@@ -125,7 +130,7 @@ def is_product(distribution: object) -> bool:
 class EnumerableProduct(dist.TorchDistribution):
     """Independent finite variables as one: its support is the product of theirs."""
 
-    arg_constraints = {}
+    arg_constraints: ClassVar[dict] = {}  # pyright: ignore[reportIncompatibleMethodOverride]
     has_enumerate_support = True
 
     def __init__(self, joint: dist.Independent, name: str = "z") -> None:
@@ -133,13 +138,13 @@ class EnumerableProduct(dist.TorchDistribution):
         super().__init__(joint.batch_shape, joint.event_shape, validate_args=False)
 
     @property
-    def support(self) -> object:
+    def support(self) -> constraints.Constraint | None:
         """The support of the joint distribution."""
         return self.joint.support
 
-    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+    def sample(self, sample_shape: Size = ()) -> Tensor:
         """A draw of all variables."""
-        return self.joint.sample(sample_shape)
+        return self.joint.sample(torch.Size(sample_shape))
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log probability of a joint state."""
@@ -185,6 +190,7 @@ class Baseline(Messenger):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
+        self.input = torch.empty(0)
 
     def __call__(self, guide: Callable) -> Callable:
         """Wrap a guide; its first argument is what the baseline reads."""

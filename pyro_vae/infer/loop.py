@@ -3,10 +3,10 @@
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pyro
 import pyro.poutine as poutine
@@ -39,6 +39,11 @@ class Trainable(Protocol):
     def check(self, x: Tensor) -> Tensor: ...  # noqa: D102
     def as_data(self, x: Tensor) -> Tensor: ...  # noqa: D102
     def state_dict(self) -> dict[str, Tensor]: ...  # noqa: D102
+    def load_state_dict(self, state_dict: Mapping[str, Tensor]) -> object: ...  # noqa: D102
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...  # noqa: D102
+    def zero_grad(self) -> None: ...  # noqa: D102
+    def train(self) -> object: ...  # noqa: D102
+    def eval(self) -> object: ...  # noqa: D102
 
 
 class Loop:
@@ -58,7 +63,7 @@ class Loop:
 
     def __init__(
         self,
-        vae: nn.Module,
+        vae: Trainable,
         estimator: Estimator,
         optim: FusedOptim,
         *,
@@ -75,14 +80,15 @@ class Loop:
         self.best: Mapping[str, Tensor] = {}
         self.epoch_rng = self.step_rng = rng_state()
         self.kl_weight = KLWeight()
+        self.elbo: Any = estimator.elbo
         example = evaluate_on[0][: max(1, min(batches.batch_size, len(evaluate_on[0])))]
         model, guide = vae.model, vae.guide
         with torch.random.fork_rng():
             estimator.check(model, guide, example)
-            wrapped = estimator.wrap(guide, example)  # pyright: ignore[reportArgumentType]
+            wrapped = estimator.wrap(guide, example)
         self.svi = SVI(
             self.kl_weight(model), self.kl_weight(wrapped), optim,
-            loss=estimator.elbo.loss, loss_and_grads=self._loss_and_grads,
+            loss=self.elbo.loss, loss_and_grads=self._loss_and_grads,
         )  # fmt: skip
         self.resumed: Mapping[str, Tensor] | None = None
 
@@ -124,6 +130,7 @@ class Loop:
                         self.save(out)
         if out is not None:
             self.save(out)
+        self.vae.eval()
         if self.best:
             self.vae.load_state_dict(dict(self.best))
 
@@ -144,13 +151,14 @@ class Loop:
         if self.resumed is not None and state.step:
             set_rng_state(self.resumed)
         self.resumed = None
+        self.vae.train()
         start = time.perf_counter()
         for batch in batches:
             now = state.epoch + state.step / steps
             self.kl_weight.weight, self.optim.lr = self.beta(now), self.lr(now)
             batch = self.prepare(batch)
             with pyro.validation_enabled(state.epoch == state.step == 0):
-                loss = self.svi.step(batch)
+                loss = float(self.svi.step(batch))  # pyright: ignore[reportArgumentType]
             state.loss, state.count = state.loss + loss, state.count + len(batch)
             state.step += 1
             bar.update()
@@ -165,7 +173,7 @@ class Loop:
     def _loss_and_grads(self, model: Callable, guide: Callable, x: Tensor) -> float:
         """The estimator's, with a stop before the optimizer sees what is not finite."""
         rng = rng_state()
-        loss = self.estimator.elbo.loss_and_grads(model, guide, x)
+        loss = self.elbo.loss_and_grads(model, guide, x)
         if not math.isfinite(loss):
             set_rng_state(rng)
             self._explain(loss, x)
@@ -175,11 +183,12 @@ class Loop:
         """The row of the history; the same noise at every epoch."""
         state, (train, held_out) = self.state, self.evaluate_on
         model, guide, seed = self.vae.model, self.vae.guide, state.settings["seed"]
+        self.vae.eval()
         with seeded(seed), pyro.validation_enabled(False):
-            likelihood, kl = elbo_terms(model, guide, train)  # pyright: ignore
+            likelihood, kl = elbo_terms(model, guide, train)
             elbo_train, elbo_validation = (likelihood - kl).mean().item(), math.nan
             if held_out is not None:
-                likelihood, kl = elbo_terms(model, guide, held_out)  # pyright: ignore
+                likelihood, kl = elbo_terms(model, guide, held_out)
                 elbo_validation = (likelihood - kl).mean().item()
         elbo = elbo_train if held_out is None else elbo_train + elbo_validation
         if not math.isfinite(elbo):
@@ -210,15 +219,18 @@ class Loop:
                 break
         else:
             with torch.no_grad(), poutine.block(), pyro.validation_enabled(False):
-                guide = poutine.trace(self.vae.guide).get_trace(x)  # pyright: ignore
-                model = poutine.trace(poutine.replay(self.vae.model, guide)).get_trace(x)  # pyright: ignore
+                guide = poutine.trace(self.vae.guide).get_trace(x)
+                model = poutine.trace(poutine.replay(self.vae.model, guide)).get_trace(x)
                 for trace, side in ((guide, "guide"), (model, "model")):
                     trace.compute_log_prob()
+                    site: Any
                     for name, site in trace.nodes.items():
                         if site["type"] == "sample" and not site["log_prob"].isfinite().all():
                             worst = site["log_prob"][~site["log_prob"].isfinite()][0].item()
                             family = family_name(site["fn"])
-                            cause = f"site {name!r} ({family}) of the {side} has log density {worst}"
+                            cause = (
+                                f"site {name!r} ({family}) of the {side} has log density {worst}"
+                            )
                             break
         self.vae.zero_grad()
         raise NonFiniteLossError(

@@ -50,7 +50,7 @@ class FusedOptim(PyroOptim):
             return
         if self.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
-        self.optimizer.step(*args, **kwargs)  # pyright: ignore[reportArgumentType]
+        self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
     @property

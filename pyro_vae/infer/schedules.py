@@ -34,7 +34,7 @@ def schedule(value: float | str | Spec, epochs: int, name: str = "value") -> Sch
     >>> schedule("linear(0, 1, epochs=10)", 100)(5.0)
     0.5
     """
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, int | float):
         constant = float(value)
         if not (constant >= 0 and math.isfinite(constant)):
             raise ValueError(f"{name} must be a number of at least 0, got {value}")
@@ -42,7 +42,12 @@ def schedule(value: float | str | Spec, epochs: int, name: str = "value") -> Sch
     spec = as_spec(value)
     if spec.name not in SHAPES:
         raise spec.error(f"unknown schedule {spec.name!r}{nearest(spec.name, SHAPES)}")
-    given = {"end": 0.0, "epochs": epochs, "warmup": 0, **spec.bind("start", "end", "epochs", "warmup")}
+    given = {
+        "end": 0.0,
+        "epochs": epochs,
+        "warmup": 0,
+        **spec.bind("start", "end", "epochs", "warmup"),
+    }
     if "start" not in given:
         raise spec.error(f"a schedule needs its first value: {spec.name}(1e-3)")
     for key, number in given.items():
@@ -50,7 +55,8 @@ def schedule(value: float | str | Spec, epochs: int, name: str = "value") -> Sch
         if not ok or not math.isfinite(number):  # pyright: ignore[reportArgumentType]
             raise spec.error(f"{key} is a number of at least 0, got {number}", at=key)
     start, end, length, warmup = (
-        float(given[k]) for k in ("start", "end", "epochs", "warmup")  # pyright: ignore
+        float(given[k])
+        for k in ("start", "end", "epochs", "warmup")  # pyright: ignore
     )
     if spec.name == "exponential" and not (start > 0 and end > 0):
         raise spec.error("an exponential schedule needs positive ends: exponential(1e-3, 1e-5)")

@@ -1,0 +1,5 @@
+"""``python -m pyro_vae``."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,126 @@
+"""A run and its folder: the model, what it was told, its history, results and pictures."""
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from . import plots
+from .data import Data, load_data
+from .evaluate import elbo
+from .infer import Fit, elbo_terms, fit
+from .seeding import seeded
+from .settings import CONFIG, read_config, write_toml
+from .vae import VAE
+
+__all__ = ["picture", "read_results", "results", "run"]
+
+RESULTS, HISTORY, PICTURES = "results.toml", "history.csv", "pictures"
+
+
+def run(settings: Mapping[str, object], out: Path, *, resume: bool = False) -> tuple[Fit, Data]:
+    """Train one model as told and keep everything in a folder.
+
+    Args:
+        settings: all of :data:`pyro_vae.settings.DEFAULTS`.
+        out: the run folder.
+        resume: go on with the run that the folder holds.
+
+    Returns:
+        The fit, and the data it was made on.
+    """
+    told = dict(settings)
+    root, seed = told["data_root"], int(str(told["seed"]))
+    data = load_data(str(told["data"]), None if root is None else str(root), seed=seed)
+    if told["binarize"] is None and data.grey and told["likelihood"] == "Bernoulli":
+        told["binarize"] = "dynamic"
+    device = told["device"]
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    parts = {k: str(told[k]) for k in ("prior", "likelihood", "guide", "encoder", "decoder")}
+    vae = VAE(
+        tuple(data.train.shape[1:]), int(str(told["latent_dim"])), **parts,
+        missing=bool(data.train.isnan().any()), seed=seed,
+    ).to(str(device))  # fmt: skip
+    how = ("estimator", "epochs", "batch_size", "optimizer", "patience", "binarize",
+           "checkpoint_every", "validation")  # fmt: skip
+    options = {k: told[k] for k in how}
+    fitted = fit(
+        vae, data.train, lr=_schedule(told["lr"]), beta=_schedule(told["beta"]), seed=seed,
+        **({"resume": out} if resume else {"out": out}), **options,  # pyright: ignore
+    )  # fmt: skip
+    vae.save(out)
+    write_toml(out / CONFIG, told, "pyro-vae fit --config this file trains this model again")
+    fitted.history.to_csv(out / HISTORY)
+    return fitted, data
+
+
+@torch.no_grad()
+def results(fitted: Fit, data: Data, out: Path) -> dict[str, float]:
+    """Measure the trained model on the test data; write the numbers and the pictures.
+
+    Returns:
+        A figure by name, in nats per datum where nothing else is said.
+    """
+    vae: VAE = fitted.vae  # pyright: ignore[reportAssignmentType]
+    told = read_config(out / CONFIG)
+    test = vae.as_data(data.test)
+    with seeded(int(str(told["seed"]))):
+        shown = test.clone()
+        if told.get("binarize"):
+            test = torch.bernoulli(test)
+    bound = elbo(vae, test, num_samples=10, seed=0)
+    with seeded(0):
+        likelihood, kl = elbo_terms(vae.model, vae.guide, test, num_samples=10)
+    last = fitted.history.iloc[-1]
+    found = {
+        "elbo_train": float(last.elbo_train),
+        "elbo_validation": float(last.elbo_validation),
+        "elbo_test": bound.mean().item(),
+        "elbo_test_standard_error": (bound.std() / len(bound) ** 0.5).item(),
+        "log_likelihood_test": likelihood.mean().item(),
+        "kl_test": kl.mean().item(),
+        "training_seconds": float(last.seconds),
+        "epochs": float(fitted.history.index[-1]),
+        "parameters": float(sum(p.numel() for p in vae.parameters())),
+    }
+    write_toml(out / RESULTS, found, "nats per datum, on the data as the model sees them")
+    _pictures(fitted, data, test, shown, out / PICTURES)
+    return found
+
+
+def picture(vae: VAE, path: Path, num_samples: int, seed: int) -> Path:
+    """A picture of samples, where the data are images."""
+    return plots.save(plots.samples(vae, num_samples, seed=seed), path)
+
+
+def read_results(out: Path) -> dict[str, float]:
+    """The figures that :func:`results` wrote; empty where there are none."""
+    path = out / RESULTS
+    return tomllib.loads(path.read_text()) if path.exists() else {}
+
+
+def _pictures(
+    fitted: Fit, data: Data, test: torch.Tensor, shown: torch.Tensor, folder: Path
+) -> None:
+    vae: VAE = fitted.vae  # pyright: ignore[reportAssignmentType]
+    plots.save(plots.learning_curves(fitted.history), folder / "learning_curves.png")
+    drawn = plots.latent_space(vae, test[:5000], _head(data.test_labels, 5000))
+    plots.save(drawn, folder / "latent_space.png")
+    if len(vae.x_shape) == 3 and vae.x_shape[0] in (1, 3):
+        rows = test[:36] if vae.describe()["likelihood"] == "Bernoulli" else shown[:36]
+        plots.save(plots.reconstructions(vae, rows), folder / "reconstructions.png")
+        plots.save(plots.samples(vae), folder / "samples.png")
+
+
+def _head(labels: torch.Tensor | None, n: int) -> torch.Tensor | None:
+    return None if labels is None else labels[:n]
+
+
+def _schedule(value: object) -> float | str:
+    """A number where the flag's text is one, else a line."""
+    try:
+        return float(str(value))
+    except ValueError:
+        return str(value)

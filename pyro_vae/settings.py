@@ -1,0 +1,82 @@
+"""What one run is told: flags, or a TOML file in their place; a flag beats the file."""
+
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+
+from .spec import nearest
+
+__all__ = ["CONFIG", "DEFAULTS", "merge", "read_config", "write_toml"]
+
+CONFIG = "config.toml"
+
+# Every setting of `pyro-vae fit`, by the name of its flag; None is left to the data or the package.
+DEFAULTS: dict[str, object] = {
+    "data": "digits",
+    "likelihood": "Bernoulli",
+    "prior": "Normal",
+    "guide": "Normal",
+    "estimator": "Trace_ELBO",
+    "latent_dim": 10,
+    "encoder": "MLP([200, 200])",
+    "decoder": "MLP([200, 200])",
+    "epochs": 100,
+    "batch_size": 100,
+    "lr": "cosine(2e-3)",
+    "optimizer": "Adam",
+    "beta": "1",
+    "binarize": None,
+    "validation": 0.1,
+    "patience": None,
+    "checkpoint_every": 1,
+    "seed": 0,
+    "data_root": None,
+    "device": "auto",
+}
+NUMBERS = {
+    "latent_dim": int, "epochs": int, "batch_size": int, "patience": int, "checkpoint_every": int,
+    "seed": int, "validation": float,
+}  # fmt: skip
+
+
+def merge(flags: Mapping[str, object], config: Mapping[str, object]) -> dict[str, object]:
+    """Defaults, beaten by the file, beaten by the flags that were given (those not ``None``).
+
+    Raises:
+        ValueError: a key of the file that no flag has, or a value of the wrong kind.
+    """
+    for key, value in config.items():
+        if key not in DEFAULTS:
+            raise ValueError(
+                f"the configuration has an unknown key {key!r}{nearest(key, DEFAULTS)}"
+            )
+        kinds: tuple[type, ...] = (NUMBERS[key],) if key in NUMBERS else (str,)
+        kinds += {"validation": (int,), "lr": (int, float), "beta": (int, float)}.get(key, ())
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            raise ValueError(
+                f"{key} in the configuration must be {' or '.join(k.__name__ for k in kinds)}, "
+                f"got {value!r}"
+            )
+    given = {k: v for k, v in flags.items() if v is not None}
+    return {**DEFAULTS, **config, **given}
+
+
+def read_config(path: str | Path) -> dict[str, object]:
+    """A TOML file of settings.
+
+    Raises:
+        ValueError: no such file, or not TOML.
+    """
+    try:
+        return tomllib.loads(Path(path).read_text())
+    except FileNotFoundError:
+        raise ValueError(f"there is no file {path}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+        raise ValueError(f"{path} is not a TOML file: {problem}") from None
+
+
+def write_toml(path: Path, values: Mapping[str, object], comment: str) -> None:
+    """Flat settings as TOML; those that are ``None`` are left out."""
+    lines = [f"{k} = {json.dumps(v)}\n" for k, v in values.items() if v is not None]
+    path.write_text(f"# {comment}\n" + "".join(lines))
