@@ -24,7 +24,7 @@ from torch.distributions.transforms import (
 
 from .spec import Source, Spec, SpecError, Value, amortized, as_spec, nearest
 
-__all__ = ["Family", "Role", "same_support", "support_bounds"]
+__all__ = ["Family", "Role", "describe", "innermost", "same_support", "support_bounds"]
 
 Role: TypeAlias = Literal["prior", "likelihood", "guide"]
 
@@ -304,6 +304,13 @@ class Amortized(nn.Module):
         flat = features if len(lead) == 1 else features.reshape(-1, *self.feature_shape)
         value: Any = self.transform(self.head(flat).reshape(*lead, *self.raw))
         return value
+
+
+def innermost(distribution: dist.TorchDistribution) -> dist.TorchDistribution:
+    """The distribution of one cell, under ``Independent``."""
+    while isinstance(distribution, dist.Independent):
+        distribution = distribution.base_dist
+    return distribution
 
 
 def support_bounds(support: constraints.Constraint) -> tuple[str, float, float]:

@@ -7,7 +7,7 @@ import torch
 from pyro.distributions import constraints
 from torch import Tensor
 
-from .families import describe, support_bounds
+from .families import describe, innermost, support_bounds
 
 __all__ = ["check_support", "fill", "observed"]
 
@@ -26,10 +26,7 @@ def observed(likelihood: dist.TorchDistribution, mask: Tensor) -> dist.TorchDist
         likelihood: batch shape ``(..., B)``, independent cells.
         mask: ``(B, *x_shape)``, true where the cell was observed.
     """
-    base, ndims = likelihood, 0
-    while isinstance(base, dist.Independent):
-        base, ndims = base.base_dist, ndims + base.reinterpreted_batch_ndims
-    return base.mask(mask).to_event(ndims)
+    return innermost(likelihood).mask(mask).to_event(likelihood.event_dim)
 
 
 def fill(x: Tensor, mask: Tensor, support: constraints.Constraint) -> Tensor:
@@ -52,9 +49,7 @@ def check_support(x: Tensor, likelihood: dist.TorchDistribution, name: str) -> N
         likelihood: of batch shape ``(1,)``.
         name: the family's name, for the message.
     """
-    base = likelihood
-    while isinstance(base, dist.Independent):
-        base = base.base_dist
+    base = innermost(likelihood)
     for rows in x.split(8192):
         there = ~rows.isnan()
         inside = base.support.check(rows)  # pyright: ignore[reportOptionalMemberAccess]
@@ -62,7 +57,8 @@ def check_support(x: Tensor, likelihood: dist.TorchDistribution, name: str) -> N
         if bad.any():
             index = bad.nonzero()[0]
             cell = rows[tuple(index)]
-            text = f"{cell.item():g}" if cell.ndim == 0 else str(cell.tolist())[:60]
+            text = ", ".join(f"{v:.3g}" for v in cell.flatten().tolist())
+            text = text if cell.ndim == 0 else f"[{text}]"
             _refuse(text, f"needs {describe(base.support)}", name)  # pyright: ignore
     if base.event_dim == 0:
         seen = x[~x.isnan()]

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from .families import Family, same_support
+from .families import Family, describe, innermost, same_support
 from .likelihoods import check_support, fill, observed
 from .networks import MLP, network, spec_of
 from .seeding import seeded
@@ -73,6 +73,7 @@ class VAE(nn.Module):
         self.missing = missing
         with seeded(seed):
             self.prior = _family(prior, self.z_shape, "prior")
+            _check_event(self.prior(), self.z_shape, "prior")
             z = self.prior().expand([1]).sample()
             self.categories = _categories(self.prior())
             self.encoder = network(encoder if encoder is not None else MLP())
@@ -178,6 +179,7 @@ class VAE(nn.Module):
                 where the model was not told of missing cells.
         """
         like = next((p for p in self.parameters()), torch.zeros(()))
+        x = x.to_numpy(copy=True) if hasattr(x, "to_numpy") else x  # a data frame
         try:
             x = torch.as_tensor(x).to(dtype=like.dtype, device=like.device)  # pyright: ignore
         except (TypeError, ValueError, RuntimeError) as problem:
@@ -256,7 +258,7 @@ class VAE(nn.Module):
         """Tell Pyro of the parameters; two models under one name would share them silently."""
         for name in names:
             for key, value in getattr(self, name).named_parameters(name):
-                if value.requires_grad and pyro.param(key, value) is not value:
+                if value.requires_grad and pyro.param(key, value).data_ptr() != value.data_ptr():
                     raise ValueError(
                         f"Pyro's parameter store holds another model's {key!r}, so this one would "
                         "not be trained: call pyro.clear_param_store(), or work within "
@@ -264,24 +266,18 @@ class VAE(nn.Module):
                     )
 
     def _check_families(self, h_x: tuple[int, ...], h_z: tuple[int, ...]) -> None:
-        with torch.no_grad(), seeded(0):
+        with torch.no_grad():
             p, q = self.prior(), self.posterior(torch.zeros(1, *h_x))
-            for name, d, shape in (
-                ("prior", p, self.z_shape),
-                ("guide", q, self.z_shape),
-                ("likelihood", self.likelihood(torch.zeros(1, *h_z)), self.x_shape),
-            ):
-                if d.event_shape != shape:
-                    raise ValueError(
-                        f"the {name} has events of shape {tuple(d.event_shape)}, expected "
-                        f"{shape}: declare dimensions of one draw by .to_event()"
-                    )
+            x = self.likelihood(torch.zeros(1, *h_z))
+        _check_event(q, self.z_shape, "guide")
+        _check_event(x, self.x_shape, "likelihood")
         if same_support(p, q) is False:
             raise ValueError(
-                f"the guide {_line(self.posterior)} draws from {q.support}, the prior "
-                f"{_line(self.prior)} lives on {p.support}: choose a guide with the prior's support"
+                f"the guide {_line(self.posterior)} draws {describe(q.support)}, the prior "  # pyright: ignore
+                f"{_line(self.prior)} {describe(p.support)}: "  # pyright: ignore
+                "choose a guide with the prior's support"
             )
-        if self.missing and self.likelihood(torch.zeros(1, *h_z)).event_dim != len(self.x_shape):
+        if self.missing and innermost(x).event_dim:
             raise ValueError("missing cells need a likelihood of independent cells")
 
 
@@ -351,6 +347,14 @@ def _family(
     return value if isinstance(value, nn.Module) else Family(value, shape, role, features)
 
 
+def _check_event(d: dist.TorchDistribution, shape: tuple[int, ...], name: str) -> None:
+    if d.event_shape != shape:
+        raise ValueError(
+            f"the {name} has events of shape {tuple(d.event_shape)}, expected {shape}: "
+            "declare the dimensions of one draw by .to_event()"
+        )
+
+
 def _features(
     net: nn.Module, example: Tensor, out_shape: tuple[int, ...], name: str
 ) -> tuple[int, ...]:
@@ -375,9 +379,8 @@ def _features(
 
 def _categories(prior: dist.TorchDistribution) -> int:
     """The number of categories where z holds category numbers, else 0."""
-    while isinstance(prior, dist.Independent):
-        prior = prior.base_dist
-    return cast("Tensor", prior.logits).shape[-1] if isinstance(prior, dist.Categorical) else 0
+    base = innermost(prior)
+    return cast("Tensor", base.logits).shape[-1] if isinstance(base, dist.Categorical) else 0
 
 
 def _line(module: nn.Module) -> str:

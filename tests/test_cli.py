@@ -1,0 +1,457 @@
+"""The command line: what a run leaves behind, what repeats it, and an answer to each mistake."""
+
+import contextlib
+import io
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import pyro_vae as pv
+from pyro_vae.cli import main
+from pyro_vae.settings import DEFAULTS, merge, read_config, write_toml
+
+ROOT = Path(__file__).parents[1]
+SMALL = ("--encoder", "MLP([16])", "--decoder", "MLP([16])", "--latent-dim", "2")
+HEAVY = ("torch", "pyro", "pandas", "sklearn", "matplotlib", "torchvision")
+
+CONTENTS = {
+    "checkpoint.safetensors", "config.toml", "history.csv", "model.safetensors", "model.toml",
+    "results.toml", "pictures/latent_space.png", "pictures/learning_curves.png",
+    "pictures/reconstructions.png", "pictures/samples.png",
+}  # fmt: skip
+
+
+@dataclass
+class Done:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+def run(*args: object) -> Done:
+    """The entry point in this process; an exception that it lets through fails the test."""
+    out, err = io.StringIO(), io.StringIO()
+    code: object = 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["pyro-vae", *map(str, args)])
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                main()
+            except SystemExit as end:
+                code = end.code
+    return Done(int(code or 0), out.getvalue(), err.getvalue())
+
+
+def process(*args: object) -> subprocess.Popen:
+    """The command in a process of its own."""
+    command = [sys.executable, "-m", "pyro_vae", *map(str, args)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=ROOT, env={**os.environ, "MPLBACKEND": "Agg"}, **pipes)
+
+
+def contents(folder: Path) -> set[str]:
+    return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+
+
+def same_weights(first: Path, second: Path) -> bool:
+    a, b = (load_file(folder / "model.safetensors") for folder in (first, second))
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def row(label: str, out: str) -> list[float]:
+    """The numbers of a line of the table that a command prints."""
+    (line,) = [line for line in out.splitlines() if line.startswith(label)]
+    return [float(number) for number in line[len(label) :].split()]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run folder, and what the command that made it printed; tests read it only."""
+    folder = tmp_path_factory.mktemp("runs") / "first"
+    done = run("fit", "digits", "--epochs", 2, "--out", folder)
+    assert (done.code, done.err) == (0, "")
+    return folder, done.out
+
+
+@pytest.fixture
+def copy(trained, tmp_path):
+    """A run folder of this test's own."""
+    return Path(shutil.copytree(trained[0], tmp_path / "copy"))
+
+
+# Help.
+
+
+@pytest.mark.parametrize("args", [["--help"], ["fit", "--help"], ["sample", "--help"]], ids=str)
+def test_help_imports_nothing_heavy(args):
+    code = (
+        "import sys\n"
+        f"sys.argv = ['pyro-vae', *{args}]\n"
+        "from pyro_vae.cli import main\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code\n"
+        f"heavy = [m for m in {HEAVY} if m in sys.modules]\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Usage:" in done.stdout
+
+
+def test_help_names_every_setting_and_its_default():
+    text = " ".join(run("fit", "--help").out.split())
+    for name, default in DEFAULTS.items():
+        if name != "data":
+            assert f"--{name.replace('_', '-')} " in text
+        if default is not None:
+            assert f"[default: {default}]" in text
+
+
+# What a run leaves behind.
+
+
+def test_fit_writes_the_run_folder_and_lists_it(trained):
+    folder, out = trained
+    assert contents(folder) == CONTENTS
+    listed = out[out.index(f"run folder: {folder}") :].splitlines()[1:]
+    assert {line.strip() for line in listed} == CONTENTS
+    for path in (folder / "pictures").iterdir():
+        assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_fit_records_what_it_was_told(trained):
+    told = tomllib.loads((trained[0] / "config.toml").read_text())
+    expected = {k: v for k, v in DEFAULTS.items() if v is not None}
+    assert told == {**expected, "epochs": 2, "binarize": "dynamic"}
+
+
+def test_fit_measures_the_model_it_saves(trained):
+    folder, out = trained
+    found = tomllib.loads((folder / "results.toml").read_text())
+    history = pd.read_csv(folder / "history.csv", index_col="epoch")
+    vae = pv.load(folder)
+    assert list(history.index) == [1, 2] and found["epochs"] == 2
+    assert found["elbo_train"] == pytest.approx(history.elbo_train[2])
+    assert found["elbo_validation"] == pytest.approx(history.elbo_validation[2])
+    assert found["parameters"] == sum(p.numel() for p in vae.parameters())
+    # by its definition; the two are means over the same draws
+    difference = found["log_likelihood_test"] - found["kl_test"]
+    assert found["elbo_test"] == pytest.approx(difference, rel=1e-5)
+    # better than 64 fair coins, and no better than certainty
+    assert -64 * np.log(2) < found["elbo_test"] < 0 < found["kl_test"]
+    # the same model on other bits and other draws, within 5 standard errors of the two
+    torch.manual_seed(1)
+    again = pv.elbo(vae, torch.bernoulli(pv.load_data("digits").test), seed=1)
+    error, other = found["elbo_test_standard_error"], again.std().item() / len(again) ** 0.5
+    assert abs(again.mean().item() - found["elbo_test"]) < 5 * np.hypot(error, other)
+    assert row("ELBO, test data", out) == [round(found["elbo_test"], 2), round(error, 2)]
+    assert row("ELBO, training data", out) == [round(found["elbo_train"], 2)]
+
+
+def test_the_configuration_of_a_run_repeats_it_bit_for_bit(trained, tmp_path):
+    first, second = trained[0], tmp_path / "second"
+    assert run("fit", "--config", first / "config.toml", "--out", second).code == 0
+    assert same_weights(first, second)
+    assert (first / "config.toml").read_text() == (second / "config.toml").read_text()
+    histories = [pd.read_csv(folder / "history.csv") for folder in (first, second)]
+    a, b = (history.drop(columns="seconds") for history in histories)
+    pd.testing.assert_frame_equal(a, b, check_exact=True)
+
+
+def test_another_seed_is_another_run(trained, tmp_path):
+    args = ("--config", trained[0] / "config.toml", "--seed", 1, "--out", tmp_path / "other")
+    assert run("fit", *args).code == 0
+    assert not same_weights(trained[0], tmp_path / "other")
+
+
+def test_a_flag_beats_the_file_and_the_file_the_default(tmp_path):
+    write_toml(tmp_path / "c.toml", {"epochs": 3, "latent_dim": 2, "encoder": "MLP([7])"}, "mine")
+    out = tmp_path / "run"
+    args = ("--epochs", 1, "--decoder", "MLP([5])", "--out", out)
+    assert run("fit", "--config", tmp_path / "c.toml", *args).code == 0
+    told = read_config(out / "config.toml")
+    assert (told["epochs"], told["decoder"]) == (1, "MLP([5])")
+    assert (told["latent_dim"], told["encoder"]) == (2, "MLP([7])")
+    assert (told["batch_size"], told["data"]) == (DEFAULTS["batch_size"], DEFAULTS["data"])
+    vae = pv.load(out)  # and it was done, not only written down
+    assert vae.z_shape == (2,) and vae.encoder.hidden == (7,) and vae.decoder.hidden == (5,)
+    assert len(pd.read_csv(out / "history.csv")) == 1
+
+
+def test_without_out_the_run_is_named_after_the_data(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.save("counts.npy", np.random.default_rng(0).poisson(3, (40, 5)))
+    args = ("--likelihood", "Poisson", "--epochs", 1, *SMALL)
+    assert run("fit", "counts.npy", *args).code == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert re.fullmatch(r"counts-\d{8}-\d{6}", folder.name)
+    # a table is no image: curves and latent space, and nothing more
+    no_images = {"pictures/reconstructions.png", "pictures/samples.png"}
+    assert contents(folder) == CONTENTS - no_images
+    assert "binarize" not in read_config(folder / "config.toml")
+    assert pv.load(folder).x_shape == (5,)
+
+
+LIKELIHOODS = {  # what --binarize is where it is not given
+    "Bernoulli": "dynamic",
+    "ContinuousBernoulli": None,
+    "Normal(scale=learned)": None,
+}
+
+
+@pytest.mark.parametrize("line", LIKELIHOODS)
+def test_likelihoods_in_a_line(line, tmp_path):
+    done = run("fit", "--likelihood", line, "--epochs", 1, *SMALL, "--out", tmp_path / "run")
+    assert done.code == 0
+    told = read_config(tmp_path / "run" / "config.toml")
+    assert told["likelihood"] == line and told.get("binarize") == LIKELIHOODS[line]
+    assert pv.load(tmp_path / "run").describe()["likelihood"] == line
+
+
+# Show and sample.
+
+
+def test_show_prints_the_model_the_settings_and_the_figures(trained):
+    folder, printed = trained
+    done = run("show", folder)
+    assert (done.code, done.err) == (0, "")
+    for line in ('likelihood = "Bernoulli"', "latent_dim = [10]", "epochs = 2", "seed = 0"):
+        assert f"  {line}\n" in done.out
+    for label in ("ELBO, training data", "ELBO, validation data", "ELBO, test data"):
+        assert row(label, done.out) == row(label, printed)
+    assert set(done.out.splitlines()) >= CONTENTS
+
+
+def test_sample_draws_data_by_seed_and_a_picture(copy, tmp_path):
+    done = run("sample", copy, "--num-samples", 5, "--seed", 3)
+    assert (done.code, done.err) == (0, "")
+    assert f"5 samples of shape (1, 8, 8): {copy / 'samples.npy'}" in done.out
+    x = np.load(copy / "samples.npy")
+    assert x.shape == (5, 1, 8, 8) and set(np.unique(x)) == {0, 1}
+    assert np.array_equal(x, pv.load(copy).sample(5, seed=3))
+    assert f"picture: {copy / 'samples.png'}" in done.out
+    assert (copy / "samples.png").read_bytes()[:4] == b"\x89PNG"
+    run("sample", copy, "--num-samples", 5, "--seed", 4, "--out", tmp_path / "other")
+    other = np.load(tmp_path / "other.npy")
+    assert other.shape == x.shape and not np.array_equal(other, x)
+
+
+# Mistakes: exit code 2 and a message, and no run folder.
+
+WRONG = {
+    "data": (["digitz"], r"unknown data 'digitz'; did you mean digits\?"),
+    "file": (["none.npy"], r"there is no file none\.npy"),
+    "no files in the root": (["kmnist", "--data-root", "."], "KMNIST is not in "),
+    "likelihood": (["--likelihood", "Bernouli"],
+                   r"unknown family 'Bernouli'; did you mean Bernoulli or .*\n  Bernouli\n  \^"),
+    "parameter": (["--likelihood", "Normal(scal=learned)"],
+                  r"Normal has no parameter 'scal'; did you mean scale\?\n.*\n {9}\^ column 8"),
+    "not a line": (["--prior", "Normal("], r"error: .*\n  Normal\("),
+    "support": (["--likelihood", "Beta"], "x holds 0; Beta .*: shrink the ends"),
+    "two supports": (["--prior", "Gamma"], "the guide Normal .* the prior Gamma"),
+    "estimator": (["--estimator", "TraceElbo"], "unknown estimator .* did you mean Trace_ELBO"),
+    "unsound": (["--estimator", "RenyiELBO(gradient=score)"], "RenyiELBO .* is unsound"),
+    "network": (["--encoder", "MPL([20])"], "unknown network 'MPL'.*MLP"),
+    "width": (["--encoder", "MLP([0])"], "MLP takes a list of widths"),
+    "optimizer": (["--optimizer", "Adamm"], "unknown optimizer 'Adamm'; did you mean Adam"),
+    "schedule": (["--lr", "cosin(1e-3)"], r"unknown schedule 'cosin'; did you mean cosine\?"),
+    "negative": (["--lr", "-1"], "lr must be a number of at least 0, got -1"),
+    "binarize": (["--binarize", "often"], r"(?s)--binarize.*'often'.*dynamic"),
+    "epochs": (["--epochs", "0"], "epochs must be a whole number of at least 1, got 0"),
+    "not a number": (["--epochs", "ten"], "(?s)--epochs.*integer"),
+    "fraction": (["--validation", "1.5"], "fraction between 0 and 1, got 1.5"),
+    "latent": (["--latent-dim", "0"], "latent_dim must be a positive whole number.*got 0"),
+    "device": (["--device", "gpu"], "gpu"),
+    "flag": (["--latent", "3"], "(?i)no such option.*--latent"),
+    "no configuration": (["--config", "none.toml"], r"there is no file none\.toml"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", WRONG)
+def test_mistakes_are_answered(mistake, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    args, message = WRONG[mistake]
+    done = run("fit", *args, "--out", "run")
+    assert done.code == 2
+    assert re.search(message, done.err), done.err
+    assert "Traceback" not in done.err and done.out == ""
+    assert not (tmp_path / "run").exists()
+
+
+CONFIGURATIONS = {
+    "unknown key": ('likelihod = "Normal"', "unknown key 'likelihod'; did you mean likelihood?"),
+    "a dash": ("batch-size = 10", "unknown key 'batch-size'; did you mean batch_size"),
+    "a table": ("[model]\nprior = 'Normal'", "the configuration has an unknown key 'model'"),
+    "wrong kind": ('epochs = "ten"', "epochs in the configuration must be int, got 'ten'"),
+    "a fraction": ("epochs = 1.5", "epochs in the configuration must be int, got 1.5"),
+    "a bool": ("seed = true", "seed in the configuration must be int, got True"),
+    "not a line": ("likelihood = 3", "likelihood in the configuration must be str, got 3"),
+    "not TOML": ("epochs: 3", "is not a TOML file"),
+    "binarize": ('binarize = "often"', "binarize is 'dynamic', 'static' or None, got 'often'"),
+}
+
+
+@pytest.mark.parametrize("mistake", CONFIGURATIONS)
+def test_mistakes_in_a_configuration_are_answered(mistake, tmp_path):
+    text, message = CONFIGURATIONS[mistake]
+    (tmp_path / "c.toml").write_text(text + "\n")
+    done = run("fit", "--config", tmp_path / "c.toml", "--out", tmp_path / "run")
+    assert done.code == 2 and message in done.err
+    assert "Traceback" not in done.err and not (tmp_path / "run").exists()
+
+
+MERGED = {  # flags, file: what is told
+    "flag": ({"epochs": 3, "seed": None}, {"epochs": 5, "seed": 7}, {"epochs": 3, "seed": 7}),
+    "zero": ({"seed": 0}, {"seed": 7}, {"seed": 0}),
+    "numbers": ({}, {"lr": 0.01, "beta": 1, "validation": 0.2}, {"lr": 0.01, "beta": 1}),
+    "nothing": ({}, {}, DEFAULTS),
+}
+
+
+@pytest.mark.parametrize("case", MERGED)
+def test_merge(case):
+    flags, config, told = MERGED[case]
+    merged = merge(flags, config)
+    assert merged.keys() == DEFAULTS.keys()
+    assert {k: merged[k] for k in told} == told
+
+
+def test_settings_survive_a_toml_file(tmp_path):
+    settings = {**DEFAULTS, "data": 'a "quoted" \\ näme', "validation": 0.25}
+    write_toml(tmp_path / "c.toml", settings, "a comment")
+    told = {k: v for k, v in settings.items() if v is not None}
+    assert read_config(tmp_path / "c.toml") == told
+
+
+# Mistakes with run folders.
+
+
+def test_a_run_is_never_written_over(copy):
+    before = (copy / "checkpoint.safetensors").read_bytes()
+    done = run("fit", "digits", "--epochs", 1, "--out", copy)
+    assert done.code == 2 and f"{copy} holds a run already" in done.err
+    assert (copy / "checkpoint.safetensors").read_bytes() == before
+
+
+RESUMED = {
+    "a setting": ["--lr", "0.1"],
+    "other data": ["mnist"],
+    "its default": ["--seed", "0"],
+    "another folder": ["--out", "elsewhere"],
+    "a configuration": ["--config", "c.toml"],
+}
+
+
+@pytest.mark.parametrize("case", RESUMED)
+def test_a_resumed_run_keeps_its_settings(case, copy):
+    done = run("fit", "--resume", copy, *RESUMED[case])
+    assert done.code == 2
+    assert "only --epochs and --device go along" in done.err
+
+
+def test_a_finished_run_that_is_resumed_stays_as_it_is(trained, copy):
+    done = run("fit", "--resume", copy)
+    assert done.code == 0
+    assert same_weights(trained[0], copy)
+    files = ("config.toml", "history.csv", "results.toml")
+    assert all((copy / f).read_text() == (trained[0] / f).read_text() for f in files)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+FOLDERS = {  # command: what is done to the folder, and the answer
+    "fit --resume, no folder": (["fit", "--resume"], shutil.rmtree, r"config\.toml|no run"),
+    "fit --resume, no checkpoint": (
+        ["fit", "--resume"], lambda p: (p / "checkpoint.safetensors").unlink(),
+        r"holds no checkpoint \(checkpoint\.safetensors\) to resume from"),
+    "fit --resume, damaged": (
+        ["fit", "--resume"], lambda p: cut(p / "checkpoint.safetensors"),
+        r"checkpoint\.safetensors is damaged, or not a checkpoint"),
+    "sample, no folder": (["sample"], shutil.rmtree, "holds no saved model: .* is missing"),
+    "sample, no weights": (
+        ["sample"], lambda p: (p / "model.safetensors").unlink(),
+        r"holds no saved model: .*model\.safetensors is missing"),
+    "sample, damaged": (
+        ["sample"], lambda p: cut(p / "model.safetensors"), "holds a damaged model"),
+    "show, no folder": (["show"], shutil.rmtree, r"is no run folder: it holds no model\.toml"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", FOLDERS)
+def test_what_is_no_run_folder_is_named(case, copy):
+    command, damage, message = FOLDERS[case]
+    damage(copy)
+    done = run(*command, copy)
+    assert done.code == 2 and re.search(message, done.err), done.err
+    assert str(copy) in done.err and "Traceback" not in done.err
+
+
+def test_a_folder_that_cannot_be_made_is_an_answer_before_training(tmp_path):
+    (tmp_path / "file").touch()
+    done = run("fit", "digits", "--epochs", 1, *SMALL, "--out", tmp_path / "file" / "run")
+    assert done.code == 2 and str(tmp_path / "file") in done.err
+
+
+# Ctrl-C.
+
+
+def test_ctrl_c_leaves_a_run_that_goes_on_as_if_nothing_had_been(tmp_path):
+    folder, whole = tmp_path / "run", tmp_path / "whole"
+    args = ("digits", *SMALL, "--lr", "1e-3")  # a schedule would depend on the epochs
+    training = process("fit", *args, "--epochs", 1000, "--out", folder)
+    try:
+        while not (folder / "checkpoint.safetensors").exists() and training.poll() is None:
+            time.sleep(0.05)
+        training.send_signal(signal.SIGINT)
+        out, err = training.communicate(timeout=60)
+    finally:
+        training.kill()
+    assert training.returncode == 130, err
+    assert f"go on with: pyro-vae fit --resume {folder}" in out
+    assert "interrupted in epoch" in out and "Traceback" not in err
+    finished = len(pd.read_csv(folder / "history.csv"))
+    assert 1 <= finished < 1000
+    assert not (folder / "results.toml").exists()
+
+    epochs = finished + 2
+    jobs = [
+        process("fit", "--resume", folder, "--epochs", epochs),
+        process("fit", *args, "--epochs", epochs, "--out", whole),
+    ]
+    for job in jobs:
+        out, err = job.communicate(timeout=120)
+        assert job.returncode == 0, err
+        assert f"{epochs} epochs in " in out
+    assert list(pd.read_csv(folder / "history.csv").epoch) == list(range(1, epochs + 1))
+    assert contents(folder) == contents(whole) == CONTENTS
+    assert same_weights(folder, whole)
+
+
+def test_a_run_that_was_killed_can_be_resumed(tmp_path):
+    folder = tmp_path / "run"
+    training = process("fit", "digits", *SMALL, "--epochs", 1000, "--out", folder)
+    try:
+        while not (folder / "checkpoint.safetensors").exists() and training.poll() is None:
+            time.sleep(0.05)
+    finally:
+        training.kill()
+        training.communicate(timeout=60)
+    done = run("fit", "--resume", folder, "--epochs", 1)
+    assert done.code == 0, done.err
+    assert "likelihood" in read_config(folder / "config.toml")

@@ -1,0 +1,381 @@
+"""Every estimator against an exact gradient: enumeration, or closed form."""
+
+import itertools
+import math
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pyro.poutine as poutine
+import pytest
+import torch
+from pyro.infer import SVI, Trace_ELBO, TraceEnum_ELBO, TraceGraph_ELBO
+
+from pyro_vae import MLP, VAE, SpecError, make_estimator
+from pyro_vae.infer import ESTIMATORS, Enumerate, KLWeight, RunningMean, ScoreFunction
+from pyro_vae.infer.handlers import Baseline, NonReparameterized
+
+BATCHES, COPIES = 60, 100  # 6,000 draws; the standard error comes from the batches
+
+
+@pytest.fixture
+def bits():
+    """A model of 4 Bernoulli latents, its data, and the prior's and guide's families."""
+    vae = VAE(
+        6, 4, prior="Bernoulli(logits=learned)", guide="Bernoulli",
+        encoder=MLP([5], activation="Tanh"), decoder=MLP([5], activation="Tanh"), seed=3,
+    ).double()  # fmt: skip
+    with torch.no_grad():
+        for p in vae.parameters():  # away from symmetry
+            p.add_(torch.randn_like(p) * 0.7)
+    return vae, torch.rand(3, 6).lt(0.5).double()
+
+
+@pytest.fixture
+def linear():
+    """A linear Gaussian model, whose ELBO is a polynomial of its parameters."""
+    vae = VAE(
+        3, 2, prior="Normal(loc=0.3, scale=1.5)", likelihood="Normal(scale=learned(0.8))",
+        guide="Normal(scale=learned(0.6))", encoder=MLP([]), decoder=MLP([]), seed=4,
+    ).double()  # fmt: skip
+    return vae, torch.randn(3, 3).double()
+
+
+def exact_bits(vae, x, beta=1.0):
+    """The ELBO summed over the data, by all 16 states."""
+    states = torch.tensor(list(itertools.product([0.0, 1.0], repeat=4))).double()
+    q = vae.encode(x)
+    log_q = q.log_prob(states[:, None])
+    log_p = vae.prior().log_prob(states)[:, None]
+    log_x = vae.decode(states[:, None].expand(-1, len(x), -1)).log_prob(x)
+    return (log_q.exp() * (log_x + beta * (log_p - log_q))).sum()
+
+
+def exact_linear(vae, x, beta=1.0):
+    """The ELBO summed over the data, by the moments of q."""
+    q, scale = vae.encode(x), vae.likelihood.sources["scale"](None)
+    m, s = q.base_dist.loc, q.base_dist.scale
+    head = vae.likelihood.sources["loc"].head
+    error = (x - head(m)).square() + s.square() @ head.weight.square().T
+    fit = (-error / (2 * scale**2) - scale.log() - 0.5 * math.log(2 * math.pi)).sum()
+    prior = dist.Normal(torch.tensor(0.3).double(), torch.tensor(1.5).double())
+    return fit - beta * dist.kl.kl_divergence(q.base_dist, prior).sum()
+
+
+def gradient_of(value, vae):
+    grads = torch.autograd.grad(value, list(vae.parameters()))
+    return torch.cat([g.flatten() for g in grads])
+
+
+def draws(line, vae, x, beta=1.0, batches=BATCHES, copies=COPIES):
+    """Gradients of the ELBO, ``(batches, P)``, each the mean over copies of the data."""
+    estimator = make_estimator(line)
+    many = x.repeat(copies, 1)
+    estimator.check(vae.model, vae.guide, many)
+    kl = KLWeight(beta)
+    model, guide = kl(vae.model), kl(estimator.wrap(vae.guide, many))
+    found, values = [], []
+    with pyro.validation_enabled(False):
+        for _ in range(batches):
+            vae.zero_grad()
+            if estimator.network is not None:
+                estimator.network.zero_grad()
+            loss = estimator.elbo.loss_and_grads(model, guide, many)
+            found.append(torch.cat([-p.grad.flatten() for p in vae.parameters()]) / copies)
+            values.append(-loss / copies)
+    return torch.stack(found), torch.tensor(values, dtype=torch.float64)
+
+
+def z_scores(sample, exact):
+    error = sample.std(0) / len(sample) ** 0.5
+    return (sample.mean(0) - exact) / error.clamp(min=1e-12)
+
+
+DISCRETE = [
+    "Trace_ELBO",
+    "Trace_ELBO(gradient=score)",
+    "Trace_ELBO(num_particles=3)",
+    "TraceGraph_ELBO",
+    "TraceGraph_ELBO(gradient=score)",
+    "TraceGraph_ELBO(gradient=score, num_particles=3)",
+    "TraceGraph_ELBO(gradient=score, baseline=decaying)",
+    "TraceGraph_ELBO(gradient=score, baseline=decaying, num_particles=3)",
+    "TraceGraph_ELBO(gradient=score, baseline=neural)",
+    "TraceGraph_ELBO(gradient=score, baseline=neural, num_particles=3)",
+]
+CONTINUOUS = [
+    *DISCRETE,
+    "Trace_ELBO(gradient=pathwise)",
+    "Trace_ELBO(gradient=pathwise, num_particles=3)",
+    "TraceGraph_ELBO(gradient=pathwise)",
+    "TraceMeanField_ELBO",
+    "TraceMeanField_ELBO(num_particles=3)",
+]
+CONTINUOUS = [e for e in CONTINUOUS if "baseline" not in e or "score" in e]
+
+
+@pytest.mark.parametrize("line", DISCRETE)
+def test_unbiased_for_discrete_z(line, bits):
+    vae, x = bits
+    exact = exact_bits(vae, x)
+    gradients, values = draws(line, vae, x)
+    assert exact.grad_fn is not None
+    wanted = gradient_of(exact, vae)
+    assert z_scores(gradients, wanted).abs().max() < 5
+    assert z_scores(values[:, None], exact.detach()).abs().max() < 5
+    assert ((gradients != 0).any(0) == (wanted != 0)).all()
+    assert (wanted != 0).sum() > 0.8 * len(wanted)
+
+
+@pytest.mark.parametrize("beta", [1.0, 0.25])
+@pytest.mark.parametrize("line", CONTINUOUS)
+def test_unbiased_for_continuous_z(line, beta, linear):
+    vae, x = linear
+    exact = exact_linear(vae, x, beta)
+    gradients, values = draws(line, vae, x, beta)
+    wanted = gradient_of(exact, vae)
+    assert z_scores(gradients, wanted).abs().max() < 5
+    assert z_scores(values[:, None], exact.detach()).abs().max() < 5
+    assert ((gradients != 0).any(0) == (wanted != 0)).all()
+    assert (wanted != 0).sum() > 0.8 * len(wanted)
+
+
+@pytest.mark.parametrize("beta", [1.0, 0.25])
+def test_enumeration_is_exact(beta, bits):
+    vae, x = bits
+    exact = exact_bits(vae, x, beta)
+    gradients, values = draws("TraceEnum_ELBO", vae, x, beta, batches=1, copies=1)
+    assert torch.allclose(gradients[0], gradient_of(exact, vae), rtol=1e-9, atol=1e-10)
+    assert values[0] == pytest.approx(exact.item(), rel=1e-9)
+
+
+def test_the_evidence_of_discrete_z_lies_above_its_elbo_by_the_kl(bits):
+    vae, x = bits
+    states = torch.tensor(list(itertools.product([0.0, 1.0], repeat=4))).double()
+    with torch.no_grad():
+        log_joint = vae.prior().log_prob(states)[:, None] + vae.decode(
+            states[:, None].expand(-1, len(x), -1)
+        ).log_prob(x)
+        log_q = vae.encode(x).log_prob(states[:, None])
+        evidence = log_joint.logsumexp(0)
+        kl = (log_q.exp() * (log_q - (log_joint - evidence))).sum()
+    _, values = draws("TraceEnum_ELBO", vae, x, batches=1, copies=1)
+    assert values[0] + kl == pytest.approx(evidence.sum().item(), rel=1e-9)
+
+
+def renyi_by_quadrature(vae, x, alpha):
+    """E of the 2-particle Rényi bound for a 1-dimensional z, by Gauss-Hermite quadrature."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(60)
+    eps, w = torch.from_numpy(nodes), torch.from_numpy(weights / weights.sum())
+    q = vae.encode(x)
+    z = q.base_dist.loc + q.base_dist.scale * eps[:, None, None]
+    log_w = vae.prior().log_prob(z) + vae.decode(z).log_prob(x) - q.log_prob(z)
+    pair = torch.stack(torch.broadcast_tensors(log_w[:, None], log_w[None]))
+    bound = ((1 - alpha) * pair).logsumexp(0).sub(math.log(2)) / (1 - alpha)
+    return (w[:, None, None] * w[None, :, None] * bound).sum()
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 2.0])
+def test_renyi_is_unbiased_for_its_own_bound(alpha):
+    vae = VAE(
+        3, 1, likelihood="Normal(scale=learned)", guide="Normal(scale=learned(0.7))",
+        encoder=MLP([]), decoder=MLP([]), seed=6,
+    ).double()  # fmt: skip
+    x = torch.randn(2, 3).double()
+    exact = renyi_by_quadrature(vae, x, alpha)
+    gradients, values = draws(f"RenyiELBO(alpha={alpha}, num_particles=2)", vae, x)
+    assert z_scores(gradients, gradient_of(exact, vae)).abs().max() < 5
+    assert z_scores(values[:, None], exact.detach()).abs().max() < 5
+
+
+def test_importance_weighted_bounds_rise_to_the_evidence(linear):
+    vae, x = linear
+    head, scale = vae.likelihood.sources["loc"].head, vae.likelihood.sources["scale"](None)
+    w = head.weight.detach()
+    evidence = dist.MultivariateNormal(
+        head(torch.full((2,), 0.3).double()).detach(),
+        1.5**2 * w @ w.T + scale[0].detach() ** 2 * torch.eye(3).double(),
+    )
+    log_p = evidence.log_prob(x).sum()
+    bounds = [exact_linear(vae, x).detach()]
+    for k in (2, 10, 50):
+        _, values = draws(f"RenyiELBO(alpha=0, num_particles={k})", vae, x, batches=20)
+        bounds.append(values.mean())
+        assert values.mean() < log_p + 5 * values.std() / 20**0.5
+    assert bounds == sorted(bounds)
+
+
+def test_an_estimator_switches_the_gradient_and_not_the_model(linear):
+    vae, x = linear
+    path, _ = draws("Trace_ELBO(gradient=pathwise)", vae, x, copies=20)
+    score, _ = draws("Trace_ELBO(gradient=score)", vae, x, copies=20)
+    assert score.var(0).sum() > 10 * path.var(0).sum()
+
+
+@pytest.mark.parametrize("baseline", ["decaying", "neural"])
+def test_a_baseline_lowers_the_variance(baseline, bits):
+    vae, x = bits
+    many = x.repeat(50, 1)
+    estimator = make_estimator(f"TraceGraph_ELBO(gradient=score, baseline={baseline})")
+    guide = estimator.wrap(vae.guide, many)
+    optim = torch.optim.Adam(estimator.network.parameters(), 0.02) if baseline == "neural" else None
+    spread = {}
+    for name, g in (("with", guide), ("without", ScoreFunction()(vae.guide))):
+        found = []
+        for step in range(400):
+            vae.zero_grad()
+            TraceGraph_ELBO().loss_and_grads(vae.model, g, many)
+            if optim is not None:
+                optim.step()
+                optim.zero_grad()
+            if step >= 200:
+                found.append(torch.cat([p.grad.flatten() for p in vae.encoder.parameters()]))
+        spread[name] = torch.stack(found).var(0).sum()
+    assert spread["with"] < 0.5 * spread["without"]
+
+
+def test_a_running_mean_is_the_decaying_average_of_the_cost():
+    mean = RunningMean(decay=0.75).double()
+    cost = torch.tensor([1.0, 2.0, 6.0]).double()
+    expected = 0.0
+    for batch in (cost, cost[:2], cost + 1):  # a batch of another size does not break it
+        ((batch - mean(batch).squeeze(-1)) ** 2).sum().backward()
+        expected = 0.75 * expected + 0.25 * batch.mean()
+        assert torch.allclose(mean.average, expected)
+
+
+def test_pyros_own_decaying_baseline_breaks_on_another_batch_size(bits):
+    vae, x = bits
+
+    def guide(x):
+        vae._register("encoder", "posterior")
+        with pyro.plate("data", len(x)):
+            infer = {"baseline": {"use_decaying_avg_baseline": True}}
+            pyro.sample("z", vae.encode(x), infer=infer)
+
+    TraceGraph_ELBO().loss_and_grads(vae.model, guide, x)
+    with pytest.raises((ValueError, RuntimeError)):
+        TraceGraph_ELBO().loss_and_grads(vae.model, guide, x[:2])
+
+
+def test_pyro_does_not_enumerate_a_product_and_the_handler_does(bits):
+    vae, x = bits
+    assert vae.encode(x).has_enumerate_support is False
+    marked = poutine.trace(Enumerate()(vae.guide)).get_trace(x).nodes["z"]
+    assert marked["fn"].has_enumerate_support
+    assert marked["fn"].enumerate_support(expand=False).shape == (16, 1, 4)
+    assert marked["fn"].enumerate_support(expand=True).shape == (16, 3, 4)
+    pyro.clear_param_store()
+    big = VAE(6, 20, prior="Bernoulli", guide="Bernoulli").double()
+    with pytest.raises(ValueError, match=r"2\^20 joint states, too many"):
+        TraceEnum_ELBO(max_plate_nesting=1).loss(big.model, Enumerate()(big.guide), x)
+
+
+def test_the_score_function_outlives_expand():
+    hidden = NonReparameterized(dist.Normal(0.0, 1.0)).expand([5, 2]).to_event(1)
+    assert not hidden.has_rsample
+    assert hidden.sample().shape == (5, 2)
+    with pytest.raises((AttributeError, NotImplementedError)):
+        dist.Normal(torch.zeros(2), 1.0).to_event(1).has_rsample_(False)
+
+
+def test_handlers_serve_any_pyro_model():
+    """Not only our VAE: a model with a global latent, by the score function."""
+    data = torch.tensor([0.5, 1.5, 1.0])
+
+    def model():
+        mu = pyro.sample("mu", dist.Normal(0.0, 2.0))
+        with pyro.plate("data", 3):
+            pyro.sample("x", dist.Normal(mu, 1.0), obs=data)
+
+    def guide():
+        loc = pyro.param("loc", torch.tensor(0.0))
+        pyro.sample("mu", dist.Normal(loc, 0.5))
+
+    score = ScoreFunction()(guide)
+    assert not poutine.trace(score).get_trace().nodes["mu"]["fn"].has_rsample
+    svi = SVI(model, score, pyro.optim.Adam({"lr": 0.02}), Trace_ELBO(num_particles=20))
+    for _ in range(300):
+        svi.step()
+    posterior_mean = data.sum() / (3 + 1 / 4)
+    assert pyro.param("loc").item() == pytest.approx(posterior_mean.item(), abs=0.15)
+
+
+REFUSED = {
+    "Trace_ELB": "unknown estimator 'Trace_ELB'; did you mean Trace_ELBO",
+    "Trace_ELBO(gradient=foo)": "gradient is one of pathwise, score, got foo",
+    "Trace_ELBO(baseline=neural)": "Trace_ELBO has no baselines: use TraceGraph_ELBO",
+    "Trace_ELBO(num_particle=2)": "did you mean num_particles",
+    "Trace_ELBO(num_particles=0)": "whole number of at least 1, got 0",
+    "Trace_ELBO(num_particles=2.5)": "whole number of at least 1, got 2.5",
+    "TraceMeanField_ELBO(gradient=score)": "is unsound: the analytic KL",
+    "RenyiELBO(alpha=0, gradient=score)": "exactly zero",
+    "RenyiELBO(alpha=1)": "at alpha=1 the Rényi bound is the ELBO",
+    "RenyiELBO(alpha='x')": "alpha is a number",
+    "TraceGraph_ELBO(gradient=pathwise, baseline=neural)": "a baseline serves score-function",
+    "TraceGraph_ELBO(baseline=mean)": "baseline is one of none, decaying, neural",
+    "TraceGraph_ELBO(gradient=score, baseline=decaying, decay=2)": "decay lies in",
+}
+
+
+@pytest.mark.parametrize("line", REFUSED)
+def test_what_is_unsound_is_refused(line):
+    with pytest.raises(SpecError, match=REFUSED[line]):
+        make_estimator(line)
+
+
+UNSERVED = {  # the estimator, prior and guide, and the reason
+    "Trace_ELBO(gradient=pathwise)": ("Bernoulli", "Bernoulli", "which Bernoulli at site 'z' has"),
+    "TraceMeanField_ELBO": ("Bernoulli", "Bernoulli", "use Trace_ELBO.gradient=score"),
+    "RenyiELBO(alpha=0)": ("VonMises", "VonMises", "reparameterized sampler, which VonMises"),
+    "TraceEnum_ELBO": ("Normal", "Normal", "Normal has no finite support"),
+    "TraceMeanField_ELBO(num_particles=2)": ("Logistic", "Normal", "no analytic KL of Normal and"),
+    "TraceGraph_ELBO(baseline=neural)": ("Normal", "Normal", "say gradient=score"),
+}
+
+
+@pytest.mark.parametrize("line", UNSERVED)
+def test_an_estimator_says_which_guides_it_cannot_serve(line):
+    prior, guide, reason = UNSERVED[line]
+    vae = VAE(6, 2, prior=prior, guide=guide, likelihood="Normal")
+    with pytest.raises(ValueError, match=reason):
+        make_estimator(line).check(vae.model, vae.guide, torch.randn(3, 6))
+
+
+def test_an_infinite_kl_is_refused():
+    vae = VAE(6, 2, likelihood="Normal")
+
+    def narrow(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Uniform(-torch.ones(len(x), 2), 1.0).to_event(1))
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Uniform(torch.zeros(len(x), 2), 1.0).to_event(1))
+
+    with pytest.raises(ValueError, match="the KL of Uniform and Uniform is infinite"):
+        make_estimator("TraceMeanField_ELBO").check(model, narrow, torch.randn(3, 6))
+    assert vae is not None
+
+
+def test_any_elbo_of_pyros_is_an_estimator():
+    elbo = Trace_ELBO(num_particles=7)
+    assert make_estimator(elbo).elbo is elbo
+    assert str(make_estimator(elbo)) == "Trace_ELBO"
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_particles_are_vectorized(name):
+    estimator = make_estimator(f"{name}(num_particles=3)")
+    assert estimator.elbo.vectorize_particles
+    assert estimator.elbo.num_particles == 3
+    assert isinstance(estimator.elbo, ESTIMATORS[name].elbo)
+
+
+def test_a_baseline_is_one_network_of_the_estimator(bits):
+    vae, x = bits
+    estimator = make_estimator("TraceGraph_ELBO(gradient=score, baseline=neural)")
+    guide = estimator.wrap(vae.guide, x)
+    trace = poutine.trace(guide).get_trace(x)
+    assert any(name.startswith("baseline") for name in trace.nodes)
+    assert isinstance(Baseline(estimator.network), poutine.messenger.Messenger)

@@ -1,0 +1,240 @@
+"""Pictures: each takes axes or makes its own, draws what it says, returns the axes, and saves."""
+
+import re
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib import pyplot
+
+import pyro_vae as pv
+from pyro_vae import plots
+
+matplotlib.use("Agg")
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    pyplot.close("all")
+
+
+@pytest.fixture(scope="module")
+def vae():
+    return pv.VAE((1, 8, 8), latent_dim=3, encoder=pv.MLP([16]), decoder=pv.MLP([16]), seed=0)
+
+
+@pytest.fixture(scope="module")
+def x():
+    return pv.load_data("digits").test.round()
+
+
+def history(epochs: int, validation: bool = True) -> pd.DataFrame:
+    epoch = np.arange(1, epochs + 1)
+    table = pd.DataFrame({"elbo_train": -100.0 / epoch, "elbo_validation": np.nan}, index=epoch)
+    table.index.name = "epoch"
+    if validation:
+        table["elbo_validation"] = table.elbo_train - 1
+    return table
+
+
+DRAWINGS = {
+    "learning_curves": lambda vae, x, ax: plots.learning_curves(history(40), ax=ax),
+    "images": lambda vae, x, ax: plots.images(x[:10], ax=ax),
+    "reconstructions": lambda vae, x, ax: plots.reconstructions(vae, x[:5], ax=ax),
+    "samples": lambda vae, x, ax: plots.samples(vae, 6, ax=ax),
+    "latent_space": lambda vae, x, ax: plots.latent_space(vae, x, ax=ax),
+}
+
+
+def test_every_function_has_a_drawing_here():
+    assert set(DRAWINGS) | {"save"} == set(plots.__all__)
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_draws_on_the_axes_that_are_given(name, vae, x):
+    figure, (left, right) = pyplot.subplots(1, 2)
+    assert DRAWINGS[name](vae, x, right) is right
+    assert right.has_data() and not left.has_data()
+    assert pyplot.get_fignums() == [figure.number]  # no figure besides
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_makes_axes_where_none_are_given_and_saves_a_png(name, vae, x, tmp_path):
+    ax = DRAWINGS[name](vae, x, None)
+    assert ax.has_data()
+    path = plots.save(ax, tmp_path / "new" / "folder" / f"{name}.png")
+    assert path == tmp_path / "new" / "folder" / f"{name}.png"
+    assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    pixels = pyplot.imread(path)
+    assert pixels[..., :3].std() > 0.01  # something is on it
+    assert pyplot.get_fignums() == []
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_leaves_the_model_and_the_generator_as_they_were(name, vae, x):
+    before = {k: v.clone() for k, v in vae.state_dict().items()}
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    DRAWINGS[name](vae, x, None)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(v, before[k]) for k, v in vae.state_dict().items())
+    assert all(p.grad is None for p in vae.parameters())
+
+
+# Learning curves.
+
+
+@pytest.mark.parametrize("validation", [True, False])
+def test_learning_curves_are_the_history(validation):
+    table = history(40, validation)
+    ax = plots.learning_curves(table)
+    columns = {"training data": "elbo_train"}
+    columns |= {"validation data": "elbo_validation"} if validation else {}
+    assert [line.get_label() for line in ax.lines] == list(columns)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == list(columns)
+    for line, column in zip(ax.lines, columns.values(), strict=True):
+        assert np.array_equal(line.get_xdata(), table.index)
+        assert np.array_equal(line.get_ydata(), table[column])
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("epoch", "ELBO (nats per datum)")
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 100])
+def test_learning_curves_show_the_end_whole_and_not_the_plunge_of_the_start(epochs):
+    table = history(epochs)
+    low, high = plots.learning_curves(table).get_ylim()
+    later = table.iloc[epochs // 20 :]
+    assert low < later.elbo_validation.min() and later.elbo_train.max() < high
+    if epochs == 100:
+        assert low > table.elbo_train.iloc[0]
+
+
+# Images.
+
+SHAPES = {  # the shape of x, and of the picture with 4 columns: a frame of 1 around each image
+    "grey": ((6, 1, 5, 7), (2 * 7, 4 * 9)),
+    "colour": ((6, 3, 5, 7), (2 * 7, 4 * 9, 3)),
+    "no channels": ((6, 5, 7), (2 * 7, 4 * 9)),
+    "vectors": ((6, 25), (2 * 7, 4 * 7)),
+    "one": ((1, 1, 5, 7), (7, 4 * 9)),
+}
+
+
+@pytest.mark.parametrize("case", SHAPES)
+def test_images_stand_in_rows_in_their_order(case):
+    shape, picture = SHAPES[case]
+    x = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    ax = plots.images(x, columns=4, title="six")
+    drawn = torch.as_tensor(np.array(ax.images[0].get_array()))
+    assert tuple(drawn.shape) == picture
+    assert ax.get_title() == "six" and not ax.axison
+    pictures = plots._as_images(x)
+    h, w = pictures.shape[1:3]
+    for i, image in enumerate(pictures):
+        top, left = (i // 4) * (h + 2) + 1, (i % 4) * (w + 2) + 1
+        found = drawn[top : top + h, left : left + w]
+        assert torch.equal(found.reshape(image.shape), image)
+
+
+def test_a_large_value_is_dark_on_light():
+    ax = plots.images(torch.tensor([[0.0, 1.0, 0.0, 1.0]]), columns=1)
+    shown = ax.images[0]
+    dark, light = (np.mean(shown.cmap(shown.norm(v))[:3]) for v in (1.0, 0.0))
+    assert dark < 0.1 and light > 0.9
+
+
+NO_IMAGES = {
+    "not square": ((4, 10), "10 numbers are no square image: reshape x to"),
+    "two channels": ((4, 2, 5, 5), r"C 1 or 3, got \(4, 2, 5, 5\)"),
+    "channels last": ((4, 5, 5, 3), r"C 1 or 3, got \(4, 5, 5, 3\)"),
+    "five dimensions": ((1, 4, 1, 5, 5), r"expected images of shape \(N, C, H, W\)"),
+    "one dimension": ((25,), r"expected images .* got \(25,\)"),
+}
+
+
+@pytest.mark.parametrize("case", NO_IMAGES)
+def test_what_is_no_image_is_refused(case):
+    shape, message = NO_IMAGES[case]
+    with pytest.raises(ValueError, match=message):
+        plots.images(torch.zeros(shape))
+    assert pyplot.get_fignums() == []
+
+
+def test_samples_of_vectors_that_are_no_images_are_refused():
+    vae = pv.VAE(10, latent_dim=2, encoder=pv.MLP([4]), decoder=pv.MLP([4]), seed=0)
+    for draw in (plots.samples, lambda v: plots.reconstructions(v, torch.ones(4, 10))):
+        with pytest.raises(ValueError, match="10 numbers are no square image"):
+            draw(vae)
+
+
+def cells(ax, columns: int) -> torch.Tensor:
+    """The 8x8 images of a picture, row by row, without their frames."""
+    drawn = torch.as_tensor(np.array(ax.images[0].get_array()))
+    rows = drawn.shape[0] // 10
+    grid = drawn.reshape(rows, 10, columns, 10).transpose(1, 2)
+    return grid.reshape(-1, 10, 10)[:, 1:-1, 1:-1]
+
+
+@pytest.mark.parametrize("n", [1, 5, 12, 15])
+def test_each_reconstruction_stands_beneath_its_datum(n, vae, x):
+    columns = min(n, 12)
+    drawn = cells(plots.reconstructions(vae, x[:n]), columns)
+    means = vae.reconstruct(x[:n])
+    first = drawn[: 2 * columns]
+    assert torch.equal(first[:columns], x[:columns, 0])
+    assert torch.equal(first[columns:], means[:columns, 0])
+    if n == 15:  # a row that is not full: 3 data, and beneath each its own reconstruction
+        second = drawn[2 * columns :]
+        assert torch.equal(second[:3], x[12:15, 0])
+        assert torch.equal(second[columns : columns + 3], means[12:15, 0])
+
+
+def test_samples_are_means_of_draws_from_the_prior_by_seed(vae):
+    drawn = cells(plots.samples(vae, 64, seed=5), 11)[:64]
+    assert torch.equal(drawn, vae.sample(64, mean=True, seed=5)[:, 0])
+    other = cells(plots.samples(vae, 64, seed=6), 11)[:64]
+    assert not torch.equal(drawn, other)
+
+
+# The latent space.
+
+LATENT = {  # dimensions of z: the names of the axes
+    1: ("z1", "z2"),
+    2: ("z1", "z2"),
+    5: ("component 1 (", "component 2 ("),
+}
+
+
+@pytest.mark.parametrize("dim", LATENT)
+def test_latent_space_has_a_point_a_datum(dim, x):
+    vae = pv.VAE((1, 8, 8), dim, encoder=pv.MLP([16]), decoder=pv.MLP([16]), seed=0)
+    ax = plots.latent_space(vae, x)
+    (points,) = ax.collections
+    offsets = np.asarray(points.get_offsets())
+    assert offsets.shape == (len(x), 2)
+    names = ax.get_xlabel(), ax.get_ylabel()
+    assert all(name.startswith(start) for name, start in zip(names, LATENT[dim], strict=True))
+    assert ax.get_title() == "Means of q(z|x)" and ax.get_legend() is None
+    means = vae.encode(x).mean.detach().numpy()
+    if dim == 2:
+        assert np.allclose(offsets, means)
+    elif dim == 5:  # the largest two variances that a plane can show
+        values = np.linalg.eigvalsh(np.cov(means.T.astype(float)))[::-1]
+        assert np.allclose(offsets.var(axis=0, ddof=1), values[:2])
+        assert names[0] == f"component 1 ({values[0] / values.sum():.0%})"
+
+
+def test_few_labels_have_a_colour_and_a_name_each(vae, x):
+    labels = torch.arange(len(x)) % 4
+    ax = plots.latent_space(vae, x, labels)
+    (points,) = ax.collections
+    assert np.array_equal(points.get_array(), labels)
+    names = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert [re.sub(r"\D", "", name) for name in names] == ["0", "1", "2", "3"]
+
+
+def test_many_labels_have_a_scale_and_no_legend(vae, x):
+    ax = plots.latent_space(vae, x, torch.linspace(0, 1, len(x)))
+    assert ax.get_legend() is None and ax.collections[0].get_cmap().name == "viridis"
