@@ -179,8 +179,9 @@ class VAE(nn.Module):
                 where the model was not told of missing cells.
         """
         like = next((p for p in self.parameters()), torch.zeros(()))
-        x = x.to_numpy(copy=True) if hasattr(x, "to_numpy") else x  # a data frame
+        to_numpy = getattr(x, "to_numpy", None)  # a data frame's; the array may be read-only
         try:
+            x = x if to_numpy is None else to_numpy(copy=True)
             x = torch.as_tensor(x).to(dtype=like.dtype, device=like.device)  # pyright: ignore
         except (TypeError, ValueError, RuntimeError) as problem:
             raise ValueError(f"x must be an array of numbers, got {type(x).__name__}") from problem

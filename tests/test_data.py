@@ -184,7 +184,10 @@ def test_a_root_without_the_files_is_an_error_that_names_the_folder(name, tmp_pa
 
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_no_network_is_an_error_that_tells_what_to_do(name, tmp_path, monkeypatch):
+    asked = []
+
     def no_network(*args, **kwargs):
+        asked.append(args)
         raise URLError("no network in this test")
 
     monkeypatch.setattr(urllib.request, "urlopen", no_network)
@@ -192,6 +195,7 @@ def test_no_network_is_an_error_that_tells_what_to_do(name, tmp_path, monkeypatc
     monkeypatch.setattr(Path, "home", lambda: tmp_path)
     with pytest.raises(ValueError, match="cannot be downloaded") as problem:
         pv.load_data(name)
+    assert asked
     assert str(tmp_path / ".cache" / "pyro_vae") in str(problem.value)
     assert "--data-root" in str(problem.value)
 

@@ -9,7 +9,7 @@ import pyro.distributions as dist
 import pyro.poutine as poutine
 import pytest
 import torch
-from pyro.infer import SVI, Trace_ELBO, TraceEnum_ELBO, TraceGraph_ELBO
+from pyro.infer import SVI, RenyiELBO, Trace_ELBO, TraceEnum_ELBO, TraceGraph_ELBO
 
 from pyro_vae import MLP, VAE, SpecError, make_estimator
 from pyro_vae.infer import ESTIMATORS, Enumerate, KLWeight, RunningMean, ScoreFunction
@@ -356,6 +356,25 @@ def test_an_infinite_kl_is_refused():
     with pytest.raises(ValueError, match="the KL of Uniform and Uniform is infinite"):
         make_estimator("TraceMeanField_ELBO").check(model, narrow, torch.randn(3, 6))
     assert vae is not None
+
+
+def test_why_renyi_refuses_the_score_function(linear):
+    """At alpha = 0 Pyro's gradient of the guide is exactly zero, silently."""
+    vae, x = linear
+    elbo = RenyiELBO(alpha=0, num_particles=5, vectorize_particles=True, max_plate_nesting=1)
+    elbo.loss_and_grads(vae.model, ScoreFunction()(vae.guide), x)
+    guide = [p.grad for n, p in vae.named_parameters() if n.startswith(("encoder", "posterior"))]
+    assert all((g == 0).all() for g in guide)
+    assert vae.likelihood.sources["loc"].head.weight.grad.abs().sum() > 0
+
+
+def test_why_renyi_refuses_beta(linear):
+    """A scale stays inside Pyro's logsumexp: weight 2 on all sites is not twice the bound."""
+    vae, x = linear
+    elbo = RenyiELBO(alpha=0, num_particles=500, vectorize_particles=True, max_plate_nesting=1)
+    once = elbo.loss(vae.model, vae.guide, x)
+    twice = elbo.loss(poutine.scale(vae.model, 2.0), poutine.scale(vae.guide, 2.0), x)
+    assert abs(twice - 2 * once) > 0.5
 
 
 def test_any_elbo_of_pyros_is_an_estimator():

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import signal
 import threading
 
@@ -203,13 +204,18 @@ def test_a_non_finite_loss_stops_with_the_site_and_the_last_checkpoint(tmp_path,
     assert len(fitted.history) == 3
 
 
+def test_a_fit_says_itself_in_a_line():
+    fitted = pv.fit(small(), X, epochs=1, validation=0.1)
+    assert re.fullmatch(
+        r"Fit\(Trace_ELBO, 1 epochs: ELBO -\S+ train, -\S+ validation nats/datum\)", repr(fitted)
+    )
+
+
 def test_kl_annealing_weighs_model_and_guide():
     vae = small()
     weight = KLWeight(0.3)
     model, guide = weight(vae.model), weight(vae.guide)
-    scaled = [
-        pyro.poutine.trace(f).get_trace(X).nodes["z"]["scale"] for f in (model, guide)
-    ]
+    scaled = [pyro.poutine.trace(f).get_trace(X).nodes["z"]["scale"] for f in (model, guide)]
     assert scaled == [0.3, 0.3]
     assert pyro.poutine.trace(model).get_trace(X).nodes["x"]["scale"] == 1
     low = pv.fit(small(), X, epochs=20, lr=1e-2, beta=0.05).history.kl.iloc[-1]

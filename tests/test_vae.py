@@ -81,7 +81,7 @@ def test_model_under_render_model():
 def test_two_models_do_not_share_parameters_silently():
     first, second = small(), small(seed=1)
     first.model(X)
-    with pytest.raises(ValueError, match="holds another model's 'decoder.*clear_param_store"):
+    with pytest.raises(ValueError, match=r"holds another model's 'decoder.*clear_param_store"):
         second.model(X)
     with pyro.get_param_store().scope():
         second.model(X)
@@ -236,7 +236,10 @@ SUPPORTS = {
     "Categorical(categories=3)": (3.0, "x holds 3; Categorical needs a whole number from 0 to 2"),
     "LogNormal": (0.0, "x holds 0; LogNormal needs a number greater than 0"),
     "Normal": (float("inf"), "x holds inf; Normal has no finite density there"),
-    "Dirichlet": (0.9, r"x holds \[.*0.9.*\]; Dirichlet needs a vector of positive numbers that sum"),
+    "Dirichlet": (
+        0.9,
+        r"x holds \[.*0.9.*\]; Dirichlet needs a vector of positive numbers that sum",
+    ),
 }
 
 
@@ -297,7 +300,7 @@ def test_shapes_are_checked():
         def forward(self):
             return dist.Normal(torch.zeros(2), 1.0)
 
-    with pytest.raises(ValueError, match="declare the dimensions of one draw by .to_event"):
+    with pytest.raises(ValueError, match=r"declare the dimensions of one draw by .to_event"):
         pv.VAE(4, 2, prior=Loose())
 
 

@@ -21,7 +21,7 @@ from . import batches
 from .batches import Batches, Binarize
 from .checkpoint import CHECKPOINT, State
 from .estimators import Estimator, make_estimator
-from .loop import Loop, Trainable
+from .loop import Loop, Trainable, summary
 from .optim import make_optimizer
 from .schedules import schedule
 
@@ -52,6 +52,10 @@ class Fit:
     best_epoch: int | None = None
     interrupted: bool = False
     out: Path | None = None
+
+    def __repr__(self) -> str:
+        last = summary(self.history.iloc[-1].to_dict()).strip() if len(self.history) else ""
+        return f"Fit({self.estimator}, {len(self.history)} epochs: {last})"
 
 
 def fit(

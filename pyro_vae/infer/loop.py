@@ -24,7 +24,7 @@ from .handlers import KLWeight
 from .optim import FusedOptim
 from .schedules import Schedule
 
-__all__ = ["Loop", "NonFiniteLossError", "Trainable"]
+__all__ = ["Loop", "NonFiniteLossError", "Trainable", "summary"]
 
 
 class NonFiniteLossError(FloatingPointError):

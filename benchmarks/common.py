@@ -1,0 +1,41 @@
+"""What the scripts share: the machine in words, data from PYRO_VAE_DATA, tables in Markdown."""
+
+import os
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyro
+import torch
+
+import pyro_vae as pv
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def machine() -> str:
+    """Versions and the machine, in a line."""
+    where = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    return (
+        f"{os.cpu_count()} cores, {where}, Python {platform.python_version()}, "
+        f"torch {torch.__version__}, Pyro {pyro.__version__}, pyro_vae {pv.__version__}"
+    )
+
+
+def mnist() -> pv.Data:
+    """MNIST from the folder that PYRO_VAE_DATA names, or downloaded."""
+    return pv.load_data("mnist", os.environ.get("PYRO_VAE_DATA"))
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Rows as a Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(c) for c in line) + " |" for line in lines)
+
+
+def publish(name: str, title: str, text: str) -> None:
+    """Print a result, and keep it beside the script."""
+    RESULTS.mkdir(exist_ok=True)
+    page = f"# {title}\n\n{text}\n\n{machine()}\n"
+    (RESULTS / f"{name}.md").write_text(page)
+    print(page)

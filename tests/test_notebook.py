@@ -1,0 +1,104 @@
+"""The notebook: its text source runs, and the committed outputs belong to it.
+
+``python tests/test_notebook.py`` writes ``notebooks/quickstart.ipynb`` from its text source anew.
+"""
+
+import json
+import os
+import re
+from pathlib import Path
+
+import jupytext
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from nbformat import NotebookNode
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "notebooks" / "quickstart.py"
+NOTEBOOK = SOURCE.with_suffix(".ipynb")
+
+ABSOLUTE = re.compile(r"(?<![\w.:/-])/(?:home|root|Users|work|tmp|opt|usr|var|mnt)/\w")
+
+
+def execute() -> NotebookNode:
+    """The text source, run in a kernel of this environment."""
+    notebook = jupytext.read(SOURCE)
+    env = {k: v for k, v in os.environ.items() if k != "MPLBACKEND"}  # the kernel draws inline
+    env["OMP_NUM_THREADS"] = "1"  # small models; a busy machine makes threads wait for each other
+    client = NotebookClient(
+        notebook, timeout=600, kernel_name="python3", record_timing=False, coalesce_streams=True,
+        resources={"metadata": {"path": str(ROOT)}},
+    )  # fmt: skip
+    return client.execute(env=env)
+
+
+def strip(notebook: NotebookNode) -> NotebookNode:
+    """Without what changes from one run or machine to the next, outputs apart."""
+    notebook.metadata = nbformat.from_dict(
+        {
+            "jupytext": {"formats": "ipynb,py:percent"},
+            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+            "language_info": {"name": "python"},
+        }
+    )
+    for i, cell in enumerate(notebook.cells):
+        cell.id, cell.metadata = f"cell-{i:02d}", nbformat.from_dict({})
+    return notebook
+
+
+def outputs(notebook: NotebookNode) -> list[NotebookNode]:
+    return [o for c in notebook.cells if c.cell_type == "code" for o in c.outputs]
+
+
+@pytest.fixture(scope="module")
+def committed():
+    return nbformat.read(NOTEBOOK, as_version=4)
+
+
+@pytest.fixture(scope="module")
+def executed():
+    return execute()  # a cell that fails raises here
+
+
+def test_the_text_source_runs_without_a_word_on_stderr(executed):
+    said = [o.text for o in outputs(executed) if o.get("name") == "stderr"]
+    assert said == []
+    assert not any(o.output_type == "error" for o in outputs(executed))
+
+
+def test_a_fresh_run_gives_the_kinds_of_outputs_that_are_committed(executed, committed):
+    def kinds(notebook):
+        return [[sorted(o.get("data", {o.output_type: 0})) for o in c.outputs]
+                for c in notebook.cells if c.cell_type == "code"]  # fmt: skip
+
+    assert kinds(executed) == kinds(committed)
+
+
+def test_the_committed_cells_are_those_of_the_text_source(committed):
+    def cells(notebook):
+        return [(c.cell_type, c.source) for c in notebook.cells]
+
+    assert cells(committed) == cells(jupytext.read(SOURCE))
+
+
+def test_the_committed_notebook_was_run_from_top_to_bottom(committed):
+    code = [c for c in committed.cells if c.cell_type == "code"]
+    assert [c.execution_count for c in code] == list(range(1, len(code) + 1))
+    assert sum("image/png" in o.get("data", {}) for o in outputs(committed)) >= 7
+    assert not any(o.output_type == "error" for o in outputs(committed))
+    assert not any(o.get("name") == "stderr" for o in outputs(committed))
+
+
+def test_the_committed_notebook_holds_nothing_of_the_machine(committed):
+    nbformat.validate(committed)
+    assert committed == strip(nbformat.from_dict(committed))
+    for output in outputs(committed):
+        data = {k: v for k, v in output.get("data", {}).items() if k != "image/png"}
+        text = json.dumps([data, output.get("text", "")])
+        assert not ABSOLUTE.search(text) and not re.search(r" at 0x[0-9a-f]+", text)
+    assert not any(ABSOLUTE.search(c.source) for c in committed.cells)
+
+
+if __name__ == "__main__":
+    nbformat.write(strip(execute()), NOTEBOOK)

@@ -1,0 +1,44 @@
+"""The README promises only what runs."""
+
+import re
+from pathlib import Path
+
+import pytest
+from test_families import GUIDES, LIKELIHOODS, PRIORS
+
+import pyro_vae as pv
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def test_its_python_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(blocks) == 2
+    scope = {}
+    for block in blocks:
+        exec(block.replace("epochs=20", "epochs=2"), scope)  # its own words, fewer epochs
+    assert isinstance(scope["vae"].prior, scope["MyPrior"])
+    assert pv.load("runs/digits").x_shape == (1, 8, 8)
+
+
+@pytest.mark.parametrize("name", pv.ESTIMATORS)
+def test_its_table_of_estimators_is_the_codes(name):
+    row = pv.ESTIMATORS[name]
+    (line,) = [x for x in README.splitlines() if x.startswith(f"| `{name}` |")]
+    for part in (*row.gradients, *row.options, row.guides, row.note):
+        assert part in line
+
+
+def test_its_counts_of_families_are_the_tables():
+    counts = re.search(r"trains (\d+) likelihoods, (\d+) guides and (\d+) priors", README)
+    assert counts is not None
+    assert [int(n) for n in counts.groups()] == [len(LIKELIHOODS), len(GUIDES), len(PRIORS)]
+
+
+def test_what_it_links_to_is_there():
+    links = re.findall(r"\]\(((?!http)[^)]+)\)", README)
+    assert len(links) >= 2
+    for link in links:
+        assert (ROOT / link).exists(), link
