@@ -102,6 +102,8 @@ def fit_command(
                 "a resumed run keeps its settings: only --epochs and --device go along"
             )
         config, out = resume / CONFIG, resume
+        if not config.exists():
+            raise ValueError(f"{resume} is no run folder: it holds no {CONFIG}")
     settings = merge(flags, read_config(config) if config else {})
     if out is None:
         name = Path(str(settings["data"])).stem
@@ -161,7 +163,7 @@ def main() -> None:
     """The entry point: bad input is a message, not a traceback."""
     try:
         app()
-    except (ValueError, FloatingPointError) as problem:
+    except (ValueError, FloatingPointError, OSError) as problem:
         typer.echo(f"error: {problem}", err=True)
         sys.exit(2)
 

@@ -12,7 +12,7 @@ from .families import describe, innermost, support_bounds
 __all__ = ["check_support", "fill", "observed"]
 
 ADVICE = {
-    "Bernoulli": "binarize it (binarize='dynamic' draws fresh bits from grey values), "
+    "Bernoulli": "binarize it (dynamic binarization draws fresh bits from grey values), "
     "or use ContinuousBernoulli",
     "Beta": "shrink the ends, x -> (x * (n - 1) + 0.5) / n, or use ContinuousBernoulli",
     "Categorical": "code the categories as 0, 1, ..., categories - 1",

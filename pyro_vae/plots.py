@@ -51,11 +51,12 @@ def images(x: Tensor, columns: int = 8, ax: "Axes | None" = None, title: str = "
     rows = -(-len(pictures) // columns)
     ax = ax or _axes(columns * CELL, rows * CELL + 0.4)
     n, h, w, c = pictures.shape
-    grid = torch.full((rows * columns, h + 2, w + 2, c), float(pictures.max()))
+    paper = pictures.max() if c == 3 else pictures.min()
+    grid = torch.full((rows * columns, h + 2, w + 2, c), float(paper))
     grid[:n, 1:-1, 1:-1] = pictures
     grid = grid.reshape(rows, columns, h + 2, w + 2, c).transpose(1, 2)
     grid = grid.reshape(rows * (h + 2), columns * (w + 2), c)
-    ax.imshow(grid.squeeze(-1) if c == 1 else grid.clamp(0, 1), cmap="gray_r")
+    ax.imshow((grid.squeeze(-1) if c == 1 else grid.clamp(0, 1)).numpy(), cmap="gray_r")
     ax.set_axis_off()
     ax.set_title(title, fontsize=10)
     return ax
@@ -70,8 +71,9 @@ def reconstructions(vae: VAE, x: Tensor, ax: "Axes | None" = None) -> "Axes":
         ax: to draw on.
     """
     columns = min(len(x), 12)
-    means = vae.reconstruct(x).cpu()
-    rows = zip(x.cpu().split(columns), means.split(columns), strict=True)
+    gap = x.new_full((-len(x) % columns, *x.shape[1:]), float(x.min())).cpu()
+    both = (torch.cat([part.cpu(), gap]).split(columns) for part in (x, vae.reconstruct(x)))
+    rows = zip(*both, strict=True)
     pairs = torch.cat([part for pair in rows for part in pair])
     return images(pairs, columns, ax, "Data, and beneath them their reconstructions")
 
@@ -115,9 +117,11 @@ def latent_space(
     across, up = z[:, 0], z[:, 1] if z.shape[1] > 1 else 0 * z[:, 0]
     colour = None if labels is None else labels.cpu().numpy()
     few = colour is not None and len(set(colour.tolist())) <= 10
-    drawn = ax.scatter(across, up, c=colour, s=6, cmap="tab10" if few else "viridis", alpha=0.8)
+    shade = {} if colour is None else {"c": colour, "cmap": "tab10" if few else "viridis"}
+    drawn = ax.scatter(across, up, s=6, alpha=0.8, **shade)
     if few:
-        ax.legend(*drawn.legend_elements(), frameon=False, fontsize=8, bbox_to_anchor=(1, 1))
+        names = drawn.legend_elements(fmt="{x:g}")
+        ax.legend(*names, frameon=False, fontsize=8, bbox_to_anchor=(1, 1))
     ax.set(xlabel=axis_names[0], ylabel=axis_names[1], title="Means of q(z|x)")
     return ax
 

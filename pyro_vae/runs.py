@@ -1,17 +1,20 @@
 """A run and its folder: the model, what it was told, its history, results and pictures."""
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import pyro
 import torch
 
 from . import plots
 from .data import Data, load_data
-from .evaluate import elbo
-from .infer import Fit, elbo_terms, fit
+from .infer import CHECKPOINT, Fit, elbo_terms, fit
 from .seeding import seeded
 from .settings import CONFIG, read_config, write_toml
+from .spec import parse
 from .vae import VAE
 
 __all__ = ["picture", "read_results", "results", "run"]
@@ -33,27 +36,60 @@ def run(settings: Mapping[str, object], out: Path, *, resume: bool = False) -> t
     told = dict(settings)
     root, seed = told["data_root"], int(str(told["seed"]))
     data = load_data(str(told["data"]), None if root is None else str(root), seed=seed)
-    if told["binarize"] is None and data.grey and told["likelihood"] == "Bernoulli":
+    if (
+        told["binarize"] is None
+        and data.grey
+        and parse(str(told["likelihood"])).name == "Bernoulli"
+    ):
         told["binarize"] = "dynamic"
-    device = told["device"]
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     parts = {k: str(told[k]) for k in ("prior", "likelihood", "guide", "encoder", "decoder")}
     vae = VAE(
         tuple(data.train.shape[1:]), int(str(told["latent_dim"])), **parts,
         missing=bool(data.train.isnan().any()), seed=seed,
-    ).to(str(device))  # fmt: skip
+    )  # fmt: skip
+    _place(vae, str(told["device"]))
+    vae.as_data(data.test)
     how = ("estimator", "epochs", "batch_size", "optimizer", "patience", "binarize",
            "checkpoint_every", "validation")  # fmt: skip
-    options = {k: told[k] for k in how}
-    fitted = fit(
-        vae, data.train, lr=_schedule(told["lr"]), beta=_schedule(told["beta"]), seed=seed,
-        **({"resume": out} if resume else {"out": out}), **options,  # pyright: ignore
-    )  # fmt: skip
+    options: dict[str, Any] = {k: told[k] for k in how}
+    options |= {k: _schedule(told[k]) for k in ("lr", "beta")}
+    with _announced(out, told, resume):
+        fitted = fit(vae, data.train, seed=seed, **{"resume" if resume else "out": out}, **options)
     vae.save(out)
-    write_toml(out / CONFIG, told, "pyro-vae fit --config this file trains this model again")
     fitted.history.to_csv(out / HISTORY)
     return fitted, data
+
+
+@contextmanager
+def _announced(out: Path, told: Mapping[str, object], resume: bool) -> Iterator[None]:
+    """The configuration, written first, so that a run that is killed can be resumed.
+
+    Where ``fit`` refuses the arguments, nothing is left behind.
+    """
+    made, comment = not out.exists(), "pyro-vae fit --config this file trains this model again"
+    if (out / CHECKPOINT).exists() and not resume:
+        raise ValueError(f"{out} holds a run already: --resume {out}, or choose another --out")
+    if resume and read_config(out / CONFIG).get("epochs") != told["epochs"]:
+        comment = "resumed with another --epochs: a schedule over all epochs had another length"
+    out.mkdir(parents=True, exist_ok=True)
+    write_toml(out / CONFIG, told, comment)
+    try:
+        yield
+    except ValueError:
+        if made and not (out / CHECKPOINT).exists():
+            (out / CONFIG).unlink()
+            out.rmdir()
+        raise
+
+
+def _place(vae: VAE, device: str) -> None:
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        vae.to(device)
+    except (RuntimeError, AssertionError) as problem:  # torch without CUDA asserts
+        reason = str(problem).split("\n")[0]
+        raise ValueError(f"device {device!r} cannot be used: {reason}") from None
 
 
 @torch.no_grad()
@@ -66,13 +102,12 @@ def results(fitted: Fit, data: Data, out: Path) -> dict[str, float]:
     vae: VAE = fitted.vae  # pyright: ignore[reportAssignmentType]
     told = read_config(out / CONFIG)
     test = vae.as_data(data.test)
-    with seeded(int(str(told["seed"]))):
-        shown = test.clone()
-        if told.get("binarize"):
+    if told.get("binarize"):
+        with seeded(int(str(told["seed"]))):
             test = torch.bernoulli(test)
-    bound = elbo(vae, test, num_samples=10, seed=0)
-    with seeded(0):
+    with pyro.get_param_store().scope(), seeded(0):
         likelihood, kl = elbo_terms(vae.model, vae.guide, test, num_samples=10)
+    bound = likelihood - kl
     last = fitted.history.iloc[-1]
     found = {
         "elbo_train": float(last.elbo_train),
@@ -86,7 +121,7 @@ def results(fitted: Fit, data: Data, out: Path) -> dict[str, float]:
         "parameters": float(sum(p.numel() for p in vae.parameters())),
     }
     write_toml(out / RESULTS, found, "nats per datum, on the data as the model sees them")
-    _pictures(fitted, data, test, shown, out / PICTURES)
+    _pictures(fitted, data, test, out / PICTURES)
     return found
 
 
@@ -101,16 +136,13 @@ def read_results(out: Path) -> dict[str, float]:
     return tomllib.loads(path.read_text()) if path.exists() else {}
 
 
-def _pictures(
-    fitted: Fit, data: Data, test: torch.Tensor, shown: torch.Tensor, folder: Path
-) -> None:
+def _pictures(fitted: Fit, data: Data, test: torch.Tensor, folder: Path) -> None:
     vae: VAE = fitted.vae  # pyright: ignore[reportAssignmentType]
     plots.save(plots.learning_curves(fitted.history), folder / "learning_curves.png")
     drawn = plots.latent_space(vae, test[:5000], _head(data.test_labels, 5000))
     plots.save(drawn, folder / "latent_space.png")
     if len(vae.x_shape) == 3 and vae.x_shape[0] in (1, 3):
-        rows = test[:36] if vae.describe()["likelihood"] == "Bernoulli" else shown[:36]
-        plots.save(plots.reconstructions(vae, rows), folder / "reconstructions.png")
+        plots.save(plots.reconstructions(vae, test[:36]), folder / "reconstructions.png")
         plots.save(plots.samples(vae), folder / "samples.png")
 
 

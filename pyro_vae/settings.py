@@ -52,7 +52,7 @@ def merge(flags: Mapping[str, object], config: Mapping[str, object]) -> dict[str
                 f"the configuration has an unknown key {key!r}{nearest(key, DEFAULTS)}"
             )
         kinds: tuple[type, ...] = (NUMBERS[key],) if key in NUMBERS else (str,)
-        kinds += {"validation": (int,), "lr": (int, float), "beta": (int, float)}.get(key, ())
+        kinds += {"lr": (int, float), "beta": (int, float)}.get(key, ())
         if not isinstance(value, kinds) or isinstance(value, bool):
             raise ValueError(
                 f"{key} in the configuration must be {' or '.join(k.__name__ for k in kinds)}, "

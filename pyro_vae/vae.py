@@ -293,11 +293,12 @@ def load(folder: str | Path, **modules: nn.Module) -> VAE:
         ValueError: a damaged or foreign checkpoint, or a class of your own that is not given.
     """
     folder = Path(folder)
+    for path in (folder / DESCRIPTION, folder / WEIGHTS):
+        if not path.is_file():
+            raise ValueError(f"{folder} holds no saved model: {path} is missing")
     try:
         about = tomllib.loads((folder / DESCRIPTION).read_text())
         weights = load_file(folder / WEIGHTS)
-    except FileNotFoundError as problem:
-        raise ValueError(f"{folder} holds no saved model: {problem.filename} is missing") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, safetensors.SafetensorError) as problem:
         raise ValueError(f"{folder} holds a damaged model: {problem}") from problem
     missing = {"x_shape", "latent_dim", *ROLES, "missing", "dtype"} - set(about)

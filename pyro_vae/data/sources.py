@@ -124,28 +124,38 @@ def _shrink(image) -> Tensor:  # noqa: ANN001
 
 def _file(path: Path, seed: int) -> Data:
     try:
-        loaded = np.load(path, allow_pickle=False)
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            one = isinstance(loaded, np.ndarray)
+            arrays = {} if one else {name: loaded[name] for name in loaded.files}
     except FileNotFoundError:
         raise ValueError(f"there is no file {path}") from None
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as problem:
         raise ValueError(f"{path} is not a NumPy file of numbers: {problem}") from problem
-    if isinstance(loaded, np.ndarray):
+    if one:
         return _split(path.stem, f"the array of {path.name}", _tensor(loaded, path), None, seed)
-    arrays = {k: loaded[k] for k in loaded.files}
     if not arrays:
         raise ValueError(f"{path} holds no arrays")
     if "train" in arrays and "test" in arrays:
-        labels = [
-            torch.as_tensor(arrays[k]) if k in arrays else None
-            for k in ("train_labels", "test_labels")
-        ]
+        labels = [_labels(arrays.get(k), path) for k in ("train_labels", "test_labels")]
         train, test = _tensor(arrays["train"], path), _tensor(arrays["test"], path)
         what = f"train and test of {path.name}"
         return Data(path.stem, what, train, test, labels[0], labels[1])
+    labels = _labels(arrays.pop("labels", None), path)
+    if not arrays:
+        raise ValueError(f"{path} holds labels only")
     first, *_ = arrays
-    labels = torch.as_tensor(arrays["labels"]) if "labels" in arrays else None
     what = f"the array {first!r} of {path.name}"
     return _split(path.stem, what, _tensor(arrays[first], path), labels, seed)
+
+
+def _labels(array: np.ndarray | None, path: Path) -> Tensor | None:
+    if array is not None and (array.dtype.kind not in "biu" or array.ndim != 1):
+        raise ValueError(
+            f"{path} holds labels of {array.dtype} and shape {array.shape}: "
+            "expected whole numbers of shape (N,)"
+        )
+    return None if array is None else torch.from_numpy(array.astype(np.int64))
 
 
 def _tensor(array: np.ndarray, path: Path) -> Tensor:
@@ -160,6 +170,8 @@ def _tensor(array: np.ndarray, path: Path) -> Tensor:
 def _split(name: str, description: str, x: Tensor, labels: Tensor | None, seed: int) -> Data:
     if len(x) < 10:
         raise ValueError(f"{description} has {len(x)} data: at least 10 make a train and test part")
+    if labels is not None and len(labels) != len(x):
+        raise ValueError(f"{description} has {len(x)} data and {len(labels)} labels")
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
     n = len(x) // 10
     parts = order[n:], order[:n]

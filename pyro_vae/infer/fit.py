@@ -134,15 +134,17 @@ def fit(
             evaluate_on=(sample, held_out), state=State(settings),
         )  # fmt: skip
         if resume is not None:
-            loop.resume(Path(resume))
+            loop.resume(Path(resume), epochs)
         loop.run(
             epochs, out=folder, checkpoint_every=checkpoint_every, progress=progress, stop=stop
         )
     state = loop.state
     interrupted = stop.is_set() and state.epoch < epochs
     if interrupted:
-        how = f"go on with resume={str(folder)!r}" if folder else "give out= to go on from there"
-        tqdm.write(f"interrupted in epoch {state.epoch + 1}, step {state.step}: {how}")
+        kept = (
+            f"it can be resumed from {folder}" if folder else "no run folder was given to keep it"
+        )
+        tqdm.write(f"interrupted in epoch {state.epoch + 1}, step {state.step}: {kept}")
     history = pd.DataFrame(state.history)
     history = history.set_index("epoch") if len(history) else history
     return Fit(vae, history, str(line), state.best_epoch, interrupted, folder)

@@ -92,7 +92,7 @@ class Loop:
         )  # fmt: skip
         self.resumed: Mapping[str, Tensor] | None = None
 
-    def resume(self, folder: Path) -> None:
+    def resume(self, folder: Path, epochs: int) -> None:
         """Go on where the checkpoint of a run folder stopped."""
         state, parts = read(folder)
         differ = [k for k, v in self.state.settings.items() if state.settings.get(k) != v]
@@ -100,6 +100,10 @@ class Loop:
             was = ", ".join(f"{k}={state.settings.get(k)!r}" for k in differ)
             now = ", ".join(f"{k}={self.state.settings[k]!r}" for k in differ)
             raise ValueError(f"{folder} was run with {was}, not with {now}: resume with the same")
+        if state.epoch > epochs:
+            raise ValueError(
+                f"{folder} has {state.epoch} epochs already, more than epochs={epochs}"
+            )
         restore(parts, self.vae, self.estimator.network, self.optim)
         self.state, self.best = state, parts.get("best", {})
         self.epoch_rng, self.resumed = parts["epoch_rng"], parts["rng"]

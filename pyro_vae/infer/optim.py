@@ -104,4 +104,11 @@ def make_optimizer(value: str | Spec, lr: float) -> FusedOptim:
     clip_norm = options.pop("clip_norm", None)
     if clip_norm is not None and not (isinstance(clip_norm, int | float) and clip_norm > 0):
         raise spec.error(f"clip_norm is a positive number, got {clip_norm}", at="clip_norm")
+    if constructor is torch.optim.LBFGS:
+        raise spec.error("LBFGS evaluates the loss several times a step, which SVI does not serve")
+    factory: Any = constructor
+    try:
+        factory([torch.zeros(1, requires_grad=True)], lr=lr, **options)
+    except (TypeError, ValueError, RuntimeError) as problem:
+        raise spec.error(f"{spec.name} does not take these arguments: {problem}") from None
     return FusedOptim(constructor, {"lr": lr, **options}, clip_norm)
