@@ -64,21 +64,26 @@ def run(settings: Mapping[str, object], out: Path, *, resume: bool = False) -> t
 def _announced(out: Path, told: Mapping[str, object], resume: bool) -> Iterator[None]:
     """The configuration, written first, so that a run that is killed can be resumed.
 
-    Where ``fit`` refuses the arguments, nothing is left behind.
+    Where ``fit`` refuses the arguments, the folder is as it was before.
     """
-    made, comment = not out.exists(), "pyro-vae fit --config this file trains this model again"
+    made, config = not out.exists(), out / CONFIG
+    before = config.read_text() if config.exists() else None
+    comment = "pyro-vae fit --config this file trains this model again"
     if (out / CHECKPOINT).exists() and not resume:
         raise ValueError(f"{out} holds a run already: --resume {out}, or choose another --out")
-    if resume and read_config(out / CONFIG).get("epochs") != told["epochs"]:
+    if resume and read_config(config).get("epochs") != told["epochs"]:
         comment = "resumed with another --epochs: a schedule over all epochs had another length"
     out.mkdir(parents=True, exist_ok=True)
-    write_toml(out / CONFIG, told, comment)
+    write_toml(config, told, comment)
     try:
         yield
     except ValueError:
-        if made and not (out / CHECKPOINT).exists():
-            (out / CONFIG).unlink()
-            out.rmdir()
+        if before is not None:
+            config.write_text(before)
+        elif not (out / CHECKPOINT).exists():
+            config.unlink()
+            if made:
+                out.rmdir()
         raise
 
 

@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 
 import pyro_vae as pv
 from pyro_vae.cli import main
+from pyro_vae.infer.checkpoint import read
 from pyro_vae.settings import DEFAULTS, merge, read_config, write_toml
 
 ROOT = Path(__file__).parents[1]
@@ -463,6 +464,10 @@ def test_a_run_that_was_killed_can_be_resumed(tmp_path):
     finally:
         training.kill()
         training.communicate(timeout=60)
-    done = run("fit", "--resume", folder, "--epochs", 1)
+    finished = read(folder)[0].epoch
+    done = run("fit", "--resume", folder, "--epochs", finished + 1)
     assert done.code == 0, done.err
+    done = run("fit", "--resume", folder, "--epochs", finished)
+    assert done.code == 2 and f"has {finished + 1} epochs already, more than" in done.err
+    assert read_config(folder / "config.toml")["epochs"] == finished + 1
     assert "likelihood" in read_config(folder / "config.toml")
