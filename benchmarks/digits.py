@@ -23,14 +23,13 @@ def main() -> None:
     torch.manual_seed(0)
     bits = torch.bernoulli(data.test)
     bound = pv.elbo(vae, bits, num_samples=10, seed=0)
-    figure, ((curves, latent), (pairs, drawn)) = pyplot.subplots(
-        2, 2, figsize=(10, 7.2), height_ratios=(1.15, 1)
-    )
+    figure, axes = pyplot.subplots(2, 2, figsize=(10, 7.6), layout="constrained")
+    (curves, latent), (pairs, drawn) = axes
     pv.plots.learning_curves(fitted.history, curves)
-    pv.plots.latent_space(vae, bits, data.test_labels, latent)
-    pv.plots.reconstructions(vae, bits[:24], pairs)
-    pv.plots.samples(vae, 48, ax=drawn)
-    figure.tight_layout()
+    seen = torch.bernoulli(data.train)
+    pv.plots.latent_space(vae, seen, data.train_labels, latent)
+    pv.plots.reconstructions(vae, bits[:48], pairs)
+    pv.plots.samples(vae, 72, ax=drawn)
     RESULTS.mkdir(exist_ok=True)
     figure.savefig(RESULTS / "digits.png", dpi=130)
     rows = [

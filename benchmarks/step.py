@@ -30,12 +30,11 @@ def model() -> pv.VAE:
 def stock(x: torch.Tensor, batch: int) -> Callable[[], float]:
     """Pyro as its tutorial has it: SVI, pyro.optim.Adam and Trace_ELBO."""
     vae = model()
-    store = pyro.get_param_store().scope()
     svi = SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 1e-3}), Trace_ELBO())
 
     def seconds() -> float:
         start = time.perf_counter()
-        with store:
+        with pyro.get_param_store().scope():
             for rows in torch.randperm(len(x)).split(batch):
                 svi.step(x[rows])
         return time.perf_counter() - start
