@@ -53,8 +53,7 @@ class State:
 
 def rng_state() -> dict[str, Tensor]:
     """The state of torch's generators, as tensors."""
-    cuda = torch.cuda.is_available() and torch.cuda.is_initialized()
-    states = torch.cuda.get_rng_state_all() if cuda else []
+    states = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
     return {"cpu": torch.get_rng_state(), **{f"cuda{i}": s for i, s in enumerate(states)}}
 
 
