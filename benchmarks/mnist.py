@@ -14,7 +14,7 @@ from common import mnist, publish, table
 
 import pyro_vae as pv
 
-ESTIMATOR, LR = "TraceMeanField_ELBO", "cosine(1e-3)"
+ESTIMATOR, LR = "TraceMeanField_ELBO", "cosine(1.5e-3)"
 
 
 def main() -> None:

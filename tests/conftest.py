@@ -4,8 +4,10 @@ from pathlib import Path
 import matplotlib
 import pyro
 import pytest
+import torch
 
 matplotlib.use("Agg")
+torch.set_num_threads(1)  # the models are small: threads would only wait for each other
 
 
 @pytest.fixture(autouse=True)

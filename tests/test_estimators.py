@@ -303,7 +303,7 @@ def test_handlers_serve_any_pyro_model():
 
 REFUSED = {
     "Trace_ELB": "unknown estimator 'Trace_ELB'; did you mean Trace_ELBO",
-    "Trace_ELBO(gradient=foo)": "gradient is one of pathwise, score, got foo",
+    "Trace_ELBO(gradient=foo)": "gradient is one of pathwise, score, stl, got foo",
     "Trace_ELBO(baseline=neural)": "Trace_ELBO has no baselines: use TraceGraph_ELBO",
     "Trace_ELBO(num_particle=2)": "did you mean num_particles",
     "Trace_ELBO(num_particles=0)": "whole number of at least 1, got 0",

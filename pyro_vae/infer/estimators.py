@@ -5,7 +5,7 @@ Not every pair is sound. Those that are not are refused with the reason; nothing
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import pyro.poutine as poutine
 import torch
@@ -18,10 +18,21 @@ from pyro.infer import (
     TraceMeanField_ELBO,
 )
 from torch import Tensor, nn
-from torch.distributions import kl_divergence
+from torch.distributions import constraints, kl_divergence
 
 from ..spec import Spec, Value, as_spec, nearest
-from .handlers import Baseline, Enumerate, RunningMean, ScoreFunction, is_product, latent
+from .antithetic import ARM, DisARM, bernoulli_logits
+from .handlers import (
+    Baseline,
+    Enumerate,
+    RunningMean,
+    ScoreFunction,
+    StickingTheLanding,
+    is_product,
+    latent,
+)
+from .importance import VIMCO, DReG
+from .multisample import RLOO
 
 __all__ = ["ESTIMATORS", "Estimator", "Row", "make_estimator"]
 
@@ -36,7 +47,11 @@ class Row:
         guides: for which guides.
         note: unbiased or not, and the cost of a gradient.
         options: further arguments, by name.
-        refused: gradient rules that exist but are unsound with this bound, and why.
+        refused: gradient rules that exist but do not serve this bound, and why.
+        gradient: the rule where none is said; ``None`` leaves it to each site.
+        needs: what every site of the guide must be.
+        num_particles: where it is not said, and ``least``, how many it needs.
+        weighted: whether a KL weight (beta) leaves it a bound.
     """
 
     elbo: type[ELBO]
@@ -45,30 +60,77 @@ class Row:
     note: str
     options: tuple[str, ...] = ()
     refused: tuple[tuple[str, str], ...] = ()
+    gradient: str | None = None
+    needs: Literal["any", "rsample", "finite", "bernoulli"] = "any"
+    num_particles: int = 1
+    least: int = 1
+    weighted: bool = True
 
+
+STL_ELSEWHERE = "use Trace_ELBO(gradient=stl)"
+NO_PATH = (
+    ("pathwise", "it is for sites without a path: use Trace_ELBO"),
+    ("stl", f"it is for sites without a path: {STL_ELSEWHERE}"),
+)
 
 ESTIMATORS: dict[str, Row] = {
     "Trace_ELBO": Row(
-        Trace_ELBO, ("pathwise", "score"), "any", "unbiased; one evaluation a particle"
+        Trace_ELBO, ("pathwise", "score", "stl"), "any (stl: reparameterized)",
+        "unbiased; one evaluation a particle",
     ),
     "TraceGraph_ELBO": Row(
         TraceGraph_ELBO, ("pathwise", "score"), "any",
         "unbiased; Rao-Blackwellized score function, with baselines", ("baseline", "decay"),
+        (("stl", f"without score-function sites it is Trace_ELBO: {STL_ELSEWHERE}"),),
     ),
     "TraceMeanField_ELBO": Row(
         TraceMeanField_ELBO, ("pathwise",), "reparameterized, with an analytic KL to the prior",
         "unbiased; KL in closed form", (),
-        (("score", "the analytic KL has no score-function form in Pyro"),),
+        (
+            ("score", "the analytic KL has no score-function form in Pyro"),
+            ("stl", f"the analytic KL would silently be sampled: {STL_ELSEWHERE}"),
+        ), needs="rsample",
     ),
     "TraceEnum_ELBO": Row(
         TraceEnum_ELBO, ("pathwise", "score"), "with a finite support (products too)",
-        "exact in the enumerated sites; one evaluation a joint state",
+        "exact in the enumerated sites; one evaluation a joint state", (),
+        (("stl", f"enumerated sites have no path: {STL_ELSEWHERE}"),), needs="finite",
     ),
     "RenyiELBO": Row(
         RenyiELBO, ("pathwise",), "reparameterized",
         "a bound of its own (alpha=0: importance-weighted), unbiased for it; one evaluation "
         "a particle", ("alpha",),
-        (("score", "at alpha=0 its guide gradient is exactly zero, at other alpha it is biased"),),
+        (
+            ("score", "at alpha=0 its guide gradient is exactly zero, at other alpha it is biased"),
+            ("stl", "it is biased with more than one particle: use DReG"),
+        ), needs="rsample", num_particles=2, weighted=False,
+    ),
+    "DReG": Row(
+        DReG, ("pathwise",), "reparameterized",
+        "importance-weighted bound, unbiased for it; doubly reparameterized; one evaluation "
+        "a particle", (),
+        (
+            ("score", "it reparameterizes twice: use VIMCO"),
+            ("stl", "it has that and the weights' part already: leave gradient out"),
+        ), needs="rsample", num_particles=2, weighted=False,
+    ),
+    "RLOO": Row(
+        RLOO, ("score",), "any", "unbiased; leave-one-out baseline; one evaluation a particle",
+        (), NO_PATH, "score", num_particles=2, least=2,
+    ),
+    "VIMCO": Row(
+        VIMCO, ("score",), "any",
+        "importance-weighted bound, unbiased for it; leave-one-out control variate; one "
+        "evaluation a particle", (), NO_PATH, "score", num_particles=2, least=2, weighted=False,
+    ),
+    "ARM": Row(
+        ARM, ("score",), "Bernoulli", "unbiased; two evaluations a particle, an antithetic pair",
+        (), NO_PATH, needs="bernoulli",
+    ),
+    "DisARM": Row(
+        DisARM, ("score",), "Bernoulli",
+        "unbiased; two evaluations a particle, an antithetic pair; never worse than ARM",
+        (), NO_PATH, needs="bernoulli",
     ),
 }  # fmt: skip
 
@@ -79,8 +141,9 @@ class Estimator:
 
     Attributes:
         elbo: any Pyro ``ELBO``.
-        gradient: ``"pathwise"``, ``"score"``, or ``None``: Pyro's rule, pathwise for the sites
-            that have a reparameterized sampler and score function for the others.
+        gradient: ``"pathwise"``, ``"score"``, ``"stl"`` (sticking the landing), or ``None``: Pyro's
+            rule, pathwise for the sites that have a reparameterized sampler and score function for
+            the others.
         baseline: ``"none"``, ``"decaying"`` or ``"neural"``.
         decay: of the decaying baseline.
         spec: the line that says it; ``None`` for an ``ELBO`` object of the user's.
@@ -97,6 +160,12 @@ class Estimator:
     def __str__(self) -> str:
         return str(self.spec) if self.spec else type(self.elbo).__name__
 
+    @property
+    def row(self) -> Row | None:
+        """What the table says of this bound; ``None`` for a class that it does not know."""
+        rows = {row.elbo: row for row in ESTIMATORS.values()}
+        return next((rows[c] for c in type(self.elbo).__mro__ if c in rows), None)
+
     def wrap(self, guide: Callable, x: Tensor) -> Callable:
         """The guide with this estimator's gradient rule.
 
@@ -108,6 +177,8 @@ class Estimator:
             guide = Enumerate()(guide)
         if self.gradient == "score":
             guide = ScoreFunction()(guide)
+        if self.gradient == "stl":
+            guide = StickingTheLanding()(guide)
         if self.baseline == "decaying":
             self.network = RunningMean(self.decay).to(x)
         elif self.baseline == "neural":
@@ -139,19 +210,36 @@ class Estimator:
         finite = [
             n for n, s in sites.items() if s["fn"].has_enumerate_support or is_product(s["fn"])
         ]
-        exact = isinstance(self.elbo, TraceEnum_ELBO)
+        needs = self.row.needs if self.row else "any"
+        exact = needs == "finite"
         if exact and not finite:
             self._refuse(
                 f"it sums over all states, and {', '.join(families.values())} has no finite "
                 "support: use Trace_ELBO"
             )
+        other = [n for n, s in sites.items() if bernoulli_logits(s["fn"]) is None]
+        if needs == "bernoulli" and other:
+            names = ", ".join(f"{families[n]} at site {n!r}" for n in other)
+            self._refuse(
+                f"its antithetic pairs need Bernoulli sites, which {names} is not: use "
+                "RLOO(num_particles=2), TraceGraph_ELBO(gradient=score, baseline=neural)"
+                + ("" if rigid else " or Trace_ELBO(gradient=pathwise)")
+            )
+        moving = [n for n, s in sites.items() if has_moving_support(s["fn"])]
+        if moving and (self.gradient in ("score", "stl") or isinstance(self.elbo, DReG)):
+            names = ", ".join(f"{families[n]} at site {n!r}" for n in moving)
+            self._refuse(
+                f"it needs a score of mean zero, and the support of {names} moves with its "
+                "parameters, so it is biased: use Trace_ELBO(gradient=pathwise)"
+            )
         unserved = [n for n in rigid if not (exact and n in finite)]
-        pathwise_only = isinstance(self.elbo, TraceMeanField_ELBO | RenyiELBO)
-        if unserved and (self.gradient == "pathwise" or pathwise_only):
+        if unserved and (self.gradient in ("pathwise", "stl") or needs == "rsample"):
             names = ", ".join(f"{families[n]} at site {n!r}" for n in unserved)
             self._refuse(
                 f"its pathwise gradient needs a reparameterized sampler, which {names} has not: "
-                "use Trace_ELBO(gradient=score), TraceGraph_ELBO(gradient=score, baseline=neural)"
+                "use Trace_ELBO(gradient=score), TraceGraph_ELBO(gradient=score, baseline=neural), "
+                "RLOO(num_particles=2), VIMCO(num_particles=2)"
+                + (", DisARM" if not other else "")
                 + (" or TraceEnum_ELBO" if set(unserved) <= set(finite) else "")
             )
         if self.baseline != "none" and self.gradient != "score" and not rigid:
@@ -215,14 +303,16 @@ def make_estimator(value: "str | Spec | ELBO | Estimator") -> Estimator:
     given = spec.bind("gradient", "num_particles", *row.options)
     if spec.name == "RenyiELBO" and spec.args:
         raise spec.error("name the arguments: RenyiELBO(alpha=0, num_particles=5)", at=0)
-    gradient = _word(spec, given, "gradient", ("pathwise", "score"))
+    gradient = _word(spec, given, "gradient", ("pathwise", "score", "stl"))
     for rule, why in row.refused:
         if gradient == rule:
             raise spec.error(f"{spec.name} with gradient={rule} is unsound: {why}", at="gradient")
-    num_particles = given.get("num_particles", 2 if row.elbo is RenyiELBO else 1)
-    if not isinstance(num_particles, int) or isinstance(num_particles, bool) or num_particles < 1:
+    num_particles = given.get("num_particles", row.num_particles)
+    whole = isinstance(num_particles, int) and not isinstance(num_particles, bool)
+    if not whole or num_particles < row.least:  # pyright: ignore[reportOperatorIssue]
         raise spec.error(
-            f"num_particles is a whole number of at least 1, got {num_particles}",
+            f"num_particles is a whole number of at least {row.least}, got {num_particles}"
+            + (": each one's baseline is made of the others" if row.least > 1 else ""),
             at="num_particles",
         )
     options: dict[str, object] = {}
@@ -238,7 +328,7 @@ def make_estimator(value: "str | Spec | ELBO | Estimator") -> Estimator:
     decay = _number(spec, given, "decay", 0.9)
     if not 0 <= decay < 1:
         raise spec.error(f"decay lies in [0, 1), got {decay:g}", at="decay")
-    return Estimator(elbo, gradient, baseline, decay, spec)
+    return Estimator(elbo, gradient or row.gradient, baseline, decay, spec)
 
 
 def family_name(distribution: object) -> str:
@@ -248,6 +338,18 @@ def family_name(distribution: object) -> str:
     ):  # fmt: skip
         distribution = distribution.base_dist  # pyright: ignore[reportAttributeAccessIssue]
     return type(distribution).__name__
+
+
+def has_moving_support(distribution: torch.distributions.Distribution) -> bool:
+    """Whether the support's ends are parameters (Uniform, Pareto): then the score has a mean."""
+    try:
+        support: Any = distribution.support
+    except (NotImplementedError, AttributeError):
+        return False
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    ends = (getattr(support, name, None) for name in ("lower_bound", "upper_bound"))
+    return not support.is_discrete and any(isinstance(end, Tensor) for end in ends)
 
 
 def _word(spec: Spec, given: dict[str, Value], name: str, words: tuple[str, ...]) -> str | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pyro
 import torch
-from pyro.infer import ELBO, RenyiELBO
+from pyro.infer import ELBO
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
@@ -117,8 +117,9 @@ def fit(
         raise ValueError("patience needs validation data: validation=0.1 holds out a tenth of x")
     rate, weight = schedule(lr, epochs, "lr"), schedule(beta, epochs, "beta")
     line = make_estimator(estimator)
-    if isinstance(line.elbo, RenyiELBO) and str(beta) not in ("1", "1.0"):
-        raise ValueError("beta scales inside RenyiELBO's logsumexp, which is no bound: use beta=1")
+    if line.row and not line.row.weighted and str(beta) not in ("1", "1.0"):
+        name = type(line.elbo).__name__
+        raise ValueError(f"beta scales inside {name}'s logsumexp, which is no bound: use beta=1")
     settings = {
         "estimator": str(line), "batch_size": batch_size, "lr": str(lr),
         "optimizer": str(optimizer), "beta": str(beta), "binarize": binarize,

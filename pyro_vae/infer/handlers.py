@@ -70,7 +70,6 @@ class StickingTheLanding(Messenger):
     References:
         Roeder, Wu & Duvenaud (2017), arXiv:1703.09194.
 
-    >>> import pyro.distributions as dist
     >>> q = PathOnly(dist.Normal(torch.zeros(2, requires_grad=True), 1.0))
     >>> q.log_prob(torch.ones(2)).requires_grad
     False
@@ -138,8 +137,11 @@ class PathOnly(Wrapper):
             return self.base.log_prob(value).detach()
         z = value.detach().requires_grad_()  # a new tensor: no cache of a transform knows it
         log_q = self.base.log_prob(z)
-        (slope,) = torch.autograd.grad(log_q.sum(), z, retain_graph=True, materialize_grads=True)
-        return log_q.detach() + sum_rightmost(slope * (value - z.detach()), self.event_dim)
+        if not log_q.requires_grad:
+            return log_q
+        (slope,) = torch.autograd.grad(log_q.sum(), z, materialize_grads=True)
+        path: Any = sum_rightmost(slope * (value - z.detach()), self.event_dim)
+        return log_q.detach() + path
 
 
 class KLWeight(Messenger):
