@@ -15,11 +15,12 @@ README = (ROOT / "README.md").read_text()
 def test_its_python_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     scope = {}
     for block in blocks:
-        exec(block.replace("epochs=20", "epochs=2"), scope)  # its own words, fewer epochs
+        exec(re.sub("epochs=20", "epochs=2", block), scope)  # its own words, fewer epochs
     assert isinstance(scope["vae"].prior, scope["MyPrior"])
+    assert scope["table"].sizes["estimator"] == len(scope["lines"])
     assert pv.load("runs/digits").x_shape == (1, 8, 8)
 
 
