@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from . import plots
     from .data import Data, load_data
-    from .evaluate import elbo
+    from .evaluate import compare_estimators, elbo, elbo_draws
     from .families import Family
     from .infer import ESTIMATORS, Fit, NonFiniteLossError, fit, make_estimator
     from .networks import MLP, ConvDecoder, ConvEncoder
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ESTIMATORS", "MLP", "VAE", "ConvDecoder", "ConvEncoder", "Data", "Family", "Fit",
-    "NonFiniteLossError", "Spec", "SpecError", "__version__", "amortized", "elbo", "fit",
-    "learned", "load", "load_data", "make_estimator", "parse", "plots",
+    "NonFiniteLossError", "Spec", "SpecError", "__version__", "amortized", "compare_estimators",
+    "elbo", "elbo_draws", "fit", "learned", "load", "load_data", "make_estimator", "parse", "plots",
 ]  # fmt: skip
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "data": ("Data", "load_data"),
-    "evaluate": ("elbo",),
+    "evaluate": ("compare_estimators", "elbo", "elbo_draws"),
     "families": ("Family",),
     "infer": ("ESTIMATORS", "Fit", "NonFiniteLossError", "fit", "make_estimator"),
     "networks": ("MLP", "ConvDecoder", "ConvEncoder"),

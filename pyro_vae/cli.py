@@ -3,11 +3,14 @@
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Literal, Optional
+from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
 import typer
 
 from .settings import CONFIG, DEFAULTS, merge, read_config
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["app", "main"]
 
@@ -18,6 +21,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Variational autoencoders in Pyro: say them in a line, train them, see them.",
 )
+
+compare_app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Compare what a choice costs, on a trained model.",
+)
+app.add_typer(compare_app, name="compare")
 
 
 def _flag(name: str, text: str, metavar: str = "LINE") -> object:
@@ -159,6 +169,37 @@ def show_command(run: Annotated[Path, typer.Argument(help="A run folder.", metav
     typer.echo("\n" + "\n".join(str(p) for p in _contents(run)))
 
 
+@compare_app.command("estimators")
+def compare_estimators_command(
+    run: Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")],
+    estimator: Annotated[
+        list[str],
+        typer.Option(help="As in fit; give it once for each.", metavar="LINE", show_default=False),
+    ],
+    num_draws: Annotated[int, typer.Option(help="Of each.", metavar="N", min=4)] = 1000,
+    batch_size: Annotated[int, typer.Option(help="Test data.", metavar="N", min=1)] = 100,
+    seed: Annotated[int, typer.Option(help="Of batch and draws.", metavar="N", min=0)] = 0,
+) -> None:
+    """Variance, bias and time of gradient estimators: a table, RUN/compare/estimators.csv, .png."""
+    from . import plots
+    from .evaluate import as_table, compare_estimators
+    from .vae import load
+
+    vae = load(run)
+    x = _test_batch(run, batch_size, seed)
+    found = compare_estimators(vae, x, estimator, num_draws=num_draws, seed=seed)
+    table = as_table(found)
+    typer.echo(f"{len(x)} test data, {num_draws} draws, all parameters\n")
+    typer.echo(table.drop(columns=["bound", "reference"]).T.to_string(float_format="{:.4g}".format))
+    for reference, rows in table.groupby("reference", sort=False):
+        typer.echo(f"\nreference for the {rows.bound.iloc[0]}: {reference}", nl=False)
+    folder = run / "compare"
+    folder.mkdir(exist_ok=True)
+    table.to_csv(folder / "estimators.csv")
+    plots.save(plots.gradient_variance(found), folder / "estimators.png")
+    typer.echo(f"\n\n{folder / 'estimators.csv'}\n{folder / 'estimators.png'}")
+
+
 def main() -> None:
     """The entry point: bad input is a message, not a traceback."""
     try:
@@ -166,6 +207,24 @@ def main() -> None:
     except (ValueError, FloatingPointError, OSError) as problem:
         typer.echo(f"error: {problem}", err=True)
         sys.exit(2)
+
+
+def _test_batch(run: Path, batch_size: int, seed: int) -> "Tensor":
+    """Some of a run's test data, as bits where it was trained on bits."""
+    import torch
+
+    from .data import load_data
+    from .infer.batches import binarize
+    from .seeding import seeded
+
+    told = read_config(run / CONFIG)
+    root = told.get("data_root")
+    data = load_data(
+        str(told["data"]), None if root is None else str(root), seed=int(str(told["seed"]))
+    )
+    with seeded(seed):
+        x = data.test[torch.randperm(len(data.test))[:batch_size]]
+        return binarize(x) if told.get("binarize") else x
 
 
 def _lines(path: Path) -> list[str]:

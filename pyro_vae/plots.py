@@ -11,8 +11,12 @@ from .vae import VAE, point
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from xarray import Dataset
 
-__all__ = ["images", "latent_space", "learning_curves", "reconstructions", "samples", "save"]
+__all__ = [
+    "gradient_variance", "images", "latent_space", "learning_curves", "reconstructions", "samples",
+    "save",
+]  # fmt: skip
 
 CELL = 0.6  # inches of an image in a grid
 
@@ -123,6 +127,35 @@ def latent_space(
         names = drawn.legend_elements(fmt="{x:g}")
         ax.legend(*names, frameon=False, fontsize=8, bbox_to_anchor=(1, 1))
     ax.set(xlabel=axis_names[0], ylabel=axis_names[1], title="Means of q(z|x)")
+    return ax
+
+
+def gradient_variance(
+    dataset: "Dataset", ax: "Axes | None" = None, parameter: str = "all"
+) -> "Axes":
+    """The variance of one gradient draw by estimator, on a logarithmic scale.
+
+    Args:
+        dataset: of :func:`~pyro_vae.compare_estimators`.
+        ax: to draw on.
+        parameter: a group of parameters, or one tensor.
+    """
+    chosen = dataset.sel(parameter=parameter)
+    names = [str(name) for name in chosen.estimator.to_numpy()]
+    variance, error = chosen.grad_variance.to_numpy(), chosen.grad_variance_se.to_numpy()
+    ax = ax or _axes(6.4, 0.8 + 0.42 * len(names))
+    least = min((v for v in variance if v > 0), default=1.0)
+    for row, (height, spread) in enumerate(zip(variance, error, strict=True)):
+        if height > 0:
+            ax.barh(row, height, xerr=min(spread, 0.99 * height), color="C0", capsize=2)
+        else:
+            ax.text(least, row, "0: exact" if height == 0 else "no parameters", va="center")
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.set_xscale("log")
+    ax.set_xlabel("variance of one gradient draw, trace and standard error, (nats per datum)²")
+    ax.set_title(f"Gradient variance: {parameter}")
+    ax.grid(axis="x", alpha=0.3)
     return ax
 
 

@@ -33,6 +33,7 @@ def elbo(
     References:
         Kingma & Welling (2014), arXiv:1312.6114.
 
+    >>> import torch
     >>> vae = VAE(2, latent_dim=1, likelihood="Normal", seed=0)
     >>> elbo(vae, torch.zeros(3, 2), num_samples=100, seed=0).shape
     torch.Size([3])

@@ -91,12 +91,14 @@ def sample_gradients(
     parameters = list(trainable(vae).values())
     elbo: Any = estimator.elbo
     with pyro.get_param_store().scope():
-        guide = estimator.wrap(vae.guide, x)
-        frozen = _learn_baseline(estimator, vae.model, guide, x, _seeds(seed, BURN_IN, burn_in))
+        first, *later = _seeds(seed, BURN_IN, burn_in + 1)
+        _reseed(first, x)
+        guide = estimator.wrap(vae.guide, x)  # the weights of a network are drawn
+        frozen = _learn_baseline(estimator, vae.model, guide, x, later)
         moments = Moments([p.numel() for p in parameters], towards, x.device)
         values, seconds = np.empty(num_draws), np.empty(num_draws)
-        start_seed, *_ = seeds = _seeds(seed, stream, num_draws)
-        torch.manual_seed(start_seed)
+        seeds = _seeds(seed, stream, num_draws)
+        _reseed(seeds[0], x)
         with _Count() as count:  # it is also what warms up: memory, and the parameter store
             elbo.loss_and_grads(vae.model, guide, x)
         for i, one in enumerate(seeds):
@@ -104,13 +106,14 @@ def sample_gradients(
                 p.grad = None
             for buffer, was in frozen:
                 buffer.copy_(was)
-            torch.manual_seed(one)
+            _reseed(one, x)
             start = _now(x)
             loss = elbo.loss_and_grads(vae.model, guide, x)
             seconds[i] = _now(x) - start
             values[i] = -float(loss) / len(x)
             parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
             moments.add(torch.cat([g.flatten() for g in parts]) / -len(x))
+        moments.close()
     evaluations = max(count.seen.values(), default=float("nan")) / len(x)
     return Sample(values, seconds, evaluations, moments)
 
@@ -126,18 +129,25 @@ def _learn_baseline(
     learned = list(network.parameters())
     optim = torch.optim.Adam(learned, LEARNING_RATE) if learned else None
     for i, one in enumerate(seeds):
-        torch.manual_seed(one)
+        _reseed(one, x)
         network.zero_grad()
         elbo.loss_and_grads(model, guide, x)
         if optim is not None:
             optim.param_groups[0]["lr"] = LEARNING_RATE * (1 - i / len(seeds))
             optim.step()
-    network.requires_grad_(True)
     return [(b, b.clone()) for b in network.buffers()]
 
 
 def _seeds(seed: int, stream: int, n: int) -> list[int]:
     return np.random.SeedSequence([seed, stream]).generate_state(n).tolist()
+
+
+def _reseed(seed: int, x: Tensor) -> None:
+    """``torch.manual_seed`` for one device; that costs as much as a small gradient."""
+    torch.default_generator.manual_seed(seed)
+    if x.is_cuda:
+        with torch.cuda.device(x.device):
+            torch.cuda.manual_seed(seed)
 
 
 def _now(x: Tensor) -> float:

@@ -14,11 +14,11 @@ CHUNK = 2**18  # numbers that are absorbed at once
 class Moments:
     r"""Mean and variance by coordinate, and per draw a few numbers by tensor, in float64.
 
-    With :math:`m_{i-1}` the mean of the draws before draw i, Welford's increments
-    :math:`w_i = \frac{i-1}{i} \|g_i - m_{i-1}\|^2, i \ge 2`, each have the trace of the covariance
-    as their expectation and are its unbiased estimate on average. Their scatter therefore gives the
-    estimate's standard error. With :math:`e_k = (g_{2k} - g_{2k+1}) / \sqrt 2` the mean of
-    :math:`(e_k \cdot e_{k+1})^2` estimates the trace of the covariance's square without bias.
+    With :math:`m` the mean of n draws and g one that comes after them,
+    :math:`\frac{n}{n + 1} \|g - m\|^2` has the trace of the covariance as its expectation: the
+    scatter of these increments gives the standard error of the trace. With
+    :math:`e_k = (g_{2k} - g_{2k+1}) / \sqrt 2` the mean of :math:`(e_k \cdot e_{k+1})^2` estimates
+    the trace of the covariance's square without bias.
 
     Args:
         sizes: how many coordinates each tensor has.
@@ -26,7 +26,8 @@ class Moments:
         device: where the draws are.
 
     References:
-        Welford (1962), Technometrics 4; Chen & Qin (2010), Annals of Statistics 38.
+        Welford (1962) and Chan, Golub & LeVeque (1983), for the variance; Chen & Qin (2010),
+        Annals of Statistics 38, for the trace of the square.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Moments:
         self.mean = torch.zeros(size, dtype=torch.float64, device=device)
         self.sum_squares = torch.zeros_like(self.mean)
         self.buffer = self.mean.new_empty(rows, size)
+        self.work = torch.empty_like(self.buffer)  # memory that is new costs more than arithmetic
         self.filled = 0
         self.last: Tensor | None = None
         self._increments: list[Tensor] = []
@@ -52,15 +54,19 @@ class Moments:
         if self.filled == len(self.buffer):
             self._absorb()
 
+    def close(self) -> None:
+        """Absorb what is in the buffer: after the last draw, before anything is read."""
+        self._absorb()
+        self.buffer = self.work = self.buffer.new_empty(0, 0)
+
     @property
     def variance(self) -> Tensor:
         """Of each coordinate, ``(P,)``, unbiased."""
-        self._absorb()
         return self.sum_squares / (self.count - 1)
 
     def increments(self) -> np.ndarray:
-        """``(n - 1, T)``: their mean is the trace of the covariance, by tensor."""
-        return self._rows(self._increments)[1:]
+        """``(n - 1, T)``: their expectation is the trace of the covariance, by tensor."""
+        return self._rows(self._increments)
 
     def dots(self) -> np.ndarray:
         """``(n, T)``: inner products of the draws with ``towards``."""
@@ -75,33 +81,49 @@ class Moments:
         return self._rows(self._pairs)
 
     def _rows(self, found: list[Tensor]) -> np.ndarray:
-        self._absorb()
-        if not found:
-            return np.zeros((0, len(self.sizes)))
         return torch.cat(found).cpu().numpy()
 
     def _absorb(self) -> None:
-        if not self.filled:
-            return
-        g, n = self.buffer[: self.filled], self.count
-        order = torch.arange(n + 1, n + len(g) + 1, dtype=g.dtype, device=g.device)[:, None]
-        before = (g.cumsum(0) - g + n * self.mean) / (order - 1).clamp(min=1)
-        increments = (g - before).square_() * ((order - 1) / order)
-        self.sum_squares += increments.sum(0)
-        self.mean += (g.sum(0) - len(g) * self.mean) / (n + len(g))
-        self._increments.append(self._by_tensor(increments))
-        self._norms.append(self._by_tensor(g.square()))
-        if self.towards is not None:
-            self._dots.append(self._by_tensor(g * self.towards))
-        even = len(g) // 2 * 2
-        e = (g[0:even:2] - g[1:even:2]) / 2**0.5
-        if self.last is not None:
-            e = torch.cat([self.last, e])
-        if len(e):
-            self._pairs.append(self._by_tensor(e[1:] * e[:-1]))
-            self.last = e[-1:].clone()
-        self.count += len(g)
+        start = 0
+        if self.count == 0 and self.filled:  # the first draw is the first mean
+            self.mean.copy_(self.buffer[0])
+            self._keep(self.buffer[:1])
+            self.count = start = 1
+        g, n = self.buffer[start : self.filled], self.count
+        if len(g):
+            d = torch.sub(g, self.mean, out=self.work[: len(g)])
+            if n > 1:
+                self._increments.append(self._dot(d, d) * (n / (n + 1)))
+            else:  # one draw is no centre for a whole buffer
+                k = torch.arange(1, self.filled, dtype=g.dtype, device=g.device)[:, None]
+                e = g - self.buffer[: self.filled - 1].cumsum(0) / k
+                self._increments.append(self._dot(e, e) * (k / (k + 1)))
+            self._keep(g)
+            shift = d.sum(0)
+            self.sum_squares += d.square_().sum(0)
+            self.sum_squares.addcmul_(shift, shift, value=-1 / (n + len(g)))
+            self.mean.add_(shift, alpha=1 / (n + len(g)))
+            self.count += len(g)
+        self._pair(self.buffer[: self.filled // 2 * 2])
         self.filled = 0
 
-    def _by_tensor(self, values: Tensor) -> Tensor:
-        return torch.stack([part.sum(1) for part in values.split(self.sizes, 1)], 1)
+    def _keep(self, g: Tensor) -> None:
+        self._norms.append(self._dot(g, g))
+        if self.towards is not None:
+            self._dots.append(self._dot(g, self.towards.expand_as(g)))
+
+    def _pair(self, g: Tensor) -> None:
+        """Differences of neighbours; it overwrites the buffer."""
+        if not len(g):
+            return
+        e = g[0::2].sub_(g[1::2])
+        before = e[:-1] if self.last is None else torch.cat([self.last, e[:-1]])
+        after = e[1:] if self.last is None else e
+        if len(after):
+            self._pairs.append(self._dot(before, after) / 2)
+        self.last = e[-1:].clone()
+
+    def _dot(self, a: Tensor, b: Tensor) -> Tensor:
+        """Inner products of rows, ``(C, T)``."""
+        parts = zip(a.split(self.sizes, 1), b.split(self.sizes, 1), strict=True)
+        return torch.stack([torch.einsum("cp,cp->c", x, y) for x, y in parts], 1)

@@ -1,0 +1,595 @@
+"""The variance of gradient estimators as measured, against closed forms and enumeration."""
+
+import contextlib
+import io
+import math
+import sys
+import types
+
+import numpy as np
+import pandas as pd
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro.infer import ELBO, Trace_ELBO, TraceEnum_ELBO
+
+import pyro_vae as pv
+from pyro_vae import plots
+from pyro_vae.cli import main
+from pyro_vae.evaluate import as_table, compare_estimators, elbo_draws
+from pyro_vae.evaluate.draws import to_arviz
+from pyro_vae.evaluate.moments import Moments
+
+SCORE = "Trace_ELBO(gradient=score)"
+DECAYING = "TraceGraph_ELBO(gradient=score, baseline=decaying)"
+NEURAL = "TraceGraph_ELBO(gradient=score, baseline=neural)"
+GROUPS = ["prior", "likelihood", "guide", "encoder", "decoder"]
+TIMES = ["ms_per_draw", "work"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Models this small gain nothing from more."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def make_bits():
+    """A model of 4 Bernoulli latents away from symmetry, and its data."""
+    generator = torch.Generator().manual_seed(5)
+    vae = pv.VAE(
+        6, 4, prior="Bernoulli(logits=learned)", guide="Bernoulli",
+        encoder=pv.MLP([5], activation="Tanh"), decoder=pv.MLP([5], activation="Tanh"), seed=3,
+    )  # fmt: skip
+    with torch.no_grad():
+        for p in vae.parameters():
+            p.add_(torch.randn(p.shape, generator=generator) * 0.7)
+    return vae, torch.rand(5, 6, generator=generator).lt(0.5).float()
+
+
+@pytest.fixture
+def bits():
+    return make_bits()
+
+
+@pytest.fixture
+def gauss():
+    """One-dimensional linear Gaussian: the guide's loc is learned, its scale is not."""
+    vae = pv.VAE(
+        1, 1, prior="Normal", likelihood="Normal(scale=0.9)", guide="Normal(scale=0.6)",
+        encoder=pv.MLP([]), decoder=pv.MLP([]), seed=4,
+    ).double()  # fmt: skip
+    return vae, torch.tensor([[-0.4], [1.3], [0.2]]).double()
+
+
+class Scaled(Trace_ELBO):
+    """A biased estimator: the gradient is 0.8 of what it should be."""
+
+    def loss_and_grads(self, model, guide, *args, **kwargs):
+        loss = super().loss_and_grads(model, guide, *args, **kwargs)
+        for p in pyro.get_param_store()._params.values():
+            if p.grad is not None:
+                p.grad.mul_(0.8)
+        return loss
+
+
+class Unknown(ELBO):
+    """A bound that nobody knows; it happens to be Trace_ELBO's."""
+
+    def _get_trace(self, model, guide, args, kwargs):
+        raise NotImplementedError
+
+    def loss_and_grads(self, *args):
+        return Trace_ELBO().loss_and_grads(*args)
+
+
+# Against closed forms.
+
+
+def gaussian_variance(vae, x):
+    """Variance of one gradient draw of the guide's weight and bias, pathwise and score function.
+
+    With z = loc + s e the log weight is quadratic, f = alpha e^2 + beta e + c. A datum's gradient
+    in loc is linear in e by the path, -a z + c', and f e / s by the score function.
+    """
+    head = vae.likelihood.sources["loc"].head
+    w, b, loc = head.weight.item(), head.bias.item(), vae.encode(x).mean.flatten().detach()
+    s, noise, x = 0.6, 0.9, x.flatten()
+    a = 1 + w**2 / noise**2
+    slope = -loc + w * (x - b - w * loc) / noise**2
+    at_loc = (
+        -0.5 * loc**2 - 0.5 * ((x - b - w * loc) / noise) ** 2
+        - 0.5 * math.log(2 * math.pi) - math.log(noise) + math.log(s)
+    )  # fmt: skip
+    alpha, beta, gamma = 0.5 - 0.5 * a * s**2, s * slope, at_loc
+    path = (a * s) ** 2 * torch.ones_like(x)
+    score = (15 * alpha**2 + 2 * beta**2 + gamma**2 + 6 * alpha * gamma) / s**2
+    total = {}
+    for name, variance in {"Trace_ELBO": path, SCORE: score}.items():
+        total[name] = {"bias": variance.sum().item() / len(x) ** 2}
+        total[name]["weight"] = (variance * x**2).sum().item() / len(x) ** 2
+    return total
+
+
+def test_the_variance_is_the_closed_form(gauss):
+    vae, x = gauss
+    expected, (exact, norm) = gaussian_variance(vae, x), exact_gradient(vae, x)
+    found = compare_estimators(
+        vae, x, list(expected), num_draws=2000, coordinates=True, reference=exact
+    )
+    for line, by_name in expected.items():
+        row = found.sel(estimator=line)
+        for name, variance in by_name.items():
+            here = row.sel(parameter=f"posterior.sources.loc.head.{name}")
+            error = here.grad_variance_se.item()
+            assert abs(here.grad_variance.item() - variance) < 5 * error
+            assert error < 0.15 * variance
+        guide = row.sel(parameter="guide").grad_variance.item()
+        assert guide == pytest.approx(sum(by_name.values()), rel=0.25)
+        # by coordinate, it is the same
+        of_guide = row.tensor.str.startswith("posterior")
+        assert row.coordinate_variance[of_guide].sum().item() == pytest.approx(guide)
+        assert row.snr.sel(parameter="guide").item() == pytest.approx(
+            norm / sum(by_name.values()) ** 0.5, abs=5 / 2000**0.5
+        )
+    assert (found.bias_z.drop_sel(parameter=["prior", "encoder", "decoder"]) < 5).all()
+    assert (found.reference == "given").all()
+
+
+def exact_gradient(vae, x):
+    """By parameter, and the norm in the guide: the ELBO per datum by the moments of q."""
+    head = vae.likelihood.sources["loc"].head
+    loc = vae.encode(x).mean
+    fit = -((x - head(loc)) ** 2 + 0.6**2 * head.weight**2) / (2 * 0.9**2)
+    value = (fit - 0.5 * loc**2).sum() / len(x)
+    names = [n for n, p in vae.named_parameters() if p.requires_grad]
+    grads = torch.autograd.grad(value, [vae.get_parameter(n) for n in names])
+    given = dict(zip(names, grads, strict=True))
+    norm = sum(g.square().sum() for n, g in given.items() if n.startswith("posterior")) ** 0.5
+    return given, norm.item()
+
+
+def test_the_variance_of_a_mean_of_particles_falls_as_their_number(gauss):
+    vae, x = gauss
+    lines, (exact, _) = ["Trace_ELBO", "Trace_ELBO(num_particles=8)"], exact_gradient(vae, x)
+    found = compare_estimators(vae, x, lines, num_draws=500, reference=exact)
+    one, eight = found.grad_variance.sel(parameter="all").to_numpy()
+    assert eight == pytest.approx(one / 8, rel=0.4)  # each within 8 % or so
+    assert list(found.evaluations) == [1, 8]
+
+
+# Against enumeration.
+
+
+def test_bias_is_seen_and_only_where_it_is(bits):
+    vae, x = bits
+    biased = Scaled()
+    lines = ["TraceEnum_ELBO", "Trace_ELBO", "TraceGraph_ELBO", DECAYING, NEURAL]
+    guard = compare_estimators(vae, x, [*lines, Trace_ELBO()], num_draws=150, burn_in=100)
+    assert (guard.reference == "TraceEnum_ELBO, exact").all()
+    assert (guard.bound == "ELBO").all()
+    assert (guard.bias_z.sel(parameter=[*GROUPS, "all"]) < 5).all()
+    assert guard.bias_z.notnull().all()
+    exact = guard.sel(estimator="TraceEnum_ELBO")
+    assert (exact.grad_variance < 1e-12).all() and exact.value_sd < 1e-5
+    assert np.allclose(exact.cosine, 1) and (exact.bias_z == 0).all()
+    assert exact.evaluations == 16
+
+    # score function: Trace_ELBO by Pyro's rule; a baseline lowers its variance, in the guide alone
+    variance = guard.grad_variance
+    plain = variance.sel(estimator="Trace_ELBO")
+    for line in (DECAYING, NEURAL):
+        less = variance.sel(estimator=line)
+        assert (less / plain).sel(parameter=["guide", "encoder"]).max() < 0.5
+        assert less.sel(parameter="decoder").item() == pytest.approx(
+            plain.sel(parameter="decoder").item(), rel=1e-4
+        )
+    cosine = guard.cosine.sel(parameter="all")
+    assert cosine.sel(estimator=NEURAL) > cosine.sel(estimator="Trace_ELBO") > 0
+
+    seen = compare_estimators(vae, x, [biased], num_draws=3000).sel(estimator="Scaled")
+    assert seen.bias_z.sel(parameter="all") > 5
+    assert seen.bias_z.sel(parameter="decoder") > 5
+    assert seen.bias.sel(parameter="decoder").item() == pytest.approx(0.2, abs=0.07)
+
+
+def test_bias_z_is_standard_normal_without_bias(bits):
+    """One-sided z-scores over seeds: mean about 0, sd about 1, and none far out."""
+    vae, x = bits
+    runs = [compare_estimators(vae, x, ["Trace_ELBO"], num_draws=60, seed=s) for s in range(40)]
+    z = np.array([run.bias_z.sel(parameter="all").item() for run in runs])
+    assert abs(z.mean()) < 5 / 40**0.5  # 5 standard errors
+    assert 0.5 < z.std() < 1.6 and abs(z).max() < 5
+
+
+def test_the_exact_reference_is_the_enumerated_gradient(bits):
+    vae, x = bits
+    found = compare_estimators(vae, x, ["TraceEnum_ELBO"], num_draws=4)
+    given = TraceEnum_ELBO(max_plate_nesting=1)
+    guide = pv.make_estimator("TraceEnum_ELBO").wrap(vae.guide, x)
+    given.loss_and_grads(vae.model, guide, x)
+    exact = {n: -p.grad / len(x) for n, p in vae.named_parameters() if p.requires_grad}
+    again = compare_estimators(vae, x, ["TraceEnum_ELBO"], num_draws=4, reference=exact)
+    for run in (found, again):
+        assert (run.bias_z == 0).all() and np.allclose(run.cosine, 1)
+    wrong = {n: 1.01 * g for n, g in exact.items()}
+    told = compare_estimators(vae, x, ["TraceEnum_ELBO"], num_draws=4, reference=wrong)
+    assert (told.bias_z > 30).all() and np.allclose(told.bias, 0.01 / 1.01, rtol=1e-3)
+
+
+# References.
+
+
+def test_each_bound_has_a_reference_of_its_own(gauss):
+    vae, x = gauss
+    lines = ["Trace_ELBO", "TraceMeanField_ELBO", "RenyiELBO(alpha=0, num_particles=8)",
+             "RenyiELBO(alpha=0.5, num_particles=3)"]  # fmt: skip
+    found = compare_estimators(vae, x, lines, num_draws=200)
+    assert list(found.bound.to_numpy()) == ["ELBO", "ELBO", "IWAE(8)", "Renyi(0.5, 3)"]
+    kinds = [str(r).split(", 800 draws")[0] for r in found.reference.to_numpy()]
+    assert kinds == [lines[1], *lines[1:]]
+    assert (found.bias_z.sel(parameter="all") < 5).all()
+    assert (np.diff(found.value_mean[[0, 3, 2]]) > 0).all()  # ELBO, Rényi, importance-weighted
+
+
+def test_without_a_reference_there_is_no_bias(bits):
+    vae, x = bits
+    found = compare_estimators(
+        vae, x, [Unknown(), "VIMCO(num_particles=3)", "Trace_ELBO"], num_draws=10
+    )
+    assert list(found.bound.to_numpy()) == ["unknown", "IWAE(3)", "ELBO"]
+    assert list(found.reference.to_numpy()) == ["none", "none", "TraceEnum_ELBO, exact"]
+    for name in ("cosine", "bias", "bias_z"):
+        assert found[name][:2].isnull().all() and found[name][2].notnull().all()
+    assert found.grad_variance.notnull().all()
+    with pytest.raises(ValueError, match="is of an unknown bound: give another"):
+        compare_estimators(vae, x, ["Trace_ELBO"], num_draws=10, reference=Unknown())
+    with pytest.raises(ValueError, match="of a bound that is not the ELBO, IWAE or"):
+        elbo_draws(vae, x, Unknown())
+
+
+def test_many_states_are_compared_with_a_score_function():
+    vae = pv.VAE(6, 20, prior="Bernoulli", guide="Bernoulli", encoder=pv.MLP([5]), seed=0)
+    x = torch.ones(3, 6)
+    found = compare_estimators(vae, x, ["Trace_ELBO"], num_draws=50)
+    assert found.reference.item() == "RLOO(num_particles=10), 200 draws"
+    assert found.bias_z.sel(parameter="all") < 5
+
+
+def test_a_reference_may_be_said(gauss):
+    vae, x = gauss
+    told = compare_estimators(vae, x, ["Trace_ELBO"], num_draws=50, reference=SCORE)
+    assert told.reference.item() == f"{SCORE}, 200 draws"
+
+
+# What it leaves, and what repeats it.
+
+
+def test_everything_is_as_it_was(bits):
+    vae, x = bits
+    vae.train()
+    pyro.param("mine", torch.ones(2))
+    first = next(vae.parameters())
+    first.grad = torch.full_like(first, 7.0)
+    grad, weights = first.grad, {k: v.clone() for k, v in vae.state_dict().items()}
+    torch.manual_seed(11)
+    state, store = torch.get_rng_state(), set(pyro.get_param_store().keys())
+    estimator = pv.make_estimator(NEURAL)
+    pyro.enable_validation(True)
+    compare_estimators(vae, x, [estimator, DECAYING], num_draws=10, burn_in=5)
+    elbo_draws(vae, x, num_draws=10)
+    assert first.grad is grad and (grad == 7).all()
+    assert all(p.grad is None for p in list(vae.parameters())[1:])
+    assert all(torch.equal(v, weights[k]) for k, v in vae.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert set(pyro.get_param_store().keys()) == store == {"mine"}
+    assert vae.training and all(m.training for m in vae.modules())
+    assert estimator.network is None
+    with pytest.raises(ValueError, match="probs"):  # validation is on
+        dist.Bernoulli(probs=torch.tensor(2.0))
+
+
+def test_after_an_error_too(bits):
+    vae, x = bits
+    vae.train()
+    state = torch.get_rng_state()
+
+    class Fails(Trace_ELBO):
+        def loss_and_grads(self, *args, **kwargs):
+            super().loss_and_grads(*args, **kwargs)
+            raise RuntimeError("in the middle")
+
+    with pytest.raises(RuntimeError, match="in the middle"):
+        compare_estimators(vae, x, [Fails()], num_draws=10)
+    assert vae.training and all(p.grad is None for p in vae.parameters())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not list(pyro.get_param_store().keys())
+
+
+def test_batch_statistics_stay():
+    encoder = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.BatchNorm1d(3))
+    vae = pv.VAE(4, 2, likelihood="Normal", encoder=encoder, decoder=pv.MLP([3]), seed=0).train()
+    before = {k: v.clone() for k, v in vae.state_dict().items()}
+    compare_estimators(vae, torch.randn(8, 4), ["Trace_ELBO"], num_draws=10)
+    assert all(torch.equal(v, before[k]) for k, v in vae.state_dict().items())
+    assert encoder[1].training
+
+
+def test_the_same_seed_gives_the_same_numbers(bits):
+    vae, x = bits
+    lines = ["Trace_ELBO", NEURAL]
+    first, second, other = (
+        compare_estimators(vae, x, lines, num_draws=30, burn_in=20, seed=s).drop_vars(TIMES)
+        for s in (1, 1, 2)
+    )
+    assert first.identical(second)
+    assert not np.allclose(first.grad_variance, other.grad_variance)
+    alone = compare_estimators(vae, x, lines[1:], num_draws=30, burn_in=20, seed=1)
+    assert alone.drop_vars(TIMES).equals(first.sel(estimator=lines[1:]))  # whatever is beside it
+
+
+def test_estimators_draw_the_same_z(gauss):
+    vae, x = gauss
+    found = compare_estimators(vae, x, ["Trace_ELBO", SCORE], num_draws=50)
+    assert found.value_mean[0].item() == pytest.approx(found.value_mean[1].item(), rel=1e-12)
+
+
+# The table.
+
+
+def test_groups_and_tensors_add_up(bits):
+    vae, x = bits
+    found = compare_estimators(vae, x, ["Trace_ELBO"], num_draws=50, coordinates=True)
+    sizes = {n: p.numel() for n, p in vae.named_parameters() if p.requires_grad}
+    names = list(found.parameter.to_numpy())
+    assert names == [*GROUPS, "all", *sizes]
+    assert all(found["size"].sel(parameter=n) == k for n, k in sizes.items())
+    whole = found.sel(parameter="all")
+    for parts in (GROUPS, list(sizes)):
+        chosen = found.sel(parameter=parts)
+        assert chosen["size"].sum() == whole["size"] == sum(sizes.values())
+        assert chosen.grad_variance.sum().item() == pytest.approx(whole.grad_variance.item())
+    assert found.coordinate_variance.sum().item() == pytest.approx(whole.grad_variance.item())
+    work = (found.grad_variance * found.ms_per_draw).transpose(*found.work.dims)
+    assert np.allclose(found.work, work) and (found.ms_per_draw > 0).all()
+    assert found.attrs == {"num_draws": 50, "seed": 0, "batch_size": 5}
+    assert all(v.attrs.get("long_name") for n, v in found.items() if n != "coordinate_variance")
+
+
+def test_a_group_that_trains_nothing_is_nan(gauss):
+    vae, x = gauss
+    found = compare_estimators(vae, x, ["Trace_ELBO"], num_draws=10)
+    assert found["size"].sel(parameter="prior") == 0
+    assert found.sel(parameter="prior").grad_variance.isnull().all()
+    total = found.grad_variance.sel(parameter=GROUPS).sum()
+    assert total.item() == pytest.approx(found.grad_variance.sel(parameter="all").item())
+
+
+def test_as_table_is_the_whole(bits):
+    vae, x = bits
+    found = compare_estimators(vae, x, ["Trace_ELBO", Trace_ELBO(), Trace_ELBO()], num_draws=10)
+    table = as_table(found)
+    assert list(table.index) == ["Trace_ELBO", "Trace_ELBO (2)", "Trace_ELBO (3)"]
+    assert np.array_equal(table.grad_variance, found.grad_variance.sel(parameter="all"))
+    part = as_table(found, "decoder")
+    assert np.array_equal(part.snr, found.snr.sel(parameter="decoder"))
+    assert len(str(found)) < 5000 and "grad_variance" in str(found)
+
+
+def test_the_picture_shows_every_estimator(bits):
+    from matplotlib import pyplot
+
+    vae, x = bits
+    found = compare_estimators(vae, x, ["Trace_ELBO", NEURAL, "TraceEnum_ELBO"], num_draws=20)
+    ax = plots.gradient_variance(found)
+    assert [t.get_text() for t in ax.get_yticklabels()] == list(found.estimator.to_numpy())
+    widths = [bar.get_width() for bar in ax.patches]
+    assert np.allclose(widths, found.grad_variance.sel(parameter="all")[:2])
+    assert ax.get_xscale() == "log" and "(nats per datum)²" in ax.get_xlabel()
+    assert "0: exact" in [t.get_text() for t in ax.texts]
+    pyplot.close("all")
+
+
+@pytest.mark.parametrize("n", [4, 5, 63, 64, 65, 201])  # a buffer holds 64 of these
+def test_running_moments_are_the_moments(n):
+    draws = np.random.default_rng(n).normal(2.0, 3.0, (n, 5))
+    towards = torch.arange(5.0, dtype=torch.float64)
+    moments = Moments([2, 3], towards, None)
+    for draw in draws:
+        moments.add(torch.from_numpy(draw))
+    moments.close()
+    assert moments.count == n
+    assert np.allclose(moments.mean, draws.mean(0))
+    assert np.allclose(moments.variance, draws.var(0, ddof=1))
+    increments, variance = moments.increments(), draws.var(0, ddof=1)
+    expected = np.array([variance[:2].sum(), variance[2:].sum()])
+    assert increments.shape == (n - 1, 2)
+    assert np.allclose(increments.mean(0), expected, rtol=1e-9 if n <= 64 else 0.05)
+    assert np.allclose(moments.norms().sum(1), (draws**2).sum(1))
+    assert np.allclose(moments.dots().sum(1), draws @ towards.numpy())
+    e = (draws[0 : n // 2 * 2 : 2] - draws[1 : n // 2 * 2 : 2]) / 2**0.5
+    assert np.allclose(moments.pairs().sum(1), (e[1:] * e[:-1]).sum(1))
+
+
+def test_the_standard_error_of_the_variance_is_its_scatter(gauss):
+    vae, x = gauss
+    how = {"num_draws": 200, "reference": exact_gradient(vae, x)[0]}
+    runs = [compare_estimators(vae, x, ["Trace_ELBO"], seed=s, **how) for s in range(20)]
+    here = [run.sel(parameter="all") for run in runs]
+    scatter = np.std([run.grad_variance.item() for run in here], ddof=1)
+    said = np.mean([run.grad_variance_se.item() for run in here])
+    assert 0.5 < said / scatter < 2  # 20 repetitions know a scatter within 16 %
+
+
+WRONG = {
+    "no list": ({"estimators": "Trace_ELBO"}, "estimators is a list of at least one"),
+    "empty": ({"estimators": []}, "estimators is a list of at least one"),
+    "unknown": ({"estimators": ["Trace_ELB"]}, "did you mean Trace_ELBO"),
+    "unserved": ({"estimators": ["Trace_ELBO", "TraceMeanField_ELBO"]}, "cannot serve this guide"),
+    "draws": ({"num_draws": 3}, "num_draws must be a whole number of at least 4, got 3"),
+    "seed": ({"seed": -1}, "seed must be a whole number of at least 0, got -1"),
+    "burn in": ({"burn_in": 0}, "burn_in must be a whole number of at least 1, got 0"),
+    "reference": ({"reference": "TraceMeanField_ELBO"}, "cannot serve this guide"),
+    "a gradient": ({"reference": {"encoder": torch.ones(1)}}, "unknown: encoder"),
+    "x": ({"x": torch.ones(3, 5)}, r"expected x of shape \(N, 6\)"),
+}
+
+
+@pytest.mark.parametrize("mistake", WRONG)
+def test_mistakes_are_answered(mistake, bits):
+    vae, x = bits
+    given, message = WRONG[mistake]
+    how = {"x": x, "estimators": ["Trace_ELBO"], "num_draws": 4, **given}
+    with pytest.raises(ValueError, match=message):
+        compare_estimators(vae, how.pop("x"), how.pop("estimators"), **how)
+
+
+# Draws for ArviZ.
+
+
+def test_arviz_summarizes_the_draws(gauss):
+    import arviz
+
+    vae, x = gauss
+    draws = elbo_draws(vae, x, "Trace_ELBO", num_draws=4000, seed=1)
+    elbo, total = draws.posterior["elbo"], draws.posterior["total"]
+    assert elbo.dims == ("chain", "draw", "datum") and elbo.shape == (4, 1000, 3)
+    assert total.dims == ("chain", "draw") and np.allclose(total, elbo.sum("datum"))
+    summary = arviz.summary(draws, round_to="none")
+    assert list(summary.index) == ["elbo[0]", "elbo[1]", "elbo[2]", "total"]
+    assert (summary.r_hat < 1.02).all()
+    # the moments of the quadratic in test_the_variance_is_the_closed_form
+    head, loc = vae.likelihood.sources["loc"].head, vae.encode(x).mean.flatten().detach()
+    w, b = head.weight.item(), head.bias.item()
+    a, residual = 1 + w**2 / 0.81, x.flatten() - b - w * loc
+    alpha, beta = 0.5 - 0.5 * a * 0.36, 0.6 * (-loc + w * residual / 0.81)
+    at_loc = -0.5 * loc**2 - 0.5 * residual**2 / 0.81 + math.log(0.6 / 0.9)
+    at_loc -= 0.5 * math.log(2 * math.pi)
+    mean, sd = (at_loc + alpha).numpy(), (2 * alpha**2 + beta**2).sqrt().numpy()
+    rows = summary.iloc[:3]
+    assert (abs(rows["mean"] - mean) < 5 * sd / 4000**0.5).all()
+    assert np.allclose(rows["sd"], sd, rtol=0.1)
+    assert np.allclose(rows["mcse_mean"], sd / 4000**0.5, rtol=0.2)  # the draws are independent
+    assert arviz.plot_forest(draws, var_names=["elbo"]) is not None
+    from matplotlib import pyplot
+
+    pyplot.close("all")
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["Trace_ELBO", "TraceMeanField_ELBO", "Trace_ELBO(num_particles=4)",
+     "RenyiELBO(alpha=0, num_particles=4)", "RenyiELBO(alpha=2, num_particles=4)"],
+)  # fmt: skip
+def test_draws_are_those_of_the_estimators_bound(line, gauss):
+    vae, x = gauss
+    value = compare_estimators(vae, x, [line], num_draws=500)
+    total = elbo_draws(vae, x, line, num_draws=2000).posterior["total"] / len(x)
+    error = math.hypot(value.value_mcse.item(), total.std().item() / 2000**0.5)
+    assert abs(total.mean().item() - value.value_mean.item()) < 5 * error
+    assert total.std().item() == pytest.approx(value.value_sd.item(), rel=0.15)
+
+
+def test_draws_of_an_exact_value_are_equal(bits):
+    vae, x = bits
+    draws = elbo_draws(vae, x, "TraceEnum_ELBO", num_draws=10).posterior["elbo"]
+    assert draws.shape == (1, 10, 5) and (draws == draws[0, 0]).all()
+    sampled = elbo_draws(vae, x, num_draws=2000).posterior["elbo"].stack(s=("chain", "draw"))
+    error = sampled.std("s") / 2000**0.5
+    assert (abs(sampled.mean("s") - draws[0, 0]) < 5 * error).all()
+
+
+def test_draws_repeat_by_seed_whatever_the_chunks(gauss, monkeypatch):
+    vae, x = gauss
+    first, same, other = (elbo_draws(vae, x, num_draws=16, seed=s).posterior for s in (1, 1, 2))
+    assert first.equals(same) and not first.equals(other)
+    monkeypatch.setattr("pyro_vae.evaluate.draws.CHUNK", 9)
+    parts = elbo_draws(vae, x, num_draws=16, seed=1).posterior
+    assert parts["elbo"].shape == (4, 4, 3) and np.isfinite(parts["elbo"]).all()
+
+
+def test_draws_refuse_what_they_do_not_know(bits):
+    vae, x = bits
+    with pytest.raises(ValueError, match="num_draws must be a whole number of at least 1"):
+        elbo_draws(vae, x, num_draws=0)
+    with pytest.raises(ValueError, match="cannot serve this guide"):
+        elbo_draws(vae, x, "TraceMeanField_ELBO")
+
+
+def test_the_adapter_knows_both_versions_of_arviz(monkeypatch):
+    """ArviZ 1.x takes its groups as one dictionary."""
+    calls = []
+    for version in ("0.23.4", "1.0.0"):
+        fake = types.ModuleType("arviz")
+        fake.__version__ = version
+        fake.from_dict = lambda *args, **kwargs: calls.append((args, kwargs))
+        monkeypatch.setitem(sys.modules, "arviz", fake)
+        to_arviz({"a": np.zeros((1, 2, 3))}, dims={"a": ["d"]}, coords={"d": np.arange(3)})
+    (none, old), ((groups,), new) = calls
+    assert none == () and set(old) == {"posterior", "dims", "coords"}
+    assert set(groups) == {"posterior"} and set(new) == {"dims", "coords"}
+
+
+# The command line.
+
+
+def command(*args):
+    out, err = io.StringIO(), io.StringIO()
+    code = 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["pyro-vae", *map(str, args)])
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                main()
+            except SystemExit as end:
+                code = int(end.code or 0)
+    return code, out.getvalue(), err.getvalue()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    small = ("--encoder", "MLP([8])", "--decoder", "MLP([8])", "--latent-dim", "2")
+    code, _, err = command("fit", "digits", *small, "--epochs", 1, "--out", folder)
+    assert (code, err) == (0, "")
+    return folder
+
+
+def test_the_command_prints_and_writes(trained):
+    lines = ["Trace_ELBO", "TraceMeanField_ELBO", SCORE]
+    given = [part for line in lines for part in ("--estimator", line)]
+    args = (*given, "--num-draws", 20, "--batch-size", 10)
+    code, out, err = command("compare", "estimators", trained, *args)
+    assert (code, err) == (0, "")
+    assert "10 test data, 20 draws" in out
+    assert all(line in out for line in lines) and "grad_variance" in out
+    assert "reference for the ELBO: TraceMeanField_ELBO, 80 draws" in out
+    table = pd.read_csv(trained / "compare" / "estimators.csv", index_col="estimator")
+    assert list(table.index) == lines
+    assert (trained / "compare" / "estimators.png").read_bytes()[:4] == b"\x89PNG"
+    # it is what Python gives, on bits, as the run was trained
+    assert table.grad_variance[SCORE] > table.grad_variance["Trace_ELBO"]
+    assert command("compare", "estimators", trained, *args, "--seed", 0)[0] == 0
+    again = pd.read_csv(trained / "compare" / "estimators.csv", index_col="estimator")
+    pd.testing.assert_frame_equal(table.drop(columns=TIMES), again.drop(columns=TIMES))
+
+
+MISTAKES = {
+    "no estimator": ([], "(?i)missing option.*--estimator"),
+    "unknown": (["--estimator", "Trace_ELB"], "did you mean Trace_ELBO"),
+    "unserved": (["--estimator", "TraceEnum_ELBO"], "Normal has no finite support"),
+    "draws": (["--estimator", "Trace_ELBO", "--num-draws", "1"], "(?s)--num-draws.*4"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_the_command_answers_mistakes(mistake, trained):
+    import re
+
+    args, message = MISTAKES[mistake]
+    code, _, err = command("compare", "estimators", trained, *args)
+    assert code == 2 and re.search(message, err), err
+    assert "Traceback" not in err
