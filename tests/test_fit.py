@@ -136,8 +136,9 @@ def test_resume_refuses_another_run(tmp_path):
     pv.fit(small(), X, epochs=1, out=tmp_path / "run")
     with pytest.raises(ValueError, match="batch_size=100, not with batch_size=50"):
         pv.fit(small(), X, epochs=2, batch_size=50, resume=tmp_path / "run")
-    with pytest.raises(ValueError, match="was run with data="):
-        pv.fit(small(), X + 1, epochs=2, resume=tmp_path / "run")
+    for other in (X + 1, (X + 1).numpy(), X[:100].tolist()):
+        with pytest.raises(ValueError, match="was run with data="):
+            pv.fit(small(), other, epochs=2, resume=tmp_path / "run")
     with pytest.raises(ValueError, match="holds a run already: resume="):
         pv.fit(small(), X, epochs=1, out=tmp_path / "run")
     with pytest.raises(ValueError, match="holds no checkpoint"):
@@ -221,6 +222,25 @@ def test_kl_annealing_weighs_model_and_guide():
     low = pv.fit(small(), X, epochs=20, lr=1e-2, beta=0.05).history.kl.iloc[-1]
     high = pv.fit(small(), X, epochs=20, lr=1e-2, beta=10).history.kl.iloc[-1]
     assert low > high + 0.5
+
+
+def test_fit_anneals_both_sides_of_the_kl_and_the_rate(monkeypatch):
+    seen, step = [], SVI.step
+
+    def record(self, x):
+        with pyro.poutine.block():
+            guide = pyro.poutine.trace(self.guide).get_trace(x)
+            model = pyro.poutine.trace(pyro.poutine.replay(self.model, guide)).get_trace(x)
+        scales = [t.nodes[n]["scale"] for t, n in ((guide, "z"), (model, "z"), (model, "x"))]
+        seen.append([*scales, self.optim.lr])
+        return step(self, x)
+
+    monkeypatch.setattr(SVI, "step", record)
+    beta, lr = "linear(0, 1, epochs=2)", "linear(0.4, 0.1)"
+    pv.fit(small(), X, epochs=3, batch_size=125, beta=beta, lr=lr)
+    betas = [0, 0.25, 0.5, 0.75, 1, 1]
+    expected = [[b, b, 1, 0.4 - 0.05 * i] for i, b in enumerate(betas)]
+    assert np.allclose(seen, expected)
 
 
 SCHEDULES = {

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyro
 import torch
@@ -120,15 +121,15 @@ def fit(
     if line.row and not line.row.weighted and str(beta) not in ("1", "1.0"):
         name = type(line.elbo).__name__
         raise ValueError(f"beta scales inside {name}'s logsumexp, which is no bound: use beta=1")
-    settings = {
-        "estimator": str(line), "batch_size": batch_size, "lr": str(lr),
-        "optimizer": str(optimizer), "beta": str(beta), "binarize": binarize,
-        "validation": _summary(validation), "patience": patience, "seed": seed,
-        "data": _summary(x),
-    }  # fmt: skip
     folder = _run_folder(out, resume)
     with pyro.get_param_store().scope(), seeded(seed), _interrupt() as stop:
         data, sample, held_out = _split(vae, x, validation, binarize, batch_size)
+        settings = {
+            "estimator": str(line), "batch_size": batch_size, "lr": str(lr),
+            "optimizer": str(optimizer), "beta": str(beta), "binarize": binarize,
+            "validation": _summary(validation), "patience": patience, "seed": seed,
+            "data": _summary(x),
+        }  # fmt: skip
         loop = Loop(
             vae, line, make_optimizer(optimizer, rate(0)), lr=rate, beta=weight,
             batches=data, prepare=_preparation(vae, data, binarize),
@@ -214,12 +215,12 @@ def _grey(x: Tensor) -> Tensor:
 
 def _summary(x: object) -> object:
     """What a resumed run compares: enough to tell other data."""
-    if isinstance(x, Tensor):
-        return [list(x.shape), x.nansum(dtype=torch.float64).item()]
     if x is None or isinstance(x, float):
         return x
-    shape = getattr(x, "shape", None)
-    return [type(x).__name__, list(shape) if shape is not None else len(x)]  # pyright: ignore
+    if isinstance(x, Dataset | DataLoader) and not isinstance(x, Tensor):
+        return [type(x).__name__, len(x)]  # pyright: ignore[reportArgumentType]
+    values = x if isinstance(x, Tensor) else torch.tensor(np.asarray(x, dtype=float))
+    return [list(values.shape), values.nansum(dtype=torch.float64).item()]
 
 
 def _run_folder(out: str | Path | None, resume: str | Path | None) -> Path | None:
