@@ -1,6 +1,5 @@
 """The VAE: ``model(x)`` and ``guide(x)``, two ordinary Pyro functions over three families."""
 
-import json
 import tomllib
 from pathlib import Path
 from typing import Any, cast
@@ -17,6 +16,7 @@ from .families import Family, describe, innermost, same_support
 from .likelihoods import check_support, fill, observed
 from .networks import MLP, network, spec_of
 from .seeding import seeded
+from .settings import write_toml
 from .spec import Spec
 
 __all__ = ["VAE", "load"]
@@ -228,8 +228,7 @@ class VAE(nn.Module):
         """Write ``model.toml`` and ``model.safetensors`` into a folder, which is made."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        lines = [f"{k} = {json.dumps(v)}\n" for k, v in self.describe().items()]
-        (folder / DESCRIPTION).write_text("# a VAE of pyro_vae: pv.load(folder)\n" + "".join(lines))
+        write_toml(folder / DESCRIPTION, self.describe(), "a VAE of pyro_vae: pv.load(folder)")
         save_file(
             {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()},
             folder / WEIGHTS,

@@ -10,8 +10,8 @@ import subprocess
 import sys
 import time
 import tomllib
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -35,8 +35,7 @@ CONTENTS = {
 }  # fmt: skip
 
 
-@dataclass
-class Done:
+class Done(NamedTuple):
     """How a command ended."""
 
     code: int

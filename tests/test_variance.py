@@ -1,7 +1,5 @@
 """The variance of gradient estimators as measured, against closed forms and enumeration."""
 
-import contextlib
-import io
 import math
 import sys
 import types
@@ -13,10 +11,10 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro.infer import ELBO, Trace_ELBO, TraceEnum_ELBO
+from test_cli import run as command
 
 import pyro_vae as pv
 from pyro_vae import plots
-from pyro_vae.cli import main
 from pyro_vae.evaluate import as_table, compare_estimators, elbo_draws
 from pyro_vae.evaluate.draws import to_arviz
 from pyro_vae.evaluate.moments import Moments
@@ -26,15 +24,6 @@ DECAYING = "TraceGraph_ELBO(gradient=score, baseline=decaying)"
 NEURAL = "TraceGraph_ELBO(gradient=score, baseline=neural)"
 GROUPS = ["prior", "likelihood", "guide", "encoder", "decoder"]
 TIMES = ["ms_per_draw", "work"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Models this small gain nothing from more."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def make_bits():
@@ -534,19 +523,6 @@ def test_the_adapter_knows_both_versions_of_arviz(monkeypatch):
 
 
 # The command line.
-
-
-def command(*args):
-    out, err = io.StringIO(), io.StringIO()
-    code = 0
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["pyro-vae", *map(str, args)])
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            try:
-                main()
-            except SystemExit as end:
-                code = int(end.code or 0)
-    return code, out.getvalue(), err.getvalue()
 
 
 @pytest.fixture(scope="module")

@@ -6,15 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyro
-import pyro.poutine as poutine
 import torch
 from numpy.typing import ArrayLike
 from pyro.infer import ELBO, TraceEnum_ELBO, TraceMeanField_ELBO
 from torch import Tensor
-from torch.distributions import kl_divergence
 
 from ..infer import Estimator, make_estimator
-from ..infer.handlers import latent
+from ..infer.bounds import draw_terms
 from ..seeding import seeded
 from ..spec import Spec
 from ..vae import VAE
@@ -126,24 +124,9 @@ def to_arviz(
 
 def _log_weights(vae: VAE, x: Tensor, n: int, exact_kl: bool) -> Tensor:
     """``(n, N)``."""
-    plate = pyro.plate("num_samples", n, dim=-2)
-    with poutine.block(), pyro.validation_enabled(False):
-        q = poutine.trace(plate(vae.guide)).get_trace(x)
-        p = poutine.trace(poutine.replay(plate(vae.model), q)).get_trace(x)
-    p.compute_log_prob()
-    q.compute_log_prob()
-    total = torch.zeros(n, len(x), dtype=x.dtype, device=x.device)
-    site: Any
-    for name, site in p.nodes.items():
-        if latent(site):
-            node: Any = q.nodes[name]
-            if exact_kl:
-                total = total - kl_divergence(node["fn"], site["fn"])
-            else:
-                total = total + site["log_prob"] - node["log_prob"]
-        elif site["type"] == "sample" and site["is_observed"]:
-            total = total + site["log_prob"]
-    return total
+    with pyro.validation_enabled(False):
+        likelihood, kl = draw_terms(vae.model, vae.guide, x, n, exact_kl=exact_kl)
+    return likelihood - kl
 
 
 def _bound(log_w: Tensor, bound: Bound) -> Tensor:

@@ -1,16 +1,17 @@
 """The ELBO of each datum, from the messages of any model and guide with one plate over data."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pyro
 import pyro.poutine as poutine
 import torch
 from torch import Tensor
+from torch.distributions import kl_divergence
 
 from .handlers import latent
 
-__all__ = ["elbo_terms"]
+__all__ = ["draw_terms", "elbo_terms"]
 
 
 @torch.no_grad()
@@ -29,16 +30,28 @@ def elbo_terms(
     Returns:
         log likelihood and KL, ``(N,)`` each, in nats; the ELBO is their difference.
     """
-    terms = [_terms(model, guide, rows, num_samples) for rows in _chunks(x, num_samples, chunk)]
+    rows = x.split(max(1, chunk // num_samples))
+    terms = [draw_terms(model, guide, some, num_samples) for some in rows]
     likelihood, kl = zip(*terms, strict=True)
-    return torch.cat(likelihood), torch.cat(kl)
+    return torch.cat([t.mean(0) for t in likelihood]), torch.cat([t.mean(0) for t in kl])
 
 
-def _chunks(x: Tensor, num_samples: int, chunk: int) -> Iterator[Tensor]:
-    yield from x.split(max(1, chunk // num_samples))
+@torch.no_grad()
+def draw_terms(
+    model: Callable, guide: Callable, x: Tensor, num_samples: int, *, exact_kl: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Both terms of the log weight of each draw: log p(x|z), and log q(z|x) - log p(z).
 
+    Args:
+        model: a Pyro model whose sites all lie in one plate over data, at dimension -1.
+        guide: its guide.
+        x: ``(N, ...)``.
+        num_samples: S draws of z per datum, all at once.
+        exact_kl: give KL(q || p) in closed form for the second term.
 
-def _terms(model: Callable, guide: Callable, x: Tensor, num_samples: int) -> tuple[Tensor, Tensor]:
+    Returns:
+        ``(S, N)`` each, in nats.
+    """
     with poutine.block():
         q = poutine.trace(_vectorize(guide, num_samples)).get_trace(x)
         p = poutine.trace(poutine.replay(_vectorize(model, num_samples), q)).get_trace(x)
@@ -48,11 +61,12 @@ def _terms(model: Callable, guide: Callable, x: Tensor, num_samples: int) -> tup
     site: Any
     for name, site in p.nodes.items():
         if latent(site):
-            log_q: Any = q.nodes[name]["log_prob"]
-            kl = kl + log_q - site["log_prob"]
+            own: Any = q.nodes[name]
+            exact = kl_divergence(own["fn"], site["fn"]) if exact_kl else None
+            kl = kl + (own["log_prob"] - site["log_prob"] if exact is None else exact)
         elif site["type"] == "sample" and site["is_observed"]:
             likelihood = likelihood + site["log_prob"]
-    return likelihood.mean(0), kl.mean(0)
+    return likelihood, kl
 
 
 def _vectorize(fn: Callable, num_samples: int) -> Callable:
