@@ -149,19 +149,26 @@ class KLWeight(Messenger):
 
     .. math:: E_q[\log p(x|z)] - \beta\, KL(q(z|x) \| p(z))
 
-    ``weight`` may be changed between steps (annealing). It must wrap the guide too:
-    ``TraceMeanField_ELBO`` scales the analytic KL by the guide's scale.
+    ``weight`` may be changed between steps (annealing); a compiled step sees that of a tensor. It
+    must wrap the guide too: ``TraceMeanField_ELBO`` scales the analytic KL by the guide's scale.
 
     References:
         Higgins et al. (2017), beta-VAE; Bowman et al. (2016), arXiv:1511.06349 (annealing).
     """
 
-    def __init__(self, weight: float = 1.0) -> None:
+    def __init__(self, weight: float | Tensor = 1.0) -> None:
         super().__init__()
         self.weight = weight
 
+    def set(self, weight: float) -> None:
+        """Change the weight, in place where it is a tensor."""
+        if isinstance(self.weight, Tensor):
+            self.weight.fill_(weight)
+        else:
+            self.weight = weight
+
     def _pyro_sample(self, msg: dict) -> None:
-        if self.weight != 1 and latent(msg):
+        if latent(msg) and (isinstance(self.weight, Tensor) or self.weight != 1):
             msg["scale"] = msg["scale"] * self.weight
 
 

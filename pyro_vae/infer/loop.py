@@ -3,6 +3,7 @@
 import math
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -19,6 +20,7 @@ from ..seeding import seeded
 from .batches import Batches
 from .bounds import elbo_terms
 from .checkpoint import State, read, restore, rng_state, set_rng_state, write
+from .compiled import CaptureError, CompiledELBO
 from .estimators import Estimator, family_name
 from .handlers import KLWeight
 from .optim import FusedOptim
@@ -59,6 +61,7 @@ class Loop:
         prepare: what a batch goes through before the step.
         evaluate_on: training data, and validation data if any, for the history.
         state: where the run is.
+        compile_from: the least number of planned steps of one batch size that are compiled.
     """
 
     def __init__(
@@ -73,15 +76,22 @@ class Loop:
         prepare: Callable[[Tensor], Tensor],
         evaluate_on: tuple[Tensor, Tensor | None],
         state: State,
+        compile_from: float,
     ) -> None:
         self.vae, self.estimator, self.optim = vae, estimator, optim
         self.lr, self.beta, self.batches, self.prepare = lr, beta, batches, prepare
         self.evaluate_on, self.state = evaluate_on, state
         self.best: Mapping[str, Tensor] = {}
         self.epoch_rng = self.step_rng = rng_state()
-        self.kl_weight = KLWeight()
         self.elbo: Any = estimator.elbo
+        self.compiled = (
+            None if compile_from == math.inf else CompiledELBO(self.elbo, announce=False)
+        )
+        self.compile_from = compile_from
         example = evaluate_on[0][: max(1, min(batches.batch_size, len(evaluate_on[0])))]
+        weighted = estimator.row is None or estimator.row.weighted
+        live = self.compiled is not None and weighted  # a graph reads tensors anew, not numbers
+        self.kl_weight = KLWeight(example.new_ones(()) if live else 1.0)
         model, guide = vae.model, vae.guide
         with torch.random.fork_rng():
             estimator.check(model, guide, example)
@@ -124,7 +134,10 @@ class Loop:
             disable=None if progress is None else not progress, unit="step",
             bar_format="{desc} {percentage:3.0f}%|{bar:24}| {elapsed}<{remaining}{postfix}",
         )  # fmt: skip
+        self.epochs = epochs
         with bar:
+            if self._pays(self.batches.batch_size) and not bar.disable:
+                bar.write(f"compiling the step, which {epochs * steps:,} steps repay")
             while state.epoch < epochs and not self._out_of_patience() and not stop.is_set():
                 bar.set_description(f"epoch {state.epoch + 1}/{epochs}", refresh=False)
                 if self._epoch(bar, stop):
@@ -159,7 +172,8 @@ class Loop:
         start = time.perf_counter()
         for batch in batches:
             now = state.epoch + state.step / steps
-            self.kl_weight.weight, self.optim.lr = self.beta(now), self.lr(now)
+            self.kl_weight.set(self.beta(now))
+            self.optim.lr = self.lr(now)
             batch = self.prepare(batch)
             with pyro.validation_enabled(state.epoch == state.step == 0):
                 loss = float(self.svi.step(batch))  # pyright: ignore[reportArgumentType]
@@ -177,11 +191,26 @@ class Loop:
     def _loss_and_grads(self, model: Callable, guide: Callable, x: Tensor) -> float:
         """The estimator's, with a stop before the optimizer sees what is not finite."""
         rng = rng_state()
-        loss = self.elbo.loss_and_grads(model, guide, x)
+        first = self.state.epoch == self.state.step == 0  # it is checked, by Pyro's validation
+        elbo: Any = self.compiled if self._pays(len(x)) and not first else self.elbo
+        try:
+            loss = elbo.loss_and_grads(model, guide, x)
+        except CaptureError as problem:
+            if not self.compile_from:
+                raise
+            warnings.warn(f"the steps are not compiled: {problem}", stacklevel=2)
+            self.compiled = None
+            loss = self.elbo.loss_and_grads(model, guide, x)
         if not math.isfinite(loss):
             set_rng_state(rng)
             self._explain(loss, x)
         return loss
+
+    def _pays(self, rows: int) -> bool:
+        """Whether to compile the step for batches of so many rows."""
+        whole = rows == self.batches.batch_size
+        planned = self.epochs * (len(self.batches) - 1 if whole else 1)
+        return self.compiled is not None and planned >= self.compile_from
 
     def _evaluate(self) -> dict[str, float]:
         """The row of the history; the same noise at every epoch."""
@@ -201,7 +230,7 @@ class Loop:
             "epoch": state.epoch, "elbo_train": elbo_train, "elbo_validation": elbo_validation,
             "log_likelihood": likelihood.mean().item(), "kl": kl.mean().item(),
             "loss": state.loss / state.count, "lr": self.optim.lr,
-            "beta": self.kl_weight.weight, "seconds": state.seconds,
+            "beta": float(self.kl_weight.weight), "seconds": state.seconds,
         }  # fmt: skip
         state.history.append(row)
         state.loss, state.count = 0.0, 0

@@ -1,0 +1,282 @@
+"""The ELBO and its gradient traced once into a graph, and the graph compiled."""
+
+import warnings
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+from unittest.mock import patch
+
+import pyro
+import pyro.poutine as poutine
+import torch
+from pyro.infer import ELBO
+from torch import Tensor, fx
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+__all__ = ["CaptureError", "CompiledELBO", "Graph", "capture", "compile_graph"]
+
+
+class CaptureError(RuntimeError):
+    """The ELBO of this model and guide cannot be made a graph, or the graph cannot be compiled."""
+
+
+class CompiledELBO(ELBO):
+    r"""Any ELBO, its value and gradient traced once into one graph and compiled by Inductor.
+
+    ``torch.compile`` over a Pyro program gains nothing: most of the time goes to Pyro's messages,
+    which it does not see through. Here model, guide, bound *and* backward pass run once under a
+    tracer that sees tensors alone; what it wrote down is the computation without Pyro, and that is
+    compiled. Parameters, buffers and any other tensor that the program reads are inputs of the
+    graph, so a step of an optimizer, an annealed weight kept in a tensor, or
+    ``load_state_dict`` need no new trace. Random numbers are drawn as ever: with the same seed a
+    step gives the eager one's numbers, up to rounding.
+
+    The program must do the same whatever its tensors hold (*static structure*). A graph serves the
+    shapes and types that it was made for; others, such as a ragged last batch, get their own.
+    Python numbers, and whether a module is in training mode, are as they were when it was made.
+
+    Args:
+        elbo: any ``ELBO``; :meth:`loss` stays its own, uncompiled.
+        mode: of ``torch.compile``: ``"reduce-overhead"`` uses CUDA graphs.
+        announce: tell handlers, and so ``SVI``, of the parameters at every step. An optimizer that
+            remembers them, as :class:`FusedOptim` does, needs it only at the first.
+
+    Raises:
+        CaptureError: in a step, a program whose structure depends on its data, or no C++ compiler.
+
+    References:
+        Ansel et al. (2024), "PyTorch 2: faster machine learning through dynamic Python bytecode
+        transformation and graph compilation", ASPLOS, for Inductor.
+
+    >>> from pyro.infer import Trace_ELBO
+    >>> CompiledELBO(Trace_ELBO(num_particles=3)).num_particles
+    3
+    """
+
+    def __init__(
+        self,
+        elbo: ELBO,
+        mode: Literal["reduce-overhead", "max-autotune"] | None = None,
+        *,
+        announce: bool = True,
+    ) -> None:
+        super().__init__(elbo.num_particles, elbo.max_plate_nesting)
+        self.elbo, self.mode, self.announce = elbo, mode, announce
+        self._steps: dict[Hashable, _Step] = {}
+
+    def _get_trace(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> object:
+        return self.elbo._get_trace(model, guide, args, kwargs)
+
+    def loss(self, model: Callable, guide: Callable, *args: object, **kwargs: object) -> float:
+        """Minus an estimate of the bound, uncompiled."""
+        return self.elbo.loss(model, guide, *args, **kwargs)  # pyright: ignore
+
+    def loss_and_grads(
+        self, model: Callable, guide: Callable, *args: object, **kwargs: object
+    ) -> float:
+        """Minus an estimate of the bound; adds its gradient to the parameters'."""
+        leaves, tree = pytree.tree_flatten((args, kwargs))
+        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        form = tuple(_form(a) if isinstance(a, Tensor) else a for a in leaves)
+        key = (model, guide, tree, form)
+        step = self._steps.get(key)
+        new = step is None or not step.holds()
+        if step is None or new:
+            graph = capture(self.elbo, model, guide, *args, **kwargs)
+            step = self._steps[key] = _Step(graph, compile_graph(graph, self.mode))
+        for name in step.graph.parameters if new or self.announce else ():
+            pyro.param(name)
+        return step(tensors).item()
+
+
+@dataclass
+class Graph:
+    """A bound and its gradient as a function of tensors alone.
+
+    Attributes:
+        module: ``(*inputs, *live) -> (loss, *gradients)``.
+        inputs: the tensors among the arguments, as they were at the trace.
+        live: the other tensors that the program reads, or writes: parameters, buffers, constants.
+        parameters: those that have a gradient, by their name in Pyro's store, in that order.
+    """
+
+    module: fx.GraphModule
+    inputs: list[Tensor]
+    live: list[Tensor]
+    parameters: dict[str, Tensor]
+
+
+def capture(elbo: ELBO, model: Callable, guide: Callable, *args: object, **kwargs: object) -> Graph:
+    """Trace ``elbo.loss_and_grads`` into a graph.
+
+    Gradients, buffers and the state of the random numbers are left as they were.
+
+    Args:
+        elbo: any ``ELBO``.
+        model: a Pyro model of static structure.
+        guide: its guide.
+        args: of both.
+        kwargs: of both.
+
+    Raises:
+        CaptureError: the structure depends on the data.
+    """
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    leaves, tree = pytree.tree_flatten((args, kwargs))
+    inputs = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+    step: Any = elbo.loss_and_grads  # pyright: ignore[reportAttributeAccessIssue]
+    with torch.random.fork_rng(), pyro.validation_enabled(False), _Undo() as undo:
+        with poutine.trace(param_only=True) as seen:
+            step(model, guide, *args, **kwargs)  # what happens once, such as counting plates
+        sites: dict[str, Any] = dict(seen.trace.nodes)
+        parameters = {name: site["value"].unconstrained() for name, site in sites.items()}
+        named = {name: p for name, p in parameters.items() if p.grad is not None}
+        before = {p: None if undo.made(p.grad) else p.grad for p in named.values()}
+
+        def run(*tensors: Tensor) -> tuple[Tensor, ...]:
+            fed = iter(tensors)
+            filled = [next(fed) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+            some, others = pytree.tree_unflatten(filled, tree)
+            for p in named.values():
+                p.grad = None
+            loss = step(model, guide, *some, **others)
+            return (torch.as_tensor(loss), *(p.grad for p in named.values()))  # pyright: ignore
+
+        try:
+            with _Items(), patch("pyro.util.torch_isnan", lambda value: False):
+                module = make_fx(run)(*inputs)
+        except Exception as problem:
+            raise CaptureError(
+                "the structure of the model, guide or estimator depends on the values of tensors "
+                f"({type(problem).__name__}: {str(problem).splitlines()[0][:200]}): use "
+                "compile=False, or the ELBO without CompiledELBO"
+            ) from problem
+        finally:
+            for p, gradient in before.items():
+                p.grad = gradient
+    return Graph(module, inputs, _lift(module), named)
+
+
+def compile_graph(graph: Graph, mode: str | None = None) -> Callable[..., Sequence[Tensor]]:
+    """The graph's function compiled by Inductor, with PyTorch's own random numbers."""
+    import torch._inductor.config as inductor
+    from torch._inductor.compile_fx import compile_fx
+
+    options: dict[str, Any] = torch._inductor.list_mode_options(mode) if mode else {}
+    examples: Any = [*graph.inputs, *graph.live]
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PyTorch's, of its own parts
+            with inductor.patch(fallback_random=True, **options):
+                compiled: Any = compile_fx(graph.module, examples)
+    except Exception as problem:
+        raise CaptureError(
+            f"Inductor could not compile the step ({type(problem).__name__}: "
+            f"{str(problem).splitlines()[0][:200]}): it needs a C++ compiler such as g++, which "
+            "the environment variable CXX may name; or use compile=False"
+        ) from problem
+    return compiled
+
+
+class _Step:
+    """A compiled graph, and whether it still is the one of the parameters in Pyro's store."""
+
+    def __init__(self, graph: Graph, compiled: Callable[..., Sequence[Tensor]]) -> None:
+        self.graph, self.compiled = graph, compiled
+        self.form = [_form(tensor) for tensor in graph.live]
+
+    def holds(self) -> bool:
+        """Whether what it reads, and what Pyro's store holds, are of the form that it was."""
+        store = dict(pyro.get_param_store().named_parameters())
+        return (
+            all(store.get(n) is p for n, p in self.graph.parameters.items())
+            and [_form(tensor) for tensor in self.graph.live] == self.form
+        )
+
+    def __call__(self, inputs: Sequence[Tensor]) -> Tensor:
+        """The loss; gradients are added to the parameters'."""
+        with torch.no_grad():
+            loss, *gradients = self.compiled(*inputs, *self.graph.live)
+        for p, gradient in zip(self.graph.parameters.values(), gradients, strict=True):
+            p.grad = gradient if p.grad is None else p.grad + gradient
+        return loss
+
+
+def _form(tensor: Tensor) -> Hashable:
+    """What a graph is made for; strides too, which compiled code takes as given."""
+    return tensor.shape, tensor.stride(), tensor.dtype, tensor.device, tensor.requires_grad
+
+
+class _Items(TorchFunctionMode):
+    """Pyro takes the loss out of its tensor as soon as it has it; a graph needs the tensor."""
+
+    def __torch_function__(
+        self, func: Callable, types: object, args: tuple = (), kwargs: dict | None = None
+    ) -> object:
+        if func is Tensor.item:
+            return args[0].detach()
+        return func(*args, **(kwargs or {}))
+
+
+class _Undo(TorchDispatchMode):
+    """Gives back, at its end, the tensors that were written to and had been there before it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.new: dict[int, Tensor] = {}  # by storage; held, so that no number is given twice
+        self.written: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def __torch_dispatch__(
+        self, func: Callable, types: object, args: tuple = (), kwargs: dict | None = None
+    ) -> object:
+        kwargs, schema = kwargs or {}, func._schema  # pyright: ignore[reportFunctionMemberAccess]
+        for argument, value in zip(schema.arguments, args, strict=False):
+            if argument.is_write and isinstance(value, Tensor):
+                place = _storage(value)
+                if place not in self.new and place not in self.written:
+                    self.written[place] = value, value.clone()
+        given = {_storage(t) for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
+        result = func(*args, **kwargs)
+        for made in pytree.tree_leaves(result):
+            if isinstance(made, Tensor) and _storage(made) not in given:
+                self.new.setdefault(_storage(made), made)
+        return result
+
+    def made(self, tensor: Tensor) -> bool:
+        """Whether a tensor was not there before."""
+        return _storage(tensor) in self.new
+
+    def __exit__(self, *problem: object) -> None:
+        super().__exit__(*problem)
+        with torch.no_grad():
+            for tensor, was in self.written.values():
+                tensor.copy_(was)
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata
+
+
+def _lift(module: fx.GraphModule) -> list[Tensor]:
+    """Make the tensors that a graph holds its last inputs, and give them."""
+    graph, live = module.graph, []
+    held: dict[str, list[fx.Node]] = {}
+    for node in graph.nodes:
+        if node.op == "get_attr":
+            held.setdefault(str(node.target), []).append(node)
+    last = [node for node in graph.nodes if node.op == "placeholder"][-1:]
+    for target, nodes in held.items():
+        with graph.inserting_after(*last) if last else graph.inserting_before():
+            lifted = graph.placeholder(f"live_{len(live)}")
+        last = [lifted]
+        live.append(getattr(module, target))
+        for node in nodes:
+            node.replace_all_uses_with(lifted)
+            graph.erase_node(node)
+        delattr(module, target)
+    graph.eliminate_dead_code()
+    module.recompile()
+    return live

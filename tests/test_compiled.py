@@ -1,0 +1,276 @@
+"""The compiled step against the eager one: the same numbers for the same noise."""
+
+import shutil
+
+import pyro
+import pyro.distributions as dist
+import pyro.poutine as poutine
+import pytest
+import torch
+from pyro.infer import SVI, Trace_ELBO, TraceMeanField_ELBO
+
+import pyro_vae as pv
+from pyro_vae import MLP, VAE
+from pyro_vae.infer import (
+    ESTIMATORS,
+    CaptureError,
+    CompiledELBO,
+    FusedOptim,
+    KLWeight,
+    fit,
+    make_estimator,
+)
+from pyro_vae.infer.compiled import capture
+
+needs_compiler = pytest.mark.skipif(
+    not shutil.which("g++") and not shutil.which("clang++"), reason="needs a C++ compiler"
+)
+LINES = {  # every bound of the table, and every gradient rule and baseline once
+    **{name: name for name in ESTIMATORS if name != "TraceEnum_ELBO"},
+    "score": "Trace_ELBO(gradient=score)",
+    "stl": "Trace_ELBO(gradient=stl)",
+    "particles": "Trace_ELBO(num_particles=3)",
+    "decaying": "TraceGraph_ELBO(gradient=score, baseline=decaying)",
+    "neural": "TraceGraph_ELBO(gradient=score, baseline=neural, num_particles=2)",
+    "alpha": "RenyiELBO(alpha=0.5, num_particles=4)",
+}
+X = torch.linspace(0, 1, 48).reshape(8, 6).mul(7).sin().gt(0).float()
+
+
+def served(line):
+    """A model that this estimator serves, in double precision."""
+    for family in ("Normal", "Bernoulli"):
+        pyro.clear_param_store()
+        vae = VAE(
+            6, 3, prior=f"{family}({'logits' if family == 'Bernoulli' else 'loc'}=learned)",
+            guide=family, encoder=MLP([5], activation="Tanh"), decoder=MLP([5]), seed=0,
+        ).double()  # fmt: skip
+        estimator = make_estimator(line)
+        try:
+            estimator.check(vae.model, vae.guide, X.double())
+        except ValueError:
+            continue
+        return vae, estimator
+    raise AssertionError(f"no family for {line}")
+
+
+def eager_gradients(estimator, vae, guide, x, seed):
+    """Loss and gradients by name; buffers as before."""
+    buffers = [(b, b.clone()) for b in (estimator.network or torch.nn.Identity()).buffers()]
+    pyro.set_rng_seed(seed)
+    loss = estimator.elbo.loss_and_grads(vae.model, guide, x)
+    named = dict(pyro.get_param_store().named_parameters())
+    found = {name: p.grad for name, p in named.items() if p.grad is not None}
+    for p in named.values():
+        p.grad = None
+    for buffer, was in buffers:
+        buffer.copy_(was)
+    return loss, found
+
+
+def graph_gradients(graph, x, seed):
+    pyro.set_rng_seed(seed)
+    with torch.no_grad():
+        loss, *found = graph.module(x, *graph.live)
+    return loss.item(), dict(zip(graph.parameters, found, strict=True))
+
+
+def same(one, other, rtol):
+    assert one[0] == pytest.approx(other[0], rel=rtol)
+    assert one[1].keys() == other[1].keys()
+    for name, gradient in one[1].items():
+        largest = gradient.abs().max()
+        assert torch.allclose(other[1][name], gradient, rtol=rtol, atol=rtol * largest), name
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_a_graph_has_the_numbers_of_the_program(name):
+    vae, estimator = served(LINES[name])
+    x = X.double()
+    guide = estimator.wrap(vae.guide, x)
+    with pyro.validation_enabled(False):
+        graph = capture(estimator.elbo, vae.model, guide, x)
+        assert all(p.grad is None for p in vae.parameters())
+        for seed in (1, 2):  # the graph's noise is fresh, and has the seed's numbers
+            with torch.no_grad():  # parameters and data are inputs
+                for p in vae.parameters():
+                    p.add_(0.1)
+            y = x if seed == 1 else 1 - x
+            eager = eager_gradients(estimator, vae, guide, y, seed)
+            state = [b.clone() for b in graph.live]
+            same(eager, graph_gradients(graph, y, seed), 1e-9)
+            for tensor, was in zip(graph.live, state, strict=True):
+                tensor.detach().copy_(was)
+        assert sum((g != 0).any() for g in eager[1].values()) >= len(list(vae.parameters()))
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", ["TraceMeanField_ELBO", "decaying"])
+def test_compiled_training_is_eager_training(name):
+    """Two batch sizes, a KL weight that changes, buffers that a step writes to."""
+    paths = {}
+    for compiled in (False, True):
+        with pyro.get_param_store().scope():
+            vae, estimator = served(LINES[name])
+            x = X.double()
+            weighted = estimator.row.weighted
+            weight = KLWeight(torch.ones(()).double() if weighted else 1.0)
+            guide = weight(estimator.wrap(vae.guide, x))
+            elbo = CompiledELBO(estimator.elbo) if compiled else estimator.elbo
+            svi = SVI(weight(vae.model), guide, FusedOptim(torch.optim.Adam, {"lr": 0.01}), elbo)
+            pyro.set_rng_seed(3)
+            losses = []
+            for step in range(12):
+                if weighted:
+                    weight.set(0.1 * step)
+                losses.append(svi.step(x[:5] if step % 3 == 2 else x))
+            state = {**vae.state_dict()}
+            if estimator.network is not None:
+                state |= estimator.network.state_dict()
+            paths[compiled] = losses, {k: v.clone() for k, v in state.items()}
+            if compiled:
+                assert len(elbo._steps) == 2
+    same(paths[False], paths[True], 1e-8)
+    assert len(set(paths[True][0])) == 12
+
+
+@needs_compiler
+def test_a_compiled_elbo_serves_any_pyro_program():
+    """A constrained parameter, a global latent, a subsampled plate, Pyro's own optimizer."""
+    data = torch.arange(20.0)
+
+    def model(x, *, spread):
+        mu = pyro.sample("mu", dist.Normal(0.0, 10.0))
+        with pyro.plate("data", len(x), subsample_size=5) as rows:
+            pyro.sample("x", dist.Normal(mu, spread), obs=x[rows])
+
+    def guide(x, *, spread):
+        loc = pyro.param("loc", torch.tensor(1.0))
+        scale = pyro.param("scale", torch.tensor(1.0), constraint=dist.constraints.positive)
+        pyro.sample("mu", dist.Normal(loc, scale))
+        with pyro.plate("data", len(x), subsample_size=5):
+            pass
+
+    paths, store = {}, pyro.get_param_store()
+    for elbo in (Trace_ELBO(), CompiledELBO(Trace_ELBO())):
+        with store.scope():
+            svi = SVI(model, guide, pyro.optim.Adam({"lr": 0.1}), elbo)
+            pyro.set_rng_seed(0)
+            losses = [svi.step(data, spread=6.0) for _ in range(30)]
+            paths[type(elbo)] = losses, {k: v.detach().clone() for k, v in store.items()}
+    same(paths[Trace_ELBO], paths[CompiledELBO], 1e-4)
+    assert paths[CompiledELBO][1]["loc"] > 2
+
+
+def test_gradients_are_added_and_a_cleared_store_is_seen(monkeypatch):
+    """As ``loss_and_grads`` does in Pyro; the graph is not compiled here, only traced."""
+    monkeypatch.setattr("pyro_vae.infer.compiled.compile_graph", lambda graph, mode: graph.module)
+
+    def model():
+        pyro.sample("z", dist.Normal(0.0, 1.0))
+
+    def guide():
+        pyro.sample("z", dist.Normal(pyro.param("loc", torch.tensor(2.0)), 1e-3))
+
+    elbo = CompiledELBO(TraceMeanField_ELBO())
+    elbo.loss_and_grads(model, guide)
+    elbo.loss_and_grads(model, guide)
+    loc = pyro.param("loc")
+    assert loc.grad.item() == pytest.approx(4.0, abs=1e-5)
+    pyro.clear_param_store()
+    elbo.loss_and_grads(model, guide)
+    assert pyro.param("loc") is not loc
+    assert pyro.param("loc").grad.item() == pytest.approx(2.0, abs=1e-5)
+    pyro.param("loc").requires_grad_(False)  # frozen: it has no gradient any more
+    pyro.param("loc").grad = None
+    elbo.loss_and_grads(model, guide)
+    assert pyro.param("loc").grad is None
+
+
+def test_capturing_leaves_everything_as_it_was():
+    vae, estimator = served("TraceGraph_ELBO(gradient=score, baseline=decaying)")
+    x = X.double()
+    guide = estimator.wrap(vae.guide, x)
+    for p in vae.parameters():
+        p.grad = torch.full_like(p, 3.0)
+    state = torch.get_rng_state()
+    capture(estimator.elbo, vae.model, guide, x)
+    assert all((p.grad == 3).all() for p in vae.parameters())
+    assert torch.equal(state, torch.get_rng_state())
+    assert estimator.network.average == 0
+
+
+def test_dynamic_structure_is_refused():
+    def guide(x):
+        z = pyro.sample("z", dist.Normal(pyro.param("loc", torch.tensor(0.0)), 1.0))
+        if z > 0:
+            pyro.sample("more", dist.Normal(0.0, 1.0))
+
+    with pytest.raises(CaptureError, match="depends on the values of tensors"):
+        CompiledELBO(Trace_ELBO()).loss_and_grads(guide, guide, X)
+
+
+def test_enumeration_is_refused():
+    """Pyro looks into tensors to plan its sums."""
+    vae, estimator = served("TraceEnum_ELBO")
+    x = X.double()
+    with pytest.raises(CaptureError, match="depends on the values of tensors"):
+        capture(estimator.elbo, vae.model, estimator.wrap(vae.guide, x), x)
+
+
+@pytest.fixture
+def no_compiler(monkeypatch):
+    def broken(*args):
+        raise RuntimeError("no compiler here")
+
+    monkeypatch.setattr("torch._inductor.compile_fx.compile_fx", broken)
+
+
+def small():
+    return VAE(6, 2, encoder=MLP([4]), decoder=MLP([4]), seed=0)
+
+
+def test_without_a_compiler_it_says_what_to_do(no_compiler):
+    with pytest.raises(CaptureError, match=r"needs a C\+\+ compiler .* CXX"):
+        fit(small(), X, epochs=2, batch_size=4, compile=True)
+
+
+def test_auto_goes_on_without_a_compiler_and_says_why(no_compiler):
+    with pytest.warns(UserWarning, match="the steps are not compiled: Inductor could not"):
+        found = fit(small(), X, epochs=5000, batch_size=4, compile="auto", patience=1, validation=X)
+    eager = fit(small(), X, epochs=5000, batch_size=4, compile=False, patience=1, validation=X)
+    assert found.history.elbo_train.iloc[-1] == eager.history.elbo_train.iloc[-1]
+
+
+def test_auto_does_not_compile_a_short_run(no_compiler):
+    assert len(fit(small(), X, epochs=3, batch_size=4).history) == 3
+
+
+@needs_compiler
+def test_fit_compiles_whole_and_ragged_batches_and_resumes_bit_for_bit(tmp_path):
+    options = dict(batch_size=5, lr=1e-2, beta="linear(0, 1, epochs=3)", seed=2)
+    whole, parts, eager = small(), small(), small()
+    pv.fit(whole, X, epochs=4, compile=True, **options)
+    pv.fit(parts, X, epochs=2, compile=True, out=tmp_path, **options)
+    resumed = pv.fit(parts, X, epochs=4, compile=True, resume=tmp_path, **options)
+    pv.fit(eager, X, epochs=4, compile=False, **options)
+    assert len(resumed.history) == 4
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, parts.state_dict()[name])
+        assert torch.allclose(value, eager.state_dict()[name], atol=1e-5)
+
+
+def test_compile_takes_three_words():
+    with pytest.raises(ValueError, match="compile is True, False or 'auto', got 'yes'"):
+        fit(small(), X, compile="yes")
+
+
+def test_handlers_still_apply_when_a_graph_is_made():
+    vae = small()
+    elbo = TraceMeanField_ELBO()
+    model, guide = poutine.scale(vae.model, 2.0), poutine.scale(vae.guide, 2.0)
+    graph = capture(elbo, model, guide, X)
+    pyro.set_rng_seed(0)
+    expected = 2 * elbo.loss(vae.model, vae.guide, X)
+    pyro.set_rng_seed(0)
+    assert graph.module(X, *graph.live)[0].item() == pytest.approx(expected, rel=1e-5)
