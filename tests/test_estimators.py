@@ -141,7 +141,8 @@ def test_unbiased_for_discrete_z(line, n):
 @pytest.mark.parametrize("line", CONTINUOUS)
 def test_unbiased_for_continuous_z(line, beta, linear):
     vae, x = linear
-    right(*draws(line, vae, x, beta), exact_linear(vae, x, beta), vae)
+    copies = MANY // make_estimator(line).elbo.num_particles
+    right(*draws(line, vae, x, beta, copies=copies), exact_linear(vae, x, beta), vae)
 
 
 @pytest.mark.parametrize("beta", [1.0, 0.25])
@@ -307,7 +308,7 @@ def test_handlers_serve_any_pyro_model():
 
 REFUSED = {
     "Trace_ELB": "unknown estimator 'Trace_ELB'; did you mean Trace_ELBO",
-    "Trace_ELBO(gradient=foo)": "gradient is one of pathwise, score, stl, got foo",
+    "Trace_ELBO(gradient=foo)": "gradient is one of pathwise, score, stl, .*got foo",
     "Trace_ELBO(baseline=neural)": "Trace_ELBO has no baselines: use TraceGraph_ELBO",
     "Trace_ELBO(num_particle=2)": "did you mean num_particles",
     "Trace_ELBO(num_particles=0)": "whole number of at least 1, got 0",

@@ -61,7 +61,8 @@ def test_unbiased_for_bits(line, n, beta):
 @pytest.mark.parametrize("line", OF_NORMALS)
 def test_unbiased_for_normals(line, beta, linear):  # noqa: F811
     vae, x = linear
-    right(*draws(line, vae, x, beta), exact_linear(vae, x, beta), vae)
+    copies = MANY // make_estimator(line).elbo.num_particles
+    right(*draws(line, vae, x, beta, copies=copies), exact_linear(vae, x, beta), vae)
 
 
 # Importance-weighted bounds.
@@ -596,7 +597,7 @@ def test_a_mean_by_plain_svi():
 # What is unsound is refused.
 
 REFUSED = {
-    "Trace_ELBO(gradient=stk)": "gradient is one of pathwise, score, stl, got stk",
+    "Trace_ELBO(gradient=stk)": "gradient is one of pathwise, score, stl, .*got stk",
     "TraceMeanField_ELBO(gradient=stl)": "would silently be sampled: use Trace_ELBO.gradient=stl",
     "TraceGraph_ELBO(gradient=stl)": "use Trace_ELBO.gradient=stl",
     "TraceEnum_ELBO(gradient=stl)": "have no path: use Trace_ELBO.gradient=stl",

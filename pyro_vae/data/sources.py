@@ -3,6 +3,7 @@
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..rows import Rows
 from ..spec import nearest
 
 __all__ = ["SOURCES", "Data", "load_data"]
+
+MAPPED = 2**30  # a .npy file of more bytes stays on disk
+HELD_OUT = 10_000  # at most so many of its data make the test part
 
 
 @dataclass(frozen=True)
@@ -22,7 +27,7 @@ class Data:
     Attributes:
         name: how it is called.
         description: what it is, in a line.
-        train: ``(N, *x_shape)``.
+        train: ``(N, *x_shape)``, in memory or on disk.
         test: ``(M, *x_shape)``, held out.
         train_labels: ``(N,)`` whole numbers, or ``None``.
         test_labels: ``(M,)``, or ``None``.
@@ -31,11 +36,17 @@ class Data:
 
     name: str
     description: str
-    train: Tensor
+    train: Tensor | Rows
     test: Tensor
     train_labels: Tensor | None = None
     test_labels: Tensor | None = None
     grey: bool = False
+
+    @property
+    def missing(self) -> bool:
+        """Whether some of x is NaN."""
+        train = self.train.blocks() if isinstance(self.train, Rows) else (self.train,)
+        return any(bool(part.isnan().any()) for part in chain((self.test,), train))
 
 
 def load_data(name: str, root: str | Path | None = None, *, seed: int = 0) -> Data:
@@ -45,7 +56,8 @@ def load_data(name: str, root: str | Path | None = None, *, seed: int = 0) -> Da
         name: ``digits`` (within scikit-learn, 1,797 images of 8x8), ``mnist``, ``fashion-mnist``,
             ``kmnist``, ``emnist``, ``omniglot`` (28x28, through torchvision), or a file. An
             ``.npz`` may hold ``train``, ``test``, ``train_labels``, ``test_labels``; of other
-            files the first array is taken, and a tenth of it held out.
+            files the first array is taken, and a tenth of it held out. An ``.npy`` file of more
+            than 1 GiB stays on disk, with at most 10,000 data held out.
         root: where torchvision's files are; they are downloaded to ``~/.cache/pyro_vae`` where
             it is not given.
         seed: of the split where the source has none.
@@ -124,8 +136,9 @@ def _shrink(image) -> Tensor:  # noqa: ANN001
 
 def _file(path: Path, seed: int) -> Data:
     try:
+        large = path.suffix == ".npy" and path.stat().st_size > MAPPED
         with path.open("rb") as file:
-            loaded = np.load(file, allow_pickle=False)
+            loaded = np.load(path if large else file, "r" if large else None, allow_pickle=False)
             one = isinstance(loaded, np.ndarray)
             arrays = {} if one else {name: loaded[name] for name in loaded.files}
     except FileNotFoundError:
@@ -133,7 +146,8 @@ def _file(path: Path, seed: int) -> Data:
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as problem:
         raise ValueError(f"{path} is not a NumPy file of numbers: {problem}") from problem
     if one:
-        return _split(path.stem, f"the array of {path.name}", _tensor(loaded, path), None, seed)
+        x = Rows(loaded) if large else _tensor(loaded, path)
+        return _split(path.stem, f"the array of {path.name}", x, None, seed)
     if not arrays:
         raise ValueError(f"{path} holds no arrays")
     if "train" in arrays and "test" in arrays:
@@ -167,13 +181,17 @@ def _tensor(array: np.ndarray, path: Path) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
 
 
-def _split(name: str, description: str, x: Tensor, labels: Tensor | None, seed: int) -> Data:
+def _split(name: str, description: str, x: Tensor | Rows, labels: Tensor | None, seed: int) -> Data:
     if len(x) < 10:
         raise ValueError(f"{description} has {len(x)} data: at least 10 make a train and test part")
     if labels is not None and len(labels) != len(x):
         raise ValueError(f"{description} has {len(x)} data and {len(labels)} labels")
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
     n = len(x) // 10
+    if isinstance(x, Rows):
+        n = min(n, HELD_OUT)
+        test = x[order[:n]].to(torch.float32)
+        return Data(name, f"{description}, on disk", x.subset(order[n:]), test)
     parts = order[n:], order[:n]
     train, test = (x[part] for part in parts)
     targets = (None, None) if labels is None else (labels[parts[0]], labels[parts[1]])

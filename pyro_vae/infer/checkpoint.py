@@ -70,8 +70,7 @@ def write(
     vae: Stateful,
     network: nn.Module | None,
     optim: FusedOptim,
-    epoch_rng: Mapping[str, Tensor],
-    best: Mapping[str, Tensor],
+    further: Mapping[str, Mapping[str, Tensor]],
 ) -> None:
     """Write a checkpoint; a crash in between leaves the one before.
 
@@ -81,15 +80,13 @@ def write(
         vae: the model.
         network: the estimator's own network, if it has one.
         optim: the optimizer.
-        epoch_rng: the generators' state at the start of the unfinished epoch.
-        best: the best weights so far.
+        further: the generators' states now and at the start of the unfinished epoch, and the best
+            weights so far.
     """
     parts: dict[str, Mapping[str, Tensor]] = {
         "vae": vae.state_dict(),
         "network": network.state_dict() if network else {},
-        "rng": rng_state(),
-        "epoch_rng": epoch_rng,
-        "best": best,
+        **further,
     }
     for name, tensors in optim.get_state().items():
         parts[f"optim/{name}"] = {k: v for k, v in tensors.items() if isinstance(v, Tensor)}

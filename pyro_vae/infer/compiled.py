@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Hashable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Literal
 from unittest.mock import patch
@@ -15,7 +16,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-__all__ = ["CaptureError", "CompiledELBO", "Graph", "capture", "compile_graph"]
+__all__ = [
+    "CaptureError", "CompiledELBO", "Graph", "capture", "compile_module", "repeated", "trace",
+]  # fmt: skip
 
 
 class CaptureError(RuntimeError):
@@ -85,7 +88,8 @@ class CompiledELBO(ELBO):
         new = step is None or not step.holds()
         if step is None or new:
             graph = capture(self.elbo, model, guide, *args, **kwargs)
-            step = self._steps[key] = _Step(graph, compile_graph(graph, self.mode))
+            compiled = compile_module(graph.module, [*graph.inputs, *graph.live], self.mode)
+            step = self._steps[key] = _Step(graph, compiled)
         for name in step.graph.parameters if new or self.announce else ():
             pyro.param(name)
         return step(tensors).item()
@@ -123,8 +127,6 @@ def capture(elbo: ELBO, model: Callable, guide: Callable, *args: object, **kwarg
     Raises:
         CaptureError: the structure depends on the data.
     """
-    from torch.fx.experimental.proxy_tensor import make_fx
-
     leaves, tree = pytree.tree_flatten((args, kwargs))
     inputs = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
     step: Any = elbo.loss_and_grads  # pyright: ignore[reportAttributeAccessIssue]
@@ -146,32 +148,86 @@ def capture(elbo: ELBO, model: Callable, guide: Callable, *args: object, **kwarg
             return (torch.as_tensor(loss), *(p.grad for p in named.values()))  # pyright: ignore
 
         try:
-            with _Items(), patch("pyro.util.torch_isnan", lambda value: False):
-                module = make_fx(run)(*inputs)
-        except Exception as problem:
-            raise CaptureError(
-                "the structure of the model, guide or estimator depends on the values of tensors "
-                f"({type(problem).__name__}: {str(problem).splitlines()[0][:200]}): use "
-                "compile=False, or the ELBO without CompiledELBO"
-            ) from problem
+            with _Traceable(), patch("pyro.util.torch_isnan", lambda value: False):
+                module, live = trace(run, *inputs)
         finally:
             for p, gradient in before.items():
                 p.grad = gradient
-    return Graph(module, inputs, _lift(module), named)
+    return Graph(module, inputs, live, named)
 
 
-def compile_graph(graph: Graph, mode: str | None = None) -> Callable[..., Sequence[Tensor]]:
-    """The graph's function compiled by Inductor, with PyTorch's own random numbers."""
+def trace(function: Callable, *inputs: Tensor) -> tuple[fx.GraphModule, list[Tensor]]:
+    """A function of tensors as a graph ``(*inputs, *live)``, and the other tensors it touches.
+
+    Raises:
+        CaptureError: what it does depends on the values of tensors.
+    """
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    try:
+        module = make_fx(function)(*inputs)
+    except Exception as problem:
+        raise CaptureError(
+            "the structure of the model, guide or estimator depends on the values of tensors "
+            f"({type(problem).__name__}: {str(problem).splitlines()[0][:200]}): use "
+            "compile=False, or the ELBO without CompiledELBO"
+        ) from problem
+    return module, _lift(module)
+
+
+def repeated(graph: Graph, n: int, *, batched: bool) -> Callable[[], list[Tensor]]:
+    """The loss and the gradients of n draws, ``(n, ...)`` each, at the tensors of the graph.
+
+    Args:
+        graph: of one draw.
+        n: how many.
+        batched: all at once, what does not depend on the noise only once; else one by one.
+
+    Raises:
+        CaptureError: there is random noise that cannot be drawn for all at once.
+    """
+    given = [*graph.inputs, *graph.live]
+    if not batched:
+
+        def one_by_one() -> list[Tensor]:
+            draws = zip(*(graph.module(*given) for _ in range(n)), strict=True)
+            return [torch.stack(draw) for draw in draws]
+
+        return one_by_one
+    module = _with_own_noise(graph.module)
+    many = torch.func.vmap(lambda zero: module(*given, zero), randomness="different")
+    zeros = torch.zeros(n, device=given[0].device)
+
+    def at_once() -> list[Tensor]:
+        return list(many(zeros))
+
+    try:
+        with torch.random.fork_rng(), torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that an operation goes draw by draw after all
+            at_once()
+    except RuntimeError as problem:
+        raise CaptureError(f"draws cannot be batched: {problem}") from problem
+    return at_once
+
+
+def compile_module(
+    module: fx.GraphModule, examples: Sequence[Tensor], mode: str | None = None
+) -> Callable[..., Sequence[Tensor]]:
+    """A graph compiled by Inductor, with PyTorch's own random numbers.
+
+    Raises:
+        CaptureError: there is no compiler that could.
+    """
     import torch._inductor.config as inductor
     from torch._inductor.compile_fx import compile_fx
 
     options: dict[str, Any] = torch._inductor.list_mode_options(mode) if mode else {}
-    examples: Any = [*graph.inputs, *graph.live]
+    given: Any = list(examples)
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PyTorch's, of its own parts
             with inductor.patch(fallback_random=True, **options):
-                compiled: Any = compile_fx(graph.module, examples)
+                compiled: Any = compile_fx(module, given)
     except Exception as problem:
         raise CaptureError(
             f"Inductor could not compile the step ({type(problem).__name__}: "
@@ -210,14 +266,16 @@ def _form(tensor: Tensor) -> Hashable:
     return tensor.shape, tensor.stride(), tensor.dtype, tensor.device, tensor.requires_grad
 
 
-class _Items(TorchFunctionMode):
-    """Pyro takes the loss out of its tensor as soon as it has it; a graph needs the tensor."""
+class _Traceable(TorchFunctionMode):
+    """What looks at values without need: Pyro takes the loss out of its tensor, one-hot checks."""
 
     def __torch_function__(
         self, func: Callable, types: object, args: tuple = (), kwargs: dict | None = None
     ) -> object:
         if func is Tensor.item:
             return args[0].detach()
+        if func is torch.nn.functional.one_hot and len(args) == 2 and args[1] > 0:
+            return (args[0][..., None] == torch.arange(args[1], device=args[0].device)).long()
         return func(*args, **(kwargs or {}))
 
 
@@ -258,6 +316,25 @@ class _Undo(TorchDispatchMode):
 
 def _storage(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata
+
+
+def _with_own_noise(module: fx.GraphModule) -> fx.GraphModule:
+    """A copy with one more input, a zero: by it a tensor that noise is written to has a batch.
+
+    vmap refuses to write the noise of many draws to a tensor that all of them share.
+    """
+    module = deepcopy(module)
+    graph = module.graph
+    with graph.inserting_after([node for node in graph.nodes if node.op == "placeholder"][-1]):
+        zero = graph.placeholder("zero")
+    for node in list(graph.nodes):
+        tags = getattr(node.target, "tags", ())
+        if torch.Tag.nondeterministic_seeded in tags and node.target._schema.is_mutable:
+            with graph.inserting_before(node):
+                own = graph.call_function(torch.ops.aten.add.Tensor, (node.args[0], zero))
+            node.args = (own, *node.args[1:])
+    module.recompile()
+    return module
 
 
 def _lift(module: fx.GraphModule) -> list[Tensor]:

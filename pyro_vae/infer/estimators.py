@@ -1,8 +1,9 @@
-"""The table of estimators: a bound (a Pyro ``ELBO``) times a gradient rule (handlers).
+"""An estimator: a bound (a Pyro ``ELBO``) times a gradient rule (handlers).
 
 Not every pair is sound. Those that are not are refused with the reason; nothing falls back.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,14 +15,15 @@ from pyro.infer import (
     RenyiELBO,
     Trace_ELBO,
     TraceEnum_ELBO,
-    TraceGraph_ELBO,
     TraceMeanField_ELBO,
 )
 from torch import Tensor, nn
-from torch.distributions import constraints, kl_divergence
+from torch.distributions import kl_divergence
 
 from ..spec import Spec, Value, as_spec, nearest
-from .antithetic import ARM, DisARM, bernoulli_logits
+from .antithetic import bernoulli_logits
+from .bounds import Bound
+from .control_variates import Learned
 from .handlers import (
     Baseline,
     Enumerate,
@@ -30,109 +32,28 @@ from .handlers import (
     StickingTheLanding,
     is_product,
     latent,
+    unwrapped,
 )
-from .importance import VIMCO, DReG
-from .multisample import RLOO
-
-__all__ = ["ESTIMATORS", "Estimator", "Row", "make_estimator"]
-
-
-@dataclass(frozen=True)
-class Row:
-    """What the table says of one bound.
-
-    Attributes:
-        elbo: the class of the bound.
-        gradients: the gradient rules that are sound with it.
-        guides: for which guides.
-        note: unbiased or not, and the cost of a gradient.
-        options: further arguments, by name.
-        refused: gradient rules that exist but do not serve this bound, and why.
-        gradient: the rule where none is said; ``None`` leaves it to each site.
-        needs: what every site of the guide must be.
-        num_particles: where it is not said, and ``least``, how many it needs.
-        weighted: whether a KL weight (beta) leaves it a bound.
-    """
-
-    elbo: type[ELBO]
-    gradients: tuple[str, ...]
-    guides: str
-    note: str
-    options: tuple[str, ...] = ()
-    refused: tuple[tuple[str, str], ...] = ()
-    gradient: str | None = None
-    needs: Literal["any", "rsample", "finite", "bernoulli"] = "any"
-    num_particles: int = 1
-    least: int = 1
-    weighted: bool = True
-
-
-STL_ELSEWHERE = "use Trace_ELBO(gradient=stl)"
-NO_PATH = (
-    ("pathwise", "it is for sites without a path: use Trace_ELBO"),
-    ("stl", f"it is for sites without a path: {STL_ELSEWHERE}"),
+from .importance import Weighted
+from .measure_valued import measurable
+from .relaxed import (
+    RELAXED,
+    Concrete,
+    Relaxation,
+    RelaxedTrace_ELBO,
+    RelaxedTraceMeanField_ELBO,
+    relaxable,
 )
+from .schedules import schedule
+from .table import DISCRETE, ESTIMATORS, Row
 
-ESTIMATORS: dict[str, Row] = {
-    "Trace_ELBO": Row(
-        Trace_ELBO, ("pathwise", "score", "stl"), "any (stl: reparameterized)",
-        "unbiased; one evaluation a particle",
-    ),
-    "TraceGraph_ELBO": Row(
-        TraceGraph_ELBO, ("pathwise", "score"), "any",
-        "unbiased; Rao-Blackwellized score function, with baselines", ("baseline", "decay"),
-        (("stl", f"without score-function sites it is Trace_ELBO: {STL_ELSEWHERE}"),),
-    ),
-    "TraceMeanField_ELBO": Row(
-        TraceMeanField_ELBO, ("pathwise",), "reparameterized, with an analytic KL to the prior",
-        "unbiased; KL in closed form", (),
-        (
-            ("score", "the analytic KL has no score-function form in Pyro"),
-            ("stl", f"the analytic KL would silently be sampled: {STL_ELSEWHERE}"),
-        ), needs="rsample",
-    ),
-    "TraceEnum_ELBO": Row(
-        TraceEnum_ELBO, ("pathwise", "score"), "with a finite support (products too)",
-        "exact in the enumerated sites; one evaluation a joint state", (),
-        (("stl", f"enumerated sites have no path: {STL_ELSEWHERE}"),), needs="finite",
-    ),
-    "RenyiELBO": Row(
-        RenyiELBO, ("pathwise",), "reparameterized",
-        "a bound of its own (alpha=0: importance-weighted), unbiased for it; one evaluation "
-        "a particle", ("alpha",),
-        (
-            ("score", "at alpha=0 its guide gradient is exactly zero, at other alpha it is biased"),
-            ("stl", "it is biased with more than one particle: use DReG"),
-        ), needs="rsample", num_particles=2, weighted=False,
-    ),
-    "DReG": Row(
-        DReG, ("pathwise",), "reparameterized",
-        "importance-weighted bound, unbiased for it; doubly reparameterized; one evaluation "
-        "a particle", (),
-        (
-            ("score", "it reparameterizes twice: use VIMCO"),
-            ("stl", "it has that and the weights' part already: leave gradient out"),
-        ), needs="rsample", num_particles=2, weighted=False,
-    ),
-    "RLOO": Row(
-        RLOO, ("score",), "any", "unbiased; leave-one-out baseline; one evaluation a particle",
-        (), NO_PATH, "score", num_particles=2, least=2,
-    ),
-    "VIMCO": Row(
-        VIMCO, ("score",), "any",
-        "importance-weighted bound, unbiased for it; leave-one-out control variate; one "
-        "evaluation a particle", (), NO_PATH, "score", num_particles=2, least=2, weighted=False,
-    ),
-    "ARM": Row(
-        ARM, ("score",), "Bernoulli", "unbiased; two evaluations a particle, an antithetic pair",
-        (), NO_PATH, needs="bernoulli",
-    ),
-    "DisARM": Row(
-        DisARM, ("score",), "Bernoulli",
-        "unbiased; two evaluations a particle, an antithetic pair; never worse than ARM",
-        (), NO_PATH, needs="bernoulli",
-    ),
-}  # fmt: skip
+__all__ = ["Estimator", "family_name", "make_estimator"]
+
+
+RELAXED_ELBO: dict[type[ELBO], type[RelaxedTrace_ELBO]] = {
+    Trace_ELBO: RelaxedTrace_ELBO,
+    TraceMeanField_ELBO: RelaxedTraceMeanField_ELBO,
+}
 
 
 @dataclass
@@ -141,13 +62,16 @@ class Estimator:
 
     Attributes:
         elbo: any Pyro ``ELBO``.
-        gradient: ``"pathwise"``, ``"score"``, ``"stl"`` (sticking the landing), or ``None``: Pyro's
-            rule, pathwise for the sites that have a reparameterized sampler and score function for
-            the others.
+        gradient: ``"pathwise"``, ``"score"``, ``"stl"`` (sticking the landing), the biased
+            ``"concrete"``, ``"straight_through"`` and ``"st_gumbel"``, the bound's own
+            ``"measure_valued"``, or ``None``: Pyro's rule, pathwise for the sites that have a
+            reparameterized sampler and score function for the others.
         baseline: ``"none"``, ``"decaying"`` or ``"neural"``.
         decay: of the decaying baseline.
         spec: the line that says it; ``None`` for an ``ELBO`` object of the user's.
-        network: the baseline's network, once a guide was wrapped.
+        network: the baseline's network, or what the bound itself learns, once a guide was wrapped.
+        rule: of a relaxed gradient; the ``elbo`` applies it to model and guide.
+        temperature: of the rule, a number or a schedule over the epochs.
     """
 
     elbo: ELBO
@@ -156,6 +80,8 @@ class Estimator:
     decay: float = 0.9
     spec: Spec | None = None
     network: nn.Module | None = None
+    rule: Relaxation | None = None
+    temperature: Value = None
 
     def __str__(self) -> str:
         return str(self.spec) if self.spec else type(self.elbo).__name__
@@ -165,6 +91,28 @@ class Estimator:
         """What the table says of this bound; ``None`` for a class that it does not know."""
         rows = {row.elbo: row for row in ESTIMATORS.values()}
         return next((rows[c] for c in type(self.elbo).__mro__ if c in rows), None)
+
+    @property
+    def bound(self) -> Bound | None:
+        """What its value estimates; ``None`` for a class that the table does not know."""
+        return self.row.bound(self.elbo) if self.row else None
+
+    @property
+    def ascends(self) -> Literal["both", "model", "none"]:
+        """Whose gradient is that bound's: of both, or another objective's in guide or in both."""
+        return self.row.ascends if self.row else "both"
+
+    @property
+    def biased(self) -> bool:
+        """Whether the table says that its gradient is biased for its bound."""
+        return self.row is not None and self.gradient in self.row.biased
+
+    def annealing(self, epochs: int) -> Callable[[float], object]:
+        """What sets the temperature at a time in epochs; it does nothing where there is none."""
+        if self.temperature is None or not isinstance(self.rule, Concrete):
+            return lambda t: None
+        tensor, at = self.rule.temperature, schedule(self.temperature, epochs, "temperature")  # pyright: ignore
+        return lambda t: tensor.fill_(at(t))
 
     def wrap(self, guide: Callable, x: Tensor) -> Callable:
         """The guide with this estimator's gradient rule.
@@ -185,6 +133,9 @@ class Estimator:
             width = x[0].numel()
             layers = nn.Linear(width, 100), nn.ReLU(), nn.Linear(100, 1)
             self.network = nn.Sequential(*layers).to(x)
+        if isinstance(self.elbo, Learned):
+            self.network = self.elbo.renew(guide, x)
+            return guide
         return guide if self.network is None else Baseline(self.network)(guide)
 
     @torch.no_grad()
@@ -218,20 +169,40 @@ class Estimator:
                 "support: use Trace_ELBO"
             )
         other = [n for n, s in sites.items() if bernoulli_logits(s["fn"]) is None]
-        if needs == "bernoulli" and other:
-            names = ", ".join(f"{families[n]} at site {n!r}" for n in other)
+        strange = [n for n in other if needs == "bernoulli" or not relaxable(sites[n]["fn"])]
+        if needs in ("bernoulli", "discrete") and strange:
+            names = ", ".join(f"{families[n]} at site {n!r}" for n in strange)
+            kinds = "Bernoulli" if needs == "bernoulli" else "Bernoulli or OneHotCategorical"
             self._refuse(
-                f"its antithetic pairs need Bernoulli sites, which {names} is not: use "
+                f"its gradients in logits need {kinds} sites, which {names} is not: use "
                 "RLOO(num_particles=2), TraceGraph_ELBO(gradient=score, baseline=neural)"
                 + ("" if rigid else " or Trace_ELBO(gradient=pathwise)")
             )
+        if needs in ("bernoulli", "discrete") and len(sites) > 1:
+            self._check_independent(guide, sites, args)
+        rough = [n for n, s in sites.items() if not measurable(s["fn"])]
+        if needs == "measurable" and rough:
+            names = ", ".join(f"{families[n]} at site {n!r}" for n in rough)
+            self._refuse(
+                f"measure-valued derivatives are for Normal and Poisson sites, which {names} is "
+                "not: use RLOO(num_particles=2) or Trace_ELBO(gradient="
+                + ("score)" if rigid else "pathwise)")
+            )
+        if self.rule is not None:
+            self._check_relaxed(rigid, families, sites, priors)
+            rigid = []
         moving = [n for n, s in sites.items() if has_moving_support(s["fn"])]
-        if moving and (self.gradient in ("score", "stl") or isinstance(self.elbo, DReG)):
+        if moving and (self.gradient in ("score", "stl") or isinstance(self.elbo, Weighted)):
             names = ", ".join(f"{families[n]} at site {n!r}" for n in moving)
             self._refuse(
                 f"it needs a score of mean zero, and the support of {names} moves with its "
                 "parameters, so it is biased: use Trace_ELBO(gradient=pathwise)"
             )
+        if self.gradient == "stl" or (
+            isinstance(self.elbo, Weighted) and self.elbo.copies and self.gradient != "score"
+        ):
+            for name, site in sites.items():
+                self._check_density(name, site)
         unserved = [n for n in rigid if not (exact and n in finite)]
         if unserved and (self.gradient in ("pathwise", "stl") or needs == "rsample"):
             names = ", ".join(f"{families[n]} at site {n!r}" for n in unserved)
@@ -242,6 +213,11 @@ class Estimator:
                 + (", DisARM" if not other else "")
                 + (" or TraceEnum_ELBO" if set(unserved) <= set(finite) else "")
             )
+        if needs == "alike" and self.gradient is None and 0 < len(rigid) < len(sites):
+            self._refuse(
+                "it takes all sites by the same rule, and only some of this guide's are "
+                "reparameterized: say gradient=score"
+            )
         if self.baseline != "none" and self.gradient != "score" and not rigid:
             self._refuse(
                 "a baseline lowers the variance of score-function gradients, and this guide's "
@@ -250,6 +226,51 @@ class Estimator:
         if isinstance(self.elbo, TraceMeanField_ELBO):
             for name, site in sites.items():
                 self._check_kl(site["fn"], priors[name]["fn"])
+
+    def _check_independent(self, guide: Callable, sites: dict[str, Any], args: tuple) -> None:
+        """Run the guide again at other values: no site's logits may change."""
+
+        def logits(values: dict[str, Tensor]) -> list[Tensor]:
+            with poutine.block(), torch.random.fork_rng():
+                torch.manual_seed(0)  # of what else is random, such as dropout
+                trace: Any = poutine.trace(poutine.condition(guide, values)).get_trace(*args)
+            return [unwrapped(trace.nodes[name]["fn"]).logits for name in sites]
+
+        drawn = {name: site["value"] for name, site in sites.items()}
+        others = logits({name: 1 - value for name, value in drawn.items()})
+        for name, one, other in zip(sites, logits(drawn), others, strict=True):
+            if not torch.equal(one, other):
+                self._refuse(
+                    f"the logits of site {name!r} depend on another site's draw, and they must be "
+                    "the same for all values that it is scored at: use RLOO(num_particles=2)"
+                )
+
+    def _check_density(self, name: str, site: Any) -> None:  # noqa: ANN401
+        """A flow may know the density of its own draw alone, by a cache, and not of a copy."""
+        try:
+            site["fn"].log_prob(site["value"].clone())
+        except (KeyError, NotImplementedError):
+            self._refuse(
+                f"it asks for log q at a copy of the draw, and {family_name(site['fn'])} at site "
+                f"{name!r} has a transform without inverse: use Trace_ELBO(gradient=pathwise)"
+            )
+
+    def _check_relaxed(
+        self, rigid: list[str], families: dict[str, str], *sides: dict[str, Any]
+    ) -> None:
+        if not rigid:
+            self._refuse(
+                "it relaxes discrete sites, and this guide's gradients are pathwise already: use "
+                "gradient=pathwise or gradient=stl"
+            )
+        other = [n for n in rigid if not all(relaxable(side[n]["fn"]) for side in sides)]
+        if other:
+            names = ", ".join(f"{families[n]} at site {n!r}" for n in other)
+            self._refuse(
+                f"it relaxes sites whose prior and guide are {DISCRETE.replace(', ', ' or ')}, "
+                f"which {names} is not: use RLOO(num_particles=2) or Trace_ELBO(gradient=score)"
+                + (", or OneHotCategorical" if "Categorical" in families.values() else "")
+            )
 
     def _set_plate_nesting(self, *traces: poutine.Trace) -> None:
         """Tell the bound what it would guess, by one more run, and log."""
@@ -289,7 +310,9 @@ def make_estimator(value: "str | Spec | ELBO | Estimator") -> Estimator:
     if isinstance(value, Estimator):
         return value
     if isinstance(value, ELBO):
-        return Estimator(value)
+        rule = getattr(value, "rule", None)
+        word = next((word for word, made in RELAXED.items() if type(rule) is made), None)
+        return Estimator(value, word, rule=rule)
     spec = as_spec(value)
     if spec.name not in ESTIMATORS:
         raise spec.error(f"unknown estimator {spec.name!r}{nearest(spec.name, ESTIMATORS)}")
@@ -303,16 +326,25 @@ def make_estimator(value: "str | Spec | ELBO | Estimator") -> Estimator:
     given = spec.bind("gradient", "num_particles", *row.options)
     if spec.name == "RenyiELBO" and spec.args:
         raise spec.error("name the arguments: RenyiELBO(alpha=0, num_particles=5)", at=0)
-    gradient = _word(spec, given, "gradient", ("pathwise", "score", "stl"))
+    gradient = _word(
+        spec, given, "gradient", ("pathwise", "score", "stl", *RELAXED, "measure_valued")
+    )
     for rule, why in row.refused:
         if gradient == rule:
             raise spec.error(f"{spec.name} with gradient={rule} is unsound: {why}", at="gradient")
+    if gradient is not None and gradient not in row.gradients:
+        homes = [
+            f"{n}(gradient={gradient})" for n, r in ESTIMATORS.items() if gradient in r.gradients
+        ]
+        raise spec.error(
+            f"{spec.name} has no gradient={gradient}: use {' or '.join(homes[:2])}", at="gradient"
+        )
     num_particles = given.get("num_particles", row.num_particles)
     whole = isinstance(num_particles, int) and not isinstance(num_particles, bool)
     if not whole or num_particles < row.least:  # pyright: ignore[reportOperatorIssue]
         raise spec.error(
             f"num_particles is a whole number of at least {row.least}, got {num_particles}"
-            + (": each one's baseline is made of the others" if row.least > 1 else ""),
+            + (": each one's baseline is made of the others" if row.gradient == "score" else ""),
             at="num_particles",
         )
     options: dict[str, object] = {}
@@ -321,33 +353,61 @@ def make_estimator(value: "str | Spec | ELBO | Estimator") -> Estimator:
         if alpha == 1:
             raise spec.error("at alpha=1 the Rényi bound is the ELBO: use Trace_ELBO", at="alpha")
         options["alpha"] = alpha
-    elbo = row.elbo(num_particles=num_particles, vectorize_particles=num_particles > 1, **options)  # pyright: ignore
+    if issubclass(row.elbo, Weighted | Learned):
+        for name in set(row.options) & set(given):
+            listed = name == "partitions"  # a whole number or a list, which TVO checks
+            options[name] = given[name] if listed else _number(spec, given, name, 0.0)
+    made, relaxed = row.elbo, None
+    if made in RELAXED_ELBO and (relaxed := _relaxation(spec, given, gradient)):
+        made, options["rule"] = RELAXED_ELBO[made], relaxed
+    particles = {"num_particles": num_particles, "vectorize_particles": num_particles != 1}
+    try:
+        elbo = made(**particles, **options)  # pyright: ignore
+    except (TypeError, ValueError) as problem:
+        raise spec.error(str(problem)) from None
     baseline = _word(spec, given, "baseline", ("none", "decaying", "neural")) or "none"
     if baseline != "none" and gradient == "pathwise":
         raise spec.error("a baseline serves score-function gradients: gradient=score", "baseline")
     decay = _number(spec, given, "decay", 0.9)
     if not 0 <= decay < 1:
         raise spec.error(f"decay lies in [0, 1), got {decay:g}", at="decay")
-    return Estimator(elbo, gradient or row.gradient, baseline, decay, spec)
+    temperature = given.get("temperature")
+    return Estimator(
+        elbo, gradient or row.gradient, baseline, decay, spec, None, relaxed, temperature
+    )
+
+
+def _relaxation(spec: Spec, given: dict[str, Value], gradient: str | None) -> Relaxation | None:
+    """The rule of a relaxed gradient, at the temperature of the start."""
+    made = RELAXED.get(gradient or "")
+    if "temperature" not in given:
+        return None if made is None else made()
+    if made is None or not issubclass(made, Concrete):
+        raise spec.error(
+            "a temperature serves relaxed draws: gradient=concrete or gradient=st_gumbel",
+            at="temperature",
+        )
+    at = schedule(given["temperature"], 1, "temperature")  # pyright: ignore[reportArgumentType]
+    if not min(at(0.0), at(math.inf)) > 0:
+        raise spec.error(
+            f"the temperature is positive throughout, such as 0.5 or exponential(1, 0.3), got "
+            f"{given['temperature']}",
+            at="temperature",
+        )
+    return made(at(0.0))
 
 
 def family_name(distribution: object) -> str:
     """The name of the family under wrappers such as ``Independent``."""
-    while hasattr(distribution, "base_dist") and type(distribution).__name__ in (
-        "Independent", "ExpandedDistribution", "MaskedDistribution"
-    ):  # fmt: skip
-        distribution = distribution.base_dist  # pyright: ignore[reportAttributeAccessIssue]
-    return type(distribution).__name__
+    return type(unwrapped(distribution)).__name__
 
 
 def has_moving_support(distribution: torch.distributions.Distribution) -> bool:
     """Whether the support's ends are parameters (Uniform, Pareto): then the score has a mean."""
     try:
-        support: Any = distribution.support
+        support: Any = unwrapped(distribution).support
     except (NotImplementedError, AttributeError):
         return False
-    while isinstance(support, constraints.independent):
-        support = support.base_constraint
     ends = (getattr(support, name, None) for name in ("lower_bound", "upper_bound"))
     return not support.is_discrete and any(isinstance(end, Tensor) for end in ends)
 

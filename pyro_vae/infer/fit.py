@@ -18,11 +18,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
+from ..rows import Rows
 from ..seeding import seeded
 from ..spec import Spec
 from . import batches
 from .batches import Batches, Binarize
 from .checkpoint import CHECKPOINT, State
+from .distributed import Processes, processes
 from .estimators import Estimator, make_estimator
 from .loop import Loop, Trainable, summary
 from .optim import make_optimizer
@@ -32,6 +34,7 @@ __all__ = ["Fit", "fit"]
 
 COMPILED = {True: 0, "auto": 5000, False: math.inf}  # from so many planned steps of one size
 EVALUATED = 1000  # at least so many training data are evaluated for the history
+HELD_OUT = 10_000  # at most so many data of an array on disk are held out, in memory
 
 
 @dataclass
@@ -86,16 +89,19 @@ def fit(
 
     Args:
         vae: a :class:`pyro_vae.VAE`, trained in place, on the device where it is.
-        x: data ``(N, *x_shape)``, or a ``Dataset`` or ``DataLoader`` of batches of them.
+        x: data ``(N, *x_shape)``; where memory cannot hold them, an array on disk
+            (``numpy.load(..., mmap_mode="r")``), a ``Dataset``, or a ``DataLoader`` of batches,
+            whose ``num_workers`` read ahead.
         estimator: the bound and its gradient: a line, or any Pyro ``ELBO``.
         epochs: passes over the data.
-        batch_size: data per step.
+        batch_size: data per step, of all processes together.
         lr: a number, or a schedule over the epochs such as ``"cosine(1e-3)"``.
         optimizer: a class of ``torch.optim``, with its arguments and ``clip_norm``.
         beta: the weight of the KL term, a number or a schedule: ``"linear(0, 1, epochs=10)"``.
         binarize: draw bits with the grey values in [0, 1] as probabilities, anew at every visit
             (``"dynamic"``) or once (``"static"``).
-        validation: held-out data, or the fraction of x to hold out.
+        validation: held-out data, or the fraction of x to hold out (of an array on disk at most
+            10,000 data).
         patience: stop after so many epochs without a better validation ELBO, with the best weights.
         seed: of the order, the bits and the draws of z; the global generator is left as it was.
         out: a run folder, where a checkpoint is written every ``checkpoint_every`` epochs.
@@ -106,6 +112,9 @@ def fit(
             where at least 5,000 steps are planned, and goes on without, with a warning that says
             why, where the model or the machine does not allow it.
         progress: show a progress bar; by default only at a terminal.
+
+    Within processes that ``torchrun`` started, or in a process group of ``torch.distributed``, each
+    trains on its part of every batch, with random numbers of its own; the first one writes.
 
     Returns:
         A :class:`Fit`. Ctrl-C finishes the step, writes the checkpoint and returns what there is.
@@ -132,27 +141,37 @@ def fit(
         name = type(line.elbo).__name__
         raise ValueError(f"beta scales inside {name}'s logsumexp, which is no bound: use beta=1")
     folder = _run_folder(out, resume)
-    with pyro.get_param_store().scope(), seeded(seed), _interrupt() as stop:
-        data, sample, held_out = _split(vae, x, validation, binarize, batch_size)
+    x = Rows(x) if isinstance(x, np.memmap) else x
+    scope = pyro.get_param_store().scope()
+    with processes() as team, scope, seeded(seed), _interrupt(team) as stop:
+        data, sample, held_out = _split(vae, x, validation, binarize, batch_size, team)
+        if resume is None:
+            vae.start_from(data.x if isinstance(data.x, Tensor) else sample)
         settings = {
             "estimator": str(line), "batch_size": batch_size, "lr": str(lr),
             "optimizer": str(optimizer), "beta": str(beta), "binarize": binarize,
             "validation": _summary(validation), "patience": patience, "seed": seed,
-            "data": _summary(x), "compile": compile,
+            "data": _summary(x), "compile": compile, "processes": team.count,
         }  # fmt: skip
+        optim = make_optimizer(optimizer, rate(0))
+        optim.processes = team
         loop = Loop(
-            vae, line, make_optimizer(optimizer, rate(0)), lr=rate, beta=weight,
+            vae, line, optim, lr=rate, beta=weight,
             batches=data, prepare=_preparation(vae, data, binarize),
             evaluate_on=(sample, held_out), state=State(settings), compile_from=COMPILED[compile],
         )  # fmt: skip
         if resume is not None:
             loop.resume(Path(resume), epochs)
+        for module in filter(None, (vae, line.network)):
+            team.share(module.state_dict())
+        team.diverge(seed)
         loop.run(
-            epochs, out=folder, checkpoint_every=checkpoint_every, progress=progress, stop=stop
-        )
+            epochs, out=folder, checkpoint_every=checkpoint_every, stop=stop,
+            progress=progress if team.rank == 0 else False,
+        )  # fmt: skip
     state = loop.state
     interrupted = stop.is_set() and state.epoch < epochs
-    if interrupted:
+    if interrupted and team.rank == 0:
         kept = (
             f"it can be resumed from {folder}" if folder else "no run folder was given to keep it"
         )
@@ -168,6 +187,7 @@ def _split(
     validation: "Tensor | float | None",
     binarize: Binarize,
     batch_size: int,
+    team: Processes,
 ) -> tuple[Batches, Tensor, Tensor | None]:
     """The batches, training data to evaluate on, and validation data; all checked."""
     fraction = validation if isinstance(validation, float) else None
@@ -177,27 +197,26 @@ def _split(
     if fraction is None and validation is not None:
         held_out = _bits(vae.as_data(validation), binarize)  # pyright: ignore[reportArgumentType]
         vae.check(held_out)
-    if isinstance(x, Dataset | DataLoader) and not isinstance(x, Tensor):
+    if isinstance(x, Dataset | DataLoader) and not isinstance(x, Rows):
         if fraction is not None:
             raise ValueError("validation=fraction needs x in memory: give validation data")
-        data = Batches(x, batch_size)
+        data = Batches(x, batch_size, team)
         with torch.random.fork_rng():
             return data, vae.check(_bits(vae.as_data(next(iter(data))), binarize)), held_out
-    x = vae.as_data(x)
+    x = x if isinstance(x, Rows) else vae.as_data(x)
     if fraction is not None:
         order, n = torch.randperm(len(x), device=x.device), round(fraction * len(x))
         if not 0 < n < len(x):
             raise ValueError(f"validation={fraction} of {len(x)} data leaves a part empty")
-        held_out, x = _bits(x[order[:n]], binarize), x[order[n:]]
-    if binarize == "static":
-        x = _bits(x, binarize)
+        n = min(n, HELD_OUT) if isinstance(x, Rows) else n
+        held_out = _bits(vae.as_data(x[order[:n]]), binarize)
+        x = x.subset(order[n:]) if isinstance(x, Rows) else x[order[n:]]
+    if isinstance(x, Tensor):  # on disk, batches are checked as they are read
+        x = _bits(x, binarize) if binarize == "static" else _grey(x) if binarize else vae.check(x)
     size = max(EVALUATED, 0 if held_out is None else len(held_out))
     sample = x[torch.randperm(len(x), device=x.device)[:size]]
-    if binarize == "dynamic":
-        _grey(x)
-        sample = _bits(sample, binarize)
-    vae.check(sample if binarize else x)
-    return Batches(x, batch_size), sample, held_out
+    sample = vae.check(_bits(vae.as_data(sample), binarize))
+    return Batches(x, batch_size, team), sample, held_out
 
 
 def _preparation(vae: Trainable, data: Batches, binarize: Binarize) -> Callable[[Tensor], Tensor]:
@@ -227,10 +246,11 @@ def _summary(x: object) -> object:
     """What a resumed run compares: enough to tell other data."""
     if x is None or isinstance(x, float):
         return x
-    if isinstance(x, Dataset | DataLoader) and not isinstance(x, Tensor):
+    if isinstance(x, Dataset | DataLoader) and not isinstance(x, Rows):
         return [type(x).__name__, len(x)]  # pyright: ignore[reportArgumentType]
-    values = x if isinstance(x, Tensor) else torch.tensor(np.asarray(x, dtype=float))
-    return [list(values.shape), values.nansum(dtype=torch.float64).item()]
+    values = x if isinstance(x, Rows | Tensor) else torch.tensor(np.asarray(x, dtype=float))
+    some = values[:: max(1, len(values) // EVALUATED)] if isinstance(values, Rows) else values
+    return [list(values.shape), some.nansum(dtype=torch.float64).item()]
 
 
 def _run_folder(out: str | Path | None, resume: str | Path | None) -> Path | None:
@@ -248,19 +268,18 @@ def _run_folder(out: str | Path | None, resume: str | Path | None) -> Path | Non
 
 
 @contextmanager
-def _interrupt() -> Iterator[threading.Event]:
-    """Within it the first Ctrl-C sets an event and the second raises, as ever."""
-    stop = threading.Event()
+def _interrupt(team: Processes) -> Iterator[threading.Event]:
+    """Within it the first Ctrl-C asks to stop and the second raises, as ever."""
     if threading.current_thread() is not threading.main_thread():
-        yield stop
+        yield team.stop
         return
 
     def handler(number: int, frame: object) -> None:
         signal.signal(signal.SIGINT, before)
-        stop.set()
+        team.asked.set()
 
     before = signal.signal(signal.SIGINT, handler)
     try:
-        yield stop
+        yield team.stop
     finally:
         signal.signal(signal.SIGINT, before)

@@ -10,7 +10,7 @@ import pyro
 import pyro.distributions as dist
 import torch
 from pyro.distributions import constraints
-from pyro.distributions.torch_distribution import TorchDistributionMixin
+from pyro.distributions.torch_distribution import ExpandedDistribution, TorchDistributionMixin
 from pyro.distributions.util import sum_rightmost
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 __all__ = [
     "Baseline", "Enumerate", "KLWeight", "RunningMean", "ScoreFunction", "StickingTheLanding",
-    "latent",
+    "latent", "unwrapped",
 ]  # fmt: skip
 
 MAX_STATES = 2**14
@@ -34,6 +34,14 @@ def latent(site: Any) -> bool:  # noqa: ANN401
         and not site_is_subsample(site)
         and isinstance(site["fn"], TorchDistributionMixin)
     )
+
+
+def unwrapped(distribution: Any) -> Any:  # noqa: ANN401
+    """The distribution under ``Independent``, ``expand`` and ``mask``."""
+    wrappers = (dist.Independent, torch.distributions.Independent, ExpandedDistribution)
+    while isinstance(distribution, (*wrappers, dist.MaskedDistribution)):
+        distribution = distribution.base_dist
+    return distribution
 
 
 class ScoreFunction(Messenger):
@@ -306,11 +314,12 @@ class RunningMean(nn.Module):
         self.register_buffer("average", torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
-        """The average, ``(B, 1)``; the backward pass updates it."""
+        """The average, ``(B, 1)``; in training mode the backward pass updates it."""
         average = self.average.detach().clone().requires_grad_()
 
         def update(gradient: Tensor) -> None:
             self.average -= (1 - self.decay) * gradient / (2 * len(x))
 
-        average.register_hook(update)
+        if self.training:
+            average.register_hook(update)
         return average.expand(len(x), 1)

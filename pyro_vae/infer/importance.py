@@ -1,8 +1,8 @@
-"""Importance-weighted bounds with gradients that hold up for many particles: VIMCO and DReG."""
+"""Bounds of importance weights, with gradients that hold up for many particles: VIMCO and DReG."""
 
-import math
+from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from pyro.distributions.util import is_identically_zero
@@ -11,24 +11,31 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
+from .bounds import Bound, renyi
 from .handlers import latent
 from .multisample import MultiSampleELBO, samples
 
-__all__ = ["VIMCO", "DReG", "ImportanceWeighted"]
+__all__ = ["VIMCO", "DReG", "ImportanceWeighted", "Weighted", "Weights"]
 
 
 class ImportanceWeighted(MultiSampleELBO):
-    r"""What the importance-weighted bounds share: the log weights per datum.
+    r"""What bounds share that are functions of the K log weights of each datum.
 
-    .. math:: L_K = E\left[\log \frac{1}{K} \sum_{k=1}^K w_k\right],
+    .. math:: L_K = E\left[\hat L(\log w_1, \dots, \log w_K)\right],
         \quad w_k = \frac{p(x, z_k)}{q(z_k)}
 
-    A plate that holds all sites, such as the one over data, stays outside the logarithm, and so
-    does a scale that all sites share (minibatches).
+    Where a subclass says no other, :math:`\hat L = \log \frac{1}{K} \sum_k w_k`. A plate that
+    holds all sites, such as the one over data, stays outside :math:`\hat L`, and so does a scale
+    that all sites share (minibatches).
 
     References:
         Burda, Grosse & Salakhutdinov (2016), arXiv:1509.00519.
     """
+
+    @property
+    def bound(self) -> Bound:
+        """The function of the log weights that is the value."""
+        return renyi(0.0, self.num_particles)
 
     def _log_weights(
         self, model_trace: Trace, guide_trace: Trace
@@ -53,12 +60,9 @@ class ImportanceWeighted(MultiSampleELBO):
             )
         return first
 
-    def _bound(self, log_w: Tensor) -> tuple[Tensor, Tensor]:
-        """The bound per datum and the normalized weights, without gradients."""
-        log_w = log_w.detach()
-        if self.num_particles == 1:
-            return log_w, torch.ones_like(log_w)
-        return log_w.logsumexp(0) - math.log(self.num_particles), log_w.softmax(0)
+    def _lead(self, log_w: Tensor) -> Tensor:
+        """Log weights without gradient; one particle gets the dimension that Pyro spares it."""
+        return log_w.detach() if self.num_particles > 1 else log_w.detach()[None]
 
 
 class VIMCO(ImportanceWeighted):
@@ -93,12 +97,10 @@ class VIMCO(ImportanceWeighted):
     def _estimate(self, model_trace: Trace, guide_trace: Trace) -> tuple[Tensor, Tensor]:
         log_p, log_q, scale, inside = self._log_weights(model_trace, guide_trace)
         log_w, k = log_p - log_q, self.num_particles
-        bound, weights = self._bound(log_w)
-        with torch.no_grad():
-            others = (log_w.sum(0) - log_w) / (k - 1)  # logarithm of the geometric mean
-            eye = torch.eye(k, dtype=torch.bool, device=log_w.device)
-            replaced = torch.where(eye.reshape(k, k, *[1] * bound.ndim), others, log_w)
-            signal = bound - (replaced.logsumexp(1) - math.log(k))
+        lead = self._lead(log_w)
+        bound, (weights, _) = self.bound(lead), self.bound.slopes(lead)
+        others = (lead.sum(0) - lead) / (k - 1)  # logarithm of the geometric mean
+        signal = bound - self.bound(replace_each(lead, others))
         surrogate = (scale * weights * log_w).sum()
         for site in samples(guide_trace):
             score = site["score_parts"].score_function
@@ -107,7 +109,75 @@ class VIMCO(ImportanceWeighted):
         return (scale * bound).sum(), surrogate
 
 
-class DReG(ImportanceWeighted):
+class Weights(NamedTuple):
+    r"""What weights each particle's gradients, ``(K, ...)`` each.
+
+    .. math:: \nabla_\theta \approx \sum_k a_k \nabla_\theta \log p_\theta(x, z_k), \qquad
+        \nabla_\phi \approx \sum_k c_k \frac{\partial \log w_k}{\partial z_k}
+        \frac{\partial z_k}{\partial \phi} \;\text{ or }\; \sum_k s_k \nabla_\phi \log q_\phi(z_k)
+
+    Attributes:
+        model: a.
+        path: c, where all sites of the guide are reparameterized.
+        score: s, where none is; ``None`` refuses such guides.
+    """
+
+    model: Tensor
+    path: Tensor
+    score: Tensor | None
+
+
+class Weighted(ImportanceWeighted):
+    """A bound whose gradient is weighted particle by particle; a subclass says how."""
+
+    instead = "VIMCO"  # for guides that this one cannot serve
+    copies = True  # whether it asks for log q at other tensors than the draws themselves
+
+    @abstractmethod
+    def _weights(self, log_w: Tensor) -> Weights:
+        """From the log weights, ``(K, ...)``."""
+
+    def _get_trace(
+        self, model: Callable, guide: Callable, args: tuple, kwargs: dict
+    ) -> tuple[Trace, Trace]:
+        return super()._get_trace(model, TwoPaths()(guide), args, kwargs)
+
+    def _estimate(self, model_trace: Trace, guide_trace: Trace) -> tuple[Tensor, Tensor]:
+        log_p, log_q, scale, _ = self._log_weights(model_trace, guide_trace)
+        lead = self._lead(log_p - log_q)
+        a, c, s = self._weights(lead)
+        sites = [site for site in samples(guide_trace) if latent(site)]
+        rigid = [site for site in sites if "draw" not in site["infer"]]
+        if rigid and (s is None or len(rigid) < len(sites)):
+            raise ValueError(
+                f"{type(self).__name__} needs a reparameterized sampler, which site "
+                f"{rigid[0]['name']!r} has not: use {self.instead}"
+            )
+        if s is not None and rigid:
+            weighted = a.reshape(log_p.shape) * log_p + s.reshape(log_p.shape) * log_q
+            surrogate = (scale * weighted).sum()
+        else:
+            a, c = (scale * weight.reshape(log_p.shape) for weight in (a, c))
+            surrogate = self._along(log_p, log_q, a, c, model_trace, sites)
+        return (scale * self.bound(lead)).sum(), surrogate
+
+    def _along(
+        self, log_p: Tensor, log_q: Tensor, a: Tensor, c: Tensor, model: Trace, sites: list[Any]
+    ) -> Tensor:
+        """The surrogate for reparameterized sites."""
+        surrogate = (a * log_p).sum()
+        sites = [site for site in sites if site["value"].requires_grad]
+        if log_q.requires_grad and sites:
+            path = (c * log_q).sum()
+            surrogate = surrogate - along_path(path, [site["infer"]["draw"] for site in sites])
+        again = torch.where(a == 0, 0.0, c / a)
+        for site in sites:  # what log p sends back to the guide is weighted by c, not by a
+            times = widen(again, site)
+            site["value"].register_hook(lambda gradient, times=times: gradient * times)
+        return surrogate
+
+
+class DReG(Weighted):
     r"""The importance-weighted bound with a doubly reparameterized gradient of the guide.
 
     .. math:: \nabla_\phi L_K \approx \sum_{k=1}^K \tilde w_k^2
@@ -135,38 +205,19 @@ class DReG(ImportanceWeighted):
     50
     """
 
-    def _get_trace(
-        self, model: Callable, guide: Callable, args: tuple, kwargs: dict
-    ) -> tuple[Trace, Trace]:
-        return super()._get_trace(model, TwoPaths()(guide), args, kwargs)
-
-    def _estimate(self, model_trace: Trace, guide_trace: Trace) -> tuple[Tensor, Tensor]:
-        log_p, log_q, scale, _ = self._log_weights(model_trace, guide_trace)
-        bound, weights = self._bound(log_p - log_q)
-        sites: list[Any] = [site for site in samples(guide_trace) if site["value"].requires_grad]
-        surrogate = (scale * weights * log_p).sum()
-        if log_q.requires_grad and sites:
-            path = (scale * weights.square() * log_q).sum()
-            surrogate = surrogate - along_path(path, [site["infer"]["draw"] for site in sites])
-        for site in sites:  # what log p sends back to the guide is weighted once more
-            again = weights.reshape(weights.shape + (1,) * site["fn"].event_dim)
-            site["value"].register_hook(lambda gradient, again=again: gradient * again)
-        return (scale * bound).sum(), surrogate
+    def _weights(self, log_w: Tensor) -> Weights:
+        return Weights(*self.bound.slopes(log_w), None)
 
 
 class TwoPaths(Messenger):
     """Give a draw to the guide's later sites, and a copy of it to the densities and the model.
 
-    Only the copy's gradient is to be weighted: what comes back from a later site is already.
+    Only the copy's gradient is to be weighted: what comes back from a later site is already. Sites
+    without ``rsample`` are left as they are.
     """
 
     def _pyro_sample(self, msg: dict) -> None:
-        if latent(msg) and msg["value"] is None:
-            if not msg["fn"].has_rsample:
-                raise ValueError(
-                    f"DReG needs a reparameterized sampler, which site {msg['name']!r} has not: "
-                    "use VIMCO"
-                )
+        if latent(msg) and msg["value"] is None and msg["fn"].has_rsample:
             draw = msg["fn"].rsample()
             msg["infer"] = {**msg["infer"], "draw": draw}
             msg["value"] = draw.clone()
@@ -182,14 +233,32 @@ def along_path(value: Tensor, draws: list[Tensor]) -> Tensor:
         value: a number that depends on the draws, and on parameters in other ways too.
         draws: in their order; later ones may depend on earlier ones.
     """
+    slopes = partial_slopes(value, draws)
+    surrogate: Any = sum((slope * z).sum() for slope, z in zip(slopes, draws, strict=True))
+    return surrogate
+
+
+def partial_slopes(value: Tensor, draws: list[Tensor]) -> list[Tensor]:
+    """The derivatives of ``value`` in each draw, the other draws fixed; see :func:`along_path`."""
     slopes = list(torch.autograd.grad(value, draws, retain_graph=True, materialize_grads=True))
     for i in reversed(range(len(draws) - 1)):  # z1's slope counts its way through z2: take it off
         (chained,) = torch.autograd.grad(
             draws[i + 1 :], draws[i], slopes[i + 1 :], retain_graph=True, materialize_grads=True
         )
         slopes[i] = slopes[i] - chained
-    surrogate: Any = sum((slope * z).sum() for slope, z in zip(slopes, draws, strict=True))
-    return surrogate
+    return slopes
+
+
+def replace_each(log_w: Tensor, others: Tensor) -> Tensor:
+    """Sets of log weights ``(K, K, ...)``: the k-th, ``[:, k]``, has ``others[k]`` for its own."""
+    k = len(log_w)
+    eye = torch.eye(k, dtype=torch.bool, device=log_w.device)
+    return torch.where(eye.reshape(k, k, *[1] * (log_w.ndim - 1)), others, log_w[:, None])
+
+
+def widen(weights: Tensor, site: Any) -> Tensor:  # noqa: ANN401
+    """Weights of particles, broadcast against the values of a site."""
+    return weights.reshape(weights.shape + (1,) * site["fn"].event_dim)
 
 
 def sum_inside(value: Tensor, dims: list[int]) -> Tensor:

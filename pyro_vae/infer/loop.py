@@ -5,7 +5,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from itertools import islice
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -40,6 +40,7 @@ class Trainable(Protocol):
     def guide(self, x: Tensor) -> Tensor: ...  # noqa: D102
     def check(self, x: Tensor) -> Tensor: ...  # noqa: D102
     def as_data(self, x: Tensor) -> Tensor: ...  # noqa: D102
+    def start_from(self, x: Tensor) -> None: ...  # noqa: D102
     def state_dict(self) -> dict[str, Tensor]: ...  # noqa: D102
     def load_state_dict(self, state_dict: Mapping[str, Tensor]) -> object: ...  # noqa: D102
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...  # noqa: D102
@@ -116,7 +117,10 @@ class Loop:
             )
         restore(parts, self.vae, self.estimator.network, self.optim)
         self.state, self.best = state, parts.get("best", {})
-        self.epoch_rng, self.resumed = parts["epoch_rng"], parts["rng"]
+        team = self.optim.processes
+        self.epoch_rng, self.resumed = team.own(parts["epoch_rng"]), team.own(parts["rng"])
+        if team.rank:
+            state.loss, state.count = 0.0, 0
 
     def run(
         self,
@@ -129,6 +133,7 @@ class Loop:
     ) -> None:
         """Train until ``epochs``, until patience is out, or until ``stop`` is set."""
         state, steps = self.state, len(self.batches)
+        self.anneal = self.estimator.annealing(epochs)
         bar = tqdm(
             total=epochs * steps, initial=state.epoch * steps + state.step, mininterval=0.5,
             disable=None if progress is None else not progress, unit="step",
@@ -136,7 +141,7 @@ class Loop:
         )  # fmt: skip
         self.epochs = epochs
         with bar:
-            if self._pays(self.batches.batch_size) and not bar.disable:
+            if self._pays(self.batches.rows) and not bar.disable:
                 bar.write(f"compiling the step, which {epochs * steps:,} steps repay")
             while state.epoch < epochs and not self._out_of_patience() and not stop.is_set():
                 bar.set_description(f"epoch {state.epoch + 1}/{epochs}", refresh=False)
@@ -153,8 +158,12 @@ class Loop:
 
     def save(self, out: Path) -> None:
         """Write the checkpoint."""
-        network = self.estimator.network
-        write(out, self.state, self.vae, network, self.optim, self.epoch_rng, self.best)
+        network, team = self.estimator.network, self.optim.processes
+        loss, count = team.total(self.state.loss, self.state.count)
+        state = replace(self.state, loss=loss, count=int(count))
+        rng = {"rng": team.gather(rng_state()), "epoch_rng": team.gather(self.epoch_rng)}
+        if team.rank == 0:
+            write(out, state, self.vae, network, self.optim, {**rng, "best": self.best})
 
     def _epoch(self, bar: tqdm, stop: threading.Event) -> bool:
         """The rest of an epoch; false where it was stopped before its end."""
@@ -162,9 +171,7 @@ class Loop:
         if self.resumed is not None:
             set_rng_state(self.epoch_rng)
         self.epoch_rng = rng_state()
-        batches = iter(self.batches)
-        for _ in islice(batches, state.step):  # the order of a resumed epoch is drawn again
-            pass
+        batches = self.batches.epoch(skip=state.step)  # the order of a resumed one is drawn again
         if self.resumed is not None and state.step:
             set_rng_state(self.resumed)
         self.resumed = None
@@ -174,9 +181,14 @@ class Loop:
             now = state.epoch + state.step / steps
             self.kl_weight.set(self.beta(now))
             self.optim.lr = self.lr(now)
-            batch = self.prepare(batch)
-            with pyro.validation_enabled(state.epoch == state.step == 0):
-                loss = float(self.svi.step(batch))  # pyright: ignore[reportArgumentType]
+            self.anneal(now)
+            if len(batch):
+                batch = self.prepare(batch)
+                with pyro.validation_enabled(state.epoch == state.step == 0):
+                    loss = float(self.svi.step(batch))  # pyright: ignore[reportArgumentType]
+            else:  # of several processes one may have no part of a ragged last batch
+                self.optim(())
+                loss = 0.0
             state.loss, state.count = state.loss + loss, state.count + len(batch)
             state.step += 1
             bar.update()
@@ -208,7 +220,7 @@ class Loop:
 
     def _pays(self, rows: int) -> bool:
         """Whether to compile the step for batches of so many rows."""
-        whole = rows == self.batches.batch_size
+        whole = rows == self.batches.rows
         planned = self.epochs * (len(self.batches) - 1 if whole else 1)
         return self.compiled is not None and planned >= self.compile_from
 
@@ -223,13 +235,15 @@ class Loop:
             if held_out is not None:
                 likelihood, kl = elbo_terms(model, guide, held_out)
                 elbo_validation = (likelihood - kl).mean().item()
+        loss, count = self.optim.processes.total(state.loss, state.count)
+        elbo_validation = self.optim.processes.first(torch.tensor(elbo_validation).double()).item()
         elbo = elbo_train if held_out is None else elbo_train + elbo_validation
         if not math.isfinite(elbo):
             self._explain(-elbo, train)
         row = {
             "epoch": state.epoch, "elbo_train": elbo_train, "elbo_validation": elbo_validation,
             "log_likelihood": likelihood.mean().item(), "kl": kl.mean().item(),
-            "loss": state.loss / state.count, "lr": self.optim.lr,
+            "loss": loss / count, "lr": self.optim.lr,
             "beta": float(self.kl_weight.weight), "seconds": state.seconds,
         }  # fmt: skip
         state.history.append(row)

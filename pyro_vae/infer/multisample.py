@@ -68,27 +68,30 @@ class MultiSampleELBO(ELBO):
     @torch.no_grad()
     def loss(self, model: Callable, guide: Callable, *args: object, **kwargs: object) -> float:
         """Minus an estimate of the bound."""
-        (traces,) = self._get_traces(model, guide, args, kwargs)
-        return self._loss(self._estimate(*traces)[0])
+        return self._loss(self._estimates(model, guide, args, kwargs)[0])
 
     def differentiable_loss(
         self, model: Callable, guide: Callable, *args: object, **kwargs: object
     ) -> Tensor:
         """Minus an estimate of the bound, as a tensor whose gradient is the estimator's."""
-        (traces,) = self._get_traces(model, guide, args, kwargs)
-        bound, surrogate = self._estimate(*traces)
+        bound, surrogate = self._estimates(model, guide, args, kwargs)
         return surrogate.detach() - surrogate - bound
 
     def loss_and_grads(
         self, model: Callable, guide: Callable, *args: object, **kwargs: object
     ) -> float:
         """Minus an estimate of the bound; adds its gradient to the parameters'."""
-        (traces,) = self._get_traces(model, guide, args, kwargs)
-        bound, surrogate = self._estimate(*traces)
-        trainable = any(site["type"] == "param" for t in traces for site in t.nodes.values())
-        if trainable and surrogate.requires_grad:
+        bound, surrogate = self._estimates(model, guide, args, kwargs)
+        if surrogate.requires_grad:
             (-surrogate).backward(retain_graph=self.retain_graph)
         return self._loss(bound)
+
+    def _estimates(
+        self, model: Callable, guide: Callable, args: tuple, kwargs: dict
+    ) -> tuple[Tensor, Tensor]:
+        """The bound and the surrogate, of one run of model and guide."""
+        (traces,) = self._get_traces(model, guide, args, kwargs)
+        return self._estimate(*traces)
 
     def _loss(self, bound: Tensor) -> float:
         loss = -bound.item()
@@ -144,12 +147,13 @@ def samples(trace: Trace) -> list[Any]:
     return [site for site in trace.nodes.values() if site["type"] == "sample"]
 
 
-def log_weight(model_trace: Trace, guide_trace: Trace) -> MultiFrameTensor:
-    """log p(x, z) - log q(z) by plates, without gradients; Pyro sums it to a site's own plates."""
+def log_weight(model_trace: Trace, guide_trace: Trace, *, detach: bool = True) -> MultiFrameTensor:
+    """log p(x, z) - log q(z) by plates, which Pyro sums to a site's own plates."""
     found = MultiFrameTensor()
     for trace, sign in ((model_trace, 1), (guide_trace, -1)):
         for site in samples(trace):
-            found.add((site["cond_indep_stack"], sign * site["log_prob"].detach()))
+            log_prob = site["log_prob"].detach() if detach else site["log_prob"]
+            found.add((site["cond_indep_stack"], sign * log_prob))
     return found
 
 

@@ -13,6 +13,7 @@ from pyro.optim import PyroOptim
 from torch import Tensor
 
 from ..spec import Spec, as_spec, nearest
+from .distributed import Processes
 
 __all__ = ["FusedOptim", "make_optimizer"]
 
@@ -24,6 +25,9 @@ class FusedOptim(PyroOptim):
         constructor: a class of ``torch.optim``; its fused kernels are used where it has them.
         options: its arguments, ``lr`` among them.
         clip_norm: the largest norm of the whole gradient; ``None`` does not clip.
+
+    Attributes:
+        processes: whose gradients are summed before a step.
 
     >>> optim = FusedOptim(torch.optim.Adam, {"lr": 1e-3})
     """
@@ -40,6 +44,7 @@ class FusedOptim(PyroOptim):
         self.clip_norm = clip_norm
         self.optimizer: torch.optim.Optimizer | None = None
         self.parameters: dict[Tensor, str] = {}
+        self.processes = Processes()
 
     def __call__(self, params: Iterable[Tensor], *args: object, **kwargs: object) -> None:
         """One step; the gradients are gone afterwards."""
@@ -48,10 +53,19 @@ class FusedOptim(PyroOptim):
             self._add(new)
         if self.optimizer is None:
             return
+        if self.processes.count > 1:
+            self._sum_gradients()
         if self.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        for p in self.parameters:
+            p.grad = None
+
+    def _sum_gradients(self) -> None:
+        for p in self.parameters:
+            if p.grad is None:  # a process without data in a last batch
+                p.grad = torch.zeros_like(p)
+        self.processes.sum_and_agree([p.grad for p in self.parameters if p.grad is not None])
 
     @property
     def lr(self) -> float:

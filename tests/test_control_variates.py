@@ -1,0 +1,433 @@
+"""Control variates for discrete latents, and DisARM of several pairs, against exact answers."""
+
+import itertools
+import math
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro.infer import SVI
+from test_estimators import MANY, bit_model, draws, exact_bits, gradient_of, right, z_scores
+from test_gradients import (
+    N,
+    bernoulli_toy,
+    copied,
+    exact_bound,
+    iwae_by_enumeration,
+    plates,  # noqa: F401
+    spread,
+    toy_variances,
+)
+
+import pyro_vae as pv
+from pyro_vae import MLP, VAE, SpecError, make_estimator
+from pyro_vae.infer import REBAR, RELAX, DisARM, DisARMIWAE, DoubleCV, MuProp
+from pyro_vae.infer.control_variates import Learned
+from pyro_vae.infer.relaxed import Relaxed, StraightThrough
+
+LINES = ["MuProp", "DoubleCV(num_particles=3)", "REBAR", "RELAX(hidden=10)"]
+
+
+@pytest.fixture
+def wandered(monkeypatch):
+    """What is learned starts away from its start, and RELAX's network away from zero."""
+    renew = Learned.renew
+
+    def elsewhere(self, guide, *args, **kwargs):
+        control = renew(self, guide, *args, **kwargs)
+        with torch.no_grad():
+            for p in control.parameters():
+                p.add_(0.3 * torch.randn_like(p)) if p.requires_grad else None
+        return control
+
+    monkeypatch.setattr(Learned, "renew", elsewhere)
+
+
+# Without bias, whatever was learned.
+
+
+@pytest.mark.parametrize("n, beta", [(1, 1.0), (4, 1.0), (4, 0.25), (10, 1.0)])
+@pytest.mark.parametrize("line", LINES)
+def test_unbiased_for_bits(line, n, beta, wandered):
+    vae, x = bit_model(n)
+    right(*draws(line, vae, x, beta, copies=MANY), exact_bits(vae, x, beta), vae)
+
+
+@pytest.mark.parametrize(
+    "line", ["MuProp(num_particles=2)", "DoubleCV", "REBAR(num_particles=2, temperature=0.2)",
+             "REBAR(eta=0.5)", "RELAX(num_particles=2, temperature=2)"],
+)  # fmt: skip
+def test_unbiased_with_other_arguments(line, wandered):
+    vae, x = bit_model(4)
+    right(*draws(line, vae, x), exact_bits(vae, x), vae)
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_unbiased_for_one_hot_vectors(line, wandered):
+    vae = VAE(
+        5, (2, 3), prior="OneHotCategorical(logits=learned)", guide="OneHotCategorical",
+        encoder=MLP([4], activation="Tanh"),
+        decoder=torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(6, 4), torch.nn.Tanh()),
+        seed=3,
+    ).double()  # fmt: skip
+    with torch.no_grad():
+        for p in vae.parameters():
+            p.add_(torch.randn_like(p) * 0.7)
+    x, corners = torch.rand(3, 5).lt(0.5).double(), torch.eye(3).double()
+    states = torch.stack([torch.stack(pair) for pair in itertools.product(corners, repeat=2)])
+    log_q = vae.encode(x).log_prob(states[:, None])
+    log_x = vae.decode(states[:, None].expand(-1, len(x), -1, -1)).log_prob(x)
+    exact = (log_q.exp() * (log_x + vae.prior().log_prob(states)[:, None] - log_q)).sum()
+    gradients, values = draws(line, vae, x, copies=400)
+    wanted = gradient_of(exact, vae)
+    assert z_scores(gradients, wanted).abs().max() < 5
+    assert z_scores(values[:, None], exact.detach()).abs().max() < 5
+    assert (wanted.abs() > 1e-6).sum() > 0.8 * len(wanted)
+    assert (gradients != 0).any(0)[wanted.abs() > 1e-6].all()
+
+
+@pytest.mark.parametrize(
+    "elbo", [MuProp(), DoubleCV(2), REBAR(), RELAX(), DisARMIWAE(2)], ids=lambda e: type(e).__name__
+)
+def test_unbiased_with_sites_in_different_plates(elbo, plates, wandered):  # noqa: F811
+    model, guide, exact = plates
+    found, values = [], []
+    for _ in range(30):
+        with pyro.get_param_store().scope():
+            values.append(-elbo.loss_and_grads(model, guide))
+            found.append(torch.cat([-pyro.param(k).grad for k in "abw"], 1))
+    parameters, log_w, log_q = exact()
+    wanted = exact_bound(log_w, log_q, 2 if isinstance(elbo, DisARMIWAE) else 1)
+    gradient = torch.cat(torch.autograd.grad(wanted, parameters))
+    assert z_scores(torch.cat(found), gradient).abs().max() < 5
+    values = torch.tensor(values)[:, None].double() / len(found[0])
+    assert z_scores(values, wanted.detach()).abs().max() < 5
+
+
+@pytest.mark.parametrize("k", [2, 3])
+def test_disarm_is_unbiased_for_the_importance_weighted_bound(k):
+    vae, x = bit_model(4)
+    line = f"DisARMIWAE(num_particles={k})"
+    right(*draws(line, vae, x), iwae_by_enumeration(vae, x, k), vae)
+
+
+def test_one_particle_of_the_importance_weighted_bound_is_disarm():
+    vae, x = bit_model(4)
+    found = []
+    for line in ("DisARMIWAE(num_particles=1)", "DisARM"):
+        pyro.set_rng_seed(3)
+        found.append(torch.cat([part.flatten() for part in draws(line, vae, x, batches=2)]))
+    assert torch.allclose(*found, rtol=1e-9, atol=1e-10)
+
+
+# Variances in closed form, of the Bernoulli toy E[(b - t)^2].
+
+TOY = [(0.5, 0.45), (0.3, 0.45), (0.9, 0.1)]
+
+
+@pytest.mark.parametrize("p, t", TOY)
+@pytest.mark.parametrize("pairs", [2, 5])
+def test_the_variance_of_pairs_falls_as_their_number(pairs, p, t):
+    variance, error = spread(copied(DisARM(pairs), *bernoulli_toy(p, t)))
+    assert abs(variance - toy_variances(p, t)["DisARM"] / pairs) < 5 * error + 1e-15
+
+
+def taken(elbo, p, t):
+    """The draws, their mean and variance asserted to be those of the exact values and weights."""
+    sample = copied(elbo, *bernoulli_toy(p, t))
+    variance, error = spread(sample)
+    assert abs(sample.mean() - (1 - 2 * t) * p * (1 - p)) < 5 * (variance / N).sqrt() + 1e-12
+    return variance, error
+
+
+@pytest.mark.parametrize("p, t", TOY)
+def test_variance_of_muprop(p, t):
+    """What is left of the quadratic is (b - p)^2, so the estimate is (b - p)^3 and a constant."""
+    q = 1 - p
+    wanted = p * q * (p**5 + q**5) - (p * q * (q - p)) ** 2
+    variance, error = taken(MuProp(), p, t)
+    assert abs(variance - wanted) < 5 * error + 1e-15
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.4, 1.0])
+@pytest.mark.parametrize("p, t", TOY)
+def test_variance_of_double_control_variates(p, t, alpha):
+    """By the four states of two bits; without the second one (alpha = 0), that of RLOO."""
+    b = torch.tensor([[0.0, 0], [0, 1], [1, 0], [1, 1]]).double()
+    mass = (p * b + (1 - p) * (1 - b)).prod(1)
+    f, slope, step = (b - t) ** 2, 2 * (b - t), b - p
+    h = f - alpha * slope.flip(1) * step
+    g = ((h - h.flip(1)) * step).mean(1) + alpha * slope.mean(1) * p * (1 - p)
+    mean = (mass * g).sum()
+    assert mean == pytest.approx((1 - 2 * t) * p * (1 - p), abs=1e-12)
+    wanted = (mass * (g - mean) ** 2).sum()
+    variance, error = taken(DoubleCV(2, alpha=alpha), p, t)
+    assert abs(variance - wanted) < 5 * error + 1e-15
+    if alpha == 0:
+        assert wanted == pytest.approx(toy_variances(p, t)["RLOO(num_particles=2)"])
+
+
+def rebar_by_quadrature(p, t):
+    """REBAR on the toy as a function of (eta, log T), at 100,000 values of the one uniform.
+
+    Written as in the paper: z from u, and z given b from v, whose path autograd takes at fixed v.
+    """
+    u = (torch.arange(100_000, dtype=torch.float64) + 0.5) / 100_000
+    phi = torch.full_like(u, p).logit()
+    b = (u > 1 - p).double()
+    v = torch.where(b == 1, (u - (1 - p)) / p, u / (1 - p))
+
+    def given_b(phi):
+        theta = phi.sigmoid()
+        return phi + torch.where(b == 1, v * theta + 1 - theta, v * (1 - theta)).logit()
+
+    assert torch.allclose(given_b(phi), phi + u.logit())  # the noise is tied
+
+    def draw(eta, log_temperature):
+        def c(z):
+            return ((z / log_temperature.exp()).sigmoid() - t) ** 2
+
+        at = phi.clone().requires_grad_()
+        value = c(given_b(at))
+        (free,) = torch.autograd.grad(c(at + u.logit()).sum(), at, create_graph=True)
+        (held,) = torch.autograd.grad(value.sum(), at, create_graph=True)
+        return ((b - t) ** 2 - eta * value) * (b - p) + eta * (free - held)
+
+    return draw
+
+
+@pytest.mark.parametrize("eta, temperature", [(1.0, 0.5), (0.6, 2.0)])
+@pytest.mark.parametrize("p, t", TOY)
+def test_variance_of_rebar_and_its_slope(p, t, eta, temperature):
+    at = [torch.full((100_000,), v).double() for v in (eta, math.log(temperature))]
+    exact = rebar_by_quadrature(p, t)(*[one.requires_grad_() for one in at])
+    exact_mean = exact.mean().item()
+    assert exact_mean == pytest.approx((1 - 2 * t) * p * (1 - p), abs=1e-4)
+    variance, error = taken(REBAR(1, temperature, eta), p, t)
+    assert abs(variance - exact.var()) < 5 * error + 1e-4 * variance  # of the quadrature
+
+    elbo = REBAR()
+    model, guide = bernoulli_toy(p, t)
+    with pyro.get_param_store().scope():
+        control = elbo.renew(guide)
+        with torch.no_grad():
+            control.eta.copy_(at[0][0])
+            control.log_temperature.copy_(at[1][0])
+        elbo.loss_and_grads(model, guide)
+    slopes = torch.autograd.grad(exact.square().sum(), at)
+    for one, learned in zip(slopes, (control.eta, control.log_temperature), strict=True):
+        error = one.std() / N**0.5
+        assert abs(learned.grad - one.mean()) < 5 * error + 1e-4 * one.abs().mean()
+    assert any(abs(one.mean()) > 5 * one.std() / N**0.5 for one in slopes)
+
+
+@pytest.mark.parametrize("p, t", TOY)
+def test_why_the_noise_is_tied(p, t):
+    """With noise of its own z given b costs a third evaluation, which is not worth it."""
+    u, v = torch.rand(2, N, generator=torch.Generator().manual_seed(0)).double()
+    phi = torch.full_like(u, p).logit().requires_grad_()
+    z, theta = phi + u.logit(), phi.sigmoid()
+    b = (z > 0).double()
+    given = phi + torch.where(b == 1, v * theta + 1 - theta, v * (1 - theta)).logit()
+    c, c_given = (((value / 0.5).sigmoid() - t) ** 2 for value in (z, given))
+    (path,) = torch.autograd.grad((c - c_given).sum(), phi)
+    apart = ((b - t) ** 2 - c_given.detach()) * (b - p) + path
+    assert abs(apart.mean() - (1 - 2 * t) * p * (1 - p)) < 5 * apart.std() / N**0.5
+    tied = rebar_by_quadrature(p, t)(*torch.tensor([1.0, math.log(0.5)]).double())
+    assert 2 * tied.var() < 0.8 * 3 * apart.var()
+
+
+# Variances on the model of 4 bits.
+
+
+def test_the_order_of_variances():
+    """After learning; REINFORCE > MuProp as in Gu et al., and all below RLOO with two draws."""
+    vae, x = bit_model(4)
+    score, rloo = "Trace_ELBO(gradient=score)", "RLOO(num_particles=2)"
+    lines = [score, rloo, "MuProp", "DoubleCV", "REBAR", "RELAX"]
+    table = pv.compare_estimators(vae, x, lines, num_draws=200, burn_in=150)
+    variance = dict(zip(lines, table.grad_variance.sel(parameter="encoder").values, strict=True))
+    assert variance["MuProp"] < 0.1 * variance[score]
+    for line in lines[2:]:
+        assert variance[line] < 0.7 * variance[rloo]
+    assert (table.evaluations.values == [1, 2, 2, 2, 2, 2]).all()
+    assert (table.bias_z.sel(parameter="all") < 5).all()
+
+
+# One face for all.
+
+
+def two_bits():
+    data = torch.tensor([0.2, 1.4])
+
+    def model():
+        with pyro.plate("data", 2):
+            z = pyro.sample("z", dist.Bernoulli(0.4))
+            pyro.sample("x", dist.Normal(z, 0.5), obs=data)
+
+    def guide():
+        logits = pyro.param("logits", torch.zeros(2))
+        with pyro.plate("data", 2):
+            pyro.sample("z", dist.Bernoulli(logits=logits))
+
+    return model, guide, torch.tensor(0.4).logit() + (data - 0.5) / 0.25  # the posterior's logits
+
+
+@pytest.mark.parametrize("elbo", [MuProp(4), DoubleCV(4), REBAR(4), RELAX(4), DisARMIWAE(1)])
+def test_plain_svi_trains_any_model(elbo):
+    model, guide, exact = two_bits()
+
+    def kl():
+        pair = (dist.Bernoulli(logits=a) for a in (pyro.param("logits").detach(), exact))
+        return dist.kl.kl_divergence(*pair).sum()
+
+    svi = SVI(model, guide, pyro.optim.Adam({"lr": 0.05}), elbo)
+    svi.step()
+    learned = dict(elbo.control.named_parameters()) if isinstance(elbo, Learned) else {}
+    start, far = {name: p.detach().clone() for name, p in learned.items()}, kl()
+    for _ in range(200):
+        svi.step()
+    assert kl() < 0.05 * far
+    for name, p in learned.items():
+        assert pyro.get_param_store()[f"{type(elbo).__name__}.{name}"] is p
+        assert not torch.equal(p, start[name])
+
+
+def test_what_is_given_is_not_learned():
+    model, guide, _ = two_bits()
+    elbo = RELAX(temperature=0.25, eta=0.5)
+    SVI(model, guide, pyro.optim.Adam({"lr": 0.05}), elbo).step()
+    assert elbo.control.eta == 0.5 and not elbo.control.eta.requires_grad
+    assert elbo.control.log_temperature.exp().item() == pytest.approx(0.25)
+    names = {name for name in pyro.get_param_store() if name.startswith("RELAX")}
+    assert names == {f"RELAX.networks.0.{part}" for part in
+                     ("0.weight", "0.bias", "2.weight", "2.bias")}  # fmt: skip
+
+
+def test_a_masked_distribution_stays_masked():
+    """Its log mass is its own, at bits; and half of it halfway."""
+    bits = dist.Bernoulli(logits=torch.randn(2, 3)).mask(torch.tensor([True, False, True]))
+    own = bits.to_event(1)
+    relaxed = Relaxed(own, StraightThrough().draw)
+    zero, one = torch.zeros(2, 3), torch.ones(2, 3)
+    for value in (zero, one, own.sample()):
+        assert torch.allclose(relaxed.log_prob(value), own.log_prob(value))
+    middle = (own.log_prob(zero) + own.log_prob(one)) / 2
+    assert torch.allclose(relaxed.log_prob(one / 2), middle)
+
+
+def test_two_of_a_kind_do_not_share_what_they_learn():
+    model, guide, _ = two_bits()
+    first, second = REBAR(), REBAR()
+    first.loss(model, guide)
+    second.loss(model, guide)  # made anew, it takes the first one's place
+    second.loss(model, guide)
+    with pytest.raises(ValueError, match="holds another estimator's 'REBAR"):
+        first.loss(model, guide)
+
+
+@pytest.mark.parametrize("line", [*LINES, "DisARMIWAE"])
+def test_a_minibatch_scales_the_bound(line):
+    vae, x = bit_model(4)
+    estimator, found = make_estimator(line), []
+    estimator.check(vae.model, vae.guide, x)
+    for scale in (1.0, torch.tensor(2.5).double()):
+        pyro.set_rng_seed(1)
+        vae.zero_grad()
+        model, guide = (
+            pyro.poutine.scale(f, scale) for f in (vae.model, estimator.wrap(vae.guide, x))
+        )
+        pyro.set_rng_seed(1)
+        loss = estimator.elbo.loss_and_grads(model, guide, x)
+        found.append((loss, torch.cat([p.grad.flatten() for p in vae.parameters()])))
+    (loss, gradient), (scaled, scaled_gradient) = found
+    assert scaled == pytest.approx(2.5 * loss)
+    assert torch.allclose(scaled_gradient, 2.5 * gradient)
+
+
+@pytest.mark.parametrize("line", [*LINES, "DisARMIWAE"])
+def test_the_differentiable_loss_has_the_loss_and_its_gradients(line):
+    vae, x = bit_model(4)
+    estimator, found = make_estimator(f"{line.split('(')[0]}(num_particles=3)"), []
+    guide = estimator.wrap(vae.guide, x)
+    estimator.check(vae.model, vae.guide, x)
+    learned = [] if estimator.network is None else list(estimator.network.parameters())
+    parameters = [*vae.parameters(), *learned]
+    for differentiable in (False, True):
+        pyro.set_rng_seed(2)
+        for p in parameters:
+            p.grad = None
+        if differentiable:
+            loss = estimator.elbo.differentiable_loss(vae.model, guide, x)
+            loss.backward()
+        else:
+            loss = torch.tensor(estimator.elbo.loss_and_grads(vae.model, guide, x))
+        found.append(
+            torch.cat([loss.detach().double()[None], *(p.grad.flatten() for p in parameters)])
+        )
+    assert torch.allclose(*found)
+    assert len(learned) == (0 if line in ("MuProp", "DisARMIWAE") else len(learned) or 1)
+
+
+@pytest.mark.parametrize("line", ["DoubleCV", "REBAR", "RELAX"])
+def test_fit_trains_it_and_goes_on_bit_for_bit(line, tmp_path):
+    def fresh(seed):
+        return VAE(
+            6, 3, prior="Bernoulli", guide="Bernoulli", encoder=MLP([8]), decoder=MLP([8]),
+            seed=seed,
+        )  # fmt: skip
+
+    x = torch.tensor([[1.0, 1, 1, 0, 0, 0], [0, 0, 0, 1, 1, 1]]).repeat(100, 1)
+    told = {"estimator": make_estimator(line), "batch_size": 50, "lr": 2e-2, "progress": False}
+    whole, parts = fresh(0), fresh(0)
+    fitted = pv.fit(whole, x, epochs=30, **told)
+    assert fitted.history.elbo_train.iloc[-1] > fitted.history.elbo_train.iloc[0] + 1
+    pv.fit(parts, x, epochs=7, out=tmp_path / "run", **told)
+    again = fresh(9)
+    pv.fit(again, x, epochs=30, resume=tmp_path / "run", **told)
+    for p, q in zip(whole.parameters(), again.parameters(), strict=True):
+        assert torch.equal(p, q)
+
+
+REFUSED = {
+    "REBAR(temperature=0)": "temperature is a positive number, or learned where it is not given",
+    "REBAR(alpha=1)": "alpha",
+    "DoubleCV(num_particles=1)": "whole number of at least 2, got 1",
+    "RELAX(gradient=pathwise)": "for sites without a path",
+    "MuProp(baseline=neural)": "MuProp has no baselines",
+    "Rebar": "did you mean REBAR",
+    "RELAX(hidden=2.5)": "hidden is a whole number of at least 1, got 2.5",
+}
+
+
+@pytest.mark.parametrize("line", REFUSED)
+def test_what_is_unsound_is_refused(line):
+    with pytest.raises(SpecError, match=REFUSED[line]):
+        make_estimator(line)
+
+
+UNSERVED = {
+    "REBAR": ("Normal", "need Bernoulli or OneHotCategorical sites, which Normal at site 'z'"),
+    "DoubleCV": ("Categorical(categories=3)", "which Categorical at site 'z' is not: use RLOO"),
+    "DisARMIWAE": ("OneHotCategorical", "need Bernoulli sites, which OneHotCategorical at"),
+}
+
+
+@pytest.mark.parametrize("line", UNSERVED)
+def test_an_estimator_says_which_guides_it_cannot_serve(line):
+    family, reason = UNSERVED[line]
+    vae = VAE(6, 2, prior=family, guide=family, likelihood="Normal")
+    with pytest.raises(ValueError, match=reason):
+        make_estimator(line).check(vae.model, vae.guide, torch.randn(3, 6))
+
+
+@pytest.mark.parametrize("elbo", [MuProp(), DoubleCV(2), REBAR(), RELAX()])
+def test_dependent_sites_are_refused(elbo):
+    def chained():
+        first = pyro.sample("first", dist.Bernoulli(pyro.param("p", torch.tensor(0.5))))
+        pyro.sample("second", dist.Bernoulli(0.2 + 0.5 * first))
+
+    with pytest.raises(ValueError, match="'second' depend on an earlier site's draw"):
+        for _ in range(20):
+            elbo.loss(chained, chained)

@@ -1,0 +1,201 @@
+"""Several processes train one model: the single run's numbers, resumable, one of them writing.
+
+As a script this file is one of the processes: ``python tests/test_distributed.py FOLDER``.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro.infer import SVI
+from torch import nn
+
+import pyro_vae as pv
+from pyro_vae.infer.distributed import Processes, processes
+
+X = torch.randn(112, 4, generator=torch.Generator().manual_seed(1)).double()
+GIVEN = dict(  # 11 held out, 101 left: of the last batch the second process has no part
+    epochs=3, batch_size=20, lr="cosine(1e-2)", validation=0.1, optimizer="Adam(clip_norm=20)",
+    seed=3,
+)  # fmt: skip
+DRAWN = dict(epochs=4, batch_size=30, seed=5, patience=4, validation=0.1)
+
+
+class Wave(dist.Normal):
+    """A Normal whose noise is given: a function of the datum."""
+
+    def rsample(self, sample_shape=()):
+        noise = 2 * torch.cos(5 * self.loc.detach())
+        return (self.loc + noise * self.scale).expand(*sample_shape, *self.loc.shape)
+
+
+class Given(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, features):
+        return Wave(self.head(features), 0.5).to_event(1)
+
+
+def vae(seed=0, **options):
+    torch.manual_seed(seed)
+    parts = dict(encoder=pv.MLP([8]), decoder=pv.MLP([8]), guide=Given(), seed=seed)
+    return pv.VAE(4, 2, likelihood="Normal(scale=learned)", **{**parts, **options}).double()
+
+
+def weights(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()]).numpy()
+
+
+def work(folder, rank):
+    """What each process does; the figures of each are kept."""
+    found, step = {}, SVI.step
+    with processes() as team:
+        model = vae(seed=9 * rank)  # the first one's weights become everyone's
+        history = pv.fit(model, X, **GIVEN).history
+        found |= {"given": weights(model), "history": history.drop(columns="seconds").to_numpy()}
+
+        seen, noise, stop_at = [], [], [0]
+
+        def recorded(self, x):
+            seen.append(x[:, 0].numpy())
+            noise.append(zlib.crc32(torch.get_rng_state().numpy()))
+            if len(seen) == stop_at[0] and rank == 1:
+                os.kill(os.getpid(), signal.SIGINT)
+            return step(self, x)
+
+        SVI.step = recorded
+        whole, parts = (vae(guide="Normal") for _ in range(2))
+        history = pv.fit(whole, X, **DRAWN, out=folder / "whole").history
+        found |= {"drawn": weights(whole), "noise": np.array(noise)}
+        found |= {"seen": np.concatenate(seen), "first": seen[0], "loss": history.loss.to_numpy()}
+        seen, stop_at = [], [6]
+        first = pv.fit(parts, X, **DRAWN, out=folder / "parts")
+        found |= {"steps": len(seen), "interrupted": first.interrupted}
+        stop_at = [0]
+        history = pv.fit(vae(guide="Normal"), X, **DRAWN, resume=folder / "parts").history
+        found["resumed loss"] = history.loss.to_numpy()
+        again = vae(guide="Normal")
+        pv.fit(again, X, **DRAWN, resume=folder / "parts")
+        found |= {"resumed": weights(again), "team": (team.rank, team.count)}
+    np.savez(folder / f"rank{rank}.npz", **found)
+
+
+def start(folder, rank, port):
+    told = {
+        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1",
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
+    }  # fmt: skip
+    with (folder / f"rank{rank}.err").open("w") as errors:
+        command = [sys.executable, __file__, str(folder)]
+        return subprocess.Popen(command, env={**os.environ, **told}, stderr=errors)
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    """Figures of two processes that worked together, and their folder."""
+    folder = tmp_path_factory.mktemp("ranks")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    started = [start(folder, rank, port) for rank in range(2)]
+    try:  # where one fails, the other would wait for it
+        while any(p.poll() is None for p in started) and not any(p.poll() for p in started):
+            time.sleep(0.1)
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+    errors = "\n".join(p.read_text() for p in sorted(folder.glob("*.err")))
+    assert [p.returncode for p in started] == [0, 0], errors
+    return folder, [np.load(folder / f"rank{rank}.npz") for rank in range(2)]
+
+
+def test_two_processes_are_the_single_run_where_the_noise_is_given(ranks):
+    _, found = ranks
+    alone = vae()
+    history = pv.fit(alone, X, **GIVEN).history.drop(columns="seconds").to_numpy()
+    for part in found:  # float64: what is left is the order of sums
+        assert np.abs(part["given"] - weights(alone)).max() < 1e-12
+        assert np.abs(part["history"] - history).max() < 1e-9
+    assert np.abs(weights(alone) - weights(vae())).max() > 1e-2
+    other = vae()  # ... and it is the sum, not the mean, over the global batch
+    pv.fit(other, X[:60], **GIVEN)
+    assert np.abs(weights(other) - weights(alone)).max() > 1e-3
+
+
+def test_each_has_its_part_of_each_batch_and_noise_of_its_own(ranks):
+    _, (first, second) = ranks
+    assert tuple(first["team"]) == (0, 2)
+    assert tuple(second["team"]) == (1, 2)
+    seen = np.concatenate([first["seen"], second["seen"]])
+    values, times = np.unique(seen, return_counts=True)
+    assert len(values) == 101
+    assert (times == DRAWN["epochs"]).all()
+    assert set(values) <= set(X[:, 0].numpy())
+    assert len(first["first"]) == len(second["first"]) == 15
+    assert not set(first["noise"]) & set(second["noise"])
+    assert np.array_equal(first["drawn"], second["drawn"])
+    assert np.array_equal(first["loss"], second["loss"])  # of all data
+
+
+def test_processes_stop_after_the_same_step_and_resume_bit_for_bit(ranks):
+    folder, found = ranks
+    for part in found:  # only the second was interrupted
+        assert part["interrupted"]
+        assert part["steps"] == 6
+        assert np.array_equal(part["resumed"], part["drawn"])
+        assert np.allclose(part["resumed loss"], part["loss"], rtol=1e-13)
+    with pytest.raises(ValueError, match="processes=2, not with processes=1"):
+        pv.fit(vae(guide="Normal"), X, **DRAWN, resume=folder / "parts")
+
+
+def test_random_numbers_differ_by_process_and_seed():
+    drawn = {}
+    for seed in range(3):
+        for rank in range(3):
+            torch.manual_seed(seed)
+            Processes(rank, 3).diverge(seed)
+            drawn[seed, rank] = torch.rand(()).item()
+    assert len(set(drawn.values())) == 9
+    torch.manual_seed(2)
+    assert drawn[2, 0] == torch.rand(()).item()  # the first has the single run's
+
+
+def test_parts_make_the_batch():
+    batch = torch.arange(7)
+    for count in (1, 2, 3, 9):
+        parts = [Processes(rank, count).part(batch) for rank in range(count)]
+        assert torch.equal(torch.cat(parts), batch)
+
+
+def test_torchrun_trains_on_the_command_line(tmp_path):
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    told = ["-m", "pyro_vae", "fit", "digits", "--epochs", "2", "--out", str(tmp_path / "run")]
+    done = subprocess.run(
+        [*launch, *told], capture_output=True, text=True, cwd=tmp_path, timeout=100,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("ELBO, test data") == 1  # one of them prints
+    assert done.stdout.count("run folder:") == 1
+    assert {"config.toml", "results.toml", "history.csv", "model.safetensors", "pictures"} <= set(
+        os.listdir(tmp_path / "run")
+    )
+    assert os.listdir(tmp_path) == ["run"]
+    assert pv.load(tmp_path / "run").sample(2).shape == (2, 1, 8, 8)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    work(Path(sys.argv[1]), int(os.environ["RANK"]))
