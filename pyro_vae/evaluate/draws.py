@@ -1,10 +1,7 @@
 """Draws of the ELBO of each datum, for ArviZ."""
 
-import warnings
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyro
 import torch
 from numpy.typing import ArrayLike
@@ -16,15 +13,14 @@ from ..infer.bounds import draw_terms
 from ..seeding import seeded
 from ..spec import Spec
 from ..vae import VAE
-from .references import Bound, bound_of
+from .arviz import as_draws, container
 
 if TYPE_CHECKING:
     from arviz import InferenceData
 
-__all__ = ["elbo_draws", "to_arviz"]
+__all__ = ["elbo_draws"]
 
 CHUNK = 2**13  # log weights at once
-CHAINS = 4
 
 
 @torch.no_grad()
@@ -45,8 +41,11 @@ def elbo_draws(
         \frac1K \sum_k \log w_k \quad \text{(ELBO)}, \qquad
         \frac{1}{1 - \alpha} \log \frac1K \sum_k w_k^{1 - \alpha} \quad \text{(Rényi, IWAE)}
 
-    ``TraceMeanField_ELBO`` has its KL term in closed form, ``TraceEnum_ELBO`` is exact: all of its
-    draws are equal.
+    and so on by the estimator's :class:`~pyro_vae.infer.bounds.Bound`. ``TraceMeanField_ELBO`` has
+    its KL term in closed form. ``TraceEnum_ELBO`` is exact, so all its draws are equal, and ArviZ's
+    diagnostics of them 0 / 0: ``arviz.summary(draws, kind="stats")``. A draw is of K independent z,
+    also where the gradient evaluates others (antithetic pairs): the spread of the value that such
+    an estimator reports is ``value_sd`` of :func:`compare_estimators`.
 
     Args:
         vae: a model.
@@ -75,9 +74,11 @@ def elbo_draws(
     if not isinstance(num_draws, int) or num_draws < 1:
         raise ValueError(f"num_draws must be a whole number of at least 1, got {num_draws!r}")
     line = make_estimator(estimator)
-    bound = bound_of(line.elbo)
+    bound = line.bound
     if bound is None:
-        raise ValueError(f"{line} is of a bound that is not the ELBO, IWAE or Rényi's: unknown")
+        raise ValueError(
+            f"{line} is of a bound that is not known here: give an estimator of the table"
+        )
     with pyro.get_param_store().scope(), seeded(seed):
         line.check(vae.model, vae.guide, x)
         if isinstance(line.elbo, TraceEnum_ELBO):
@@ -88,38 +89,9 @@ def elbo_draws(
             counts = [chunk] * (num_draws // chunk) + [num_draws % chunk]
             exact_kl = isinstance(line.elbo, TraceMeanField_ELBO)
             parts = [_log_weights(vae, x, n * k, exact_kl) for n in counts if n]
-            values = _bound(torch.cat(parts).double().reshape(num_draws, k, len(x)), bound)
-    chains = CHAINS if num_draws % CHAINS == 0 and num_draws >= CHAINS**2 else 1
-    found = values.cpu().numpy().reshape(chains, -1, len(x))
-    return to_arviz(
-        {"elbo": found, "total": found.sum(-1)},
-        dims={"elbo": ["datum"]},
-        coords={"datum": np.arange(len(x))},
-    )
-
-
-def to_arviz(
-    posterior: Mapping[str, np.ndarray],
-    *,
-    dims: Mapping[str, list[str]],
-    coords: Mapping[str, np.ndarray],
-) -> "InferenceData":
-    """Arrays (chain, draw, ...) as ArviZ's container: ``InferenceData``, in 1.x ``DataTree``.
-
-    Args:
-        posterior: the arrays by name.
-        dims: names of the dimensions past draw.
-        coords: their coordinates.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # ArviZ 0.23 announces 1.0 at import
-        import arviz
-
-    make: Any = arviz.from_dict
-    options = {"dims": dict(dims), "coords": dict(coords)}
-    if int(arviz.__version__.split(".")[0]) >= 1:
-        return make({"posterior": dict(posterior)}, **options)
-    return make(posterior=dict(posterior), **options)
+            values = bound(torch.cat(parts).double().reshape(num_draws, k, -1).movedim(1, 0))
+    draws = {"elbo": as_draws(values, "datum"), "total": as_draws(values.sum(-1))}
+    return container({"posterior": draws}, {})
 
 
 def _log_weights(vae: VAE, x: Tensor, n: int, exact_kl: bool) -> Tensor:
@@ -127,14 +99,6 @@ def _log_weights(vae: VAE, x: Tensor, n: int, exact_kl: bool) -> Tensor:
     with pyro.validation_enabled(False):
         likelihood, kl = draw_terms(vae.model, vae.guide, x, n, exact_kl=exact_kl)
     return likelihood - kl
-
-
-def _bound(log_w: Tensor, bound: Bound) -> Tensor:
-    """``(S, K, N)`` to ``(S, N)``."""
-    if bound.alpha == 1:
-        return log_w.mean(1)
-    power, log_k = 1 - bound.alpha, np.log(bound.num_particles)
-    return ((power * log_w).logsumexp(1) - log_k) / power
 
 
 def _enumerate(vae: VAE, estimator: Estimator, x: Tensor) -> Tensor:

@@ -1,9 +1,10 @@
 """Draws of an estimator's gradient at fixed weights; the model is left as it was."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,14 +13,18 @@ import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
-from ..infer import Estimator
+from ..infer import CaptureError, Estimator
+from ..infer.compiled import Graph, capture, compile_module, repeated, trace
 from ..vae import VAE
 from .moments import Moments
 
 __all__ = ["Sample", "sample_gradients", "trainable", "untouched"]
 
+TIMED = 32  # draws
+CHUNK = 2**18  # numbers in the gradients of one chunk of draws: about what a cache holds
+BATCHED = 2**18  # where they are fewer, and not compiled, batched draws are faster than single ones
 LEARNING_RATE = 1e-2  # of a baseline's network at the start of its burn-in; it falls to zero
-MEASURED, REFERENCE, BURN_IN = range(3)  # streams of seeds
+MEASURED, REFERENCE, BURN_IN, PILOT = range(4)  # streams of seeds
 
 
 @dataclass
@@ -28,13 +33,15 @@ class Sample:
 
     Attributes:
         values: of its bound, ``(n,)``, in nats per datum.
-        seconds: a draw took, ``(n,)``.
+        seconds: an eager draw took, ``(m,)``.
+        elapsed: seconds that all draws took, without what was made before the first.
         evaluations: of log p(x|z) per datum and draw, as counted; NaN where none was seen.
         moments: of the gradients, of the bound per datum (ascent), in the order of the parameters.
     """
 
     values: np.ndarray
     seconds: np.ndarray
+    elapsed: float
     evaluations: float
     moments: Moments
 
@@ -75,18 +82,25 @@ def sample_gradients(
     stream: int,
     burn_in: int,
     towards: Tensor | None = None,
+    coordinates: bool = False,
+    compile: bool = False,
 ) -> Sample:
-    """Draws of the gradient at the model's weights; draw i starts from its own seed.
+    """Draws of the gradient at the model's weights, from the graph of one.
+
+    A few draws by the estimator itself come first: they are what is timed, and their mean is the
+    centre of the others. Estimators of which no graph can be made draw one by one.
 
     Args:
         vae: the model, :func:`untouched` by the caller.
         estimator: checked before.
         x: the batch, ``(B, *x_shape)``.
         num_draws: how many.
-        seed: with ``stream`` and i it gives the seed of draw i.
+        seed: with ``stream`` and the number of a chunk it gives the chunk's seed.
         stream: draws of one stream have common random numbers.
         burn_in: steps in which a baseline learns, before it is frozen.
-        towards: see :class:`Moments`.
+        towards: see :class:`Moments`, ``(P,)``.
+        coordinates: see :class:`Moments`.
+        compile: compile the graph.
     """
     parameters = list(trainable(vae).values())
     elbo: Any = estimator.elbo
@@ -94,37 +108,115 @@ def sample_gradients(
         first, *later = _seeds(seed, BURN_IN, burn_in + 1)
         _reseed(first, x)
         guide = estimator.wrap(vae.guide, x)  # the weights of a network are drawn
-        frozen = _learn_baseline(estimator, vae.model, guide, x, later)
-        moments = Moments([p.numel() for p in parameters], towards, x.device)
-        values, seconds = np.empty(num_draws), np.empty(num_draws)
-        seeds = _seeds(seed, stream, num_draws)
-        _reseed(seeds[0], x)
+        _learn_baseline(estimator, vae.model, guide, x, later)
         with _Count() as count:  # it is also what warms up: memory, and the parameter store
             elbo.loss_and_grads(vae.model, guide, x)
-        for i, one in enumerate(seeds):
-            for p in parameters:
-                p.grad = None
-            for buffer, was in frozen:
-                buffer.copy_(was)
+
+        seconds, pilot = [], [torch.zeros_like(p) for p in parameters]
+        for k, one in enumerate(_seeds(seed, PILOT, min(num_draws, TIMED))):
             _reseed(one, x)
             start = _now(x)
-            loss = elbo.loss_and_grads(vae.model, guide, x)
-            seconds[i] = _now(x) - start
-            values[i] = -float(loss) / len(x)
-            parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-            moments.add(torch.cat([g.flatten() for g in parts]) / -len(x))
+            gradients = _eager(elbo, vae, guide, x, parameters)[1:]
+            seconds.append(_now(x) - start)
+            for mean, gradient in zip(pilot, gradients, strict=True):
+                mean += (gradient - mean) / (k + 1)
+        center = [mean / -len(x) for mean in pilot]
+        parts = None if towards is None else towards.split([p.numel() for p in parameters])
+        moments = Moments(center, len(seconds), parts, coordinates=coordinates)
+        size = 2 * max(1, min(128, num_draws // 2, CHUNK // (2 * sum(moments.sizes))))
+        chunk = _chunks(elbo, vae, guide, x, parameters, moments, size, compile)
+        starts = range(0, num_draws, size)
+        values, began = [], _now(x)
+        for start, one in zip(starts, _seeds(seed, stream, len(starts)), strict=True):
+            n = min(size, num_draws - start)
+            _reseed(one, x)
+            keep = torch.arange(size, device=x.device).lt(n).to(pilot[0])
+            losses, rows, pairs = chunk(keep)
+            moments.add(rows, pairs, n)
+            values.append(losses[:n].double().cpu().numpy() / -len(x))
         moments.close()
+        elapsed = _now(x) - began
     evaluations = max(count.seen.values(), default=float("nan")) / len(x)
-    return Sample(values, seconds, evaluations, moments)
+    return Sample(np.concatenate(values), np.array(seconds), elapsed, evaluations, moments)
+
+
+def _chunks(
+    elbo: Any,  # noqa: ANN401
+    vae: VAE,
+    guide: Callable,
+    x: Tensor,
+    parameters: list[nn.Parameter],
+    moments: Moments,
+    size: int,
+    compile: bool,
+) -> Callable[[Tensor], Sequence[Tensor]]:
+    """A function that makes and measures so many draws, as fast as can be."""
+    try:
+        graph = capture(elbo, vae.model, guide, x)
+    except CaptureError:
+        if compile:
+            raise
+        draws = partial(_one_by_one, size, elbo, vae, guide, x, parameters)
+    else:
+        place = {p: 1 + i for i, p in enumerate(graph.parameters.values())}
+        batched = sum(moments.sizes) * size <= BATCHED or compile
+        made = _repeated(graph, size, batched)
+
+        def draws() -> list[Tensor]:
+            found = made()
+            zero = found[0].new_zeros(())
+            return [found[0]] + [
+                found[place[p]] if p in place else zero.expand(size, *p.shape) for p in parameters
+            ]
+
+    def chunk(keep: Tensor) -> tuple[Tensor, ...]:
+        losses, *gradients = draws()
+        return losses, *moments.measure([g / -len(x) for g in gradients], keep)
+
+    if not compile:
+        return torch.no_grad()(chunk)
+    keep = torch.ones(size).to(parameters[0])
+    with torch.no_grad(), torch.random.fork_rng():
+        module, live = trace(chunk, keep)
+        compiled = compile_module(module, [keep, *live])
+        moments.restart()
+    return torch.no_grad()(lambda keep: compiled(keep, *live))
+
+
+def _repeated(graph: Graph, size: int, batched: bool) -> Callable[[], list[Tensor]]:
+    try:
+        return repeated(graph, size, batched=batched)
+    except CaptureError:
+        return repeated(graph, size, batched=False)
+
+
+def _one_by_one(size: int, *how: Any) -> list[Tensor]:  # noqa: ANN401
+    with torch.enable_grad():
+        return [torch.stack(d) for d in zip(*(_eager(*how) for _ in range(size)), strict=True)]
+
+
+def _eager(
+    elbo: Any,  # noqa: ANN401
+    vae: VAE,
+    guide: Callable,
+    x: Tensor,
+    parameters: list[nn.Parameter],
+) -> list[Tensor]:
+    """The loss and the gradients of one draw."""
+    for p in parameters:
+        p.grad = None
+    loss = elbo.loss_and_grads(vae.model, guide, x)
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    return [gradients[0].new_tensor(loss), *gradients]
 
 
 def _learn_baseline(
     estimator: Estimator, model: Callable, guide: Callable, x: Tensor, seeds: list[int]
-) -> list[tuple[Tensor, Tensor]]:
-    """Train the estimator's network at fixed weights; its buffers, and what they are frozen at."""
+) -> None:
+    """Train the estimator's network at fixed weights, and freeze it."""
     network: Any = estimator.network
     if network is None:
-        return []
+        return
     elbo: Any = estimator.elbo
     learned = list(network.parameters())
     optim = torch.optim.Adam(learned, LEARNING_RATE) if learned else None
@@ -135,7 +227,7 @@ def _learn_baseline(
         if optim is not None:
             optim.param_groups[0]["lr"] = LEARNING_RATE * (1 - i / len(seeds))
             optim.step()
-    return [(b, b.clone()) for b in network.buffers()]
+    network.eval()
 
 
 def _seeds(seed: int, stream: int, n: int) -> list[int]:

@@ -8,122 +8,145 @@ from torch import Tensor
 
 __all__ = ["Moments"]
 
-CHUNK = 2**18  # numbers that are absorbed at once
+BLOCK = 16  # chunks that have one centre, and are summed in the gradients' own precision
 
 
 class Moments:
-    r"""Mean and variance by coordinate, and per draw a few numbers by tensor, in float64.
+    r"""Mean and variance by coordinate, and per draw a few numbers by tensor.
 
-    With :math:`m` the mean of n draws and g one that comes after them,
-    :math:`\frac{n}{n + 1} \|g - m\|^2` has the trace of the covariance as its expectation: the
-    scatter of these increments gives the standard error of the trace. With
+    Draws come in chunks, as differences :math:`d = g - c` from a centre that is near their mean,
+    so that single precision does not lose what float64 then sums. With a centre that is the mean of
+    k other draws, :math:`\frac{k}{k + 1} \|d\|^2` has the trace of the covariance as its
+    expectation: its scatter gives the standard error of the trace. With
     :math:`e_k = (g_{2k} - g_{2k+1}) / \sqrt 2` the mean of :math:`(e_k \cdot e_{k+1})^2` estimates
     the trace of the covariance's square without bias.
 
     Args:
-        sizes: how many coordinates each tensor has.
-        towards: a gradient ``(P,)`` whose inner product with each draw is kept.
-        device: where the draws are.
+        center: a first centre, a tensor for each of the parameters'.
+        weight: how many draws it is the mean of.
+        towards: a gradient whose inner product with each draw is kept.
+        coordinates: whether the variance of each coordinate is asked for; that of tensors is there.
 
     References:
-        Welford (1962) and Chan, Golub & LeVeque (1983), for the variance; Chen & Qin (2010),
-        Annals of Statistics 38, for the trace of the square.
+        Chan, Golub & LeVeque (1983), for the variance; Chen & Qin (2010), Annals of Statistics 38,
+        for the trace of the square.
     """
 
     def __init__(
-        self, sizes: Sequence[int], towards: Tensor | None, device: torch.device | None
+        self,
+        center: Sequence[Tensor],
+        weight: int,
+        towards: Sequence[Tensor] | None = None,
+        *,
+        coordinates: bool = False,
     ) -> None:
-        self.sizes, self.towards, self.count = list(sizes), towards, 0
-        size = sum(self.sizes)
-        rows = 2 * max(1, min(32, CHUNK // (2 * size)))  # even: pairs stay together
-        self.mean = torch.zeros(size, dtype=torch.float64, device=device)
-        self.sum_squares = torch.zeros_like(self.mean)
-        self.buffer = self.mean.new_empty(rows, size)
-        self.work = torch.empty_like(self.buffer)  # memory that is new costs more than arithmetic
-        self.filled = 0
-        self.last: Tensor | None = None
-        self._increments: list[Tensor] = []
-        self._dots: list[Tensor] = []
-        self._norms: list[Tensor] = []
-        self._pairs: list[Tensor] = []
+        self.sizes = [c.numel() for c in center]
+        self.center = [c.detach().flatten().clone() for c in center]
+        self.has_towards = towards is not None
+        self.towards = [t.to(c).flatten() for t, c in zip(towards or center, center, strict=True)]
+        self.sums, self.last = ([torch.zeros_like(c) for c in self.center] for _ in range(2))
+        self.squares = [torch.zeros_like(c) for c in self.center] if coordinates else []
+        self.weight, self.count, self.pending, self.chunks = weight, 0, 0, 0
+        self.mean = torch.cat(self.center).double() * 0
+        self.sum_squares = torch.zeros_like(self.mean) if coordinates else None
+        self.traces = np.zeros(len(self.sizes))
+        self._rows: list[np.ndarray] = []
+        self._increments: list[np.ndarray] = []
+        self._pairs: list[np.ndarray] = []
 
-    def add(self, gradient: Tensor) -> None:
-        """Take in one draw, ``(P,)``."""
-        self.buffer[self.filled] = gradient
-        self.filled += 1
-        if self.filled == len(self.buffer):
-            self._absorb()
+    def measure(self, gradients: Sequence[Tensor], keep: Tensor) -> tuple[Tensor, Tensor]:
+        """What is kept of a chunk; the sums grow in place. It can be traced into a graph.
+
+        Args:
+            gradients: ``(C, ...)`` each, C even.
+            keep: ``(C,)``, 0 for draws that do not count, the last ones.
+
+        Returns:
+            ``(T, 3, C)``: inner products of d with itself, the centre and ``towards``; and
+            ``(T, C / 2)``: those of a difference of neighbours with the one before it.
+        """
+        rows, pairs = [], []
+        for t, gradient in enumerate(gradients):
+            center = self.center[t]
+            d = (gradient.flatten(1) - center) * keep[:, None]
+            e = d[0::2] - d[1::2]
+            before = torch.cat([self.last[t][None], e[:-1]])
+            products = [(d * other).sum(1) for other in (d, center, self.towards[t])]
+            rows.append(torch.stack(products))
+            pairs.append((e * before).sum(1) / 2)
+            self.last[t].copy_(e[-1])
+            self.sums[t].add_(d.sum(0))
+            if self.squares:
+                self.squares[t].add_(d.square().sum(0))
+        return torch.stack(rows), torch.stack(pairs)
+
+    def restart(self) -> None:
+        """Forget the sums: a graph was made of :meth:`measure`, which wrote to them."""
+        for tensor in (*self.sums, *self.last, *self.squares):
+            tensor.zero_()
+
+    def add(self, measured: Tensor, pairs: Tensor, n: int) -> None:
+        """Take in a chunk of :meth:`measure`, of which the first n draws count."""
+        rows = measured.double().cpu().numpy()[:, :, :n]
+        first = 0 if self.count + self.pending else 1
+        self._pairs.append(pairs.double().cpu().numpy()[:, first : n // 2].T)
+        self._increments.append(rows[:, 0].T * (self.weight / (self.weight + 1)))
+        norms = self._split(torch.cat(self.center).double().square())
+        product = self._split(torch.cat(self.center).double() * torch.cat(self.towards))
+        whole = [rows[:, 0] + 2 * rows[:, 1] + norms[:, None], rows[:, 2] + product[:, None]]
+        self._rows.append(np.stack(whole).transpose(0, 2, 1))
+        self.traces += rows[:, 0].sum(1)
+        self.pending, self.chunks = self.pending + n, self.chunks + 1
+        if self.chunks == BLOCK:
+            self.close()
 
     def close(self) -> None:
-        """Absorb what is in the buffer: after the last draw, before anything is read."""
-        self._absorb()
-        self.buffer = self.work = self.buffer.new_empty(0, 0)
+        """Fold what is pending into the mean, which is the centre from then on."""
+        n, k = self.count, self.pending
+        if not k:
+            return
+        center, sums = torch.cat(self.center).double(), torch.cat(self.sums).double()
+        shift = center + sums / k - self.mean  # of the chunks' mean from that of all before
+        between = shift.square() * (n * k / (n + k))
+        within = sums.square() / k
+        self.traces += self._split(between - within)
+        if self.sum_squares is not None:
+            self.sum_squares += torch.cat(self.squares).double() - within + between
+        self.mean += shift * (k / (n + k))
+        self.count, self.pending, self.chunks = n + k, 0, 0
+        self.weight = self.count
+        for tensor in (*self.sums, *self.squares):
+            tensor.zero_()
+        for c, mean in zip(self.center, self.mean.split(self.sizes), strict=True):
+            c.copy_(mean)
 
     @property
     def variance(self) -> Tensor:
         """Of each coordinate, ``(P,)``, unbiased."""
+        if self.sum_squares is None:
+            raise ValueError("the variance of each coordinate was not asked for")
         return self.sum_squares / (self.count - 1)
 
-    def increments(self) -> np.ndarray:
-        """``(n - 1, T)``: their expectation is the trace of the covariance, by tensor."""
-        return self._rows(self._increments)
+    @property
+    def trace(self) -> np.ndarray:
+        """Of the covariance, by tensor, ``(T,)``, unbiased."""
+        return self.traces / (self.count - 1)
 
-    def dots(self) -> np.ndarray:
-        """``(n, T)``: inner products of the draws with ``towards``."""
-        return self._rows(self._dots)
+    def increments(self) -> np.ndarray:
+        """``(n, T)``: their expectation is the trace of the covariance, by tensor."""
+        return np.concatenate(self._increments)
 
     def norms(self) -> np.ndarray:
         """``(n, T)``: squared norms of the draws."""
-        return self._rows(self._norms)
+        return np.concatenate(self._rows, 1)[0]
+
+    def dots(self) -> np.ndarray:
+        """``(n, T)``: inner products of the draws with ``towards``."""
+        return np.concatenate(self._rows, 1)[1]
 
     def pairs(self) -> np.ndarray:
         """``(n // 2 - 1, T)``: summed over tensors and squared, the trace of a squared block."""
-        return self._rows(self._pairs)
+        return np.concatenate(self._pairs)
 
-    def _rows(self, found: list[Tensor]) -> np.ndarray:
-        return torch.cat(found).cpu().numpy()
-
-    def _absorb(self) -> None:
-        start = 0
-        if self.count == 0 and self.filled:  # the first draw is the first mean
-            self.mean.copy_(self.buffer[0])
-            self._keep(self.buffer[:1])
-            self.count = start = 1
-        g, n = self.buffer[start : self.filled], self.count
-        if len(g):
-            d = torch.sub(g, self.mean, out=self.work[: len(g)])
-            if n > 1:
-                self._increments.append(self._dot(d, d) * (n / (n + 1)))
-            else:  # one draw is no centre for a whole buffer
-                k = torch.arange(1, self.filled, dtype=g.dtype, device=g.device)[:, None]
-                e = g - self.buffer[: self.filled - 1].cumsum(0) / k
-                self._increments.append(self._dot(e, e) * (k / (k + 1)))
-            self._keep(g)
-            shift = d.sum(0)
-            self.sum_squares += d.square_().sum(0)
-            self.sum_squares.addcmul_(shift, shift, value=-1 / (n + len(g)))
-            self.mean.add_(shift, alpha=1 / (n + len(g)))
-            self.count += len(g)
-        self._pair(self.buffer[: self.filled // 2 * 2])
-        self.filled = 0
-
-    def _keep(self, g: Tensor) -> None:
-        self._norms.append(self._dot(g, g))
-        if self.towards is not None:
-            self._dots.append(self._dot(g, self.towards.expand_as(g)))
-
-    def _pair(self, g: Tensor) -> None:
-        """Differences of neighbours; it overwrites the buffer."""
-        if not len(g):
-            return
-        e = g[0::2].sub_(g[1::2])
-        before = e[:-1] if self.last is None else torch.cat([self.last, e[:-1]])
-        after = e[1:] if self.last is None else e
-        if len(after):
-            self._pairs.append(self._dot(before, after) / 2)
-        self.last = e[-1:].clone()
-
-    def _dot(self, a: Tensor, b: Tensor) -> Tensor:
-        """Inner products of rows, ``(C, T)``."""
-        parts = zip(a.split(self.sizes, 1), b.split(self.sizes, 1), strict=True)
-        return torch.stack([torch.einsum("cp,cp->c", x, y) for x, y in parts], 1)
+    def _split(self, values: Tensor) -> np.ndarray:
+        return torch.stack([part.sum() for part in values.split(self.sizes)]).cpu().numpy()

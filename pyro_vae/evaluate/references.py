@@ -7,22 +7,17 @@ from typing import Any
 import pyro
 import pyro.poutine as poutine
 import torch
-from pyro.infer import (
-    ELBO,
-    RenyiELBO,
-    Trace_ELBO,
-    TraceEnum_ELBO,
-    TraceGraph_ELBO,
-)
+from pyro.infer import ELBO, TraceEnum_ELBO
 from torch import Tensor
 
 from ..infer import Estimator, make_estimator
+from ..infer.bounds import Bound, Renyi, Thermodynamic
 from ..infer.handlers import is_product, latent
 from ..spec import Spec
 from ..vae import VAE
 from .gradients import REFERENCE, Sample, sample_gradients, trainable
 
-__all__ = ["Bound", "Reference", "References", "bound_of"]
+__all__ = ["Reference", "References"]
 
 MAX_STATES = 2**12
 EVALUATIONS = 2**16  # of p(x|z) at once, under enumeration
@@ -30,23 +25,6 @@ COPIES = 4  # of the data in a draw of the reference: so many times fewer calls
 UNBIASED = (
     "TraceMeanField_ELBO", "Trace_ELBO(gradient=pathwise)", "RLOO(num_particles=10)",
 )  # fmt: skip
-IMPORTANCE_WEIGHTED = {"VIMCO", "DReG"}  # our own estimators by the bound that they estimate
-OF_THE_ELBO = {"RLOO", "ARM", "DisARM", "MuProp", "REBAR", "RELAX"}
-
-
-@dataclass(frozen=True)
-class Bound:
-    """What an estimator's value estimates: the ELBO, or the Rényi bound of K particles."""
-
-    alpha: float = 1.0
-    num_particles: int = 1
-
-    def __str__(self) -> str:
-        if self.alpha == 1:
-            return "ELBO"
-        if self.alpha == 0:
-            return f"IWAE({self.num_particles})"
-        return f"Renyi({self.alpha:g}, {self.num_particles})"
 
 
 @dataclass
@@ -62,17 +40,6 @@ class Reference:
     line: str
     mean: Tensor
     sample: Sample | None = None
-
-
-def bound_of(elbo: ELBO) -> Bound | None:
-    """The bound that an ``ELBO`` object is of; ``None`` for classes that are not known."""
-    names = {c.__name__ for c in type(elbo).__mro__}
-    if isinstance(elbo, RenyiELBO) or names & IMPORTANCE_WEIGHTED:
-        alpha = elbo.alpha if isinstance(elbo, RenyiELBO) else 0.0
-        return Bound() if elbo.num_particles == 1 else Bound(float(alpha), elbo.num_particles)
-    if isinstance(elbo, Trace_ELBO | TraceGraph_ELBO | TraceEnum_ELBO) or names & OF_THE_ELBO:
-        return Bound()
-    return None
 
 
 class References:
@@ -105,16 +72,20 @@ class References:
             self.made[Bound()] = _exact(vae, given)
         elif given is not None:
             estimator = make_estimator(given)
-            bound = bound_of(estimator.elbo)
-            if bound is None:
-                raise ValueError(f"the reference {estimator} is of an unknown bound: give another")
+            bound = estimator.bound
+            if bound is None or estimator.ascends != "both":
+                raise ValueError(
+                    f"the reference {estimator} is of an unknown bound, or not of its bound in all "
+                    "parameters: give another"
+                )
             estimator.check(vae.model, vae.guide, x)
             exact = isinstance(estimator.elbo, TraceEnum_ELBO)
             self.made[bound] = self._enumerate() if exact else self._draw(estimator)
 
-    def of(self, bound: Bound | None) -> Reference | None:
-        """The reference for one bound; ``None`` where there is none."""
-        if bound is None:
+    def of(self, estimator: Estimator) -> Reference | None:
+        """The reference for an estimator's bound; ``None`` where there is none."""
+        bound = estimator.bound
+        if bound is None or estimator.ascends == "none":
             return None
         if bound not in self.made:
             self.made[bound] = self._make(bound)
@@ -123,8 +94,7 @@ class References:
     def _make(self, bound: Bound) -> Reference | None:
         if bound == Bound() and _states(self.vae, self.x) <= MAX_STATES:
             return self._enumerate()
-        renyi = f"RenyiELBO(alpha={bound.alpha:g}, num_particles={bound.num_particles})"
-        for line in UNBIASED if bound == Bound() else (renyi,):
+        for line in _unbiased(bound):
             estimator = make_estimator(line)
             try:
                 estimator.check(self.vae.model, self.vae.guide, self.x)
@@ -155,6 +125,16 @@ class References:
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         mean = torch.cat([g.flatten().double() for g in gradients]) / -len(self.x)
         return Reference(f"{estimator}, exact", mean)
+
+
+def _unbiased(bound: Bound) -> tuple[str, ...]:
+    """Estimators of a bound, the best first."""
+    k = f"num_particles={bound.num_particles}"
+    if isinstance(bound, Renyi):
+        return (f"RenyiELBO(alpha={bound.alpha:g}, {k})", *[f"VIMCO({k})"] * (bound.alpha == 0))
+    if isinstance(bound, Thermodynamic):
+        return (f"TVO({k}, partitions={list(bound.betas[1:])}, gradient=pathwise)",)
+    return UNBIASED
 
 
 def _exact(vae: VAE, given: Mapping[str, Tensor]) -> Reference:

@@ -1,0 +1,129 @@
+"""ArviZ's container: names, numbers, and what ArviZ makes of them, under 0.23 and 1.x."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from linear import linear_vae, posterior
+
+import pyro_vae as pv
+from pyro_vae.evaluate.arviz import as_draws, container
+from pyro_vae.evaluate.joint import Joint
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import arviz
+
+GROUPS = {
+    "posterior", "posterior_predictive", "log_likelihood", "sample_stats", "prior",
+    "prior_predictive", "observed_data",
+}  # fmt: skip
+SHAPES = {  # the data's shape: the names of its dimensions
+    (4,): ("column",),
+    (3, 2): ("row", "column"),
+    (1, 4, 4): ("channel", "row", "column"),
+}
+
+
+def groups(data):
+    """Of an InferenceData or a DataTree."""
+    return set(data.groups()) if callable(data.groups) else set(data.children)
+
+
+@pytest.mark.parametrize("shape, axes", SHAPES.items())
+def test_every_dimension_has_its_name(shape, axes):
+    vae = pv.VAE(shape, 3, encoder=pv.MLP([4]), decoder=pv.MLP([4]), seed=0)
+    x = torch.rand(5, *shape).round()
+    data = pv.to_arviz(vae, x, 20, seed=0)
+    assert groups(data) == GROUPS
+    draws = ("chain", "draw")
+    assert data.posterior["z"].dims == (*draws, "datum", "latent_dim")
+    assert data.prior["z"].dims == (*draws, "latent_dim")
+    assert data.posterior_predictive["x"].dims == (*draws, "datum", *axes)
+    assert data.prior_predictive["x"].dims == (*draws, *axes)
+    assert data.log_likelihood["x"].dims == (*draws, "datum")
+    assert data.observed_data["x"].dims == ("datum", *axes)
+    assert dict(data.posterior.sizes) == {"chain": 4, "draw": 5, "datum": 5, "latent_dim": 3}
+    assert list(data.posterior_predictive["row" if len(shape) > 1 else "column"].values) == list(
+        range(shape[-2] if len(shape) > 1 else shape[-1])
+    )
+    assert np.array_equal(data.observed_data["x"].values, x.numpy())
+
+
+def test_a_table_gives_its_names():
+    vae = linear_vae()
+    index, columns = ["a", "b", "c"], ["v", "w", "x", "y", "z"]
+    table = pd.DataFrame(np.zeros((3, 5)), index=index, columns=columns)
+    data = pv.to_arviz(vae, table, 16, seed=0)
+    assert list(data.posterior["datum"].values) == index
+    assert list(data.posterior_predictive["column"].values) == columns
+
+
+def test_the_numbers_are_the_models():
+    vae = linear_vae("full")
+    x = vae.sample(3, seed=1)
+    data = pv.to_arviz(vae, x, 4000, seed=0)
+    z = torch.tensor(data.posterior["z"].values).flatten(0, 1)
+    exact = posterior(vae, x)
+    error = exact.variance.sqrt() / 4000**0.5
+    assert ((z.mean(0) - exact.mean) / error).abs().max() < 5
+    with torch.no_grad():
+        joint = Joint(vae, x)
+        log_likelihood = joint.log_likelihood(z)
+        lp = log_likelihood + joint.log_prior(z)
+    found = torch.tensor(data.log_likelihood["x"].values).flatten(0, 1)
+    assert torch.allclose(found, log_likelihood)
+    assert torch.allclose(torch.tensor(data.sample_stats["lp"].values).flatten(0, 1), lp)
+    weight = data.sample_stats["log_weight"].values  # an exact guide: log p(x), always
+    assert weight.std(axis=(0, 1)).max() < 1e-6
+    predicted = data.posterior_predictive["x"].values
+    assert abs(predicted.mean() - vae.decode(z).mean.mean().item()) < 0.02
+    prior = data.prior["z"].values.reshape(-1, 2)
+    assert abs(prior.mean(0)).max() < 5 / 4000**0.5
+    again = pv.to_arviz(vae, x, 4000, seed=0)
+    assert np.array_equal(again.posterior["z"].values, data.posterior["z"].values)
+
+
+def test_arviz_works_on_it():
+    vae = linear_vae("full")
+    x = vae.sample(12, seed=1)
+    data = pv.to_arviz(vae, x, 400, seed=0)
+    other = pv.to_arviz(linear_vae("mean-field", scale_factor=2.0), x, 400, seed=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # some data have a large k-hat, and 0.23 says so
+        loo = arviz.loo(data)
+        assert np.isfinite(loo.elpd_loo if hasattr(loo, "elpd_loo") else loo.elpd)
+        table = arviz.compare({"full": data, "wide": other})
+        assert list(table.index) == ["full", "wide"]
+        summary = arviz.summary(data, group="posterior")
+        assert len(summary) == 24
+        assert float(summary["r_hat"].astype(float).max()) < 1.05
+    assert "z[0, 0]" in summary.index
+
+
+def test_draws_are_dealt_into_chains():
+    dims, values = as_draws(torch.arange(16.0), "a")
+    assert dims == ("chain", "draw", "a") and values.shape == (4, 4)
+    assert as_draws(torch.zeros(15, 2))[1].shape == (1, 15, 2)
+
+
+def test_both_containers_hold_the_same(monkeypatch):
+    import xarray
+
+    groups = {"posterior": {"a": (("chain", "draw", "d"), np.arange(6.0).reshape(1, 3, 2))}}
+    old = arviz.__version__.startswith("0.")  # the other has no InferenceData any more
+    for version, kind in [("0.23.4", "InferenceData")] * old + [("1.3.0", "DataTree")]:
+        monkeypatch.setattr(arviz, "__version__", version)
+        data = container(groups, {"d": ["u", "v"]})
+        assert type(data).__name__ == kind
+        found = data["posterior"]["a"]
+        assert isinstance(found, xarray.DataArray)
+        assert found.sel(d="v").values.tolist() == [[1, 3, 5]]
+        assert list(data["posterior"]["draw"].values) == [0, 1, 2]
+
+
+def test_no_draws_are_refused():
+    with pytest.raises(ValueError, match="num_samples must be at least 1"):
+        pv.to_arviz(linear_vae(), torch.zeros(1, 5), 0)

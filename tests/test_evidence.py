@@ -1,0 +1,263 @@
+"""log p(x): closed forms, enumeration, and the order of the bounds."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from linear import linear_vae, marginal, pooled, z_scores
+
+import pyro_vae as pv
+from pyro_vae.evaluate import annealed, evidence
+from pyro_vae.evaluate.arviz import tail_shape
+from pyro_vae.evaluate.evidence import Evidence, log_mean_exp
+from pyro_vae.evaluate.joint import Joint
+
+
+def draw(vae, n):
+    return vae.sample(n, seed=100)  # not the seed of what is tested: its draws would be the same
+
+
+@pytest.mark.parametrize("guide, factor", [("full", 1.2), ("mean-field", 1.3)])
+def test_it_is_the_closed_form_within_its_own_error(guide, factor):
+    vae = linear_vae(guide, scale_factor=factor)
+    x = draw(vae, 200)
+    found = pv.log_evidence(vae, x, num_samples=2000, seed=0)
+    z = z_scores(found, marginal(vae).log_prob(x))
+    assert z.abs().max() < 5
+    assert abs(pooled(z)) < 5
+    assert 0.8 < z.std() < 1.25  # the stated error is the error
+    assert (found.khat < 0.7).all()
+    exact = marginal(vae).log_prob(x).mean().item()
+    assert abs(found.mean - exact) < 5 * found.monte_carlo_error
+
+
+def test_an_exact_guide_leaves_no_error():
+    vae = linear_vae("full")
+    x = draw(vae, 20)
+    found = pv.log_evidence(vae, x, num_samples=100, seed=0)
+    assert torch.allclose(found.log_evidence, marginal(vae).log_prob(x), atol=1e-9)
+    assert found.standard_error.max() < 1e-7  # the root of a rounding error
+    assert (found.khat < 0.7).all()
+
+
+def test_a_narrow_guide_is_seen_by_its_khat():
+    vae = linear_vae("full", scale_factor=0.4)
+    found = pv.log_evidence(vae, draw(vae, 50), num_samples=2000, seed=0)
+    tail = 1 - 0.4**2  # one over the index of the weights' tail
+    assert abs(found.khat.mean() - tail) < 0.1
+    doubtful = (found.khat > 0.7).double().mean()
+    assert f"{doubtful:.1%} of the data have k-hat > 0.7" in found.summary()
+    assert "loose lower bound" in found.summary()
+
+
+def bits(likelihood="Bernoulli", seed=0):
+    vae = pv.VAE(
+        (6,), 10, prior="Bernoulli(logits=learned(0.3))", guide="Bernoulli",
+        likelihood=likelihood, encoder=pv.MLP([8]), decoder=pv.MLP([8]), seed=seed,
+    )  # fmt: skip
+    with torch.no_grad():
+        for p in vae.parameters():
+            p.mul_(1.5)
+    return vae.double()
+
+
+def enumerated(vae, x):
+    states = torch.tensor(list(itertools.product([0.0, 1.0], repeat=10)), dtype=torch.float64)
+    with torch.no_grad():
+        joint = Joint(vae, x)
+        z = states[:, None].expand(-1, len(x), -1)
+        return (joint.log_likelihood(z) + joint.log_prior(z)).logsumexp(0)
+
+
+@pytest.mark.parametrize("likelihood", ["Bernoulli", "Normal", "Poisson"])
+def test_ten_bits_are_enumerated(likelihood):
+    vae = bits(likelihood)
+    x = draw(vae, 30)
+    found = pv.log_evidence(vae, x, num_samples=4000, seed=1)
+    z = z_scores(found, enumerated(vae, x))
+    assert z.abs().max() < 5
+    assert abs(pooled(z)) < 5
+
+
+def test_the_bounds_are_in_order():
+    """ELBO <= IWAE_K <= log p(x), in expectation, for K that grow."""
+    vae = linear_vae("mean-field", scale_factor=1.6, shift=0.3)
+    x = draw(vae, 300)
+    exact = marginal(vae).log_prob(x)
+    means = []
+    for k in (2, 8, 64, 512):
+        runs = [pv.log_evidence(vae, x, num_samples=k, seed=s).log_evidence for s in range(4)]
+        means.append(torch.cat(runs).mean().item())
+    elbo = pv.elbo(vae, x, num_samples=400, seed=0).mean().item()
+    order = [elbo, *means]
+    assert order == sorted(order)
+    assert means[1] - elbo > 0.1
+    assert order[-1] <= exact.mean() + 0.005
+
+
+def test_bits_have_the_density_of_pyros_bernoulli():
+    vae = pv.VAE((1, 4, 4), 3, encoder=pv.MLP([8]), decoder=pv.MLP([8]), seed=0).double()
+    x = torch.rand(7, 1, 4, 4, dtype=torch.float64).round()
+    z = torch.randn(5, 7, 3, dtype=torch.float64)
+    with torch.no_grad():
+        joint = Joint(vae, x)
+        assert torch.allclose(joint.log_likelihood(z), vae.decode(z).log_prob(x), atol=1e-12)
+
+
+def test_missing_cells_drop_out():
+    vae = pv.VAE(
+        (5,), 2, likelihood="Normal(scale=0.5)", guide="Normal(scale=2)",
+        encoder=pv.MLP([4]), decoder=pv.MLP([]), missing=True, seed=0,
+    ).double()  # fmt: skip
+    x = torch.randn(6, 5, dtype=torch.float64)
+    x[:, 3] = math.nan
+    found = pv.log_evidence(vae, x, num_samples=3000, seed=0)
+    head = vae.likelihood.sources["loc"].head
+    seen = [0, 1, 2, 4]
+    w, b = head.weight.detach()[seen], head.bias.detach()[seen]
+    cov = w @ w.T + 0.25 * torch.eye(4, dtype=torch.float64)
+    exact = torch.distributions.MultivariateNormal(b, cov).log_prob(x[:, seen])
+    assert z_scores(found, exact).abs().max() < 5
+
+
+def test_chunks_change_nothing_but_the_draws(monkeypatch):
+    vae = linear_vae("full")  # exact: every draw gives log p(x)
+    x = draw(vae, 11)
+    whole = pv.log_evidence(vae, x, num_samples=30, seed=0)
+    for cells in (1, 100, 10**6):
+        monkeypatch.setattr(evidence, "CELLS", cells)
+        part = pv.log_evidence(vae, x, num_samples=30, seed=0)
+        assert torch.allclose(part.log_evidence, whole.log_evidence, atol=1e-9)
+
+
+def test_the_seed_and_the_mode_are_kept():
+    vae = linear_vae("mean-field").train()
+    x = draw(vae, 4)
+    state = torch.get_rng_state()
+    first, second = (pv.log_evidence(vae, x, num_samples=50, seed=3) for _ in range(2))
+    assert torch.equal(first.log_evidence, second.log_evidence)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert vae.training
+    assert torch.distributions.Distribution._validate_args
+
+
+def test_khat_is_arvizs():
+    log_w = torch.distributions.Gumbel(0.0, 0.6).sample((500, 6)).double()
+    arviz = pytest.importorskip("arviz")
+    if int(arviz.__version__[0]) >= 1:
+        pytest.skip("compared with ArviZ 0.23's function")
+    expected = arviz.psislw(log_w.T.numpy())[1]
+    assert np.allclose(tail_shape(log_w), expected)
+    assert 0.3 < tail_shape(log_w).mean() < 0.9  # Pareto's tail of index 1/0.6
+
+
+def test_khat_of_no_tail_and_of_few_draws():
+    assert (tail_shape(torch.zeros(400, 3)) == -math.inf).all()
+    assert tail_shape(torch.randn(24, 3)).isnan().all()
+    assert tail_shape(torch.randn(100, 3)).isfinite().all()
+
+
+def test_the_standard_error_is_the_delta_methods():
+    w = torch.tensor([[1.0, 2.0], [3.0, 2.0], [2.0, 2.0]], dtype=torch.float64)
+    mean, error = log_mean_exp(w.log())
+    assert torch.allclose(mean, w.mean(0).log())
+    assert torch.allclose(error, w.std(0) / w.mean(0) / 3**0.5, atol=1e-7)
+
+
+def test_the_summary_reads_plainly():
+    def summary(khat):
+        size = len(khat)
+        found = torch.linspace(-91, -89, size).double()
+        return Evidence(found, torch.full((size,), 0.1), torch.tensor(khat), 5000).summary()
+
+    assert "12.5% of the data have k-hat > 0.7" in summary([0.8] + [0.1] * 7)
+    assert "No datum has k-hat > 0.7" in summary([0.2, 0.3])
+    assert "Too few draws" in summary([math.nan, math.nan])
+    assert "log p(x) = -90.00 nats per datum" in summary([0.2, 0.3])
+
+
+def test_bad_input_is_refused():
+    vae = linear_vae()
+    with pytest.raises(ValueError, match="num_samples must be at least 2"):
+        pv.log_evidence(vae, torch.zeros(1, 5), num_samples=1)
+    with pytest.raises(ValueError, match="expected x of shape"):
+        pv.log_evidence(vae, torch.zeros(1, 4))
+    for call, problem in (
+        (lambda: pv.ais(vae, torch.zeros(1, 5), temperatures=1), "temperatures must be at least 2"),
+        (lambda: pv.ais(vae, torch.zeros(1, 5), start="q"), "start must be 'prior' or 'guide'"),
+        (lambda: pv.bdmc(vae, 1), "num_data must be at least 2"),
+        (lambda: pv.ais(bits(), torch.zeros(1, 6)), "z is discrete here"),
+    ):
+        with pytest.raises(ValueError, match=problem):
+            call()
+
+
+# Annealed importance sampling.
+
+
+def test_annealing_goes_block_by_block(monkeypatch):
+    vae = linear_vae("mean-field")
+    monkeypatch.setattr(annealed, "CELLS", 8 * 5 * 3)  # three data
+    found = pv.bdmc(vae, 7, temperatures=150, chains=8, leapfrog=3, seed=0)
+    exact = marginal(vae).log_prob(found.x)
+    assert found.lower.log_evidence.shape == found.upper.khat.shape == (7,)
+    for side in (found.lower, found.upper):
+        assert (side.log_evidence - exact).abs().max() < 1  # its standard error is about 0.2
+    assert pv.ais(vae, found.x, temperatures=5, chains=4, seed=0).log_evidence.shape == (7,)
+
+
+@pytest.mark.parametrize("start", ["prior", "guide"])
+def test_annealing_is_the_closed_form_within_its_own_error(start):
+    vae = linear_vae("mean-field", scale_factor=0.5, shift=0.2)
+    x = draw(vae, 50)
+    found = pv.ais(vae, x, temperatures=60, chains=32, start=start, leapfrog=5, seed=0)
+    z = z_scores(found, marginal(vae).log_prob(x))
+    assert z.abs().max() < 5
+    assert abs(pooled(z)) < 5
+    assert found.standard_error.mean() < 0.2
+
+
+POSITIVE = {
+    "Normal": ("Normal", "Normal"),
+    "Gamma": ("Gamma(concentration=2)", "LogNormal"),
+    "Dirichlet": ("Dirichlet(1.5)", "Dirichlet"),
+    "Beta": ("Beta(concentration0=2, concentration1=2)", "Beta"),
+}
+
+
+@pytest.mark.parametrize("prior, guide", POSITIVE.values(), ids=POSITIVE)
+def test_log_p_lies_between_annealing_and_its_reverse(prior, guide):
+    vae = pv.VAE(
+        6, 2, prior=prior, guide=guide, likelihood="Normal(scale=0.6)",
+        encoder=pv.MLP([8]), decoder=pv.MLP([8]), seed=0,
+    ).double()  # fmt: skip
+    found = pv.bdmc(vae, 100, temperatures=40, chains=8, leapfrog=4, seed=0)
+    exact = pv.log_evidence(vae, found.x, num_samples=4000, seed=0)
+    if not (exact.khat < 0.7).all():  # then by draws of the prior, which covers the posterior
+        exact = by_the_prior(vae, found.x)
+    below = exact.log_evidence - found.lower.log_evidence
+    above = found.upper.log_evidence - exact.log_evidence
+    for side in (below, above):
+        assert side.mean() > -5 * side.std() / 10
+    assert found.gap > -5 * found.gap_error
+    assert found.gap < 0.2
+    assert "drawn from the model" in found.summary()
+
+
+def by_the_prior(vae, x):
+    with torch.no_grad():
+        joint = Joint(vae, x)
+        log_w = joint.log_likelihood(vae.prior().sample((20_000,))[:, None].expand(-1, len(x), -1))
+    return Evidence(*log_mean_exp(log_w), tail_shape(log_w), 20_000)
+
+
+def test_a_coarse_path_is_below_and_above():
+    """Few temperatures: both bounds are loose, each on its side."""
+    vae = linear_vae("full", weight_factor=2.0)
+    found = pv.bdmc(vae, 150, temperatures=4, chains=2, leapfrog=3, seed=0)
+    exact = marginal(vae).log_prob(found.x)
+    below, above = exact - found.lower.log_evidence, found.upper.log_evidence - exact
+    for side in (below, above):
+        assert side.mean() > 5 * side.std() / math.sqrt(150)
