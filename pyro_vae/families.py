@@ -7,6 +7,7 @@ distributions): ``nn.Module`` with ``forward(features | None) -> pyro distributi
 
 import inspect
 import math
+from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
 import pyro.distributions as dist
@@ -22,9 +23,13 @@ from torch.distributions.transforms import (
     identity_transform,
 )
 
+from . import distributions
 from .spec import Source, Spec, SpecError, Value, amortized, as_spec, nearest
 
-__all__ = ["Family", "Role", "describe", "innermost", "same_support", "support_bounds"]
+__all__ = [
+    "Amortized", "Family", "Learned", "Role", "describe", "family", "innermost", "same_support",
+    "support_bounds", "transform",
+]  # fmt: skip
 
 Role: TypeAlias = Literal["prior", "likelihood", "guide"]
 
@@ -35,6 +40,8 @@ STANDARD = {
     "softness": 1.0, "scale_tril": 1.0, "cov_diag": 1.0, "alpha": 1.0, "gate_logits": 0.0,
     "df": 4.0, "total_count": 1.0, "predictor": 0.0, "multiplicative_noise_scale": 1.0,
 }  # fmt: skip
+# Where what is standard is no number that training could start from.
+STANDARD_OF = {("VonMisesFisher", "concentration"): 0.0}
 # Among alternative parametrizations the first one is ours, unless the user names another.
 ALTERNATIVES = (
     ("logits", "probs"),
@@ -66,6 +73,8 @@ class Family(nn.Module):
             is (a prior's is standard, the others' are amortized), and what ``learned`` means (one
             value for all of x in a likelihood, one per dimension of z elsewhere).
         feature_shape: the shape of the features of one datum; ``None`` where there are none.
+        components: so many of them side by side, in the last batch dimension, each with parameters
+            of its own: what a mixture is made of. Learned ones start apart.
 
     Raises:
         SpecError: an unknown family or parameter, or a number outside the parameter's constraint.
@@ -81,10 +90,13 @@ class Family(nn.Module):
         event_shape: tuple[int, ...],
         role: Role,
         feature_shape: tuple[int, ...] | None = None,
+        *,
+        components: int | None = None,
     ) -> None:
         super().__init__()
         self.spec = spec = as_spec(spec)
         self.event_shape = torch.Size(event_shape)
+        self.components = () if components is None else (components,)
         self.distribution = _distribution(spec)
         names = _signature(self.distribution)
         sizes = {size for (family, _), (size, _) in SIZES.items() if family == spec.name}
@@ -107,12 +119,6 @@ class Family(nn.Module):
             elif name in given:
                 self.constants[name] = self._constant(name, given[name])
         self._check_constants(names)
-        if role != "prior" and not any(isinstance(s, Amortized) for s in self.sources.values()):
-            reader, variable = ("decoder", "z") if role == "likelihood" else ("encoder", "x")
-            raise spec.error(
-                f"a {role} without an amortized parameter does not depend on {variable}: "
-                f"leave one parameter to the {reader}"
-            )
         self._check_shape(feature_shape)
 
     def forward(self, features: Tensor | None = None) -> dist.TorchDistribution:
@@ -122,8 +128,8 @@ class Family(nn.Module):
             features: ``(..., *feature_shape)``, or ``None`` where nothing is amortized.
         """
         parameters = {name: source(features) for name, source in self.sources.items()}
-        distribution = self.distribution(**parameters, **self.constants)  # pyright: ignore[reportArgumentType]
-        return distribution.to_event(len(self.event_shape) - distribution.event_dim)
+        found = self.distribution(**parameters, **self.constants)  # pyright: ignore[reportArgumentType]
+        return found.to_event(len(self.event_shape) - found.event_dim)
 
     def extra_repr(self) -> str:
         """The spec and the event shape, for ``repr``."""
@@ -134,7 +140,7 @@ class Family(nn.Module):
     ) -> tuple[int, ...]:
         """The parameter's shape for one event."""
         event_dim = _event_dim(self.distribution)
-        batch = tuple(self.event_shape[: len(self.event_shape) - event_dim])
+        batch = (*self.components, *self.event_shape[: len(self.event_shape) - event_dim])
         if len(self.event_shape) < event_dim:
             raise self.spec.error(
                 f"{self.spec.name} draws arrays of {event_dim} dimension(s) at once; "
@@ -172,16 +178,20 @@ class Family(nn.Module):
         if value == amortized:
             if feature_shape is None:
                 raise self.spec.error(f"a {role} has no network to amortize {name} over", at=name)
-            return Amortized(feature_shape, shape, _transform(domain))
-        transform = _transform(domain)
+            return Amortized(feature_shape, shape, transform(domain))
+        to_domain = transform(domain)
         start = STANDARD.get(name) if value.init is None else value.init
         shared = role == "likelihood" if value.shared is None else value.shared
         small = shape[len(shape) - domain.event_dim :] if shared else shape
+        initial: Any
         if start is None:  # no standard value: near the middle, and no two entries alike
-            initial: Any = transform(torch.randn(transform.inverse_shape(small)) * 0.1)
+            initial = to_domain(torch.randn(to_domain.inverse_shape(small)) * 0.1)
         else:
             initial = self._fixed(name, start, domain, small)
-        return Learned(initial, shape, transform)
+        if self.components and value.init is None:  # components that start as one stay one
+            raw: Any = to_domain.inv(initial)
+            initial = to_domain(raw + torch.randn_like(raw))
+        return Learned(initial, shape, to_domain)
 
     def _fixed(
         self, name: str, value: Value, domain: constraints.Constraint, shape: tuple[int, ...]
@@ -197,6 +207,8 @@ class Family(nn.Module):
             ) from None
         if domain.event_dim == 2 and tensor.ndim == 0:  # a number stands for a multiple of I
             tensor = tensor * torch.eye(shape[-1])
+        if domain is constraints.sphere and tensor.ndim == 0:  # and for the first direction
+            tensor = torch.eye(shape[-1])[0]
         try:
             tensor = tensor.expand(shape).clone()
         except RuntimeError:
@@ -306,6 +318,81 @@ class Amortized(nn.Module):
         return value
 
 
+def family(
+    value: str | Spec | nn.Module,
+    shape: tuple[int, ...],
+    role: Role,
+    feature_shape: tuple[int, ...] | None = None,
+    *,
+    structures: Mapping[str, type[nn.Module]],
+) -> nn.Module:
+    """A module ``forward(features | None) -> distribution``, from a line or as it is.
+
+    Args:
+        value: a line, a spec, or a module.
+        shape: the event shape.
+        role: as in :class:`Family`.
+        feature_shape: as in :class:`Family`.
+        structures: the names that are no family of parameters, and their classes. One that has
+            ``build(shape, role, feature_shape)`` learns its ends here, as networks do.
+
+    Raises:
+        SpecError: a line that cannot be read or served.
+    """
+    if isinstance(value, nn.Module):
+        module, spec = value, None
+    else:
+        spec = as_spec(value)
+        if spec.name not in structures:
+            known = _known() | set(structures)
+            if spec.name not in known:
+                raise spec.error(f"unknown family {spec.name!r}{nearest(spec.name, known)}")
+            module = Family(spec, shape, role, feature_shape)
+            check_amortized(module, role)
+            return module
+        module = construct(structures[spec.name], spec)
+    build = getattr(module, "build", None)
+    if build is not None:
+        try:
+            build(shape, role, feature_shape)
+        except SpecError:
+            raise
+        except ValueError as problem:
+            raise (spec.error(str(problem)) if spec else problem) from problem
+    return module
+
+
+def construct(cls: type[nn.Module], spec: Spec) -> nn.Module:
+    """A structure from its line: the constructor's arguments, by its names."""
+    parameters = inspect.signature(cls.__init__).parameters.values()
+    names = [p.name for p in parameters if p.name != "self" and p.kind is not p.VAR_KEYWORD]
+    free = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    given = spec.bind(*names, *(n for n in spec.kwargs if free and n not in names))
+    needed = [p.name for p in parameters if p.default is p.empty and p.name in names]
+    missing = [name for name in needed if name not in given]
+    if missing:
+        raise spec.error(f"{spec.name} needs {' and '.join(f'{n}=' for n in missing)}")
+    try:
+        made = cls(**given)
+        made.__dict__["spec"] = spec  # as it was said, and with the columns for later errors
+        return made
+    except SpecError:
+        raise
+    except ValueError as problem:
+        raise spec.error(str(problem)) from problem
+
+
+def check_amortized(module: nn.Module, role: Role) -> None:
+    """Raise where a likelihood or guide does not depend on its features."""
+    if role != "prior" and not any(isinstance(m, Amortized) for m in module.modules()):
+        reader, variable = ("decoder", "z") if role == "likelihood" else ("encoder", "x")
+        spec: Any = module.spec
+        raise spec.error(
+            f"a {role} without an amortized parameter does not depend on {variable}: "
+            f"leave one parameter to the {reader}"
+        )
+
+
 def innermost(distribution: dist.TorchDistribution) -> dist.TorchDistribution:
     """The distribution of one cell, under ``Independent``."""
     while isinstance(distribution, dist.Independent):
@@ -315,6 +402,7 @@ def innermost(distribution: dist.TorchDistribution) -> dist.TorchDistribution:
 
 def support_bounds(support: constraints.Constraint) -> tuple[str, float, float]:
     """What a support is, up to closedness: its kind, and its lower and upper bound."""
+    support = getattr(support, "base_constraint", support)  # of a mixture
     while isinstance(support, constraints.independent):
         support = support.base_constraint
     kind = "discrete" if support.is_discrete else "continuous"
@@ -358,16 +446,18 @@ def describe(domain: constraints.Constraint) -> str:
 
 
 def _distribution(spec: Spec) -> type[dist.TorchDistribution]:
-    found = getattr(dist, spec.name, None)
+    found = getattr(distributions, spec.name, None) or getattr(dist, spec.name, None)
     if isinstance(found, type) and issubclass(found, Distribution):
         of_distributions = {"base_dist", "base_distribution", "component_distribution", "propose"}
         if of_distributions & set(_signature(found)):
             raise spec.error(f"{spec.name} is made of distributions, not of parameters")
         return found  # pyright: ignore[reportReturnType]
-    known = [
-        n for n, c in vars(dist).items() if isinstance(c, type) and issubclass(c, Distribution)
-    ]
-    raise spec.error(f"unknown family {spec.name!r}{nearest(spec.name, known)}")
+    raise spec.error(f"unknown family {spec.name!r}{nearest(spec.name, _known())}")
+
+
+def _known() -> set[str]:
+    rooms = {**vars(dist), **vars(distributions)}
+    return {n for n, c in rooms.items() if isinstance(c, type) and issubclass(c, Distribution)}
 
 
 def _signature(distribution: type) -> dict[str, bool]:
@@ -401,7 +491,7 @@ def _default(spec: Spec, name: str, role: Role, domain: constraints.Constraint) 
     required = _signature(_distribution(spec)).get(name, False)
     if name == "df" or (name not in STANDARD and required):
         return None
-    return STANDARD.get(name)
+    return STANDARD_OF.get((spec.name, name), STANDARD.get(name))
 
 
 def _event_dim(distribution: type[dist.TorchDistribution]) -> int:
@@ -411,7 +501,7 @@ def _event_dim(distribution: type[dist.TorchDistribution]) -> int:
         return 0
 
 
-def _transform(domain: constraints.Constraint) -> Transform:
+def transform(domain: constraints.Constraint) -> Transform:
     """From the real line into the constraint; softplus, not exp, for positive parameters."""
     base = domain
     while isinstance(base, constraints.independent):

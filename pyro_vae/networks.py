@@ -23,7 +23,8 @@ class MLP(nn.Module):
 
     Args:
         hidden: the widths of the hidden layers.
-        activation: the name of a ``torch.nn`` activation.
+        activation: the name of a ``torch.nn`` activation; with ``GLU`` the layers are gated
+            (:math:`h_l = (W_l h_{l-1} + b_l) \odot \sigma(V_l h_{l-1} + c_l)`).
 
     >>> vae_encoder = MLP([200, 200], activation="Tanh")
     >>> vae_encoder.spec
@@ -34,7 +35,7 @@ class MLP(nn.Module):
         self, hidden: Sequence[int] = (200, 200), *, activation: str | Spec = "ReLU"
     ) -> None:
         super().__init__()
-        self.hidden, self.activation = _widths(hidden, "MLP"), _activation(activation)
+        self.hidden, self.activation = _widths(hidden, "MLP"), checked_activation(activation)
         self.spec = Spec("MLP", self.hidden, activation=self.activation)
         self.layers = nn.Sequential()
 
@@ -42,8 +43,8 @@ class MLP(nn.Module):
         """Make the layers for inputs of shape ``in_shape``."""
         self.layers = nn.Sequential(nn.Flatten())
         for width_in, width in zip((math.prod(in_shape), *self.hidden), self.hidden, strict=False):
-            self.layers.append(nn.Linear(width_in, width))
-            self.layers.append(getattr(nn, self.activation)())
+            self.layers.append(nn.Linear(width_in, wide(width, self.activation)))
+            self.layers.append(activated(self.activation))
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, *in_shape)`` to features ``(B, hidden[-1])``."""
@@ -63,7 +64,7 @@ class ConvEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.channels = _widths(channels, "ConvEncoder", at_least=1)
-        self.activation = _activation(activation)
+        self.activation = checked_activation(activation)
         self.spec = Spec("ConvEncoder", self.channels, activation=self.activation)
         self.layers = nn.Sequential()
 
@@ -72,8 +73,9 @@ class ConvEncoder(nn.Module):
         c, _, _ = _image(in_shape, "ConvEncoder reads")
         self.layers = nn.Sequential()
         for c_in, c_out in zip((c, *self.channels), self.channels, strict=False):
-            self.layers.append(nn.Conv2d(c_in, c_out, 3, stride=2, padding=1))
-            self.layers.append(getattr(nn, self.activation)())
+            out = wide(c_out, self.activation)
+            self.layers.append(nn.Conv2d(c_in, out, 3, stride=2, padding=1))
+            self.layers.append(activated(self.activation))
         self.layers.append(nn.Flatten())
 
     def forward(self, x: Tensor) -> Tensor:
@@ -94,7 +96,7 @@ class ConvDecoder(nn.Module):
     ) -> None:
         super().__init__()
         self.channels = _widths(channels, "ConvDecoder", at_least=1)
-        self.activation = _activation(activation)
+        self.activation = checked_activation(activation)
         self.spec = Spec("ConvDecoder", self.channels, activation=self.activation)
         self.layers = nn.Sequential()
 
@@ -105,15 +107,17 @@ class ConvDecoder(nn.Module):
         for _ in self.channels:
             sizes.insert(0, [math.ceil(s / 2) for s in sizes[0]])
         c, (h, w) = self.channels[0], sizes[0]
-        linear = nn.Linear(math.prod(in_shape), c * h * w)
-        self.layers = nn.Sequential(nn.Flatten(), linear, nn.Unflatten(1, (c, h, w)))
+        c_wide = wide(c, self.activation)
+        linear = nn.Linear(math.prod(in_shape), c_wide * h * w)
+        self.layers = nn.Sequential(nn.Flatten(), linear, nn.Unflatten(1, (c_wide, h, w)))
         for c_in, c_out, target in zip((c, *self.channels), self.channels, sizes[1:], strict=False):
             odd = cast("tuple[int, int]", tuple(1 - s % 2 for s in target))
-            self.layers.append(getattr(nn, self.activation)())
+            out = wide(c_out, self.activation)
+            self.layers.append(activated(self.activation))
             self.layers.append(
-                nn.ConvTranspose2d(c_in, c_out, 3, stride=2, padding=1, output_padding=odd)
+                nn.ConvTranspose2d(c_in, out, 3, stride=2, padding=1, output_padding=odd)
             )
-        self.layers.append(getattr(nn, self.activation)())
+        self.layers.append(activated(self.activation))
 
     def forward(self, z: Tensor) -> Tensor:
         """``(B, *in_shape)`` to feature maps ``(B, channels[-1], H, W)``."""
@@ -141,6 +145,16 @@ def spec_of(module: nn.Module) -> Spec | None:
     return spec if isinstance(spec, Spec) else None
 
 
+def wide(width: int, activation: str) -> int:
+    """The outputs that a layer needs for ``width`` features: a gate takes as many again."""
+    return 2 * width if activation == "GLU" else width
+
+
+def activated(activation: str) -> nn.Module:
+    """The activation, over the features or channels."""
+    return nn.GLU(1) if activation == "GLU" else getattr(nn, activation)()
+
+
 def _widths(widths: Sequence[int], name: str, at_least: int = 0) -> tuple[int, ...]:
     ok = isinstance(widths, Sequence) and not isinstance(widths, str)
     ok = ok and all(isinstance(w, int) and not isinstance(w, bool) and w > 0 for w in widths)
@@ -149,7 +163,8 @@ def _widths(widths: Sequence[int], name: str, at_least: int = 0) -> tuple[int, .
     return tuple(widths)
 
 
-def _activation(activation: str | Spec) -> str:
+def checked_activation(activation: str | Spec) -> str:
+    """The name of an activation of ``torch.nn``."""
     name = str(activation)
     found = getattr(nn, name, None)
     if not (isinstance(found, type) and found.__module__ == "torch.nn.modules.activation"):

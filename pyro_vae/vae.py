@@ -12,9 +12,11 @@ from numpy.typing import ArrayLike
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from .families import Family, describe, innermost, same_support
+from .families import describe, family, innermost, same_support
+from .guides import GUIDES, fitting, refined
 from .likelihoods import check_support, fill, observed
 from .networks import MLP, network, spec_of
+from .priors import PRIORS, VampPrior
 from .seeding import seeded
 from .settings import write_toml
 from .spec import Spec
@@ -72,20 +74,22 @@ class VAE(nn.Module):
         self.z_shape = _shape(latent_dim, "latent_dim")
         self.missing = missing
         with seeded(seed):
-            self.prior = _family(prior, self.z_shape, "prior")
-            _check_event(self.prior(), self.z_shape, "prior")
-            z = self.prior().expand([1]).sample()
-            self.categories = _categories(self.prior())
             self.encoder = network(encoder if encoder is not None else MLP())
             self.decoder = network(decoder if decoder is not None else MLP())
             if self.encoder is self.decoder:
                 raise ValueError("encoder and decoder are one module: give each its own")
-            x = torch.zeros(1, *self.x_shape)
+            x, z = torch.zeros(1, *self.x_shape), torch.zeros(1, *self.z_shape)
             h_x = _features(self.encoder, self._see(x, x == 0), self.x_shape, "encoder")
+            self.posterior = family(guide, self.z_shape, "guide", h_x, structures=GUIDES)
+            q = self.posterior(torch.zeros(1, *h_x))
+            self.categories = _categories(q)
             h_z = _features(self.decoder, self._real(z), self.x_shape, "decoder")
-            self.posterior = _family(guide, self.z_shape, "guide", h_x)
-            self.likelihood = _family(likelihood, self.x_shape, "likelihood", h_z)
-        self._check_families(h_x, h_z)
+            self.likelihood = family(likelihood, self.x_shape, "likelihood", h_z, structures={})
+            p_x = self.likelihood(torch.zeros(1, *h_z))
+            self.prior = family(prior, self.z_shape, "prior", structures=PRIORS)
+            for part in self._vamp_priors():
+                part.attach(self.encode, self.x_shape, p_x.support)  # pyright: ignore
+        self._check_families(self.prior(), q, p_x)
 
     # The two functions of Pyro's.
 
@@ -111,6 +115,18 @@ class VAE(nn.Module):
         with pyro.plate("data", len(x)):
             return pyro.sample("z", self.encode(x))
 
+    def start_from(self, x: Tensor) -> None:
+        """Give data to what starts from data (a VampPrior's pseudo-inputs), once.
+
+        ``fit`` does so; with ``SVI`` it is yours to do. A second call changes nothing.
+
+        Args:
+            x: training data, ``(N, *x_shape)``.
+        """
+        for part in self._vamp_priors():
+            if not part.started:
+                part.start_from(x)
+
     # What users ask of a trained model.
 
     def encode(self, x: Tensor) -> dist.TorchDistribution:
@@ -126,6 +142,44 @@ class VAE(nn.Module):
             return self.likelihood(self.decoder(self._real(z)))
         features = self.decoder(self._real(z.reshape(-1, *self.z_shape)))
         return self.likelihood(features.reshape(*lead, *features.shape[1:]))
+
+    def refine(
+        self,
+        x: Tensor | ArrayLike,
+        *,
+        steps: int = 100,
+        lr: float = 0.05,
+        num_particles: int = 8,
+        seed: int | None = None,
+    ) -> dist.TorchDistribution:
+        r"""q(z|x) improved for each datum by steps on its own ELBO, from the encoder's answer.
+
+        The difference in ELBO is what amortization cost. The weights stay as they are.
+
+        Args:
+            x: ``(B, *x_shape)``.
+            steps: of Adam, on the encoder's features of each datum; the rate falls to 0.
+            lr: the learning rate.
+            num_particles: draws of z a step.
+            seed: of the draws.
+
+        Returns:
+            A distribution of batch shape ``(B,)``, as :meth:`encode` gives.
+
+        Raises:
+            ValueError: a guide without a reparameterized sampler, or data that are not the model's.
+
+        References:
+            Cremer, Li & Duvenaud (2018), arXiv:1801.03558; Kim et al. (2018), arXiv:1802.02550.
+        """
+        x = self.as_data(x)
+        with seeded(seed):
+            with torch.no_grad():
+                features = self.encoder(self._see(x, ~x.isnan()))
+            return refined(
+                self.posterior, features, lambda z: self._log_joint(x, z),
+                steps=steps, lr=lr, num_particles=num_particles,
+            )  # fmt: skip
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor | ArrayLike) -> Tensor:
@@ -243,6 +297,14 @@ class VAE(nn.Module):
         mask = ~x.isnan()
         return observed(p, mask), fill(x, mask, p.support)  # pyright: ignore[reportArgumentType]
 
+    def _log_joint(self, x: Tensor, z: Tensor) -> Tensor:
+        """log p(x, z) for z of shape ``(K, B, *z_shape)``."""
+        p, filled = self._observe(self.decode(z), x)
+        return self.prior().log_prob(z) + p.log_prob(cast("Tensor", filled))
+
+    def _vamp_priors(self) -> list[VampPrior]:
+        return [m for m in self.prior.modules() if isinstance(m, VampPrior)]
+
     def _see(self, x: Tensor, mask: Tensor) -> Tensor:
         """What the encoder reads: x, and where cells may be missing, their mask beside it."""
         return torch.cat([torch.where(mask, x, 0.0), mask.to(x.dtype)], 1) if self.missing else x
@@ -265,17 +327,18 @@ class VAE(nn.Module):
                         "`with pyro.get_param_store().scope():`"
                     )
 
-    def _check_families(self, h_x: tuple[int, ...], h_z: tuple[int, ...]) -> None:
-        with torch.no_grad():
-            p, q = self.prior(), self.posterior(torch.zeros(1, *h_x))
-            x = self.likelihood(torch.zeros(1, *h_z))
+    def _check_families(
+        self, p: dist.TorchDistribution, q: dist.TorchDistribution, x: dist.TorchDistribution
+    ) -> None:
+        _check_event(p, self.z_shape, "prior")
         _check_event(q, self.z_shape, "guide")
         _check_event(x, self.x_shape, "likelihood")
         if same_support(p, q) is False:
+            prior = _line(self.prior)
             raise ValueError(
                 f"the guide {_line(self.posterior)} draws {describe(q.support)}, the prior "  # pyright: ignore
-                f"{_line(self.prior)} {describe(p.support)}: "  # pyright: ignore
-                "choose a guide with the prior's support"
+                f"{prior} {describe(p.support)}: "  # pyright: ignore
+                f"choose a guide with the prior's support, {fitting(p, prior.split('(')[0])}"
             )
         if self.missing and innermost(x).event_dim:
             raise ValueError("missing cells need a likelihood of independent cells")
@@ -323,7 +386,7 @@ def load(folder: str | Path, **modules: nn.Module) -> VAE:
         vae.load_state_dict(weights)
     except RuntimeError as problem:
         raise ValueError(f"{folder / WEIGHTS} does not fit the description: {problem}") from None
-    return vae
+    return vae.eval()
 
 
 def point(distribution: dist.TorchDistribution) -> Tensor:
@@ -337,15 +400,6 @@ def point(distribution: dist.TorchDistribution) -> Tensor:
             return value
     with seeded(0):
         return distribution.sample(torch.Size([101])).median(0).values
-
-
-def _family(
-    value: str | Spec | nn.Module,
-    shape: tuple[int, ...],
-    role: Any,  # noqa: ANN401
-    features: tuple[int, ...] | None = None,
-) -> nn.Module:
-    return value if isinstance(value, nn.Module) else Family(value, shape, role, features)
 
 
 def _check_event(d: dist.TorchDistribution, shape: tuple[int, ...], name: str) -> None:
@@ -378,9 +432,9 @@ def _features(
     return tuple(features.shape[1:])
 
 
-def _categories(prior: dist.TorchDistribution) -> int:
+def _categories(guide: dist.TorchDistribution) -> int:
     """The number of categories where z holds category numbers, else 0."""
-    base = innermost(prior)
+    base = innermost(guide)
     return cast("Tensor", base.logits).shape[-1] if isinstance(base, dist.Categorical) else 0
 
 

@@ -11,9 +11,14 @@ import pyro_vae
 
 ROOT = Path(pyro_vae.__file__).parent
 FORBIDDEN = {  # a room, and the rooms that it must not see
+    "distributions": {"spec", "families", "vae", "infer", "evaluate", "data", "cli", "networks"},
+    "mixtures": {"priors", "guides", "vae", "infer", "evaluate", "data", "cli"},
+    "flows": {"priors", "guides", "vae", "infer", "evaluate", "data", "cli"},
+    "priors": {"guides", "vae", "infer", "evaluate", "data", "cli"},
+    "guides": {"priors", "vae", "infer", "evaluate", "data", "cli"},
     "spec": {"families", "likelihoods", "vae", "infer", "evaluate", "data", "cli", "networks"},
-    "families": {"likelihoods", "vae", "infer", "evaluate", "cli", "data"},
-    "likelihoods": {"vae", "infer", "evaluate", "cli", "data"},
+    "families": {"likelihoods", "priors", "guides", "vae", "infer", "evaluate", "cli", "data"},
+    "likelihoods": {"priors", "guides", "vae", "infer", "evaluate", "cli", "data"},
     "networks": {"vae", "infer", "evaluate", "cli", "families"},
     "vae": {"infer", "evaluate", "cli", "data"},
     "infer": {"vae", "families", "likelihoods", "networks", "evaluate", "cli", "data"},

@@ -9,8 +9,10 @@ from pyro.infer import SVI, Trace_ELBO
 from torch import nn
 
 from pyro_vae import MLP, VAE, SpecError, load
-from pyro_vae.families import Family
+from pyro_vae.families import Family, family
+from pyro_vae.guides import GUIDES as GUIDES_OF
 from pyro_vae.infer import make_estimator
+from pyro_vae.priors import PRIORS as PRIORS_OF
 
 B, D, L = 8, 4, 3
 
@@ -120,6 +122,18 @@ GUIDES = {
     "Dirichlet": ("Dirichlet", "Dirichlet"),
     "VonMises": ("VonMises", "VonMises"),
     "ProjectedNormal": ("ProjectedNormal", "ProjectedNormal"),
+    "VonMisesFisher": ("ProjectedNormal", "VonMisesFisher"),
+    "SpikeAndSlab": ("SpikeAndSlab(logits=learned, scale=learned)", "SpikeAndSlab"),
+    "Delta": ("Normal", "Delta"),
+    "Mixture(Normal, components=2)": ("Normal", "NormalMixture"),
+    "Mixture(StudentT(df=4), components=2)": ("Normal", "MixtureSameFamily"),
+    "Transformed(Normal, SoftplusTransform)": ("Gamma", "TransformedDistribution"),
+    "Transformed(Normal, SigmoidTransform)": ("Beta", "TransformedDistribution"),
+    "Transformed(Normal, StickBreakingTransform)": ("Dirichlet", "TransformedDistribution"),
+    "Transformed(Kumaraswamy, Sticks)": ("Dirichlet", "TransformedDistribution"),
+    "Flow(IAF)": ("Normal", "Pushforward"),
+    "Flow(NSF, passes=2, hidden_features=[16])": ("Normal", "Pushforward"),
+    "Flow(RealNVP)": ("Laplace", "Pushforward"),
     "RelaxedBernoulli(temperature=0.5)": ("Beta", "RelaxedBernoulli"),
     "Bernoulli": ("Bernoulli", "Bernoulli"),
     "OneHotCategorical": ("OneHotCategorical", "OneHotCategorical"),
@@ -145,6 +159,30 @@ PRIORS = {
     "Bernoulli(logits=learned)": ("Bernoulli", "Bernoulli"),
     "OneHotCategorical(logits=learned)": ("OneHotCategorical", "OneHotCategorical"),
     "Poisson(rate=learned)": ("Poisson", "Poisson"),
+    "VonMisesFisher": ("VonMisesFisher", "VonMisesFisher"),
+    "SpikeAndSlab(logits=learned)": ("SpikeAndSlab", "SpikeAndSlab"),
+    "Horseshoe(scale=learned)": ("Normal", "Horseshoe"),
+    "Mixture(Normal(loc=learned, scale=learned), components=10)": ("Normal", "NormalMixture"),
+    "Mixture(Bernoulli(logits=learned), components=3, logits=learned)": (
+        "Bernoulli",
+        "MixtureSameFamily",
+    ),
+    "VampPrior(components=5, start=random)": ("Normal", "NormalMixture"),
+    "VampPrior(components=5, logits=learned)": ("Beta", "MixtureSameFamily"),
+    "Flow(NSF, transforms=2)": ("Normal", "Pushforward"),
+    "Flow(NCSF, transforms=1)": ("VonMises", "Pushforward"),
+    "Resampled(Normal, hidden=[20])": ("Normal", "ResampledDistribution"),
+    "Resampled(Laplace(scale=learned))": ("Normal", "ResampledDistribution"),
+    "AutoregressiveBernoulli": ("Bernoulli", "AutoregressiveBits"),
+    "AutoregressiveBernoulli([16])": ("Bernoulli", "AutoregressiveBits"),
+    "Transformed(Normal(loc=learned), StickBreakingTransform)": (
+        "Dirichlet",
+        "TransformedDistribution",
+    ),
+    "Transformed(Beta(concentration0=learned), Sticks)": (
+        "Transformed(Kumaraswamy, Sticks)",
+        "TransformedDistribution",
+    ),
 }
 CASES = (
     [("likelihood", line, dict(likelihood=line)) for line in LIKELIHOODS]
@@ -194,7 +232,7 @@ def test_a_family_trains_and_survives_saving(role, line, said, tmp_path):
     assert model.nodes["x"]["fn"].batch_shape == (B,)
     assert guide.nodes["z"]["fn"].event_shape == (L,)
 
-    again = load(vae.save(tmp_path))
+    again = load(vae.eval().save(tmp_path))
     assert again.describe() == vae.describe()
     saved, loaded = vae.state_dict(), again.state_dict()
     assert saved.keys() == loaded.keys()
@@ -307,11 +345,24 @@ BAD = {
     ("likelihood", "Independent"): "made of distributions",
     ("likelihood", "LKJCholesky(dim=3)"): "draws arrays of 2 dimension",
     ("likelihood", "LogisticNormal"): r"events of shape \(2,\), expected \(3,\)",
-    ("likelihood", "Delta"): "does not say what the parameters of Delta are",
+    ("prior", "Mixture(Normal(loc=learned), components=0)"): "components is a positive whole numb",
+    ("prior", "Mixture(components=3)"): "Mixture needs family=",
+    ("prior", "Mixture(Norml)"): "unknown family 'Norml'; did you mean Normal",
+    ("guide", "Mixture(Normal(loc=learned, scale=1), logits=0)"): "does not depend on x",
+    ("guide", "Mixture(Normal(loc=0), components=2)"): "leave loc to the encoder",
+    ("prior", "VampPrior(start=zeros)"): "start is data or random, got zeros",
+    ("prior", "VampPriors"): "unknown family 'VampPriors'; did you mean VampPrior",
+    ("prior", "Flow(GF)"): "Zuko draws from GF within -10 and 10 only",
+    ("prior", "Flow(NFS)"): "unknown flow 'NFS'; did you mean NSF",
+    ("prior", "Flow(NSF, bin=3)"): r"NSF has no option 'bin'; did you mean bins(.|\n)*column 11",
+    ("prior", "Resampled(truncation=1)"): "truncation is a whole number of at least 2, got 1",
+    ("prior", "Transformed(Normal, Sigmoid)"): "did you mean SigmoidTransform",
+    ("prior", "Transformed(Normal, AbsTransform)"): "AbsTransform is not one to one",
 }
 
 
 @pytest.mark.parametrize("role, line", BAD)
 def test_bad_lines_say_what_is_wrong(role, line):
     with pytest.raises(SpecError, match=BAD[role, line]):
-        Family(line, (3,), role, None if role == "prior" else (5,))
+        structures = {"prior": PRIORS_OF, "guide": GUIDES_OF, "likelihood": {}}[role]
+        family(line, (3,), role, None if role == "prior" else (5,), structures=structures)

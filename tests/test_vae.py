@@ -180,6 +180,11 @@ def test_missing_cells_under_every_support(line):
 NETWORKS = {
     "MLP": ("MLP([16, 8], activation=Tanh)", "MLP([])"),
     "convolutional": ("ConvEncoder([4, 8])", "ConvDecoder([8, 4])"),
+    "gated": ("MLP([16, 8], activation=GLU)", "MLP([8], activation=GLU)"),
+    "gated convolutions": (
+        "ConvEncoder([4, 8], activation=GLU)",
+        "ConvDecoder([8, 4], activation=GLU)",
+    ),
     "a module": (nn.Sequential(nn.Flatten(), nn.Linear(63, 5), nn.BatchNorm1d(5)), "MLP([8])"),
     "lazy": (nn.Sequential(nn.Flatten(), nn.LazyLinear(5)), nn.LazyLinear(6)),
 }
@@ -192,6 +197,14 @@ def test_networks_learn_their_ends(name):
     x = torch.rand(20, 1, 7, 9).lt(0.5).float()
     pv.fit(vae, x, epochs=2, batch_size=10)
     assert vae.reconstruct(x).shape == x.shape
+
+
+def test_a_gated_layer_is_a_linear_map_times_a_gate():
+    vae = pv.VAE(4, 2, encoder="MLP([3], activation=GLU)", seed=0)
+    linear = vae.encoder.layers[1]
+    value, gate = linear(X).chunk(2, -1)
+    assert linear.out_features == 6
+    assert torch.equal(vae.encoder(X), value * gate.sigmoid())
 
 
 @pytest.mark.parametrize("size", [(1, 8, 8), (3, 7, 5), (1, 28, 28), (2, 1, 6)])
