@@ -10,30 +10,62 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from . import plots
     from .data import Data, load_data
-    from .evaluate import compare_estimators, elbo, elbo_draws
+    from .evaluate import (
+        ais,
+        bdmc,
+        calibration,
+        compare_estimators,
+        elbo,
+        elbo_draws,
+        factor_scores,
+        gaps,
+        label_scores,
+        latent_summary,
+        log_evidence,
+        outlier_scores,
+        posterior,
+        to_arviz,
+        train_estimators,
+    )
     from .families import Family
+    from .flows import Flow
     from .infer import ESTIMATORS, Fit, NonFiniteLossError, fit, make_estimator
+    from .mixtures import Mixture, Transformed
     from .networks import MLP, ConvDecoder, ConvEncoder
+    from .priors import AutoregressiveBernoulli, Resampled, VampPrior
     from .spec import Spec, SpecError, amortized, learned, parse
+    from .sweeps import paired_differences, sweep
     from .vae import VAE, load
 
 __all__ = [
-    "ESTIMATORS", "MLP", "VAE", "ConvDecoder", "ConvEncoder", "Data", "Family", "Fit",
-    "NonFiniteLossError", "Spec", "SpecError", "__version__", "amortized", "compare_estimators",
-    "elbo", "elbo_draws", "fit", "learned", "load", "load_data", "make_estimator", "parse", "plots",
+    "ESTIMATORS", "MLP", "VAE", "AutoregressiveBernoulli", "ConvDecoder", "ConvEncoder", "Data",
+    "Family", "Fit", "Flow", "Mixture", "NonFiniteLossError", "Resampled", "Spec", "SpecError",
+    "Transformed", "VampPrior", "__version__", "ais", "amortized", "bdmc", "calibration",
+    "compare_estimators", "elbo", "elbo_draws", "factor_scores", "fit", "gaps", "label_scores",
+    "latent_summary", "learned", "load", "load_data", "log_evidence", "make_estimator",
+    "outlier_scores", "paired_differences", "parse", "plots", "posterior", "sweep", "to_arviz",
+    "train_estimators",
 ]  # fmt: skip
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "data": ("Data", "load_data"),
-    "evaluate": ("compare_estimators", "elbo", "elbo_draws"),
+    "evaluate": (
+        "ais", "bdmc", "calibration", "compare_estimators", "elbo", "elbo_draws", "factor_scores",
+        "gaps", "label_scores", "latent_summary", "log_evidence", "outlier_scores", "posterior",
+        "to_arviz", "train_estimators",
+    ),
     "families": ("Family",),
+    "flows": ("Flow",),
     "infer": ("ESTIMATORS", "Fit", "NonFiniteLossError", "fit", "make_estimator"),
+    "mixtures": ("Mixture", "Transformed"),
     "networks": ("MLP", "ConvDecoder", "ConvEncoder"),
+    "priors": ("AutoregressiveBernoulli", "Resampled", "VampPrior"),
     "spec": ("Spec", "SpecError", "amortized", "learned", "parse"),
+    "sweeps": ("paired_differences", "sweep"),
     "vae": ("VAE", "load"),
-}
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> object:

@@ -1,9 +1,11 @@
 """The command line; nothing heavy is imported before a command runs."""
 
+import inspect
 import sys
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 import typer
 
@@ -11,6 +13,8 @@ from .settings import CONFIG, DEFAULTS, merge, read_config
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from .data import Data
 
 __all__ = ["app", "main"]
 
@@ -25,7 +29,7 @@ app = typer.Typer(
 compare_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Compare what a choice costs, on a trained model.",
+    help="Compare what a choice costs: on a trained model, or by training with each.",
 )
 app.add_typer(compare_app, name="compare")
 
@@ -92,6 +96,11 @@ def fit_command(
         Text, _flag("data_root", "Folder of torchvision's files; else they are downloaded.", "DIR")
     ] = None,
     device: Annotated[Text, _flag("device", "auto, cpu, cuda ...", "NAME")] = None,
+    compile: Annotated[
+        Optional[bool],  # noqa: UP045
+        typer.Option("--compile/--no-compile", show_default=False,
+                     help="Compile the step [default: from 5,000 steps on]"),
+    ] = None,
     out: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option("--out", help="The run folder [default: runs/DATA-TIME]", metavar="DIR",
@@ -119,8 +128,11 @@ def fit_command(
         name = Path(str(settings["data"])).stem
         out = Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
     from . import runs
+    from .infer.distributed import leads
 
     fitted, loaded = runs.run(settings, out, resume=resume is not None)
+    if not leads():
+        return
     if fitted.interrupted:
         typer.echo(f"go on with: pyro-vae fit --resume {out}")
         raise typer.Exit(130)
@@ -176,18 +188,54 @@ def compare_estimators_command(
         list[str],
         typer.Option(help="As in fit; give it once for each.", metavar="LINE", show_default=False),
     ],
-    num_draws: Annotated[int, typer.Option(help="Of each.", metavar="N", min=4)] = 1000,
-    batch_size: Annotated[int, typer.Option(help="Test data.", metavar="N", min=1)] = 100,
-    seed: Annotated[int, typer.Option(help="Of batch and draws.", metavar="N", min=0)] = 0,
-) -> None:
+    num_draws: Annotated[
+        Whole, typer.Option(help="Of each [default: 1000]", metavar="N", min=4, show_default=False)
+    ] = None,
+    batch_size: Annotated[
+        Whole, typer.Option(help="Test data [default: 100]", metavar="N", min=1, show_default=False)
+    ] = None,
+    seed: Annotated[
+        Whole,
+        typer.Option(help="Of batch and draws [default: 0], or of training [default: the run's]",
+                     metavar="N", min=0, show_default=False),
+    ] = None,
+    train: Annotated[
+        bool,
+        typer.Option("--train", help="Train the run's model anew with each, and compare the ELBO "
+                     "by steps and by seconds: RUN/compare/training.csv, .png."),
+    ] = False,
+    epochs: Annotated[
+        Whole, typer.Option(help="With --train [default: the run's]", metavar="N", min=1,
+                            show_default=False),
+    ] = None,
+    compile: Annotated[
+        Optional[bool],  # noqa: UP045
+        typer.Option("--compile/--no-compile", show_default=False,
+                     help="With --train: the step [default: where it pays]"),
+    ] = None,
+) -> None:  # fmt: skip
     """Variance, bias and time of gradient estimators: a table, RUN/compare/estimators.csv, .png."""
+    drawing = {"--num-draws": num_draws, "--batch-size": batch_size}
+    training = {"--epochs": epochs, "--compile": compile}
+    for flag, value in (drawing if train else training).items():
+        if value is not None:
+            raise ValueError(f"{flag} goes {'without' if train else 'with'} --train")
+    if train:
+        _compare_training(run, estimator, epochs, seed, "auto" if compile is None else compile)
+    else:
+        _compare_gradients(run, estimator, num_draws or 1000, batch_size or 100, seed or 0)
+
+
+def _compare_gradients(
+    run: Path, lines: list[str], num_draws: int, batch_size: int, seed: int
+) -> None:
     from . import plots
     from .evaluate import as_table, compare_estimators
     from .vae import load
 
     vae = load(run)
     x = _test_batch(run, batch_size, seed)
-    found = compare_estimators(vae, x, estimator, num_draws=num_draws, seed=seed)
+    found = compare_estimators(vae, x, lines, num_draws=num_draws, seed=seed)
     table = as_table(found)
     typer.echo(f"{len(x)} test data, {num_draws} draws, all parameters\n")
     typer.echo(table.drop(columns=["bound", "reference"]).T.to_string(float_format="{:.4g}".format))
@@ -198,6 +246,96 @@ def compare_estimators_command(
     table.to_csv(folder / "estimators.csv")
     plots.save(plots.gradient_variance(found), folder / "estimators.png")
     typer.echo(f"\n\n{folder / 'estimators.csv'}\n{folder / 'estimators.png'}")
+
+
+def _compare_training(
+    run: Path,
+    lines: list[str],
+    epochs: int | None,
+    seed: int | None,
+    compile: bool | Literal["auto"],
+) -> None:
+    from . import plots
+    from .evaluate import train_estimators
+    from .runs import new_model, training_settings
+
+    again = {k: v for k, v in {"epochs": epochs, "seed": seed}.items() if v is not None}
+    as_run = read_config(run / CONFIG)
+    told, data = merge(again, as_run), _data(as_run)
+    found = train_estimators(
+        new_model(told, data), data.train, lines, compile=compile, **training_settings(told)
+    )
+    curves = found.to_dataframe().dropna(subset="seconds")
+    table = curves.groupby("estimator", sort=False).tail(1).reset_index("epoch")
+    table["ms_per_step"] = 1000 * table.seconds / table.step
+    typer.echo(f"{len(data.train)} training data, from the same start; nats per datum\n")
+    typer.echo(table.dropna(axis=1, how="all").T.to_string(float_format="{:.4g}".format))
+    folder = run / "compare"
+    folder.mkdir(exist_ok=True)
+    curves.to_csv(folder / "training.csv")
+    plots.save(plots.training_curves(found)[0], folder / "training.png")
+    typer.echo(f"\n{folder / 'training.csv'}\n{folder / 'training.png'}")
+
+
+def _sweep_command(setting: str) -> Callable[..., None]:
+    """``compare SETTINGs``: the flags of ``fit``, one of them given several times."""
+
+    def command(**told: Any) -> None:  # noqa: ANN401
+        choices, seeds, jobs = told.pop(setting), told.pop("seeds"), told.pop("jobs")
+        address, out, config = told.pop("address"), told.pop("out"), told.pop("config")
+        settings = merge(told, read_config(config) if config else {})
+        name = Path(str(settings["data"])).stem
+        out = out or Path("runs") / f"{name}-{setting}s"
+        first = int(str(settings["seed"]))
+        from .sweeps import paired_differences, sweep
+
+        configs = [
+            {**settings, setting: choice, "seed": first + i}
+            for choice in choices for i in range(seeds)
+        ]  # fmt: skip
+        table = sweep(configs, out, jobs=jobs, address=address)
+        table.to_csv(out / "runs.csv", index=False)
+        if len(failed := table[table.error != ""]):
+            each = [f"{folder}: {e}" for folder, e in zip(failed.folder, failed.error, strict=True)]
+            raise ValueError("\n".join([f"{len(failed)} of {len(table)} runs failed", *each]))
+        if setting not in table:
+            raise ValueError(f"nothing to compare: give --{setting} at least twice")
+        found = paired_differences(table, setting)
+        found.to_csv(out / f"{setting}s.csv")
+        typer.echo(f"{name}: nats per datum, difference to the first line on the same data\n")
+        typer.echo(found.dropna(axis=1, how="all").to_string(float_format="{:.2f}".format))
+        bits = {str(read_config(Path(f) / CONFIG).get("binarize")) for f in table.folder}
+        if len(bits) > 1:
+            typer.echo("\nsome saw bits and some grey values: such ELBOs do not compare")
+        typer.echo(f"\n{out / f'{setting}s.csv'}\n{out / 'runs.csv'}\n{out}: a folder a run")
+
+    own = [
+        (setting, Annotated[list[str], typer.Option(
+            help="Give it once for each; the first is what the others are compared with.",
+            metavar="LINE", show_default=False)], inspect.Parameter.empty),
+        ("seeds", Annotated[int, typer.Option(help="Runs of each.", metavar="N", min=1)], 1),
+        ("jobs", Annotated[int, typer.Option(help="Runs at a time.", metavar="N", min=1)], 1),
+        ("address", Annotated[Text, typer.Option(
+            help="Of a Ray cluster: auto, ray://HOST:10001; local starts one.", metavar="ADDRESS",
+            show_default=False)], None),
+        ("out", Annotated[Optional[Path], typer.Option(  # noqa: UP045
+            help=f"The folder of the runs [default: runs/DATA-{setting}s]", metavar="DIR",
+            show_default=False)], None),
+    ]  # fmt: skip
+    shared = inspect.signature(fit_command).parameters
+    kept = [p for name, p in shared.items() if name not in (setting, "out", "resume")]
+    parameters = kept + [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+        for name, kind, default in own
+    ]
+    command.__doc__ = f"Train with several {setting}s; test ELBOs, and their paired differences."
+    command.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportFunctionMemberAccess]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    return command
+
+
+for _setting in ("prior", "likelihood", "guide"):
+    compare_app.command(f"{_setting}s")(_sweep_command(_setting))
 
 
 def main() -> None:
@@ -213,18 +351,24 @@ def _test_batch(run: Path, batch_size: int, seed: int) -> "Tensor":
     """Some of a run's test data, as bits where it was trained on bits."""
     import torch
 
-    from .data import load_data
     from .infer.batches import binarize
     from .seeding import seeded
 
     told = read_config(run / CONFIG)
-    root = told.get("data_root")
-    data = load_data(
-        str(told["data"]), None if root is None else str(root), seed=int(str(told["seed"]))
-    )
+    data = _data(told)
     with seeded(seed):
         x = data.test[torch.randperm(len(data.test))[:batch_size]]
         return binarize(x) if told.get("binarize") else x
+
+
+def _data(told: Mapping[str, object]) -> "Data":
+    """The data of a run."""
+    from .data import load_data
+
+    root = told.get("data_root")
+    return load_data(
+        str(told["data"]), None if root is None else str(root), seed=int(str(told["seed"]))
+    )
 
 
 def _lines(path: Path) -> list[str]:

@@ -1,5 +1,6 @@
 """Pictures: functions that take data and axes, draw, and return the axes."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "gradient_variance", "images", "latent_space", "learning_curves", "reconstructions", "samples",
-    "save",
+    "save", "training_curves",
 ]  # fmt: skip
 
 CELL = 0.6  # inches of an image in a grid
@@ -157,6 +158,35 @@ def gradient_variance(
     ax.set_title(f"Gradient variance: {parameter}")
     ax.grid(axis="x", alpha=0.3)
     return ax
+
+
+def training_curves(dataset: "Dataset", axes: "Sequence[Axes]" = ()) -> "Sequence[Axes]":
+    """The ELBO by estimator, against steps and against seconds.
+
+    Args:
+        dataset: of :func:`~pyro_vae.train_estimators`.
+        axes: two to draw on; new ones, side by side, where they are not given.
+    """
+    if not len(axes):
+        from matplotlib import pyplot
+
+        axes = pyplot.subplots(1, 2, figsize=(10, 3.8), sharey=True, layout="constrained")[1]
+    held_out = bool(dataset.elbo_validation.notnull().any())
+    bound = dataset.elbo_validation if held_out else dataset.elbo_train
+    shown = bound.isel(epoch=slice(bound.sizes["epoch"] // 20, None))  # as in learning_curves
+    low, high = float(shown.min()), float(shown.max())
+    steps = dataset.step.broadcast_like(bound)
+    across = {"steps": steps, "seconds of training": dataset.seconds}
+    for ax, (label, values) in zip(axes, across.items(), strict=True):
+        for name in bound.estimator:
+            ax.plot(values.sel(estimator=name), bound.sel(estimator=name), label=name.item())
+        ax.set_ylim(low - 0.05 * (high - low) - 1e-6, high + 0.05 * (high - low) + 1e-6)
+        ax.set_xlabel(label)
+        ax.grid(alpha=0.3)
+    data = "validation" if held_out else "training"
+    axes[0].set_ylabel(f"ELBO of {data} data (nats per datum)")
+    axes[0].legend(frameon=False, fontsize=8)
+    return axes
 
 
 def save(ax: "Axes", path: str | Path) -> Path:

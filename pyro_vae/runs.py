@@ -2,16 +2,18 @@
 
 import tomllib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyro
 import torch
 
 from . import plots
 from .data import Data, load_data
 from .infer import CHECKPOINT, Fit, elbo_terms, fit
+from .infer.distributed import Processes, local_rank, processes
 from .seeding import seeded
 from .settings import CONFIG, read_config, write_toml
 from .spec import parse
@@ -20,10 +22,13 @@ from .vae import VAE
 __all__ = ["picture", "read_results", "results", "run"]
 
 RESULTS, HISTORY, PICTURES = "results.toml", "history.csv", "pictures"
+TEST = "elbo_test.npy"  # of each test datum, in nats
 
 
 def run(settings: Mapping[str, object], out: Path, *, resume: bool = False) -> tuple[Fit, Data]:
     """Train one model as told and keep everything in a folder.
+
+    Of several processes (``torchrun``) the first one writes.
 
     Args:
         settings: all of :data:`pyro_vae.settings.DEFAULTS`.
@@ -33,31 +38,48 @@ def run(settings: Mapping[str, object], out: Path, *, resume: bool = False) -> t
     Returns:
         The fit, and the data it was made on.
     """
-    told = dict(settings)
+    with processes() as team:
+        return _run(dict(settings), out, resume, team)
+
+
+def _run(told: dict[str, object], out: Path, resume: bool, team: Processes) -> tuple[Fit, Data]:
     root, seed = told["data_root"], int(str(told["seed"]))
-    data = load_data(str(told["data"]), None if root is None else str(root), seed=seed)
+    with team.in_turn():
+        data = load_data(str(told["data"]), None if root is None else str(root), seed=seed)
     if (
         told["binarize"] is None
         and data.grey
         and parse(str(told["likelihood"])).name == "Bernoulli"
     ):
         told["binarize"] = "dynamic"
+    vae = new_model(told, data)
+    vae.as_data(data.test)
+    how = ("estimator", "patience", "checkpoint_every", "compile")
+    options = {**training_settings(told), **{k: told[k] for k in how}}
+    with _announced(out, told, resume) if team.rank == 0 else nullcontext():
+        fitted = fit(vae, data.train, **{"resume" if resume else "out": out}, **options)
+    if team.rank == 0:
+        vae.save(out)
+        fitted.history.to_csv(out / HISTORY)
+    return fitted, data
+
+
+def new_model(told: Mapping[str, object], data: Data) -> VAE:
+    """The model of a run, at its start."""
     parts = {k: str(told[k]) for k in ("prior", "likelihood", "guide", "encoder", "decoder")}
     vae = VAE(
         tuple(data.train.shape[1:]), int(str(told["latent_dim"])), **parts,
-        missing=bool(data.train.isnan().any()), seed=seed,
+        missing=data.missing, seed=int(str(told["seed"])),
     )  # fmt: skip
     _place(vae, str(told["device"]))
-    vae.as_data(data.test)
-    how = ("estimator", "epochs", "batch_size", "optimizer", "patience", "binarize",
-           "checkpoint_every", "validation")  # fmt: skip
-    options: dict[str, Any] = {k: told[k] for k in how}
-    options |= {k: _schedule(told[k]) for k in ("lr", "beta")}
-    with _announced(out, told, resume):
-        fitted = fit(vae, data.train, seed=seed, **{"resume" if resume else "out": out}, **options)
-    vae.save(out)
-    fitted.history.to_csv(out / HISTORY)
-    return fitted, data
+    return vae
+
+
+def training_settings(told: Mapping[str, object]) -> dict[str, Any]:
+    """What a run tells ``fit`` of the training, whatever the estimator."""
+    how = ("epochs", "batch_size", "optimizer", "binarize", "validation")
+    options = {k: told[k] for k in how} | {k: _schedule(told[k]) for k in ("lr", "beta")}
+    return {**options, "seed": int(str(told["seed"]))}
 
 
 @contextmanager
@@ -89,7 +111,7 @@ def _announced(out: Path, told: Mapping[str, object], resume: bool) -> Iterator[
 
 def _place(vae: VAE, device: str) -> None:
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = f"cuda:{local_rank()}" if torch.cuda.is_available() else "cpu"
     try:
         vae.to(device)
     except (RuntimeError, AssertionError) as problem:  # torch without CUDA asserts
@@ -125,8 +147,9 @@ def results(fitted: Fit, data: Data, out: Path) -> dict[str, float]:
         "epochs": float(fitted.history.index[-1]),
         "parameters": float(sum(p.numel() for p in vae.parameters())),
     }
-    write_toml(out / RESULTS, found, "nats per datum, on the data as the model sees them")
+    np.save(out / TEST, bound.numpy(force=True))
     _pictures(fitted, data, test, out / PICTURES)
+    write_toml(out / RESULTS, found, "nats per datum, on the data as the model sees them")
     return found
 
 

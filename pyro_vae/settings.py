@@ -33,6 +33,7 @@ DEFAULTS: dict[str, object] = {
     "seed": 0,
     "data_root": None,
     "device": "auto",
+    "compile": "auto",
 }
 NUMBERS = {
     "latent_dim": int, "epochs": int, "batch_size": int, "patience": int, "checkpoint_every": int,
@@ -53,6 +54,8 @@ def merge(flags: Mapping[str, object], config: Mapping[str, object]) -> dict[str
             )
         kinds: tuple[type, ...] = (NUMBERS[key],) if key in NUMBERS else (str,)
         kinds += {"lr": (int, float), "beta": (int, float)}.get(key, ())
+        if key == "compile" and isinstance(value, bool):
+            continue
         if not isinstance(value, kinds) or isinstance(value, bool):
             raise ValueError(
                 f"{key} in the configuration must be {' or '.join(k.__name__ for k in kinds)}, "

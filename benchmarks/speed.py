@@ -1,0 +1,171 @@
+"""What a step and an epoch cost: this package beside its peers, in one run on one machine.
+
+    PEERS=FOLDER python benchmarks/speed.py [--rounds 11] [--only NAME]
+
+VAE 784-200-200-50 (tanh), Bernoulli, batches of 100 and 1,000; `peers.py` says who they are. The
+peers take turns in rounds, so that a drift of the machine's speed meets all. A step is measured on
+ready bits, an epoch on MNIST with its order, fresh bits and batches. Then what an epoch costs by
+the number of data and of processes, and a step by ``num_particles``.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from common import RESULTS, mnist, publish, table
+from matplotlib import pyplot
+from peers import ELBO, PEERS, Peer, Trace_ELBO, by_svi, compiled, fit_epoch, fused_adam, versions
+from torch import Tensor
+
+BATCHES, STEPS = (100, 1000), 100
+STOCK, FLOOR = "Pyro SVI, as its tutorial", "matrix products alone"
+PARTICLES, DATA = (1, 2, 4, 8, 16), (7500, 15_000, 30_000, 60_000)
+
+
+def turns(runs: Mapping[str, Callable[[], float]], rounds: int, warm: int = 1) -> pd.DataFrame:
+    """Seconds, a column each: each in turn, round by round, after rounds that are not counted."""
+    found = [{name: run() for name, run in runs.items()} for _ in range(warm + rounds)]
+    return pd.DataFrame(found[warm:])
+
+
+def make_peers(bits: Tensor, grey: Tensor, only: list[str]) -> dict[str, Peer]:
+    """Those that are asked for and installed."""
+    found = {}
+    for name, make in PEERS.items():
+        if not only or any(word in name for word in only):
+            try:
+                found[name] = make(bits, grey)
+            except ImportError as problem:
+                print(f"{name} is left out: {problem}")
+    return found
+
+
+def ready(grey: Tensor, batch: int) -> Tensor:
+    """Bits ``(STEPS, batch, 784)``."""
+    rows = torch.arange(STEPS * batch) % len(grey)
+    return torch.bernoulli(grey[rows]).reshape(STEPS, batch, -1)
+
+
+def beside_peers(grey: Tensor, rounds: int, only: list[str]) -> pd.DataFrame:
+    """A row for each batch size and peer: milliseconds a step, seconds an epoch, ratios."""
+    parts = []
+    for batch in BATCHES:
+        peers = make_peers(ready(grey, batch), grey, only)
+        steps = 1000 / STEPS * turns({k: p.steps for k, p in peers.items()}, rounds)
+        epochs = turns({k: p.epoch for k, p in peers.items()}, -(-rounds // 3))
+        part = pd.DataFrame({
+            "batch": batch, "step, ms": steps.median(), "minimum": steps.min(),
+            "epoch, s": epochs.median(), "its minimum": epochs.min(),
+        })  # fmt: skip
+        for base, short in ((STOCK, "stock Pyro"), (FLOOR, "products")):
+            if base in part.index:
+                for what in ("step, ms", "epoch, s"):
+                    part[f"{what[:5].strip(',')} / {short}"] = part[what] / part[what][base]
+        parts.append(part)
+    return pd.concat(parts).rename_axis("").reset_index()
+
+
+def by_particles(grey: Tensor, rounds: int) -> pd.DataFrame:
+    """Milliseconds per step at batch 100, a row a number of particles."""
+    bits = ready(grey, 100)
+
+    def elbo(k: int, wrap: Callable[[ELBO], ELBO]) -> ELBO:
+        return wrap(Trace_ELBO(num_particles=k, vectorize_particles=True, max_plate_nesting=1))
+
+    runs = {
+        (kind, k): by_svi(fused_adam, partial(elbo, k, wrap), False)(bits, grey).steps
+        for kind, wrap in (("eager", lambda e: e), ("compiled", compiled))
+        for k in PARTICLES
+    }
+    found = turns(runs, rounds).median() * 1000 / STEPS  # pyright: ignore[reportArgumentType]
+    found.index = pd.MultiIndex.from_tuples(found.index, names=["", "particles"])
+    return found.unstack(0)
+
+
+def by_data(grey: Tensor, rounds: int) -> pd.Series:
+    """Seconds of an epoch of ``fit`` at batch 100 by the number of data."""
+    runs = {str(n): partial(fit_epoch, grey[:n], 100, compile=True) for n in DATA}
+    return turns(runs, rounds, 0).median()
+
+
+def by_processes(grey: Tensor, rounds: int) -> pd.Series:
+    """Seconds of an epoch on the command line at a global batch of 1,000, by way of running it."""
+    alone, both = [], ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    ways = {"1 process, 2 threads": (alone, 2), "2 processes, 1 thread each": (both, 1)}
+    told = "--epochs 4 --batch-size 1000 --latent-dim 50 --binarize dynamic --validation 0.01"
+
+    def seconds(launcher: list[str], threads: int) -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            np.savez(f"{folder}/x.npz", train=grey.numpy(), test=grey[:1000].numpy())
+            command = [sys.executable, *launcher, "-m", "pyro_vae", "fit", f"{folder}/x.npz"]
+            subprocess.run(
+                [*command, *told.split(), "--out", f"{folder}/run"], check=True,
+                env={**os.environ, "OMP_NUM_THREADS": str(threads)}, stdout=subprocess.DEVNULL,
+            )  # fmt: skip
+            return pd.read_csv(Path(folder, "run", "history.csv")).seconds.diff().median()
+
+    return turns({k: partial(seconds, *way) for k, way in ways.items()}, rounds, 0).median()
+
+
+def draw(peers: pd.DataFrame, particles: pd.DataFrame, data: pd.Series) -> None:
+    """The picture of the three."""
+    figure, axes = pyplot.subplots(1, 4, figsize=(15, 4), layout="constrained")
+    for ax, (batch, part) in zip(axes, peers.groupby("batch"), strict=False):
+        ours = part[""].str.startswith("pyro_vae")
+        ax.barh(part[""], part["step, ms"], color=ours.map({True: "C0", False: "0.7"}))
+        ax.set(xlabel=f"ms per step, batch {batch:,}")
+        ax.invert_yaxis()
+    axes[1].set_yticks([])
+    particles.plot(ax=axes[2], marker="o", ylabel="ms per step, batch 100", ylim=(0, None))
+    axes[3].plot(data.index.astype(int), data.to_numpy(), marker="o")
+    axes[3].set(xlabel="data", ylabel="s per epoch, batch 100", xlim=(0, None), ylim=(0, None))
+    RESULTS.mkdir(exist_ok=True)
+    figure.savefig(RESULTS / "speed.png", dpi=130)
+    pyplot.close(figure)
+
+
+def page(frame: pd.DataFrame) -> str:
+    """A frame as a Markdown table with figures of two decimals."""
+    cells = frame.map(lambda v: f"{v:.2f}" if isinstance(v, float) else str(v))
+    return table(list(map(str, cells.columns)), cells.to_numpy().tolist())
+
+
+def main() -> None:
+    """Measure and publish."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=11, help="of steps; a third of it of epochs")
+    parser.add_argument("--only", nargs="*", default=[], help="peers whose name holds a word")
+    parser.add_argument("--data", type=int, default=60_000, help="of MNIST's training data")
+    told = parser.parse_args()
+    torch.manual_seed(0)
+    grey, few = mnist().train.flatten(1)[: told.data], -(-told.rounds // 3)
+    peers = beside_peers(grey, told.rounds, told.only)
+    print(page(peers))
+    particles, data = by_particles(grey, few), by_data(grey, few)
+    processes = by_processes(grey, few)
+    draw(peers, particles, data)
+    parts = {
+        "## Beside its peers": peers,
+        "## A step at batch 100 by `num_particles`, ms": particles.reset_index(),
+        "## An epoch of `fit` at batch 100 by the number of data, s": data.to_frame().T,
+        "## An epoch at a global batch of 1,000 by processes, s": processes.to_frame().T,
+    }
+    text = "\n\n".join(f"{head}\n\n{page(part)}" for head, part in parts.items())
+    how = (
+        f"784-200-200-50 (tanh), Bernoulli, Adam; medians of {told.rounds} rounds of {STEPS} "
+        f"steps, and of {few} epochs of {len(grey):,} images with their order, fresh bits and "
+        f"batches. {torch.get_num_threads()} threads; {versions() or 'no further peers'}."
+    )
+    publish("speed", "What a step and an epoch cost", f"{how}\n\n![speed](speed.png)\n\n{text}")
+
+
+if __name__ == "__main__":
+    main()
