@@ -314,7 +314,8 @@ class Amortized(nn.Module):
         """Features ``(..., *feature_shape)`` to the parameter ``(..., *shape)``."""
         lead = features.shape[: features.ndim - len(self.feature_shape)]
         flat = features if len(lead) == 1 else features.reshape(-1, *self.feature_shape)
-        value: Any = self.transform(self.head(flat).reshape(*lead, *self.raw))
+        raw = self.head(flat).to(self.head.weight)  # under autocast it has less precision
+        value: Any = self.transform(raw.reshape(*lead, *self.raw))
         return value
 
 

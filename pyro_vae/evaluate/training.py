@@ -99,7 +99,7 @@ def train_estimators(
             fitted = fit(
                 deepcopy(vae), x, estimator=estimator, epochs=epochs, batch_size=batch_size,
                 binarize=binarize, validation=validation, seed=seed,
-
+                **settings,  # pyright: ignore[reportArgumentType]
             )  # fmt: skip
         except NonFiniteLossError as problem:
             raise NonFiniteLossError(f"{name}: {problem}") from None

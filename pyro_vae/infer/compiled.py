@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Callable, Hashable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 from unittest.mock import patch
 
 import pyro
@@ -17,8 +17,12 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 __all__ = [
-    "CaptureError", "CompiledELBO", "Graph", "capture", "compile_module", "repeated", "trace",
+    "CaptureError", "CompileMode", "CompiledELBO", "Graph", "capture", "compile_module", "repeated",
+    "trace",
 ]  # fmt: skip
+
+
+CompileMode: TypeAlias = Literal["reduce-overhead", "max-autotune"]
 
 
 class CaptureError(RuntimeError):
@@ -61,7 +65,7 @@ class CompiledELBO(ELBO):
     def __init__(
         self,
         elbo: ELBO,
-        mode: Literal["reduce-overhead", "max-autotune"] | None = None,
+        mode: CompileMode | None = None,
         *,
         announce: bool = True,
     ) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -24,10 +24,12 @@ from ..spec import Spec
 from . import batches
 from .batches import Batches, Binarize
 from .checkpoint import CHECKPOINT, State
+from .compiled import CompileMode
 from .distributed import Processes, processes
 from .estimators import Estimator, make_estimator
 from .loop import Loop, Trainable, summary
 from .optim import make_optimizer
+from .precision import Precision, check_precision
 from .schedules import schedule
 
 __all__ = ["Fit", "fit"]
@@ -82,7 +84,8 @@ def fit(
     out: str | Path | None = None,
     checkpoint_every: int = 1,
     resume: str | Path | None = None,
-    compile: bool | Literal["auto"] = "auto",
+    compile: bool | Literal["auto"] | CompileMode = "auto",
+    precision: Precision = "float32",
     progress: bool | None = None,
 ) -> Fit:
     """Train a VAE by ``pyro.infer.SVI``.
@@ -110,7 +113,11 @@ def fit(
         compile: trace the step once and compile it (:class:`pyro_vae.infer.CompiledELBO`), which
             takes 5 to 20 s and then saves a third of a step's time, or more; ``"auto"`` does so
             where at least 5,000 steps are planned, and goes on without, with a warning that says
-            why, where the model or the machine does not allow it.
+            why, where the model or the machine does not allow it. ``"reduce-overhead"`` compiles
+            with CUDA graphs.
+        precision: of the networks, in training steps: ``"float32"`` is that of the weights as they
+            are; ``"tf32"`` has a GPU's faster products, ``"bf16"`` bfloat16 layers, densities and
+            weights as before.
         progress: show a progress bar; by default only at a terminal.
 
     Within processes that ``torchrun`` started, or in a process group of ``torch.distributed``, each
@@ -131,8 +138,11 @@ def fit(
             raise ValueError(f"{name} must be a whole number of at least 1, got {value}")
     if binarize not in (None, "dynamic", "static"):
         raise ValueError(f"binarize is 'dynamic', 'static' or None, got {binarize!r}")
-    if compile not in (True, False, "auto"):
-        raise ValueError(f"compile is True, False or 'auto', got {compile!r}")
+    modes: dict[object, CompileMode] = {mode: mode for mode in get_args(CompileMode)}
+    if compile not in (*COMPILED, *modes):
+        words = ", ".join(map(repr, ("auto", *modes)))
+        raise ValueError(f"compile is True, False or one of {words}, got {compile!r}")
+    check_precision(precision)
     if patience is not None and validation is None:
         raise ValueError("patience needs validation data: validation=0.1 holds out a tenth of x")
     rate, weight = schedule(lr, epochs, "lr"), schedule(beta, epochs, "beta")
@@ -151,14 +161,17 @@ def fit(
             "estimator": str(line), "batch_size": batch_size, "lr": str(lr),
             "optimizer": str(optimizer), "beta": str(beta), "binarize": binarize,
             "validation": _summary(validation), "patience": patience, "seed": seed,
-            "data": _summary(x), "compile": compile, "processes": team.count,
+            "data": _summary(x), "compile": compile, "precision": precision,
+            "processes": team.count,
         }  # fmt: skip
         optim = make_optimizer(optimizer, rate(0))
         optim.processes = team
         loop = Loop(
             vae, line, optim, lr=rate, beta=weight,
             batches=data, prepare=_preparation(vae, data, binarize),
-            evaluate_on=(sample, held_out), state=State(settings), compile_from=COMPILED[compile],
+            evaluate_on=(sample, held_out), state=State(settings),
+            compile_from=COMPILED.get(compile, 0), compile_mode=modes.get(compile),
+            precision=precision,
         )  # fmt: skip
         if resume is not None:
             loop.resume(Path(resume), epochs)

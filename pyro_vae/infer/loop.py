@@ -20,10 +20,11 @@ from ..seeding import seeded
 from .batches import Batches
 from .bounds import elbo_terms
 from .checkpoint import State, read, restore, rng_state, set_rng_state, write
-from .compiled import CaptureError, CompiledELBO
+from .compiled import CaptureError, CompiledELBO, CompileMode
 from .estimators import Estimator, family_name
 from .handlers import KLWeight
 from .optim import FusedOptim
+from .precision import Precision, lowered, products
 from .schedules import Schedule
 
 __all__ = ["Loop", "NonFiniteLossError", "Trainable", "summary"]
@@ -63,6 +64,8 @@ class Loop:
         evaluate_on: training data, and validation data if any, for the history.
         state: where the run is.
         compile_from: the least number of planned steps of one batch size that are compiled.
+        compile_mode: see :class:`CompiledELBO`.
+        precision: of the networks, in steps; evaluations are in full precision.
     """
 
     def __init__(
@@ -78,6 +81,8 @@ class Loop:
         evaluate_on: tuple[Tensor, Tensor | None],
         state: State,
         compile_from: float,
+        compile_mode: CompileMode | None,
+        precision: Precision,
     ) -> None:
         self.vae, self.estimator, self.optim = vae, estimator, optim
         self.lr, self.beta, self.batches, self.prepare = lr, beta, batches, prepare
@@ -85,10 +90,11 @@ class Loop:
         self.best: Mapping[str, Tensor] = {}
         self.epoch_rng = self.step_rng = rng_state()
         self.elbo: Any = estimator.elbo
-        self.compiled = (
-            None if compile_from == math.inf else CompiledELBO(self.elbo, announce=False)
-        )
+        self.compiled = None
+        if compile_from < math.inf:
+            self.compiled = CompiledELBO(self.elbo, compile_mode, announce=False)
         self.compile_from = compile_from
+        self.precision: Precision = precision
         example = evaluate_on[0][: max(1, min(batches.batch_size, len(evaluate_on[0])))]
         weighted = estimator.row is None or estimator.row.weighted
         live = self.compiled is not None and weighted  # a graph reads tensors anew, not numbers
@@ -96,7 +102,8 @@ class Loop:
         model, guide = vae.model, vae.guide
         with torch.random.fork_rng():
             estimator.check(model, guide, example)
-            wrapped = estimator.wrap(guide, example)
+            wrapped = lowered(estimator.wrap(guide, example), precision, example.device)
+            model = lowered(model, precision, example.device)
         self.svi = SVI(
             self.kl_weight(model), self.kl_weight(wrapped), optim,
             loss=self.elbo.loss, loss_and_grads=self._loss_and_grads,
@@ -184,7 +191,8 @@ class Loop:
             self.anneal(now)
             if len(batch):
                 batch = self.prepare(batch)
-                with pyro.validation_enabled(state.epoch == state.step == 0):
+                first = state.epoch == state.step == 0
+                with pyro.validation_enabled(first), products(self.precision):
                     loss = float(self.svi.step(batch))  # pyright: ignore[reportArgumentType]
             else:  # of several processes one may have no part of a ragged last batch
                 self.optim(())
