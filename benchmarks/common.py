@@ -5,6 +5,7 @@ import platform
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pyro
 import torch
 
@@ -25,6 +26,18 @@ def machine() -> str:
 def mnist() -> pv.Data:
     """MNIST from the folder that PYRO_VAE_DATA names, or downloaded."""
     return pv.load_data("mnist", os.environ.get("PYRO_VAE_DATA"))
+
+
+def static_mnist() -> dict[str, torch.Tensor]:
+    """The fixed binarization that the literature uses."""
+    root = os.environ.get("PYRO_VAE_DATA")
+    if root is None:
+        raise SystemExit("set PYRO_VAE_DATA to the folder that holds binarized_mnist.npz")
+    with np.load(Path(root) / "binarized_mnist.npz") as packed:
+        return {
+            part: torch.tensor(np.unpackbits(packed[part], axis=1)[:, :784]).float()
+            for part in ("train", "valid", "test")
+        }
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -1,4 +1,4 @@
-"""The picture of the README: a VAE of scikit-learn's digits, as `make demo` trains it.
+"""The pictures of the README: a VAE of scikit-learn's digits, as `make demo` trains it.
 
 python benchmarks/digits.py
 """
@@ -6,8 +6,10 @@ python benchmarks/digits.py
 import torch
 from common import RESULTS, publish, table
 from matplotlib import pyplot
+from matplotlib.figure import Figure
 
 import pyro_vae as pv
+from pyro_vae.evaluate import Assessment
 from pyro_vae.settings import DEFAULTS
 
 
@@ -32,12 +34,36 @@ def main() -> None:
     pv.plots.samples(vae, 72, ax=drawn)
     RESULTS.mkdir(exist_ok=True)
     figure.savefig(RESULTS / "digits.png", dpi=130)
+    found = pv.assess(vae, bits)
+    draw_diagnostics(vae, bits, data.test_labels, found).savefig(RESULTS / "diagnostics.png")
+    value = found.table["value"]
     rows = [
         ["test ELBO, nats per datum", f"{bound.mean():.2f}"],
         ["its standard error over the data", f"{bound.std() / len(bound) ** 0.5:.2f}"],
+        ["log p(x), by 1,000 draws", f"{value['log p(x)']:.2f}"],
+        *(["", verdict] for verdict in found.verdicts.values()),
         ["training, seconds", f"{fitted.history.seconds.iloc[-1]:.1f}"],
     ]
-    publish("digits", "Digits", table(["", ""], rows) + "\n\n![digits](digits.png)")
+    publish(
+        "digits",
+        "Digits",
+        table(["", ""], rows) + "\n\n![digits](digits.png)\n\n![diagnostics](diagnostics.png)",
+    )
+
+
+def draw_diagnostics(
+    vae: pv.VAE, x: torch.Tensor, labels: torch.Tensor, found: Assessment
+) -> Figure:
+    """Whether to believe the model, and what its latent space does."""
+    figure, axes = pyplot.subplots(2, 3, figsize=(13, 7), dpi=100, layout="constrained")
+    pv.plots.khat(found.evidence, axes[0, 0])
+    pv.plots.gaps(found.gaps, axes[0, 1])
+    pv.plots.calibration(found.calibration, axes[0, 2])
+    pv.plots.latent_kl(found.latents, axes[1, 0])
+    said = found.latents.dimensions["kl"].nlargest(6).index.tolist()
+    pv.plots.traversals(vae, x[0], said, ax=axes[1, 1])
+    pv.plots.attribute_arithmetic(vae, x, labels, source=3, target=9, ax=axes[1, 2])
+    return figure
 
 
 if __name__ == "__main__":

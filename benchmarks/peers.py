@@ -115,7 +115,7 @@ def compiled(elbo: ELBO) -> ELBO:
     """The package's compiler around an ELBO."""
     from pyro_vae.infer import CompiledELBO
 
-    return CompiledELBO(elbo)
+    return CompiledELBO(elbo, announce=False)  # as fit has it
 
 
 def adam() -> PyroOptim:

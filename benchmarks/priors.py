@@ -8,12 +8,11 @@ interrupt it as you like, and call it again.
 
 import argparse
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 import torch
-from common import RESULTS, publish, table
+from common import RESULTS, publish, static_mnist, table
 
 import pyro_vae as pv
 
@@ -22,18 +21,6 @@ ESTIMATOR, LR, BETA = "Trace_ELBO", "cosine(1e-3)", "linear(0, 1, epochs={warm})
 WARM, BATCH, DRAWS = 0.1, 100, 5000
 PUBLISHED = {"Normal": 88.56, "VampPrior(components=500)": 85.57}
 LINES = RESULTS / "priors.jsonl"
-
-
-def static_mnist() -> dict[str, torch.Tensor]:
-    """The fixed binarization that the literature uses."""
-    root = os.environ.get("PYRO_VAE_DATA")
-    if root is None:
-        raise SystemExit("set PYRO_VAE_DATA to the folder that holds binarized_mnist.npz")
-    with np.load(Path(root) / "binarized_mnist.npz") as packed:
-        return {
-            part: torch.tensor(np.unpackbits(packed[part], axis=1)[:, :784]).float()
-            for part in ("train", "valid", "test")
-        }
 
 
 def run(prior: str, seed: int, epochs: int, folder: Path, data: dict[str, torch.Tensor]) -> dict:

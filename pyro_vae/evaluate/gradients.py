@@ -215,7 +215,7 @@ def _learn_baseline(
 ) -> None:
     """Train the estimator's network at fixed weights, and freeze it."""
     network: Any = estimator.network
-    if network is None:
+    if network is None or not network.state_dict():
         return
     elbo: Any = estimator.elbo
     learned = list(network.parameters())

@@ -53,6 +53,7 @@ class Moments:
         self._rows: list[np.ndarray] = []
         self._increments: list[np.ndarray] = []
         self._pairs: list[np.ndarray] = []
+        self._of_center = self._center_products()
 
     def measure(self, gradients: Sequence[Tensor], keep: Tensor) -> tuple[Tensor, Tensor]:
         """What is kept of a chunk; the sums grow in place. It can be traced into a graph.
@@ -91,9 +92,8 @@ class Moments:
         first = 0 if self.count + self.pending else 1
         self._pairs.append(pairs.double().cpu().numpy()[:, first : n // 2].T)
         self._increments.append(rows[:, 0].T * (self.weight / (self.weight + 1)))
-        norms = self._split(torch.cat(self.center).double().square())
-        product = self._split(torch.cat(self.center).double() * torch.cat(self.towards))
-        whole = [rows[:, 0] + 2 * rows[:, 1] + norms[:, None], rows[:, 2] + product[:, None]]
+        norm, dot = self._of_center
+        whole = [rows[:, 0] + 2 * rows[:, 1] + norm[:, None], rows[:, 2] + dot[:, None]]
         self._rows.append(np.stack(whole).transpose(0, 2, 1))
         self.traces += rows[:, 0].sum(1)
         self.pending, self.chunks = self.pending + n, self.chunks + 1
@@ -119,6 +119,7 @@ class Moments:
             tensor.zero_()
         for c, mean in zip(self.center, self.mean.split(self.sizes), strict=True):
             c.copy_(mean)
+        self._of_center = self._center_products()
 
     @property
     def variance(self) -> Tensor:
@@ -147,6 +148,11 @@ class Moments:
     def pairs(self) -> np.ndarray:
         """``(n // 2 - 1, T)``: summed over tensors and squared, the trace of a squared block."""
         return np.concatenate(self._pairs)
+
+    def _center_products(self) -> tuple[np.ndarray, np.ndarray]:
+        """By tensor, the centre's squared norm and its inner product with ``towards``."""
+        center = torch.cat(self.center).double()
+        return self._split(center.square()), self._split(center * torch.cat(self.towards))
 
     def _split(self, values: Tensor) -> np.ndarray:
         return torch.stack([part.sum() for part in values.split(self.sizes)]).cpu().numpy()

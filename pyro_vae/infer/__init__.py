@@ -4,7 +4,9 @@ from .antithetic import ARM, DisARM, DisARMIWAE
 from .bounds import elbo_terms
 from .checkpoint import CHECKPOINT
 from .chi import CUBO
+from .collapse import AggressiveGuide, with_free_bits
 from .compiled import CaptureError, CompiledELBO
+from .contractive import Contractive
 from .control_variates import DoubleCV, MuProp
 from .estimators import Estimator, make_estimator
 from .fit import Fit, fit
@@ -37,9 +39,10 @@ from .wake_sleep import RWS
 
 __all__ = [
     "ARM", "CHECKPOINT", "CUBO", "ESTIMATORS", "REBAR", "RELAX", "RLOO", "RWS", "TVO", "VIMCO",
-    "Baseline", "CaptureError", "CompiledELBO", "Concrete", "DReG", "DisARM", "DisARMIWAE",
-    "DoubleCV", "Enumerate", "Estimator", "Fit", "FusedOptim", "GDReG", "GumbelStraightThrough",
-    "KLWeight", "MeasureValued", "MuProp", "NonFiniteLossError", "RelaxedTraceMeanField_ELBO",
-    "RelaxedTrace_ELBO", "RunningMean", "ScoreFunction", "StickingTheLanding", "StraightThrough",
-    "elbo_terms", "fit", "make_estimator", "make_optimizer", "schedule",
+    "AggressiveGuide", "Baseline", "CaptureError", "CompiledELBO", "Concrete", "Contractive",
+    "DReG", "DisARM", "DisARMIWAE", "DoubleCV", "Enumerate", "Estimator", "Fit", "FusedOptim",
+    "GDReG", "GumbelStraightThrough", "KLWeight", "MeasureValued", "MuProp", "NonFiniteLossError",
+    "RelaxedTraceMeanField_ELBO", "RelaxedTrace_ELBO", "RunningMean", "ScoreFunction",
+    "StickingTheLanding", "StraightThrough", "elbo_terms", "fit", "make_estimator",
+    "make_optimizer", "schedule", "with_free_bits",
 ]  # fmt: skip

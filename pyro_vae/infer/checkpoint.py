@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from .optim import FusedOptim
 
-__all__ = ["CHECKPOINT", "State", "read", "restore", "rng_state", "set_rng_state", "write"]
+__all__ = [
+    "CHECKPOINT", "Inner", "State", "read", "restore", "rng_state", "set_rng_state", "write",
+]  # fmt: skip
 
 CHECKPOINT = "checkpoint.safetensors"
 
@@ -24,6 +26,32 @@ class Stateful(Protocol):
 
     def state_dict(self) -> dict[str, Tensor]: ...
     def load_state_dict(self, state_dict: Mapping[str, Tensor]) -> object: ...
+
+
+@dataclass
+class Inner:
+    """How far the guide is ahead of the model: see :class:`~.collapse.AggressiveGuide`.
+
+    Attributes:
+        steps: of the guide alone, since the model moved.
+        loss: summed over the latest of them, and ``count`` their data.
+        before: the mean loss of those just before these.
+        moves: whether the model moves at the next step.
+        information: the mutual information at the last epoch's end.
+        over: whether both are trained at every step from now on.
+    """
+
+    steps: int = 0
+    loss: float = 0.0
+    count: float = 0.0
+    before: float | None = None
+    moves: bool = False
+    information: float | None = None
+    over: bool = False
+
+    def start_anew(self) -> None:
+        """Forget the steps, once the model has moved."""
+        self.steps, self.loss, self.count, self.before, self.moves = 0, 0.0, 0.0, None, False
 
 
 @dataclass
@@ -38,6 +66,7 @@ class State:
         history: a row per finished epoch.
         seconds: of training, evaluation not counted.
         best: the highest validation ELBO, in epoch ``best_epoch``.
+        inner: of an aggressive guide.
     """
 
     settings: dict[str, Any]
@@ -49,6 +78,7 @@ class State:
     seconds: float = 0.0
     best: float | None = None
     best_epoch: int | None = None
+    inner: Inner = field(default_factory=Inner)
 
 
 def rng_state() -> dict[str, Tensor]:
@@ -112,7 +142,8 @@ def read(folder: str | Path) -> tuple[State, dict[str, dict[str, Tensor]]]:
         raise ValueError(f"{folder} holds no checkpoint ({CHECKPOINT}) to resume from")
     try:
         with safe_open(path, framework="pt") as file:
-            state = State(**json.loads(file.metadata()["state"]))
+            said = json.loads(file.metadata()["state"])
+            state = State(**said | {"inner": Inner(**said.get("inner", {}))})
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as problem:
         raise ValueError(f"{path} is damaged, or not a checkpoint of pyro_vae: {problem}") from None

@@ -355,8 +355,12 @@ def make_estimator(value: "str | Spec | ELBO | Estimator") -> Estimator:
         options["alpha"] = alpha
     if issubclass(row.elbo, Weighted | Learned):
         for name in set(row.options) & set(given):
-            listed = name == "partitions"  # a whole number or a list, which TVO checks
-            options[name] = given[name] if listed else _number(spec, given, name, 0.0)
+            if name == "baseline":
+                options[name] = str(given.pop(name))
+            elif name == "partitions":  # a whole number or a list, which TVO checks
+                options[name] = given[name]
+            else:
+                options[name] = _number(spec, given, name, 0.0)
     made, relaxed = row.elbo, None
     if made in RELAXED_ELBO and (relaxed := _relaxation(spec, given, gradient)):
         made, options["rule"] = RELAXED_ELBO[made], relaxed

@@ -77,6 +77,8 @@ def fit(
     lr: float | str | Spec = 1e-3,
     optimizer: str | Spec = "Adam",
     beta: float | str | Spec = 1.0,
+    free_bits: float | None = None,
+    aggressive: int | None = None,
     binarize: Binarize = None,
     validation: Tensor | float | None = None,
     patience: int | None = None,
@@ -100,7 +102,12 @@ def fit(
         batch_size: data per step, of all processes together.
         lr: a number, or a schedule over the epochs such as ``"cosine(1e-3)"``.
         optimizer: a class of ``torch.optim``, with its arguments and ``clip_norm``.
-        beta: the weight of the KL term, a number or a schedule: ``"linear(0, 1, epochs=10)"``.
+        beta: the weight of the KL term, a number or a schedule: ``"linear(0, 1, epochs=10)"``,
+            ``"cyclical(0, 1, cycles=4)"``.
+        free_bits: so many nats of each latent dimension cost nothing
+            (:func:`~pyro_vae.infer.with_free_bits`); against posterior collapse.
+        aggressive: for at most so many epochs, and while the mutual information of x and z rises,
+            the guide is trained ahead of the model (:class:`~pyro_vae.infer.AggressiveGuide`).
         binarize: draw bits with the grey values in [0, 1] as probabilities, anew at every visit
             (``"dynamic"``) or once (``"static"``).
         validation: held-out data, or the fraction of x to hold out (of an array on disk at most
@@ -133,7 +140,8 @@ def fit(
     if not (hasattr(vae, "model") and hasattr(vae, "guide") and hasattr(vae, "check")):
         raise ValueError(f"fit trains a pyro_vae.VAE, got {type(vae).__name__}")
     for name, value in {"epochs": epochs, "batch_size": batch_size, "patience": patience,
-                        "checkpoint_every": checkpoint_every}.items():  # fmt: skip
+                        "checkpoint_every": checkpoint_every, "aggressive": aggressive,
+                        }.items():  # fmt: skip
         if value is not None and (not isinstance(value, int) or value < 1):
             raise ValueError(f"{name} must be a whole number of at least 1, got {value}")
     if binarize not in (None, "dynamic", "static"):
@@ -143,6 +151,8 @@ def fit(
         words = ", ".join(map(repr, ("auto", *modes)))
         raise ValueError(f"compile is True, False or one of {words}, got {compile!r}")
     check_precision(precision)
+    if free_bits is not None and not (free_bits > 0 and math.isfinite(free_bits)):
+        raise ValueError(f"free_bits is a number of nats greater than 0, got {free_bits}")
     if patience is not None and validation is None:
         raise ValueError("patience needs validation data: validation=0.1 holds out a tenth of x")
     rate, weight = schedule(lr, epochs, "lr"), schedule(beta, epochs, "beta")
@@ -160,6 +170,7 @@ def fit(
         settings = {
             "estimator": str(line), "batch_size": batch_size, "lr": str(lr),
             "optimizer": str(optimizer), "beta": str(beta), "binarize": binarize,
+            "free_bits": free_bits, "aggressive": aggressive,
             "validation": _summary(validation), "patience": patience, "seed": seed,
             "data": _summary(x), "compile": compile, "precision": precision,
             "processes": team.count,
@@ -171,7 +182,7 @@ def fit(
             batches=data, prepare=_preparation(vae, data, binarize),
             evaluate_on=(sample, held_out), state=State(settings),
             compile_from=COMPILED.get(compile, 0), compile_mode=modes.get(compile),
-            precision=precision,
+            precision=precision, free_bits=free_bits or 0.0, aggressive=aggressive or 0,
         )  # fmt: skip
         if resume is not None:
             loop.resume(Path(resume), epochs)

@@ -176,7 +176,8 @@ class KLWeight(Messenger):
             self.weight = weight
 
     def _pyro_sample(self, msg: dict) -> None:
-        if latent(msg) and (isinstance(self.weight, Tensor) or self.weight != 1):
+        of_kl = latent(msg) or msg["infer"].get("of_kl")  # an observed factor may be a part of it
+        if of_kl and (isinstance(self.weight, Tensor) or self.weight != 1):
             msg["scale"] = msg["scale"] * self.weight
 
 

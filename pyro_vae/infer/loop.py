@@ -20,6 +20,7 @@ from ..seeding import seeded
 from .batches import Batches
 from .bounds import elbo_terms
 from .checkpoint import State, read, restore, rng_state, set_rng_state, write
+from .collapse import AggressiveGuide, check_free_bits, with_free_bits
 from .compiled import CaptureError, CompiledELBO, CompileMode
 from .estimators import Estimator, family_name
 from .handlers import KLWeight
@@ -66,6 +67,8 @@ class Loop:
         compile_from: the least number of planned steps of one batch size that are compiled.
         compile_mode: see :class:`CompiledELBO`.
         precision: of the networks, in steps; evaluations are in full precision.
+        free_bits: nats of each latent dimension that cost nothing; 0 leaves the bound as it is.
+        aggressive: epochs at most in which the guide is trained ahead of the model.
     """
 
     def __init__(
@@ -83,6 +86,8 @@ class Loop:
         compile_from: float,
         compile_mode: CompileMode | None,
         precision: Precision,
+        free_bits: float = 0.0,
+        aggressive: int = 0,
     ) -> None:
         self.vae, self.estimator, self.optim = vae, estimator, optim
         self.lr, self.beta, self.batches, self.prepare = lr, beta, batches, prepare
@@ -102,6 +107,14 @@ class Loop:
         model, guide = vae.model, vae.guide
         with torch.random.fork_rng():
             estimator.check(model, guide, example)
+            if free_bits:
+                model, guide = with_free_bits(model, guide, free_bits)
+                check_free_bits(self.elbo, model, guide, example)
+            self.ahead = None
+            if aggressive:
+                self.ahead = AggressiveGuide(
+                    aggressive, vae.model, vae.guide, evaluate_on[0], state.inner, optim.processes
+                )
             wrapped = lowered(estimator.wrap(guide, example), precision, example.device)
             model = lowered(model, precision, example.device)
         self.svi = SVI(
@@ -126,8 +139,11 @@ class Loop:
         self.state, self.best = state, parts.get("best", {})
         team = self.optim.processes
         self.epoch_rng, self.resumed = team.own(parts["epoch_rng"]), team.own(parts["rng"])
+        if self.ahead is not None:
+            self.ahead.progress = state.inner
         if team.rank:
             state.loss, state.count = 0.0, 0
+            state.inner.loss, state.inner.count = 0.0, 0.0
 
     def run(
         self,
@@ -166,8 +182,10 @@ class Loop:
     def save(self, out: Path) -> None:
         """Write the checkpoint."""
         network, team = self.estimator.network, self.optim.processes
-        loss, count = team.total(self.state.loss, self.state.count)
-        state = replace(self.state, loss=loss, count=int(count))
+        inner = self.state.inner
+        loss, count, *ahead = team.total(self.state.loss, self.state.count, inner.loss, inner.count)
+        inner = replace(inner, loss=ahead[0], count=ahead[1])
+        state = replace(self.state, loss=loss, count=int(count), inner=inner)
         rng = {"rng": team.gather(rng_state()), "epoch_rng": team.gather(self.epoch_rng)}
         if team.rank == 0:
             write(out, state, self.vae, network, self.optim, {**rng, "best": self.best})
@@ -189,6 +207,8 @@ class Loop:
             self.kl_weight.set(self.beta(now))
             self.optim.lr = self.lr(now)
             self.anneal(now)
+            if self.ahead is not None:
+                self.optim.frozen = self.ahead.frozen
             if len(batch):
                 batch = self.prepare(batch)
                 first = state.epoch == state.step == 0
@@ -198,6 +218,8 @@ class Loop:
                 self.optim(())
                 loss = 0.0
             state.loss, state.count = state.loss + loss, state.count + len(batch)
+            if self.ahead is not None:
+                self.ahead.step(loss, len(batch))
             state.step += 1
             bar.update()
             if stop.is_set():
@@ -243,6 +265,8 @@ class Loop:
             if held_out is not None:
                 likelihood, kl = elbo_terms(model, guide, held_out)
                 elbo_validation = (likelihood - kl).mean().item()
+            if self.ahead is not None:
+                self.ahead.epoch(state.epoch)
         loss, count = self.optim.processes.total(state.loss, state.count)
         elbo_validation = self.optim.processes.first(torch.tensor(elbo_validation).double()).item()
         elbo = elbo_train if held_out is None else elbo_train + elbo_validation

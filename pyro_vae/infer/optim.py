@@ -28,6 +28,7 @@ class FusedOptim(PyroOptim):
 
     Attributes:
         processes: whose gradients are summed before a step.
+        frozen: names of parameters that the next steps leave as they are.
 
     >>> optim = FusedOptim(torch.optim.Adam, {"lr": 1e-3})
     """
@@ -45,6 +46,7 @@ class FusedOptim(PyroOptim):
         self.optimizer: torch.optim.Optimizer | None = None
         self.parameters: dict[Tensor, str] = {}
         self.processes = Processes()
+        self.frozen: frozenset[str] = frozenset()
 
     def __call__(self, params: Iterable[Tensor], *args: object, **kwargs: object) -> None:
         """One step; the gradients are gone afterwards."""
@@ -55,6 +57,9 @@ class FusedOptim(PyroOptim):
             return
         if self.processes.count > 1:
             self._sum_gradients()
+        for p, name in self.parameters.items() if self.frozen else ():
+            if name in self.frozen:
+                p.grad = None
         if self.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
         self.optimizer.step()

@@ -189,7 +189,7 @@ ESTIMATORS: dict[str, Row] = {
     "MuProp": Row(
         MuProp, ("score",), DISCRETE,
         "unbiased; first-order expansion at the mean; two evaluations a particle",
-        (), NO_PATH, needs="discrete",
+        ("baseline",), NO_PATH, needs="discrete",
     ),
     "DoubleCV": Row(
         DoubleCV, ("score",), DISCRETE,
