@@ -41,7 +41,7 @@ def main() -> None:
         ["test ELBO, nats per datum", f"{bound.mean():.2f}"],
         ["its standard error over the data", f"{bound.std() / len(bound) ** 0.5:.2f}"],
         ["log p(x), by 1,000 draws", f"{value['log p(x)']:.2f}"],
-        *(["", verdict] for verdict in found.verdicts.values()),
+        *([name, verdict] for name, verdict in found.verdicts.items()),
         ["training, seconds", f"{fitted.history.seconds.iloc[-1]:.1f}"],
     ]
     publish(
@@ -62,7 +62,7 @@ def draw_diagnostics(
     pv.plots.latent_kl(found.latents, axes[1, 0])
     said = found.latents.dimensions["kl"].nlargest(6).index.tolist()
     pv.plots.traversals(vae, x[0], said, ax=axes[1, 1])
-    pv.plots.attribute_arithmetic(vae, x, labels, source=3, target=9, ax=axes[1, 2])
+    pv.plots.attribute_arithmetic(vae, x, labels, source=0, target=7, ax=axes[1, 2])
     return figure
 
 

@@ -11,10 +11,14 @@ if TYPE_CHECKING:
     from . import plots
     from .data import Data, load_data
     from .evaluate import (
+        Compressed,
         ais,
+        assess,
         bdmc,
         calibration,
         compare_estimators,
+        compress,
+        decompress,
         elbo,
         elbo_draws,
         factor_scores,
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
         log_evidence,
         outlier_scores,
         posterior,
+        rate_distortion,
         to_arviz,
         train_estimators,
     )
@@ -31,20 +36,22 @@ if TYPE_CHECKING:
     from .flows import Flow
     from .infer import ESTIMATORS, Fit, NonFiniteLossError, fit, make_estimator
     from .mixtures import Mixture, Transformed
-    from .networks import MLP, ConvDecoder, ConvEncoder
+    from .networks import MLP, ConvDecoder, ConvEncoder, Corrupted
     from .priors import AutoregressiveBernoulli, Resampled, VampPrior
+    from .report import write_report
     from .spec import Spec, SpecError, amortized, learned, parse
-    from .sweeps import paired_differences, sweep
+    from .sweeps import compare_runs, paired_differences, sweep
     from .vae import VAE, load
 
 __all__ = [
-    "ESTIMATORS", "MLP", "VAE", "AutoregressiveBernoulli", "ConvDecoder", "ConvEncoder", "Data",
-    "Family", "Fit", "Flow", "Mixture", "NonFiniteLossError", "Resampled", "Spec", "SpecError",
-    "Transformed", "VampPrior", "__version__", "ais", "amortized", "bdmc", "calibration",
-    "compare_estimators", "elbo", "elbo_draws", "factor_scores", "fit", "gaps", "label_scores",
-    "latent_summary", "learned", "load", "load_data", "log_evidence", "make_estimator",
-    "outlier_scores", "paired_differences", "parse", "plots", "posterior", "sweep", "to_arviz",
-    "train_estimators",
+    "ESTIMATORS", "MLP", "VAE", "AutoregressiveBernoulli", "Compressed", "ConvDecoder",
+    "ConvEncoder", "Corrupted", "Data", "Family", "Fit", "Flow", "Mixture", "NonFiniteLossError",
+    "Resampled", "Spec", "SpecError", "Transformed", "VampPrior", "__version__", "ais", "amortized",
+    "assess", "bdmc", "calibration", "compare_estimators", "compare_runs", "compress", "decompress",
+    "elbo", "elbo_draws", "factor_scores", "fit", "gaps", "label_scores", "latent_summary",
+    "learned", "load", "load_data", "log_evidence", "make_estimator", "outlier_scores",
+    "paired_differences", "parse", "plots", "posterior", "rate_distortion", "sweep", "to_arviz",
+    "train_estimators", "write_report",
 ]  # fmt: skip
 
 __version__ = "0.1.0"
@@ -52,18 +59,20 @@ __version__ = "0.1.0"
 _HOMES = {
     "data": ("Data", "load_data"),
     "evaluate": (
-        "ais", "bdmc", "calibration", "compare_estimators", "elbo", "elbo_draws", "factor_scores",
-        "gaps", "label_scores", "latent_summary", "log_evidence", "outlier_scores", "posterior",
+        "Compressed", "ais", "assess", "bdmc", "calibration", "compare_estimators", "compress",
+        "decompress", "elbo", "elbo_draws", "factor_scores", "gaps", "label_scores",
+        "latent_summary", "log_evidence", "outlier_scores", "posterior", "rate_distortion",
         "to_arviz", "train_estimators",
     ),
     "families": ("Family",),
     "flows": ("Flow",),
     "infer": ("ESTIMATORS", "Fit", "NonFiniteLossError", "fit", "make_estimator"),
     "mixtures": ("Mixture", "Transformed"),
-    "networks": ("MLP", "ConvDecoder", "ConvEncoder"),
+    "networks": ("MLP", "ConvDecoder", "ConvEncoder", "Corrupted"),
     "priors": ("AutoregressiveBernoulli", "Resampled", "VampPrior"),
+    "report": ("write_report",),
     "spec": ("Spec", "SpecError", "amortized", "learned", "parse"),
-    "sweeps": ("paired_differences", "sweep"),
+    "sweeps": ("compare_runs", "paired_differences", "sweep"),
     "vae": ("VAE", "load"),
 }  # fmt: skip
 

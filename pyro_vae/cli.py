@@ -166,6 +166,51 @@ def sample_command(
         typer.echo(f"picture: {runs.picture(vae, path.with_suffix('.png'), num_samples, seed)}")
 
 
+@app.command("compress")
+def compress_command(
+    run: Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")],
+    data: Annotated[Path, typer.Argument(help="A .npy file of discrete data.", metavar="X.npy")],
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="The file [default: X.pvc]", show_default=False),
+    ] = None,
+) -> None:
+    """Code data without loss, at a rate near the model's negative ELBO."""
+    import numpy as np
+
+    from .evaluate import compress
+    from .vae import load
+
+    coded = compress(load(run), np.load(data, allow_pickle=False))
+    path = (out or data).with_suffix(".pvc")
+    path.write_bytes(bytes(coded))
+    typer.echo(
+        f"{coded.num_data} data, {coded.bits_per_dimension:.3f} bits per dimension: "
+        f"{path}, {path.stat().st_size} bytes"
+    )
+
+
+@app.command("decompress")
+def decompress_command(
+    run: Annotated[Path, typer.Argument(help="The run folder that compressed.", metavar="RUN")],
+    coded: Annotated[Path, typer.Argument(help="What compress wrote.", metavar="X.pvc")],
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="The file [default: X.npy]", show_default=False),
+    ] = None,
+) -> None:
+    """Give back the data that compress coded."""
+    import numpy as np
+
+    from .evaluate import Compressed, decompress
+    from .vae import load
+
+    x = decompress(load(run), Compressed.from_bytes(coded.read_bytes()))
+    path = (out or coded).with_suffix(".npy")
+    np.save(path, x.numpy())
+    typer.echo(f"{len(x)} data of shape {tuple(x.shape[1:])}: {path}")
+
+
 @app.command("show")
 def show_command(run: Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")]) -> None:
     """Show what a run folder holds: the model, what it was told, and its figures."""
@@ -179,6 +224,91 @@ def show_command(run: Annotated[Path, typer.Argument(help="A run folder.", metav
             typer.echo(f"{name}\n" + "".join(f"  {line}\n" for line in _lines(run / name)))
     _table(read_results(run))
     typer.echo("\n" + "\n".join(str(p) for p in _contents(run)))
+
+
+STEPS = typer.Option(
+    help="Of the ascent to a datum's own guide, and temperatures of annealing.", metavar="N", min=2
+)
+
+
+@app.command("evaluate")
+def evaluate_command(
+    run: Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")],
+    data: Annotated[
+        Text,
+        typer.Argument(help="Other data to judge it on, as in fit; of a file without a test part, "
+                       "all [default: the run's test data]", metavar="[DATA]", show_default=False),
+    ] = None,
+    num_samples: Annotated[
+        int, typer.Option(help="Draws of z per datum, for log p(x).", metavar="N", min=2)
+    ] = 1000,
+    steps: Annotated[int, STEPS] = 200,
+    num_data: Annotated[
+        Whole, typer.Option(help="The first N data [default: all]", metavar="N", min=1,
+                            show_default=False),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the draws.", metavar="N")] = 0,
+) -> None:  # fmt: skip
+    """log p(x) with its error, gaps, collapse and calibration: RUN/evaluate/DATA.csv."""
+    from .evaluate import assess
+    from .runs import held_out
+    from .vae import load
+
+    vae, told = load(run), read_config(run / CONFIG)
+    x, labels = held_out(told, data)
+    x, labels = x[:num_data], None if labels is None else labels[:num_data]
+    found = assess(vae, x, labels, num_samples=num_samples, steps=steps, seed=seed)
+    name = Path(data or str(told["data"])).stem
+    typer.echo(f"{name}: {len(x)} data, nats per datum\n")
+    typer.echo(found.table.to_string(float_format="{:.2f}".format))
+    for what, verdict in found.verdicts.items():
+        typer.echo(f"\n{what}: {verdict}")
+    folder = run / "evaluate"
+    folder.mkdir(exist_ok=True)
+    found.by_datum.to_csv(folder / f"{name}.csv")
+    typer.echo(f"\n{folder / name}.csv: a row a datum")
+
+
+@app.command("report")
+def report_command(
+    run: Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")],
+    num_samples: Annotated[
+        int, typer.Option(help="Draws of z per datum, for log p(x).", metavar="N", min=2)
+    ] = 1000,
+    steps: Annotated[int, STEPS] = 200,
+    seed: Annotated[int, typer.Option(help="Of the draws.", metavar="N")] = 0,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="The file [default: RUN/report.html]", metavar="FILE",
+                     show_default=False),
+    ] = None,
+) -> None:  # fmt: skip
+    """Figures, verdicts and pictures of a run in one HTML file that needs no network."""
+    from .report import write_report
+
+    typer.echo(str(write_report(run, out, num_samples=num_samples, steps=steps, seed=seed)))
+
+
+@compare_app.command("runs")
+def compare_runs_command(
+    runs: Annotated[
+        list[Path], typer.Argument(help="Run folders; the others are compared with the first.",
+                                   metavar="RUN RUN ...", show_default=False),
+    ],
+    num_samples: Annotated[
+        int, typer.Option(help="Draws of z per datum.", metavar="N", min=2)
+    ] = 1000,
+    seed: Annotated[int, typer.Option(help="Of the draws.", metavar="N")] = 0,
+) -> None:  # fmt: skip
+    """Held-out log p(x) of trained runs, and paired differences with standard errors."""
+    from .sweeps import compare_runs
+
+    found = compare_runs(runs, num_samples=num_samples, seed=seed)
+    typer.echo(
+        "nats per datum, difference to the first run on the same data; "
+        "doubtful is the share of data with k-hat > 0.7\n"
+    )
+    typer.echo(found.to_string(float_format="{:.2f}".format))
 
 
 @compare_app.command("estimators")
@@ -255,6 +385,8 @@ def _compare_training(
     seed: int | None,
     compile: bool | Literal["auto"],
 ) -> None:
+    from matplotlib import pyplot
+
     from . import plots
     from .evaluate import train_estimators
     from .runs import new_model, training_settings
@@ -273,7 +405,9 @@ def _compare_training(
     folder = run / "compare"
     folder.mkdir(exist_ok=True)
     curves.to_csv(folder / "training.csv")
-    plots.save(plots.training_curves(found)[0], folder / "training.png")
+    axes = pyplot.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")[1]
+    plots.training_curves(found, axes[0], "steps")
+    plots.save(plots.training_curves(found, axes[1], "seconds"), folder / "training.png")
     typer.echo(f"\n{folder / 'training.csv'}\n{folder / 'training.png'}")
 
 

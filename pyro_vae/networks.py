@@ -5,15 +5,17 @@ batch dimension. One that has ``build(in_shape, out_shape)``, as those here do, 
 the VAE: what comes in, and the shape of the data that its features will describe.
 """
 
+import inspect
 import math
 from collections.abc import Sequence
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from .spec import Spec, as_spec, nearest
 
-__all__ = ["MLP", "ConvDecoder", "ConvEncoder", "network", "spec_of"]
+__all__ = ["MLP", "ConvDecoder", "ConvEncoder", "Corrupted", "network", "spec_of"]
 
 
 class MLP(nn.Module):
@@ -124,7 +126,54 @@ class ConvDecoder(nn.Module):
         return self.layers(z)
 
 
-NETWORKS = {c.__name__: c for c in (MLP, ConvEncoder, ConvDecoder)}
+class Corrupted(nn.Module):
+    r"""A network that reads its input with noise while it trains: an encoder that denoises.
+
+    .. math:: h = f(\tilde x), \quad \tilde x = m \odot (x + \epsilon), \quad
+        \epsilon \sim N(0, s^2), \quad m \sim \mathrm{Bernoulli}(1 - d)
+
+    The model is still asked for the clean x. In ``eval()`` mode the network reads x as it is.
+
+    Args:
+        network: a network, or its line: ``"Corrupted(MLP([200]), noise=0.3)"``.
+        noise: s, in x's units.
+        drop: d, the fraction of cells that are set to 0.
+
+    References:
+        Vincent et al. (2008), "Extracting and composing robust features with denoising
+        autoencoders"; Im et al. (2017), arXiv:1511.06406, for the bound.
+
+    >>> encoder = Corrupted("MLP([200])", drop=0.2)
+    >>> encoder.spec
+    Corrupted(MLP([200], activation='ReLU'), noise=0.0, drop=0.2)
+    """
+
+    def __init__(
+        self, network: str | Spec | nn.Module, *, noise: float = 0.0, drop: float = 0.0
+    ) -> None:
+        super().__init__()
+        if not (noise >= 0 and math.isfinite(noise)):
+            raise ValueError(f"noise is a standard deviation of at least 0, got {noise}")
+        if not 0 <= drop < 1:
+            raise ValueError(f"drop is a fraction in [0, 1), got {drop}")
+        self.network, self.noise, self.drop = _made(network), noise, drop
+        spec = spec_of(self.network)
+        self.spec = spec and Spec("Corrupted", spec, noise=noise, drop=drop)
+
+    def build(self, in_shape: tuple[int, ...], out_shape: tuple[int, ...]) -> None:
+        """Make the layers of the network."""
+        if (build := getattr(self.network, "build", None)) is not None:
+            build(in_shape, out_shape)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, *in_shape)`` to the network's features."""
+        if self.training:
+            x = x + self.noise * torch.randn_like(x) if self.noise else x
+            x = x * (torch.rand_like(x) >= self.drop) if self.drop else x
+        return self.network(x)
+
+
+NETWORKS = {c.__name__: c for c in (MLP, ConvEncoder, ConvDecoder, Corrupted)}
 
 
 def network(value: "str | Spec | nn.Module") -> nn.Module:
@@ -134,8 +183,7 @@ def network(value: "str | Spec | nn.Module") -> nn.Module:
     spec = as_spec(value)
     if spec.name not in NETWORKS:
         raise spec.error(f"unknown network {spec.name!r}{nearest(spec.name, NETWORKS)}")
-    first = "hidden" if spec.name == "MLP" else "channels"
-    options = spec.bind(first, "activation")
+    options = spec.bind(*inspect.signature(NETWORKS[spec.name]).parameters)
     return NETWORKS[spec.name](**options)  # pyright: ignore[reportArgumentType]
 
 
@@ -180,3 +228,7 @@ def _image(shape: tuple[int, ...], who: str) -> tuple[int, ...]:
             "reshape the data, or use MLP"
         )
     return shape
+
+
+def _made(value: "str | Spec | nn.Module") -> nn.Module:
+    return network(value)  # by a name that an argument does not hide

@@ -128,10 +128,7 @@ def results(fitted: Fit, data: Data, out: Path) -> dict[str, float]:
     """
     vae: VAE = fitted.vae  # pyright: ignore[reportAssignmentType]
     told = read_config(out / CONFIG)
-    test = vae.as_data(data.test)
-    if told.get("binarize"):
-        with seeded(int(str(told["seed"]))):
-            test = torch.bernoulli(test)
+    test = vae.as_data(_as_seen(data.test, told))
     with pyro.get_param_store().scope(), seeded(0):
         likelihood, kl = elbo_terms(vae.model, vae.guide, test, num_samples=10)
     bound = likelihood - kl
@@ -151,6 +148,32 @@ def results(fitted: Fit, data: Data, out: Path) -> dict[str, float]:
     _pictures(fitted, data, test, out / PICTURES)
     write_toml(out / RESULTS, found, "nats per datum, on the data as the model sees them")
     return found
+
+
+def held_out(
+    told: Mapping[str, object], name: str | None = None
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The test data of a run as its model sees them, and their labels.
+
+    Args:
+        told: the run's configuration.
+        name: of other data, as in :func:`~pyro_vae.load_data`; of a file without a test part, all.
+
+    Returns:
+        ``(N, *x_shape)``, drawn as bits by the run's seed where it was trained on bits; ``(N,)``.
+    """
+    root = told.get("data_root")
+    source, seed = name or str(told["data"]), int(str(told["seed"]))
+    share = 0.1 if name is None else 1.0
+    data = load_data(source, None if root is None else str(root), seed=seed, held_out=share)
+    return _as_seen(data.test, told), data.test_labels
+
+
+def _as_seen(x: torch.Tensor, told: Mapping[str, object]) -> torch.Tensor:
+    if not told.get("binarize"):
+        return x
+    with seeded(int(str(told["seed"]))):
+        return torch.bernoulli(x)
 
 
 def picture(vae: VAE, path: Path, num_samples: int, seed: int) -> Path:

@@ -90,6 +90,8 @@ class VAE(nn.Module):
             for part in self._vamp_priors():
                 part.attach(self.encode, self.x_shape, p_x.support)  # pyright: ignore
         self._check_families(self.prior(), q, p_x)
+        if (check := getattr(self.posterior, "check_prior", None)) is not None:
+            check(self.prior)
 
     # The two functions of Pyro's.
 
@@ -313,7 +315,8 @@ class VAE(nn.Module):
         """What the decoder reads: z, as one-hot vectors where z holds category numbers."""
         if not self.categories:
             return z
-        dtype = next((p.dtype for p in self.decoder.parameters()), torch.get_default_dtype())
+        parts = (self.decoder, self.likelihood) if hasattr(self, "likelihood") else (self.decoder,)
+        dtype = next((p.dtype for m in parts for p in m.parameters()), torch.get_default_dtype())
         return nn.functional.one_hot(z.long(), self.categories).to(dtype).flatten(1)
 
     def _register(self, *names: str) -> None:

@@ -11,6 +11,8 @@ from matplotlib import pyplot
 
 import pyro_vae as pv
 from pyro_vae import plots
+from pyro_vae.evaluate import Calibration, Evidence, LatentSummary
+from pyro_vae.plots.pictures import _as_images
 
 matplotlib.use("Agg")
 
@@ -34,6 +36,7 @@ def x():
 def history(epochs: int, validation: bool = True) -> pd.DataFrame:
     epoch = np.arange(1, epochs + 1)
     table = pd.DataFrame({"elbo_train": -100.0 / epoch, "elbo_validation": np.nan}, index=epoch)
+    table["kl"] = 3 - 2.0 / epoch
     table.index.name = "epoch"
     if validation:
         table["elbo_validation"] = table.elbo_train - 1
@@ -48,6 +51,25 @@ DRAWINGS = {
     "latent_space": lambda vae, x, ax: plots.latent_space(vae, x, ax=ax),
     "gradient_variance": lambda vae, x, ax: plots.gradient_variance(
         pv.compare_estimators(vae, x, ["Trace_ELBO"], num_draws=10), ax=ax
+    ),
+    "kl_curve": lambda vae, x, ax: plots.kl_curve(history(40), ax),
+    "traversals": lambda vae, x, ax: plots.traversals(vae, x[0], ax=ax),
+    "interpolations": lambda vae, x, ax: plots.interpolations(vae, x[:3], x[3:6], ax=ax),
+    "attribute_arithmetic": lambda vae, x, ax: plots.attribute_arithmetic(
+        vae, x, torch.arange(len(x)) % 2, source=0, target=1, ax=ax
+    ),
+    "latent_kl": lambda vae, x, ax: plots.latent_kl(pv.latent_summary(vae, x, seed=0), ax),
+    "khat": lambda vae, x, ax: plots.khat(pv.log_evidence(vae, x, num_samples=50, seed=0), ax),
+    "gaps": lambda vae, x, ax: plots.gaps(pv.gaps(vae, x[:5], steps=3, num_samples=20, seed=0), ax),
+    "calibration": lambda vae, x, ax: plots.calibration(
+        pv.calibration(vae, 100, num_samples=19, seed=0), ax
+    ),
+    "predictive_check": lambda vae, x, ax: plots.predictive_check(vae, x, ax=ax),
+    "posterior": lambda vae, x, ax: plots.posterior(
+        pv.posterior(vae, x[:1], method="metropolis", num_samples=20, warmup=5), ax=ax
+    ),
+    "training_curves": lambda vae, x, ax: plots.training_curves(
+        pv.train_estimators(vae, x, ["Trace_ELBO"], epochs=2), ax=ax
     ),
 }
 
@@ -114,6 +136,13 @@ def test_learning_curves_show_the_end_whole_and_not_the_plunge_of_the_start(epoc
         assert low > table.elbo_train.iloc[0]
 
 
+def test_the_kl_curve_is_the_history_and_shows_zero():
+    ax = plots.kl_curve(history(40))
+    (line,) = ax.lines
+    assert np.array_equal(line.get_ydata(), history(40).kl)
+    assert ax.get_ylim()[0] == 0
+
+
 # Images.
 
 SHAPES = {  # the shape of x, and of the picture with 4 columns: a frame of 1 around each image
@@ -133,7 +162,7 @@ def test_images_stand_in_rows_in_their_order(case):
     drawn = torch.as_tensor(np.array(ax.images[0].get_array()))
     assert tuple(drawn.shape) == picture
     assert ax.get_title() == "six" and not ax.axison
-    pictures = plots._as_images(x)
+    pictures = _as_images(x)
     h, w = pictures.shape[1:3]
     for i, image in enumerate(pictures):
         top, left = (i // 4) * (h + 2) + 1, (i % 4) * (w + 2) + 1
@@ -241,3 +270,142 @@ def test_few_labels_have_a_colour_and_a_name_each(vae, x):
 def test_many_labels_have_a_scale_and_no_legend(vae, x):
     ax = plots.latent_space(vae, x, torch.linspace(0, 1, len(x)))
     assert ax.get_legend() is None and ax.collections[0].get_cmap().name == "viridis"
+
+
+# Walks through the latent space.
+
+
+def test_a_traversal_moves_one_coordinate_through_the_priors_quantiles(vae, x):
+    drawn = cells(plots.traversals(vae, x[0], dims=[2, 0], steps=5), 5).reshape(2, 5, 8, 8)
+    z = vae.encode(x[:1]).mean.detach()
+    for row, dim in zip(drawn, [2, 0], strict=True):
+        for image, share in zip(row, torch.linspace(0.01, 0.99, 5), strict=True):
+            moved = z.clone()
+            moved[:, dim] = torch.distributions.Normal(0.0, 1.0).icdf(share)
+            expected = vae.decode(moved).mean.detach()[0, 0]
+            assert (image - expected).abs().max() < 0.05  # 2001 draws give the quantiles
+    apart = drawn[0, 0] - drawn[0, -1]
+    assert apart.abs().max() > 0.01  # it does move
+    names = [text.get_text() for text in plots.traversals(vae, x[0], dims=[2, 0]).texts]
+    assert names == ["z[2]", "z[0]"]
+
+
+@pytest.mark.parametrize(
+    ("prior", "guide"),
+    [("Dirichlet(0.5)", "Dirichlet"), ("OneHotCategorical", "OneHotCategorical")],
+)
+def test_coordinates_that_do_not_move_alone_are_refused(prior, guide, x):
+    small = {"encoder": pv.MLP([4]), "decoder": pv.MLP([4]), "seed": 0}
+    vae = pv.VAE((1, 8, 8), 3, prior=prior, guide=guide, **small)
+    with pytest.raises(ValueError, match="coordinates of z do not move alone"):
+        plots.traversals(vae, x[0])
+    assert pyplot.get_fignums() == []
+
+
+def test_interpolations_stand_between_their_data(vae, x):
+    drawn = cells(plots.interpolations(vae, x[:2], x[2:4], steps=3), 5).reshape(2, 5, 8, 8)
+    assert torch.equal(drawn[:, 0], x[:2, 0]) and torch.equal(drawn[:, -1], x[2:4, 0])
+    for i, row in enumerate(drawn):
+        assert torch.equal(row[1:4], vae.interpolate(x[i], x[i + 2], 3)[:, 0])
+
+
+def test_attribute_arithmetic_adds_the_difference_of_the_means(vae, x):
+    labels = (torch.arange(len(x)) % 3).numpy()
+    ax = plots.attribute_arithmetic(vae, x, labels, source=2, target=1, steps=3, rows=2)
+    drawn = cells(ax, 4).reshape(2, 4, 8, 8)
+    z = vae.encode(x).mean.detach()
+    step = z[1::3].mean(0) - z[2::3].mean(0)
+    for row, i in zip(drawn, (2, 5), strict=True):
+        assert torch.equal(row[0], x[i, 0])
+        for image, t in zip(row[1:], (0.0, 0.5, 1.0), strict=True):
+            assert torch.allclose(image, vae.decode(z[i] + t * step).mean.detach()[0], atol=1e-6)
+    with pytest.raises(ValueError, match=r"no datum has the label 7; there are \[0, 1, 2\]"):
+        plots.attribute_arithmetic(vae, x, labels, source=7, target=1)
+
+
+# Whether to believe the model.
+
+
+def test_latent_kl_stands_by_size_and_greys_what_has_collapsed():
+    dimensions = pd.DataFrame({
+        "kl": [0.0, 2.0, 1.0], "kl_error": 0.1, "activity": [0.0, 1.0, 0.5],
+        "active": [False, True, True], "aggregate_kl": 0.0,
+    })  # fmt: skip
+    ax = plots.latent_kl(LatentSummary(pd.DataFrame(), dimensions, 10))
+    heights = {bar.get_x() + bar.get_width() / 2: bar.get_height() for bar in ax.patches}
+    assert [heights[i] for i in sorted(heights)] == [2.0, 1.0, 0.0]
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["1", "2", "0"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["active", "collapsed"]
+    with pytest.raises(ValueError, match="no density by dimension"):
+        unknown = dimensions.assign(kl=np.nan)
+        plots.latent_kl(LatentSummary(pd.DataFrame(), unknown, 10))
+
+
+def test_khat_marks_those_above_the_threshold():
+    khat = torch.tensor([0.2, 0.71, float("-inf"), 0.69])
+    found = Evidence(-torch.arange(4.0), torch.zeros(4), khat, 100)
+    ax = plots.khat(found)
+    trusted, doubtful = (np.asarray(c.get_offsets()) for c in ax.collections)
+    assert doubtful.tolist() == pytest.approx(np.array([[-1.0, 0.71]]))
+    assert trusted[:, 1].tolist() == pytest.approx([0.2, 0.0, 0.69])  # no tail: at the foot
+    assert ax.get_title() == "k-hat: 25.0% above 0.7"
+    with pytest.raises(ValueError, match="3 draws are too few"):
+        plots.khat(Evidence(found.log_evidence, khat, khat * np.nan, 3))
+
+
+def test_gaps_are_means_and_dots():
+    table = pd.DataFrame({
+        "log_evidence": [0.0, 1.0], "elbo": [-2.0, -2.0], "elbo_local": [-1.0, 0.0],
+        "elbo_full": [-0.5, 0.5], "approximation": [1.0, 1.0], "amortization": [1.0, 2.0],
+    })  # fmt: skip
+    ax = plots.gaps(table)
+    assert [bar.get_width() for bar in ax.patches] == [2.5, 1.5, 1.0, 0.5]
+    dots = [
+        np.asarray(c.get_offsets())[:, 0].tolist()
+        for c in ax.collections
+        if len(c.get_offsets()) == 2
+    ]
+    assert dots[:1] == [[2.0, 3.0]]
+
+
+def test_calibration_colours_only_what_leaves_the_band():
+    draw = np.random.default_rng(0)
+    u = draw.integers(0, 100, (1000, 5))
+    names = ["z[0]", "z[1]", "z[2]", "z[3]", "log_likelihood"]
+    even = Calibration(pd.DataFrame(u, columns=names), 99)
+    assert plots.calibration(even).get_legend() is None
+    u[:, 1] = 99 * draw.beta(0.5, 0.5, 1000)  # too narrow a guide
+    uneven = Calibration(pd.DataFrame(u, columns=names), 99)
+    ax = plots.calibration(uneven)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["z[1]"]
+    (line,) = [line for line in ax.lines if line.get_label() == "z[1]"]
+    heights = line.get_ydata()
+    assert heights[20] > 0 > heights[80]  # up first, then down
+
+
+def test_the_band_holds_all_lines_together_as_often_as_it_says():
+    draw, columns, outside = np.random.default_rng(1), 8, 0
+    for _ in range(60):
+        ranks = pd.DataFrame(draw.integers(0, 20, (200, columns)))
+        ax = plots.calibration(Calibration(ranks, 19))
+        outside += ax.get_legend() is not None
+        pyplot.close("all")
+    assert outside <= 4  # 0.6 are expected of 60; five or more have a probability of 0.0004
+
+
+def test_a_predictive_check_shows_the_data_and_its_replicates(vae, x):
+    ax = plots.predictive_check(vae, x, lambda some: some.amax((1, 2, 3)), 3, seed=1)
+    assert len(ax.lines) == 4
+    observed = ax.lines[-1]
+    assert observed.get_label() == "data" and observed.get_linewidth() == 2
+    assert set(observed.get_xdata()[1:]) <= {0.0, 1.0}
+
+
+def test_the_posterior_stands_beside_the_guide(vae, x):
+    draws = pv.posterior(vae, x[:1], method="metropolis", num_samples=20, warmup=5)
+    ax = plots.posterior(draws, dims=(2, 0))
+    offsets = [np.asarray(c.get_offsets()) for c in ax.collections]
+    for found, group in zip(offsets, ("posterior", "guide"), strict=True):
+        z = np.asarray(draws[group]["z"])[:, :, 0].reshape(-1, 3)
+        assert np.allclose(found, z[:, [2, 0]])
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("z[2]", "z[0]")

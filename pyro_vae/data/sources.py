@@ -49,18 +49,22 @@ class Data:
         return any(bool(part.isnan().any()) for part in chain((self.test,), train))
 
 
-def load_data(name: str, root: str | Path | None = None, *, seed: int = 0) -> Data:
+def load_data(
+    name: str, root: str | Path | None = None, *, seed: int = 0, held_out: float = 0.1
+) -> Data:
     """A data set by name, or arrays from a ``.npy`` or ``.npz`` file.
 
     Args:
         name: ``digits`` (within scikit-learn, 1,797 images of 8x8), ``mnist``, ``fashion-mnist``,
             ``kmnist``, ``emnist``, ``omniglot`` (28x28, through torchvision), or a file. An
             ``.npz`` may hold ``train``, ``test``, ``train_labels``, ``test_labels``; of other
-            files the first array is taken, and a tenth of it held out. An ``.npy`` file of more
+            files the first array is taken, and a part of it held out. An ``.npy`` file of more
             than 1 GiB stays on disk, with at most 10,000 data held out.
         root: where torchvision's files are; they are downloaded to ``~/.cache/pyro_vae`` where
             it is not given.
         seed: of the split where the source has none.
+        held_out: the share of a file's data that makes its test part where it has none; 1 takes
+            all, in their order.
 
     Returns:
         A :class:`Data`.
@@ -71,7 +75,7 @@ def load_data(name: str, root: str | Path | None = None, *, seed: int = 0) -> Da
     if name in SOURCES:
         return SOURCES[name](Path(root) if root else None, seed)
     if Path(name).suffix in (".npy", ".npz"):
-        return _file(Path(name), seed)
+        return _file(Path(name), seed, held_out)
     raise ValueError(
         f"unknown data {name!r}{nearest(name, SOURCES)}\n"
         f"give one of {', '.join(SOURCES)}, or a .npy or .npz file"
@@ -134,7 +138,7 @@ def _shrink(image) -> Tensor:  # noqa: ANN001
     return torch.nn.functional.interpolate(ink[None, None], (28, 28), mode="area")[0].clamp(0, 1)
 
 
-def _file(path: Path, seed: int) -> Data:
+def _file(path: Path, seed: int, held_out: float) -> Data:
     try:
         large = path.suffix == ".npy" and path.stat().st_size > MAPPED
         with path.open("rb") as file:
@@ -147,7 +151,7 @@ def _file(path: Path, seed: int) -> Data:
         raise ValueError(f"{path} is not a NumPy file of numbers: {problem}") from problem
     if one:
         x = Rows(loaded) if large else _tensor(loaded, path)
-        return _split(path.stem, f"the array of {path.name}", x, None, seed)
+        return _split(path.stem, f"the array of {path.name}", x, None, seed, held_out)
     if not arrays:
         raise ValueError(f"{path} holds no arrays")
     if "train" in arrays and "test" in arrays:
@@ -160,7 +164,7 @@ def _file(path: Path, seed: int) -> Data:
         raise ValueError(f"{path} holds labels only")
     first, *_ = arrays
     what = f"the array {first!r} of {path.name}"
-    return _split(path.stem, what, _tensor(arrays[first], path), labels, seed)
+    return _split(path.stem, what, _tensor(arrays[first], path), labels, seed, held_out)
 
 
 def _labels(array: np.ndarray | None, path: Path) -> Tensor | None:
@@ -181,13 +185,21 @@ def _tensor(array: np.ndarray, path: Path) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
 
 
-def _split(name: str, description: str, x: Tensor | Rows, labels: Tensor | None, seed: int) -> Data:
-    if len(x) < 10:
+def _split(
+    name: str,
+    description: str,
+    x: Tensor | Rows,
+    labels: Tensor | None,
+    seed: int,
+    held_out: float = 0.1,
+) -> Data:
+    if len(x) < 10 and held_out < 1:
         raise ValueError(f"{description} has {len(x)} data: at least 10 make a train and test part")
     if labels is not None and len(labels) != len(x):
         raise ValueError(f"{description} has {len(x)} data and {len(labels)} labels")
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
-    n = len(x) // 10
+    order = order if held_out < 1 else torch.arange(len(x))
+    n = int(len(x) * held_out)
     if isinstance(x, Rows):
         n = min(n, HELD_OUT)
         test = x[order[:n]].to(torch.float32)

@@ -2,8 +2,10 @@
 
 from .annealed import Sandwich, ais, bdmc
 from .arviz import to_arviz
+from .assessment import Assessment, assess
 from .bounds import elbo
 from .calibration import Calibration, calibration
+from .compression import Compressed, compress, decompress, rate_distortion
 from .draws import elbo_draws
 from .evidence import Evidence, log_evidence
 from .gaps import gaps
@@ -15,8 +17,9 @@ from .training import train_estimators
 from .variance import as_table, compare_estimators
 
 __all__ = [
-    "Calibration", "Evidence", "FactorScores", "LatentSummary", "Sandwich", "ais", "as_table",
-    "bdmc", "calibration", "compare_estimators", "elbo", "elbo_draws", "factor_scores", "gaps",
-    "label_scores", "latent_summary", "log_evidence", "outlier_scores", "posterior", "to_arviz",
+    "Assessment", "Calibration", "Compressed", "Evidence", "FactorScores", "LatentSummary",
+    "Sandwich", "ais", "as_table", "assess", "bdmc", "calibration", "compare_estimators",
+    "compress", "decompress", "elbo", "elbo_draws", "factor_scores", "gaps", "label_scores",
+    "latent_summary", "log_evidence", "outlier_scores", "posterior", "rate_distortion", "to_arviz",
     "train_estimators",
 ]  # fmt: skip

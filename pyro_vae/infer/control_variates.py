@@ -95,8 +95,8 @@ class MuProp(Learned, Paired):
     with :math:`\mu = E_q[b]` and :math:`f = \log p(x, z) - \log q(z)`, which the model gives at
     real values as it does at discrete ones; log masses are continued linearly. The baseline r, a
     network that reads the guide's first argument, is 0 unless it is asked for; what the expansion
-    leaves has no mean of zero, so it pays once the model is trained. Unbiased, for guides whose sites are Bernoulli or one-hot and do not
-    depend on each other; two evaluations a particle.
+    leaves has no mean of zero, so it pays once the model is trained. Unbiased, for guides whose
+    sites are Bernoulli or one-hot and do not depend on each other; two evaluations a particle.
 
     Args:
         num_particles: K; the gradient is the mean over K draws.
@@ -131,6 +131,7 @@ class MuProp(Learned, Paired):
         self.baseline = baseline
 
     def renew(self, guide: Callable, *args: object, **kwargs: object) -> nn.Module:
+        """Make the baseline anew, for data of this width."""
         self._see(args)
         return super().renew(guide, *args, **kwargs)
 

@@ -1,0 +1,104 @@
+"""Curves over the epochs, and what gradient estimators cost."""
+
+from typing import TYPE_CHECKING, Literal
+
+import pandas as pd
+
+from .axes import new_axes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from xarray import Dataset
+
+__all__ = ["gradient_variance", "kl_curve", "learning_curves", "training_curves"]
+
+
+def learning_curves(history: pd.DataFrame, ax: "Axes | None" = None) -> "Axes":
+    """The ELBO of training and validation data over the epochs.
+
+    Args:
+        history: of a :class:`~pyro_vae.Fit`.
+        ax: to draw on; new ones where it is not given.
+    """
+    ax = ax or new_axes(6, 3.6)
+    ax.plot(history.index, history.elbo_train, label="training data")
+    if history.elbo_validation.notna().any():
+        ax.plot(history.index, history.elbo_validation, label="validation data")
+    shown = history.iloc[len(history) // 20 :]  # the first epochs would flatten the rest
+    values = shown[["elbo_train", "elbo_validation"]].stack()
+    low, high = values.min(), values.max()
+    ax.set_ylim(low - 0.05 * (high - low) - 1e-6, high + 0.05 * (high - low) + 1e-6)
+    ax.set(xlabel="epoch", ylabel="ELBO (nats per datum)", title="Learning curves")
+    ax.grid(alpha=0.3)
+    ax.legend(frameon=False)
+    return ax
+
+
+def kl_curve(history: pd.DataFrame, ax: "Axes | None" = None) -> "Axes":
+    """KL(q(z|x) || p(z)) of training data over the epochs: how much z comes to say of x.
+
+    Args:
+        history: of a :class:`~pyro_vae.Fit`.
+        ax: to draw on.
+    """
+    ax = ax or new_axes(6, 3.6)
+    ax.plot(history.index, history.kl, label="training data")
+    ax.set_ylim(bottom=min(0.0, history.kl.min()))
+    ax.set(xlabel="epoch", ylabel="KL (nats per datum)", title="KL of the guide to the prior")
+    ax.grid(alpha=0.3)
+    return ax
+
+
+def gradient_variance(
+    dataset: "Dataset", ax: "Axes | None" = None, parameter: str = "all"
+) -> "Axes":
+    """The variance of one gradient draw by estimator, on a logarithmic scale.
+
+    Args:
+        dataset: of :func:`~pyro_vae.compare_estimators`.
+        ax: to draw on.
+        parameter: a group of parameters, or one tensor.
+    """
+    chosen = dataset.sel(parameter=parameter)
+    names = [str(name) for name in chosen.estimator.to_numpy()]
+    variance, error = chosen.grad_variance.to_numpy(), chosen.grad_variance_se.to_numpy()
+    ax = ax or new_axes(6.4, 0.8 + 0.42 * len(names))
+    least = min((v for v in variance if v > 0), default=1.0)
+    for row, (height, spread) in enumerate(zip(variance, error, strict=True)):
+        if height > 0:
+            ax.barh(row, height, xerr=min(spread, 0.99 * height), color="C0", capsize=2)
+        else:
+            ax.text(least, row, "0: exact" if height == 0 else "no parameters", va="center")
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.set_xscale("log")
+    ax.set_xlabel("variance of one gradient draw, trace and standard error, (nats per datum)²")
+    ax.set_title(f"Gradient variance: {parameter}")
+    ax.grid(axis="x", alpha=0.3)
+    return ax
+
+
+def training_curves(
+    dataset: "Dataset", ax: "Axes | None" = None, against: Literal["steps", "seconds"] = "steps"
+) -> "Axes":
+    """The ELBO by estimator, of validation data where there are any.
+
+    Args:
+        dataset: of :func:`~pyro_vae.train_estimators`.
+        ax: to draw on.
+        against: gradients, or the time that they took.
+    """
+    held_out = bool(dataset.elbo_validation.notnull().any())
+    bound = dataset.elbo_validation if held_out else dataset.elbo_train
+    across = dataset.step.broadcast_like(bound) if against == "steps" else dataset.seconds
+    ax = ax or new_axes(6, 3.6)
+    for name in bound.estimator:
+        ax.plot(across.sel(estimator=name), bound.sel(estimator=name), label=name.item())
+    shown = bound.isel(epoch=slice(bound.sizes["epoch"] // 20, None))  # as in learning_curves
+    low, high = float(shown.min()), float(shown.max())
+    ax.set_ylim(low - 0.05 * (high - low) - 1e-6, high + 0.05 * (high - low) + 1e-6)
+    data = "validation" if held_out else "training"
+    ax.set(xlabel=against, ylabel="ELBO (nats per datum)", title=f"ELBO of {data} data")
+    ax.grid(alpha=0.3)
+    ax.legend(frameon=False, fontsize=8)
+    return ax

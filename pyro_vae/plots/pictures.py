@@ -1,0 +1,242 @@
+"""Pictures of data, of the model's answers, and of the latent space."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+from torch.distributions import constraints
+
+from ..seeding import seeded
+from ..vae import VAE, point
+from .axes import new_axes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = [
+    "attribute_arithmetic", "images", "interpolations", "latent_space", "reconstructions",
+    "samples", "traversals",
+]  # fmt: skip
+
+CELL = 0.6  # inches of an image in a grid
+
+
+def images(x: Tensor, columns: int = 8, ax: "Axes | None" = None, title: str = "") -> "Axes":
+    """Images in a grid.
+
+    Args:
+        x: ``(N, C, H, W)``, ``(N, H, W)`` or ``(N, D)`` with a square number D of pixels.
+        columns: how many stand in a row.
+        ax: to draw on.
+        title: above it.
+    """
+    pictures = _as_images(x)
+    rows = -(-len(pictures) // columns)
+    ax = ax or new_axes(columns * CELL, rows * CELL + 0.4)
+    n, h, w, c = pictures.shape
+    paper = pictures.max() if c == 3 else pictures.min()
+    grid = torch.full((rows * columns, h + 2, w + 2, c), float(paper))
+    grid[:n, 1:-1, 1:-1] = pictures
+    grid = grid.reshape(rows, columns, h + 2, w + 2, c).transpose(1, 2)
+    grid = grid.reshape(rows * (h + 2), columns * (w + 2), c)
+    ax.imshow((grid.squeeze(-1) if c == 1 else grid.clamp(0, 1)).numpy(), cmap="gray_r")
+    ax.set_axis_off()
+    ax.set_title(title, fontsize=10)
+    return ax
+
+
+def reconstructions(vae: VAE, x: Tensor, ax: "Axes | None" = None) -> "Axes":
+    """Data, and beneath each its reconstruction.
+
+    Args:
+        vae: a model of images.
+        x: ``(N, *x_shape)``; a row holds up to 12.
+        ax: to draw on.
+    """
+    columns = min(len(x), 12)
+    gap = x.new_full((-len(x) % columns, *x.shape[1:]), float(x.min())).cpu()
+    both = (torch.cat([part.cpu(), gap]).split(columns) for part in (x, vae.reconstruct(x)))
+    rows = zip(*both, strict=True)
+    pairs = torch.cat([part for pair in rows for part in pair])
+    return images(pairs, columns, ax, "Data, and beneath them their reconstructions")
+
+
+def samples(vae: VAE, num_samples: int = 64, *, seed: int = 0, ax: "Axes | None" = None) -> "Axes":
+    """Means of p(x|z) for z drawn from the prior.
+
+    Args:
+        vae: a model of images.
+        num_samples: how many.
+        seed: of the draws.
+        ax: to draw on.
+    """
+    x = vae.sample(num_samples, mean=True, seed=seed).cpu()
+    columns = min(12, round(num_samples**0.5 * 1.4) or 1)
+    return images(x, columns, ax, "Samples from the prior")
+
+
+@torch.no_grad()
+def traversals(
+    vae: VAE,
+    x: Tensor,
+    dims: Sequence[int] | None = None,
+    steps: int = 9,
+    ax: "Axes | None" = None,
+) -> "Axes":
+    """What each latent dimension does: one coordinate of a datum's z moves, the others stay.
+
+    Args:
+        vae: a model of images.
+        x: one datum, ``(*x_shape)``; its z is the mean of q(z|x).
+        dims: of z, a row each; the first 10 where they are not given.
+        steps: along a row, at evenly spaced quantiles of the prior from 1 % to 99 %.
+        ax: to draw on.
+
+    Raises:
+        ValueError: coordinates that cannot move alone, as on a simplex or a sphere.
+    """
+    prior = vae.prior()
+    if (support := _cell(prior.support)).event_dim:  # pyright: ignore[reportArgumentType]
+        raise ValueError(
+            f"the coordinates of z do not move alone: its support is {support}. "
+            "interpolations() moves all of them"
+        )
+    z = point(vae.encode(vae.as_data(x[None]))).flatten(1)
+    with seeded(0):
+        draws = prior.expand([2001]).sample().flatten(1).sort(0).values
+    values = draws[torch.linspace(20, 1980, steps).round().long()]
+    dims = range(min(z.shape[1], 10)) if dims is None else dims
+    moved = z.repeat(len(dims), steps, 1)
+    for row, dim in zip(moved, dims, strict=True):
+        row[:, dim] = values[:, dim]
+    x_hat = point(vae.decode(moved.reshape(-1, *vae.z_shape)))
+    ax = images(x_hat, steps, ax, "Traversals: one latent dimension moves")
+    height = x_hat.shape[-2] + 2 if x_hat.ndim > 2 else round(x_hat.shape[-1] ** 0.5) + 2
+    for row, dim in enumerate(dims):
+        ax.text(-1.5, (row + 0.5) * height - 0.5, f"z[{dim}]", ha="right", va="center", fontsize=8)
+    return ax
+
+
+@torch.no_grad()
+def interpolations(
+    vae: VAE, start: Tensor, end: Tensor, steps: int = 8, ax: "Axes | None" = None
+) -> "Axes":
+    """Pairs of data, and between them means of p(x|z) on the straight line between their z.
+
+    Args:
+        vae: a model of images.
+        start: ``(N, *x_shape)``, a row each.
+        end: ``(N, *x_shape)``.
+        steps: points on the line, the ends included.
+        ax: to draw on.
+    """
+    between = torch.stack([vae.interpolate(*pair, steps) for pair in zip(start, end, strict=True)])
+    rows = torch.cat([start[:, None].cpu(), between.cpu(), end[:, None].cpu()], 1)
+    return images(rows.flatten(0, 1), steps + 2, ax, "Interpolations, between two data each")
+
+
+@torch.no_grad()
+def attribute_arithmetic(
+    vae: VAE,
+    x: Tensor,
+    labels: ArrayLike,
+    *,
+    source: int,
+    target: int,
+    steps: int = 8,
+    rows: int = 6,
+    ax: "Axes | None" = None,
+) -> "Axes":
+    r"""Data of one label moved along the difference of two labels' mean z.
+
+    .. math:: z_t = z + t \, (\bar z_{target} - \bar z_{source}), \quad 0 \le t \le 1
+
+    with z and the means by the guide: "add glasses", where 1 says that there are glasses.
+
+    Args:
+        vae: a model of images.
+        x: ``(N, *x_shape)``.
+        labels: ``(N,)`` whole numbers.
+        source: the label of the data that are shown, each before its row.
+        target: the label that they are moved to.
+        steps: values of t.
+        rows: data at most.
+        ax: to draw on.
+
+    Raises:
+        ValueError: a label that no datum has, or a categorical z.
+    """
+    if vae.categories:
+        raise ValueError("z is categorical: there is no line between two categories")
+    which = torch.as_tensor(labels).cpu()
+    for label in (source, target):
+        if not (which == label).any():
+            raise ValueError(f"no datum has the label {label}; there are {which.unique().tolist()}")
+    z = point(vae.encode(vae.as_data(x)))
+    direction = z[which == target].mean(0) - z[which == source].mean(0)
+    shown = torch.nonzero(which == source).flatten()[:rows]
+    t = torch.linspace(0, 1, steps).to(z).reshape(-1, *[1] * len(vae.z_shape))
+    moved = point(vae.decode((z[shown, None] + t * direction).flatten(0, 1)))
+    both = torch.cat([x[shown, None].cpu(), moved.unflatten(0, (len(shown), steps)).cpu()], 1)
+    title = f"Attribute arithmetic: {source} plus the mean step to {target}"
+    return images(both.flatten(0, 1), steps + 1, ax, title)
+
+
+@torch.no_grad()
+def latent_space(
+    vae: VAE, x: Tensor, labels: Tensor | None = None, ax: "Axes | None" = None
+) -> "Axes":
+    """Where data lie in z: the two first principal components of the guide's means.
+
+    Args:
+        vae: a trained model.
+        x: ``(N, *x_shape)``.
+        labels: ``(N,)``, for the colour.
+        ax: to draw on.
+    """
+    from sklearn.decomposition import PCA
+
+    z = point(vae.encode(vae.as_data(x))).flatten(1).cpu().double().numpy()
+    axis_names = ["z1", "z2"]
+    if z.shape[1] > 2:
+        pca = PCA(2).fit(z)
+        z = pca.transform(z)
+        shares = pca.explained_variance_ratio_
+        axis_names = [f"component {i + 1} ({s:.0%})" for i, s in enumerate(shares)]
+    ax = ax or new_axes(5.2, 4.4)
+    across, up = z[:, 0], z[:, 1] if z.shape[1] > 1 else 0 * z[:, 0]
+    colour = None if labels is None else labels.cpu().numpy()
+    few = colour is not None and len(set(colour.tolist())) <= 10
+    shade = {} if colour is None else {"c": colour, "cmap": "tab10" if few else "viridis"}
+    drawn = ax.scatter(across, up, s=6, alpha=0.8, **shade)
+    if few:
+        names = drawn.legend_elements(fmt="{x:g}")
+        ax.legend(*names, frameon=False, fontsize=8, bbox_to_anchor=(1, 1))
+    ax.set(xlabel=axis_names[0], ylabel=axis_names[1], title="Means of q(z|x)")
+    return ax
+
+
+def _as_images(x: Tensor) -> Tensor:
+    """``(N, H, W, C)``."""
+    x = x.detach().cpu().float()
+    if x.ndim == 2:
+        side = round(x.shape[1] ** 0.5)
+        if side * side != x.shape[1]:
+            raise ValueError(f"{x.shape[1]} numbers are no square image: reshape x to (N, C, H, W)")
+        x = x.reshape(len(x), 1, side, side)
+    elif x.ndim == 3:
+        x = x.unsqueeze(1)
+    if x.ndim != 4 or x.shape[1] not in (1, 3):
+        raise ValueError(
+            f"expected images of shape (N, C, H, W) with C 1 or 3, got {tuple(x.shape)}"
+        )
+    return x.permute(0, 2, 3, 1)
+
+
+def _cell(support: constraints.Constraint) -> constraints.Constraint:
+    """The constraint of one coordinate, where each has its own."""
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    return support

@@ -1,0 +1,286 @@
+"""Evaluate, report and compare: figures with their errors, one file that needs nothing else."""
+
+import re
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from linear import linear_vae, marginal
+from test_cli import run
+
+import pyro_vae as pv
+from pyro_vae.runs import HISTORY, held_out
+from pyro_vae.settings import CONFIG, read_config, write_toml
+
+SMALL = ("--encoder", "MLP([16])", "--decoder", "MLP([16])", "--latent-dim", "2", "--epochs", 2)
+BITS = ("--prior", "Bernoulli", "--guide", "Bernoulli", "--estimator", "RLOO(num_particles=2)")
+NEAR = 1e-7  # the guide's covariance is kept as what maps to it, in double precision
+QUICK = ("--num-samples", 50, "--steps", 20)
+
+
+class Page(HTMLParser):
+    """The elements of a page, its text, and whether they are closed in their order."""
+
+    VOID = ("meta", "br", "img", "input", "link", "hr")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open, self.tags, self.links, self.text = [], [], [], []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.links += [v for k, v in attrs if k in ("src", "href", "xlink:href")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in self.VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A run on the digits; tests only add to it."""
+    out = tmp_path_factory.mktemp("runs") / "digits"
+    done = run("fit", "digits", *SMALL, "--out", out)
+    assert done.code == 0, done.err
+    return out
+
+
+@pytest.fixture(scope="module")
+def discrete(tmp_path_factory):
+    """As ``folder``, with a discrete z, which is assessed in no time: there are no gradients."""
+    out = tmp_path_factory.mktemp("runs") / "discrete"
+    done = run("fit", "digits", *SMALL, *BITS, "--out", out)
+    assert done.code == 0, done.err
+    return out
+
+
+@pytest.fixture(scope="module")
+def report(folder):
+    done = run("report", folder, *QUICK)
+    assert (done.code, done.err) == (0, "")
+    assert done.out.strip() == str(folder / "report.html")
+    return (folder / "report.html").read_text()
+
+
+@pytest.fixture(scope="module")
+def exact():
+    """A model whose log p(x) is known, and data of its own."""
+    vae = linear_vae()
+    x = marginal(vae).sample(torch.Size([200]))
+    return vae, x
+
+
+# The assessment.
+
+
+def test_an_exact_guide_is_found_exact(exact):
+    vae, x = exact
+    found = pv.assess(vae, x, num_samples=100, steps=20)
+    table = found.table
+    truth = marginal(vae).log_prob(x).mean().item()
+    assert table.loc["log p(x)", "value"] == pytest.approx(truth, abs=NEAR)
+    assert table.loc["ELBO", "value"] == pytest.approx(truth, abs=NEAR)  # the bound is tight
+    assert table.loc["log p(x) - ELBO", "standard_error"] < NEAR
+    spread = marginal(vae).log_prob(x).std() / len(x) ** 0.5
+    assert table.loc["log p(x)", "standard_error"] == pytest.approx(spread.item())
+    assert list(found.by_datum) == ["elbo", "log_evidence", "standard_error", "khat"]
+    assert "No column" in found.verdicts["Calibration"]
+    assert not found.refused and found.labels is None
+
+
+def test_a_loose_guide_is_told_of():
+    found = pv.assess(linear_vae(scale_factor=0.5), torch.zeros(30, 5), num_samples=100, steps=20)
+    told = re.match(r"On 20 data the ELBO is (\S+) nats below log p", found.verdicts["Guide"])
+    exact = 2 * (np.log(2) + 0.25 / 2 - 0.5)  # KL to the posterior, a dimension: scale halved
+    assert float(told.group(1)) == pytest.approx(exact, abs=0.05)
+    # 100 draws of it underestimate log p(x), and k-hat says so
+    assert 0.3 < found.table.loc["log p(x) - ELBO", "value"] < exact
+    assert "a loose lower bound" in found.verdicts["Evidence"]
+    assert "too narrow" in found.verdicts["Calibration"]
+
+
+def test_what_a_model_does_not_have_is_said_and_not_made_up():
+    vae = pv.VAE(3, 4, prior="Bernoulli", guide="Bernoulli", likelihood="Normal", seed=0)
+    found = pv.assess(vae, torch.randn(30, 3), torch.zeros(30), num_samples=50, steps=20)
+    assert found.gaps is None and found.sandwich is None and found.labels is None
+    assert list(found.refused) == ["Guide", "Annealing", "Labels"]
+    for name, why in found.refused.items():
+        assert found.verdicts[name] == f"Not for this model: {why}."
+    assert "z is discrete" in found.refused["Guide"] and "1 classes" in found.refused["Labels"]
+
+
+# The report.
+
+
+def test_the_report_is_one_file_that_needs_no_other(report):
+    page = Page(report)
+    assert report.startswith("<!doctype html>")
+    assert page.links and all(re.match(r"#|data:image/png;base64,", link) for link in page.links)
+    assert not {"script", "link", "img", "iframe"} & set(page.tags)
+    assert not re.search(r"url\((?!#)", report) and "@import" not in report
+    assert '<meta name="viewport" content="width=device-width' in report
+    assert len(report) < 3_000_000
+
+
+def test_each_picture_is_sound_named_and_has_a_caption(report):
+    figures = re.findall(r"<figure>(.*?)</figure>", report, re.DOTALL)
+    titles = [re.search(r'aria-label="([^"]+)"', figure).group(1) for figure in figures]
+    assert [re.split(r"[:,]", title)[0] for title in titles] == [
+        "Learning curves", "KL of the guide to the prior", "k-hat", "KL by latent dimension",
+        "Means of q(z|x)", "Gaps of 20 data", "Calibration ranks",
+        "Data", "Samples from the prior", "Traversals", "Interpolations", "Attribute arithmetic",
+        "Predictive check",
+    ]  # fmt: skip
+    for figure in figures:
+        svg, caption = re.match(
+            r"(<svg.*</svg>)\s*<figcaption>(.+)</figcaption>", figure, re.S
+        ).groups()
+        ET.fromstring(svg)
+        assert "currentColor" in svg and "#abcdef" not in svg  # legible on dark and on light
+        assert len(caption) > 40
+
+
+def test_its_figures_are_those_of_the_assessment(folder, report):
+    x, labels = held_out(read_config(folder / CONFIG))
+    found = pv.assess(pv.load(folder), x, labels, num_samples=50, steps=20, seed=0)
+    text = "".join(Page(report).text).replace("\N{MINUS SIGN}", "-")
+    for verdict in found.verdicts.values():
+        assert verdict in text
+    row = found.table.loc["ELBO"]
+    assert f"ELBO{row['value']:.2f}{row['standard_error']:.2f}" in text
+
+
+def test_it_is_the_same_for_the_same_seed(discrete, tmp_path):
+    first, second = (pv.write_report(discrete, tmp_path / f, num_samples=30) for f in "ab")
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_a_model_of_vectors_with_a_discrete_z_has_a_report_too(tmp_path):
+    rows = tmp_path / "rows <b>&.npy"
+    np.save(rows, np.random.default_rng(0).normal(size=(60, 3)))
+    out = tmp_path / "run"
+    done = run("fit", rows, *SMALL, "--likelihood", "Normal", *BITS, "--out", out)
+    assert done.code == 0, done.err
+    (out / HISTORY).unlink()
+    text = pv.write_report(out, num_samples=30, steps=20).read_text()
+    Page(text)
+    assert "rows &lt;b&gt;&amp;" in text and "<b>" not in text
+    assert "Not for this model: z is discrete here" in text
+    assert "Predictive check" in text
+    assert not any(t in text for t in ("Learning curves", "Traversals", "Gaps of", "By labels"))
+
+
+# The command `evaluate`.
+
+
+def test_evaluate_prints_figures_and_keeps_a_row_a_datum(discrete):
+    done = run("evaluate", discrete, *QUICK, "--num-data", 100)
+    assert (done.code, done.err) == (0, "")
+    x, labels = held_out(read_config(discrete / CONFIG))
+    found = pv.assess(pv.load(discrete), x[:100], labels[:100], num_samples=50, steps=20)
+    assert done.out.startswith("digits: 100 data, nats per datum")
+    for what, verdict in found.verdicts.items():
+        assert f"{what}: {verdict}" in done.out
+    kept = pd.read_csv(discrete / "evaluate" / "digits.csv", index_col="datum")
+    pd.testing.assert_frame_equal(kept, found.by_datum)
+
+
+def test_evaluate_takes_all_of_a_file_in_its_order(discrete, tmp_path):
+    x = (torch.rand(30, 1, 8, 8, generator=torch.Generator().manual_seed(0)) < 0.3).float()
+    np.save(tmp_path / "other.npy", x.numpy())
+    done = run("evaluate", discrete, tmp_path / "other.npy", *QUICK)
+    assert done.code == 0 and done.out.startswith("other: 30 data"), done.err
+    kept = pd.read_csv(discrete / "evaluate" / "other.csv", index_col="datum")
+    found = pv.log_evidence(pv.load(discrete), x, num_samples=50, seed=0)
+    assert np.allclose(kept.log_evidence, found.log_evidence)
+
+
+def test_the_test_data_are_those_of_the_results(discrete):
+    x, _ = held_out(read_config(discrete / CONFIG))
+    assert set(x.unique().tolist()) == {0.0, 1.0}
+    elbos = np.load(discrete / "elbo_test.npy")
+    again = pv.elbo(pv.load(discrete), x, num_samples=10, seed=0).detach()
+    assert np.allclose(elbos, again, atol=1e-4)
+
+
+# The command `compare runs`.
+
+
+def linear_run(out: Path, shift: float) -> Path:
+    """A run folder of a linear model whose log p(x) is known."""
+    vae = linear_vae()
+    with torch.no_grad():
+        vae.likelihood.sources["loc"].head.bias.add_(shift)
+    x = marginal(linear_vae()).sample(torch.Size([300])).numpy()
+    data = out.parent / "linear.npy"
+    if not data.exists():
+        np.save(data, x)
+    vae.save(out)
+    write_toml(out / CONFIG, {"data": str(data), "seed": 0}, "by hand")
+    return out
+
+
+def test_compare_runs_is_the_exact_difference_and_its_error(tmp_path):
+    shifts = {"a": 0.0, "b": 0.3, "c": 0.0}
+    folders = [linear_run(tmp_path / name, shift) for name, shift in shifts.items()]
+    found = pv.compare_runs(folders, num_samples=4000)
+    x = held_out(read_config(folders[0] / CONFIG))[0].double()
+    first, second = (marginal(pv.load(f)).log_prob(x) for f in folders[:2])
+    assert found.index.tolist() == [str(f) for f in folders]
+    gap = second - first
+    row = found.iloc[1]
+    assert row.difference == pytest.approx(gap.mean().item(), abs=0.02)
+    assert row.difference_standard_error == pytest.approx(
+        gap.std().item() / len(x) ** 0.5, rel=0.02
+    )
+    assert row.log_evidence == pytest.approx(second.mean().item(), abs=0.02)
+    assert row.difference_standard_error < row.standard_error
+    assert found.difference.iloc[0] == 0 == found.difference.iloc[2]  # the same model, same draws
+    done = run("compare", "runs", *folders[:2])
+    assert done.code == 0 and str(folders[1]) in done.out, done.err
+
+
+def test_runs_that_do_not_compare_are_refused(folder, tmp_path):
+    other = tmp_path / "other"
+    done = run("fit", "digits", *SMALL, "--seed", 1, "--out", other)
+    assert done.code == 0, done.err
+    done = run("compare", "runs", folder, other)
+    assert done.code == 2 and "has other test data than" in done.err
+    grey = tmp_path / "grey"
+    fitted = ("--likelihood", "ContinuousBernoulli", "--out", grey)
+    assert run("fit", "digits", *SMALL, *fitted).code == 0
+    done = run("compare", "runs", folder, grey)
+    assert done.code == 2 and "has other test data than" in done.err  # bits beside grey values
+    settings = read_config(folder / CONFIG)
+    write_toml(grey / CONFIG, settings, "as if it had seen bits")
+    done = run("compare", "runs", folder, grey)
+    assert done.code == 2 and "gives densities of x" in done.err
+    done = run("compare", "runs", folder)
+    assert done.code == 2 and "needs two runs or more, got 1" in done.err
+
+
+@pytest.mark.parametrize("command", [["evaluate"], ["report"], ["compare", "runs", "nowhere"]])
+def test_what_is_no_run_folder_is_named(command, tmp_path):
+    done = run(*command, tmp_path / "nowhere")
+    assert done.code == 2 and "nowhere" in done.err and "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("command", [["evaluate"], ["report"], ["compare", "runs"]])
+def test_a_command_says_what_it_does(command):
+    done = run(*command, "--help")
+    assert done.code == 0 and "RUN" in done.out and "--num-samples" in done.out
