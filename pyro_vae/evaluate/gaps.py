@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 from torch.distributions.transforms import Transform
 
+from ..flows import zuko_flows
 from ..vae import VAE
 from .arviz import tail_shape
 from .evidence import log_mean_exp
@@ -149,13 +150,9 @@ class SplineFlow(nn.Module):
 
     def __init__(self, base: FullCovariance) -> None:
         super().__init__()
-        import zuko
-
-        validate = torch.distributions.Distribution._validate_args
         b, d = base.loc.shape
-        self.flow = zuko.flows.NSF(d, context=b, transforms=2, hidden_features=(64, 64))
+        self.flow = zuko_flows().NSF(d, context=b, transforms=2, hidden_features=(64, 64))
         self.flow.to(base.loc)
-        torch.distributions.Distribution.set_default_validate_args(validate)
         self.base = [base]  # in a list: not a submodule, so not trained
         self.register_buffer("datum", torch.eye(b).to(base.loc))
 

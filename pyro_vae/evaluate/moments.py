@@ -69,7 +69,7 @@ class Moments:
         rows, pairs = [], []
         for t, gradient in enumerate(gradients):
             center = self.center[t]
-            d = (gradient.flatten(1) - center) * keep[:, None]
+            d = (gradient.reshape(len(gradient), -1) - center) * keep[:, None]
             e = d[0::2] - d[1::2]
             before = torch.cat([self.last[t][None], e[:-1]])
             products = [(d * other).sum(1) for other in (d, center, self.towards[t])]
