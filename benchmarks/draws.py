@@ -20,7 +20,7 @@ from pyro.infer import Trace_ELBO
 import pyro_vae as pv
 from pyro_vae.evaluate.gradients import MEASURED, sample_gradients, untouched
 
-DRAWS, ROUNDS = 1000, 5
+DRAWS, ROUNDS = 1000, 3
 MODELS = {"20-10-2": 16, "784-64-8": 16, "784-200-200-50": 100}  # and its data
 TARGETS = {"20-10-2": 100, "784-64-8": 8, "784-200-200-50": 3}
 

@@ -21,7 +21,7 @@ from .moments import Moments
 __all__ = ["Sample", "sample_gradients", "trainable", "untouched"]
 
 TIMED = 32  # draws
-CHUNK = 2**18  # numbers in the gradients of one chunk of draws: about what a cache holds
+CHUNK = 2**19  # numbers in the gradients of one chunk of draws: about what a cache holds
 BATCHED = 2**18  # where they are fewer, and not compiled, batched draws are faster than single ones
 LEARNING_RATE = 1e-2  # of a baseline's network at the start of its burn-in; it falls to zero
 MEASURED, REFERENCE, BURN_IN, PILOT = range(4)  # streams of seeds
