@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
-from typing import cast
+from typing import Any, cast
 
 import pyro.distributions as dist
 import torch
@@ -125,7 +125,8 @@ def zuko_flows() -> ModuleType:
     with kept_validation():
         import zuko.distributions
         import zuko.flows
-    zuko.distributions.NormalizingFlow.arg_constraints = {}  # torch's validation asks for them
+    made: Any = zuko.distributions.NormalizingFlow
+    made.arg_constraints = {}  # torch's validation asks for them
     return zuko.flows
 
 
