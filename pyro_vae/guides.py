@@ -37,7 +37,7 @@ class DeltaNormal(nn.Module):
 
     >>> guide = DeltaNormal(rate=0.5)
     >>> round(guide.largest, 4), round(0.5 * (guide.largest**2 - 1) - math.log(guide.largest), 4)
-    (0.3991, 0.5)
+    (0.3982, 0.5)
     """
 
     def __init__(self, rate: float = 0.1, **parameters: Value) -> None:
