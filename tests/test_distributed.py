@@ -57,6 +57,11 @@ def weights(model):
     return torch.cat([p.detach().flatten() for p in model.parameters()]).numpy()
 
 
+def threads():
+    """The names of this process's threads, where the system tells them."""
+    return [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+
+
 def work(folder, rank):
     """What each process does; the figures of each are kept."""
     found, step = {}, SVI.step
@@ -88,6 +93,7 @@ def work(folder, rank):
         again = vae(guide="Normal")
         pv.fit(again, X, **DRAWN, resume=folder / "parts")
         found |= {"resumed": weights(again), "team": (team.rank, team.count)}
+    found["threads"] = threads()
     np.savez(folder / f"rank{rank}.npz", **found)
 
 
@@ -170,6 +176,12 @@ def test_random_numbers_differ_by_process_and_seed():
     assert len(set(drawn.values())) == 9
     torch.manual_seed(2)
     assert drawn[2, 0] == torch.rand(()).item()  # the first has the single run's
+
+
+def test_no_thread_of_the_group_outlives_it(ranks):
+    _, found = ranks
+    for part in found:  # one that does may abort the interpreter's end
+        assert not [name for name in part["threads"] if "gloo" in name]
 
 
 def test_parts_make_the_batch():

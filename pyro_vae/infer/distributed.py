@@ -131,6 +131,10 @@ def processes() -> Iterator[Processes]:
     joined = dist.is_available() and dist.is_initialized()
     begin = launched and not joined
     if begin:
+        # Imported while there is a group, its functions hold it as their default for good: its
+        # threads then outlive it, and now and then one of them aborts the interpreter's end.
+        import torch.distributed.nn
+
         if torch.cuda.is_available():
             torch.cuda.set_device(local_rank())
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
