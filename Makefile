@@ -1,12 +1,13 @@
 PYTHON ?= python3
-BIN := .venv/bin
+VENV ?= .venv
+BIN := $(VENV)/bin
 
 .PHONY: install demo test clean
 
-install: .venv/installed
+install: $(VENV)/installed
 
-.venv/installed: pyproject.toml constraints.txt
-	$(PYTHON) -m venv .venv
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
@@ -20,4 +21,4 @@ test: install
 	$(BIN)/python -m pytest --numprocesses auto
 
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv* build *.egg-info
