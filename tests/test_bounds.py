@@ -310,7 +310,7 @@ def test_a_prior_is_reparameterized_where_its_draws_can_be_inverted(prior):
     vae = VAE(3, 2, prior=prior, guide=guide, likelihood="Normal", seed=1).double()
     x = torch.randn(2, 3).double()
     if not PRIORS[prior]:
-        with pytest.raises(ValueError, match="which the prior Gamma at site 'z' has not: use DReG"):
+        with pytest.raises(ValueError, match=r"which Gamma at site .z. of the model has not: use"):
             draws("GDReG(num_particles=2)", vae, x, batches=1, copies=1)
         return
     pyro.set_rng_seed(0)
@@ -542,6 +542,21 @@ def test_what_is_unsound_is_refused(line):
 def test_a_kl_weight_is_refused(line, small):
     with pytest.raises(ValueError, match=f"beta scales inside {line}'s logsumexp"):
         pv.fit(*small, estimator=line, beta=0.5, epochs=1)
+
+
+def test_gdreg_refuses_a_prior_whose_draws_cannot_be_inverted(small):
+    vae, x = VAE(3, 1, prior="Mixture(Normal(loc=learned), components=2)"), torch.ones(2, 3)
+    with pytest.raises(ValueError, match="cannot serve this guide: it inverts draws of location"):
+        make_estimator("GDReG").check(vae.model, vae.guide, x)
+
+
+@pytest.mark.parametrize("prior", ["Normal", "Normal(loc=learned)"])
+def test_gdreg_takes_a_guide_without_density(prior):
+    vae, x = VAE(3, 1, prior=prior, guide="Delta", seed=0), torch.ones(2, 3)
+    for line in ("GDReG", "DReG"):
+        vae.zero_grad()
+        make_estimator(line).elbo.loss_and_grads(vae.model, vae.guide, x)
+        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in vae.parameters())
 
 
 def test_sites_of_both_kinds_are_refused_unless_all_are_scored():

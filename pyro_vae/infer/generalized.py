@@ -38,8 +38,8 @@ class GDReG(DReG):
         vectorize_particles: must stay true.
 
     Raises:
-        ValueError: in a step, a site without ``rsample``, a learned prior whose draws cannot be
-            inverted, or sites of different scale.
+        ValueError: in a step, a site without ``rsample``, sites of different scale, or what
+            :meth:`check` refuses.
 
     References:
         Bauer & Mnih (2021), arXiv:2101.11046.
@@ -47,6 +47,16 @@ class GDReG(DReG):
     >>> GDReG(num_particles=50).num_particles
     50
     """
+
+    def check(self, model: Trace) -> None:
+        """Whether each latent site of a traced model is one of those that it serves.
+
+        Raises:
+            ValueError: a learned prior whose draws cannot be inverted.
+        """
+        for site in samples(model):
+            if latent(site):
+                redraw(site["fn"], site["value"], site["name"])
 
     def _along(
         self, log_p: Tensor, log_q: Tensor, a: Tensor, c: Tensor, model: Trace, sites: list[Any]
@@ -109,7 +119,7 @@ def redraw(fn: dist.TorchDistribution, z: Tensor, name: str) -> Tensor:
     known = {"loc", "scale"} <= set(fn.arg_constraints)
     if not known or any(getattr(fn, k).requires_grad for k in others):
         raise ValueError(
-            f"GDReG inverts draws of location and scale, which the prior {type(fn).__name__} at "
-            f"site {name!r} has not: use DReG"
+            f"it inverts draws of location and scale, which {type(fn).__name__} at site {name!r} "
+            "of the model has not: use DReG"
         )
     return fn.loc + fn.scale * ((z - fn.loc) / fn.scale).detach()  # pyright: ignore

@@ -240,6 +240,8 @@ def along_path(value: Tensor, draws: list[Tensor]) -> Tensor:
 
 def partial_slopes(value: Tensor, draws: list[Tensor]) -> list[Tensor]:
     """The derivatives of ``value`` in each draw, the other draws fixed; see :func:`along_path`."""
+    if not value.requires_grad:  # of a Delta
+        return [torch.zeros_like(draw) for draw in draws]
     slopes = list(torch.autograd.grad(value, draws, retain_graph=True, materialize_grads=True))
     for i in reversed(range(len(draws) - 1)):  # z1's slope counts its way through z2: take it off
         (chained,) = torch.autograd.grad(
