@@ -91,9 +91,9 @@ def picture(kept: dict, cost: pd.Series) -> None:
     figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
     for line, found in kept.items():
         steps = 1200 * np.arange(1, len(found["curve"]) + 1)
-        for ax, unit in zip(axes, (1, cost[line] / 1e3), strict=True):
+        for ax, unit in zip(axes, (1e-3, cost[line] / 1e3), strict=True):
             ax.plot(steps * unit, found["curve"], label=line, lw=1.2)
-    for ax, name in zip(axes, ("steps", "seconds of steps"), strict=True):
+    for ax, name in zip(axes, ("thousand steps", "seconds of steps"), strict=True):
         ax.set(xlabel=name, ylim=(-150, None))
         ax.grid(alpha=0.3)
     axes[0].set_ylabel("ELBO of 1,000 training data, nats per datum")
@@ -117,7 +117,7 @@ def main() -> None:
     rows = [
         [
             line, f"{cost[line]:.2f}", *(f"{one['curve'][n // 1200 - 1]:.2f}" for n in SHOWN),
-            f"{one['final']:.2f} ± {one['error']:.2f}", PUBLISHED[line],
+            f"{one['final']:.2f} ± {one['error']:.2f}", f"{PUBLISHED[line]:.2f}",
         ]
         for line, one in kept.items()
     ]  # fmt: skip

@@ -15,6 +15,8 @@ import pyro_vae as pv
 from pyro_vae import plots
 from pyro_vae.evaluate import as_table, compare_estimators, elbo_draws
 from pyro_vae.evaluate.moments import Moments
+from pyro_vae.infer import make_estimator
+from pyro_vae.infer.compiled import capture, factored
 
 SCORE = "Trace_ELBO(gradient=score)"
 DECAYING = "TraceGraph_ELBO(gradient=score, baseline=decaying)"
@@ -410,6 +412,52 @@ def test_running_moments_are_the_moments(n, size):
         start = weight = start + len(block)
         center = torch.tensor(draws[:start].mean(0))
     assert np.allclose(moments.increments(), np.concatenate(expected))
+
+
+@pytest.mark.parametrize("rank", [4, 2])
+def test_moments_of_a_factor_are_those_of_the_gradient(rank):
+    """Of delta^T a with the same a in all draws, whether or not its rows are independent."""
+    torch.manual_seed(rank)
+    a = (torch.randn(4, rank) @ torch.randn(rank, 6)).double()
+    delta, other = torch.randn(70, 4, 3).double() + 2, torch.randn(70, 5).double()
+    gradients = delta.mT @ a
+    center, towards = [torch.randn(4, 3).double().T @ a, torch.ones(5).double()], torch.randn(23)
+    center[0] = gradients[:8].mean(0)
+    made = [Moments(center, 8, towards.split([18, 5])), None]
+    made[1] = Moments(center, 8, towards.split([18, 5]), inputs=[a, None])
+    for moments, draws in zip(made, (gradients, delta), strict=True):
+        for some, rest in zip(draws.split(2), other.split(2), strict=True):
+            moments.add(*moments.measure([some, rest], torch.ones(2).double()), 2)
+        moments.close()
+    whole, factor = made
+    assert np.allclose(whole.mean, factor.mean)
+    assert np.allclose(whole.trace, factor.trace)
+    for name in ("norms", "dots", "pairs", "increments"):
+        assert np.allclose(getattr(whole, name)(), getattr(factor, name)())
+    assert [c.numel() for c in factor.center] == [12, 5]
+
+
+@pytest.mark.parametrize("line", ["Trace_ELBO", "TraceMeanField_ELBO", "DReG(num_particles=3)"])
+def test_gradients_by_factors_are_the_gradients(line):
+    """The encoder's, with fewer data than inputs; those of the decoder are as they were."""
+    vae = pv.VAE(9, 2, encoder=pv.MLP([7]), decoder=pv.MLP([8]), seed=0).double()
+    x, elbo = torch.rand(5, 9).round().double(), make_estimator(line).elbo
+    with pyro.get_param_store().scope():
+        make_estimator(line).check(vae.model, vae.guide, x)
+        whole = capture(elbo, vae.model, vae.guide, x)
+    reduced, inputs = factored(whole)
+    names = [name for name, p in whole.parameters.items() if p in inputs]
+    assert names == [f"{n}.weight" for n in ("encoder.layers.1", *(
+        f"posterior.sources.{k}.head" for k in ("loc", "scale")))]  # fmt: skip
+    found = []
+    for graph in (whole, reduced):
+        torch.manual_seed(3)
+        found.append(graph.module(*graph.inputs, *graph.live))
+    assert torch.equal(found[0][0], found[1][0])
+    for p, gradient, delta in zip(
+        whole.parameters.values(), found[0][1:], found[1][1:], strict=True
+    ):
+        assert torch.allclose(gradient, delta.T @ inputs[p] if p in inputs else delta, atol=1e-12)
 
 
 def test_single_precision_keeps_a_small_variance():

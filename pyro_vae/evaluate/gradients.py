@@ -14,15 +14,14 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
 from ..infer import CaptureError, Estimator
-from ..infer.compiled import Graph, capture, compile_module, repeated, trace
+from ..infer.compiled import Graph, capture, compile_module, factored, repeated, trace
 from ..vae import VAE
 from .moments import Moments
 
 __all__ = ["Sample", "sample_gradients", "trainable", "untouched"]
 
 TIMED = 32  # draws
-CHUNK = 2**19  # numbers in the gradients of one chunk of draws: about what a cache holds
-BATCHED = 2**18  # where they are fewer, and not compiled, batched draws are faster than single ones
+CHUNK = 2**22  # numbers in the gradients of one chunk of draws
 LEARNING_RATE = 1e-2  # of a baseline's network at the start of its burn-in; it falls to zero
 MEASURED, REFERENCE, BURN_IN, PILOT = range(4)  # streams of seeds
 
@@ -122,9 +121,20 @@ def sample_gradients(
                 mean += (gradient - mean) / (k + 1)
         center = [mean / -len(x) for mean in pilot]
         parts = None if towards is None else towards.split([p.numel() for p in parameters])
-        moments = Moments(center, len(seconds), parts, coordinates=coordinates)
-        size = 2 * max(1, min(128, num_draws // 2, CHUNK // (2 * sum(moments.sizes))))
-        chunk = _chunks(elbo, vae, guide, x, parameters, moments, size, compile)
+        graph, inputs = _graph(elbo, vae, guide, x, compile), {}
+        if graph is not None and not coordinates:
+            graph, inputs = factored(graph)
+        moments = Moments(
+            center, len(seconds), parts, coordinates=coordinates,
+            inputs=[inputs.get(p) for p in parameters],
+        )  # fmt: skip
+        numbers = sum(c.numel() for c in moments.center)
+        size = 2 * max(1, min(128, num_draws // 2, CHUNK // (2 * numbers)))
+        if graph is None:
+            draws = partial(_one_by_one, size, elbo, vae, guide, x, parameters)
+        else:
+            draws = _from_graph(graph, size, parameters)
+        chunk = _chunks(draws, x, moments, size, compile)
         starts = range(0, num_draws, size)
         values, began = [], _now(x)
         for start, one in zip(starts, _seeds(seed, stream, len(starts)), strict=True):
@@ -140,34 +150,26 @@ def sample_gradients(
     return Sample(np.concatenate(values), np.array(seconds), elapsed, evaluations, moments)
 
 
-def _chunks(
+def _graph(
     elbo: Any,  # noqa: ANN401
     vae: VAE,
     guide: Callable,
     x: Tensor,
-    parameters: list[nn.Parameter],
-    moments: Moments,
-    size: int,
     compile: bool,
-) -> Callable[[Tensor], Sequence[Tensor]]:
-    """A function that makes and measures so many draws, as fast as can be."""
+) -> Graph | None:
+    """The graph of a draw, where one can be made."""
     try:
-        graph = capture(elbo, vae.model, guide, x)
+        return capture(elbo, vae.model, guide, x)
     except CaptureError:
         if compile:
             raise
-        draws = partial(_one_by_one, size, elbo, vae, guide, x, parameters)
-    else:
-        place = {p: 1 + i for i, p in enumerate(graph.parameters.values())}
-        batched = sum(moments.sizes) * size <= BATCHED or compile
-        made = _repeated(graph, size, batched)
+        return None
 
-        def draws() -> list[Tensor]:
-            found = made()
-            zero = found[0].new_zeros(())
-            return [found[0]] + [
-                found[place[p]] if p in place else zero.expand(size, *p.shape) for p in parameters
-            ]
+
+def _chunks(
+    draws: Callable[[], Sequence[Tensor]], x: Tensor, moments: Moments, size: int, compile: bool
+) -> Callable[[Tensor], Sequence[Tensor]]:
+    """A function that makes and measures so many draws, as fast as can be."""
 
     def chunk(keep: Tensor) -> tuple[Tensor, ...]:
         losses, *gradients = draws()
@@ -175,7 +177,7 @@ def _chunks(
 
     if not compile:
         return torch.no_grad()(chunk)
-    keep = torch.ones(size).to(parameters[0])
+    keep = torch.ones(size).to(moments.center[0])
     with torch.no_grad(), torch.random.fork_rng():
         module, live = trace(chunk, keep)
         compiled = compile_module(module, [keep, *live])
@@ -183,11 +185,24 @@ def _chunks(
     return torch.no_grad()(lambda keep: compiled(keep, *live))
 
 
-def _repeated(graph: Graph, size: int, batched: bool) -> Callable[[], list[Tensor]]:
+def _from_graph(
+    graph: Graph, size: int, parameters: list[nn.Parameter]
+) -> Callable[[], list[Tensor]]:
+    """So many losses and gradients; zeros for a parameter that has none."""
+    place = {p: 1 + i for i, p in enumerate(graph.parameters.values())}
     try:
-        return repeated(graph, size, batched=batched)
+        made = repeated(graph, size, batched=True)
     except CaptureError:
-        return repeated(graph, size, batched=False)
+        made = repeated(graph, size, batched=False)
+
+    def draws() -> list[Tensor]:
+        found = made()
+        zero = found[0].new_zeros(())
+        return [found[0]] + [
+            found[place[p]] if p in place else zero.expand(size, *p.shape) for p in parameters
+        ]
+
+    return draws
 
 
 def _one_by_one(size: int, *how: Any) -> list[Tensor]:  # noqa: ANN401

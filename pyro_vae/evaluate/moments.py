@@ -21,15 +21,20 @@ class Moments:
     :math:`e_k = (g_{2k} - g_{2k+1}) / \sqrt 2` the mean of :math:`(e_k \cdot e_{k+1})^2` estimates
     the trace of the covariance's square without bias.
 
+    Where the gradient of a weight matrix is :math:`g = \delta^\top a`, with an input a that is the
+    same in all draws, its draws are those of :math:`\delta`, fewer numbers that need no product:
+    :math:`\langle g, g' \rangle = \langle \delta, a a^\top \delta' \rangle`.
+
     Args:
         center: a first centre, a tensor for each of the parameters'.
         weight: how many draws it is the mean of.
         towards: a gradient whose inner product with each draw is kept.
         coordinates: whether the variance of each coordinate is asked for; that of tensors is there.
+        inputs: for each tensor its a, ``(B, I)``, or ``None``; without ``coordinates`` alone.
 
     References:
         Chan, Golub & LeVeque (1983), for the variance; Chen & Qin (2010), Annals of Statistics 38,
-        for the trace of the square.
+        for the trace of the square; Goodfellow (2015), arXiv:1510.01799, for norms by factors.
     """
 
     def __init__(
@@ -39,16 +44,22 @@ class Moments:
         towards: Sequence[Tensor] | None = None,
         *,
         coordinates: bool = False,
+        inputs: Sequence[Tensor | None] | None = None,
     ) -> None:
         self.sizes = [c.numel() for c in center]
-        self.center = [c.detach().flatten().clone() for c in center]
+        self.inputs = inputs or [None] * len(center)
+        self.metrics = [None if a is None else a @ a.T for a in self.inputs]
+        self.center = [_reduced(c.detach(), a) for c, a in zip(center, self.inputs, strict=True)]
         self.has_towards = towards is not None
-        self.towards = [t.to(c).flatten() for t, c in zip(towards or center, center, strict=True)]
+        self.towards = [
+            (t.to(c).flatten() if a is None else a @ t.to(c).view_as(c).T).flatten()
+            for t, c, a in zip(towards or center, center, self.inputs, strict=True)
+        ]
         self.sums, self.last = ([torch.zeros_like(c) for c in self.center] for _ in range(2))
         self.squares = [torch.zeros_like(c) for c in self.center] if coordinates else []
         self.weight, self.count, self.pending, self.chunks = weight, 0, 0, 0
-        self.mean = torch.cat(self.center).double() * 0
-        self.sum_squares = torch.zeros_like(self.mean) if coordinates else None
+        self._mean = torch.cat(self.center).double() * 0
+        self.sum_squares = torch.zeros_like(self._mean) if coordinates else None
         self.traces = np.zeros(len(self.sizes))
         self._rows: list[np.ndarray] = []
         self._increments: list[np.ndarray] = []
@@ -59,7 +70,7 @@ class Moments:
         """What is kept of a chunk; the sums grow in place. It can be traced into a graph.
 
         Args:
-            gradients: ``(C, ...)`` each, C even.
+            gradients: ``(C, ...)`` each, C even; of a tensor with inputs, delta ``(C, B, O)``.
             keep: ``(C,)``, 0 for draws that do not count, the last ones.
 
         Returns:
@@ -68,13 +79,12 @@ class Moments:
         """
         rows, pairs = [], []
         for t, gradient in enumerate(gradients):
-            center = self.center[t]
-            d = (gradient.reshape(len(gradient), -1) - center) * keep[:, None]
-            e = d[0::2] - d[1::2]
+            d = (gradient.reshape(len(gradient), -1) - self.center[t]) * keep[:, None]
+            e, dual = d[0::2] - d[1::2], self._dual(d, t)
             before = torch.cat([self.last[t][None], e[:-1]])
-            products = [(d * other).sum(1) for other in (d, center, self.towards[t])]
-            rows.append(torch.stack(products))
-            pairs.append((e * before).sum(1) / 2)
+            products = [(dual * d).sum(1), (dual * self.center[t]).sum(1)]
+            rows.append(torch.stack([*products, (d * self.towards[t]).sum(1)]))
+            pairs.append(((dual[0::2] - dual[1::2]) * before).sum(1) / 2)
             self.last[t].copy_(e[-1])
             self.sums[t].add_(d.sum(0))
             if self.squares:
@@ -106,20 +116,28 @@ class Moments:
         if not k:
             return
         center, sums = torch.cat(self.center).double(), torch.cat(self.sums).double()
-        shift = center + sums / k - self.mean  # of the chunks' mean from that of all before
-        between = shift.square() * (n * k / (n + k))
-        within = sums.square() / k
-        self.traces += self._split(between - within)
+        shift = center + sums / k - self._mean  # of the chunks' mean from that of all before
+        weight = n * k / (n + k)
+        self.traces += weight * self._products(shift, shift) - self._products(sums, sums) / k
         if self.sum_squares is not None:
-            self.sum_squares += torch.cat(self.squares).double() - within + between
-        self.mean += shift * (k / (n + k))
+            self.sum_squares += (
+                torch.cat(self.squares).double() - sums.square() / k + shift.square() * weight
+            )
+        self._mean += shift * (k / (n + k))
         self.count, self.pending, self.chunks = n + k, 0, 0
         self.weight = self.count
         for tensor in (*self.sums, *self.squares):
             tensor.zero_()
-        for c, mean in zip(self.center, self.mean.split(self.sizes), strict=True):
+        for c, mean in zip(self.center, self._split(self._mean), strict=True):
             c.copy_(mean)
         self._of_center = self._center_products()
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean gradient, ``(P,)``, float64."""
+        parts = zip(self._split(self._mean), self.inputs, strict=True)
+        whole = [m if a is None else m.view(len(a), -1).T @ a.double() for m, a in parts]
+        return torch.cat([m.flatten() for m in whole])
 
     @property
     def variance(self) -> Tensor:
@@ -152,7 +170,29 @@ class Moments:
     def _center_products(self) -> tuple[np.ndarray, np.ndarray]:
         """By tensor, the centre's squared norm and its inner product with ``towards``."""
         center = torch.cat(self.center).double()
-        return self._split(center.square()), self._split(center * torch.cat(self.towards))
+        dots = [(c * t).sum() for c, t in zip(self._split(center), self.towards, strict=True)]
+        return self._products(center, center), torch.stack(dots).cpu().numpy()
 
-    def _split(self, values: Tensor) -> np.ndarray:
-        return torch.stack([part.sum() for part in values.split(self.sizes)]).cpu().numpy()
+    def _products(self, u: Tensor, v: Tensor) -> np.ndarray:
+        """By tensor, the inner product of two gradients."""
+        parts = zip(self._split(u), self._split(v), strict=True)
+        found = [(self._dual(a[None], t)[0] * b).sum() for t, (a, b) in enumerate(parts)]
+        return torch.stack(found).cpu().numpy()
+
+    def _dual(self, d: Tensor, t: int) -> Tensor:
+        """What a product with gives the inner product of gradients, of rows ``(C, ...)``."""
+        metric = self.metrics[t]
+        if metric is None:
+            return d
+        return (metric.to(d) @ d.view(len(d), len(metric), -1)).view_as(d)
+
+    def _split(self, values: Tensor) -> tuple[Tensor, ...]:
+        return values.split([c.numel() for c in self.center])
+
+
+def _reduced(gradient: Tensor, a: Tensor | None) -> Tensor:
+    """A gradient as its draws come: flat, or the flat delta of which it is delta^T a."""
+    if a is None:
+        return gradient.flatten().clone()
+    found = torch.linalg.lstsq(a.T.double().cpu(), gradient.T.double().cpu(), driver="gelsd")
+    return found.solution.to(gradient).flatten()

@@ -17,8 +17,8 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 __all__ = [
-    "CaptureError", "CompileMode", "CompiledELBO", "Graph", "capture", "compile_module", "repeated",
-    "trace",
+    "CaptureError", "CompileMode", "CompiledELBO", "Graph", "capture", "compile_module", "factored",
+    "repeated", "trace",
 ]  # fmt: skip
 
 
@@ -214,6 +214,38 @@ def repeated(graph: Graph, n: int, *, batched: bool) -> Callable[[], list[Tensor
     return at_once
 
 
+def factored(graph: Graph) -> tuple[Graph, dict[Tensor, Tensor]]:
+    r"""The gradients of weight matrices, where no noise touches the layer's input, as a factor.
+
+    A linear layer with input a, ``(B, I)``, has the gradient :math:`\delta^\top a`, ``(O, I)``. Of
+    the encoder's layers a is the same in all draws, and where B < I :math:`\delta`, ``(B, O)``, has
+    fewer numbers and costs no product.
+
+    Args:
+        graph: of one draw.
+
+    Returns:
+        A graph that gives :math:`\delta` in place of those gradients, and a by parameter.
+    """
+    module = deepcopy(graph.module)
+    output = next(node for node in module.graph.nodes if node.op == "output")
+    results, places = list(output.args[0]), dict(enumerate(graph.parameters.values(), 1))
+    with module.graph.inserting_before(output):
+        pairs = {i: _factors(module.graph, results[i]) for i in places}
+    noisy = _noisy(module.graph)
+    factors = {i: pair for i, pair in pairs.items() if pair and pair[1] not in noisy}
+    output.args = ([a for _, a in factors.values()],)
+    module.recompile()
+    with torch.no_grad(), torch.random.fork_rng():
+        given = dict(zip(factors, module(*graph.inputs, *graph.live), strict=True))
+    inputs = {i: a for i, a in given.items() if a.shape[0] < a.shape[1]}
+    output.args = ([factors[i][0] if i in inputs else node for i, node in enumerate(results)],)
+    module.graph.eliminate_dead_code()
+    module.recompile()
+    found = Graph(module, graph.inputs, graph.live, graph.parameters)
+    return found, {places[i]: a for i, a in inputs.items()}
+
+
 def compile_module(
     module: fx.GraphModule, examples: Sequence[Tensor], mode: str | None = None
 ) -> Callable[..., Sequence[Tensor]]:
@@ -339,6 +371,30 @@ def _with_own_noise(module: fx.GraphModule) -> fx.GraphModule:
             node.args = (own, *node.args[1:])
     module.recompile()
     return module
+
+
+def _noisy(graph: fx.Graph) -> set[fx.Node]:
+    """The nodes that random numbers reach."""
+    found: set[fx.Node] = set()
+    for node in graph.nodes:
+        drawn = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+        if drawn or found.intersection(node.all_input_nodes):
+            found.add(node)
+    return found
+
+
+def _factors(graph: fx.Graph, node: fx.Node) -> tuple[fx.Node, fx.Node] | None:
+    """delta and a, where a node is delta^T a; new nodes that transpose are added to the graph."""
+    aten, flipped = torch.ops.aten, False
+    while node.target in (aten.t.default, aten.alias.default, aten.detach.default):
+        flipped ^= node.target is aten.t.default
+        node = node.args[0]  # pyright: ignore[reportAssignmentType]
+    if node.target is not aten.mm.default:
+        return None
+    left, right = node.args
+    if flipped:
+        return right, graph.call_function(aten.t.default, (left,))  # pyright: ignore
+    return graph.call_function(aten.t.default, (left,)), right  # pyright: ignore
 
 
 def _lift(module: fx.GraphModule) -> list[Tensor]:
