@@ -35,23 +35,27 @@ if TYPE_CHECKING:
     from .families import Family
     from .flows import Flow
     from .infer import ESTIMATORS, Fit, NonFiniteLossError, fit, make_estimator
+    from .layers import BottomUp, Hierarchy, Ladder, TopDown
     from .mixtures import Mixture, Transformed
     from .networks import MLP, ConvDecoder, ConvEncoder, Corrupted
     from .priors import AutoregressiveBernoulli, Resampled, VampPrior
+    from .processes import GaussianProcess
     from .report import write_report
+    from .semisupervised import M2
     from .spec import Spec, SpecError, amortized, learned, parse
     from .sweeps import compare_runs, paired_differences, sweep
     from .vae import VAE, load
 
 __all__ = [
-    "ESTIMATORS", "MLP", "VAE", "AutoregressiveBernoulli", "Compressed", "ConvDecoder",
-    "ConvEncoder", "Corrupted", "Data", "Family", "Fit", "Flow", "Mixture", "NonFiniteLossError",
-    "Resampled", "Spec", "SpecError", "Transformed", "VampPrior", "__version__", "ais", "amortized",
-    "assess", "bdmc", "calibration", "compare_estimators", "compare_runs", "compress", "decompress",
-    "elbo", "elbo_draws", "factor_scores", "fit", "gaps", "label_scores", "latent_summary",
-    "learned", "load", "load_data", "log_evidence", "make_estimator", "outlier_scores",
-    "paired_differences", "parse", "plots", "posterior", "rate_distortion", "sweep", "to_arviz",
-    "train_estimators", "write_report",
+    "ESTIMATORS", "M2", "MLP", "VAE", "AutoregressiveBernoulli", "BottomUp", "Compressed",
+    "ConvDecoder", "ConvEncoder", "Corrupted", "Data", "Family", "Fit", "Flow", "GaussianProcess",
+    "Hierarchy", "Ladder", "Mixture", "NonFiniteLossError", "Resampled", "Spec", "SpecError",
+    "TopDown", "Transformed", "VampPrior", "__version__", "ais", "amortized", "assess", "bdmc",
+    "calibration", "compare_estimators", "compare_runs", "compress", "decompress", "elbo",
+    "elbo_draws", "factor_scores", "fit", "gaps", "label_scores", "latent_summary", "learned",
+    "load", "load_data", "log_evidence", "make_estimator", "outlier_scores", "paired_differences",
+    "parse", "plots", "posterior", "rate_distortion", "sweep", "to_arviz", "train_estimators",
+    "write_report",
 ]  # fmt: skip
 
 __version__ = "0.1.0"
@@ -67,10 +71,13 @@ _HOMES = {
     "families": ("Family",),
     "flows": ("Flow",),
     "infer": ("ESTIMATORS", "Fit", "NonFiniteLossError", "fit", "make_estimator"),
+    "layers": ("BottomUp", "Hierarchy", "Ladder", "TopDown"),
     "mixtures": ("Mixture", "Transformed"),
     "networks": ("MLP", "ConvDecoder", "ConvEncoder", "Corrupted"),
     "priors": ("AutoregressiveBernoulli", "Resampled", "VampPrior"),
+    "processes": ("GaussianProcess",),
     "report": ("write_report",),
+    "semisupervised": ("M2",),
     "spec": ("Spec", "SpecError", "amortized", "learned", "parse"),
     "sweeps": ("compare_runs", "paired_differences", "sweep"),
     "vae": ("VAE", "load"),

@@ -70,6 +70,10 @@ def fit_command(
         Text, _flag("estimator", "The bound and its gradient, TraceGraph_ELBO(gradient=score).")
     ] = None,
     latent_dim: Annotated[Whole, _flag("latent_dim", "Dimensions of z.", "N")] = None,
+    layers: Annotated[
+        Text, _flag("layers", "Widths of stochastic layers, from x upward, in place of latent_dim.",
+                    "[N,N]"),
+    ] = None,
     encoder: Annotated[Text, _flag("encoder", "From x to features; ConvEncoder([32, 64]).")] = None,
     decoder: Annotated[Text, _flag("decoder", "From z to features; ConvDecoder([64, 32]).")] = None,
     epochs: Annotated[Whole, _flag("epochs", "Passes over the data.", "N")] = None,

@@ -31,7 +31,8 @@ __all__ = [
     "support_bounds", "transform",
 ]  # fmt: skip
 
-Role: TypeAlias = Literal["prior", "likelihood", "guide"]
+Role: TypeAlias = Literal["prior", "likelihood", "guide", "layer"]  # a layer, given another one
+READERS = {"likelihood": ("decoder", "z"), "layer": ("network", "the layer before it")}
 
 # What a prior's parameter is when it is not named, and where a learned one starts.
 STANDARD = {
@@ -69,9 +70,10 @@ class Family(nn.Module):
     Args:
         spec: for example ``"StudentT(df=4, scale=learned)"``; a name of ``pyro.distributions``.
         event_shape: the shape of one datum, or of one z.
-        role: ``"prior"``, ``"likelihood"`` or ``"guide"``: says what a parameter that is not named
-            is (a prior's is standard, the others' are amortized), and what ``learned`` means (one
-            value for all of x in a likelihood, one per dimension of z elsewhere).
+        role: ``"prior"``, ``"likelihood"``, ``"guide"`` or ``"layer"`` (of z, given another layer):
+            says what a parameter that is not named is (a prior's is standard, the others' are
+            amortized), and what ``learned`` means (one value for all of x in a likelihood, one per
+            dimension of z elsewhere).
         feature_shape: the shape of the features of one datum; ``None`` where there are none.
         components: so many of them side by side, in the last batch dimension, each with parameters
             of its own: what a mixture is made of. Learned ones start apart.
@@ -386,7 +388,7 @@ def construct(cls: type[nn.Module], spec: Spec) -> nn.Module:
 def check_amortized(module: nn.Module, role: Role) -> None:
     """Raise where a likelihood or guide does not depend on its features."""
     if role != "prior" and not any(isinstance(m, Amortized) for m in module.modules()):
-        reader, variable = ("decoder", "z") if role == "likelihood" else ("encoder", "x")
+        reader, variable = READERS.get(role, ("encoder", "x"))
         spec: Any = module.spec
         raise spec.error(
             f"a {role} without an amortized parameter does not depend on {variable}: "

@@ -98,7 +98,7 @@ class Flow(nn.Module):
         if type(own).__name__ == "BoxUniform":  # a flow on circles
             base, role = Spec("Uniform", low=-math.pi, high=math.pi), "prior"
         self.base = Family(base, (features,), role, None if role == "prior" else feature_shape)
-        self.shape = shape
+        self.shape, self.feature_dim = shape, len(feature_shape or ())
         quick_draws = (context > 0) if self.inverse is None else self.inverse
         self.backwards = quick_draws or self.name == "IAF"
 
@@ -106,7 +106,7 @@ class Flow(nn.Module):
         """The distribution of z, of batch shape that of the features."""
         base, context = self.base(features), None
         if features is not None:
-            context = features.flatten(1)
+            context = features.flatten(features.ndim - self.feature_dim)
             base = base.expand(torch.broadcast_shapes(base.batch_shape, context.shape[:-1]))
         return Pushforward(base, self.transform(context), self.shape, inverse=self.backwards)
 

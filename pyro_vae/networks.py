@@ -7,7 +7,7 @@ the VAE: what comes in, and the shape of the data that its features will describ
 
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import torch
@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from .spec import Spec, as_spec, nearest
 
-__all__ = ["MLP", "ConvDecoder", "ConvEncoder", "Corrupted", "network", "spec_of"]
+__all__ = [
+    "MLP", "ConvDecoder", "ConvEncoder", "Corrupted", "batched", "built", "network", "spec_of",
+]  # fmt: skip
 
 
 class MLP(nn.Module):
@@ -185,6 +187,37 @@ def network(value: "str | Spec | nn.Module") -> nn.Module:
         raise spec.error(f"unknown network {spec.name!r}{nearest(spec.name, NETWORKS)}")
     options = spec.bind(*inspect.signature(NETWORKS[spec.name]).parameters)
     return NETWORKS[spec.name](**options)  # pyright: ignore[reportArgumentType]
+
+
+def built(
+    net: nn.Module, example: Tensor, out_shape: tuple[int, ...], name: str
+) -> tuple[int, ...]:
+    """Build a network's ends where it asks for them; the shape of its features for one datum."""
+    build = getattr(net, "build", None)
+    if build is not None:
+        build(tuple(example.shape[1:]), out_shape)
+    training = net.training
+    try:
+        with torch.no_grad():  # one datum, so as after training: batch normalization needs more
+            features = net.eval()(example)
+    except RuntimeError as problem:
+        raise ValueError(
+            f"the {name} cannot read an array of shape {tuple(example.shape)}: {problem}"
+        ) from problem
+    net.train(training)
+    if not isinstance(features, Tensor) or features.ndim < 2 or len(features) != 1:
+        got = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+        raise ValueError(f"the {name} must return features of shape (B, ...), got {got} for B = 1")
+    return tuple(features.shape[1:])
+
+
+def batched(net: Callable[[Tensor], Tensor], x: Tensor, event_dim: int) -> Tensor:
+    """A network, which sees one batch dimension, over any number of them."""
+    lead = x.shape[: x.ndim - event_dim]
+    if len(lead) == 1:
+        return net(x)
+    features = net(x.reshape(-1, *x.shape[x.ndim - event_dim :]))
+    return features.reshape(*lead, *features.shape[1:])
 
 
 def spec_of(module: nn.Module) -> Spec | None:

@@ -15,6 +15,7 @@ from .flows import Flow, kept_validation
 from .likelihoods import fill
 from .mixtures import Mixture, Transformed, weights
 from .networks import MLP
+from .processes import GaussianProcess
 from .seeding import seeded
 from .spec import Spec, Value, as_spec
 
@@ -209,10 +210,10 @@ class AutoregressiveBernoulli(nn.Module):
         return AutoregressiveBits(self.network, self.shape, like=like)
 
 
-PRIORS: dict[str, type[nn.Module]] = {
-    c.__name__: c
-    for c in (AutoregressiveBernoulli, Flow, Mixture, Resampled, Transformed, VampPrior)
-}
+STRUCTURES = (
+    AutoregressiveBernoulli, Flow, GaussianProcess, Mixture, Resampled, Transformed, VampPrior,
+)  # fmt: skip
+PRIORS: dict[str, type[nn.Module]] = {c.__name__: c for c in STRUCTURES}
 
 
 def convex(support: constraints.Constraint) -> constraints.Constraint:

@@ -1,7 +1,7 @@
 """A run and its folder: the model, what it was told, its history, results and pictures."""
 
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -67,9 +67,10 @@ def _run(told: dict[str, object], out: Path, resume: bool, team: Processes) -> t
 def new_model(told: Mapping[str, object], data: Data) -> VAE:
     """The model of a run, at its start."""
     parts = {k: str(told[k]) for k in ("prior", "likelihood", "guide", "encoder", "decoder")}
+    layers = _widths(told.get("layers"))
     vae = VAE(
-        tuple(data.train.shape[1:]), int(str(told["latent_dim"])), **parts,
-        missing=data.missing, seed=int(str(told["seed"])),
+        tuple(data.train.shape[1:]), int(str(told["latent_dim"])) if layers is None else None,
+        layers=layers, **parts, missing=data.missing, seed=int(str(told["seed"])),
     )  # fmt: skip
     _place(vae, str(told["device"]))
     return vae
@@ -199,6 +200,14 @@ def _pictures(fitted: Fit, data: Data, test: torch.Tensor, folder: Path) -> None
 
 def _head(labels: torch.Tensor | None, n: int) -> torch.Tensor | None:
     return None if labels is None else labels[:n]
+
+
+def _widths(value: object) -> Sequence[int] | None:
+    """A list, or its text: ``[100, 50]``."""
+    if not isinstance(value, str):
+        return value  # pyright: ignore[reportReturnType]
+    given: Any = parse(f"layers({value})").args
+    return given[0] if len(given) == 1 and isinstance(given[0], tuple) else given
 
 
 def _schedule(value: object) -> float | str:

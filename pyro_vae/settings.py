@@ -19,6 +19,7 @@ DEFAULTS: dict[str, object] = {
     "guide": "Normal",
     "estimator": "Trace_ELBO",
     "latent_dim": 10,
+    "layers": None,
     "encoder": "MLP([200, 200])",
     "decoder": "MLP([200, 200])",
     "epochs": 100,
@@ -53,7 +54,7 @@ def merge(flags: Mapping[str, object], config: Mapping[str, object]) -> dict[str
                 f"the configuration has an unknown key {key!r}{nearest(key, DEFAULTS)}"
             )
         kinds: tuple[type, ...] = (NUMBERS[key],) if key in NUMBERS else (str,)
-        kinds += {"lr": (int, float), "beta": (int, float)}.get(key, ())
+        kinds += {"lr": (int, float), "beta": (int, float), "layers": (list,)}.get(key, ())
         if key == "compile" and isinstance(value, bool):
             continue
         if not isinstance(value, kinds) or isinstance(value, bool):

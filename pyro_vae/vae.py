@@ -1,6 +1,7 @@
 """The VAE: ``model(x)`` and ``guide(x)``, two ordinary Pyro functions over three families."""
 
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,8 +15,10 @@ from torch import Tensor, nn
 
 from .families import describe, family, innermost, same_support
 from .guides import GUIDES, fitting, refined
+from .imputation import imputed
+from .layers import Layered, check_layers, check_plain, draw_sites, layer_sizes, stacked
 from .likelihoods import check_support, fill, observed
-from .networks import MLP, network, spec_of
+from .networks import MLP, batched, built, network, spec_of
 from .priors import PRIORS, VampPrior
 from .seeding import seeded
 from .settings import write_toml
@@ -35,6 +38,10 @@ class VAE(nn.Module):
     Args:
         x_shape: the shape of one datum, ``(784,)`` or ``(1, 28, 28)``; a number for a vector.
         latent_dim: the shape of one z; a number for a vector.
+        layers: in its place, the widths of stochastic layers, from x upward: ``[100, 50]``. The
+            sites are ``z1``, ``z2`` ..., z is all of them side by side, the decoder reads ``z1``.
+            A prior's line is then of the top layer (:class:`Hierarchy` says more), a guide's of
+            each layer, going up (:class:`BottomUp`); :class:`TopDown` and :class:`Ladder` go down.
         prior: a line such as ``"Normal"``, or any module with ``forward() -> distribution``.
         likelihood: a line, or a module with ``forward(features) -> distribution``.
         guide: a line, or a module with ``forward(features) -> distribution``.
@@ -59,8 +66,9 @@ class VAE(nn.Module):
     def __init__(
         self,
         x_shape: int | tuple[int, ...],
-        latent_dim: int | tuple[int, ...],
+        latent_dim: int | tuple[int, ...] | None = None,
         *,
+        layers: Sequence[int] | None = None,
         prior: str | Spec | nn.Module = "Normal",
         likelihood: str | Spec | nn.Module = "Bernoulli",
         guide: str | Spec | nn.Module = "Normal",
@@ -71,6 +79,11 @@ class VAE(nn.Module):
     ) -> None:
         super().__init__()
         self.x_shape = _shape(x_shape, "x_shape")
+        if (latent_dim is None) == (layers is None):
+            raise ValueError("say latent_dim=50, or for stochastic layers layers=[100, 50]")
+        sizes = () if layers is None else layer_sizes(layers)
+        self.layers = sizes if len(sizes) > 1 else ()
+        latent_dim = sum(sizes) if latent_dim is None else latent_dim
         self.z_shape = _shape(latent_dim, "latent_dim")
         self.missing = missing
         with seeded(seed):
@@ -79,43 +92,52 @@ class VAE(nn.Module):
             if self.encoder is self.decoder:
                 raise ValueError("encoder and decoder are one module: give each its own")
             x, z = torch.zeros(1, *self.x_shape), torch.zeros(1, *self.z_shape)
-            h_x = _features(self.encoder, self._see(x, x == 0), self.x_shape, "encoder")
-            self.posterior = family(guide, self.z_shape, "guide", h_x, structures=GUIDES)
+            h_x = built(self.encoder, self._see(x, x == 0), self.x_shape, "encoder")
+            if self.layers:
+                ends = self.encoder, self.decoder
+                self.prior, self.posterior = stacked(prior, guide, self.layers, h_x, *ends)
+            else:
+                check_plain(prior, guide)
+                self.posterior = family(guide, self.z_shape, "guide", h_x, structures=GUIDES)
             q = self.posterior(torch.zeros(1, *h_x))
             self.categories = _categories(q)
-            h_z = _features(self.decoder, self._real(z), self.x_shape, "decoder")
+            h_z = built(self.decoder, self._real(self._lowest(z)), self.x_shape, "decoder")
             self.likelihood = family(likelihood, self.x_shape, "likelihood", h_z, structures={})
             p_x = self.likelihood(torch.zeros(1, *h_z))
-            self.prior = family(prior, self.z_shape, "prior", structures=PRIORS)
+            if not self.layers:
+                self.prior = family(prior, self.z_shape, "prior", structures=PRIORS)
+            encode = self._encode_top if self.layers else self.encode
             for part in self._vamp_priors():
-                part.attach(self.encode, self.x_shape, p_x.support)  # pyright: ignore
-        self._check_families(self.prior(), q, p_x)
+                part.attach(encode, self.x_shape, p_x.support)  # pyright: ignore
+        if any(hasattr(part, "improve") for part in list(self.posterior.modules())[1:]):
+            raise ValueError("SemiAmortized is of the whole guide, not of a part of it")
         if (check := getattr(self.posterior, "check_prior", None)) is not None:
             check(self.prior)
+        self._check_families(self.prior(), q, p_x)
 
     # The two functions of Pyro's.
 
     def model(self, x: Tensor | None = None) -> Tensor:
-        """p(x, z) = p(z) p(x|z): sites ``z`` and ``x`` in the plate ``data``.
+        """p(x, z) = p(z) p(x|z): :attr:`sites` (``z``) and ``x`` in the plate ``data``.
 
         Args:
             x: ``(B, *x_shape)``; ``None`` draws one datum.
         """
         self._register("prior", "decoder", "likelihood")
         with pyro.plate("data", 1 if x is None else len(x)):
-            z = pyro.sample("z", self.prior())
+            z = draw_sites(self.prior())
             p, x = self._observe(self.decode(z), x)
             return pyro.sample("x", p, obs=x)
 
     def guide(self, x: Tensor) -> Tensor:
-        """q(z|x): the site ``z`` in the plate ``data``.
+        """q(z|x): :attr:`sites` (``z``) in the plate ``data``.
 
         Args:
             x: ``(B, *x_shape)``.
         """
         self._register("encoder", "posterior")
         with pyro.plate("data", len(x)):
-            return pyro.sample("z", self.encode(x))
+            return draw_sites(self.encode(x))
 
     def start_from(self, x: Tensor) -> None:
         """Give data to what starts from data (a VampPrior's pseudo-inputs), once.
@@ -133,17 +155,15 @@ class VAE(nn.Module):
 
     def encode(self, x: Tensor) -> dist.TorchDistribution:
         """q(z|x) for x of shape ``(B, *x_shape)``: batch shape ``(B,)``, event shape of z."""
-        if self.missing:
-            x = self._see(x, ~x.isnan())
-        return self.posterior(self.encoder(x))
+        features = self._read(x)
+        if (improve := getattr(self.posterior, "improve", None)) is not None:
+            features = improve(features, lambda z: self._log_joint(x, z))
+        return self.posterior(features)
 
     def decode(self, z: Tensor) -> dist.TorchDistribution:
         """p(x|z) for z of shape ``(..., *z_shape)``: batch shape ``(...)``, event shape of x."""
-        lead = z.shape[: z.ndim - len(self.z_shape)]
-        if len(lead) == 1:
-            return self.likelihood(self.decoder(self._real(z)))
-        features = self.decoder(self._real(z.reshape(-1, *self.z_shape)))
-        return self.likelihood(features.reshape(*lead, *features.shape[1:]))
+        z, read = self._lowest(z), lambda z: self.decoder(self._real(z))
+        return self.likelihood(batched(read, z, len(self.z_shape)))
 
     def refine(
         self,
@@ -177,7 +197,7 @@ class VAE(nn.Module):
         x = self.as_data(x)
         with seeded(seed):
             with torch.no_grad():
-                features = self.encoder(self._see(x, ~x.isnan()))
+                features = self._read(x)
             return refined(
                 self.posterior, features, lambda z: self._log_joint(x, z),
                 steps=steps, lr=lr, num_particles=num_particles,
@@ -190,6 +210,52 @@ class VAE(nn.Module):
         Where a family has no mean, its mode or a median of draws stands for it.
         """
         return point(self.decode(point(self.encode(self.as_data(x)))))
+
+    @torch.no_grad()
+    def impute(
+        self,
+        x: Tensor | ArrayLike,
+        *,
+        draws: int | None = None,
+        num_samples: int = 1000,
+        sweeps: int = 20,
+        seed: int | None = None,
+    ) -> Tensor:
+        r"""x with its NaN cells filled from the model, given the cells that are there.
+
+        .. math:: p(x_{mis} \mid x_{obs}) = \int p(x_{mis} \mid z)\, p(z \mid x_{obs})\, dz
+
+        With ``VAE(..., missing=True)`` draws of the guide, which sees what is missing, are weighted
+        by :math:`p(x_{obs} \mid z)\, p(z) / q(z \mid x_{obs})`. Where the encoder knows complete
+        data only, that many chains alternate z, proposed by the guide and accepted or rejected, and
+        the missing cells. Both are exact in the limit of many draws, or of many sweeps.
+
+        Args:
+            x: ``(N, *x_shape)``, with NaN.
+            draws: so many draws of the missing cells, not their mean.
+            num_samples: K, draws of z or chains for each datum.
+            sweeps: of the chains.
+            seed: of the draws.
+
+        Returns:
+            ``(N, *x_shape)``, the missing cells at their mean, or ``(draws, N, *x_shape)``; the
+            others as they are.
+
+        Raises:
+            ValueError: cells that are not independent given z, or without a mean.
+
+        References:
+            Mattei & Frellsen (2018), arXiv:1802.04826, and (2019), arXiv:1812.02633; Rezende et al.
+            (2014), arXiv:1401.4082.
+
+        >>> vae = VAE(3, latent_dim=2, likelihood="Normal", missing=True, seed=0)
+        >>> x = torch.tensor([[1.0, float("nan"), 2.0]])
+        >>> vae.impute(x, seed=0).isnan().any(), vae.impute(x, draws=5, seed=0).shape
+        (tensor(False), torch.Size([5, 1, 3]))
+        """
+        x = self._array(x)
+        with seeded(seed):
+            return imputed(self, x, draws=draws, num_samples=num_samples, sweeps=sweeps)
 
     @torch.no_grad()
     def sample(
@@ -234,6 +300,12 @@ class VAE(nn.Module):
             ValueError: empty, not numbers, of another shape than ``(N, *x_shape)``, or with NaN
                 where the model was not told of missing cells.
         """
+        x = self._array(x)
+        if not self.missing and x.isnan().any():
+            raise ValueError("x holds NaN: VAE(..., missing=True) takes NaN as a missing cell")
+        return x
+
+    def _array(self, x: Tensor | ArrayLike) -> Tensor:
         like = next((p for p in self.parameters()), torch.zeros(()))
         to_numpy = getattr(x, "to_numpy", None)  # a data frame's; the array may be read-only
         try:
@@ -249,9 +321,15 @@ class VAE(nn.Module):
             )
         if len(x) == 0:
             raise ValueError(f"x is empty: shape {tuple(x.shape)}; give at least one datum")
-        if not self.missing and x.isnan().any():
-            raise ValueError("x holds NaN: VAE(..., missing=True) takes NaN as a missing cell")
         return x
+
+    def _cells(self, x: Tensor) -> Tensor:
+        """What of the data the likelihood is of."""
+        return x
+
+    def _with_cells(self, x: Tensor, cells: Tensor) -> Tensor:
+        """The data with other cells."""
+        return cells
 
     @torch.no_grad()
     def check(self, x: Tensor | ArrayLike) -> Tensor:
@@ -261,11 +339,7 @@ class VAE(nn.Module):
             ValueError: data outside the support, with the first such value.
         """
         x = self.as_data(x)
-        spec = spec_of(self.likelihood)
-        name = spec.name if spec else type(self.likelihood).__name__
-        with seeded(0):
-            z = self.prior().expand([1]).sample()
-            check_support(x, self.decode(z), name)
+        self._check_support(x)
         return x
 
     # Saved as weights and a readable description; nothing is unpickled.
@@ -275,8 +349,9 @@ class VAE(nn.Module):
         modules = (self.prior, self.likelihood, self.posterior, self.encoder, self.decoder)
         lines = {role: _line(module) for role, module in zip(ROLES, modules, strict=True)}
         dtype = str(next((p.dtype for p in self.parameters()), torch.float32))
+        latent = {"layers": self.layers} if self.layers else {"latent_dim": list(self.z_shape)}
         return {
-            "x_shape": list(self.x_shape), "latent_dim": list(self.z_shape), **lines,
+            "x_shape": list(self.x_shape), **latent, **lines,
             "missing": self.missing, "dtype": dtype.removeprefix("torch."),
         }  # fmt: skip
 
@@ -291,9 +366,17 @@ class VAE(nn.Module):
         )
         return folder
 
+    def _check_support(self, x: Tensor) -> None:
+        spec = spec_of(self.likelihood)
+        name = spec.name if spec else type(self.likelihood).__name__
+        with seeded(0):
+            z = self.prior().expand([1]).sample()
+            check_support(self._cells(x), self.decode(z), name)
+
     def _observe(
         self, p: dist.TorchDistribution, x: Tensor | None
     ) -> tuple[dist.TorchDistribution, Tensor | None]:
+        x = None if x is None else self._cells(x)
         if x is None or not self.missing:
             return p, x
         mask = ~x.isnan()
@@ -303,6 +386,23 @@ class VAE(nn.Module):
         """log p(x, z) for z of shape ``(K, B, *z_shape)``."""
         p, filled = self._observe(self.decode(z), x)
         return self.prior().log_prob(z) + p.log_prob(cast("Tensor", filled))
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """The names of the latent sites, whose values side by side are z."""
+        return tuple(f"z{i + 1}" for i in range(len(self.layers))) or ("z",)
+
+    def _lowest(self, z: Tensor) -> Tensor:
+        """What of z the decoder reads: all of it, or the layer next to x."""
+        return z[..., : self.layers[0]] if self.layers else z
+
+    def _read(self, x: Tensor) -> Tensor:
+        """The encoder's features."""
+        return self.encoder(self._see(x, ~x.isnan()) if self.missing else x)
+
+    def _encode_top(self, x: Tensor) -> dist.TorchDistribution:
+        """q of the top layer: what a VampPrior there is a mixture of."""
+        return self.posterior.top(self._read(x))  # pyright: ignore[reportCallIssue]
 
     def _vamp_priors(self) -> list[VampPrior]:
         return [m for m in self.prior.modules() if isinstance(m, VampPrior)]
@@ -336,7 +436,9 @@ class VAE(nn.Module):
         _check_event(p, self.z_shape, "prior")
         _check_event(q, self.z_shape, "guide")
         _check_event(x, self.x_shape, "likelihood")
-        if same_support(p, q) is False:
+        if isinstance(p, Layered) and isinstance(q, Layered):
+            check_layers(p, q)
+        elif same_support(p, q) is False:
             prior = _line(self.prior)
             raise ValueError(
                 f"the guide {_line(self.posterior)} draws {describe(q.support)}, the prior "  # pyright: ignore
@@ -366,7 +468,8 @@ def load(folder: str | Path, **modules: nn.Module) -> VAE:
         weights = load_file(folder / WEIGHTS)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, safetensors.SafetensorError) as problem:
         raise ValueError(f"{folder} holds a damaged model: {problem}") from problem
-    missing = {"x_shape", "latent_dim", *ROLES, "missing", "dtype"} - set(about)
+    latent = "layers" if "layers" in about else "latent_dim"
+    missing = {"x_shape", latent, *ROLES, "missing", "dtype"} - set(about)
     if missing:
         raise ValueError(f"{folder / DESCRIPTION} lacks {', '.join(sorted(missing))}")
     if unknown := set(modules) - set(ROLES):
@@ -382,9 +485,16 @@ def load(folder: str | Path, **modules: nn.Module) -> VAE:
     dtype = getattr(torch, str(about["dtype"]), None)
     if not isinstance(dtype, torch.dtype):
         raise ValueError(f"{folder / DESCRIPTION} names an unknown dtype {about['dtype']!r}")
-    shapes = {k: tuple(about[k]) for k in ("x_shape", "latent_dim")}
+    shapes = {k: tuple(about[k]) for k in ("x_shape", latent)}
     options = {k: about[k] for k in (*ROLES, "missing")}
-    vae = VAE(**shapes, **options).to(dtype)
+    if "classes" in about:
+        from .semisupervised import M2
+
+        shapes["latent_dim"] = shapes["latent_dim"][0]
+        more = {k: about[k] for k in ("classes", "alpha", "labels", "merge")}
+        vae = M2(**shapes, **options, **more).to(dtype)
+    else:
+        vae = VAE(**shapes, **options).to(dtype)
     try:
         vae.load_state_dict(weights)
     except RuntimeError as problem:
@@ -411,28 +521,6 @@ def _check_event(d: dist.TorchDistribution, shape: tuple[int, ...], name: str) -
             f"the {name} has events of shape {tuple(d.event_shape)}, expected {shape}: "
             "declare the dimensions of one draw by .to_event()"
         )
-
-
-def _features(
-    net: nn.Module, example: Tensor, out_shape: tuple[int, ...], name: str
-) -> tuple[int, ...]:
-    """Build a network's ends where it asks for them; the shape of its features for one datum."""
-    build = getattr(net, "build", None)
-    if build is not None:
-        build(tuple(example.shape[1:]), out_shape)
-    training = net.training
-    try:
-        with torch.no_grad():  # one datum, so as after training: batch normalization needs more
-            features = net.eval()(example)
-    except RuntimeError as problem:
-        raise ValueError(
-            f"the {name} cannot read an array of shape {tuple(example.shape)}: {problem}"
-        ) from problem
-    net.train(training)
-    if not isinstance(features, Tensor) or features.ndim < 2 or len(features) != 1:
-        got = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
-        raise ValueError(f"the {name} must return features of shape (B, ...), got {got} for B = 1")
-    return tuple(features.shape[1:])
 
 
 def _categories(guide: dist.TorchDistribution) -> int:

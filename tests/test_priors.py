@@ -118,6 +118,7 @@ DENSITIES = {
     "VonMisesFisher(loc=learned, concentration=learned)": circle,
     "ProjectedNormal(concentration=learned)": circle,
     "Horseshoe(scale=learned)": heavy,
+    "GaussianProcess(Matern32, lengthscale=learned, scale=learned)": plane,
     "AutoregressiveBernoulli": bits,
     "AutoregressiveBernoulli([8])": bits,
 }
@@ -180,6 +181,7 @@ SERVED = {  # prior: its guide
     "AutoregressiveBernoulli": "Bernoulli",
     "SpikeAndSlab(logits=learned)": "SpikeAndSlab",
     "Horseshoe(scale=learned)": "Normal",
+    "GaussianProcess(RBF, lengthscale=learned)": "MultivariateNormal",
 }
 
 

@@ -81,7 +81,7 @@ def to_arviz(
         x_prior = vae.decode(z_prior).sample()
     cell, latent = _axes(vae.x_shape), latent_axes(vae)
     coords = {
-        **axis_coords(latent, vae.z_shape),
+        **latent_coords(vae),
         **axis_coords(cell, vae.x_shape),
         "datum": np.arange(len(x)) if callable(index) or index is None else np.asarray(index),
     }
@@ -162,7 +162,8 @@ def _fit_tail(log_w: Tensor) -> Tensor:
 
         khat = array_stats.psislw(-weights)[1]  # 1.x takes log likelihoods, the negative weights
     else:
-        khat = arviz.psislw(weights)[1]
+        with np.errstate(all="ignore"):  # a tail with ties, as a discrete z has them
+            khat = arviz.psislw(weights)[1]
     return torch.as_tensor(np.asarray(khat, dtype=np.float64), device=log_w.device)
 
 
@@ -170,6 +171,14 @@ def latent_axes(vae: VAE) -> tuple[str, ...]:
     """Names of the dimensions of one z."""
     extra = (f"latent_dim_{i}" for i in range(1, len(vae.z_shape)))
     return ("latent_dim", *extra)
+
+
+def latent_coords(vae: VAE) -> dict[str, np.ndarray]:
+    """The numbers of the latent dimensions; with stochastic layers ``z1[0]`` ..., by layer."""
+    if not vae.layers:
+        return axis_coords(latent_axes(vae), vae.z_shape)
+    layers = zip(vae.sites, vae.layers, strict=True)
+    return {"latent_dim": np.array([f"{site}[{i}]" for site, n in layers for i in range(n)])}
 
 
 def axis_coords(names: Sequence[str], shape: Sequence[int]) -> dict[str, np.ndarray]:

@@ -11,7 +11,9 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ..families import innermost
+from ..layers import Layered
 from ..vae import VAE
+from .arviz import latent_coords
 from .joint import Joint, reading
 
 __all__ = ["LatentSummary", "cross_factors", "factors_of", "latent_summary"]
@@ -114,12 +116,12 @@ def latent_summary(
         z = joint.guide.sample(torch.Size([num_samples]))
         own, prior = joint.log_guide(z), joint.log_prior(z)
         joined, by_factor = _aggregate(joint.guide, z)
-        q, p = factors_of(joint.guide), factors_of(joint.prior)
+        q = factors_of(joint.guide)
         dims = math.prod(vae.z_shape) if q is None else q.batch_shape[1:].numel()
         none = torch.full((num_samples, n, dims), math.nan).to(own)
         by_factor = none if by_factor is None else by_factor
-        own_factor = none if q is None else q.log_prob(z).flatten(2)
-        prior_factor = none if p is None else p.log_prob(z).flatten(2)
+        own_factor = _by_dimension(joint.guide, z, dims)
+        prior_factor = _by_dimension(joint.prior, z, dims)
         activity = _activity(joint.guide, z, dims)
     parts = {
         "kl": own - prior,
@@ -133,6 +135,7 @@ def latent_summary(
         index=["value", "standard_error"],
     ).T
     kl = (own_factor - prior_factor).mean(0)
+    names = latent_coords(vae)["latent_dim"] if vae.layers else range(dims)
     dimensions = pd.DataFrame(
         {
             "kl": kl.mean(0).cpu(),
@@ -141,7 +144,7 @@ def latent_summary(
             "active": (activity > ACTIVE).cpu(),
             "aggregate_kl": (by_factor - prior_factor).mean((0, 1)).cpu(),
         },
-        index=pd.RangeIndex(dims, name="latent_dim"),
+        index=pd.Index(names, name="latent_dim"),
     )
     return LatentSummary(totals, dimensions, n)
 
@@ -152,6 +155,20 @@ def factors_of(q: dist.TorchDistribution) -> dist.TorchDistribution | None:
         return dist.Normal(q.mean, q.variance.sqrt())
     base = innermost(q)
     return base if base is not q else None
+
+
+def _by_dimension(d: dist.TorchDistribution, z: Tensor, dims: int) -> Tensor:
+    """The log density of each latent dimension ``(S, N, D)``, NaN where it is not known.
+
+    In stochastic layers it is that given the layer drawn before.
+    """
+    layered = isinstance(d, Layered)
+    parts = [(q, v, v.shape[-1]) for q, v in d.factors(z)] if layered else [(d, z, dims)]
+    each: list[Tensor] = []
+    for part, value, size in parts:
+        q, none = factors_of(part), torch.full((*value.shape[:2], size), math.nan)
+        each.append(none.to(value.device) if q is None else q.log_prob(value).flatten(2))
+    return torch.cat(each, -1)
 
 
 def cross_factors(guide: dist.TorchDistribution, z: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

@@ -11,7 +11,7 @@ from pyro.infer.mcmc import RandomWalkKernel
 from torch import Tensor
 
 from ..vae import VAE
-from .arviz import axis_coords, container, latent_axes
+from .arviz import container, latent_axes, latent_coords
 from .joint import Joint, reading
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def posterior(
         "guide": {"z": (dims, q.cpu().numpy())},
         "agreement": _agreement(p.flatten(0, 1), q.flatten(0, 1), latent, seed),
     }
-    return container(groups, {**axis_coords(latent, vae.z_shape), "datum": np.arange(len(x))})
+    return container(groups, {**latent_coords(vae), "datum": np.arange(len(x))})
 
 
 def sliced_wasserstein(a: Tensor, b: Tensor, *, num_projections: int = 200, seed: int = 0) -> float:
@@ -122,7 +122,8 @@ def _chain(vae: VAE, x: Tensor, method: str, num_samples: int, warmup: int) -> T
     kernel = KERNELS[method](vae.model)
     run = MCMC(kernel, num_samples=num_samples, warmup_steps=warmup, disable_progbar=True)
     run.run(x)
-    return run.get_samples()["z"].detach()
+    draws = run.get_samples()
+    return torch.cat([draws[site] for site in vae.sites], -1).detach()
 
 
 def _agreement(p: Tensor, q: Tensor, latent: tuple[str, ...], seed: int) -> dict:

@@ -14,7 +14,7 @@ from torch.distributions import Distribution, Independent, kl_divergence
 
 from .checkpoint import Inner
 from .distributed import Processes
-from .handlers import latent
+from .handlers import latent, same_order
 from .multisample import RLOO
 
 __all__ = ["AggressiveGuide", "check_free_bits", "mutual_information", "with_free_bits"]
@@ -134,7 +134,13 @@ def check_free_bits(elbo: ELBO, model: Callable, guide: Callable, x: Tensor) -> 
         )
     with poutine.block():
         replayed = poutine.trace(guide).get_trace(x)
-        poutine.replay(model, replayed)(x)
+        model_trace = poutine.trace(poutine.replay(model, replayed)).get_trace(x)
+    if not same_order(model_trace, replayed):
+        raise ValueError(
+            "free bits take the KL in closed form, which is biased where the guide draws its sites "
+            "in another order than the model: use a guide that goes down (TopDown, Ladder), or "
+            "beta='cyclical(0, 1)' in place of free_bits"
+        )
 
 
 class AggressiveGuide:

@@ -17,6 +17,7 @@ from pyro.infer import (
     TraceEnum_ELBO,
     TraceMeanField_ELBO,
 )
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
@@ -24,6 +25,7 @@ from ..spec import Spec, Value, as_spec, nearest
 from .antithetic import bernoulli_logits
 from .bounds import Bound
 from .control_variates import Learned
+from .generalized import GDReG
 from .handlers import (
     Baseline,
     Enumerate,
@@ -32,6 +34,7 @@ from .handlers import (
     StickingTheLanding,
     is_product,
     latent,
+    same_order,
     unwrapped,
 )
 from .importance import Weighted
@@ -162,6 +165,13 @@ class Estimator:
             n for n, s in sites.items() if s["fn"].has_enumerate_support or is_product(s["fn"])
         ]
         needs = self.row.needs if self.row else "any"
+        extra = [n for n, s in guide_trace.nodes.items() if s["type"] == "sample" and not latent(s)]
+        extra = [n for n in extra if not site_is_subsample(guide_trace.nodes[n])]
+        if extra and self.ascends != "both":
+            self._refuse(
+                f"its guide follows an objective of its own, in which the factor {extra[0]!r} of "
+                "this guide would count the wrong way: use Trace_ELBO or TraceEnum_ELBO"
+            )
         exact = needs == "finite"
         if exact and not finite:
             self._refuse(
@@ -178,8 +188,6 @@ class Estimator:
                 "RLOO(num_particles=2), TraceGraph_ELBO(gradient=score, baseline=neural)"
                 + ("" if rigid else " or Trace_ELBO(gradient=pathwise)")
             )
-        if needs in ("bernoulli", "discrete") and len(sites) > 1:
-            self._check_independent(guide, sites, args)
         rough = [n for n, s in sites.items() if not measurable(s["fn"])]
         if needs == "measurable" and rough:
             names = ", ".join(f"{families[n]} at site {n!r}" for n in rough)
@@ -188,6 +196,8 @@ class Estimator:
                 "not: use RLOO(num_particles=2) or Trace_ELBO(gradient="
                 + ("score)" if rigid else "pathwise)")
             )
+        if needs in ("bernoulli", "discrete", "measurable") and len(sites) > 1:
+            self._check_independent(guide, sites, args)
         if self.rule is not None:
             self._check_relaxed(rigid, families, sites, priors)
             rigid = []
@@ -223,26 +233,39 @@ class Estimator:
                 "a baseline lowers the variance of score-function gradients, and this guide's "
                 "are pathwise: say gradient=score, or leave the baseline out"
             )
+        if isinstance(self.elbo, GDReG):
+            with torch.enable_grad(), poutine.block():  # what is learned is seen by its gradient
+                model_trace = poutine.trace(poutine.replay(model, guide_trace)).get_trace(*args)
+                try:
+                    self.elbo.check(model_trace)
+                except ValueError as problem:
+                    self._refuse(str(problem))
         if isinstance(self.elbo, TraceMeanField_ELBO):
+            if not same_order(model_trace, guide_trace):
+                self._refuse(
+                    f"it draws {', '.join(sites)} in another order than the model, where a KL in "
+                    "closed form is biased: use Trace_ELBO, or a guide that goes down (TopDown)"
+                )
             for name, site in sites.items():
                 self._check_kl(site["fn"], priors[name]["fn"])
 
     def _check_independent(self, guide: Callable, sites: dict[str, Any], args: tuple) -> None:
-        """Run the guide again at other values: no site's logits may change."""
+        """Run the guide again at other values: no site's parameters may change."""
 
-        def logits(values: dict[str, Tensor]) -> list[Tensor]:
+        def parameters(values: dict[str, Tensor]) -> list[list[Tensor]]:
             with poutine.block(), torch.random.fork_rng():
                 torch.manual_seed(0)  # of what else is random, such as dropout
                 trace: Any = poutine.trace(poutine.condition(guide, values)).get_trace(*args)
-            return [unwrapped(trace.nodes[name]["fn"]).logits for name in sites]
+            families = [unwrapped(trace.nodes[name]["fn"]) for name in sites]
+            return [[getattr(d, k) for k in d.arg_constraints] for d in families]
 
         drawn = {name: site["value"] for name, site in sites.items()}
-        others = logits({name: 1 - value for name, value in drawn.items()})
-        for name, one, other in zip(sites, logits(drawn), others, strict=True):
-            if not torch.equal(one, other):
+        others = parameters({name: 1 - value for name, value in drawn.items()})
+        for name, one, other in zip(sites, parameters(drawn), others, strict=True):
+            if not all(map(torch.equal, one, other)):
                 self._refuse(
-                    f"the logits of site {name!r} depend on another site's draw, and they must be "
-                    "the same for all values that it is scored at: use RLOO(num_particles=2)"
+                    f"the parameters of site {name!r} depend on another site's draw, and they must "
+                    "be the same for all values that it is scored at: use RLOO(num_particles=2)"
                 )
 
     def _check_density(self, name: str, site: Any) -> None:  # noqa: ANN401

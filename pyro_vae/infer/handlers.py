@@ -13,12 +13,13 @@ from pyro.distributions import constraints
 from pyro.distributions.torch_distribution import ExpandedDistribution, TorchDistributionMixin
 from pyro.distributions.util import sum_rightmost
 from pyro.poutine.messenger import Messenger
+from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
 __all__ = [
     "Baseline", "Enumerate", "KLWeight", "RunningMean", "ScoreFunction", "StickingTheLanding",
-    "latent", "unwrapped",
+    "latent", "same_order", "unwrapped",
 ]  # fmt: skip
 
 MAX_STATES = 2**14
@@ -34,6 +35,15 @@ def latent(site: Any) -> bool:  # noqa: ANN401
         and not site_is_subsample(site)
         and isinstance(site["fn"], TorchDistributionMixin)
     )
+
+
+def same_order(model: Trace, guide: Trace) -> bool:
+    """Whether the guide draws its sites in the order of the model's.
+
+    Only then is a KL in closed form, at the draws before the site, a part of the KL of them all.
+    """
+    model_sites: list[Any] = [n for n, s in model.nodes.items() if n in guide.nodes and latent(s)]
+    return model_sites == [n for n, s in guide.nodes.items() if n in model_sites and latent(s)]
 
 
 def unwrapped(distribution: Any) -> Any:  # noqa: ANN401
