@@ -60,17 +60,22 @@ def run(about: dict, draws: int, train: torch.Tensor, test: torch.Tensor) -> dic
         "elbo": pv.elbo(vae, test, num_samples=10, seed=0).mean().item(),
         "active": latent.groupby(np.asarray(layers)).active.sum().tolist(),
         "khat_above": (found.khat > 0.7).double().mean().item(),
-        "seconds": history.history.seconds.iloc[-1], "each": str(folder / "log_evidence.npy"),
+        "seconds": history.history.seconds.iloc[-1], "folder": folder.name,
     }  # fmt: skip
+
+
+def each(row: dict) -> np.ndarray:
+    """log p(x) of each test datum."""
+    return np.load(RUNS / row["folder"] / "log_evidence.npy")
 
 
 def report(rows: list[dict], epochs: int, draws: int) -> None:
     """The table: differences paired by datum and seed."""
-    base = {(r["k"], r["seed"]): np.load(r["each"]) for r in rows if r["model"] == "1 layer"}
+    base = {(r["k"], r["seed"]): each(r) for r in rows if r["model"] == "1 layer"}
     lines = []
     for model, k in sorted({(r["model"], r["k"]) for r in rows}, key=lambda m: (m[1], m[0])):
         mine = [r for r in rows if (r["model"], r["k"]) == (model, k)]
-        gain = [np.load(r["each"]) - base[k, r["seed"]] for r in mine if (k, r["seed"]) in base]
+        gain = [each(r) - base[k, r["seed"]] for r in mine if (k, r["seed"]) in base]
         ahead = ""
         if model != "1 layer" and gain:
             d = np.mean(gain, 0)

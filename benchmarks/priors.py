@@ -1,6 +1,6 @@
 """What the prior buys: static MNIST, one layer, 784-300-300-40 gated, by held-out log p(x).
 
-    python benchmarks/priors.py [--epochs 200] [--seeds 0 1] [--priors Normal ...] [--runs DIR]
+    python benchmarks/priors.py [--epochs 200] [--seeds 0 1] [--priors Normal ...]
 
 Each run is a folder that a later call resumes, and each finished run is a line of the results:
 interrupt it as you like, and call it again.
@@ -20,7 +20,7 @@ PRIORS = ("Normal", "VampPrior(components=500)", "Flow(NSF)", "Flow(RealNVP, tra
 ESTIMATOR, LR, BETA = "Trace_ELBO", "cosine(1e-3)", "linear(0, 1, epochs={warm})"
 WARM, BATCH, DRAWS = 0.1, 100, 5000
 PUBLISHED = {"Normal": 88.56, "VampPrior(components=500)": 85.57}
-LINES = RESULTS / "priors.jsonl"
+LINES, RUNS = RESULTS / "priors.jsonl", RESULTS.parent / "runs"
 
 
 def run(prior: str, seed: int, epochs: int, folder: Path, data: dict[str, torch.Tensor]) -> dict:
@@ -46,17 +46,22 @@ def run(prior: str, seed: int, epochs: int, folder: Path, data: dict[str, torch.
         "elbo": pv.elbo(vae, data["test"], num_samples=10, seed=0).mean().item(),
         "monte_carlo_error": found.monte_carlo_error, "kl": last.kl, "active_units": units,
         "seconds": last.seconds, "khat_above": (found.khat > 0.7).double().mean().item(),
-        "each": str(folder / "log_evidence.npy"),
+        "folder": folder.name,
     }  # fmt: skip
+
+
+def each(row: dict) -> np.ndarray:
+    """log p(x) of each test datum."""
+    return np.load(RUNS / row["folder"] / "log_evidence.npy")
 
 
 def report(rows: list[dict], epochs: int) -> None:
     """The table: means over the seeds, differences paired by datum and seed."""
-    base = {r["seed"]: np.load(r["each"]) for r in rows if r["prior"] == "Normal"}
+    base = {r["seed"]: each(r) for r in rows if r["prior"] == "Normal"}
     lines = []
     for prior in dict.fromkeys(r["prior"] for r in rows):
         mine = [r for r in rows if r["prior"] == prior]
-        gain = [np.load(r["each"]) - base[r["seed"]] for r in mine if r["seed"] in base]
+        gain = [each(r) - base[r["seed"]] for r in mine if r["seed"] in base]
         ahead = ""
         if prior != "Normal" and gain:
             d = np.mean(gain, 0)
@@ -85,7 +90,6 @@ def main() -> None:
     say.add_argument("--epochs", type=int, default=200)
     say.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     say.add_argument("--priors", nargs="+", default=list(PRIORS))
-    say.add_argument("--runs", type=Path, default=Path("runs/priors"))
     said = say.parse_args()
     data = static_mnist()
     RESULTS.mkdir(exist_ok=True)
@@ -97,7 +101,7 @@ def main() -> None:
             ):
                 continue
             word = "".join(c if c.isalnum() else "-" for c in prior)
-            row = run(prior, seed, said.epochs, said.runs / f"{word}-{said.epochs}-{seed}", data)
+            row = run(prior, seed, said.epochs, RUNS / f"priors-{word}-{said.epochs}-{seed}", data)
             with LINES.open("a") as file:
                 file.write(json.dumps(row) + "\n")
             done = [*done, row]

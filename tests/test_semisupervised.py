@@ -276,3 +276,11 @@ def test_enumeration_learns_from_few_labels_what_sampling_does_not():
         right[line, alpha] = (answers == digits.test_labels).double().mean().item()
     assert right["TraceEnum_ELBO", 0.0] > right["Trace_ELBO", 0.0] + 0.15
     assert right["TraceEnum_ELBO", 10.0] > 0.75
+
+
+def test_arviz_holds_the_data_without_their_labels(x):
+    vae = small()
+    data = pv.to_arviz(vae, vae.labelled(x, LABELS), 20, seed=0)
+    assert (data.observed_data["x"].values == x.numpy()).all()
+    y = data.posterior["z"].values[..., :K]  # both latents side by side, known labels kept
+    assert (y[:, :, 0, 2] == 1).all() and (y[:, :, 2, 0] == 1).all()

@@ -97,7 +97,7 @@ def to_arviz(
         },
         "prior": {"z": as_draws(z_prior, *latent)},
         "prior_predictive": {"x": as_draws(x_prior, *cell)},
-        "observed_data": {"x": (("datum", *cell), x.cpu().numpy())},
+        "observed_data": {"x": (("datum", *cell), vae._cells(x).cpu().numpy())},
     }
     return container(groups, coords)
 
