@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from . import plots
+    from .comparisons import compare_runs, paired_differences
     from .data import Data, load_data
     from .evaluate import (
         Compressed,
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from .report import write_report
     from .semisupervised import M2
     from .spec import Spec, SpecError, amortized, learned, parse
-    from .sweeps import compare_runs, paired_differences, sweep
+    from .sweeps import sweep
     from .vae import VAE, load
 
 __all__ = [
@@ -61,6 +62,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
+    "comparisons": ("compare_runs", "paired_differences"),
     "data": ("Data", "load_data"),
     "evaluate": (
         "Compressed", "ais", "assess", "bdmc", "calibration", "compare_estimators", "compress",
@@ -79,7 +81,7 @@ _HOMES = {
     "report": ("write_report",),
     "semisupervised": ("M2",),
     "spec": ("Spec", "SpecError", "amortized", "learned", "parse"),
-    "sweeps": ("compare_runs", "paired_differences", "sweep"),
+    "sweeps": ("sweep",),
     "vae": ("VAE", "load"),
 }  # fmt: skip
 

@@ -12,6 +12,7 @@ import typer
 from .settings import CONFIG, DEFAULTS, merge, read_config
 
 if TYPE_CHECKING:
+    import pandas as pd
     from torch import Tensor
 
     from .data import Data
@@ -305,7 +306,7 @@ def compare_runs_command(
     seed: Annotated[int, typer.Option(help="Of the draws.", metavar="N")] = 0,
 ) -> None:  # fmt: skip
     """Held-out log p(x) of trained runs, and paired differences with standard errors."""
-    from .sweeps import compare_runs
+    from .comparisons import compare_runs
 
     found = compare_runs(runs, num_samples=num_samples, seed=seed)
     typer.echo(
@@ -421,11 +422,13 @@ def _sweep_command(setting: str) -> Callable[..., None]:
     def command(**told: Any) -> None:  # noqa: ANN401
         choices, seeds, jobs = told.pop(setting), told.pop("seeds"), told.pop("jobs")
         address, out, config = told.pop("address"), told.pop("out"), told.pop("config")
+        num_samples = told.pop("num_samples")
         settings = merge(told, read_config(config) if config else {})
         name = Path(str(settings["data"])).stem
         out = out or Path("runs") / f"{name}-{setting}s"
         first = int(str(settings["seed"]))
-        from .sweeps import paired_differences, sweep
+        from .comparisons import paired_differences
+        from .sweeps import sweep
 
         configs = [
             {**settings, setting: choice, "seed": first + i}
@@ -438,20 +441,26 @@ def _sweep_command(setting: str) -> Callable[..., None]:
             raise ValueError("\n".join([f"{len(failed)} of {len(table)} runs failed", *each]))
         if setting not in table:
             raise ValueError(f"nothing to compare: give --{setting} at least twice")
-        found = paired_differences(table, setting)
+        found = paired_differences(table, setting, num_samples=num_samples)
         found.to_csv(out / f"{setting}s.csv")
-        typer.echo(f"{name}: nats per datum, difference to the first line on the same data\n")
+        typer.echo(
+            f"{name}: held-out log p(x) by {num_samples} draws, nats per datum; difference to the "
+            "first line on the same data; doubtful is the share of data with k-hat > 0.7\n"
+        )
         typer.echo(found.dropna(axis=1, how="all").to_string(float_format="{:.2f}".format))
-        bits = {str(read_config(Path(f) / CONFIG).get("binarize")) for f in table.folder}
-        if len(bits) > 1:
-            typer.echo("\nsome saw bits and some grey values: such ELBOs do not compare")
-        typer.echo(f"\n{out / f'{setting}s.csv'}\n{out / 'runs.csv'}\n{out}: a folder a run")
+        if found.difference.isna().any():
+            typer.echo("\nNaN: that line saw other data (bits or grey values) or gives densities "
+                       "beside probabilities, so there is no difference")  # fmt: skip
+        written = [out / f"{setting}s.csv", out / "runs.csv", *_prior_samples(table, setting, out)]
+        typer.echo("\n" + "\n".join(map(str, written)) + f"\n{out}: a folder a run")
 
     own = [
         (setting, Annotated[list[str], typer.Option(
             help="Give it once for each; the first is what the others are compared with.",
             metavar="LINE", show_default=False)], inspect.Parameter.empty),
         ("seeds", Annotated[int, typer.Option(help="Runs of each.", metavar="N", min=1)], 1),
+        ("num_samples", Annotated[int, typer.Option(
+            help="Draws of z per datum, for log p(x).", metavar="N", min=2)], 1000),
         ("jobs", Annotated[int, typer.Option(help="Runs at a time.", metavar="N", min=1)], 1),
         ("address", Annotated[Text, typer.Option(
             help="Of a Ray cluster: auto, ray://HOST:10001; local starts one.", metavar="ADDRESS",
@@ -466,10 +475,21 @@ def _sweep_command(setting: str) -> Callable[..., None]:
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
         for name, kind, default in own
     ]
-    command.__doc__ = f"Train with several {setting}s; test ELBOs, and their paired differences."
+    command.__doc__ = f"Train with several {setting}s; held-out log p(x), paired differences."
     command.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportFunctionMemberAccess]
     command.__annotations__ = {p.name: p.annotation for p in parameters}
     return command
+
+
+def _prior_samples(table: "pd.DataFrame", setting: str, out: Path) -> list[Path]:
+    """A picture with a row of prior samples for each line, where the data are images."""
+    from . import plots
+    from .vae import load
+
+    vaes = {str(v): load(rows.folder.iloc[0]) for v, rows in table.groupby(setting, sort=False)}
+    if any(len(vae.x_shape) != 3 or vae.x_shape[0] not in (1, 3) for vae in vaes.values()):
+        return []
+    return [plots.save(plots.samples_by(vaes), out / "samples.png")]
 
 
 for _setting in ("prior", "likelihood", "guide"):

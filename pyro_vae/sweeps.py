@@ -1,4 +1,4 @@
-"""Many runs of ``fit``, side by side on this machine or over a cluster, and their comparison."""
+"""Many runs of ``fit``, side by side on this machine or over a cluster."""
 
 import hashlib
 import json
@@ -7,25 +7,19 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-import torch
 from tqdm.auto import tqdm
 
-from .evaluate import elbo, log_evidence
-from .evaluate.evidence import RELIABLE
 from .infer import CHECKPOINT
-from .runs import RESULTS, TEST, held_out, read_results
-from .seeding import seeded
-from .settings import CONFIG, DEFAULTS, merge, read_config, write_toml
-from .vae import VAE, load
+from .runs import RESULTS, read_results
+from .settings import CONFIG, DEFAULTS, merge, write_toml
 
-__all__ = ["compare_runs", "paired_differences", "sweep"]
+__all__ = ["sweep"]
 
 APART = ("data", "data_root", "device", "checkpoint_every")  # not worth a word in a folder's name
 
@@ -80,123 +74,6 @@ def sweep(
         for settings, folder in zip(told, folders, strict=True)
     ]  # fmt: skip
     return pd.DataFrame(rows)
-
-
-def paired_differences(table: pd.DataFrame, setting: str) -> pd.DataFrame:
-    r"""Test ELBOs by one setting, each minus the first one's on the same data.
-
-    .. math:: \bar d = \tfrac{1}{SN} \sum_{s,n} \big(L_{sn} - L^{(1)}_{sn}\big)
-
-    over seeds s and test data n. Pairing takes out what the data have in common: the standard error
-    of the difference is mostly far below those of the two ELBOs.
-
-    Args:
-        table: of :func:`sweep`, finished.
-        setting: the column to compare by, ``"prior"``.
-
-    Returns:
-        A row a value: ``elbo_test``, ``standard_error``, ``difference``,
-        ``difference_standard_error`` (over the data, the seeds as they are), ``difference_seed_sd``
-        (standard deviation between seeds, where there are several), ``training_seconds``, ``runs``.
-
-    Raises:
-        ValueError: a run is not finished, or runs have no partner of the same seed.
-    """
-    if undone := [folder for folder in table.folder if not (Path(folder) / RESULTS).exists()]:
-        raise ValueError(f"{len(undone)} runs are not finished: {', '.join(undone)}")
-    seeds = table["seed"] if "seed" in table else pd.Series(0, table.index)
-    elbos = {
-        value: {
-            seed: np.load(Path(folder) / TEST)
-            for seed, folder in zip(seeds[rows.index], rows.folder, strict=True)
-        }
-        for value, rows in table.groupby(setting, sort=False)
-    }
-    first = next(iter(elbos.values()))
-    found = []
-    for value, runs in elbos.items():
-        if runs.keys() != first.keys() or any(len(runs[s]) != len(first[s]) for s in runs):
-            raise ValueError(f"{setting}={value} has other seeds or data than the first one")
-        gaps = [runs[seed] - first[seed] for seed in runs]
-        means = [gap.mean() for gap in gaps]
-        found.append({
-            setting: value,
-            "elbo_test": np.mean([x.mean() for x in runs.values()]),
-            "standard_error": _standard_error(list(runs.values())),
-            "difference": np.mean(means),
-            "difference_standard_error": _standard_error(gaps),
-            "difference_seed_sd": np.std(means, ddof=1) if len(means) > 1 else np.nan,
-            "training_seconds": table.training_seconds[table[setting] == value].mean(),
-            "runs": len(runs),
-        })  # fmt: skip
-    return pd.DataFrame(found).set_index(setting)
-
-
-def compare_runs(
-    runs: Sequence[str | Path], *, num_samples: int = 1000, seed: int = 0
-) -> pd.DataFrame:
-    r"""Held-out log p(x) of trained runs, each minus the first one's on the same data.
-
-    .. math:: \bar d = \tfrac1N \sum_n \big(\log \hat p(x_n) - \log \hat p^{(1)}(x_n)\big)
-
-    Models whose ELBOs do not compare, as their guides are loose in different ways, compare by this
-    figure, as far as k-hat allows.
-
-    Args:
-        runs: run folders of ``pyro-vae fit``.
-        num_samples: draws of z per datum.
-        seed: of the draws.
-
-    Returns:
-        A row a run: ``log_evidence`` with ``standard_error`` over the data, ``difference`` with
-        ``difference_standard_error``, ``doubtful``, the share of data with k-hat above 0.7, for
-        which the estimate is too low, and ``elbo``.
-
-    Raises:
-        ValueError: fewer than two runs, other test data than the first run's, bits beside grey
-            values, or a density beside probabilities.
-
-    References:
-        Burda, Grosse & Salakhutdinov (2016), arXiv:1509.00519.
-    """
-    if len(runs) < 2:
-        raise ValueError(f"a comparison needs two runs or more, got {len(runs)}")
-    told = [read_config(Path(run) / CONFIG) for run in runs]
-    vaes = [load(run) for run in runs]
-    x, kind = held_out(told[0])[0], _measure(vaes[0])
-    rows, first = {}, torch.empty(0)
-    for run, settings, vae in zip(runs, told, vaes, strict=True):
-        if not np.array_equal(held_out(settings)[0], x, equal_nan=True):
-            raise ValueError(
-                f"{run} has other test data than {runs[0]}: a random split and random bits are by "
-                "the seed, so compare runs of the same data, seed and binarize"
-            )
-        if _measure(vae) != kind:
-            raise ValueError(f"{run} gives {_measure(vae)} of x, {runs[0]} {kind}: no common unit")
-        found = log_evidence(vae, x, num_samples=num_samples, seed=seed)
-        values = found.log_evidence.cpu()
-        first = values if not rows else first
-        gaps = (values - first).numpy()
-        rows[str(run)] = {
-            "log_evidence": found.mean,
-            "standard_error": found.mean_error,
-            "difference": gaps.mean(),
-            "difference_standard_error": _standard_error([gaps]),
-            "doubtful": (found.khat > RELIABLE).double().mean().item(),
-            "elbo": elbo(vae, x, seed=seed).mean().item(),
-        }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("run")
-
-
-def _measure(vae: VAE) -> str:
-    with seeded(0), torch.no_grad():
-        support = vae.decode(vae.prior().expand([1]).sample()).support
-    return "probabilities" if support.is_discrete else "densities"  # pyright: ignore
-
-
-def _standard_error(samples: Sequence[np.ndarray]) -> float:
-    """Of the mean over seeds and data; a datum's values of several seeds are taken as one draw."""
-    return float(np.mean(samples, axis=0).std(ddof=1) / len(samples[0]) ** 0.5)
 
 
 def _settled(config: Mapping[str, object]) -> dict[str, object]:

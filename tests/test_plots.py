@@ -48,6 +48,7 @@ DRAWINGS = {
     "images": lambda vae, x, ax: plots.images(x[:10], ax=ax),
     "reconstructions": lambda vae, x, ax: plots.reconstructions(vae, x[:5], ax=ax),
     "samples": lambda vae, x, ax: plots.samples(vae, 6, ax=ax),
+    "samples_by": lambda vae, x, ax: plots.samples_by({"one": vae, "two": vae}, 4, ax=ax),
     "latent_space": lambda vae, x, ax: plots.latent_space(vae, x, ax=ax),
     "gradient_variance": lambda vae, x, ax: plots.gradient_variance(
         pv.compare_estimators(vae, x, ["Trace_ELBO"], num_draws=10), ax=ax

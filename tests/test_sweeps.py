@@ -2,26 +2,39 @@
 
 import os
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from matplotlib import pyplot
 from typer.testing import CliRunner
 
 import pyro_vae as pv
-from pyro_vae import sweeps
+from pyro_vae import comparisons, sweeps
 from pyro_vae.cli import app
-from pyro_vae.runs import RESULTS, TEST
-from pyro_vae.settings import write_toml
+from pyro_vae.comparisons import Measured, measured
+from pyro_vae.runs import RESULTS, held_out, read_results
+from pyro_vae.settings import CONFIG, read_config, write_toml
 
 
-def finish(folder, elbo):
+def finish(folder, log_p, data="the test data", unit="probabilities"):
     """What a finished run leaves, as far as a comparison goes."""
     folder.mkdir(parents=True)
-    np.save(folder / TEST, elbo)
-    write_toml(folder / RESULTS, {"elbo_test": elbo.mean(), "training_seconds": 1.0}, "a run")
+    write_toml(folder / RESULTS, {"elbo_test": log_p.mean(), "training_seconds": 1.0}, "a run")
+    MEASURED[str(folder)] = Measured(log_p, log_p * 0, log_p - 1, log_p * 0 + 7, 3.0, data, unit)
     return str(folder)
+
+
+MEASURED = {}
+
+
+@pytest.fixture
+def known(monkeypatch):
+    """What the runs' models say is as :func:`finish` has it."""
+    monkeypatch.setattr(comparisons, "measured", lambda run, **_: MEASURED[str(run)])
 
 
 @pytest.fixture
@@ -71,25 +84,67 @@ def test_a_failure_is_a_row(quick, tmp_path):
     assert "1 of 2 runs failed" in str(done.exception)
 
 
-def test_differences_are_paired_by_seed_and_datum(tmp_path):
+def test_differences_are_paired_by_seed_and_datum(known, tmp_path):
     rng = np.random.default_rng(0)
     rows, common = [], rng.normal(-90, 20, (2, 500))  # what is hard is hard for both
     gain = rng.normal(1.5, 0.5, (2, 500))
     for seed in (0, 1):
-        for name, elbo in (("Normal", common[seed]), ("VampPrior", common[seed] + gain[seed])):
-            folder = finish(tmp_path / f"{name}{seed}", elbo)
+        for name, log_p in (("Normal", common[seed]), ("VampPrior", common[seed] + gain[seed])):
+            folder = finish(tmp_path / f"{name}{seed}", log_p)
             rows.append({"prior": name, "seed": seed, "folder": folder, "training_seconds": 1.0})
     found = pv.paired_differences(pd.DataFrame(rows), "prior")
     first, second = found.loc["Normal"], found.loc["VampPrior"]
     assert first.difference == first.difference_standard_error == 0
     assert second.difference == pytest.approx(gain.mean())
-    assert second.difference == pytest.approx(second.elbo_test - first.elbo_test)
+    assert second.difference == pytest.approx(second.log_evidence - first.log_evidence)
     expected = gain.mean(0).std(ddof=1) / 500**0.5
     assert second.difference_standard_error == pytest.approx(expected)
     assert second.difference_standard_error < second.standard_error / 20
     assert second.difference_seed_sd == pytest.approx(gain.mean(1).std(ddof=1))
+    assert second[["doubtful", "kl", "active_units", "runs"]].tolist() == [0, 7, 3, 2]
+    assert second.elbo == pytest.approx(second.log_evidence - 1)
     with pytest.raises(ValueError, match="prior=VampPrior has other seeds"):
         pv.paired_differences(pd.DataFrame(rows[:-1]), "prior")
+
+
+@pytest.mark.parametrize("other", [{"data": "bits of it"}, {"unit": "densities"}])
+def test_what_has_no_common_unit_has_no_difference(known, other, tmp_path):
+    folders = [
+        finish(tmp_path / "a", np.arange(5.0)),
+        finish(tmp_path / "b", np.arange(4.0) if "data" in other else np.arange(5.0), **other),
+    ]
+    rows = {"likelihood": ["A", "B"], "folder": folders, "training_seconds": 1.0}
+    found = pv.paired_differences(pd.DataFrame(rows), "likelihood")
+    assert found.difference.isna().tolist() == [False, True]
+    assert found.log_evidence.notna().all()
+
+
+def test_a_run_is_measured_once_and_anew_when_its_weights_change(tmp_path, monkeypatch):
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(60, 3)).astype("float32"))
+    vae = pv.VAE(3, 2, likelihood="Normal", encoder=pv.MLP([4]), decoder=pv.MLP([4]), seed=0)
+    run = vae.save(tmp_path / "run")
+    write_toml(run / CONFIG, {"data": str(tmp_path / "x.npy"), "seed": 0}, "by hand")
+    found = measured(run, num_samples=50)
+    x = held_out(read_config(run / CONFIG))[0]
+    expected = pv.log_evidence(vae, x, num_samples=50, seed=0)
+    assert np.allclose(found.log_evidence, expected.log_evidence)
+    assert np.allclose(found.khat, expected.khat)
+    assert found.active_units == pv.latent_summary(vae, x, seed=0).active_units
+    assert found.unit == "densities"
+    asked = []
+    real = comparisons.log_evidence
+    monkeypatch.setattr(
+        comparisons, "log_evidence", lambda *a, **k: asked.append(k) or real(*a, **k)
+    )
+    again = measured(run, num_samples=50)
+    assert not asked and np.array_equal(again.log_evidence, found.log_evidence)
+    assert (again.data, again.active_units) == (found.data, found.active_units)
+    measured(run, num_samples=60)
+    with torch.no_grad():
+        vae.likelihood.sources["loc"].head.bias.add_(1)
+    vae.save(run)
+    assert measured(run, num_samples=60).log_evidence.mean() < found.log_evidence.mean()
+    assert len(asked) == 2
 
 
 def test_a_sweep_says_what_is_wrong(tmp_path, monkeypatch):
@@ -119,7 +174,10 @@ def test_a_cluster_runs_the_same_and_sends_the_folders_back(quick, tmp_path, mon
     assert calls[0]["address"] == "ray://here:10001"
     assert calls[-1] == "shutdown"
     assert table.error.tolist() == ["", "error: no", ""]
-    assert len(pv.paired_differences(table[table.error == ""], "prior")) == 2
+    for folder, elbo in zip(table.folder, table.elbo_test, strict=True):
+        found = read_results(Path(folder))
+        assert found["elbo_test"] == elbo if found else np.isnan(elbo)
+    assert table.elbo_test.isna().tolist() == [False, True, False]
 
 
 class Ref:
@@ -129,15 +187,28 @@ class Ref:
 
 def test_compare_trains_each_and_prints_the_differences(tmp_path):
     told = "compare priors digits --epochs 2 --latent-dim 2 --encoder MLP([8]) --decoder MLP([8])"
-    told = [*told.split(), "--prior", "Normal", "--prior", "Laplace", "--jobs", "2"]
+    told = [
+        *told.split(),
+        "--prior",
+        "Normal",
+        "--prior",
+        "Laplace",
+        "--jobs",
+        "2",
+        "--num-samples",
+        "200",
+    ]
     done = CliRunner().invoke(app, [*told, "--out", str(tmp_path / "sweep")])
     assert done.exit_code == 0, done.output
     table = pd.read_csv(tmp_path / "sweep" / "priors.csv", index_col="prior")
     assert table.index.tolist() == ["Normal", "Laplace"]
     assert table.difference["Normal"] == 0 < table.difference_standard_error["Laplace"]
-    assert "difference to the first line on the same data" in done.output
-    assert "Laplace" in done.output
+    said = " ".join(done.output.split())
+    assert "held-out log p(x) by 200 draws" in said and "active_units" in said
+    assert (table.log_evidence > table.elbo).all() and (table.kl > 0).all()
+    assert pyplot.imread(tmp_path / "sweep" / "samples.png")[..., :3].std() > 0.01
     runs = pd.read_csv(tmp_path / "sweep" / "runs.csv")
-    for folder, prior, elbo in zip(runs.folder, runs.prior, runs.elbo_test, strict=True):
+    for folder, prior in zip(runs.folder, runs.prior, strict=True):
         assert pv.load(folder).describe()["prior"] == prior
-        assert np.load(os.path.join(folder, TEST)).mean() == pytest.approx(elbo, rel=1e-6)
+        found = measured(folder, num_samples=200).log_evidence
+        assert found.mean() == pytest.approx(table.log_evidence[prior], rel=1e-6)

@@ -10,11 +10,13 @@ from .pictures import (
     latent_space,
     reconstructions,
     samples,
+    samples_by,
     traversals,
 )
 
 __all__ = [
     "attribute_arithmetic", "calibration", "gaps", "gradient_variance", "images", "interpolations",
     "khat", "kl_curve", "latent_kl", "latent_space", "learning_curves", "posterior",
-    "predictive_check", "reconstructions", "samples", "save", "training_curves", "traversals",
+    "predictive_check", "reconstructions", "samples", "samples_by", "save", "training_curves",
+    "traversals",
 ]  # fmt: skip

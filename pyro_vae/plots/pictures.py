@@ -1,6 +1,6 @@
 """Pictures of data, of the model's answers, and of the latent space."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "attribute_arithmetic", "images", "interpolations", "latent_space", "reconstructions",
-    "samples", "traversals",
+    "samples", "samples_by", "traversals",
 ]  # fmt: skip
 
 CELL = 0.6  # inches of an image in a grid
@@ -75,6 +75,29 @@ def samples(vae: VAE, num_samples: int = 64, *, seed: int = 0, ax: "Axes | None"
     x = vae.sample(num_samples, mean=True, seed=seed).cpu()
     columns = min(12, round(num_samples**0.5 * 1.4) or 1)
     return images(x, columns, ax, "Samples from the prior")
+
+
+def samples_by(
+    vaes: Mapping[str, VAE], num_samples: int = 12, *, seed: int = 0, ax: "Axes | None" = None
+) -> "Axes":
+    """A row for each model: means of p(x|z) for z drawn from its prior.
+
+    Args:
+        vaes: models of images, by the name that stands beside their row.
+        num_samples: of each.
+        seed: of the draws.
+        ax: to draw on.
+    """
+    x = [vae.sample(num_samples, mean=True, seed=seed).cpu() for vae in vaes.values()]
+    ax = images(torch.cat(x), num_samples, ax, "Samples from the prior")
+    low, high = sorted(ax.get_ylim())
+    for i, name in enumerate(vaes):
+        middle = low + (high - low) * (i + 0.5) / len(vaes)
+        ax.annotate(
+            name, (0, middle), (-6, 0), xycoords=("axes fraction", "data"),
+            textcoords="offset points", ha="right", va="center", fontsize=8, annotation_clip=False,
+        )  # fmt: skip
+    return ax
 
 
 @torch.no_grad()
