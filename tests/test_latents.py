@@ -134,8 +134,8 @@ def test_one_dead_dimension_is_counted():
         vae.posterior.sources["loc"].head.weight[1] = 0
     found = pv.latent_summary(vae, vae.sample(100, seed=0), seed=0)
     assert found.dimensions["active"].tolist() == [True, False]
-    assert "1 of 2 latent dimensions are active" in found.verdict
-    assert "1 have collapsed to the prior" in found.verdict
+    assert "1 of 2 latent dimensions is active" in found.verdict
+    assert "1 has collapsed to the prior" in found.verdict
 
 
 GUIDES = {

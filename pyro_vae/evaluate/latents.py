@@ -52,8 +52,9 @@ class LatentSummary:
                 f"The posterior has collapsed: none of {d} latent dimensions moves with x "
                 f"({told}). The decoder models the data without z."
             )
-        text = f"{active} of {d} latent dimensions are active ({told})"
-        text += "." if active == d else f"; {d - active} have collapsed to the prior."
+        text = f"{active} of {d} latent dimensions {'is' if active == 1 else 'are'} active ({told})"
+        have = "has" if d - active == 1 else "have"
+        text += "." if active == d else f"; {d - active} {have} collapsed to the prior."
         if value["mutual_information"] > ceiling - 1:
             text += f" That is near the ceiling of {self.num_data} data, {ceiling:.1f} nats: "
             text += "more data would show more."
