@@ -20,7 +20,7 @@ from pyro.infer import SVI
 from torch import nn
 
 import pyro_vae as pv
-from pyro_vae.infer.distributed import Processes, processes
+from pyro_vae.infer.distributed import Processes, SharedMemory, processes
 
 X = torch.randn(112, 4, generator=torch.Generator().manual_seed(1)).double()
 GIVEN = dict(  # 11 held out, 101 left: of the last batch the second process has no part
@@ -62,10 +62,25 @@ def threads():
     return [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
 
 
+def sums(team):
+    """Sums by shared memory, by messages, and where the memory has no room: thrice by each."""
+    full = SharedMemory(team.rank, team.count)
+    full._map = lambda numbers, dtype: None
+    ways = [team, Processes(team.rank, team.count), Processes(team.rank, team.count, full)]
+    assert team.shared is not None and ways[1].shared is None
+    found = []
+    for way in ways:
+        for i in range(3):
+            mine = [torch.arange(6.0).view(2, 3).T * (team.rank + i), torch.ones(4) * team.rank]
+            found.append(torch.cat([t.flatten() for t in way.sum(mine)]))
+    return torch.stack(found).numpy()
+
+
 def work(folder, rank):
     """What each process does; the figures of each are kept."""
     found, step = {}, SVI.step
     with processes() as team:
+        found["sums"] = sums(team)
         model = vae(seed=9 * rank)  # the first one's weights become everyone's
         history = pv.fit(model, X, **GIVEN).history
         found |= {"given": weights(model), "history": history.drop(columns="seconds").to_numpy()}
@@ -99,8 +114,8 @@ def work(folder, rank):
 
 def start(folder, rank, port):
     told = {
-        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1",
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
+        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
+        "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
     }  # fmt: skip
     with (folder / f"rank{rank}.err").open("w") as errors:
         command = [sys.executable, __file__, str(folder)]
@@ -176,6 +191,14 @@ def test_random_numbers_differ_by_process_and_seed():
     assert len(set(drawn.values())) == 9
     torch.manual_seed(2)
     assert drawn[2, 0] == torch.rand(()).item()  # the first has the single run's
+
+
+def test_sums_are_the_same_by_memory_and_by_messages(ranks):
+    _, found = ranks
+    first = torch.arange(6.0).view(2, 3).T.flatten()
+    expected = [torch.cat([first * (1 + 2 * i), torch.ones(4)]).numpy() for i in range(3)]
+    for part in found:
+        assert np.array_equal(part["sums"], np.stack(expected * 3))
 
 
 def test_no_thread_of_the_group_outlives_it(ranks):

@@ -1,8 +1,10 @@
 """Several processes training one model on parts of each batch, by ``torch.distributed``."""
 
+import math
 import os
+import tempfile
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -10,7 +12,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["Processes", "leads", "local_rank", "processes"]
+__all__ = ["Processes", "SharedMemory", "leads", "local_rank", "processes"]
+
+SHARED = "/dev/shm"
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,7 @@ class Processes:
     Args:
         rank: which one this is; 0 writes and prints.
         count: how many they are.
+        shared: memory of the machine, where all are on one.
         asked: set where this one is asked to stop.
         stop: set once all know that one of them was asked.
 
@@ -31,6 +36,7 @@ class Processes:
 
     rank: int = 0
     count: int = 1
+    shared: "SharedMemory | None" = field(default=None, compare=False, repr=False)
     asked: threading.Event = field(default_factory=threading.Event, compare=False, repr=False)
     stop: threading.Event = field(default_factory=threading.Event, compare=False, repr=False)
 
@@ -42,28 +48,32 @@ class Processes:
         """The rows of a batch that are this process's."""
         return batch.tensor_split(self.count)[self.rank] if self.count > 1 else batch
 
-    def sum(self, tensors: Iterable[Tensor]) -> None:
-        """Sum tensors of one type over the processes, in place and all in one message."""
-        if self.count == 1:
-            return
-        tensors = list(tensors)
-        flat = torch.cat([t.reshape(-1) for t in tensors])
-        dist.all_reduce(flat)
-        sums = flat.split([t.numel() for t in tensors])
-        for tensor, total in zip(tensors, sums, strict=True):
-            tensor.copy_(total.view_as(tensor))
+    def sum(self, tensors: list[Tensor]) -> list[Tensor]:
+        """Sums over the processes of tensors of one type, and :attr:`stop` after the same call.
 
-    def sum_and_agree(self, tensors: list[Tensor]) -> None:
-        """:meth:`sum`, and :attr:`stop` after the same step everywhere, in the same message."""
+        On one machine they go through its memory, and one small message says that they are there.
+        """
         asked = tensors[0].new_full((1,), self.asked.is_set())
-        self.sum([*tensors, asked])
+        sizes = [t.numel() for t in tensors]
+        flat = [t.reshape(-1) for t in tensors]
+        slots = self.shared and self.shared.slots(tensors[0], sum(sizes))
+        if slots is None:
+            whole = torch.cat([*flat, asked])
+            dist.all_reduce(whole)
+            *found, asked = whole.split([*sizes, 1])
+        else:
+            torch.cat(flat, out=slots[self.rank])
+            dist.all_reduce(asked)
+            found = slots.sum(0).split(sizes)
         if asked.item():
             self.stop.set()
+        return [total.view_as(t) for total, t in zip(found, tensors, strict=True)]
 
     def total(self, *numbers: float) -> tuple[float, ...]:
         """Sums of numbers over the processes."""
         values = torch.tensor(numbers, dtype=torch.float64)
-        self.sum([values])
+        if self.count > 1:
+            dist.all_reduce(values)
         return tuple(values.tolist())
 
     def first(self, tensor: Tensor) -> Tensor:
@@ -110,6 +120,51 @@ class Processes:
         return {key: tensors[_name(key, self.rank)] for key in names}
 
 
+class SharedMemory:
+    """A slot for the numbers of each process, in memory that all processes of a machine see.
+
+    There are two sets of slots, in turn: no process writes to one before all have read it, as they
+    have met in between.
+
+    Args:
+        rank: of this process.
+        count: of the processes.
+    """
+
+    def __init__(self, rank: int, count: int) -> None:
+        self.rank, self.count, self.turn = rank, count, 0
+        self.memory: Tensor | None = None
+        self.form: object = None
+
+    def slots(self, like: Tensor, numbers: int) -> Tensor | None:
+        """The next set, ``(count, numbers)``, of the type of ``like``; none if there is no room."""
+        if self.form != (numbers, like.dtype):
+            self.form, self.memory = (numbers, like.dtype), self._map(numbers, like.dtype)
+        self.turn = 1 - self.turn
+        return None if self.memory is None else self.memory[self.turn]
+
+    def _map(self, numbers: int, dtype: torch.dtype) -> Tensor | None:
+        """Memory by way of a file, which has no name any more once all have found it."""
+        shape, path = (2, self.count, numbers), [""]
+        size = math.prod(shape)
+        if self.rank == 0 and os.path.isdir(SHARED):
+            handle, name = tempfile.mkstemp(dir=SHARED)
+            try:
+                os.posix_fallocate(handle, 0, size * dtype.itemsize)
+                path = [name]
+            except OSError:  # too small: a write would end the process
+                os.unlink(name)
+            os.close(handle)
+        dist.broadcast_object_list(path, 0)
+        if not path[0]:
+            return None
+        found = torch.from_file(path[0], shared=True, size=size, dtype=dtype)
+        dist.barrier()
+        if self.rank == 0:
+            os.unlink(path[0])
+        return found.view(shape)
+
+
 def _name(key: str, rank: int) -> str:
     return f"{key}@{rank}" if rank else key
 
@@ -122,6 +177,11 @@ def local_rank() -> int:
 def leads() -> bool:
     """Whether this process writes and prints."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def _team(rank: int, count: int) -> Processes:
+    here = os.environ.get("LOCAL_WORLD_SIZE") == str(count) and not torch.cuda.is_available()
+    return Processes(rank, count, SharedMemory(rank, count) if here and count > 1 else None)
 
 
 @contextmanager
@@ -140,7 +200,7 @@ def processes() -> Iterator[Processes]:
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     try:
         here = begin or joined
-        yield Processes(dist.get_rank(), dist.get_world_size()) if here else Processes()
+        yield _team(dist.get_rank(), dist.get_world_size()) if here else Processes()
     finally:
         if begin:
             dist.destroy_process_group()

@@ -67,10 +67,11 @@ class FusedOptim(PyroOptim):
             p.grad = None
 
     def _sum_gradients(self) -> None:
-        for p in self.parameters:
-            if p.grad is None:  # a process without data in a last batch
-                p.grad = torch.zeros_like(p)
-        self.processes.sum_and_agree([p.grad for p in self.parameters if p.grad is not None])
+        mine = [  # a process without data in a last batch has none
+            torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters
+        ]
+        for p, total in zip(self.parameters, self.processes.sum(mine), strict=True):
+            p.grad = total
 
     @property
     def lr(self) -> float:
