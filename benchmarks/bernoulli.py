@@ -17,10 +17,10 @@ import numpy as np
 import pandas as pd
 import pyro
 import torch
-from common import RESULTS, mnist, publish, table
+from common import RESULTS, RUNS, mnist, place, publish, table
 
 import pyro_vae as pv
-from pyro_vae.infer import CHECKPOINT, CompiledELBO, FusedOptim
+from pyro_vae.infer import CompiledELBO, FusedOptim
 
 PUBLISHED = {"RLOO": -116.57, "ARM": -117.66, "DisARM": -116.30, "RELAX": -115.93}
 BATCH, LR, EPOCHS = 50, 1e-4, 168  # of 1,200 steps: 201,600
@@ -38,11 +38,10 @@ def model() -> pv.VAE:
 
 def train(line: str, x: torch.Tensor) -> None:
     """Train by one estimator, and keep its curve and its ELBO over all training data."""
-    vae, out = model(), RESULTS.parent / "runs" / f"bernoulli-{line}"
-    folder = {"resume" if (out / CHECKPOINT).exists() else "out": out}
+    vae, out = model(), RUNS / f"bernoulli-{line}"
     fit = pv.fit(
         vae, x, estimator=line, epochs=EPOCHS, batch_size=BATCH, lr=LR, binarize="dynamic",
-        compile=True, checkpoint_every=4, **folder,
+        compile=True, checkpoint_every=4, **place(out),
     )  # fmt: skip
     torch.manual_seed(1)
     bits = torch.bernoulli(x)

@@ -1,5 +1,6 @@
 """What the scripts share: the machine in words, data from PYRO_VAE_DATA, tables in Markdown."""
 
+import json
 import os
 import platform
 from collections.abc import Sequence
@@ -10,8 +11,10 @@ import pyro
 import torch
 
 import pyro_vae as pv
+from pyro_vae.infer import CHECKPOINT
 
 RESULTS = Path(__file__).parent / "results"
+RUNS = Path(__file__).parent / "runs"
 
 
 def machine() -> str:
@@ -38,6 +41,29 @@ def static_mnist() -> dict[str, torch.Tensor]:
             part: torch.tensor(np.unpackbits(packed[part], axis=1)[:, :784]).float()
             for part in ("train", "valid", "test")
         }
+
+
+def finished(name: str) -> list[dict]:
+    """The runs of a script that have been measured, a line each."""
+    lines = RESULTS / f"{name}.jsonl"
+    return [json.loads(t) for t in lines.read_text().splitlines()] if lines.exists() else []
+
+
+def keep(name: str, row: dict) -> None:
+    """Add a run to those that are finished."""
+    RESULTS.mkdir(exist_ok=True)
+    with (RESULTS / f"{name}.jsonl").open("a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def place(folder: Path) -> dict[str, Path]:
+    """Where ``fit`` is to keep a run, or to go on with it."""
+    return {"resume" if (folder / CHECKPOINT).exists() else "out": folder}
+
+
+def each(row: dict) -> np.ndarray:
+    """log p(x) of each test datum, as a run's folder keeps it."""
+    return np.load(RUNS / row["folder"] / "log_evidence.npy")
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -9,11 +9,10 @@ results: interrupt it as you like, call it again, or run several side by side.
 """
 
 import argparse
-import json
 
 import numpy as np
 import torch
-from common import RESULTS, mnist, publish, table
+from common import RUNS, each, finished, keep, mnist, place, publish, table
 
 import pyro_vae as pv
 
@@ -28,7 +27,6 @@ ESTIMATORS = {1: "Trace_ELBO"}  # the importance-weighted bound of one particle
 PUBLISHED = {("1 layer", 1): 86.76, ("1 layer", 5): 85.54, ("1 layer", 50): 84.78,
              ("2 layers", 1): 85.33, ("2 layers", 5): 83.89, ("2 layers", 50): 82.90}  # fmt: skip
 LR, BATCH = "cosine(1e-3)", 100
-LINES, RUNS = RESULTS / "layers.jsonl", RESULTS.parent / "runs"
 
 
 def estimator(k: int) -> str:
@@ -43,10 +41,9 @@ def run(about: dict, draws: int, train: torch.Tensor, test: torch.Tensor) -> dic
     folder = RUNS / f"layers-{word}-{k}-{epochs}-{seed}"
     networks = [pv.MLP([200, 200], activation="Tanh") for _ in range(2)]
     vae = pv.VAE(784, encoder=networks[0], decoder=networks[1], seed=seed, **MODELS[name])
-    place = {"resume": folder} if folder.exists() else {"out": folder}
     history = pv.fit(
         vae, train, estimator=estimator(k), epochs=epochs, batch_size=BATCH, lr=LR,
-        binarize="dynamic", seed=seed, progress=True, checkpoint_every=2, **place,
+        binarize="dynamic", seed=seed, progress=True, checkpoint_every=2, **place(folder),
     )  # fmt: skip
     if history.interrupted:
         raise SystemExit("interrupted: call it again to go on")
@@ -62,11 +59,6 @@ def run(about: dict, draws: int, train: torch.Tensor, test: torch.Tensor) -> dic
         "khat_above": (found.khat > 0.7).double().mean().item(),
         "seconds": history.history.seconds.iloc[-1], "folder": folder.name,
     }  # fmt: skip
-
-
-def each(row: dict) -> np.ndarray:
-    """log p(x) of each test datum."""
-    return np.load(RUNS / row["folder"] / "log_evidence.npy")
 
 
 def report(rows: list[dict], epochs: int, draws: int) -> None:
@@ -111,23 +103,16 @@ def main() -> None:
     data = mnist()
     train, grey = data.train.flatten(1), data.test.flatten(1)
     test = torch.rand(grey.shape, generator=torch.Generator().manual_seed(0)).lt(grey).float()
-    RESULTS.mkdir(exist_ok=True)
     keys = ("model", "k", "seed", "epochs")
     asked = [
         dict(zip(keys, (model, k, seed, said.epochs), strict=True))
         for seed in said.seeds for k in said.particles for model in said.models
     ]  # fmt: skip
     for about in asked:
-        if not any({key: r[key] for key in keys} == about for r in finished()):
-            row = run(about, said.draws, train, test)
-            with LINES.open("a") as file:
-                file.write(json.dumps(row) + "\n")
-    report([r for r in finished() if r["epochs"] == said.epochs], said.epochs, said.draws)
-
-
-def finished() -> list[dict]:
-    """The runs that have been measured."""
-    return [json.loads(t) for t in LINES.read_text().splitlines()] if LINES.exists() else []
+        if not any({key: r[key] for key in keys} == about for r in finished("layers")):
+            keep("layers", run(about, said.draws, train, test))
+    done = finished("layers")
+    report([r for r in done if r["epochs"] == said.epochs], said.epochs, said.draws)
 
 
 if __name__ == "__main__":

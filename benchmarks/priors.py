@@ -7,12 +7,11 @@ interrupt it as you like, and call it again.
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import numpy as np
 import torch
-from common import RESULTS, publish, static_mnist, table
+from common import RUNS, each, finished, keep, place, publish, static_mnist, table
 
 import pyro_vae as pv
 
@@ -20,18 +19,16 @@ PRIORS = ("Normal", "VampPrior(components=500)", "Flow(NSF)", "Flow(RealNVP, tra
 ESTIMATOR, LR, BETA = "Trace_ELBO", "cosine(1e-3)", "linear(0, 1, epochs={warm})"
 WARM, BATCH, DRAWS = 0.1, 100, 5000
 PUBLISHED = {"Normal": 88.56, "VampPrior(components=500)": 85.57}
-LINES, RUNS = RESULTS / "priors.jsonl", RESULTS.parent / "runs"
 
 
 def run(prior: str, seed: int, epochs: int, folder: Path, data: dict[str, torch.Tensor]) -> dict:
     """Train one model to the end of its budget, and measure it."""
     networks = [pv.MLP([300, 300], activation="GLU") for _ in range(2)]
     vae = pv.VAE(784, 40, prior=prior, encoder=networks[0], decoder=networks[1], seed=seed)
-    place = {"resume": folder} if folder.exists() else {"out": folder}
     history = pv.fit(
         vae, data["train"], estimator=ESTIMATOR, epochs=epochs, batch_size=BATCH, lr=LR,
         beta=BETA.format(warm=max(1, round(WARM * epochs))), validation=data["valid"], seed=seed,
-        progress=True, **place,
+        progress=True, **place(folder),
     )  # fmt: skip
     if history.interrupted:
         raise SystemExit("interrupted: call it again to go on")
@@ -48,11 +45,6 @@ def run(prior: str, seed: int, epochs: int, folder: Path, data: dict[str, torch.
         "seconds": last.seconds, "khat_above": (found.khat > 0.7).double().mean().item(),
         "folder": folder.name,
     }  # fmt: skip
-
-
-def each(row: dict) -> np.ndarray:
-    """log p(x) of each test datum."""
-    return np.load(RUNS / row["folder"] / "log_evidence.npy")
 
 
 def report(rows: list[dict], epochs: int) -> None:
@@ -92,18 +84,16 @@ def main() -> None:
     say.add_argument("--priors", nargs="+", default=list(PRIORS))
     said = say.parse_args()
     data = static_mnist()
-    RESULTS.mkdir(exist_ok=True)
     for seed in said.seeds:
         for prior in said.priors:
-            done = [json.loads(t) for t in LINES.read_text().splitlines()] if LINES.exists() else []
+            done = finished("priors")
             if any(
                 (r["prior"], r["seed"], r["epochs"]) == (prior, seed, said.epochs) for r in done
             ):
                 continue
             word = "".join(c if c.isalnum() else "-" for c in prior)
             row = run(prior, seed, said.epochs, RUNS / f"priors-{word}-{said.epochs}-{seed}", data)
-            with LINES.open("a") as file:
-                file.write(json.dumps(row) + "\n")
+            keep("priors", row)
             done = [*done, row]
             report([r for r in done if r["epochs"] == said.epochs], said.epochs)
 

@@ -7,11 +7,10 @@ interrupt it as you like, and call it again.
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import torch
-from common import RESULTS, mnist, publish, table
+from common import RUNS, finished, keep, mnist, place, publish, table
 
 import pyro_vae as pv
 
@@ -22,7 +21,6 @@ METHODS = {  # estimator, alpha, and test accuracy by number of labels in Pyro's
     "enumerated, with a classification term": ("TraceEnum_ELBO", ALPHA, {}),
 }
 BATCH, LR, SEEN = 200, "cosine(2e-3)", 30_000  # SEEN: labelled data an epoch, with repetition
-LINES = RESULTS / "semisupervised.jsonl"
 
 
 def few(labels: torch.Tensor, count: int, seed: int) -> torch.Tensor:
@@ -45,10 +43,9 @@ def run(method: str, count: int, epochs: int, seed: int, folder: Path, data: pv.
     labels = few(data.train_labels, count, seed)
     x = vae.labelled(data.train.flatten(1), labels)
     x = torch.cat([x[labels < 0], x[labels >= 0].repeat(max(1, SEEN // count), 1)])
-    place = {"resume": folder} if folder.exists() else {"out": folder}
     fit = pv.fit(
         vae, x, estimator=estimator, epochs=epochs, batch_size=BATCH, lr=LR, binarize="dynamic",
-        compile=False, seed=seed, progress=True, **place,
+        compile=False, seed=seed, progress=True, **place(folder),
     )  # fmt: skip
     if fit.interrupted:
         raise SystemExit("interrupted: call it again to go on")
@@ -105,24 +102,19 @@ def main() -> None:
     say.add_argument("--epochs", type=int, default=12)
     say.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     say.add_argument("--seeds", type=int, nargs="+", default=[0])
-    runs = Path(__file__).parent / "runs" / "semisupervised"
-    say.add_argument("--runs", type=Path, default=runs)
     said = say.parse_args()
     data = mnist()
-    RESULTS.mkdir(exist_ok=True)
     for seed in said.seeds:
         for count in said.labels:
             for method in said.methods:
                 key = {"method": method, "labels": count, "epochs": said.epochs, "seed": seed}
-                text = LINES.read_text().splitlines() if LINES.exists() else []
-                done = [json.loads(line) for line in text]
+                done = finished("semisupervised")
                 if any(key.items() <= r.items() for r in done):
                     continue
                 word = "".join(c if c.isalnum() else "-" for c in method)
-                folder = said.runs / f"{word}-{count}-{said.epochs}-{seed}"
+                folder = RUNS / "semisupervised" / f"{word}-{count}-{said.epochs}-{seed}"
                 row = run(method, count, said.epochs, seed, folder, data)
-                with LINES.open("a") as file:
-                    file.write(json.dumps(row) + "\n")
+                keep("semisupervised", row)
                 report([r for r in (*done, row) if r["epochs"] == said.epochs], said.epochs)
 
 

@@ -161,13 +161,14 @@ def sample_command(
     import numpy as np
 
     from . import runs
+    from .plots.pictures import has_images
     from .vae import load
 
     vae = load(run)
     path = (out or run / "samples.npy").with_suffix(".npy")
     np.save(path, vae.sample(num_samples, seed=seed).numpy())
     typer.echo(f"{num_samples} samples of shape {vae.x_shape}: {path}")
-    if len(vae.x_shape) == 3:
+    if has_images(vae):
         typer.echo(f"picture: {runs.picture(vae, path.with_suffix('.png'), num_samples, seed)}")
 
 
@@ -484,10 +485,11 @@ def _sweep_command(setting: str) -> Callable[..., None]:
 def _prior_samples(table: "pd.DataFrame", setting: str, out: Path) -> list[Path]:
     """A picture with a row of prior samples for each line, where the data are images."""
     from . import plots
+    from .plots.pictures import has_images
     from .vae import load
 
     vaes = {str(v): load(rows.folder.iloc[0]) for v, rows in table.groupby(setting, sort=False)}
-    if any(len(vae.x_shape) != 3 or vae.x_shape[0] not in (1, 3) for vae in vaes.values()):
+    if not all(map(has_images, vaes.values())):
         return []
     return [plots.save(plots.samples_by(vaes), out / "samples.png")]
 

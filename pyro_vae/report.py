@@ -22,6 +22,7 @@ from torch import Tensor
 from . import plots
 from .evaluate.assessment import Assessment, assess
 from .evaluate.evidence import log_evidence
+from .plots.pictures import has_images
 from .runs import HISTORY, held_out, read_results
 from .settings import CONFIG, read_config
 from .vae import VAE, load, point
@@ -226,7 +227,7 @@ def _drawings(vae: VAE, x: Tensor, labels: Tensor | None, found: Assessment, see
         "The held-out data, and data sets of the same size drawn from the model. Where the thick "
         "line leaves the thin ones, the model has not learned this of the data.",
     )
-    if len(vae.x_shape) != 3 or vae.x_shape[0] not in (1, 3):
+    if not has_images(vae):
         return _grid(check)
     few = max(1, min(7, len(x) // 2))
     parts = [

@@ -14,6 +14,7 @@ from . import plots
 from .data import Data, load_data
 from .infer import CHECKPOINT, Fit, elbo_terms, fit
 from .infer.distributed import Processes, local_rank, processes
+from .plots.pictures import has_images
 from .seeding import seeded
 from .settings import CONFIG, read_config, write_toml
 from .spec import parse
@@ -193,7 +194,7 @@ def _pictures(fitted: Fit, data: Data, test: torch.Tensor, folder: Path) -> None
     plots.save(plots.learning_curves(fitted.history), folder / "learning_curves.png")
     drawn = plots.latent_space(vae, test[:5000], _head(data.test_labels, 5000))
     plots.save(drawn, folder / "latent_space.png")
-    if len(vae.x_shape) == 3 and vae.x_shape[0] in (1, 3):
+    if has_images(vae):
         plots.save(plots.reconstructions(vae, test[:36]), folder / "reconstructions.png")
         plots.save(plots.samples(vae), folder / "samples.png")
 

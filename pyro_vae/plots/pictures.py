@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = [
-    "attribute_arithmetic", "images", "interpolations", "latent_space", "reconstructions",
-    "samples", "samples_by", "traversals",
+    "attribute_arithmetic", "has_images", "images", "interpolations", "latent_space",
+    "reconstructions", "samples", "samples_by", "traversals",
 ]  # fmt: skip
 
 CELL = 0.6  # inches of an image in a grid
+CHANNELS = (1, 3)  # grey, or colours
 
 
 def images(x: Tensor, columns: int = 8, ax: "Axes | None" = None, title: str = "") -> "Axes":
@@ -45,6 +46,11 @@ def images(x: Tensor, columns: int = 8, ax: "Axes | None" = None, title: str = "
     ax.set_axis_off()
     ax.set_title(title, fontsize=10)
     return ax
+
+
+def has_images(vae: VAE) -> bool:
+    """Whether a model's data are images, ``(C, H, W)`` with C 1 or 3."""
+    return len(vae.x_shape) == 3 and vae.x_shape[0] in CHANNELS
 
 
 def reconstructions(vae: VAE, x: Tensor, ax: "Axes | None" = None) -> "Axes":
@@ -251,7 +257,7 @@ def _as_images(x: Tensor) -> Tensor:
         x = x.reshape(len(x), 1, side, side)
     elif x.ndim == 3:
         x = x.unsqueeze(1)
-    if x.ndim != 4 or x.shape[1] not in (1, 3):
+    if x.ndim != 4 or x.shape[1] not in CHANNELS:
         raise ValueError(
             f"expected images of shape (N, C, H, W) with C 1 or 3, got {tuple(x.shape)}"
         )
