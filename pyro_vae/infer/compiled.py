@@ -176,6 +176,9 @@ def trace(function: Callable, *inputs: Tensor) -> tuple[fx.GraphModule, list[Ten
             f"({type(problem).__name__}: {str(problem).splitlines()[0][:200]}): use "
             "compile=False, or the ELBO without CompiledELBO"
         ) from problem
+    for view in module.graph.find_nodes(op="call_function", target=torch.ops.aten.view.default):
+        view.target = torch.ops.aten.reshape.default  # Inductor may lay its input out otherwise
+    _fold(module)
     return module, _lift(module)
 
 
@@ -267,8 +270,8 @@ def compile_module(
     except Exception as problem:
         raise CaptureError(
             f"Inductor could not compile the step ({type(problem).__name__}: "
-            f"{str(problem).splitlines()[0][:200]}): it needs a C++ compiler such as g++, which "
-            "the environment variable CXX may name; or use compile=False"
+            f"{str(problem).splitlines()[0][:200]}): use compile=False, or, if it is the C++ "
+            "compiler that is missing, install g++ or name yours in the environment variable CXX"
         ) from problem
     return compiled
 
@@ -395,6 +398,36 @@ def _factors(graph: fx.Graph, node: fx.Node) -> tuple[fx.Node, fx.Node] | None:
     if flipped:
         return right, graph.call_function(aten.t.default, (left,))  # pyright: ignore
     return graph.call_function(aten.t.default, (left,)), right  # pyright: ignore
+
+
+def _fold(module: fx.GraphModule) -> None:
+    """Put constants for places that are read off a buffer, as a coupling flow does off its mask.
+
+    Their number gives a graph its shapes, so it cannot wait for the buffer.
+
+    Raises:
+        CaptureError: they depend on anything else.
+    """
+
+    def value(node: fx.Node) -> Any:
+        if node.op == "get_attr":
+            return getattr(module, str(node.target))
+        if node.op == "placeholder":
+            raise CaptureError(
+                "the structure of the model, guide or estimator depends on where a tensor of the "
+                "data is not zero: use compile=False, or the ELBO without CompiledELBO"
+            )
+        target: Any = node.target
+        return target(*fx.map_arg(node.args, value), **fx.map_arg(node.kwargs, value))
+
+    for places in module.graph.find_nodes(
+        op="call_function", target=torch.ops.aten.nonzero.default
+    ):
+        name = f"_{places.name}"
+        module.register_buffer(name, value(places))
+        with module.graph.inserting_before(places):
+            places.replace_all_uses_with(module.graph.get_attr(name))
+        module.graph.erase_node(places)
 
 
 def _lift(module: fx.GraphModule) -> list[Tensor]:
