@@ -409,7 +409,7 @@ def _fold(module: fx.GraphModule) -> None:
         CaptureError: they depend on anything else.
     """
 
-    def value(node: fx.Node) -> Any:
+    def value(node: fx.Node) -> Any:  # noqa: ANN401
         if node.op == "get_attr":
             return getattr(module, str(node.target))
         if node.op == "placeholder":

@@ -17,40 +17,31 @@ from pyro.infer import (
     TraceEnum_ELBO,
     TraceMeanField_ELBO,
 )
-from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
-from torch.distributions import kl_divergence
 
 from ..spec import Spec, Value, as_spec, nearest
-from .antithetic import bernoulli_logits
 from .bounds import Bound
 from .control_variates import Learned
-from .generalized import GDReG
 from .handlers import (
     Baseline,
     Enumerate,
     RunningMean,
     ScoreFunction,
     StickingTheLanding,
-    is_product,
-    latent,
-    same_order,
-    unwrapped,
 )
 from .importance import Weighted
-from .measure_valued import measurable
 from .relaxed import (
     RELAXED,
     Concrete,
     Relaxation,
     RelaxedTrace_ELBO,
     RelaxedTraceMeanField_ELBO,
-    relaxable,
 )
 from .schedules import schedule
-from .table import DISCRETE, ESTIMATORS, Row
+from .soundness import RULES, Program, UnsoundError
+from .table import ESTIMATORS, Row
 
-__all__ = ["Estimator", "family_name", "make_estimator"]
+__all__ = ["Estimator", "make_estimator"]
 
 
 RELAXED_ELBO: dict[type[ELBO], type[RelaxedTrace_ELBO]] = {
@@ -141,6 +132,15 @@ class Estimator:
             return guide
         return guide if self.network is None else Baseline(self.network)(guide)
 
+    @property
+    def needs(self) -> str:
+        """What the table says that its guides have to be."""
+        return self.row.needs if self.row else "any"
+
+    def scored(self, rigid: list[str]) -> list[str]:
+        """Of the sites without a reparameterized sampler, those that it does not relax."""
+        return [] if self.rule is not None else rigid
+
     @torch.no_grad()
     def check(self, model: Callable, guide: Callable, *args: object) -> None:
         """Raise where this estimator cannot serve this guide.
@@ -153,147 +153,13 @@ class Estimator:
         Raises:
             ValueError: with the reason, and estimators that can.
         """
-        with poutine.block():
-            guide_trace = poutine.trace(guide).get_trace(*args)
-            model_trace = poutine.trace(poutine.replay(model, guide_trace)).get_trace(*args)
-        self._set_plate_nesting(model_trace, guide_trace)
-        sites: dict[str, Any] = {n: s for n, s in guide_trace.nodes.items() if latent(s)}
-        priors: dict[str, Any] = dict(model_trace.nodes)
-        families = {n: family_name(s["fn"]) for n, s in sites.items()}
-        rigid = [n for n, s in sites.items() if not s["fn"].has_rsample]
-        finite = [
-            n for n, s in sites.items() if s["fn"].has_enumerate_support or is_product(s["fn"])
-        ]
-        needs = self.row.needs if self.row else "any"
-        extra = [n for n, s in guide_trace.nodes.items() if s["type"] == "sample" and not latent(s)]
-        extra = [n for n in extra if not site_is_subsample(guide_trace.nodes[n])]
-        if extra and self.ascends != "both":
-            self._refuse(
-                f"its guide follows an objective of its own, in which the factor {extra[0]!r} of "
-                "this guide would count the wrong way: use Trace_ELBO or TraceEnum_ELBO"
-            )
-        exact = needs == "finite"
-        if exact and not finite:
-            self._refuse(
-                f"it sums over all states, and {', '.join(families.values())} has no finite "
-                "support: use Trace_ELBO"
-            )
-        other = [n for n, s in sites.items() if bernoulli_logits(s["fn"]) is None]
-        strange = [n for n in other if needs == "bernoulli" or not relaxable(sites[n]["fn"])]
-        if needs in ("bernoulli", "discrete") and strange:
-            names = ", ".join(f"{families[n]} at site {n!r}" for n in strange)
-            kinds = "Bernoulli" if needs == "bernoulli" else "Bernoulli or OneHotCategorical"
-            self._refuse(
-                f"its gradients in logits need {kinds} sites, which {names} is not: use "
-                "RLOO(num_particles=2), TraceGraph_ELBO(gradient=score, baseline=neural)"
-                + ("" if rigid else " or Trace_ELBO(gradient=pathwise)")
-            )
-        rough = [n for n, s in sites.items() if not measurable(s["fn"])]
-        if needs == "measurable" and rough:
-            names = ", ".join(f"{families[n]} at site {n!r}" for n in rough)
-            self._refuse(
-                f"measure-valued derivatives are for Normal and Poisson sites, which {names} is "
-                "not: use RLOO(num_particles=2) or Trace_ELBO(gradient="
-                + ("score)" if rigid else "pathwise)")
-            )
-        if needs in ("bernoulli", "discrete", "measurable") and len(sites) > 1:
-            self._check_independent(guide, sites, args)
-        if self.rule is not None:
-            self._check_relaxed(rigid, families, sites, priors)
-            rigid = []
-        moving = [n for n, s in sites.items() if has_moving_support(s["fn"])]
-        if moving and (self.gradient in ("score", "stl") or isinstance(self.elbo, Weighted)):
-            names = ", ".join(f"{families[n]} at site {n!r}" for n in moving)
-            self._refuse(
-                f"it needs a score of mean zero, and the support of {names} moves with its "
-                "parameters, so it is biased: use Trace_ELBO(gradient=pathwise)"
-            )
-        if self.gradient == "stl" or (
-            isinstance(self.elbo, Weighted) and self.elbo.copies and self.gradient != "score"
-        ):
-            for name, site in sites.items():
-                self._check_density(name, site)
-        unserved = [n for n in rigid if not (exact and n in finite)]
-        if unserved and (self.gradient in ("pathwise", "stl") or needs == "rsample"):
-            names = ", ".join(f"{families[n]} at site {n!r}" for n in unserved)
-            self._refuse(
-                f"its pathwise gradient needs a reparameterized sampler, which {names} has not: "
-                "use Trace_ELBO(gradient=score), TraceGraph_ELBO(gradient=score, baseline=neural), "
-                "RLOO(num_particles=2), VIMCO(num_particles=2)"
-                + (", DisARM" if not other else "")
-                + (" or TraceEnum_ELBO" if set(unserved) <= set(finite) else "")
-            )
-        if needs == "alike" and self.gradient is None and 0 < len(rigid) < len(sites):
-            self._refuse(
-                "it takes all sites by the same rule, and only some of this guide's are "
-                "reparameterized: say gradient=score"
-            )
-        if self.baseline != "none" and self.gradient != "score" and not rigid:
-            self._refuse(
-                "a baseline lowers the variance of score-function gradients, and this guide's "
-                "are pathwise: say gradient=score, or leave the baseline out"
-            )
-        if isinstance(self.elbo, GDReG):
-            with torch.enable_grad(), poutine.block():  # what is learned is seen by its gradient
-                model_trace = poutine.trace(poutine.replay(model, guide_trace)).get_trace(*args)
-                try:
-                    self.elbo.check(model_trace)
-                except ValueError as problem:
-                    self._refuse(str(problem))
-        if isinstance(self.elbo, TraceMeanField_ELBO):
-            if not same_order(model_trace, guide_trace):
-                self._refuse(
-                    f"it draws {', '.join(sites)} in another order than the model, where a KL in "
-                    "closed form is biased: use Trace_ELBO, or a guide that goes down (TopDown)"
-                )
-            for name, site in sites.items():
-                self._check_kl(site["fn"], priors[name]["fn"])
-
-    def _check_independent(self, guide: Callable, sites: dict[str, Any], args: tuple) -> None:
-        """Run the guide again at other values: no site's parameters may change."""
-
-        def parameters(values: dict[str, Tensor]) -> list[list[Tensor]]:
-            with poutine.block(), torch.random.fork_rng():
-                torch.manual_seed(0)  # of what else is random, such as dropout
-                trace: Any = poutine.trace(poutine.condition(guide, values)).get_trace(*args)
-            families = [unwrapped(trace.nodes[name]["fn"]) for name in sites]
-            return [[getattr(d, k) for k in d.arg_constraints] for d in families]
-
-        drawn = {name: site["value"] for name, site in sites.items()}
-        others = parameters({name: 1 - value for name, value in drawn.items()})
-        for name, one, other in zip(sites, parameters(drawn), others, strict=True):
-            if not all(map(torch.equal, one, other)):
-                self._refuse(
-                    f"the parameters of site {name!r} depend on another site's draw, and they must "
-                    "be the same for all values that it is scored at: use RLOO(num_particles=2)"
-                )
-
-    def _check_density(self, name: str, site: Any) -> None:  # noqa: ANN401
-        """A flow may know the density of its own draw alone, by a cache, and not of a copy."""
-        try:
-            site["fn"].log_prob(site["value"].clone())
-        except (KeyError, NotImplementedError):
-            self._refuse(
-                f"it asks for log q at a copy of the draw, and {family_name(site['fn'])} at site "
-                f"{name!r} has a transform without inverse: use Trace_ELBO(gradient=pathwise)"
-            )
-
-    def _check_relaxed(
-        self, rigid: list[str], families: dict[str, str], *sides: dict[str, Any]
-    ) -> None:
-        if not rigid:
-            self._refuse(
-                "it relaxes discrete sites, and this guide's gradients are pathwise already: use "
-                "gradient=pathwise or gradient=stl"
-            )
-        other = [n for n in rigid if not all(relaxable(side[n]["fn"]) for side in sides)]
-        if other:
-            names = ", ".join(f"{families[n]} at site {n!r}" for n in other)
-            self._refuse(
-                f"it relaxes sites whose prior and guide are {DISCRETE.replace(', ', ' or ')}, "
-                f"which {names} is not: use RLOO(num_particles=2) or Trace_ELBO(gradient=score)"
-                + (", or OneHotCategorical" if "Categorical" in families.values() else "")
-            )
+        program = Program.run(model, guide, *args)
+        self._set_plate_nesting(program.model_trace, program.guide_trace)
+        for rule in RULES:
+            try:
+                rule(self, program)
+            except UnsoundError as why:
+                raise ValueError(f"{self} cannot serve this guide: {why}") from None
 
     def _set_plate_nesting(self, *traces: poutine.Trace) -> None:
         """Tell the bound what it would guess, by one more run, and log."""
@@ -303,19 +169,6 @@ class Estimator:
         dims = [f.dim for s in sites for f in s["cond_indep_stack"] if f.vectorized]
         particles = self.elbo.vectorize_particles and self.elbo.num_particles > 1
         self.elbo.max_plate_nesting = -min(dims, default=0) + particles
-
-    def _check_kl(self, q: torch.distributions.Distribution, p: torch.distributions.Distribution):  # noqa: ANN202
-        pair = f"of {family_name(q)} and {family_name(p)}"
-        try:
-            finite = kl_divergence(q, p).isfinite().all()
-        except NotImplementedError:
-            self._refuse(f"no analytic KL {pair} is registered (Pyro would sample): use Trace_ELBO")
-        else:
-            if not finite:
-                self._refuse(f"the KL {pair} is infinite: choose a guide with the prior's support")
-
-    def _refuse(self, why: str) -> None:
-        raise ValueError(f"{self} cannot serve this guide: {why}")
 
 
 def make_estimator(value: "str | Spec | ELBO | Estimator") -> Estimator:
@@ -422,21 +275,6 @@ def _relaxation(spec: Spec, given: dict[str, Value], gradient: str | None) -> Re
             at="temperature",
         )
     return made(at(0.0))
-
-
-def family_name(distribution: object) -> str:
-    """The name of the family under wrappers such as ``Independent``."""
-    return type(unwrapped(distribution)).__name__
-
-
-def has_moving_support(distribution: torch.distributions.Distribution) -> bool:
-    """Whether the support's ends are parameters (Uniform, Pareto): then the score has a mean."""
-    try:
-        support: Any = unwrapped(distribution).support
-    except (NotImplementedError, AttributeError):
-        return False
-    ends = (getattr(support, name, None) for name in ("lower_bound", "upper_bound"))
-    return not support.is_discrete and any(isinstance(end, Tensor) for end in ends)
 
 
 def _word(spec: Spec, given: dict[str, Value], name: str, words: tuple[str, ...]) -> str | None:

@@ -22,11 +22,12 @@ from .bounds import elbo_terms
 from .checkpoint import State, read, restore, rng_state, set_rng_state, write
 from .collapse import AggressiveGuide, check_free_bits, with_free_bits
 from .compiled import CaptureError, CompiledELBO, CompileMode
-from .estimators import Estimator, family_name
+from .estimators import Estimator
 from .handlers import KLWeight
 from .optim import FusedOptim
 from .precision import Precision, lowered, products
 from .schedules import Schedule
+from .soundness import family_name
 
 __all__ = ["Loop", "NonFiniteLossError", "Trainable", "summary"]
 
