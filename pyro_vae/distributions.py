@@ -486,16 +486,15 @@ class NormalMixture(dist.TorchDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         """The log density, by logsumexp over the components."""
         z = value.flatten(-len(self.event_shape))
-        log_scale = self.scale.log().sum(-1)
+        log = self.logits - self.scale.log().sum(-1)
         if self.loc.ndim == 2:
             precision = self.scale.square().reciprocal()
             weighted = self.loc * precision
-            constant = (self.loc * weighted).sum(-1)
-            square = z.square() @ precision.T - 2 * (z @ weighted.T) + constant
+            log = log - (self.loc * weighted).sum(-1) / 2
+            log = log + z.square() @ (precision / -2).T + z @ weighted.T
         else:
-            square = ((z.unsqueeze(-2) - self.loc) / self.scale).square().sum(-1)
-        log = self.logits - log_scale - square / 2
-        log_prob = log.logsumexp(-1) - z.shape[-1] * LOG_2PI / 2
+            log = log - ((z.unsqueeze(-2) - self.loc) / self.scale).square().sum(-1) / 2
+        log_prob = _logsumexp(log) - z.shape[-1] * LOG_2PI / 2
         return log_prob.expand(torch.broadcast_shapes(log_prob.shape, self.batch_shape))
 
     def rsample(self, sample_shape: Size = ()) -> Tensor:
@@ -522,6 +521,13 @@ class NormalMixture(dist.TorchDistribution):
                     for v in (self.loc, self.scale)
                 )
             return (loc + scale * torch.randn_like(loc)).reshape(shape)
+
+
+def _logsumexp(log: Tensor) -> Tensor:
+    """Over the last dimension, where most of many terms underflow, at which exp is slow."""
+    top = log.detach().amax(-1, keepdim=True)
+    least = 0.9 * math.log(torch.finfo(log.dtype).tiny)
+    return (log - top).clamp(min=least).exp().sum(-1).log() + top.squeeze(-1)
 
 
 def mixture(
