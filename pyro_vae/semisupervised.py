@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import pyro
 import pyro.distributions as dist
@@ -67,6 +67,8 @@ class M2(VAE):
     >>> data.shape, vae.classify(data).probs.shape
     (torch.Size([3, 794]), torch.Size([3, 10]))
     """
+
+    ROLES: ClassVar[tuple[str, ...]] = (*VAE.ROLES, "merge")
 
     def __init__(
         self,
@@ -192,11 +194,20 @@ class M2(VAE):
     def describe(self) -> dict[str, Any]:
         """What makes this model again: the arguments of :class:`M2`, as plain values."""
         prior: Any = self.prior
-        guide: Any = self.posterior
         return super().describe() | {
             "latent_dim": [self.z_shape[0] - self.classes], "classes": self.classes,
-            "alpha": self.alpha, "labels": str(prior.label.spec), "merge": str(guide.merge.spec),
+            "alpha": self.alpha, "labels": str(prior.label.spec),
         }  # fmt: skip
+
+    def _said(self) -> dict[str, nn.Module]:
+        prior: Any = self.prior
+        guide: Any = self.posterior
+        own = {"prior": prior.prior, "guide": guide.posterior, "merge": guide.merge}
+        return super()._said() | own
+
+    @classmethod
+    def _described(cls, about: dict[str, Any]) -> dict[str, Any]:
+        return super()._described(about) | {"latent_dim": about["latent_dim"][0]}
 
     def _array(self, x: Tensor | ArrayLike) -> Tensor:
         """x as :meth:`labelled` makes it; x alone has no labels."""

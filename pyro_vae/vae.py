@@ -3,7 +3,7 @@
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import pyro
 import pyro.distributions as dist
@@ -27,7 +27,6 @@ from .spec import Spec
 __all__ = ["VAE", "load"]
 
 DESCRIPTION, WEIGHTS = "model.toml", "model.safetensors"
-ROLES = ("prior", "likelihood", "guide", "encoder", "decoder")
 
 
 class VAE(nn.Module):
@@ -62,6 +61,8 @@ class VAE(nn.Module):
     >>> vae.sample(3, seed=0).shape
     torch.Size([3, 784])
     """
+
+    ROLES: ClassVar[tuple[str, ...]] = ("prior", "likelihood", "guide", "encoder", "decoder")
 
     def __init__(
         self,
@@ -346,14 +347,27 @@ class VAE(nn.Module):
 
     def describe(self) -> dict[str, Any]:
         """What makes this model again: the arguments of :class:`VAE`, as plain values."""
-        modules = (self.prior, self.likelihood, self.posterior, self.encoder, self.decoder)
-        lines = {role: _line(module) for role, module in zip(ROLES, modules, strict=True)}
+        lines = {role: _line(module) for role, module in self._said().items()}
         dtype = str(next((p.dtype for p in self.parameters()), torch.float32))
         latent = {"layers": self.layers} if self.layers else {"latent_dim": list(self.z_shape)}
         return {
             "x_shape": list(self.x_shape), **latent, **lines,
             "missing": self.missing, "dtype": dtype.removeprefix("torch."),
         }  # fmt: skip
+
+    def _said(self) -> dict[str, nn.Module]:
+        """What a line, or a class of the user's, made, by the argument that says it."""
+        return {
+            "prior": self.prior, "likelihood": self.likelihood, "guide": self.posterior,
+            "encoder": self.encoder, "decoder": self.decoder,
+        }  # fmt: skip
+
+    @classmethod
+    def _described(cls, about: dict[str, Any]) -> dict[str, Any]:
+        """The arguments again, from what :meth:`describe` wrote."""
+        latent = "layers" if "layers" in about else "latent_dim"
+        shapes = {k: tuple(about[k]) for k in ("x_shape", latent)}
+        return shapes | {k: v for k, v in about.items() if k not in (*shapes, "dtype")}
 
     def save(self, folder: str | Path) -> Path:
         """Write ``model.toml`` and ``model.safetensors`` into a folder, which is made."""
@@ -468,13 +482,17 @@ def load(folder: str | Path, **modules: nn.Module) -> VAE:
         weights = load_file(folder / WEIGHTS)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, safetensors.SafetensorError) as problem:
         raise ValueError(f"{folder} holds a damaged model: {problem}") from problem
+    made = VAE
+    if "classes" in about:
+        from .semisupervised import M2 as made
+    roles = made.ROLES
     latent = "layers" if "layers" in about else "latent_dim"
-    missing = {"x_shape", latent, *ROLES, "missing", "dtype"} - set(about)
+    missing = {"x_shape", latent, *roles, "missing", "dtype"} - set(about)
     if missing:
         raise ValueError(f"{folder / DESCRIPTION} lacks {', '.join(sorted(missing))}")
-    if unknown := set(modules) - set(ROLES):
-        raise ValueError(f"unknown part {', '.join(sorted(unknown))}; a VAE has {', '.join(ROLES)}")
-    for role in ROLES:
+    if unknown := set(modules) - set(roles):
+        raise ValueError(f"unknown part {', '.join(sorted(unknown))}; there are {', '.join(roles)}")
+    for role in roles:
         if role in modules:
             about[role] = modules[role]
         elif str(about[role]).startswith("custom "):
@@ -485,16 +503,7 @@ def load(folder: str | Path, **modules: nn.Module) -> VAE:
     dtype = getattr(torch, str(about["dtype"]), None)
     if not isinstance(dtype, torch.dtype):
         raise ValueError(f"{folder / DESCRIPTION} names an unknown dtype {about['dtype']!r}")
-    shapes = {k: tuple(about[k]) for k in ("x_shape", latent)}
-    options = {k: about[k] for k in (*ROLES, "missing")}
-    if "classes" in about:
-        from .semisupervised import M2
-
-        shapes["latent_dim"] = shapes["latent_dim"][0]
-        more = {k: about[k] for k in ("classes", "alpha", "labels", "merge")}
-        vae = M2(**shapes, **options, **more).to(dtype)
-    else:
-        vae = VAE(**shapes, **options).to(dtype)
+    vae = made(**made._described(about)).to(dtype)
     try:
         vae.load_state_dict(weights)
     except RuntimeError as problem:

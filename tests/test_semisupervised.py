@@ -245,6 +245,32 @@ def test_it_is_saved_and_loaded(x, tmp_path):
     assert torch.equal(pv.elbo(again, data, seed=0), pv.elbo(vae, data, seed=0))
 
 
+class Merge(torch.nn.Module):
+    """A class of the user's: it has no line."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.LazyLinear(7)
+
+    def forward(self, h):
+        return self.layer(h).relu()
+
+
+def test_a_class_of_ones_own_is_given_again(x, tmp_path):
+    vae = pv.M2(D, L, K, merge=Merge(), encoder=pv.MLP([5]), decoder=pv.MLP([5]), seed=0)
+    vae.save(tmp_path)
+    with pytest.raises(
+        ValueError, match=r"the merge of this model .*Merge\): load\(folder, merge="
+    ):
+        pv.load(tmp_path)
+    data = vae.eval().labelled(x, LABELS)
+    again = pv.load(tmp_path, merge=Merge())
+    assert torch.equal(pv.elbo(again, data, seed=0), pv.elbo(vae, data, seed=0))
+    plain = pv.VAE(D, L, encoder=pv.MLP([5]), decoder=pv.MLP([5]), seed=0)
+    with pytest.raises(ValueError, match="unknown part merge"):
+        pv.load(plain.save(tmp_path / "plain"), merge=Merge())
+
+
 def test_images_missing_cells_and_particles():
     image = torch.rand(6, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     image[0, 0, 0] = math.nan
