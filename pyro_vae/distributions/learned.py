@@ -1,0 +1,185 @@
+"""Densities that networks make: flows, resampled proposals, bits one by one."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Self
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions import constraints
+from torch import Tensor
+
+__all__ = ["AutoregressiveBits", "Pushforward", "ResampledDistribution"]
+
+Size = Sequence[int]
+
+
+class Pushforward(dist.TorchDistribution):
+    r"""A base distribution through an invertible map, with the density of its own draws for free.
+
+    .. math:: z = f(u), \quad \log p(z) = \log p_0(u) - \log |\det \partial f / \partial u|
+
+    One direction of a flow may be much dearer than the other. The log density of a reparameterized
+    draw comes from the pass that made it; that of any other value, and of a draw without a path
+    (the score function needs the gradient at a fixed z), from the inverse.
+
+    Args:
+        base: of event shape ``(D,)``.
+        transform: from a value to the base where not ``inverse``, as Zuko has it; otherwise from
+            the base to a value. It must have ``call_and_ladj`` and ``inv``.
+        shape: of one draw, D numbers in all.
+        inverse: see ``transform``.
+    """
+
+    arg_constraints: ClassVar[dict] = {}  # pyright: ignore[reportIncompatibleMethodOverride]
+    has_rsample = True
+
+    def __init__(
+        self,
+        base: dist.TorchDistribution,
+        transform: Any,  # noqa: ANN401
+        shape: Size,
+        *,
+        inverse: bool = False,
+    ) -> None:
+        self.base, self.transform, self.inverse = base, transform, inverse
+        self.draw: Any = None, None
+        super().__init__(base.batch_shape, torch.Size(shape), validate_args=False)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """All arrays of the event's shape (on circles too, as ``VonMises`` has it)."""
+        return constraints.independent(constraints.real, len(self.event_shape))
+
+    def expand(self, batch_shape: Size, _instance: object = None) -> Self:
+        """The base expanded, under the same map."""
+        base = self.base.expand(torch.Size(batch_shape))
+        return type(self)(base, self.transform, self.event_shape, inverse=self.inverse)
+
+    def rsample(self, sample_shape: Size = ()) -> Tensor:
+        """A draw; its log density is kept with it."""
+        u = self.base.rsample(torch.Size(sample_shape))
+        z, ladj = self._pass(forth=True)(u)
+        z = z.reshape(u.shape[:-1] + self.event_shape)
+        self.draw = z, self.base.log_prob(u) - ladj
+        return z
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The log density."""
+        own = value is self.draw[0]
+        if own and (value.requires_grad or not torch.is_grad_enabled()):
+            return self.draw[1]
+        z = value.flatten(-len(self.event_shape))
+        u, ladj = self._pass(forth=False)(z)
+        return self.base.log_prob(u) + ladj
+
+    def _pass(self, *, forth: bool) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        transform = self.transform if forth == self.inverse else self.transform.inv
+        return transform.call_and_ladj
+
+
+class ResampledDistribution(dist.TorchDistribution):
+    r"""Draws of a proposal, accepted with probability a(z), at most ``truncation`` of them.
+
+    .. math:: p(z) = \pi(z) \left[\frac{a(z)}{Z} (1 - \alpha) + \alpha\right],
+        \quad \alpha = (1 - Z)^{T - 1}
+
+    Args:
+        proposal: :math:`\pi`.
+        log_accept: from z to log a(z).
+        normalizer: :math:`Z = E_\pi[a]`.
+        truncation: T.
+    """
+
+    arg_constraints: ClassVar[dict] = {}  # pyright: ignore[reportIncompatibleMethodOverride]
+
+    def __init__(
+        self,
+        proposal: dist.TorchDistribution,
+        log_accept: Callable[[Tensor], Tensor],
+        normalizer: Tensor,
+        truncation: int,
+    ) -> None:
+        self.proposal, self.log_accept = proposal, log_accept
+        self.normalizer, self.truncation = normalizer, truncation
+        super().__init__(proposal.batch_shape, proposal.event_shape, validate_args=False)
+
+    @property
+    def support(self) -> constraints.Constraint | None:
+        """That of the proposal."""
+        return self.proposal.support
+
+    def expand(self, batch_shape: Size, _instance: object = None) -> "ResampledDistribution":
+        """The proposal expanded, under the same acceptance."""
+        proposal = self.proposal.expand(torch.Size(batch_shape))
+        return ResampledDistribution(proposal, self.log_accept, self.normalizer, self.truncation)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The log density."""
+        last = (self.truncation - 1) * torch.log1p(-self.normalizer)
+        first = self.log_accept(value) - self.normalizer.log() + torch.log(-torch.expm1(last))
+        return self.proposal.log_prob(value) + torch.logaddexp(first, last)
+
+    def sample(self, sample_shape: Size = ()) -> Tensor:
+        """A draw by rejection."""
+        with torch.no_grad():
+            shape, ones = torch.Size(sample_shape), (1,) * len(self.event_shape)
+            z = self.proposal.sample(shape)
+            rejected = torch.ones(z.shape[: z.ndim - len(ones)], dtype=torch.bool, device=z.device)
+            for _ in range(self.truncation - 1):
+                log_accept = self.log_accept(z)
+                rejected = rejected & (torch.rand_like(log_accept).log() > log_accept)
+                if not rejected.any():
+                    break
+                again = rejected.reshape(rejected.shape + ones)
+                z = torch.where(again, self.proposal.sample(shape), z)
+            return z
+
+
+class AutoregressiveBits(dist.TorchDistribution):
+    r"""Bits, each one's logit a function of those before it.
+
+    Args:
+        logits: from bits ``(..., D)`` to logits ``(..., D)``, the d-th a function of the first d-1.
+        shape: of one draw, D bits in all.
+        batch_shape: of independent draws.
+        like: a tensor of the type and on the device of the draws.
+    """
+
+    arg_constraints: ClassVar[dict] = {}  # pyright: ignore[reportIncompatibleMethodOverride]
+
+    def __init__(
+        self,
+        logits: Callable[[Tensor], Tensor],
+        shape: Size,
+        batch_shape: Size = (),
+        *,
+        like: Tensor | None = None,
+    ) -> None:
+        self.logits, self.like = logits, torch.empty(0) if like is None else like
+        super().__init__(torch.Size(batch_shape), torch.Size(shape), validate_args=False)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """0 or 1."""
+        return constraints.independent(constraints.boolean, len(self.event_shape))
+
+    def expand(self, batch_shape: Size, _instance: object = None) -> "AutoregressiveBits":
+        """The same for a larger batch."""
+        return AutoregressiveBits(self.logits, self.event_shape, batch_shape, like=self.like)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The log probability, in one pass."""
+        bits = value.flatten(-len(self.event_shape))
+        logits = self.logits(bits)
+        log = -torch.nn.functional.softplus(torch.where(bits > 0.5, -logits, logits)).sum(-1)
+        return log.expand(torch.broadcast_shapes(log.shape, self.batch_shape))
+
+    def sample(self, sample_shape: Size = ()) -> Tensor:
+        """A draw, bit by bit."""
+        with torch.no_grad():
+            shape, n = self._extended_shape(torch.Size(sample_shape)), self.event_shape.numel()
+            lead = shape[: len(shape) - len(self.event_shape)]
+            bits = torch.zeros(*lead, n, dtype=self.like.dtype, device=self.like.device)
+            for d in range(n):
+                bits[..., d] = self.logits(bits)[..., d].sigmoid().bernoulli()
+            return bits.reshape(shape)

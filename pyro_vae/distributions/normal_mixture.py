@@ -1,0 +1,133 @@
+"""Mixtures; those of normals are made for many components."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions import constraints
+from torch import Tensor
+
+__all__ = ["NormalMixture", "mixture"]
+
+LOG_2PI = math.log(2 * math.pi)
+
+Size = Sequence[int]
+
+
+class NormalMixture(dist.TorchDistribution):
+    r"""A mixture of normals of independent coordinates, made for many components.
+
+    .. math:: p(z) = \sum_k \pi_k \prod_d N(z_d; m_{kd}, s_{kd}^2)
+
+    Components without a batch dimension stay so when the distribution is expanded, and then the
+    log densities are two matrix products: :math:`(z - m)^2 / s^2` multiplied out. Draws are
+    reparameterized, by Pyro's path through the mixture.
+
+    Args:
+        logits: of the components, ``(*batch, K)``.
+        loc: ``(*batch, K, *event)``.
+        scale: as ``loc``.
+        event_dim: how many dimensions one draw has.
+
+    References:
+        Jankowiak & Karaletsos (2019), arXiv:1806.01856, for the path.
+
+    >>> p = NormalMixture(torch.zeros(500), torch.randn(500, 40), torch.ones(500, 40))
+    >>> p.expand([100]).log_prob(torch.zeros(100, 40)).shape
+    torch.Size([100])
+    """
+
+    arg_constraints: ClassVar[dict] = {}  # pyright: ignore[reportIncompatibleMethodOverride]
+    has_rsample = True
+
+    def __init__(self, logits: Tensor, loc: Tensor, scale: Tensor, *, event_dim: int = 1) -> None:
+        self.logits = logits.log_softmax(-1)
+        self.loc, self.scale = loc.flatten(-event_dim), scale.flatten(-event_dim)
+        batch = torch.broadcast_shapes(logits.shape[:-1], self.loc.shape[:-2])
+        super().__init__(batch, loc.shape[loc.ndim - event_dim :], validate_args=False)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """All arrays of the event's shape."""
+        return constraints.independent(constraints.real, len(self.event_shape))
+
+    def expand(self, batch_shape: Size, _instance: object = None) -> "NormalMixture":
+        """The same for a larger batch; the components are shared, not copied."""
+        new = object.__new__(type(self))
+        new.logits, new.loc, new.scale = self.logits, self.loc, self.scale
+        dist.TorchDistribution.__init__(
+            new, torch.Size(batch_shape), self.event_shape, validate_args=False
+        )
+        return new
+
+    @property
+    def mean(self) -> Tensor:
+        """The components' means, weighted."""
+        mean = (self.logits.exp().unsqueeze(-1) * self.loc).sum(-2)
+        return mean.reshape(mean.shape[:-1] + self.event_shape).expand(self._extended_shape())
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The log density, by logsumexp over the components."""
+        z = value.flatten(-len(self.event_shape))
+        log = self.logits - self.scale.log().sum(-1)
+        if self.loc.ndim == 2:
+            precision = self.scale.square().reciprocal()
+            weighted = self.loc * precision
+            log = log - (self.loc * weighted).sum(-1) / 2
+            log = log + z.square() @ (precision / -2).T + z @ weighted.T
+        else:
+            log = log - ((z.unsqueeze(-2) - self.loc) / self.scale).square().sum(-1) / 2
+        log_prob = _logsumexp(log) - z.shape[-1] * LOG_2PI / 2
+        return log_prob.expand(torch.broadcast_shapes(log_prob.shape, self.batch_shape))
+
+    def rsample(self, sample_shape: Size = ()) -> Tensor:
+        """A draw, with a path to all parameters."""
+        shape = self._extended_shape(torch.Size(sample_shape))
+        lead = shape[: len(shape) - len(self.event_shape)]
+        loc, scale = (v.expand(*lead, *v.shape[-2:]) for v in (self.loc, self.scale))
+        logits = self.logits.expand(*lead, self.logits.shape[-1])
+        return dist.MixtureOfDiagNormals(loc, scale, logits).rsample().reshape(shape)
+
+    def sample(self, sample_shape: Size = ()) -> Tensor:
+        """A draw: a component, then a point of it."""
+        with torch.no_grad():
+            shape = self._extended_shape(torch.Size(sample_shape))
+            lead = shape[: len(shape) - len(self.event_shape)]
+            logits = self.logits.expand(*lead, self.logits.shape[-1])
+            which = dist.Categorical(logits=logits).sample()
+            if self.loc.ndim == 2:
+                loc, scale = self.loc[which], self.scale[which]
+            else:
+                index = which[..., None, None]
+                loc, scale = (
+                    v.expand(*lead, *v.shape[-2:]).take_along_dim(index, -2).squeeze(-2)
+                    for v in (self.loc, self.scale)
+                )
+            return (loc + scale * torch.randn_like(loc)).reshape(shape)
+
+
+def _logsumexp(log: Tensor) -> Tensor:
+    """Over the last dimension, where most of many terms underflow, at which exp is slow."""
+    top = log.detach().amax(-1, keepdim=True)
+    least = 0.9 * math.log(torch.finfo(log.dtype).tiny)
+    return (log - top).clamp(min=least).exp().sum(-1).log() + top.squeeze(-1)
+
+
+def mixture(
+    weights: dist.TorchDistribution, components: dist.TorchDistribution
+) -> dist.TorchDistribution:
+    """The mixture of the last batch dimension of ``components``.
+
+    Args:
+        weights: a ``Categorical``, of batch shape ``(*batch,)``.
+        components: of batch shape ``(*batch, K)``.
+    """
+    base: Any = components
+    while isinstance(base, dist.Independent):
+        base = base.base_dist
+    logits: Any = weights.logits
+    if isinstance(base, dist.Normal):
+        return NormalMixture(logits, base.loc, base.scale, event_dim=components.event_dim)
+    return dist.MixtureSameFamily(dist.Categorical(logits=logits), components)
