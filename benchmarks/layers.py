@@ -1,6 +1,6 @@
 """What a second stochastic layer buys: IWAE's models on dynamic MNIST, by held-out log p(x).
 
-    python benchmarks/layers.py [--epochs 100] [--particles 1 5] [--seeds 0] [--models "1 layer" ..]
+    python benchmarks/layers.py [--epochs 60] [--particles 1 5] [--seeds 0] [--models "1 layer" ..]
 
 784-200-200-50 (tanh) beside 784-200-200-100-100-100-50 with z = (100, 50), as Burda, Grosse &
 Salakhutdinov (2016, arXiv:1509.00519) have them, trained by the importance-weighted bound of K
@@ -116,11 +116,11 @@ def report(rows: list[dict], epochs: int, draws: int) -> None:
 def main() -> None:
     """Run what is not there yet, and publish what is."""
     say = argparse.ArgumentParser()
-    say.add_argument("--epochs", type=int, default=100)
+    say.add_argument("--epochs", type=int, default=60)
     say.add_argument("--seeds", type=int, nargs="+", default=[0])
     say.add_argument("--particles", type=int, nargs="+", default=[1, 5])
     say.add_argument("--models", nargs="+", choices=MODELS, default=["1 layer", "2 layers"])
-    say.add_argument("--draws", type=int, default=5000)
+    say.add_argument("--draws", type=int, default=1000)
     said = say.parse_args()
     data = mnist()
     train, grey = data.train.flatten(1), data.test.flatten(1)

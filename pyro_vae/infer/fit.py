@@ -159,7 +159,10 @@ def fit(
     line = make_estimator(estimator)
     if line.row and not line.row.weighted and str(beta) not in ("1", "1.0"):
         name = type(line.elbo).__name__
-        raise ValueError(f"beta scales inside {name}'s logsumexp, which is no bound: use beta=1")
+        raise ValueError(
+            f"beta scales inside {name}'s logsumexp, which is no bound: use beta=1, after a fit by "
+            "Trace_ELBO if you want the KL warmed up"
+        )
     folder = _run_folder(out, resume)
     x = Rows(x) if isinstance(x, np.memmap) else x
     scope = pyro.get_param_store().scope()
