@@ -86,16 +86,12 @@ def main() -> None:
     data = static_mnist()
     for seed in said.seeds:
         for prior in said.priors:
-            done = finished("priors")
-            if any(
-                (r["prior"], r["seed"], r["epochs"]) == (prior, seed, said.epochs) for r in done
-            ):
-                continue
-            word = "".join(c if c.isalnum() else "-" for c in prior)
-            row = run(prior, seed, said.epochs, RUNS / f"priors-{word}-{said.epochs}-{seed}", data)
-            keep("priors", row)
-            done = [*done, row]
-            report([r for r in done if r["epochs"] == said.epochs], said.epochs)
+            about = prior, seed, said.epochs
+            if about not in [(r["prior"], r["seed"], r["epochs"]) for r in finished("priors")]:
+                word = "".join(c if c.isalnum() else "-" for c in prior)
+                folder = RUNS / f"priors-{word}-{said.epochs}-{seed}"
+                keep("priors", run(*about, folder, data))
+    report([r for r in finished("priors") if r["epochs"] == said.epochs], said.epochs)
 
 
 if __name__ == "__main__":
