@@ -68,7 +68,9 @@ class M2(VAE):
     (torch.Size([3, 794]), torch.Size([3, 10]))
     """
 
-    ROLES: ClassVar[tuple[str, ...]] = (*VAE.ROLES, "merge")
+    ROLES: ClassVar[dict[str, str]] = VAE.ROLES | {
+        "prior": "prior.prior", "guide": "posterior.posterior", "merge": "posterior.merge",
+    }  # fmt: skip
 
     def __init__(
         self,
@@ -199,15 +201,10 @@ class M2(VAE):
             "alpha": self.alpha, "labels": str(prior.label.spec),
         }  # fmt: skip
 
-    def _said(self) -> dict[str, nn.Module]:
-        prior: Any = self.prior
-        guide: Any = self.posterior
-        own = {"prior": prior.prior, "guide": guide.posterior, "merge": guide.merge}
-        return super()._said() | own
-
     @classmethod
     def _described(cls, about: dict[str, Any]) -> dict[str, Any]:
-        return super()._described(about) | {"latent_dim": about["latent_dim"][0]}
+        own = {k: about[k] for k in ("classes", "alpha", "labels")}
+        return super()._described(about) | own | {"latent_dim": about["latent_dim"][0]}
 
     def _array(self, x: Tensor | ArrayLike) -> Tensor:
         """x as :meth:`labelled` makes it; x alone has no labels."""

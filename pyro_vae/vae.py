@@ -62,7 +62,11 @@ class VAE(nn.Module):
     torch.Size([3, 784])
     """
 
-    ROLES: ClassVar[tuple[str, ...]] = ("prior", "likelihood", "guide", "encoder", "decoder")
+    # What a line, or a class of the user's, says: the argument, and the module that it made.
+    ROLES: ClassVar[dict[str, str]] = {
+        "prior": "prior", "likelihood": "likelihood", "guide": "posterior",
+        "encoder": "encoder", "decoder": "decoder",
+    }  # fmt: skip
 
     def __init__(
         self,
@@ -347,7 +351,7 @@ class VAE(nn.Module):
 
     def describe(self) -> dict[str, Any]:
         """What makes this model again: the arguments of :class:`VAE`, as plain values."""
-        lines = {role: _line(module) for role, module in self._said().items()}
+        lines = {role: _line(self.get_submodule(path)) for role, path in self.ROLES.items()}
         dtype = str(next((p.dtype for p in self.parameters()), torch.float32))
         latent = {"layers": self.layers} if self.layers else {"latent_dim": list(self.z_shape)}
         return {
@@ -355,19 +359,11 @@ class VAE(nn.Module):
             "missing": self.missing, "dtype": dtype.removeprefix("torch."),
         }  # fmt: skip
 
-    def _said(self) -> dict[str, nn.Module]:
-        """What a line, or a class of the user's, made, by the argument that says it."""
-        return {
-            "prior": self.prior, "likelihood": self.likelihood, "guide": self.posterior,
-            "encoder": self.encoder, "decoder": self.decoder,
-        }  # fmt: skip
-
     @classmethod
     def _described(cls, about: dict[str, Any]) -> dict[str, Any]:
         """The arguments again, from what :meth:`describe` wrote."""
-        latent = "layers" if "layers" in about else "latent_dim"
-        shapes = {k: tuple(about[k]) for k in ("x_shape", latent)}
-        return shapes | {k: v for k, v in about.items() if k not in (*shapes, "dtype")}
+        sizes = {k: tuple(about[k]) for k in ("x_shape", "layers", "latent_dim") if k in about}
+        return sizes | {k: about[k] for k in (*cls.ROLES, "missing")}
 
     def save(self, folder: str | Path) -> Path:
         """Write ``model.toml`` and ``model.safetensors`` into a folder, which is made."""
