@@ -16,6 +16,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from .lowering import for_cpu
+
 __all__ = [
     "CaptureError", "CompileMode", "CompiledELBO", "Graph", "capture", "compile_module", "factored",
     "repeated", "trace",
@@ -262,6 +264,10 @@ def compile_module(
 
     options: dict[str, Any] = torch._inductor.list_mode_options(mode) if mode else {}
     given: Any = list(examples)
+    if all(tensor.device.type == "cpu" for tensor in examples):
+        module = for_cpu(module)
+        if hasattr(inductor.cpp, "use_decompose_tanh"):  # by exp, which costs a third
+            options["cpp.use_decompose_tanh"] = True
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PyTorch's, of its own parts

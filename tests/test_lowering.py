@@ -1,0 +1,123 @@
+"""The rewrites for CPUs: the same numbers as the graph that they rewrite, to float32's rounding."""
+
+import pytest
+import torch
+from pyro.infer import Trace_ELBO
+from torch import nn
+
+from pyro_vae import MLP, VAE
+from pyro_vae.infer import lowering
+from pyro_vae.infer.compiled import capture, trace
+
+aten = torch.ops.aten
+ENTROPY = aten.binary_cross_entropy_with_logits.default
+LINEAR = torch.ops.pyro_vae.linear.default
+
+
+def targets(module):
+    return [node.target for node in module.graph.nodes]
+
+
+@pytest.fixture
+def onednn(monkeypatch):
+    """As on a processor where oneDNN is the faster one."""
+    if not torch.backends.mkldnn.is_available():
+        pytest.skip("needs a PyTorch with oneDNN")
+    monkeypatch.setattr(lowering, "_onednn_is_faster", lambda: True)
+
+
+@pytest.fixture
+def mkl(monkeypatch):
+    monkeypatch.setattr(lowering, "_onednn_is_faster", lambda: False)
+
+
+def cross_entropy(logits, x):
+    return nn.functional.binary_cross_entropy_with_logits(logits, x, reduction="none")
+
+
+def test_the_cross_entropy_keeps_the_precision_of_float32():
+    logits = torch.cat([torch.linspace(-110, 110, 200_001), torch.randn(50_000) / 100])
+    for x in (torch.zeros_like(logits), torch.ones_like(logits), torch.rand(len(logits))):
+        module = lowering.for_cpu(trace(cross_entropy, logits, x)[0])
+        assert ENTROPY not in targets(module)
+        exact = cross_entropy(logits.double(), x.double())
+        largest = torch.maximum(logits.double().abs(), exact)  # of the terms that are summed
+        error = (module(logits, x) - exact).abs() / torch.maximum(largest, exact)
+        assert error.max() < 4 * torch.finfo(torch.float32).eps
+
+
+def test_log1p_is_relatively_exact_however_small_its_argument():
+    logits = torch.linspace(-60, 0, 100_001)  # log(1 + e^l) itself, where x is 0
+    module = lowering.for_cpu(trace(cross_entropy, logits, torch.zeros_like(logits))[0])
+    exact = logits.double().exp().log1p()
+    error = (module(logits, torch.zeros_like(logits)) - exact).abs() / exact
+    assert error.max() < 8 * torch.finfo(torch.float32).eps  # exp(l) alone has half of it
+
+
+@pytest.mark.parametrize("how", [
+    {"reduction": "sum"}, {"weight": torch.ones(3)}, {"pos_weight": torch.ones(3)},
+])  # fmt: skip
+def test_other_cross_entropies_stay(how):
+    def function(logits, x):
+        return nn.functional.binary_cross_entropy_with_logits(
+            logits, x, **{"reduction": "none", **how}
+        )
+
+    inputs = torch.randn(2, 3), torch.rand(2, 3)
+    module = trace(function, *inputs)[0]
+    assert targets(lowering.for_cpu(module)) == targets(module)
+
+
+def test_a_graph_in_double_precision_stays(onednn):
+    vae = VAE(500, 2, encoder=MLP([500]), decoder=MLP([500]), seed=0).double()
+    x = torch.rand(400, 500).lt(0.5).double()
+    module = capture(Trace_ELBO(), vae.model, vae.guide, x).module
+    assert targets(lowering.for_cpu(module)) == targets(module)
+
+
+def test_large_products_go_to_onednn_and_give_the_same_step(onednn):
+    vae = VAE(784, 5, encoder=MLP([200]), decoder=MLP([200]), seed=0)
+    x = torch.rand(300, 784).lt(0.3).float()
+    graph = capture(Trace_ELBO(), vae.model, vae.guide, x)
+    module = lowering.for_cpu(graph.module)
+    # x to 200, 200 to x, and the gradient of the latter in its input; not those in the weights
+    assert targets(module).count(LINEAR) == 3
+    assert targets(graph.module).count(LINEAR) == 0
+    steps = []
+    for each in (graph.module, module):
+        torch.manual_seed(0)
+        with torch.no_grad():
+            steps.append(each(x, *graph.live))
+    for one, other in zip(*steps, strict=True):
+        assert torch.allclose(one, other, rtol=1e-5, atol=1e-5 * one.abs().max())
+
+
+def test_small_products_and_other_processors_keep_mkl(mkl, monkeypatch):
+    inputs = torch.randn(300, 784), torch.randn(200, 784), torch.randn(200)
+    module = trace(nn.functional.linear, *inputs)[0]
+    assert targets(lowering.for_cpu(module)) == targets(module)
+    monkeypatch.setattr(lowering, "_onednn_is_faster", lambda: True)
+    few = inputs[0][:10], *inputs[1:]
+    assert LINEAR not in targets(lowering.for_cpu(trace(nn.functional.linear, *few)[0]))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_layers_of_every_kind_of_input(onednn, bias):
+    layer = nn.Linear(784, 200, bias=bias)
+    for shape in ((300, 784), (3, 100, 784)):
+        x = torch.randn(shape)
+        module, live = trace(layer, x)
+        rewritten = lowering.for_cpu(module)
+        assert targets(rewritten).count(LINEAR) == 1
+        assert torch.allclose(rewritten(x, *live), layer(x), atol=1e-5)
+
+
+def test_what_is_added_need_not_be_a_bias(onednn):
+    inputs = torch.randn(300, 200), torch.randn(300, 784), torch.randn(200, 784)
+
+    def function(added, a, weight):
+        return torch.addmm(added, a, weight.t())
+
+    module = lowering.for_cpu(trace(function, *inputs)[0])
+    assert targets(module).count(LINEAR) == 1
+    assert torch.allclose(module(*inputs), function(*inputs), atol=1e-4)
