@@ -66,19 +66,25 @@ def _log1p_over_e() -> list[float]:
 
 
 def _product(graph: fx.Graph, node: Any) -> None:  # noqa: ANN401
-    """a W^T + b by oneDNN if it is large: of a layer, and of the gradient in its input.
+    """Products that oneDNN is better at, if they are large: a W^T + b, and a wide D^T a.
 
-    The gradient in W, of another form, is left to MKL, which is the faster one there.
+    The first is that of a layer and of the gradient in its input, the second of that in its
+    weights; one with more rows than columns MKL does faster.
     """
-    *bias, a, transposed = node.args
-    if node.kwargs or transposed.target is not aten.t.default:
+    *bias, left, right = node.args
+    value, flip = node.meta["val"], aten.t.default
+    if right.target is flip:
+        inner = right.meta["val"].shape[0]
+    elif left.target is flip and value.shape[0] < value.shape[1]:
+        inner = left.meta["val"].shape[1]
+    else:
         return
-    value, inner = node.meta["val"], transposed.meta["val"].shape[0]
-    if value.dtype is torch.float32 and 2 * value.numel() * inner >= WORTH_A_CALL:
-        with graph.inserting_before(node):
-            linear: Any = torch.ops.pyro_vae.linear.default
-            given = a, transposed.args[0], *(bias or [None])
-            node.replace_all_uses_with(graph.call_function(linear, given))
+    if node.kwargs or value.dtype is not torch.float32 or 2 * value.numel() * inner < WORTH_A_CALL:
+        return
+    with graph.inserting_before(node):
+        weight = right.args[0] if right.target is flip else graph.call_function(flip, (right,))
+        given = left, weight, *(bias or [None])
+        node.replace_all_uses_with(graph.call_function(torch.ops.pyro_vae.linear.default, given))
 
 
 @cache
