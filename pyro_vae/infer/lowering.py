@@ -2,7 +2,7 @@
 
 import platform
 from copy import deepcopy
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,40 +22,60 @@ aten: Any = torch.ops.aten
 def for_cpu(module: fx.GraphModule) -> fx.GraphModule:
     """The graph rewritten; its values are the same up to rounding.
 
-    The logarithm in the Bernoulli's log-density becomes a polynomial, and large matrix products go
-    to oneDNN where MKL does not use all of the processor's vector instructions.
+    The Bernoulli's log-density and its gradient share one exponential, in one pass over the data,
+    and its logarithm is a polynomial; large matrix products go to oneDNN where MKL does not use all
+    of the processor's vector instructions.
 
     Args:
         module: as ``make_fx`` gives it, of tensors on the CPU.
     """
     module = deepcopy(module)
+    decays: dict[Any, fx.Node] = {}  # of logits l: exp(-|l|)
     for node in list(module.graph.nodes):
-        if node.target is aten.binary_cross_entropy_with_logits.default:
-            _cross_entropy(module.graph, node)
-        elif node.target in (aten.addmm.default, aten.mm.default) and _onednn_is_faster():
-            _product(module.graph, node)
+        with module.graph.inserting_before(node):
+            if node.target is aten.binary_cross_entropy_with_logits.default:
+                _cross_entropy(node, decays)
+            elif node.target is aten.sigmoid.default and node.args[0] in decays:
+                _sigmoid(node, decays[node.args[0]])
+            elif node.target is aten.sum.default:
+                _sum(node)
+            elif node.target in (aten.addmm.default, aten.mm.default) and _onednn_is_faster():
+                _product(node)
     module.graph.eliminate_dead_code()
     module.recompile()
     return module
 
 
-def _cross_entropy(graph: fx.Graph, node: Any) -> None:  # noqa: ANN401
+def _cross_entropy(node: Any, decays: dict[Any, fx.Node]) -> None:  # noqa: ANN401
     """max(l, 0) - l x + log(1 + exp(-|l|)), where log1p would cost as much as three exp."""
     logits, x, *weights, reduction = (*node.args, None, None, 0)[:5]
     if node.meta["val"].dtype is not torch.float32 or any(weights) or reduction != 0:
         return
+    call = node.graph.call_function
+    e = call(aten.exp.default, (call(aten.neg.default, (call(aten.abs.default, (logits,)),)),))
+    ratio, *coefficients = reversed(_log1p_over_e())
+    for coefficient in coefficients:
+        ratio = call(aten.add.Tensor, (call(aten.mul.Tensor, (e, ratio)), coefficient))
+    hinge, slope = call(aten.relu.default, (logits,)), call(aten.mul.Tensor, (logits, x))
+    line = call(aten.sub.Tensor, (hinge, slope))
+    node.replace_all_uses_with(call(aten.add.Tensor, (line, call(aten.mul.Tensor, (e, ratio)))))
+    decays[logits] = e
 
-    def call(operator: Any, *args: Any) -> fx.Node:  # noqa: ANN401
-        return graph.call_function(operator, args)
 
-    add, multiply = partial(call, aten.add.Tensor), partial(call, aten.mul.Tensor)
-    with graph.inserting_before(node):
-        e = call(aten.exp.default, call(aten.neg.default, call(aten.abs.default, logits)))
-        ratio, *coefficients = reversed(_log1p_over_e())
-        for coefficient in coefficients:
-            ratio = add(multiply(e, ratio), coefficient)
-        line = call(aten.sub.Tensor, call(aten.relu.default, logits), multiply(logits, x))
-        node.replace_all_uses_with(add(line, multiply(e, ratio)))
+def _sigmoid(node: Any, e: fx.Node) -> None:  # noqa: ANN401
+    """By the exponential that is there: 1 or exp(l), over 1 + exp(-|l|)."""
+    call = node.graph.call_function
+    positive = call(aten.ge.Scalar, (node.args[0], 0))
+    above = call(aten.where.ScalarSelf, (positive, 1.0, e))
+    node.replace_all_uses_with(call(aten.div.Tensor, (above, call(aten.add.Tensor, (e, 1.0)))))
+
+
+def _sum(node: Any) -> None:  # noqa: ANN401
+    """A sum of sums is one: Inductor then does it in the pass that makes the gradients."""
+    parts = node.args[0]
+    alone = parts.target is aten.sum.dim_IntList and len(parts.users) == 1
+    if alone and not node.kwargs and not parts.kwargs:
+        node.args = (parts.args[0],)
 
 
 @cache
@@ -65,7 +85,7 @@ def _log1p_over_e() -> list[float]:
     return fitted.convert(kind=Polynomial, domain=[-1, 1]).coef.tolist()
 
 
-def _product(graph: fx.Graph, node: Any) -> None:  # noqa: ANN401
+def _product(node: Any) -> None:  # noqa: ANN401
     """Products that oneDNN is better at, if they are large: a W^T + b, and a wide D^T a.
 
     The first is that of a layer and of the gradient in its input, the second of that in its
@@ -81,10 +101,10 @@ def _product(graph: fx.Graph, node: Any) -> None:  # noqa: ANN401
         return
     if node.kwargs or value.dtype is not torch.float32 or 2 * value.numel() * inner < WORTH_A_CALL:
         return
-    with graph.inserting_before(node):
-        weight = right.args[0] if right.target is flip else graph.call_function(flip, (right,))
-        given = left, weight, *(bias or [None])
-        node.replace_all_uses_with(graph.call_function(torch.ops.pyro_vae.linear.default, given))
+    call = node.graph.call_function
+    weight = right.args[0] if right.target is flip else call(flip, (right,))
+    given = left, weight, *(bias or [None])
+    node.replace_all_uses_with(call(torch.ops.pyro_vae.linear.default, given))
 
 
 @cache
