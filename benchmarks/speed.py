@@ -188,8 +188,8 @@ def main() -> None:
     grey, few = mnist().train.flatten(1)[: told.data], -(-told.rounds // 3)
     peers = beside_peers(grey, told.rounds, told.only)
     print(page(peers))
-    particles, data = by_particles(grey, few), by_data(grey, few)
-    processes = by_processes(grey, told.rounds)
+    particles, data = by_particles(grey, few), by_data(grey, told.rounds)
+    processes = by_processes(grey, few)
     draw(peers, particles, data)
     parts = {
         "## Beside its peers": peers,
