@@ -13,7 +13,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -24,7 +23,18 @@ import pandas as pd
 import torch
 from common import RESULTS, mnist, publish, table
 from matplotlib import pyplot
-from peers import ELBO, PEERS, Peer, Trace_ELBO, by_svi, compiled, fit_epoch, fused_adam, versions
+from peers import (
+    ELBO,
+    PEERS,
+    Peer,
+    Trace_ELBO,
+    by_svi,
+    compiled,
+    fit_epoch,
+    fused_adam,
+    timed,
+    versions,
+)
 from torch import Tensor
 
 BATCHES, STEPS = (100, 1000), 100
@@ -53,12 +63,10 @@ def crossing() -> float:
     halves, into = torch.zeros(2, 2, 2**18)
 
     def seconds(read: Callable[[], object]) -> float:
-        times = []
+        times, reading = [], timed(read)
         for _ in range(40):
             halves.add_(1)
-            start = time.perf_counter()
-            read()
-            times.append(time.perf_counter() - start)
+            times.append(reading())
         return float(np.median(times))
 
     def others() -> None:

@@ -1,4 +1,4 @@
-"""What Inductor leaves undone on CPUs: rewrites of a float32 graph before it compiles it."""
+"""What Inductor leaves undone on CPUs: rewrites of a graph before it compiles it."""
 
 import platform
 from copy import deepcopy
