@@ -3,6 +3,7 @@
 As a script this file is one of the processes: ``python tests/test_distributed.py FOLDER``.
 """
 
+import math
 import os
 import signal
 import socket
@@ -20,13 +21,16 @@ from pyro.infer import SVI
 from torch import nn
 
 import pyro_vae as pv
-from pyro_vae.infer.distributed import Processes, SharedMemory, processes
+from pyro_vae.infer import shared_memory
+from pyro_vae.infer.distributed import Processes, processes
+from pyro_vae.infer.shared_memory import SharedMemory
 
 X = torch.randn(112, 4, generator=torch.Generator().manual_seed(1)).double()
 GIVEN = dict(  # 11 held out, 101 left: of the last batch the second process has no part
     epochs=3, batch_size=20, lr="cosine(1e-2)", validation=0.1, optimizer="Adam(clip_norm=20)",
     seed=3,
 )  # fmt: skip
+SIZES = [(2, 2), (3, 7), (5,), (4,), ()]  # of parameters; the last two come later
 DRAWN = dict(epochs=4, batch_size=30, seed=5, patience=4, validation=0.1)
 
 
@@ -62,25 +66,41 @@ def threads():
     return [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
 
 
-def sums(team):
-    """Sums by shared memory, by messages, and where the memory has no room: thrice by each."""
-    full = SharedMemory(team.rank, team.count)
-    full._map = lambda numbers, dtype: None
-    ways = [team, Processes(team.rank, team.count), Processes(team.rank, team.count, full)]
-    assert team.shared is not None and ways[1].shared is None
-    found = []
-    for way in ways:
+def steps(team):
+    """Parameters after steps by memory, twice, by messages, and where the memory has no room."""
+    who = team.rank, team.count
+    full = SharedMemory(*who)
+    full._map = lambda size: None
+    memories = [team.shared, SharedMemory(*who), None, full]
+    found, mine = [], []
+    for way in (Processes(*who, memory) for memory in memories):
+        shared_memory.ORDERED = way.shared is team.shared  # else they meet by messages
+        parameters = [
+            torch.full(size, 1.0 + team.rank * (way.shared in memories[:2])) for size in SIZES
+        ]
+        held = [len(way.adopt(parameters[:3])), len(way.adopt(parameters[3:]))]
         for i in range(3):
-            mine = [torch.arange(6.0).view(2, 3).T * (team.rank + i), torch.ones(4) * team.rank]
-            found.append(torch.cat([t.flatten() for t in way.sum(mine)]))
-    return torch.stack(found).numpy()
+            for k, p in enumerate(parameters):
+                p.grad = None if k == i and team.rank else torch.full_like(p, k + team.rank + i)
+            with way.summed(parameters):
+                mine.append([p.grad is not None for p in parameters])
+                for p in parameters:
+                    p.data -= 0 if p.grad is None else p.grad
+            found.append(torch.cat([p.flatten() for p in parameters]))
+            way.total()  # all have looked
+        if way.shared is not None:
+            way.shared.leave()
+        assert all(p.untyped_storage().nbytes() == p.nbytes for p in parameters)
+        assert sum(mine[-1]) == sum(held)
+    shared_memory.ORDERED = True
+    return {"values": torch.stack(found).numpy(), "mine": np.array(mine)}
 
 
 def work(folder, rank):
     """What each process does; the figures of each are kept."""
     found, step = {}, SVI.step
     with processes() as team:
-        found["sums"] = sums(team)
+        found |= steps(team)
         model = vae(seed=9 * rank)  # the first one's weights become everyone's
         history = pv.fit(model, X, **GIVEN).history
         found |= {"given": weights(model), "history": history.drop(columns="seconds").to_numpy()}
@@ -193,12 +213,31 @@ def test_random_numbers_differ_by_process_and_seed():
     assert drawn[2, 0] == torch.rand(()).item()  # the first has the single run's
 
 
-def test_sums_are_the_same_by_memory_and_by_messages(ranks):
+def test_steps_are_the_same_by_memory_and_by_messages(ranks):
     _, found = ranks
-    first = torch.arange(6.0).view(2, 3).T.flatten()
-    expected = [torch.cat([first * (1 + 2 * i), torch.ones(4)]).numpy() for i in range(3)]
+    expected = []
+    for _ in range(4):
+        now = np.ones(len(SIZES))
+        for i in range(3):
+            now = now - [k + i + (0 if k == i else k + 1 + i) for k in range(len(SIZES))]
+            expected.append(np.repeat(now, [math.prod(size) for size in SIZES]))
     for part in found:
-        assert np.array_equal(part["sums"], np.stack(expected * 3))
+        assert np.array_equal(part["values"], np.stack(expected))
+    first, second = (part["mine"] for part in found)
+    assert (first[:6] ^ second[:6]).all()  # by memory each is stepped by one process
+    assert (first[:6, :3].sum(1) == 1).all()  # ... the largest by one, the others by the other
+    assert (first[6:] & second[6:]).all()
+
+
+def test_a_process_that_has_ended_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(shared_memory, "ORDERED", True)
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    memory = SharedMemory(0, 2)
+    memory.marks = np.zeros((2, 8), dtype=np.int64)
+    memory.marks[1, 2] = ended.pid
+    with pytest.raises(RuntimeError, match="process 1 has ended"):
+        memory.meet()
 
 
 def test_no_thread_of_the_group_outlives_it(ranks):

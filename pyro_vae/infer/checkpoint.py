@@ -99,7 +99,7 @@ def write(
     state: State,
     vae: Stateful,
     network: nn.Module | None,
-    optim: FusedOptim,
+    moments: Mapping[str, Mapping[str, Tensor]],
     further: Mapping[str, Mapping[str, Tensor]],
 ) -> None:
     """Write a checkpoint; a crash in between leaves the one before.
@@ -109,7 +109,7 @@ def write(
         state: where the run is.
         vae: the model.
         network: the estimator's own network, if it has one.
-        optim: the optimizer.
+        moments: the optimizer's tensors by parameter.
         further: the generators' states now and at the start of the unfinished epoch, and the best
             weights so far.
     """
@@ -118,7 +118,7 @@ def write(
         "network": network.state_dict() if network else {},
         **further,
     }
-    for name, tensors in optim.get_state().items():
+    for name, tensors in moments.items():
         parts[f"optim/{name}"] = {k: v for k, v in tensors.items() if isinstance(v, Tensor)}
     tensors = {
         f"{part}/{key}": value.detach().cpu().contiguous().clone()

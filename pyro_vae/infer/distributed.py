@@ -1,21 +1,21 @@
 """Several processes training one model on parts of each batch, by ``torch.distributed``."""
 
-import math
 import os
-import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import reduce
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["Processes", "SharedMemory", "leads", "local_rank", "processes"]
+from .shared_memory import SharedMemory
 
-SHARED = "/dev/shm"
+__all__ = ["Processes", "leads", "local_rank", "processes"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -49,26 +49,60 @@ class Processes:
         """The rows of a batch that are this process's."""
         return batch.tensor_split(self.count)[self.rank] if self.count > 1 else batch
 
-    def sum(self, tensors: list[Tensor]) -> list[Tensor]:
-        """Sums over the processes of tensors of one type, and :attr:`stop` after the same call.
+    def adopt(self, parameters: Sequence[Tensor]) -> list[Tensor]:
+        """Take on parameters, in the same order in each process; those that this one is to step.
 
-        On one machine they go through its memory, and one small message says that they are there.
+        Raises:
+            MemoryError: on one machine, no room for what came after the first.
         """
-        asked = tensors[0].new_full((1,), self.asked.is_set())
-        sizes = [t.numel() for t in tensors]
-        flat = [t.reshape(-1) for t in tensors]
-        slots = self.shared and self.shared.slots(tensors[0], sum(sizes))
-        if slots is None:
-            whole = torch.cat([*flat, asked])
-            dist.all_reduce(whole)
-            *found, asked = whole.split([*sizes, 1])
+        mine = None if self.shared is None else self.shared.adopt(parameters)
+        if mine is None and self.divided:
+            raise MemoryError("no shared memory is left for parameters that came after the first")
+        return list(parameters) if mine is None else mine
+
+    @contextmanager
+    def summed(self, parameters: Sequence[Tensor]) -> Iterator[None]:
+        """Within it the gradients are sums over the processes; :attr:`stop` is set if it is asked.
+
+        On one machine each process has those of its part of the parameters alone, steps these, and
+        finds the others stepped at the end.
+        """
+        if self.count == 1:
+            yield
+        elif self.shared is not None and self.divided:
+            if self.shared.sum(asked=self.asked.is_set()):
+                self.stop.set()
+            yield
+            self.shared.meet()
         else:
-            torch.cat(flat, out=slots[self.rank])
-            dist.all_reduce(asked)
-            found = reduce(torch.add, slots).split(sizes)  # a third of the time of slots.sum(0)
+            self._sum(parameters)
+            yield
+
+    @property
+    def divided(self) -> bool:
+        """Whether each process steps parameters of its own."""
+        return self.shared is not None and bool(self.shared.carers)
+
+    def _sum(self, parameters: Sequence[Tensor]) -> None:
+        mine = [  # a process without data in a last batch has none
+            torch.zeros_like(p) if p.grad is None else p.grad for p in parameters
+        ]
+        asked = mine[0].new_full((1,), self.asked.is_set())
+        whole = torch.cat([*(gradient.flatten() for gradient in mine), asked])
+        dist.all_reduce(whole)
+        *found, asked = whole.split([*(p.numel() for p in parameters), 1])
+        for p, total in zip(parameters, found, strict=True):
+            p.grad = total.view_as(p)
         if asked.item():
             self.stop.set()
-        return [total.view_as(t) for total, t in zip(found, tensors, strict=True)]
+
+    def whole(self, parts: dict[str, T]) -> dict[str, T]:
+        """What each has of its parameters, by name, put together."""
+        if not self.divided:
+            return parts
+        found: list[dict[str, T]] = [{}] * self.count
+        dist.all_gather_object(found, parts)
+        return {name: value for part in found for name, value in part.items()}
 
     def total(self, *numbers: float) -> tuple[float, ...]:
         """Sums of numbers over the processes."""
@@ -121,51 +155,6 @@ class Processes:
         return {key: tensors[_name(key, self.rank)] for key in names}
 
 
-class SharedMemory:
-    """A slot for the numbers of each process, in memory that all processes of a machine see.
-
-    There are two sets of slots, in turn: no process writes to one before all have read it, as they
-    have met in between.
-
-    Args:
-        rank: of this process.
-        count: of the processes.
-    """
-
-    def __init__(self, rank: int, count: int) -> None:
-        self.rank, self.count, self.turn = rank, count, 0
-        self.memory: Tensor | None = None
-        self.form: object = None
-
-    def slots(self, like: Tensor, numbers: int) -> Tensor | None:
-        """The next set, ``(count, numbers)``, of the type of ``like``; none if there is no room."""
-        if self.form != (numbers, like.dtype):
-            self.form, self.memory = (numbers, like.dtype), self._map(numbers, like.dtype)
-        self.turn = 1 - self.turn
-        return None if self.memory is None else self.memory[self.turn]
-
-    def _map(self, numbers: int, dtype: torch.dtype) -> Tensor | None:
-        """Memory by way of a file, which has no name any more once all have found it."""
-        shape, path = (2, self.count, numbers), [""]
-        size = math.prod(shape)
-        if self.rank == 0 and os.path.isdir(SHARED):
-            handle, name = tempfile.mkstemp(dir=SHARED)
-            try:
-                os.posix_fallocate(handle, 0, size * dtype.itemsize)
-                path = [name]
-            except OSError:  # too small: a write would end the process
-                os.unlink(name)
-            os.close(handle)
-        dist.broadcast_object_list(path, 0)
-        if not path[0]:
-            return None
-        found = torch.from_file(path[0], shared=True, size=size, dtype=dtype)
-        dist.barrier()
-        if self.rank == 0:
-            os.unlink(path[0])
-        return found.view(shape)
-
-
 def _name(key: str, rank: int) -> str:
     return f"{key}@{rank}" if rank else key
 
@@ -201,7 +190,12 @@ def processes() -> Iterator[Processes]:
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     try:
         here = begin or joined
-        yield _team(dist.get_rank(), dist.get_world_size()) if here else Processes()
+        team = _team(dist.get_rank(), dist.get_world_size()) if here else Processes()
+        try:
+            yield team
+        finally:
+            if team.shared is not None:
+                team.shared.leave()
     finally:
         if begin:
             dist.destroy_process_group()

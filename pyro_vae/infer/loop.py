@@ -188,8 +188,9 @@ class Loop:
         inner = replace(inner, loss=ahead[0], count=ahead[1])
         state = replace(self.state, loss=loss, count=int(count), inner=inner)
         rng = {"rng": team.gather(rng_state()), "epoch_rng": team.gather(self.epoch_rng)}
+        moments = self.optim.get_state()
         if team.rank == 0:
-            write(out, state, self.vae, network, self.optim, {**rng, "best": self.best})
+            write(out, state, self.vae, network, moments, {**rng, "best": self.best})
 
     def _epoch(self, bar: tqdm, stop: threading.Event) -> bool:
         """The rest of an epoch; false where it was stopped before its end."""

@@ -10,7 +10,7 @@ from typing import Any
 import pyro
 import torch
 from pyro.optim import PyroOptim
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..spec import Spec, as_spec, nearest
 from .distributed import Processes
@@ -27,7 +27,7 @@ class FusedOptim(PyroOptim):
         clip_norm: the largest norm of the whole gradient; ``None`` does not clip.
 
     Attributes:
-        processes: whose gradients are summed before a step.
+        processes: whose gradients are summed before a step, and which may share its work.
         frozen: names of parameters that the next steps leave as they are.
 
     >>> optim = FusedOptim(torch.optim.Adam, {"lr": 1e-3})
@@ -55,24 +55,22 @@ class FusedOptim(PyroOptim):
             self._add(new)
         if self.optimizer is None:
             return
-        if self.processes.count > 1:
-            self._sum_gradients()
-        for p, name in self.parameters.items() if self.frozen else ():
-            if name in self.frozen:
-                p.grad = None
-        if self.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
-        with torch.no_grad():  # the step itself, without torch's profiler and hooks around it
-            inspect.unwrap(type(self.optimizer).step)(self.optimizer)
+        with self.processes.summed(list(self.parameters)):
+            for p, name in self.parameters.items() if self.frozen else ():
+                if name in self.frozen:
+                    p.grad = None
+            if self.clip_norm is not None:
+                self._clip(self.clip_norm)
+            with torch.no_grad():  # the step itself, without torch's profiler and hooks around it
+                inspect.unwrap(type(self.optimizer).step)(self.optimizer)
         for p in self.parameters:
             p.grad = None
 
-    def _sum_gradients(self) -> None:
-        mine = [  # a process without data in a last batch has none
-            torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters
-        ]
-        for p, total in zip(self.parameters, self.processes.sum(mine), strict=True):
-            p.grad = total
+    def _clip(self, largest: float) -> None:
+        norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        if self.processes.divided:
+            norm = norm.new_tensor(self.processes.total(norm.item() ** 2)).sqrt().squeeze()
+        nn.utils.clip_grads_with_norm_(list(self.parameters), largest, norm)
 
     @property
     def lr(self) -> float:
@@ -86,9 +84,10 @@ class FusedOptim(PyroOptim):
             group["lr"] = value
 
     def get_state(self) -> dict[str, dict[str, Tensor]]:
-        """The optimizer's tensors by parameter name."""
+        """The optimizer's tensors by parameter name; all processes are to ask for them."""
         state = self.optimizer.state if self.optimizer else {}
-        return {name: dict(state[p]) for p, name in self.parameters.items() if p in state}
+        mine = {name: dict(state[p]) for p, name in self.parameters.items() if p in state}
+        return self.processes.whole(mine)
 
     def set_state(self, state_dict: dict[str, dict[str, Tensor]]) -> None:
         """Take up a state of :meth:`get_state`; parameters consume it when they are first seen."""
@@ -98,13 +97,14 @@ class FusedOptim(PyroOptim):
         store = pyro.get_param_store()
         named = sorted((str(store.param_name(p)), p) for p in new)
         self.parameters |= {p: name for name, p in named}
+        mine = set(self.processes.adopt([p for _, p in named]))
         if self.optimizer is None:
             self.optimizer = self.pt_optim_constructor([p for _, p in named], **self.pt_optim_args)  # pyright: ignore
         else:
             self.optimizer.add_param_group({"params": [p for _, p in named]})
         for name, p in named:
-            if name in self._state_waiting_to_be_consumed:
-                saved = self._state_waiting_to_be_consumed.pop(name)
+            saved = self._state_waiting_to_be_consumed.pop(name, None)
+            if saved is not None and p in mine:
                 self.optimizer.state[p] = {k: v.clone() for k, v in saved.items()}
 
 
