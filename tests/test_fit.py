@@ -1,5 +1,6 @@
 """Training: the same path as plain SVI, resumable bit for bit, and loud where it must be."""
 
+import inspect
 import math
 import os
 import re
@@ -358,6 +359,52 @@ def test_the_optimizer_is_one_and_takes_the_steps_of_torch():
         Trace_ELBO().loss_and_grads(theirs.model, theirs.guide, x)
         by_hand.step()
     assert (weights(ours) - weights(theirs)).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("line", "options"),
+    [
+        ("Adam", {}),
+        ("Adam(betas=[0.8, 0.99], weight_decay=0.1, maximize=True)",
+         dict(betas=(0.8, 0.99), weight_decay=0.1, maximize=True)),
+        ("Adam(amsgrad=True)", dict(amsgrad=True)),
+        ("Adam(fused=False)", dict(fused=False)),
+        ("AdamW(weight_decay=0.1)", dict(weight_decay=0.1)),
+    ],
+)  # fmt: skip
+def test_adam_in_one_call_is_torchs(line, options, monkeypatch):
+    """To the bit, while gradients come and go, the rate changes, and a parameter comes later."""
+    noise = torch.Generator().manual_seed(0)
+    ours = [
+        pyro.param(f"p{i}", torch.randn(3 + i, generator=noise)).unconstrained() for i in range(4)
+    ]
+    theirs = [p.detach().clone().requires_grad_() for p in ours]
+    optim = make_optimizer(line, lr=0.1)
+    constructor = getattr(torch.optim, line.partition("(")[0])
+    by_hand = constructor(theirs[:3], lr=0.1, **{"fused": True, **options})
+    calls, of_torch = [], inspect.unwrap(torch.optim.Adam.step)
+    monkeypatch.setattr(torch.optim.Adam, "step", lambda self: calls.append(1) or of_torch(self))
+    for i in range(12):
+        if i == 5:
+            optim.lr = by_hand.param_groups[0]["lr"] = 0.03
+        if i == 8:  # taken up by another
+            saved, optim = optim.get_state(), make_optimizer(line, lr=0.03)
+            optim.set_state(saved)
+        if i == 11:
+            by_hand.add_param_group({"params": theirs[3:], "lr": 0.03})
+        for k in range(4 if i == 11 else 3):
+            given = None if k == 0 and 3 <= i < 5 else torch.randn(3 + k, generator=noise)
+            ours[k].grad, theirs[k].grad = given, given
+        optim(ours)
+        with torch.no_grad():
+            of_torch(by_hand)
+        for p, q in zip(ours, theirs, strict=True):
+            assert torch.equal(p, q)
+            assert p.grad is None
+    plain = not {"amsgrad", "fused"} & set(options)
+    assert len(calls) == (5 if plain else 12)  # the first of each kind
+    steps = {name: state["step"].item() for name, state in optim.get_state().items()}
+    assert steps == {"p0": 10, "p1": 12, "p2": 12, "p3": 1}
 
 
 def test_clipping_bounds_the_whole_gradient():

@@ -4,6 +4,7 @@ import pytest
 import torch
 from pyro.infer import Trace_ELBO
 from torch import nn
+from torch.utils import _pytree as pytree
 
 from pyro_vae import MLP, VAE
 from pyro_vae.infer import lowering
@@ -140,12 +141,33 @@ def test_layers_of_every_kind_of_input(onednn, bias):
         assert torch.allclose(rewritten(x, *live), layer(x), atol=1e-5)
 
 
-def test_what_is_added_need_not_be_a_bias(onednn):
+@pytest.mark.parametrize("activation", [torch.tanh, torch.relu, torch.sigmoid])
+def test_an_activation_goes_with_its_product_if_nobody_else_wants_that(onednn, activation):
+    inputs = torch.randn(300, 784), torch.randn(200, 784) / 28, torch.randn(200)
+
+    def layer(*inputs):
+        return activation(nn.functional.linear(*inputs))
+
+    def both(*inputs):
+        product = nn.functional.linear(*inputs)
+        return activation(product), product.abs()
+
+    for function, calls in ((layer, 0), (both, 1)):
+        module = trace(function, *inputs)[0]
+        (call,) = [node for node in module.graph.nodes if node.name == activation.__name__]
+        found = targets(lowering.for_cpu(module))
+        assert (found.count(LINEAR), found.count(call.target)) == (1, calls)
+        exact = pytree.tree_leaves(function(*(x.double() for x in inputs)))
+        values = pytree.tree_leaves(lowering.for_cpu(module)(*inputs))
+        for value, right in zip(values, exact, strict=True):
+            assert torch.allclose(value.double(), right, rtol=3e-6, atol=3e-6)
+
+
+def test_what_is_added_may_be_no_bias(onednn):
     inputs = torch.randn(300, 200), torch.randn(300, 784), torch.randn(200, 784)
 
     def function(added, a, weight):
         return torch.addmm(added, a, weight.t())
 
-    module = lowering.for_cpu(trace(function, *inputs)[0])
-    assert targets(module).count(LINEAR) == 1
-    assert torch.allclose(module(*inputs), function(*inputs), atol=1e-4)
+    module = trace(function, *inputs)[0]
+    assert targets(lowering.for_cpu(module)) == targets(module)

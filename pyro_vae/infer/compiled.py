@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from .lowering import for_cpu
+from .lowering import for_cpu, options_for_cpu
 
 __all__ = [
     "CaptureError", "CompileMode", "CompiledELBO", "Graph", "capture", "compile_module", "factored",
@@ -265,9 +265,7 @@ def compile_module(
     options: dict[str, Any] = torch._inductor.list_mode_options(mode) if mode else {}
     given: Any = list(examples)
     if all(tensor.device.type == "cpu" for tensor in examples):
-        module = for_cpu(module)
-        if hasattr(inductor.cpp, "use_decompose_tanh"):  # by exp, which costs a third
-            options["cpp.use_decompose_tanh"] = True
+        module, options = for_cpu(module), options | options_for_cpu()
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PyTorch's, of its own parts
@@ -449,6 +447,7 @@ def _lift(module: fx.GraphModule) -> list[Tensor]:
             lifted = graph.placeholder(f"live_{len(live)}")
         last = [lifted]
         live.append(getattr(module, target))
+        lifted.meta["val"] = live[-1]
         for node in nodes:
             node.replace_all_uses_with(lifted)
             graph.erase_node(node)

@@ -13,9 +13,12 @@ from pyro.optim import PyroOptim
 from torch import Tensor, nn
 
 from ..spec import Spec, as_spec, nearest
+from .adam import Adam, AdamW
 from .distributed import Processes
 
 __all__ = ["FusedOptim", "make_optimizer"]
+
+IN_ONE_CALL = {torch.optim.Adam: Adam, torch.optim.AdamW: AdamW}
 
 
 class FusedOptim(PyroOptim):
@@ -39,7 +42,7 @@ class FusedOptim(PyroOptim):
         options: dict[str, Any],
         clip_norm: float | None = None,
     ) -> None:
-        super().__init__(constructor, dict(options))
+        super().__init__(IN_ONE_CALL.get(constructor, constructor), dict(options))
         if "fused" in inspect.signature(constructor).parameters:
             self.pt_optim_args = {"fused": True, **options}
         self.clip_norm = clip_norm
@@ -61,8 +64,8 @@ class FusedOptim(PyroOptim):
                     p.grad = None
             if self.clip_norm is not None:
                 self._clip(self.clip_norm)
-            with torch.no_grad():  # the step itself, without torch's profiler and hooks around it
-                inspect.unwrap(type(self.optimizer).step)(self.optimizer)
+            with torch.no_grad():
+                self._step(self.optimizer)
         for p in self.parameters:
             p.grad = None
 
@@ -100,6 +103,7 @@ class FusedOptim(PyroOptim):
         mine = set(self.processes.adopt([p for _, p in named]))
         if self.optimizer is None:
             self.optimizer = self.pt_optim_constructor([p for _, p in named], **self.pt_optim_args)  # pyright: ignore
+            self._step = inspect.unwrap(type(self.optimizer).step)  # no profiler, no hooks around
         else:
             self.optimizer.add_param_group({"params": [p for _, p in named]})
         for name, p in named:

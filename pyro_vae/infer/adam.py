@@ -1,0 +1,75 @@
+"""PyTorch's Adam and AdamW, a step of which is one call."""
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["Adam", "AdamW"]
+
+
+class Adam(torch.optim.Adam):
+    """``torch.optim.Adam(fused=True)``, its numbers and its state, without Python per parameter.
+
+    PyTorch's own step collects its lists anew and adds to each parameter's counter, which takes as
+    long as the kernel on a small VAE. Here the lists are kept while the same parameters have
+    gradients, and the counters, views of one tensor, are added to at once.
+
+    References:
+        Kingma & Ba (2015), "Adam: a method for stochastic optimization", ICLR (arXiv:1412.6980).
+    """
+
+    taken: list[bool] | None = None
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """One step of the parameters that have a gradient."""
+        group, *more = self.param_groups
+        gradients = [p.grad for p in group["params"]]
+        taken = [gradient is not None for gradient in gradients]
+        if taken != self.taken or more:
+            inspect.unwrap(torch.optim.Adam.step)(self)
+            plain = group["fused"] and not group["amsgrad"] and not more
+            self.taken = self._collect(group["params"], taken) if plain else None
+            return
+        self.counters.add_(1)
+        beta1, beta2 = group["betas"]
+        self.kernel(
+            self.parameters, [g for g in gradients if g is not None], self.first, self.second, [],
+            self.steps, lr=group["lr"], beta1=beta1, beta2=beta2, eps=group["eps"],
+            weight_decay=group["weight_decay"], amsgrad=False, maximize=group["maximize"],
+        )  # fmt: skip
+
+    @property
+    def kernel(self) -> Any:  # noqa: ANN401
+        """PyTorch's."""
+        return torch._fused_adam_  # pyright: ignore[reportPrivateImportUsage]
+
+    def _collect(self, parameters: list[Tensor], taken: list[bool]) -> list[bool] | None:
+        """The lists of a step of some parameters; none where they are of several kinds."""
+        self.parameters = [p for p, has in zip(parameters, taken, strict=True) if has]
+        if len({(p.device, p.dtype) for p in self.parameters}) != 1:
+            return None
+        states = [self.state[p] for p in self.parameters]
+        self.first = [state["exp_avg"] for state in states]
+        self.second = [state["exp_avg_sq"] for state in states]
+        self.counters = torch.stack([state["step"] for state in states])
+        self.steps = list(self.counters.unbind())
+        for state, step in zip(states, self.steps, strict=True):
+            state["step"] = step
+        return taken
+
+
+class AdamW(Adam, torch.optim.AdamW):
+    """``torch.optim.AdamW(fused=True)``, likewise.
+
+    References:
+        Loshchilov & Hutter (2019), "Decoupled weight decay regularization", ICLR
+        (arXiv:1711.05101).
+    """
+
+    @property
+    def kernel(self) -> Any:  # noqa: ANN401
+        """PyTorch's."""
+        return torch._fused_adamw_  # pyright: ignore[reportPrivateImportUsage]
