@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import pyro_vae as pv
 from pyro_vae.data import sources
+from pyro_vae.infer import batches
 from pyro_vae.infer.batches import Batches, binarize
 from pyro_vae.infer.distributed import Processes
 from pyro_vae.rows import Rows
@@ -84,18 +85,39 @@ def test_bits_of_any_shape(shape):
 
 def test_bits_are_exact_where_the_first_digits_leave_them_open():
     n = 100_000
-    torch.manual_seed(0)
-    drawn = torch.empty(n // 4, dtype=torch.int64).random_(-(2**63), None).view(torch.uint16)
-    drawn = drawn.double()
+    digits = np.random.SFC64(7).random_raw(n // 4).view(np.uint16)
+    drawn = torch.from_numpy(digits).double().view(500, 200)
     for left in (0.3, 0.9):
         x = (drawn + left) / 2**16  # every cell is open: a bit with chance `left`
-        torch.manual_seed(0)
-        bits = binarize(x)
+        bits = binarize(x, seed=7)
         assert abs(bits.mean() - left) / (left * (1 - left) / n) ** 0.5 < 5
-    torch.manual_seed(0)
-    assert binarize(drawn / 2**16).sum() == 0  # u < x is strict
-    torch.manual_seed(0)
-    assert binarize((drawn + 1) / 2**16).sum() == n
+        x[::2] = x[:, ::2] = 1  # some are open, in some lines
+        found = binarize(x, seed=7)[1::2, 1::2]
+        assert abs(found.mean() - left) / (left * (1 - left) / found.numel()) ** 0.5 < 5
+    assert binarize(drawn / 2**16, seed=7).sum() == 0  # u < x is strict
+    assert binarize((drawn + 1) / 2**16, seed=7).sum() == n
+
+
+@pytest.mark.parametrize("size", [7, 60, 1000])
+def test_an_epoch_of_bits_is_resumed_with_the_same(size, monkeypatch):
+    monkeypatch.setattr(batches, "AT_ONCE", 3000)  # of 7, 14 batches at a time
+    grey = torch.rand(250, 30, generator=torch.Generator().manual_seed(0))
+    grey[:, 0] = torch.arange(250) % 2
+    data = Batches(grey, size, fresh=True)
+    torch.manual_seed(3)
+    whole, after = list(data), torch.rand(())
+    assert [len(batch) for batch in whole] == [len(part) for part in torch.arange(250).split(size)]
+    for skip in range(len(whole) + 1):
+        torch.manual_seed(3)
+        rest = data.epoch(skip)
+        assert torch.rand(()) == after  # all that it draws is drawn at the call
+        assert [b.tolist() for b in rest] == [b.tolist() for b in whole[skip:]]
+    again = torch.cat(list(data))
+    assert again[:, 0].sum() == 125
+    assert not torch.equal(again, torch.cat(whole))
+    p = grey[:, 1:].double()
+    surplus = torch.cat([again, *whole])[:, 1:].double().sum() - 2 * p.sum()
+    assert abs(surplus) / (2 * p * (1 - p)).sum().sqrt() < 5
 
 
 @pytest.mark.parametrize("validation", [None, 0.1])

@@ -3,9 +3,10 @@
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from itertools import chain, islice
 from typing import Literal, TypeAlias, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
@@ -17,18 +18,20 @@ __all__ = ["Batches", "Binarize", "binarize"]
 
 Binarize: TypeAlias = Literal["dynamic", "static"] | None
 
+AT_ONCE = 2**20  # numbers that are taken from a tensor together: a call costs what thousands do
 AHEAD = 2  # batches read from disk while a step is taken
 
 
-def binarize(x: Tensor) -> Tensor:
+def binarize(x: Tensor, seed: int | None = None) -> Tensor:
     r"""Bits with the grey values in [0, 1] as their probabilities.
 
     A bit is :math:`[u < x]` for a uniform u. The first 16 binary digits of u decide all but one
     bit in 65,536, and only those that they leave open are drawn further: the bits are exact to the
-    last digit of x, for half the time of ``torch.rand_like(x) < x``.
+    last digit of x, for a fifth of the time of ``torch.rand_like(x) < x``.
 
     Args:
         x: of any shape.
+        seed: of the bits; drawn from torch's generator if it is not given.
 
     References:
         Salakhutdinov & Murray (2008), "On the quantitative analysis of deep belief networks", for
@@ -38,15 +41,21 @@ def binarize(x: Tensor) -> Tensor:
     >>> binarize(torch.tensor([0.0, 1.0]))
     tensor([0., 1.])
     """
+    seed = _seeds(1)[0] if seed is None else seed
     if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
-        return torch.rand(x.shape, device=x.device).lt(x).to(x.dtype)
-    words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-    digits = words.view(torch.uint16)[: x.numel()].view(x.shape).to(x.dtype)
-    p = digits.sub_(x, alpha=2.0**16).clamp_(-1, 0).abs_()  # 0, 1, or the chance that is left
-    left = p.frac()
-    if left.sum() > 0:
-        open_ = left.nonzero(as_tuple=True)
-        p[open_] = torch.bernoulli(left[open_])
+        own = torch.Generator(x.device).manual_seed(seed)
+        return torch.rand(x.shape, device=x.device, generator=own).lt(x).to(x.dtype)
+    noise = np.random.SFC64(seed)  # four times as fast as torch's
+    digits = noise.random_raw(-(-x.numel() // 4)).view(np.uint16)[: x.numel()]
+    p = torch.from_numpy(digits).view(x.shape).to(x.dtype)
+    p = p.sub_(x, alpha=2.0**16).clamp_(-1, 0).abs_()  # 0, 1, or the chance that is left
+    lines = p.view(-1, x.shape[-1]) if x.ndim > 1 and x.numel() else p.view(1, -1)
+    left = lines.frac()
+    some = left.sum(1).nonzero()[:, 0]
+    if len(some):
+        left = left[some]
+        drawn = torch.from_numpy(np.random.Generator(noise).random(left.shape)).lt(left)
+        lines[some] = torch.where(left > 0, drawn.to(x.dtype), lines[some])
     return p
 
 
@@ -60,6 +69,7 @@ class Batches:
             entry is x).
         batch_size: of all processes together; not used for a ``DataLoader``.
         processes: that share the batches.
+        fresh: each epoch's batches are bits, drawn anew, of a tensor of grey values.
 
     Raises:
         ValueError: no data, or fewer than there are processes.
@@ -70,8 +80,10 @@ class Batches:
         x: "Tensor | Dataset | DataLoader",
         batch_size: int,
         processes: Processes | None = None,
+        *,
+        fresh: bool = False,
     ) -> None:
-        self.x, self.batch_size = x, batch_size
+        self.x, self.batch_size, self.fresh = x, batch_size, fresh
         self.processes = processes or Processes()
         count = self.processes.count
         if isinstance(x, IterableDataset):
@@ -112,19 +124,37 @@ class Batches:
                 pass
             return (_data(item) for item in items)
         order = self.processes.first(torch.randperm(self._number()))
+        rows = [self.processes.part(batch) for batch in order.split(self.batch_size)]
         if isinstance(self.x, Tensor):
-            order = order.to(self.x.device)
-        rows = (self.processes.part(batch) for batch in order.split(self.batch_size)[skip:])
-        return _read_ahead(self.x, rows) if isinstance(self.x, Rows) else map(self._take, rows)
+            return self._several(self.x, rows, skip)
+        later = iter(rows[skip:])
+        return _read_ahead(self.x, later) if isinstance(self.x, Rows) else map(self._take, later)
+
+    def _several(self, x: Tensor, rows: list[Tensor], skip: int) -> Iterator[Tensor]:
+        """Batches of a tensor, as many at a time as make ``AT_ONCE`` numbers."""
+        n = max(1, AT_ONCE // max(1, self.rows * x[0].numel()))
+        seeds = _seeds(-(-len(rows) // n)) if self.fresh else []
+
+        def taken(i: int) -> Iterator[Tensor]:
+            some = rows[i * n : (i + 1) * n]
+            data = x.index_select(0, torch.cat(some).to(x.device))
+            data = binarize(data, seeds[i]) if self.fresh else data
+            return iter(data.split([len(part) for part in some]))
+
+        found = chain.from_iterable(map(taken, range(skip // n, -(-len(rows) // n))))
+        return islice(found, skip % n, None)
 
     def _number(self) -> int:
         return len(cast(Tensor, self.x))
 
     def _take(self, rows: Tensor) -> Tensor:
-        if isinstance(self.x, Tensor):
-            return self.x.index_select(0, rows)
         data = cast(Dataset, self.x)
         return _data(default_collate([data[i] for i in rows.tolist()]))
+
+
+def _seeds(n: int) -> list[int]:
+    """From torch's generator."""
+    return torch.randint(2**63 - 1, (n,)).tolist()
 
 
 def _data(item: "Tensor | tuple[Tensor, ...] | list[Tensor]") -> Tensor:

@@ -243,13 +243,13 @@ def _split(
     size = max(EVALUATED, 0 if held_out is None else len(held_out))
     sample = x[torch.randperm(len(x), device=x.device)[:size]]
     sample = vae.check(_bits(vae.as_data(sample), binarize))
-    return Batches(x, batch_size, team), sample, held_out
+    return Batches(x, batch_size, team, fresh=binarize == "dynamic"), sample, held_out
 
 
 def _preparation(vae: Trainable, data: Batches, binarize: Binarize) -> Callable[[Tensor], Tensor]:
     """What a batch goes through: checks and bits where it comes from a loader."""
     if isinstance(data.x, Tensor):
-        return batches.binarize if binarize == "dynamic" else lambda batch: batch
+        return lambda batch: batch
     if binarize == "static":
         raise ValueError("binarize='static' needs x in memory; a DataLoader's data: 'dynamic'")
     return lambda batch: _bits(vae.as_data(batch), binarize)
