@@ -27,7 +27,7 @@ def binarize(x: Tensor, seed: int | None = None) -> Tensor:
 
     A bit is :math:`[u < x]` for a uniform u. The first 16 binary digits of u decide all but one
     bit in 65,536, and only those that they leave open are drawn further: the bits are exact to the
-    last digit of x, for a fifth of the time of ``torch.rand_like(x) < x``.
+    last digit of x, for a third of the time of ``torch.rand_like(x) < x`` where numbers are many.
 
     Args:
         x: of any shape.
@@ -45,7 +45,7 @@ def binarize(x: Tensor, seed: int | None = None) -> Tensor:
     if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
         own = torch.Generator(x.device).manual_seed(seed)
         return torch.rand(x.shape, device=x.device, generator=own).lt(x).to(x.dtype)
-    noise = np.random.SFC64(seed)  # four times as fast as torch's
+    noise = np.random.SFC64(seed)  # twice as fast as torch's
     digits = noise.random_raw(-(-x.numel() // 4)).view(np.uint16)[: x.numel()]
     p = torch.from_numpy(digits).view(x.shape).to(x.dtype)
     p = p.sub_(x, alpha=2.0**16).clamp_(-1, 0).abs_()  # 0, 1, or the chance that is left
