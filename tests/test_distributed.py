@@ -72,9 +72,9 @@ def steps(team):
     full = SharedMemory(*who)
     full._map = lambda size: None
     memories = [team.shared, SharedMemory(*who), None, full]
-    found, mine = [], []
+    found, mine, ordered = [], [], shared_memory.ORDERED
     for way in (Processes(*who, memory) for memory in memories):
-        shared_memory.ORDERED = way.shared is team.shared  # else they meet by messages
+        shared_memory.ORDERED = ordered and way.shared is team.shared  # else they meet by messages
         parameters = [
             torch.full(size, 1.0 + team.rank * (way.shared in memories[:2])) for size in SIZES
         ]
@@ -92,7 +92,7 @@ def steps(team):
             way.shared.leave()
         assert all(p.untyped_storage().nbytes() == p.nbytes for p in parameters)
         assert sum(mine[-1]) == sum(held)
-    shared_memory.ORDERED = True
+    shared_memory.ORDERED = ordered
     return {"values": torch.stack(found).numpy(), "mine": np.array(mine)}
 
 
@@ -238,6 +238,16 @@ def test_a_process_that_has_ended_is_not_waited_for(monkeypatch):
     memory.marks[1, 2] = ended.pid
     with pytest.raises(RuntimeError, match="process 1 has ended"):
         memory.meet()
+
+
+def test_parameters_that_come_later_find_room_or_say_so():
+    memory = SharedMemory(0, 2)
+    memory.adopt = lambda parameters: None
+    team, late = Processes(0, 2, memory), [torch.ones(3)]
+    assert team.adopt(late) == late  # nothing is shared yet: each steps all
+    memory.carers = {torch.ones(2): 0}
+    with pytest.raises(MemoryError, match="no shared memory is left"):
+        team.adopt(late)
 
 
 def test_no_thread_of_the_group_outlives_it(ranks):

@@ -20,6 +20,7 @@ class Adam(torch.optim.Adam):
         Kingma & Ba (2015), "Adam: a method for stochastic optimization", ICLR (arXiv:1412.6980).
     """
 
+    kernel: Any = staticmethod(torch._fused_adam_)  # pyright: ignore[reportPrivateImportUsage]
     taken: list[bool] | None = None
 
     @torch.no_grad()
@@ -40,11 +41,6 @@ class Adam(torch.optim.Adam):
             self.steps, lr=group["lr"], beta1=beta1, beta2=beta2, eps=group["eps"],
             weight_decay=group["weight_decay"], amsgrad=False, maximize=group["maximize"],
         )  # fmt: skip
-
-    @property
-    def kernel(self) -> Any:  # noqa: ANN401
-        """PyTorch's."""
-        return torch._fused_adam_  # pyright: ignore[reportPrivateImportUsage]
 
     def _collect(self, parameters: list[Tensor], taken: list[bool]) -> list[bool] | None:
         """The lists of a step of some parameters; none where they are of several kinds."""
@@ -69,7 +65,4 @@ class AdamW(Adam, torch.optim.AdamW):
         (arXiv:1711.05101).
     """
 
-    @property
-    def kernel(self) -> Any:  # noqa: ANN401
-        """PyTorch's."""
-        return torch._fused_adamw_  # pyright: ignore[reportPrivateImportUsage]
+    kernel: Any = staticmethod(torch._fused_adamw_)  # pyright: ignore[reportPrivateImportUsage]

@@ -133,15 +133,16 @@ class Batches:
     def _several(self, x: Tensor, rows: list[Tensor], skip: int) -> Iterator[Tensor]:
         """Batches of a tensor, as many at a time as make ``AT_ONCE`` numbers."""
         n = max(1, AT_ONCE // max(1, self.rows * x[0].numel()))
-        seeds = _seeds(-(-len(rows) // n)) if self.fresh else []
+        groups = [rows[start : start + n] for start in range(0, len(rows), n)]
+        seeds = _seeds(len(groups)) if self.fresh else []
 
         def taken(i: int) -> Iterator[Tensor]:
-            some = rows[i * n : (i + 1) * n]
+            some = groups[i]
             data = x.index_select(0, torch.cat(some).to(x.device))
             data = binarize(data, seeds[i]) if self.fresh else data
             return iter(data.split([len(part) for part in some]))
 
-        found = chain.from_iterable(map(taken, range(skip // n, -(-len(rows) // n))))
+        found = chain.from_iterable(map(taken, range(skip // n, len(groups))))
         return islice(found, skip % n, None)
 
     def _number(self) -> int:

@@ -100,9 +100,7 @@ class Processes:
         """What each has of its parameters, by name, put together."""
         if not self.divided:
             return parts
-        found: list[dict[str, T]] = [{}] * self.count
-        dist.all_gather_object(found, parts)
-        return {name: value for part in found for name, value in part.items()}
+        return {name: value for part in self._from_each(parts) for name, value in part.items()}
 
     def total(self, *numbers: float) -> tuple[float, ...]:
         """Sums of numbers over the processes."""
@@ -141,13 +139,16 @@ class Processes:
         """Every process's tensors, those of process r under ``name@r``; the first's keep theirs."""
         if self.count == 1:
             return dict(tensors)
-        found: list[Mapping[str, Tensor]] = [{}] * self.count
-        dist.all_gather_object(found, dict(tensors))
         return {
             _name(key, rank): value
-            for rank, part in enumerate(found)
+            for rank, part in enumerate(self._from_each(dict(tensors)))
             for key, value in part.items()
         }
+
+    def _from_each(self, mine: dict[str, T]) -> list[dict[str, T]]:
+        found: list[dict[str, T]] = [{}] * self.count
+        dist.all_gather_object(found, mine)
+        return found
 
     def own(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Its own tensors, of those that :meth:`gather` put together."""

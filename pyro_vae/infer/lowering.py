@@ -115,7 +115,7 @@ def _product(node: Any) -> None:  # noqa: ANN401
     weight = right.args[0] if right.target is flip else call(flip, (right,))
     if left.target is flip:  # here it is fused, inside the call it would be a slow copy
         left = call(aten.clone.default, (left,), {"memory_format": torch.contiguous_format})
-    last = next(iter(node.users))
+    last = next(iter(node.users), node)
     if len(node.users) > 1 or last.target not in THEN:
         last = node
     given = left, weight, *(bias or [None]), THEN.get(last.target, "none")

@@ -4,6 +4,7 @@
 """
 
 import inspect
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -72,7 +73,8 @@ class FusedOptim(PyroOptim):
     def _clip(self, largest: float) -> None:
         norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
         if self.processes.divided:
-            norm = norm.new_tensor(self.processes.total(norm.item() ** 2)).sqrt().squeeze()
+            (square,) = self.processes.total(norm.double().square().item())
+            norm = norm.new_tensor(math.sqrt(square))
         nn.utils.clip_grads_with_norm_(list(self.parameters), largest, norm)
 
     @property
