@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 import pyro_vae as pv
 from pyro_vae.data import sources
 from pyro_vae.infer import batches
-from pyro_vae.infer.batches import Batches, binarize
+from pyro_vae.infer.batches import Batches
+from pyro_vae.infer.bits import binarize, bits, compiled_bits, random_keys
 from pyro_vae.infer.distributed import Processes
 from pyro_vae.rows import Rows
 
@@ -83,27 +84,99 @@ def test_bits_of_any_shape(shape):
     assert binarize(torch.ones(*shape, 6)[..., ::2]).equal(torch.ones(*shape, 3))
 
 
-def test_bits_are_exact_where_the_first_digits_leave_them_open():
-    n = 100_000
-    digits = np.random.SFC64(7).random_raw(n // 4).view(np.uint16)
-    drawn = torch.from_numpy(digits).double().view(500, 200)
-    for left in (0.3, 0.9):
-        x = (drawn + left) / 2**16  # every cell is open: a bit with chance `left`
-        bits = binarize(x, seed=7)
-        assert abs(bits.mean() - left) / (left * (1 - left) / n) ** 0.5 < 5
-        x[::2] = x[:, ::2] = 1  # some are open, in some lines
-        found = binarize(x, seed=7)[1::2, 1::2]
-        assert abs(found.mean() - left) / (left * (1 - left) / found.numel()) ** 0.5 < 5
-    assert binarize(drawn / 2**16, seed=7).sum() == 0  # u < x is strict
-    assert binarize((drawn + 1) / 2**16, seed=7).sum() == n
+def test_bits_have_24_digits():
+    keys = random_keys(50)
+    half = torch.full((50, 300), 0.5)
+    rows = torch.arange(50)
+    low, high = torch.zeros_like(half), torch.ones_like(half)  # u is in [low, high)
+    for _ in range(24):
+        middle = (low + high) / 2
+        below = bits(middle, rows, keys) > 0
+        low, high = torch.where(below, low, middle), torch.where(below, middle, high)
+    assert torch.equal(high - low, torch.full_like(half, 2.0**-24))
+    assert bits(low, rows, keys).sum() == 0  # u < x is strict
+    assert bits(high, rows, keys).all()
+    u, n = low.double(), low.numel()
+    assert abs(u.mean() - 0.5) * (12 * n) ** 0.5 < 5
+    for part in (u, u * 2**12 % 1):  # the first digits, and the last
+        counts = torch.histc(part, 64, 0, 1)
+        assert abs(((counts - n / 64) ** 2).sum() * 64 / n - 63) / (2 * 63) ** 0.5 < 5
 
 
+def test_bits_are_independent_over_data_and_places():
+    torch.manual_seed(0)
+    n, d = 20_000, 300
+    for p in (0.5, 0.05):
+        drawn = binarize(torch.full((n, d), p)) - p
+        pairs = (drawn.T @ drawn / (p * (1 - p) * n**0.5)).triu(1)
+        assert pairs.abs().max() < 6.5  # of 45,000
+        square = pairs.square().sum() / (d * (d - 1) / 2)
+        assert abs(square - 1) / (2 / (d * (d - 1) / 2)) ** 0.5 < 5
+        for lag in range(1, d):  # a counter with a stride: places that are as far from each other
+            z = pairs.diagonal(lag).sum() / (d - lag) ** 0.5
+            assert abs(z) < 5
+        data = (drawn[:1000] @ drawn[:1000].T / (p * (1 - p) * d**0.5)).triu(1)
+        assert abs(data.square().sum() / (1000 * 999 / 2) - 1) < 0.02
+
+
+@pytest.mark.parametrize("word", [0, 1])
+def test_either_key_of_a_datum_makes_bits_of_its_own(word):
+    torch.manual_seed(0)
+    keys, other = random_keys(300), random_keys(300)
+    other[:, word] = keys[:, word]
+    half, rows = torch.full((300, 400), 0.5), torch.arange(300)
+    agree = (bits(half, rows, keys) == bits(half, rows, other)).double().mean()
+    assert abs(agree - 0.5) * 2 * half.numel() ** 0.5 < 5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_bits_are_those_of_their_keys_however_they_are_computed(dtype):
+    torch.manual_seed(0)
+    grey = torch.rand(200, 31, dtype=dtype)
+    rows, keys = torch.randint(200, (90,)), random_keys(90)
+    whole = bits(grey, rows, keys)
+    for at_once in (1, 100, 10_000):
+        assert torch.equal(bits(grey, rows, keys, at_once), whole)
+    compiled = compiled_bits(grey, 90)
+    assert torch.equal(compiled(grey, rows, keys), whole)
+    assert torch.equal(compiled(grey, rows[:7], keys[:7]), whole[:7])
+    again = torch.randperm(90)
+    assert torch.equal(bits(grey, rows[again], keys[again]), whole[again])
+    assert not torch.equal(bits(grey, rows, random_keys(90)), whole)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_bits_are_the_same_on_a_gpu():
+    grey, rows, keys = torch.rand(200, 31), torch.arange(200), random_keys(200)
+    assert torch.equal(bits(grey.cuda(), rows, keys).cpu(), bits(grey, rows, keys))
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_processes_draw_the_bits_of_one(count):
+    grey = torch.rand(250, 30, generator=torch.Generator().manual_seed(0))
+
+    class Agreed(Processes):
+        def first(self, tensor):
+            return tensor  # their generators agree here
+
+    def epoch(rank, count):
+        torch.manual_seed(3)
+        return list(Batches(grey, 60, Agreed(rank, count), fresh=True))
+
+    parts = zip(*(epoch(rank, count) for rank in range(count)), strict=True)
+    for whole, part in zip(epoch(0, 1), parts, strict=True):
+        assert torch.equal(torch.cat(part), whole)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("size", [7, 60, 1000])
-def test_an_epoch_of_bits_is_resumed_with_the_same(size, monkeypatch):
+def test_an_epoch_of_bits_is_resumed_with_the_same(size, compiled, monkeypatch):
     monkeypatch.setattr(batches, "AT_ONCE", 3000)  # of 7, 14 batches at a time
     grey = torch.rand(250, 30, generator=torch.Generator().manual_seed(0))
     grey[:, 0] = torch.arange(250) % 2
     data = Batches(grey, size, fresh=True)
+    if compiled:
+        data.compile()
     torch.manual_seed(3)
     whole, after = list(data), torch.rand(())
     assert [len(batch) for batch in whole] == [len(part) for part in torch.arange(250).split(size)]

@@ -10,7 +10,7 @@ import torch
 from pyro.infer import Trace_ELBO, TraceEnum_ELBO
 
 import pyro_vae as pv
-from pyro_vae.infer import batches
+from pyro_vae.infer.bits import binarize
 from pyro_vae.infer.compiled import capture
 
 K, L, D = 3, 2, 5
@@ -209,7 +209,7 @@ def test_data_hold_x_beside_the_label(x):
     assert known.tolist() == [[0, 0, 1], [0, 0, 0], [1, 0, 0], [0, 0, 0]]
     assert torch.equal(vae.as_data(data.numpy()), data)
     assert torch.equal(vae.as_data(x.numpy()), vae.labelled(x, [-1] * 4))
-    assert torch.equal(batches.binarize(data)[:, D:], known)  # fresh bits leave labels as they are
+    assert torch.equal(binarize(data)[:, D:], known)  # fresh bits leave labels as they are
     assert torch.equal(vae.classify(data).probs, vae.classify(x).probs)
     q = vae.encode(data)
     assert q.first.probs[0].tolist() == [0, 0, 1] and q.sample().shape == (4, K + L)

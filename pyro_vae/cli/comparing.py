@@ -221,7 +221,7 @@ def _test_batch(run: Path, batch_size: int, seed: int) -> "Tensor":
     """Some of a run's test data, as bits where it was trained on bits."""
     import torch
 
-    from ..infer.batches import binarize
+    from ..infer.bits import binarize
     from ..seeding import seeded
 
     told = read_config(run / CONFIG)

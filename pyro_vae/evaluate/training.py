@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..infer import NonFiniteLossError, fit, make_estimator
 from ..infer.batches import Binarize
-from ..infer.batches import binarize as bits
+from ..infer.bits import binarize as bits
 from ..infer.fit import HELD_OUT
 from ..rows import Rows
 from ..seeding import seeded

@@ -86,7 +86,8 @@ class CompiledELBO(ELBO):
         self, model: Callable, guide: Callable, *args: object, **kwargs: object
     ) -> float:
         """Minus an estimate of the bound; adds its gradient to the parameters'."""
-        leaves, tree = pytree.tree_flatten((args, kwargs))
+        plain = not kwargs and all(isinstance(a, Tensor) for a in args)
+        leaves, tree = (args, None) if plain else pytree.tree_flatten((args, kwargs))
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         form = tuple(_form(a) if isinstance(a, Tensor) else a for a in leaves)
         key = (model, guide, tree, form)

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from ..rows import Rows
 from ..seeding import seeded
 from ..spec import Spec
-from . import batches
+from . import bits
 from .batches import Batches, Binarize
 from .checkpoint import CHECKPOINT, State
 from .compiled import CompileMode
@@ -256,7 +256,7 @@ def _preparation(vae: Trainable, data: Batches, binarize: Binarize) -> Callable[
 
 
 def _bits(x: Tensor, binarize: Binarize) -> Tensor:
-    return batches.binarize(_grey(x)) if binarize else x
+    return bits.binarize(_grey(x)) if binarize else x
 
 
 def _grey(x: Tensor) -> Tensor:

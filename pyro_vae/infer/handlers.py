@@ -177,13 +177,15 @@ class KLWeight(Messenger):
     def __init__(self, weight: float | Tensor = 1.0) -> None:
         super().__init__()
         self.weight = weight
+        self.last: float | None = None
 
     def set(self, weight: float) -> None:
         """Change the weight, in place where it is a tensor."""
-        if isinstance(self.weight, Tensor):
-            self.weight.fill_(weight)
-        else:
+        if not isinstance(self.weight, Tensor):
             self.weight = weight
+        elif weight != self.last:
+            self.weight.fill_(weight)
+        self.last = weight
 
     def _pyro_sample(self, msg: dict) -> None:
         of_kl = latent(msg) or msg["infer"].get("of_kl")  # an observed factor may be a part of it

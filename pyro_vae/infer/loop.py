@@ -5,6 +5,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -165,8 +166,11 @@ class Loop:
         )  # fmt: skip
         self.epochs = epochs
         with bar:
-            if self._pays(self.batches.rows) and not bar.disable:
-                bar.write(f"compiling the step, which {epochs * steps:,} steps repay")
+            if self._pays(self.batches.rows):
+                if not bar.disable:
+                    bar.write(f"compiling the step, which {epochs * steps:,} steps repay")
+                with suppress(CaptureError):  # the step says why
+                    self.batches.compile()
             while state.epoch < epochs and not self._out_of_patience() and not stop.is_set():
                 bar.set_description(f"epoch {state.epoch + 1}/{epochs}", refresh=False)
                 if self._epoch(bar, stop):
@@ -204,39 +208,45 @@ class Loop:
         self.resumed = None
         self.vae.train()
         start = time.perf_counter()
-        for batch in batches:
-            now = state.epoch + state.step / steps
-            self.kl_weight.set(self.beta(now))
-            self.optim.lr = self.lr(now)
-            self.anneal(now)
-            if self.ahead is not None:
-                self.optim.frozen = self.ahead.frozen
-            if len(batch):
-                batch = self.prepare(batch)
-                first = state.epoch == state.step == 0
-                with pyro.validation_enabled(first), products(self.precision):
-                    loss = float(self.svi.step(batch))  # pyright: ignore[reportArgumentType]
-            else:  # of several processes one may have no part of a ragged last batch
-                self.optim(())
-                loss = 0.0
-            state.loss, state.count = state.loss + loss, state.count + len(batch)
-            if self.ahead is not None:
-                self.ahead.step(loss, len(batch))
-            state.step += 1
-            bar.update()
-            if stop.is_set():
-                break
+        with pyro.validation_enabled(False), products(self.precision):
+            for batch in batches:
+                now = state.epoch + state.step / steps
+                self.kl_weight.set(self.beta(now))
+                self.optim.lr = self.lr(now)
+                self.anneal(now)
+                if self.ahead is not None:
+                    self.optim.frozen = self.ahead.frozen
+                loss = self._step(batch)
+                state.loss, state.count = state.loss + loss, state.count + len(batch)
+                if self.ahead is not None:
+                    self.ahead.step(loss, len(batch))
+                state.step += 1
+                bar.update()
+                if stop.is_set():
+                    break
         state.seconds += time.perf_counter() - start
         if state.step < steps:
             return False
         state.epoch, state.step, self.epoch_rng = state.epoch + 1, 0, rng_state()
         return True
 
+    def _step(self, batch: Tensor) -> float:
+        if not len(batch):  # of several processes one may have no part of a ragged last batch
+            self.optim(())
+            return 0.0
+        batch = self.prepare(batch)
+        with pyro.validation_enabled(True) if self._first else nullcontext():
+            return float(self.svi.step(batch))  # pyright: ignore[reportArgumentType]
+
+    @property
+    def _first(self) -> bool:
+        """Whether this is the run's first step, which Pyro's validation checks."""
+        return self.state.epoch == self.state.step == 0
+
     def _loss_and_grads(self, model: Callable, guide: Callable, x: Tensor) -> float:
         """The estimator's, with a stop before the optimizer sees what is not finite."""
         rng = rng_state()
-        first = self.state.epoch == self.state.step == 0  # it is checked, by Pyro's validation
-        elbo: Any = self.compiled if self._pays(len(x)) and not first else self.elbo
+        elbo: Any = self.compiled if self._pays(len(x)) and not self._first else self.elbo
         try:
             loss = elbo.loss_and_grads(model, guide, x)
         except CaptureError as problem:
