@@ -36,7 +36,7 @@ def random_keys(n: int) -> Tensor:
     return torch.empty(n, dtype=torch.int64).random_().view(torch.int32).view(n, 2)
 
 
-def bits(x: Tensor, rows: Tensor, keys: Tensor, at_once: int = IN_CACHE) -> Tensor:
+def bits(x: Tensor, rows: Tensor, keys: Tensor) -> Tensor:
     """Bits for some rows of grey values.
 
     The random numbers of a datum are a counter through a hash function, with its two keys. As
@@ -47,7 +47,6 @@ def bits(x: Tensor, rows: Tensor, keys: Tensor, at_once: int = IN_CACHE) -> Tens
         x: grey values, ``(N, D)``.
         rows: which, ``(n,)``.
         keys: of these, ``(n, 2)``.
-        at_once: so many numbers go through the operations together.
 
     Returns:
         ``(n, D)``.
@@ -56,16 +55,7 @@ def bits(x: Tensor, rows: Tensor, keys: Tensor, at_once: int = IN_CACHE) -> Tens
         Steele, Lea & Flood (2014), "Fast splittable pseudorandom number generators", for a counter
         with an odd stride through a hash function; Appleby (2011), MurmurHash3, for its constants.
     """
-    found = x.index_select(0, rows.to(x.device)).to(torch.promote_types(x.dtype, torch.float32))
-    keys, n = keys.to(x.device), max(1, at_once // max(1, x.shape[1]))
-    counter = torch.arange(x.shape[1], dtype=torch.int32, device=x.device).mul_(GAMMA)
-    for grey, key in zip(found.split(n), keys.split(n), strict=True):
-        u = counter + key[:, :1]
-        u.bitwise_xor_((u >> 16).bitwise_and_(0xFFFF)).mul_(FIRST)
-        u.bitwise_xor_(key[:, 1:])
-        u.bitwise_xor_((u >> 13).bitwise_and_(0x7FFFF)).mul_(SECOND)
-        grey.mul_(2.0**24).sub_(u >> 8).gt_(2.0**23)  # u >> 8 lies in [-2^23, 2^23)
-    return found.to(x.dtype)
+    return _bits(x, rows.to(x.device), keys.to(x.device), _counter(x), IN_CACHE)
 
 
 def compiled_bits(x: Tensor, n: int) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
@@ -74,11 +64,31 @@ def compiled_bits(x: Tensor, n: int) -> Callable[[Tensor, Tensor, Tensor], Tenso
     Raises:
         CaptureError: there is no C++ compiler.
     """
-    given = x, torch.zeros(n, dtype=torch.int64), random_keys(n)
-    module, live = trace(lambda *of: (bits(*of, at_once=n * x.shape[1]),), *given)
+    counter = _counter(x)
+    given = x, torch.zeros(n, dtype=torch.int64), random_keys(n), counter
+    module, live = trace(lambda *of: (_bits(*of, at_once=n * x.shape[1]),), *given)
     in_one_pass = compile_module(module, [*given, *live])
 
     def found(x: Tensor, rows: Tensor, keys: Tensor) -> Tensor:
-        return in_one_pass(x, rows, keys, *live)[0] if len(rows) == n else bits(x, rows, keys)
+        whole = len(rows) == n
+        return in_one_pass(x, rows, keys, counter, *live)[0] if whole else bits(x, rows, keys)
 
     return found
+
+
+def _counter(x: Tensor) -> Tensor:
+    """Multiples of a stride, which no compiler is to work out: as numbers of C++ they overflow."""
+    return torch.arange(x.shape[1], dtype=torch.int32, device=x.device).mul_(GAMMA)
+
+
+def _bits(x: Tensor, rows: Tensor, keys: Tensor, counter: Tensor, at_once: int) -> Tensor:
+    """So many numbers go through the operations together."""
+    found = x.index_select(0, rows).to(torch.promote_types(x.dtype, torch.float32))
+    n = max(1, at_once // max(1, x.shape[1]))
+    for grey, key in zip(found.split(n), keys.split(n), strict=True):
+        u = counter + key[:, :1]
+        u.bitwise_xor_((u >> 16).bitwise_and_(0xFFFF)).mul_(FIRST)
+        u.bitwise_xor_(key[:, 1:])
+        u.bitwise_xor_((u >> 13).bitwise_and_(0x7FFFF)).mul_(SECOND)
+        grey.mul_(2.0**24).sub_(u >> 8).gt_(2.0**23)  # u >> 8 lies in [-2^23, 2^23)
+    return found.to(x.dtype)
