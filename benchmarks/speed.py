@@ -1,11 +1,11 @@
 """What a step and an epoch cost: this package beside its peers, in one run on one machine.
 
-    PEERS=FOLDER python benchmarks/speed.py [--rounds 11] [--only NAME]
+    PEERS=FOLDER python benchmarks/speed.py [--rounds 60] [--only NAME]
 
 VAE 784-200-200-50 (tanh), Bernoulli, batches of 100 and 1,000; `peers.py` says who they are. The
-peers take turns in rounds, so that a drift of the machine's speed meets all. A step is measured on
-ready bits, an epoch on MNIST with its order, fresh bits and batches. Then what an epoch costs by
-the number of data and of processes, and a step by ``num_particles``.
+peers take turns in short rounds, so that a drift of the machine's speed meets all. A step is
+measured on ready bits, an epoch on MNIST with its order, fresh bits and batches. Then what an epoch
+costs by the number of data and of processes, and a step by ``num_particles``.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from peers import (
 )
 from torch import Tensor
 
-BATCHES, STEPS = (100, 1000), 100
+BATCHES, STEPS = (100, 1000), 25
 STOCK, FLOOR = "Pyro SVI, as its tutorial", "matrix products alone"
 PARTICLES, DATA = (1, 2, 4, 8, 16), (7500, 15_000, 30_000, 60_000)
 
@@ -46,6 +46,11 @@ def turns(runs: Mapping[Any, Callable[[], float]], rounds: int, warm: int = 1) -
     """Seconds, a column each: each in turn, round by round, after rounds that are not counted."""
     found = [{name: run() for name, run in runs.items()} for _ in range(warm + rounds)]
     return pd.DataFrame(found[warm:])
+
+
+def fewer(rounds: int) -> int:
+    """Rounds of epochs, each of which takes seconds."""
+    return -(-rounds // 12)
 
 
 def unstacked(found: pd.DataFrame) -> pd.DataFrame:
@@ -104,7 +109,7 @@ def beside_peers(grey: Tensor, rounds: int, only: list[str]) -> pd.DataFrame:
         peers = make_peers(ready(grey, batch), grey, only)
         found = turns({"apart": crossing, **{k: p.steps for k, p in peers.items()}}, rounds)
         close, steps = found.pop("apart") < 2.5, 1000 / STEPS * found
-        epochs = turns({k: p.epoch for k, p in peers.items()}, -(-rounds // 3))
+        epochs = turns({k: p.epoch for k, p in peers.items()}, fewer(rounds))
         part = pd.DataFrame({
             "batch": batch, "step, ms": steps.median(), "minimum": steps.min(),
             "close": steps[close].median(), "in": close.sum(),
@@ -188,15 +193,15 @@ def page(frame: pd.DataFrame) -> str:
 def main() -> None:
     """Measure and publish."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=11, help="of steps; a third of it of epochs")
+    parser.add_argument("--rounds", type=int, default=60, help="of steps; a twelfth of epochs")
     parser.add_argument("--only", nargs="*", default=[], help="peers whose name holds a word")
     parser.add_argument("--data", type=int, default=60_000, help="of MNIST's training data")
     told = parser.parse_args()
     torch.manual_seed(0)
-    grey, few = mnist().train.flatten(1)[: told.data], -(-told.rounds // 3)
+    grey, few = mnist().train.flatten(1)[: told.data], fewer(told.rounds)
     peers = beside_peers(grey, told.rounds, told.only)
     print(page(peers))
-    particles, data = by_particles(grey, few), by_data(grey, told.rounds)
+    particles, data = by_particles(grey, 4 * few), by_data(grey, few)
     processes = by_processes(grey, few)
     draw(peers, particles, data)
     parts = {
