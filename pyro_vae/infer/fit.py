@@ -128,8 +128,8 @@ def fit(
         progress: show a progress bar; by default only at a terminal.
 
     Within processes that ``torchrun`` started, or in a process group of ``torch.distributed``, each
-    trains on its part of every batch, with draws of z of its own; the order and the bits are those
-    that one process would have. The first one writes.
+    trains on its part of every batch, with draws of z of its own; the first one draws the order and
+    the bits for all, and writes.
 
     Returns:
         A :class:`Fit`. Ctrl-C finishes the step, writes the checkpoint and returns what there is.
