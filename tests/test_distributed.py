@@ -21,7 +21,7 @@ from pyro.infer import SVI
 from torch import nn
 
 import pyro_vae as pv
-from pyro_vae.infer import shared_memory
+from pyro_vae.infer import loop, shared_memory
 from pyro_vae.infer.distributed import Processes, processes
 from pyro_vae.infer.shared_memory import SharedMemory
 
@@ -114,7 +114,11 @@ def work(folder, rank):
                 os.kill(os.getpid(), signal.SIGINT)
             return step(self, x)
 
-        SVI.step = recorded
+        def late(*args):
+            time.sleep(0.1)  # the others may not go on, to the best weights, before it is written
+            write(*args)
+
+        SVI.step, loop.write, write = recorded, late, loop.write
         whole, parts = (vae(guide="Normal") for _ in range(2))
         history = pv.fit(whole, X, **DRAWN, out=folder / "whole").history
         found |= {"drawn": weights(whole), "noise": np.array(noise)}

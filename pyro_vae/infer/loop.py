@@ -185,7 +185,7 @@ class Loop:
             self.vae.load_state_dict(dict(self.best))
 
     def save(self, out: Path) -> None:
-        """Write the checkpoint."""
+        """Write the checkpoint; all processes go on when it is written."""
         network, team = self.estimator.network, self.optim.processes
         inner = self.state.inner
         loss, count, *ahead = team.total(self.state.loss, self.state.count, inner.loss, inner.count)
@@ -195,6 +195,7 @@ class Loop:
         moments = self.optim.get_state()
         if team.rank == 0:
             write(out, state, self.vae, network, moments, {**rng, "best": self.best})
+        team.total(0.0)  # parameters that are shared stay as they are until then
 
     def _epoch(self, bar: tqdm, stop: threading.Event) -> bool:
         """The rest of an epoch; false where it was stopped before its end."""
