@@ -87,7 +87,7 @@ def steps(team):
                 for p in parameters:
                     p.data -= 0 if p.grad is None else p.grad
             found.append(torch.cat([p.flatten() for p in parameters]))
-            way.total()  # all have looked
+            way.meet()  # all have looked
         if way.shared is not None:
             way.shared.leave()
         assert all(p.untyped_storage().nbytes() == p.nbytes for p in parameters)
@@ -100,6 +100,10 @@ def work(folder, rank):
     """What each process does; the figures of each are kept."""
     found, step = {}, SVI.step
     with processes() as team:
+        with team.in_turn():
+            found["before"] = sorted(path.name for path in folder.glob("turn*"))
+            time.sleep(0.2 * (rank == 0))
+            (folder / f"turn{rank}").touch()
         found |= steps(team)
         model = vae(seed=9 * rank)  # the first one's weights become everyone's
         history = pv.fit(model, X, **GIVEN).history
@@ -164,6 +168,12 @@ def ranks(tmp_path_factory):
     errors = "\n".join(p.read_text() for p in sorted(folder.glob("*.err")))
     assert [p.returncode for p in started] == [0, 0], errors
     return folder, [np.load(folder / f"rank{rank}.npz") for rank in range(2)]
+
+
+def test_the_first_process_of_a_machine_goes_before_its_others(ranks):
+    _, (first, second) = ranks
+    assert list(first["before"]) == []
+    assert list(second["before"]) == ["turn0"]
 
 
 def test_two_processes_are_the_single_run_where_the_noise_is_given(ranks):

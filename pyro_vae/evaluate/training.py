@@ -10,9 +10,8 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from ..infer import NonFiniteLossError, fit, make_estimator
+from ..infer import NonFiniteLossError, bits, fit, make_estimator
 from ..infer.batches import Binarize
-from ..infer.bits import binarize as bits
 from ..infer.fit import HELD_OUT
 from ..rows import Rows
 from ..seeding import seeded
@@ -92,7 +91,7 @@ def train_estimators(
         trial.start_from(example)
         batch = example[:batch_size]
         for estimator in made:
-            estimator.check(trial.model, trial.guide, bits(batch) if binarize else batch)
+            estimator.check(trial.model, trial.guide, bits.binarize(batch) if binarize else batch)
     histories = {}
     for name, estimator in zip(unique([str(one) for one in made]), made, strict=True):
         try:

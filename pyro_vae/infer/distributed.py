@@ -109,6 +109,10 @@ class Processes:
             dist.all_reduce(values)
         return tuple(values.tolist())
 
+    def meet(self) -> None:
+        """Go on once all are here."""
+        self.total(0.0)  # of no number they would not wait
+
     def first(self, tensor: Tensor) -> Tensor:
         """The first process's tensor, everywhere, in place."""
         if self.count > 1:
@@ -124,10 +128,10 @@ class Processes:
     def in_turn(self) -> Iterator[None]:
         """Within it the first process of each machine goes before its others."""
         if local_rank():
-            self.total()
+            self.meet()
         yield
         if not local_rank():
-            self.total()
+            self.meet()
 
     def diverge(self, seed: int) -> None:
         """Random numbers of its own for each process but the first."""

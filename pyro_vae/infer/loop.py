@@ -195,7 +195,7 @@ class Loop:
         moments = self.optim.get_state()
         if team.rank == 0:
             write(out, state, self.vae, network, moments, {**rng, "best": self.best})
-        team.total(0.0)  # parameters that are shared stay as they are until then
+        team.meet()  # parameters that are shared stay as they are until then
 
     def _epoch(self, bar: tqdm, stop: threading.Event) -> bool:
         """The rest of an epoch; false where it was stopped before its end."""
