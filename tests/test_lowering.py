@@ -8,7 +8,7 @@ from torch.utils import _pytree as pytree
 
 from pyro_vae import MLP, VAE
 from pyro_vae.infer import lowering
-from pyro_vae.infer.compiled import capture, trace
+from pyro_vae.infer.compiled import capture, compile_module, trace
 
 aten = torch.ops.aten
 ENTROPY = aten.binary_cross_entropy_with_logits.default
@@ -53,6 +53,17 @@ def test_log1p_is_relatively_exact_however_small_its_argument():
     exact = logits.double().exp().log1p()
     error = (module(logits, torch.zeros_like(logits)) - exact).abs() / exact
     assert error.max() < 8 * torch.finfo(torch.float32).eps  # exp(l) alone has half of it
+
+
+def test_softplus_is_relatively_exact():
+    x = torch.cat([torch.linspace(-80, 110, 200_001), torch.randn(50_000) / 100])
+    module = lowering.for_cpu(trace(nn.functional.softplus, x)[0])
+    assert aten.softplus.default not in targets(module)
+    exact = nn.functional.softplus(x.double(), threshold=200)
+    error = (module(x) - exact).abs() / exact
+    assert error.max() < 8 * torch.finfo(torch.float32).eps
+    other = trace(lambda x: nn.functional.softplus(x, beta=2), x)[0]
+    assert targets(lowering.for_cpu(other)) == targets(other)
 
 
 def test_the_gradient_shares_the_exponential_and_keeps_its_precision():
@@ -104,21 +115,25 @@ def test_a_graph_in_double_precision_stays(onednn):
     assert ENTROPY in found and aten.sigmoid.default in found and LINEAR not in found
 
 
-def test_large_products_go_to_onednn_and_give_the_same_step(onednn):
+@pytest.mark.parametrize(("rows", "calls"), [(100, 0), (300, 4), (1000, 5)])
+def test_large_products_go_to_onednn_and_give_the_same_step(onednn, rows, calls):
     vae = VAE(784, 5, encoder=MLP([200]), decoder=MLP([200]), seed=0)
-    x = torch.rand(300, 784).lt(0.3).float()
+    x = torch.rand(rows, 784).lt(0.3).float()
     graph = capture(Trace_ELBO(), vae.model, vae.guide, x)
     module = lowering.for_cpu(graph.module)
-    # x to 200, 200 to x, the gradient of the latter in its input, of the former in its weights
-    assert targets(module).count(LINEAR) == 4
+    # x to 200, 200 to x, the gradient of the latter in its input, of the former in its weights;
+    # the latter's weights, more rows than columns, repay two copies if there are many data
+    assert targets(module).count(LINEAR) == calls
     assert targets(graph.module).count(LINEAR) == 0
-    steps = []
-    for each in (graph.module, module):
+    steps, given = [], [x, *graph.live]
+    for each in (graph.module, module, compile_module(graph.module, given)):
         torch.manual_seed(0)
         with torch.no_grad():
-            steps.append(each(x, *graph.live))
-    for one, other in zip(*steps, strict=True):
-        assert torch.allclose(one, other, rtol=1e-5, atol=1e-5 * one.abs().max())
+            steps.append(each(*given))
+    for one, *others in zip(*steps, strict=True):
+        for other in others:
+            assert torch.allclose(one, other, rtol=1e-5, atol=1e-5 * one.abs().max())
+            assert other.stride() == one.stride()
 
 
 def test_small_products_and_other_processors_keep_mkl(mkl, monkeypatch):

@@ -13,7 +13,9 @@ from torch import Tensor, fx
 
 __all__ = ["for_cpu", "options_for_cpu"]
 
-WORTH_A_CALL = 6e7  # operations of a product: with fewer the call costs what oneDNN gains
+# Multiplications of a product, and of it for each number to be copied: with fewer the call, or the
+# copies, cost what oneDNN gains.
+WORTH_A_CALL, WORTH_A_COPY = 3e7, 250
 LIBRARY = torch.library.Library("pyro_vae", "DEF")
 LIBRARY.define("linear(Tensor a, Tensor weight, Tensor? bias, str then) -> Tensor")
 aten: Any = torch.ops.aten
@@ -21,18 +23,19 @@ THEN = {aten.tanh.default: "tanh", aten.relu.default: "relu", aten.sigmoid.defau
 
 
 def options_for_cpu() -> dict[str, Any]:
-    """Inductor's, where it has them: tanh by exp, which costs a third."""
+    """Inductor's, where it has them: tanh by exp, which costs a third, and fused multiply-adds."""
     from torch._inductor.config import cpp
 
-    return {"cpp.use_decompose_tanh": True} if hasattr(cpp, "use_decompose_tanh") else {}
+    wanted = {"use_decompose_tanh": True, "enable_floating_point_contract_flag": "fast"}
+    return {f"cpp.{name}": value for name, value in wanted.items() if hasattr(cpp, name)}
 
 
 def for_cpu(module: fx.GraphModule) -> fx.GraphModule:
     """The graph rewritten; its values are the same up to rounding.
 
     The Bernoulli's log-density and its gradient share one exponential, in one pass over the data,
-    and its logarithm is a polynomial; large matrix products, with the activation that comes next,
-    go to oneDNN where MKL does not use all of the processor's vector instructions.
+    and its logarithm is a polynomial, as softplus's is; large matrix products, with the activation
+    that comes next, go to oneDNN where MKL does not use all of the processor's vector instructions.
 
     Args:
         module: as ``make_fx`` gives it, of tensors on the CPU.
@@ -45,6 +48,8 @@ def for_cpu(module: fx.GraphModule) -> fx.GraphModule:
                 _cross_entropy(node, decays)
             elif node.target is aten.sigmoid.default and node.args[0] in decays:
                 _sigmoid(node, decays[node.args[0]])
+            elif node.target is aten.softplus.default:
+                _softplus(node)
             elif node.target is aten.sum.default:
                 _sum(node)
             elif node.target in (aten.addmm.default, aten.mm.default) and _onednn_is_faster():
@@ -54,20 +59,39 @@ def for_cpu(module: fx.GraphModule) -> fx.GraphModule:
     return module
 
 
+def _replace(node: fx.Node, new: fx.Node) -> None:
+    node.replace_all_uses_with(new, propagate_meta=True)
+
+
 def _cross_entropy(node: Any, decays: dict[Any, fx.Node]) -> None:  # noqa: ANN401
     """max(l, 0) - l x + log(1 + exp(-|l|)), where log1p would cost as much as three exp."""
     logits, x, *weights, reduction = (*node.args, None, None, 0)[:5]
     if node.meta["val"].dtype is not torch.float32 or any(weights) or reduction != 0:
         return
     call = node.graph.call_function
+    e, bend = _bend(node, logits)
+    hinge, slope = call(aten.relu.default, (logits,)), call(aten.mul.Tensor, (logits, x))
+    line = call(aten.sub.Tensor, (hinge, slope))
+    _replace(node, call(aten.add.Tensor, (line, bend)))
+    decays[logits] = e
+
+
+def _softplus(node: Any) -> None:  # noqa: ANN401
+    """max(l, 0) + log(1 + exp(-|l|))."""
+    if node.meta["val"].dtype is not torch.float32 or len(node.args) > 1:
+        return
+    call, _, bend = node.graph.call_function, *_bend(node, node.args[0])
+    _replace(node, call(aten.add.Tensor, (call(aten.relu.default, node.args), bend)))
+
+
+def _bend(node: Any, logits: Any) -> tuple[fx.Node, fx.Node]:  # noqa: ANN401
+    """exp(-|l|), and log(1 + exp(-|l|)), where log1p would cost as much as three exp."""
+    call = node.graph.call_function
     e = call(aten.exp.default, (call(aten.neg.default, (call(aten.abs.default, (logits,)),)),))
     ratio, *coefficients = reversed(_log1p_over_e())
     for coefficient in coefficients:
         ratio = call(aten.add.Tensor, (call(aten.mul.Tensor, (e, ratio)), coefficient))
-    hinge, slope = call(aten.relu.default, (logits,)), call(aten.mul.Tensor, (logits, x))
-    line = call(aten.sub.Tensor, (hinge, slope))
-    node.replace_all_uses_with(call(aten.add.Tensor, (line, call(aten.mul.Tensor, (e, ratio)))))
-    decays[logits] = e
+    return e, call(aten.mul.Tensor, (e, ratio))
 
 
 def _sigmoid(node: Any, e: fx.Node) -> None:  # noqa: ANN401
@@ -75,7 +99,7 @@ def _sigmoid(node: Any, e: fx.Node) -> None:  # noqa: ANN401
     call = node.graph.call_function
     positive = call(aten.ge.Scalar, (node.args[0], 0))
     above = call(aten.where.ScalarSelf, (positive, 1.0, e))
-    node.replace_all_uses_with(call(aten.div.Tensor, (above, call(aten.add.Tensor, (e, 1.0)))))
+    _replace(node, call(aten.div.Tensor, (above, call(aten.add.Tensor, (e, 1.0)))))
 
 
 def _sum(node: Any) -> None:  # noqa: ANN401
@@ -94,32 +118,49 @@ def _log1p_over_e() -> list[float]:
 
 
 def _product(node: Any) -> None:  # noqa: ANN401
-    """Products that oneDNN is better at, if they are large: a W^T + b, and a wide D^T a.
+    """Products that oneDNN is better at, if they are large: a W^T + b, and D^T a.
 
     The first is that of a layer and of the gradient in its input, the second of that in its
-    weights; one with more rows than columns MKL does faster.
+    weights, for which D is to be transposed, or a and what comes out, a^T D.
     """
     *bias, left, right = node.args
-    value, flip = node.meta["val"], aten.t.default
-    if right.target is flip:
-        inner = right.meta["val"].shape[0]
-    elif left.target is flip and value.shape[0] < value.shape[1]:
-        inner = left.meta["val"].shape[1]
-    else:
+    value, inner = node.meta["val"], left.meta["val"].shape[1]
+    work = value.numel() * inner
+    if node.kwargs or value.dtype is not torch.float32 or work < WORTH_A_CALL:
         return
-    if node.kwargs or value.dtype is not torch.float32 or 2 * value.numel() * inner < WORTH_A_CALL:
-        return
-    if bias and bias[0].meta["val"].ndim != 1:  # no layer's
-        return
-    call = node.graph.call_function
-    weight = right.args[0] if right.target is flip else call(flip, (right,))
-    if left.target is flip:  # here it is fused, inside the call it would be a slow copy
-        left = call(aten.clone.default, (left,), {"memory_format": torch.contiguous_format})
-    last = next(iter(node.users), node)
-    if len(node.users) > 1 or last.target not in THEN:
-        last = node
-    given = left, weight, *(bias or [None]), THEN.get(last.target, "none")
-    last.replace_all_uses_with(call(torch.ops.pyro_vae.linear.default, given))
+    if right.target is aten.t.default and all(b.meta["val"].ndim == 1 for b in bias):
+        last = next(iter(node.users), node)
+        if len(node.users) > 1 or last.target not in THEN:
+            last = node
+        then = THEN.get(last.target, "none")
+        _replace(last, _linear(left, right.args[0], *bias, then=then))
+    elif left.target is aten.t.default and not bias:
+        rows, columns = value.shape
+        copied, turned = rows * inner, columns * (rows + inner)
+        if work < WORTH_A_COPY * min(copied, turned):
+            return
+        if copied <= turned:
+            made = _linear(_copy(left), _transposed(right))
+        else:
+            made = _copy(_transposed(_linear(_copy(_transposed(right)), left)))
+        _replace(node, made)
+
+
+def _linear(
+    a: fx.Node, weight: fx.Node, bias: fx.Node | None = None, then: str = "none"
+) -> fx.Node:
+    _lower()
+    return a.graph.call_function(torch.ops.pyro_vae.linear.default, (a, weight, bias, then))
+
+
+def _transposed(matrix: fx.Node) -> fx.Node:
+    return matrix.graph.call_function(aten.t.default, (matrix,))
+
+
+def _copy(matrix: fx.Node) -> fx.Node:
+    """Contiguous; here it is fused with what comes before, inside oneDNN it would be slow."""
+    contiguous: dict[str, Any] = {"memory_format": torch.contiguous_format}
+    return matrix.graph.call_function(aten.clone.default, (matrix,), contiguous)
 
 
 @cache
@@ -133,6 +174,20 @@ def _onednn_is_faster() -> bool:
         and cpu.exists()
         and "GenuineIntel" not in cpu.read_text()
     )
+
+
+@cache
+def _lower() -> None:
+    """Let compiled code call oneDNN itself: an operation of our own costs 30 us in Python."""
+    from torch._inductor.ir import ExternKernel
+    from torch._inductor.lowering import fallback_handler, register_lowering
+
+    onednn = fallback_handler(torch.ops.mkldnn._linear_pointwise.default, add_to_fallback_set=False)
+
+    @register_lowering(torch.ops.pyro_vae.linear.default, type_promotion_kind=None)
+    def _(a: Any, weight: Any, bias: Any, then: str) -> Any:  # noqa: ANN401
+        a = ExternKernel.require_contiguous(ExternKernel.realize_input(a))
+        return onednn(a, weight, bias, then, [], "")
 
 
 @torch.library.impl(LIBRARY, "linear", "CPU")
