@@ -49,8 +49,9 @@ class CompiledELBO(ELBO):
     Args:
         elbo: any ``ELBO``; :meth:`loss` stays its own, uncompiled.
         mode: of ``torch.compile``: ``"reduce-overhead"`` uses CUDA graphs.
-        announce: tell handlers, and so ``SVI``, of the parameters at every step. An optimizer that
-            remembers them, as :class:`FusedOptim` does, needs it only at the first.
+        announce: at every step look whether the parameters are those of the graph, and tell
+            handlers, and so ``SVI``, of them. Where nobody puts others in their place, and the
+            optimizer remembers them, as :class:`FusedOptim` does, the first step suffices.
 
     Raises:
         CaptureError: in a step, a program whose structure depends on its data, or no C++ compiler.
@@ -92,7 +93,7 @@ class CompiledELBO(ELBO):
         form = tuple(_form(a) if isinstance(a, Tensor) else a for a in leaves)
         key = (model, guide, tree, form)
         step = self._steps.get(key)
-        new = step is None or not step.holds()
+        new = step is None or (self.announce and not step.holds())
         if step is None or new:
             graph = capture(self.elbo, model, guide, *args, **kwargs)
             compiled = compile_module(graph.module, [*graph.inputs, *graph.live], self.mode)
