@@ -437,7 +437,15 @@ def test_fit_works_in_a_thread():
     assert len(done[0].history) == 1
 
 
-def test_a_second_interrupt_ends_at_once(monkeypatch):
+@pytest.fixture
+def interruptible():
+    """As in the foreground: what a shell starts in the background ignores interrupts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_second_interrupt_ends_at_once(monkeypatch, interruptible):
     def hang(self, *args, **kwargs):
         first = signal.getsignal(signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
