@@ -69,7 +69,7 @@ def _cross_entropy(node: Any, decays: dict[Any, fx.Node]) -> None:  # noqa: ANN4
     if node.meta["val"].dtype is not torch.float32 or any(weights) or reduction != 0:
         return
     call = node.graph.call_function
-    e, bend = _bend(node, logits)
+    e, bend = _bend(logits)
     hinge, slope = call(aten.relu.default, (logits,)), call(aten.mul.Tensor, (logits, x))
     line = call(aten.sub.Tensor, (hinge, slope))
     _replace(node, call(aten.add.Tensor, (line, bend)))
@@ -80,13 +80,14 @@ def _softplus(node: Any) -> None:  # noqa: ANN401
     """max(l, 0) + log(1 + exp(-|l|))."""
     if node.meta["val"].dtype is not torch.float32 or len(node.args) > 1:
         return
-    call, _, bend = node.graph.call_function, *_bend(node, node.args[0])
-    _replace(node, call(aten.add.Tensor, (call(aten.relu.default, node.args), bend)))
-
-
-def _bend(node: Any, logits: Any) -> tuple[fx.Node, fx.Node]:  # noqa: ANN401
-    """exp(-|l|), and log(1 + exp(-|l|)), where log1p would cost as much as three exp."""
     call = node.graph.call_function
+    hinge, (_, bend) = call(aten.relu.default, node.args), _bend(node.args[0])
+    _replace(node, call(aten.add.Tensor, (hinge, bend)))
+
+
+def _bend(logits: Any) -> tuple[fx.Node, fx.Node]:  # noqa: ANN401
+    """exp(-|l|), and log(1 + exp(-|l|)), where log1p would cost as much as three exp."""
+    call = logits.graph.call_function
     e = call(aten.exp.default, (call(aten.neg.default, (call(aten.abs.default, (logits,)),)),))
     ratio, *coefficients = reversed(_log1p_over_e())
     for coefficient in coefficients:
