@@ -277,13 +277,24 @@ def test_parts_make_the_batch():
         assert torch.equal(torch.cat(parts), batch)
 
 
-def test_torchrun_trains_on_the_command_line(tmp_path):
+def torchrun_fit(folder, data):
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    told = ["-m", "pyro_vae", "fit", "digits", "--epochs", "2", "--out", str(tmp_path / "run")]
-    done = subprocess.run(
-        [*launch, *told], capture_output=True, text=True, cwd=tmp_path, timeout=100,
+    told = ["-m", "pyro_vae", "fit", data, "--epochs", "2", "--out", str(folder / "run")]
+    return subprocess.run(
+        [*launch, *told], capture_output=True, text=True, cwd=folder, timeout=100,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
+
+
+def test_torchrun_says_what_is_wrong_with_the_data(tmp_path):
+    done = torchrun_fit(tmp_path, "none.npz")
+    assert done.returncode != 0
+    assert "error: there is no file none.npz" in done.stderr
+    assert "RuntimeError" not in done.stderr  # of those that waited for the first
+
+
+def test_torchrun_trains_on_the_command_line(tmp_path):
+    done = torchrun_fit(tmp_path, "digits")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("ELBO, test data") == 1  # one of them prints
     assert done.stdout.count("run folder:") == 1

@@ -126,12 +126,14 @@ class Processes:
 
     @contextmanager
     def in_turn(self) -> Iterator[None]:
-        """Within it the first process of each machine goes before its others."""
+        """Within it the first process of each machine goes before its others, even if it fails."""
         if local_rank():
             self.meet()
-        yield
-        if not local_rank():
-            self.meet()
+        try:
+            yield
+        finally:
+            if not local_rank():
+                self.meet()
 
     def diverge(self, seed: int) -> None:
         """Random numbers of its own for each process but the first."""
