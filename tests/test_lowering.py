@@ -21,15 +21,15 @@ def targets(module):
 
 @pytest.fixture
 def onednn(monkeypatch):
-    """As on a processor where oneDNN is the faster one."""
+    """As on a processor where oneDNN is the faster one for large products."""
     if not torch.backends.mkldnn.is_available():
         pytest.skip("needs a PyTorch with oneDNN")
-    monkeypatch.setattr(lowering, "_onednn_is_faster", lambda: True)
+    monkeypatch.setattr(lowering, "_onednn", lambda: lowering.HALF_WIDTH)
 
 
 @pytest.fixture
 def mkl(monkeypatch):
-    monkeypatch.setattr(lowering, "_onednn_is_faster", lambda: False)
+    monkeypatch.setattr(lowering, "_onednn", lambda: None)
 
 
 def cross_entropy(logits, x):
@@ -115,8 +115,13 @@ def test_a_graph_in_double_precision_stays(onednn):
     assert ENTROPY in found and aten.sigmoid.default in found and LINEAR not in found
 
 
-@pytest.mark.parametrize(("rows", "calls"), [(100, 0), (300, 4), (1000, 5)])
-def test_large_products_go_to_onednn_and_give_the_same_step(onednn, rows, calls):
+@pytest.mark.parametrize(("width", "rows", "calls"), [
+    ("HALF", 100, 0), ("HALF", 300, 4), ("HALF", 1000, 5), ("WHOLE", 10, 0), ("WHOLE", 100, 5),
+])  # fmt: skip
+def test_large_products_go_to_onednn_and_give_the_same_step(
+    onednn, width, rows, calls, monkeypatch
+):
+    monkeypatch.setattr(lowering, "_onednn", lambda: getattr(lowering, f"{width}_WIDTH"))
     vae = VAE(784, 5, encoder=MLP([200]), decoder=MLP([200]), seed=0)
     x = torch.rand(rows, 784).lt(0.3).float()
     graph = capture(Trace_ELBO(), vae.model, vae.guide, x)
@@ -140,7 +145,7 @@ def test_small_products_and_other_processors_keep_mkl(mkl, monkeypatch):
     inputs = torch.randn(300, 784), torch.randn(200, 784), torch.randn(200)
     module = trace(nn.functional.linear, *inputs)[0]
     assert targets(lowering.for_cpu(module)) == targets(module)
-    monkeypatch.setattr(lowering, "_onednn_is_faster", lambda: True)
+    monkeypatch.setattr(lowering, "_onednn", lambda: lowering.WHOLE_WIDTH)
     few = inputs[0][:10], *inputs[1:]
     assert LINEAR not in targets(lowering.for_cpu(trace(nn.functional.linear, *few)[0]))
 
@@ -186,3 +191,22 @@ def test_what_is_added_may_be_no_bias(onednn):
 
     module = trace(function, *inputs)[0]
     assert targets(lowering.for_cpu(module)) == targets(module)
+
+
+@pytest.mark.parametrize(("vendor", "family", "capability", "worth"), [
+    ("AuthenticAMD", 25, "AVX512", lowering.HALF_WIDTH),
+    ("AuthenticAMD", 26, "AVX512", lowering.WHOLE_WIDTH),
+    ("AuthenticAMD", 25, "AVX2", None),
+    ("GenuineIntel", 6, "AVX512", None),
+])  # fmt: skip
+def test_processors_by_the_width_of_their_units(
+    vendor, family, capability, worth, monkeypatch, tmp_path
+):
+    about = tmp_path / "cpuinfo"
+    about.write_text(f"processor\t: 0\nvendor_id\t: {vendor}\ncpu family\t: {family}\n")
+    monkeypatch.setattr(lowering, "Path", lambda _: about)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    assert lowering._onednn.__wrapped__() == worth
+    about.unlink()
+    assert lowering._onednn.__wrapped__() is None

@@ -1,10 +1,10 @@
 """What Inductor leaves undone on CPUs: rewrites of a graph before it compiles it."""
 
-import platform
+import re
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,9 +13,15 @@ from torch import Tensor, fx
 
 __all__ = ["for_cpu", "options_for_cpu"]
 
-# Multiplications of a product, and of it for each number to be copied: with fewer the call, or the
-# copies, cost what oneDNN gains.
-WORTH_A_CALL, WORTH_A_COPY = 3e7, 250
+
+class Worth(NamedTuple):
+    """The multiplications that repay a call of oneDNN, and each number to be copied for it."""
+
+    call: float
+    copy: float
+
+
+HALF_WIDTH, WHOLE_WIDTH = Worth(3e7, 250), Worth(3e6, 50)  # of the units that do AVX-512
 LIBRARY = torch.library.Library("pyro_vae", "DEF")
 LIBRARY.define("linear(Tensor a, Tensor weight, Tensor? bias, str then) -> Tensor")
 aten: Any = torch.ops.aten
@@ -40,7 +46,7 @@ def for_cpu(module: fx.GraphModule) -> fx.GraphModule:
     Args:
         module: as ``make_fx`` gives it, of tensors on the CPU.
     """
-    module = deepcopy(module)
+    module, worth = deepcopy(module), _onednn()
     decays: dict[Any, fx.Node] = {}  # of logits l: exp(-|l|)
     for node in list(module.graph.nodes):
         with module.graph.inserting_before(node):
@@ -52,8 +58,8 @@ def for_cpu(module: fx.GraphModule) -> fx.GraphModule:
                 _softplus(node)
             elif node.target is aten.sum.default:
                 _sum(node)
-            elif node.target in (aten.addmm.default, aten.mm.default) and _onednn_is_faster():
-                _product(node)
+            elif node.target in (aten.addmm.default, aten.mm.default) and worth:
+                _product(node, worth)
     module.graph.eliminate_dead_code()
     module.recompile()
     return module
@@ -118,7 +124,7 @@ def _log1p_over_e() -> list[float]:
     return fitted.convert(kind=Polynomial, domain=[-1, 1]).coef.tolist()
 
 
-def _product(node: Any) -> None:  # noqa: ANN401
+def _product(node: Any, worth: Worth) -> None:  # noqa: ANN401
     """Products that oneDNN is better at, if they are large: a W^T + b, and D^T a.
 
     The first is that of a layer and of the gradient in its input, the second of that in its
@@ -127,7 +133,7 @@ def _product(node: Any) -> None:  # noqa: ANN401
     *bias, left, right = node.args
     value, inner = node.meta["val"], left.meta["val"].shape[1]
     work = value.numel() * inner
-    if node.kwargs or value.dtype is not torch.float32 or work < WORTH_A_CALL:
+    if node.kwargs or value.dtype is not torch.float32 or work < worth.call:
         return
     if right.target is aten.t.default and all(b.meta["val"].ndim == 1 for b in bias):
         last = next(iter(node.users), node)
@@ -138,7 +144,7 @@ def _product(node: Any) -> None:  # noqa: ANN401
     elif left.target is aten.t.default and not bias:
         rows, columns = value.shape
         copied, turned = rows * inner, columns * (rows + inner)
-        if work < WORTH_A_COPY * min(copied, turned):
+        if work < worth.copy * min(copied, turned):
             return
         if copied <= turned:
             made = _linear(_copy(left), _transposed(right))
@@ -165,16 +171,18 @@ def _copy(matrix: fx.Node) -> fx.Node:
 
 
 @cache
-def _onednn_is_faster() -> bool:
-    """MKL takes AVX-512 on Intel's processors alone; oneDNN where it is."""
+def _onednn() -> Worth | None:
+    """What oneDNN is worth where it is, and MKL takes AVX-512 on Intel's processors alone."""
     cpu = Path("/proc/cpuinfo")
-    return (
-        torch.backends.mkldnn.is_available()
-        and platform.machine() == "x86_64"
-        and torch.backends.cpu.get_cpu_capability() == "AVX512"
-        and cpu.exists()
-        and "GenuineIntel" not in cpu.read_text()
-    )
+    about = cpu.read_text() if cpu.exists() else ""
+    family = re.search(r"AuthenticAMD\s+cpu family\s*: (\d+)", about)
+    if (
+        family is None
+        or torch.backends.cpu.get_cpu_capability() != "AVX512"
+        or not torch.backends.mkldnn.is_available()
+    ):
+        return None
+    return WHOLE_WIDTH if int(family[1]) >= 26 else HALF_WIDTH  # Zen 5; Zen 4
 
 
 @cache
