@@ -18,7 +18,7 @@ __all__ = ["Batches", "Binarize"]
 
 Binarize: TypeAlias = Literal["dynamic", "static"] | None
 
-AT_ONCE = 2**22  # numbers that are taken from a tensor together: a call costs what thousands do
+AT_ONCE = 2**20  # numbers that are taken from a tensor together: a call costs what thousands do
 AHEAD = 2  # batches read from disk while a step is taken
 
 
