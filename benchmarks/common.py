@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,11 +18,18 @@ RESULTS = Path(__file__).parent / "results"
 RUNS = Path(__file__).parent / "runs"
 
 
+def processor() -> str:
+    """Its maker's name and family, where the system tells them."""
+    about, name = Path("/proc/cpuinfo"), r"^(?:model name|cpu family)\s*: (.*)"
+    lines = re.findall(name, about.read_text(), re.MULTILINE) if about.exists() else []
+    return f" ({lines[1]}, family {lines[0]})" if len(lines) > 1 else ""
+
+
 def machine() -> str:
     """Versions and the machine, in a line."""
     where = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     return (
-        f"{os.cpu_count()} cores, {where}, Python {platform.python_version()}, "
+        f"{os.cpu_count()} cores{processor()}, {where}, Python {platform.python_version()}, "
         f"torch {torch.__version__}, Pyro {pyro.__version__}, pyro_vae {pv.__version__}"
     )
 

@@ -161,6 +161,21 @@ def test_layers_of_every_kind_of_input(onednn, bias):
         assert torch.allclose(rewritten(x, *live), layer(x), atol=1e-5)
 
 
+def test_products_however_they_are_written(onednn):
+    def products(a, w, right):
+        return a @ w.T, a @ w.t(), a @ w.mT, w @ a.T, a @ right, w.T @ w, a.mT @ a
+
+    inputs = torch.randn(300, 784), torch.randn(250, 784), torch.randn(784, 250)
+    module = trace(products, *inputs)[0]
+    rewritten = lowering.for_cpu(module)
+    assert targets(rewritten).count(LINEAR) == 7
+    exact = products(*(x.double() for x in inputs))
+    for each in (rewritten, compile_module(module, inputs)):
+        for found, right in zip(each(*inputs), exact, strict=True):
+            assert torch.allclose(found.double(), right, rtol=1e-5, atol=1e-4)
+            assert found.stride() == right.stride()
+
+
 @pytest.mark.parametrize("activation", [torch.tanh, torch.relu, torch.sigmoid])
 def test_an_activation_goes_with_its_product_if_nobody_else_wants_that(onednn, activation):
     inputs = torch.randn(300, 784), torch.randn(200, 784) / 28, torch.randn(200)

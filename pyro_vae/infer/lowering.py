@@ -125,24 +125,24 @@ def _log1p_over_e() -> list[float]:
 
 
 def _product(node: Any, worth: Worth) -> None:  # noqa: ANN401
-    """Products that oneDNN is better at, if they are large: a W^T + b, and D^T a.
+    """Products that oneDNN is better at, if they are large: a W + b, and D^T a.
 
-    The first is that of a layer and of the gradient in its input, the second of that in its
-    weights, for which D is to be transposed, or a and what comes out, a^T D.
+    The first is that of a layer and of the gradient in its input, the second, whose left factor
+    lies in memory by columns, of that in its weights: D is to be copied, or a and the product.
     """
     *bias, left, right = node.args
-    value, inner = node.meta["val"], left.meta["val"].shape[1]
-    work = value.numel() * inner
+    a, value = left.meta["val"], node.meta["val"]
+    (rows, inner), columns = a.shape, value.shape[1]
+    work = rows * inner * columns
     if node.kwargs or value.dtype is not torch.float32 or work < worth.call:
         return
-    if right.target is aten.t.default and all(b.meta["val"].ndim == 1 for b in bias):
+    if a.stride(1) == 1 and all(b.meta["val"].ndim == 1 for b in bias):
         last = next(iter(node.users), node)
         if len(node.users) > 1 or last.target not in THEN:
             last = node
         then = THEN.get(last.target, "none")
-        _replace(last, _linear(left, right.args[0], *bias, then=then))
-    elif left.target is aten.t.default and not bias:
-        rows, columns = value.shape
+        _replace(last, _linear(left, _transposed(right), *bias, then=then))
+    elif a.stride(1) != 1 and not bias:
         copied, turned = rows * inner, columns * (rows + inner)
         if work < worth.copy * min(copied, turned):
             return
@@ -160,7 +160,9 @@ def _linear(
     return a.graph.call_function(torch.ops.pyro_vae.linear.default, (a, weight, bias, then))
 
 
-def _transposed(matrix: fx.Node) -> fx.Node:
+def _transposed(matrix: Any) -> fx.Node:  # noqa: ANN401
+    if matrix.target is aten.t.default:
+        return matrix.args[0]
     return matrix.graph.call_function(aten.t.default, (matrix,))
 
 

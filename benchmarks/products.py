@@ -1,0 +1,72 @@
+"""MKL or oneDNN: what each takes for a product, and which one the rule in `lowering.py` takes.
+
+    python benchmarks/products.py
+
+The three products of a layer with n_in and n_out units, each compiled alone, in turns. What oneDNN
+wants transposed is copied in a pass of its own here; a step fuses that with what comes before.
+"""
+
+import pandas as pd
+import torch
+from common import publish, table
+from torch import Tensor
+from torch.utils.benchmark import Timer
+
+from pyro_vae.infer import lowering
+from pyro_vae.infer.compiled import compile_module, trace
+
+LAYERS = (784, 200), (200, 784), (200, 200), (200, 50), (50, 200)
+BATCHES, ROUNDS = (10, 30, 100, 300, 1000), 5
+EITHER = {"MKL, ms": None, "oneDNN, ms": lowering.Worth(0, 0)}
+PRODUCTS = {
+    "forward": lambda a, w, d: a @ w.T,
+    "input's gradient": lambda a, w, d: d @ w,
+    "weights' gradient": lambda a, w, d: d.T @ a,
+}
+
+
+def compared(batch: int, n_in: int, n_out: int, product: str) -> dict[str, object]:
+    """Medians of milliseconds, the least of some rounds."""
+
+    def run(*given: Tensor) -> tuple[Tensor]:
+        return (PRODUCTS[product](*given),)
+
+    given = torch.randn(batch, n_in), torch.randn(n_out, n_in), torch.randn(batch, n_out)
+    module, _ = trace(run, *given)
+    rule = lowering._onednn
+    oneDNN = any("linear" in node.name for node in lowering.for_cpu(module).graph.nodes)
+    timers = {}
+    for name, worth in EITHER.items():
+        lowering._onednn = lambda worth=worth: worth
+        names = {"run": compile_module(module, given), "given": given}
+        timers[name] = Timer("run(*given)", globals=names, num_threads=torch.get_num_threads())
+    lowering._onednn = rule
+    found = pd.DataFrame(
+        {name: 1000 * t.blocked_autorange(min_run_time=0.02).median for name, t in timers.items()}
+        for _ in range(ROUNDS)
+    )
+    least = found.min()
+    taken, other = least if not oneDNN else least[::-1]
+    return {
+        "batch": batch, "n_in": n_in, "n_out": n_out, "product": product,
+        "multiplications": f"{batch * n_in * n_out / 1e6:.2f} M",
+        **{name: f"{ms:.4f}" for name, ms in least.items()},
+        "the rule takes": "oneDNN" if oneDNN else "MKL", "over the other": f"{taken / other:.2f}",
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Measure and publish."""
+    rows = [
+        compared(batch, *layer, product)
+        for batch in BATCHES for layer in LAYERS for product in PRODUCTS
+    ]  # fmt: skip
+    text = f"Least of {ROUNDS} medians, {torch.get_num_threads()} threads; the rule here: "
+    cells = [list(row.values()) for row in rows]
+    publish(
+        "products", "MKL or oneDNN", f"{text}{lowering._onednn()}.\n\n{table(list(rows[0]), cells)}"
+    )
+
+
+if __name__ == "__main__":
+    main()
