@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -140,6 +141,12 @@ def work(folder, rank):
     np.savez(folder / f"rank{rank}.npz", **found)
 
 
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
+
+
 def start(folder, rank, port):
     told = {
         "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
@@ -154,9 +161,7 @@ def start(folder, rank, port):
 def ranks(tmp_path_factory):
     """Figures of two processes that worked together, and their folder."""
     folder = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port = free_port()
     started = [start(folder, rank, port) for rank in range(2)]
     try:  # where one fails, the other would wait for it
         while any(p.poll() is None for p in started) and not any(p.poll() for p in started):
@@ -277,11 +282,12 @@ def test_parts_make_the_batch():
         assert torch.equal(torch.cat(parts), batch)
 
 
-def torchrun_fit(folder, data):
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+def torchrun_fit(folder, data, *where):
+    launch = [sys.executable, "-m", "torch.distributed.run"]
     told = ["-m", "pyro_vae", "fit", data, "--epochs", "2", "--out", str(folder / "run")]
     return subprocess.run(
-        [*launch, *told], capture_output=True, text=True, cwd=folder, timeout=100,
+        [*launch, *(where or ("--standalone", "--nproc-per-node=2")), *told],
+        capture_output=True, text=True, cwd=folder, timeout=100,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
 
@@ -303,6 +309,25 @@ def test_torchrun_trains_on_the_command_line(tmp_path):
     )
     assert os.listdir(tmp_path) == ["run"]
     assert pv.load(tmp_path / "run").sample(2).shape == (2, 1, 8, 8)
+
+
+def test_two_machines_are_one_with_two_processes(tmp_path):
+    folders, port = [tmp_path / name for name in ("one", "two")], free_port()
+    for folder in folders:
+        folder.mkdir()
+    assert torchrun_fit(folders[0], "digits").returncode == 0
+
+    def machine(rank):
+        where = f"--nnodes=2 --node-rank={rank} --master-addr=127.0.0.1 --master-port={port}"
+        return torchrun_fit(folders[1], "digits", *where.split())
+
+    with ThreadPoolExecutor(2) as both:
+        first, second = both.map(machine, range(2))
+    assert first.returncode == second.returncode == 0, first.stderr + second.stderr
+    assert first.stdout.count("ELBO, test data") == 1
+    assert not second.stdout
+    one, two = (weights(pv.load(folder / "run")) for folder in folders)
+    np.testing.assert_allclose(two, one, rtol=1e-4, atol=1e-6)
 
 
 if __name__ == "__main__":
