@@ -202,7 +202,7 @@ def main() -> None:
     peers = beside_peers(grey, told.rounds, told.only)
     print(page(peers))
     particles, data = by_particles(grey, 4 * few), by_data(grey, few)
-    processes = by_processes(grey, few)
+    processes = by_processes(grey, 2 * few)
     draw(peers, particles, data)
     parts = {
         "## Beside its peers": peers,
@@ -214,7 +214,8 @@ def main() -> None:
     how = (
         f"784-200-200-50 (tanh), Bernoulli, Adam; medians of {told.rounds} rounds of {STEPS} "
         f"steps, and of {few} epochs of {len(grey):,} images with their order, fresh bits and "
-        f"batches. ``close``: the rounds, ``in`` so many, in which the two cores shared a cache. "
+        f"batches; by processes, of {2 * few} runs. ``close``: the rounds, ``in`` so many, in "
+        f"which the two cores shared a cache. "
         f"{torch.get_num_threads()} threads; {versions() or 'no further peers'}."
     )
     publish("speed", "What a step and an epoch cost", f"{how}\n\n![speed](speed.png)\n\n{text}")
