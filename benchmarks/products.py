@@ -6,6 +6,8 @@ The three products of a layer with n_in and n_out units, each compiled alone, in
 wants transposed is copied in a pass of its own here; a step fuses that with what comes before.
 """
 
+from unittest.mock import patch
+
 import pandas as pd
 import torch
 from common import publish, table
@@ -33,20 +35,19 @@ def compared(batch: int, n_in: int, n_out: int, product: str) -> dict[str, objec
 
     given = torch.randn(batch, n_in), torch.randn(n_out, n_in), torch.randn(batch, n_out)
     module, _ = trace(run, *given)
-    rule = lowering._onednn
-    oneDNN = any("linear" in node.name for node in lowering.for_cpu(module).graph.nodes)
+    linear = torch.ops.pyro_vae.linear.default
+    oneDNN = any(node.target is linear for node in lowering.for_cpu(module).graph.nodes)
     timers = {}
     for name, worth in EITHER.items():
-        lowering._onednn = lambda worth=worth: worth
-        names = {"run": compile_module(module, given), "given": given}
+        with patch.object(lowering, "_onednn", return_value=worth):
+            names = {"run": compile_module(module, given), "given": given}
         timers[name] = Timer("run(*given)", globals=names, num_threads=torch.get_num_threads())
-    lowering._onednn = rule
     found = pd.DataFrame(
         {name: 1000 * t.blocked_autorange(min_run_time=0.02).median for name, t in timers.items()}
         for _ in range(ROUNDS)
     )
     least = found.min()
-    taken, other = least if not oneDNN else least[::-1]
+    taken, other = least[::-1] if oneDNN else least
     return {
         "batch": batch, "n_in": n_in, "n_out": n_out, "product": product,
         "multiplications": f"{batch * n_in * n_out / 1e6:.2f} M",

@@ -215,7 +215,7 @@ def main() -> None:
         f"784-200-200-50 (tanh), Bernoulli, Adam; medians of {told.rounds} rounds of {STEPS} "
         f"steps, and of {few} epochs of {len(grey):,} images with their order, fresh bits and "
         f"batches; by processes, of {2 * few} runs. ``close``: the rounds, ``in`` so many, in "
-        f"which the two cores shared a cache. "
+        "which the two cores shared a cache. "
         f"{torch.get_num_threads()} threads; {versions() or 'no further peers'}."
     )
     publish("speed", "What a step and an epoch cost", f"{how}\n\n![speed](speed.png)\n\n{text}")

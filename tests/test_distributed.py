@@ -292,6 +292,13 @@ def torchrun_fit(folder, data, *where):
     )  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def one_machine(tmp_path_factory):
+    """What two processes of one machine said, and the folder that they worked in."""
+    folder = tmp_path_factory.mktemp("machine")
+    return torchrun_fit(folder, "digits"), folder
+
+
 def test_torchrun_says_what_is_wrong_with_the_data(tmp_path):
     done = torchrun_fit(tmp_path, "none.npz")
     assert done.returncode != 0
@@ -299,34 +306,33 @@ def test_torchrun_says_what_is_wrong_with_the_data(tmp_path):
     assert "RuntimeError" not in done.stderr  # of those that waited for the first
 
 
-def test_torchrun_trains_on_the_command_line(tmp_path):
-    done = torchrun_fit(tmp_path, "digits")
+def test_torchrun_trains_on_the_command_line(one_machine):
+    done, folder = one_machine
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("ELBO, test data") == 1  # one of them prints
     assert done.stdout.count("run folder:") == 1
     assert {"config.toml", "results.toml", "history.csv", "model.safetensors", "pictures"} <= set(
-        os.listdir(tmp_path / "run")
+        os.listdir(folder / "run")
     )
-    assert os.listdir(tmp_path) == ["run"]
-    assert pv.load(tmp_path / "run").sample(2).shape == (2, 1, 8, 8)
+    assert os.listdir(folder) == ["run"]
+    assert pv.load(folder / "run").sample(2).shape == (2, 1, 8, 8)
 
 
-def test_two_machines_are_one_with_two_processes(tmp_path):
-    folders, port = [tmp_path / name for name in ("one", "two")], free_port()
-    for folder in folders:
-        folder.mkdir()
-    assert torchrun_fit(folders[0], "digits").returncode == 0
+def test_two_machines_are_one_with_two_processes(one_machine, tmp_path):
+    done, folder = one_machine
+    assert done.returncode == 0, done.stderr
+    port = free_port()
 
     def machine(rank):
         where = f"--nnodes=2 --node-rank={rank} --master-addr=127.0.0.1 --master-port={port}"
-        return torchrun_fit(folders[1], "digits", *where.split())
+        return torchrun_fit(tmp_path, "digits", *where.split())
 
     with ThreadPoolExecutor(2) as both:
         first, second = both.map(machine, range(2))
     assert first.returncode == second.returncode == 0, first.stderr + second.stderr
     assert first.stdout.count("ELBO, test data") == 1
     assert not second.stdout
-    one, two = (weights(pv.load(folder / "run")) for folder in folders)
+    one, two = (weights(pv.load(where / "run")) for where in (folder, tmp_path))
     np.testing.assert_allclose(two, one, rtol=1e-4, atol=1e-6)
 
 

@@ -136,13 +136,15 @@ def _product(node: Any, worth: Worth) -> None:  # noqa: ANN401
     work = rows * inner * columns
     if node.kwargs or value.dtype is not torch.float32 or work < worth.call:
         return
-    if a.stride(1) == 1 and all(b.meta["val"].ndim == 1 for b in bias):
+    if any(b.meta["val"].ndim != 1 for b in bias):
+        return
+    if a.stride(1) == 1:
         last = next(iter(node.users), node)
         if len(node.users) > 1 or last.target not in THEN:
             last = node
         then = THEN.get(last.target, "none")
         _replace(last, _linear(left, _transposed(right), *bias, then=then))
-    elif a.stride(1) != 1 and not bias:
+    elif not bias:
         copied, turned = rows * inner, columns * (rows + inner)
         if work < worth.copy * min(copied, turned):
             return
