@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 import pyro_vae as pv
 from pyro_vae.evaluate import Assessment
-from pyro_vae.settings import DEFAULTS
+from pyro_vae.runs.settings import DEFAULTS
 
 
 def main() -> None:

@@ -18,7 +18,8 @@ from common import publish, table
 from pyro.infer import Trace_ELBO
 
 import pyro_vae as pv
-from pyro_vae.evaluate.gradients import MEASURED, sample_gradients, untouched
+from pyro_vae.core.modes import untouched
+from pyro_vae.evaluate.gradients.sample import MEASURED, sample_gradients
 
 DRAWS, ROUNDS = 1000, 3
 MODELS = {"20-10-2": 16, "784-64-8": 16, "784-200-200-50": 100}  # and its data

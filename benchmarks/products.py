@@ -14,8 +14,8 @@ from common import publish, table
 from torch import Tensor
 from torch.utils.benchmark import Timer
 
-from pyro_vae.infer import lowering
-from pyro_vae.infer.compiled import compile_module, trace
+from pyro_vae.infer.engine import lowering
+from pyro_vae.infer.engine.compiled import compile_module, trace
 
 LAYERS = (784, 200), (200, 784), (200, 200), (200, 50), (50, 200)
 BATCHES, ROUNDS = (10, 30, 100, 300, 1000), 5

@@ -10,21 +10,23 @@ import pytest
 import pyro_vae
 
 ROOT = Path(pyro_vae.__file__).parent
-FORBIDDEN = {  # a room, and the rooms that it must not see
-    "distributions": {"spec", "families", "vae", "infer", "evaluate", "data", "cli", "networks"},
-    "mixtures": {"priors", "guides", "vae", "infer", "evaluate", "data", "cli"},
-    "flows": {"priors", "guides", "vae", "infer", "evaluate", "data", "cli"},
-    "priors": {"guides", "vae", "infer", "evaluate", "data", "cli"},
-    "guides": {"priors", "vae", "infer", "evaluate", "data", "cli"},
-    "spec": {"families", "likelihoods", "vae", "infer", "evaluate", "data", "cli", "networks"},
-    "families": {"likelihoods", "priors", "guides", "vae", "infer", "evaluate", "cli", "data"},
-    "likelihoods": {"priors", "guides", "vae", "infer", "evaluate", "cli", "data"},
-    "networks": {"vae", "infer", "evaluate", "cli", "families"},
-    "vae": {"infer", "evaluate", "cli", "data"},
-    "infer": {"vae", "families", "likelihoods", "networks", "evaluate", "cli", "data"},
-    "data": {"vae", "families", "infer", "evaluate", "cli"},
-    "evaluate": {"cli"},
-    "settings": {"vae", "families", "infer", "evaluate", "data", "cli"},
+# From the ground up: a room sees those on floors below it, and what is named beside it.
+FLOORS = [
+    {"core"},
+    {"language"},
+    {"distributions"},
+    {"families", "data"},
+    {"model", "infer"},
+    {"evaluate"},
+    {"plots"},
+    {"runs"},
+    {"cli"},
+    {"__main__"},
+]
+INSIDE = {  # within a room: who does not see whom
+    "infer/engine": {"infer/estimators", "infer/training"},
+    "infer/estimators": {"infer/training", "infer/engine"},
+    "infer": {"model", "families", "distributions"},
 }
 HEAVY = {"zuko", "torchvision", "arviz", "matplotlib", "sklearn", "typer"}
 
@@ -47,22 +49,41 @@ def imports(path):
 FILES = sorted(ROOT.rglob("*.py"))
 
 
+def floor(room):
+    return next((i for i, rooms in enumerate(FLOORS) if room in rooms), None)
+
+
+def seen_by(path):
+    """The rooms of the package that a file imports from, and those within them."""
+    for name, _ in imports(path):
+        parts = name.split(".")
+        if parts[0] == "pyro_vae" and len(parts) > 1:
+            yield parts[1], "/".join(parts[1:3])
+
+
 @pytest.mark.parametrize("path", FILES, ids=[str(f.relative_to(ROOT)) for f in FILES])
 def test_rooms_see_only_what_they_may(path):
-    room = path.relative_to(ROOT).with_suffix("").parts[0]
-    seen = {n.split(".")[1] for n, _ in imports(path) if n.startswith("pyro_vae.")}
-    assert not seen & FORBIDDEN.get(room, set())
-    if room not in ("cli", "__main__"):
-        assert "cli" not in seen
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    if parts[0] == "__init__":
+        return
+    assert floor(parts[0]) is not None, f"{parts[0]} is no room of the plan"
+    inner = "/".join(parts[:2])
+    hidden = INSIDE.get(parts[0], set()) | INSIDE.get(inner, set())
+    for room, within in seen_by(path):
+        if room != parts[0] and floor(room) is not None:
+            assert floor(room) < floor(parts[0]), f"{path} looks up, or across, to {room}"
+        assert not {room, within} & hidden, f"{path} must not see {within}"
+    if parts[0] not in ("cli", "__main__"):
         heavy = {n.split(".")[0] for n, top in imports(path) if top} & HEAVY
         assert not heavy, f"{heavy} must be imported where it is used"
 
 
 def test_the_check_sees_what_it_should():
-    names = {n for n, _ in imports(ROOT / "vae.py")}
-    assert "pyro_vae.families" in names
+    names = {n for n, _ in imports(ROOT / "model" / "vae.py")}
+    assert "pyro_vae.families.family" in names
     assert "torch" in names
-    assert "pyro_vae.spec" in {n for n, _ in imports(ROOT / "infer" / "estimators.py")}
+    estimator = ROOT / "infer" / "estimators" / "estimator.py"
+    assert "pyro_vae.language.spec" in {n for n, _ in imports(estimator)}
 
 
 def modules_after(code):

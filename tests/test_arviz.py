@@ -9,8 +9,8 @@ import torch
 from linear import linear_vae, posterior
 
 import pyro_vae as pv
-from pyro_vae.evaluate.arviz import as_draws, container
-from pyro_vae.evaluate.joint import Joint
+from pyro_vae.evaluate.inference_data import as_draws, container
+from pyro_vae.model.joint import Joint
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -14,11 +14,11 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import pyro_vae as pv
 from pyro_vae.data import sources
-from pyro_vae.infer import batches
-from pyro_vae.infer.batches import Batches
-from pyro_vae.infer.bits import binarize, bits, compiled_bits, random_keys
-from pyro_vae.infer.distributed import Processes
-from pyro_vae.rows import Rows
+from pyro_vae.data.rows import Rows
+from pyro_vae.infer.engine.distributed import Processes
+from pyro_vae.infer.training import batches
+from pyro_vae.infer.training.batches import Batches
+from pyro_vae.infer.training.binarize import binarize, bits, compiled_bits, random_keys
 
 X = torch.randn(250, 4, generator=torch.Generator().manual_seed(1))
 
@@ -138,7 +138,7 @@ def test_bits_are_those_of_their_keys_however_they_are_computed(dtype, d, monkey
     rows, keys = torch.randint(200, (90,)), random_keys(90)
     whole = bits(grey, rows, keys)
     for at_once in (1, 1000):
-        monkeypatch.setattr("pyro_vae.infer.bits.IN_CACHE", at_once)
+        monkeypatch.setattr("pyro_vae.infer.training.binarize.IN_CACHE", at_once)
         assert torch.equal(bits(grey, rows, keys), whole)
     compiled = compiled_bits(grey, 90)
     assert torch.equal(compiled(grey, rows, keys), whole)
@@ -222,7 +222,7 @@ def test_memory_is_bounded_where_the_data_are_not(tmp_path, monkeypatch):
     np.lib.format.open_memmap(path, "w+", np.float32, shape).flush()  # a sparse file of zeros
     monkeypatch.setattr(sources, "MAPPED", 2**20)
     monkeypatch.setattr(sources, "HELD_OUT", 500)
-    monkeypatch.setattr(sys.modules["pyro_vae.infer.fit"], "HELD_OUT", 500)
+    monkeypatch.setattr(sys.modules["pyro_vae.infer.training.fit"], "HELD_OUT", 500)
     vae = pv.VAE(784, 2, encoder="MLP([8])", decoder="MLP([8])", seed=0)
     pv.fit(vae, torch.zeros(1000, 784), epochs=1, batch_size=1000)  # what training itself takes
     before, most, done = anonymous(), [0.0], threading.Event()

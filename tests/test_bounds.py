@@ -15,7 +15,7 @@ from test_gradients import copied
 import pyro_vae as pv
 from pyro_vae import MLP, VAE, SpecError, make_estimator
 from pyro_vae.infer import CUBO, RWS, TVO, VIMCO, DReG, Estimator, GDReG
-from pyro_vae.infer.bounds import Bound, Chi, Renyi, Thermodynamic
+from pyro_vae.infer.estimators.bounds import Bound, Chi, Renyi, Thermodynamic
 
 BOUNDS = [
     Bound(), Renyi(5, 0.0), Renyi(5, 0.5), Renyi(5, 2.0), Chi(5, -1.0), Chi(5, -2.0),

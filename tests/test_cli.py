@@ -21,8 +21,9 @@ from safetensors.torch import load_file
 
 import pyro_vae as pv
 from pyro_vae.cli import main
-from pyro_vae.infer.checkpoint import read
-from pyro_vae.settings import DEFAULTS, merge, read_config, write_toml
+from pyro_vae.core.toml import read_config, write_toml
+from pyro_vae.infer.training.checkpoint import read
+from pyro_vae.runs.settings import DEFAULTS, merge
 
 ROOT = Path(__file__).parents[1]
 SMALL = ("--encoder", "MLP([16])", "--decoder", "MLP([16])", "--latent-dim", "2")

@@ -14,17 +14,11 @@ from pyro.infer import SVI, Trace_ELBO, TraceMeanField_ELBO
 from torch.distributions import kl_divergence
 
 import pyro_vae as pv
-from pyro_vae.infer import (
-    AggressiveGuide,
-    FusedOptim,
-    KLWeight,
-    make_estimator,
-    with_free_bits,
-)
-from pyro_vae.infer.checkpoint import Inner
-from pyro_vae.infer.collapse import mutual_information
-from pyro_vae.infer.compiled import capture
-from pyro_vae.infer.distributed import Processes
+from pyro_vae.infer import AggressiveGuide, FusedOptim, KLWeight, make_estimator, with_free_bits
+from pyro_vae.infer.engine.compiled import capture
+from pyro_vae.infer.engine.distributed import Processes
+from pyro_vae.infer.training.checkpoint import Inner
+from pyro_vae.infer.training.collapse import mutual_information
 
 
 def gaussian_data(*variances, n=400):
@@ -34,6 +28,7 @@ def gaussian_data(*variances, n=400):
     return x * (n * torch.tensor(variances).double()).sqrt()
 
 
+MEASURED = "pyro_vae.infer.training.collapse.mutual_information"
 X = gaussian_data(4.0, 0.6, 0.3)
 FAINT = gaussian_data(0.6, 0.3, 0.2)
 
@@ -254,7 +249,8 @@ def test_the_model_moves_only_when_the_guide_no_longer_improves(monkeypatch):
     monkeypatch.setattr(FusedOptim, "__call__", watched)
     rising = itertools.count()
     monkeypatch.setattr(
-        "pyro_vae.infer.collapse.mutual_information", lambda g, x: torch.tensor(next(rising))
+        MEASURED,
+        lambda g, x: torch.tensor(next(rising)),
     )
     train(vae, batch_size=20, epochs=6, lr=1e-2, aggressive=6)
     guides = {k for k, _ in vae.named_parameters() if k.startswith(("encoder", "posterior"))}
@@ -294,7 +290,8 @@ def test_it_ends_where_the_mutual_information_no_longer_rises():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "pyro_vae.infer.collapse.mutual_information", lambda g, x: torch.tensor(next(found))
+            MEASURED,
+            lambda g, x: torch.tensor(next(found)),
         )
         vae = lagging()
         ahead = AggressiveGuide(9, vae.model, vae.guide, X, Inner(), Processes())

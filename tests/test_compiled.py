@@ -20,7 +20,7 @@ from pyro_vae.infer import (
     fit,
     make_estimator,
 )
-from pyro_vae.infer.compiled import capture
+from pyro_vae.infer.engine.compiled import capture
 
 needs_compiler = pytest.mark.skipif(
     not shutil.which("g++") and not shutil.which("clang++"), reason="needs a C++ compiler"
@@ -164,7 +164,9 @@ def test_a_compiled_elbo_serves_any_pyro_program():
 
 def test_gradients_are_added_and_a_cleared_store_is_seen(monkeypatch):
     """As ``loss_and_grads`` does in Pyro; the graph is not compiled here, only traced."""
-    monkeypatch.setattr("pyro_vae.infer.compiled.compile_module", lambda module, *how: module)
+    monkeypatch.setattr(
+        "pyro_vae.infer.engine.compiled.compile_module", lambda module, *how: module
+    )
 
     def model():
         pyro.sample("z", dist.Normal(0.0, 1.0))

@@ -14,8 +14,9 @@ from torch.distributions import kl_divergence
 
 import pyro_vae as pv
 from pyro_vae.cli import main
-from pyro_vae.evaluate import coding, compression
-from pyro_vae.infer.bounds import draw_terms
+from pyro_vae.evaluate.compression import coding
+from pyro_vae.evaluate.compression import compress as compression
+from pyro_vae.infer.elbo_terms import draw_terms
 
 pytest.importorskip("constriction")
 

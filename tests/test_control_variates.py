@@ -23,8 +23,8 @@ from test_gradients import (
 import pyro_vae as pv
 from pyro_vae import MLP, VAE, SpecError, make_estimator
 from pyro_vae.infer import REBAR, RELAX, DisARM, DisARMIWAE, DoubleCV, MuProp
-from pyro_vae.infer.control_variates import Learned
-from pyro_vae.infer.relaxed import Relaxed, StraightThrough
+from pyro_vae.infer.estimators.control_variates import Learned
+from pyro_vae.infer.estimators.relaxed import Relaxed, StraightThrough
 
 LINES = ["MuProp", "DoubleCV(num_particles=3)", "REBAR", "RELAX(hidden=10)"]
 BASELINED = "MuProp(baseline=neural)"

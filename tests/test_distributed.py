@@ -22,9 +22,10 @@ from pyro.infer import SVI
 from torch import nn
 
 import pyro_vae as pv
-from pyro_vae.infer import loop, shared_memory
-from pyro_vae.infer.distributed import Processes, processes
-from pyro_vae.infer.shared_memory import SharedMemory
+from pyro_vae.infer.engine import shared_memory
+from pyro_vae.infer.engine.distributed import Processes, processes
+from pyro_vae.infer.engine.shared_memory import SharedMemory
+from pyro_vae.infer.training import loop
 
 X = torch.randn(112, 4, generator=torch.Generator().manual_seed(1)).double()
 GIVEN = dict(  # 11 held out, 101 left: of the last batch the second process has no part

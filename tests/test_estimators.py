@@ -13,7 +13,7 @@ from pyro.infer import SVI, RenyiELBO, Trace_ELBO, TraceEnum_ELBO, TraceGraph_EL
 
 from pyro_vae import MLP, VAE, SpecError, make_estimator
 from pyro_vae.infer import ESTIMATORS, Enumerate, KLWeight, RunningMean, ScoreFunction
-from pyro_vae.infer.handlers import Baseline, NonReparameterized
+from pyro_vae.infer.estimators.handlers import Baseline, NonReparameterized
 
 BATCHES, COPIES = 60, 100  # 6,000 draws; the standard error comes from the batches
 MANY = 1700  # copies for 102,000 draws

@@ -9,10 +9,11 @@ import torch
 from linear import linear_vae, marginal, pooled, z_scores
 
 import pyro_vae as pv
-from pyro_vae.evaluate import annealed, evidence
-from pyro_vae.evaluate.arviz import tail_shape
-from pyro_vae.evaluate.evidence import Evidence, log_mean_exp
-from pyro_vae.evaluate.joint import Joint
+from pyro_vae.evaluate.evidence import annealed
+from pyro_vae.evaluate.evidence import importance as evidence
+from pyro_vae.evaluate.evidence.importance import Evidence, log_mean_exp
+from pyro_vae.evaluate.inference_data import tail_shape
+from pyro_vae.model.joint import Joint
 
 
 def draw(vae, n):

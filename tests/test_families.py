@@ -9,10 +9,10 @@ from pyro.infer import SVI, Trace_ELBO
 from torch import nn
 
 from pyro_vae import MLP, VAE, SpecError, load
-from pyro_vae.families import Family, family
-from pyro_vae.guides import GUIDES as GUIDES_OF
+from pyro_vae.families.family import Family, family
+from pyro_vae.families.guides import GUIDES as GUIDES_OF
+from pyro_vae.families.priors import PRIORS as PRIORS_OF
 from pyro_vae.infer import make_estimator
-from pyro_vae.priors import PRIORS as PRIORS_OF
 
 B, D, L = 8, 4, 3
 

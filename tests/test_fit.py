@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import pyro_vae as pv
 from pyro_vae.infer import FusedOptim, KLWeight, make_optimizer, schedule
-from pyro_vae.infer.loop import Loop
+from pyro_vae.infer.training.loop import Loop
 
 X = torch.randn(250, 4, generator=torch.Generator().manual_seed(1))
 

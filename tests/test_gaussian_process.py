@@ -10,10 +10,10 @@ from scipy.stats import multivariate_normal
 from sklearn.gaussian_process import GaussianProcessRegressor, kernels
 
 import pyro_vae as pv
-from pyro_vae.families import family
-from pyro_vae.infer.compiled import capture
-from pyro_vae.priors import PRIORS
-from pyro_vae.processes import KERNELS
+from pyro_vae.families.family import family
+from pyro_vae.families.priors import PRIORS
+from pyro_vae.families.processes import KERNELS
+from pyro_vae.infer.engine.compiled import capture
 
 REFERENCES = {  # ours, as a line, and scikit-learn's
     "RBF, lengthscale=1.5": kernels.RBF(1.5),

@@ -35,7 +35,7 @@ from pyro_vae.infer import (
     ScoreFunction,
     StickingTheLanding,
 )
-from pyro_vae.infer.handlers import PathOnly
+from pyro_vae.infer.estimators.handlers import PathOnly
 
 OF_BITS = [
     "RLOO(num_particles=2)", "RLOO(num_particles=5)",

@@ -9,9 +9,9 @@ from pyro.infer import Trace_ELBO
 
 import pyro_vae as pv
 from pyro_vae.distributions import Pushforward
-from pyro_vae.families import family
-from pyro_vae.guides import GUIDES
-from pyro_vae.infer.handlers import NonReparameterized, PathOnly
+from pyro_vae.families.family import family
+from pyro_vae.families.guides import GUIDES
+from pyro_vae.infer.estimators.handlers import NonReparameterized, PathOnly
 
 X = torch.randn(6, 4, generator=torch.Generator().manual_seed(1))
 FLOWS = ["Flow(IAF)", "Flow(NSF, transforms=2)", "Flow(NSF, passes=2)", "Flow(RealNVP)",

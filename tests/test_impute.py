@@ -8,7 +8,7 @@ import torch
 from linear import SCALE, X, Z, linear_vae, marginal
 
 import pyro_vae as pv
-from pyro_vae.imputation import chains
+from pyro_vae.model.imputation import chains
 
 GONE = torch.tensor([[0, 1, 0, 0, 1], [1, 0, 1, 1, 0], [0, 0, 0, 0, 0], [1] * X]).bool()
 
@@ -132,7 +132,7 @@ def test_discrete_latents_and_labels_impute_too(missing):
 
 
 def test_rows_are_imputed_a_few_at_a_time(monkeypatch):
-    monkeypatch.setattr("pyro_vae.imputation.CELLS", 10 * X)
+    monkeypatch.setattr("pyro_vae.model.imputation.CELLS", 10 * X)
     vae, x = seeing(), data()
     assert vae.impute(x, num_samples=10, seed=0).shape == x.shape
     assert vae.impute(x, num_samples=10, draws=3, seed=0).shape == (3, *x.shape)

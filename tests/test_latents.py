@@ -11,9 +11,9 @@ from linear import linear_vae
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 import pyro_vae as pv
-from pyro_vae.evaluate.labelled import _dci
-from pyro_vae.evaluate.latents import cross_factors
-from pyro_vae.evaluate.outliers import outlier_scores
+from pyro_vae.evaluate.evidence.outliers import outlier_scores
+from pyro_vae.evaluate.latent.labelled import _dci
+from pyro_vae.evaluate.latent.summary import cross_factors
 
 N = 1500
 
@@ -156,7 +156,7 @@ def test_every_guide_has_a_summary(guide, prior):
 
 
 def test_chunks_change_nothing(monkeypatch):
-    from pyro_vae.evaluate import latents
+    from pyro_vae.evaluate.latent import summary as latents
 
     vae = linear_vae("mean-field")
     x = vae.sample(50, seed=0)

@@ -12,12 +12,12 @@ from torch.distributions import MultivariateNormal
 from torch.distributions.constraints import _Cat
 
 import pyro_vae as pv
-from pyro_vae.evaluate.joint import Joint
 from pyro_vae.infer import make_estimator
-from pyro_vae.infer.compiled import capture
-from pyro_vae.layers import Layered
-from pyro_vae.runs import new_model
-from pyro_vae.settings import merge
+from pyro_vae.infer.engine.compiled import capture
+from pyro_vae.model.joint import Joint
+from pyro_vae.model.layers import Layered
+from pyro_vae.runs.folder import new_model
+from pyro_vae.runs.settings import merge
 
 X, SIZES, S, T = 5, (3, 2), 0.75, 0.5  # cells, layers, scales of p(x|z1) and of p(z1|z2)
 TANH = "MLP([8], activation='Tanh')"

@@ -7,8 +7,8 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from pyro_vae import MLP, VAE
-from pyro_vae.infer import lowering
-from pyro_vae.infer.compiled import capture, compile_module, trace
+from pyro_vae.infer.engine import lowering
+from pyro_vae.infer.engine.compiled import capture, compile_module, trace
 
 aten = torch.ops.aten
 ENTROPY = aten.binary_cross_entropy_with_logits.default

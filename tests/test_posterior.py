@@ -13,10 +13,10 @@ from torch.distributions import (
 )
 
 import pyro_vae as pv
-from pyro_vae.evaluate.calibration import Calibration
-from pyro_vae.evaluate.evidence import log_mean_exp
-from pyro_vae.evaluate.gaps import FullCovariance, SplineFlow
-from pyro_vae.evaluate.posterior import _agreement, sliced_wasserstein
+from pyro_vae.evaluate.evidence.importance import log_mean_exp
+from pyro_vae.evaluate.guide.calibration import Calibration
+from pyro_vae.evaluate.guide.gaps import FullCovariance, SplineFlow
+from pyro_vae.evaluate.guide.posterior import _agreement, sliced_wasserstein
 
 
 def divergence(vae, x):

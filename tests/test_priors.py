@@ -12,9 +12,9 @@ from torch.distributions import kl_divergence
 
 import pyro_vae as pv
 from pyro_vae import distributions as ours
-from pyro_vae.families import family
-from pyro_vae.likelihoods import check_support
-from pyro_vae.priors import PRIORS
+from pyro_vae.families.family import family
+from pyro_vae.families.likelihoods import check_support
+from pyro_vae.families.priors import PRIORS
 
 N = 20_000
 

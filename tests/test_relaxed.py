@@ -19,8 +19,8 @@ from pyro_vae.infer import (
     RelaxedTraceMeanField_ELBO,
     StraightThrough,
 )
-from pyro_vae.infer.compiled import capture
-from pyro_vae.infer.relaxed import RELAXED, Bits, OneHots, Relaxed
+from pyro_vae.infer.engine.compiled import capture
+from pyro_vae.infer.estimators.relaxed import RELAXED, Bits, OneHots, Relaxed
 
 BOUNDS = ["Trace_ELBO", "TraceMeanField_ELBO"]
 RULES = ["concrete, temperature=0.5", "straight_through", "st_gumbel, temperature=0.5"]

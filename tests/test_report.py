@@ -13,8 +13,9 @@ from linear import linear_vae, marginal
 from test_cli import run
 
 import pyro_vae as pv
-from pyro_vae.runs import HISTORY, held_out
-from pyro_vae.settings import CONFIG, read_config, write_toml
+from pyro_vae.core.toml import read_config, write_toml
+from pyro_vae.runs.folder import HISTORY, held_out
+from pyro_vae.runs.settings import CONFIG
 
 SMALL = ("--encoder", "MLP([16])", "--decoder", "MLP([16])", "--latent-dim", "2", "--epochs", 2)
 BITS = ("--prior", "Bernoulli", "--guide", "Bernoulli", "--estimator", "RLOO(num_particles=2)")

@@ -10,8 +10,8 @@ import torch
 from pyro.infer import Trace_ELBO, TraceEnum_ELBO
 
 import pyro_vae as pv
-from pyro_vae.infer.bits import binarize
-from pyro_vae.infer.compiled import capture
+from pyro_vae.infer.engine.compiled import capture
+from pyro_vae.infer.training.binarize import binarize
 
 K, L, D = 3, 2, 5
 LABELS = [2, -1, 0, -1]

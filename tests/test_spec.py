@@ -4,7 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyro_vae.spec import Source, Spec, SpecError, amortized, as_spec, learned, nearest, parse
+from pyro_vae.language.spec import (
+    Source,
+    Spec,
+    SpecError,
+    amortized,
+    as_spec,
+    learned,
+    nearest,
+    parse,
+)
 
 names = st.text(string.ascii_letters + "_", min_size=1, max_size=8).filter(
     lambda s: (

@@ -13,11 +13,12 @@ from matplotlib import pyplot
 from typer.testing import CliRunner
 
 import pyro_vae as pv
-from pyro_vae import comparisons, sweeps
 from pyro_vae.cli import app
-from pyro_vae.comparisons import Measured, measured
-from pyro_vae.runs import RESULTS, held_out, read_results
-from pyro_vae.settings import CONFIG, read_config, write_toml
+from pyro_vae.core.toml import read_config, write_toml
+from pyro_vae.runs import comparisons, sweeps
+from pyro_vae.runs.comparisons import Measured, measured
+from pyro_vae.runs.folder import RESULTS, held_out, read_results
+from pyro_vae.runs.settings import CONFIG
 
 
 def finish(folder, log_p, data="the test data", unit="probabilities"):

@@ -10,8 +10,8 @@ from test_cli import run as command
 
 import pyro_vae as pv
 from pyro_vae import plots
-from pyro_vae.evaluate import training
-from pyro_vae.rows import Rows
+from pyro_vae.data.rows import Rows
+from pyro_vae.evaluate.gradients import training
 
 BITS = ["Trace_ELBO(gradient=score)", "VIMCO(num_particles=4)", "RWS(num_particles=4)", "REBAR",
         "TraceGraph_ELBO(gradient=score, baseline=neural)"]  # fmt: skip

@@ -11,7 +11,7 @@ from pyro.infer import MCMC, NUTS, SVI, Predictive, Trace_ELBO
 from torch import nn
 
 import pyro_vae as pv
-from pyro_vae.vae import point
+from pyro_vae.model.vae import point
 
 
 def small(**options):

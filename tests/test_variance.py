@@ -14,9 +14,9 @@ from test_cli import run as command
 import pyro_vae as pv
 from pyro_vae import plots
 from pyro_vae.evaluate import as_table, compare_estimators, elbo_draws
-from pyro_vae.evaluate.moments import Moments
+from pyro_vae.evaluate.gradients.moments import Moments
 from pyro_vae.infer import make_estimator
-from pyro_vae.infer.compiled import capture, factored
+from pyro_vae.infer.engine.compiled import capture, factored
 
 SCORE = "Trace_ELBO(gradient=score)"
 DECAYING = "TraceGraph_ELBO(gradient=score, baseline=decaying)"
@@ -562,7 +562,7 @@ def test_draws_repeat_by_seed_whatever_the_chunks(gauss, monkeypatch):
     vae, x = gauss
     first, same, other = (elbo_draws(vae, x, num_draws=16, seed=s).posterior for s in (1, 1, 2))
     assert first.equals(same) and not first.equals(other)
-    monkeypatch.setattr("pyro_vae.evaluate.draws.CHUNK", 9)
+    monkeypatch.setattr("pyro_vae.evaluate.gradients.draws.CHUNK", 9)
     parts = elbo_draws(vae, x, num_draws=16, seed=1).posterior
     assert parts["elbo"].shape == (4, 4, 3) and np.isfinite(parts["elbo"]).all()
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 import typer
 
-from ..settings import CONFIG, merge, read_config
+from ..core.toml import read_config
+from ..runs.settings import CONFIG, merge
 from .parts import Text, Whole
 from .training import fit_command
 
@@ -31,7 +32,7 @@ def compare_runs_command(
     seed: Annotated[int, typer.Option(help="Of the draws.", metavar="N")] = 0,
 ) -> None:  # fmt: skip
     """Held-out log p(x) of trained runs, and paired differences with standard errors."""
-    from ..comparisons import compare_runs
+    from ..runs.comparisons import compare_runs
 
     found = compare_runs(runs, num_samples=num_samples, seed=seed)
     typer.echo(
@@ -89,8 +90,8 @@ def _compare_gradients(
     run: Path, lines: list[str], num_draws: int, batch_size: int, seed: int
 ) -> None:
     from .. import plots
-    from ..evaluate import as_table, compare_estimators
-    from ..vae import load
+    from ..evaluate.gradients.comparison import as_table, compare_estimators
+    from ..model.vae import load
 
     vae = load(run)
     x = _test_batch(run, batch_size, seed)
@@ -117,8 +118,8 @@ def _compare_training(
     from matplotlib import pyplot
 
     from .. import plots
-    from ..evaluate import train_estimators
-    from ..runs import new_model, training_settings
+    from ..evaluate.gradients.training import train_estimators
+    from ..runs.folder import new_model, training_settings
 
     again = {k: v for k, v in {"epochs": epochs, "seed": seed}.items() if v is not None}
     as_run = read_config(run / CONFIG)
@@ -151,8 +152,8 @@ def sweep_command(setting: str) -> Callable[..., None]:
         name = Path(str(settings["data"])).stem
         out = out or Path("runs") / f"{name}-{setting}s"
         first = int(str(settings["seed"]))
-        from ..comparisons import paired_differences
-        from ..sweeps import sweep
+        from ..runs.comparisons import paired_differences
+        from ..runs.sweeps import sweep
 
         configs = [
             {**settings, setting: choice, "seed": first + i}
@@ -208,8 +209,8 @@ def sweep_command(setting: str) -> Callable[..., None]:
 def _prior_samples(table: "pd.DataFrame", setting: str, out: Path) -> list[Path]:
     """A picture with a row of prior samples for each line, where the data are images."""
     from .. import plots
+    from ..model.vae import load
     from ..plots.pictures import has_images
-    from ..vae import load
 
     vaes = {str(v): load(rows.folder.iloc[0]) for v, rows in table.groupby(setting, sort=False)}
     if not all(map(has_images, vaes.values())):
@@ -221,8 +222,8 @@ def _test_batch(run: Path, batch_size: int, seed: int) -> "Tensor":
     """Some of a run's test data, as bits where it was trained on bits."""
     import torch
 
-    from ..infer.bits import binarize
-    from ..seeding import seeded
+    from ..core.seeding import seeded
+    from ..infer.training.binarize import binarize
 
     told = read_config(run / CONFIG)
     data = _data(told)

@@ -5,7 +5,7 @@ from typing import Optional
 
 import typer
 
-from ..settings import DEFAULTS
+from ..runs.settings import DEFAULTS
 
 __all__ = ["Number", "Text", "Whole", "contents", "flag", "show_table"]
 

@@ -6,7 +6,8 @@ from typing import Annotated, Literal, Optional
 
 import typer
 
-from ..settings import CONFIG, DEFAULTS, merge, read_config
+from ..core.toml import read_config
+from ..runs.settings import CONFIG, DEFAULTS, merge
 from .parts import Number, Text, Whole, contents, flag, show_table
 
 __all__ = ["fit_command"]
@@ -93,8 +94,8 @@ def fit_command(
     if out is None:
         name = Path(str(settings["data"])).stem
         out = Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
-    from .. import runs
-    from ..infer.distributed import leads
+    from ..infer.engine.distributed import leads
+    from ..runs import folder as runs
 
     fitted, loaded = runs.run(settings, out, resume=resume is not None)
     if not leads():

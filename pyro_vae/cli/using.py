@@ -5,7 +5,8 @@ from typing import Annotated, Optional
 
 import typer
 
-from ..settings import CONFIG, read_config
+from ..core.toml import read_config
+from ..runs.settings import CONFIG
 from .parts import Text, Whole, contents, show_table
 
 __all__ = [
@@ -26,9 +27,9 @@ def sample_command(
     """Draw data from a trained model into a .npy file, and a picture where they are images."""
     import numpy as np
 
-    from .. import runs
+    from ..model.vae import load
     from ..plots.pictures import has_images
-    from ..vae import load
+    from ..runs import folder as runs
 
     vae = load(run)
     path = (out or run / "samples.npy").with_suffix(".npy")
@@ -49,8 +50,8 @@ def compress_command(
     """Code data without loss, at a rate near the model's negative ELBO."""
     import numpy as np
 
-    from ..evaluate import compress
-    from ..vae import load
+    from ..evaluate.compression.compress import compress
+    from ..model.vae import load
 
     coded = compress(load(run), np.load(data, allow_pickle=False))
     path = (out or data).with_suffix(".pvc")
@@ -72,8 +73,8 @@ def decompress_command(
     """Give back the data that compress coded."""
     import numpy as np
 
-    from ..evaluate import Compressed, decompress
-    from ..vae import load
+    from ..evaluate.compression.compress import Compressed, decompress
+    from ..model.vae import load
 
     x = decompress(load(run), Compressed.from_bytes(coded.read_bytes()))
     path = (out or coded).with_suffix(".npy")
@@ -83,8 +84,8 @@ def decompress_command(
 
 def show_command(run: Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")]) -> None:
     """Show what a run folder holds: the model, what it was told, and its figures."""
-    from ..runs import read_results
-    from ..vae import DESCRIPTION
+    from ..model.vae import DESCRIPTION
+    from ..runs.folder import read_results
 
     if not (run / DESCRIPTION).exists():
         raise ValueError(f"{run} is no run folder: it holds no {DESCRIPTION}")
@@ -118,9 +119,9 @@ def evaluate_command(
     seed: Annotated[int, typer.Option(help="Of the draws.", metavar="N")] = 0,
 ) -> None:  # fmt: skip
     """log p(x) with its error, gaps, collapse and calibration: RUN/evaluate/DATA.csv."""
-    from ..evaluate import assess
-    from ..runs import held_out
-    from ..vae import load
+    from ..evaluate.assessment import assess
+    from ..model.vae import load
+    from ..runs.folder import held_out
 
     vae, told = load(run), read_config(run / CONFIG)
     x, labels = held_out(told, data)
@@ -151,7 +152,7 @@ def report_command(
     ] = None,
 ) -> None:  # fmt: skip
     """Figures, verdicts and pictures of a run in one HTML file that needs no network."""
-    from ..report import write_report
+    from ..runs.report import write_report
 
     typer.echo(str(write_report(run, out, num_samples=num_samples, steps=steps, seed=seed)))
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..rows import Rows
-from ..spec import nearest
+from ..language.spec import nearest
+from .rows import Rows
 
 __all__ = ["SOURCES", "Data", "load_data"]
 

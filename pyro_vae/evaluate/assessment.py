@@ -10,14 +10,14 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from ..vae import VAE
-from .annealed import Sandwich, bdmc
-from .bounds import elbo
-from .calibration import Calibration, calibration
-from .evidence import Evidence, log_evidence
-from .gaps import gaps
-from .labelled import label_scores
-from .latents import LatentSummary, latent_summary
+from ..model.vae import VAE
+from .evidence.annealed import Sandwich, bdmc
+from .evidence.importance import Evidence, log_evidence
+from .guide.calibration import Calibration, calibration
+from .guide.gaps import gaps
+from .latent.labelled import label_scores
+from .latent.summary import LatentSummary, latent_summary
+from .lower_bound import elbo
 
 __all__ = ["Assessment", "assess"]
 

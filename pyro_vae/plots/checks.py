@@ -8,15 +8,17 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ..seeding import seeded
-from ..vae import VAE
+from ..core.seeding import seeded
+from ..model.vae import VAE
 from .axes import ink, new_axes
 
 if TYPE_CHECKING:
     from arviz import InferenceData
     from matplotlib.axes import Axes
 
-    from ..evaluate import Calibration, Evidence, LatentSummary
+    from ..evaluate.evidence.importance import Evidence
+    from ..evaluate.guide.calibration import Calibration
+    from ..evaluate.latent.summary import LatentSummary
 
 __all__ = ["calibration", "gaps", "khat", "latent_kl", "posterior", "predictive_check"]
 
@@ -62,7 +64,7 @@ def khat(evidence: "Evidence", ax: "Axes | None" = None) -> "Axes":
     Raises:
         ValueError: too few draws for a k-hat.
     """
-    from ..evaluate.evidence import RELIABLE
+    from ..evaluate.evidence.importance import RELIABLE
 
     values = evidence.khat.cpu().numpy()
     if np.isnan(values).all():

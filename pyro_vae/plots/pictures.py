@@ -8,8 +8,8 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.distributions import constraints
 
-from ..seeding import seeded
-from ..vae import VAE, point
+from ..core.seeding import seeded
+from ..model.vae import VAE, point
 from .axes import new_axes
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""What every room uses: seeds, TOML, checks of numbers."""

@@ -1,0 +1,51 @@
+"""Checks of numbers at the boundary: one wording each, and Python's own type back."""
+
+import math
+from numbers import Integral, Real
+
+__all__ = ["boolean", "fraction", "number", "positive", "whole"]
+
+
+def whole(name: str, value: object, least: int = 1) -> int:
+    """A whole number of at least ``least``, of any library; ``True`` and 1.5 are none.
+
+    >>> whole("epochs", 1.5)
+    Traceback (most recent call last):
+    ValueError: epochs is a whole number of at least 1, got 1.5
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise ValueError(f"{name} is a whole number of at least {least}, got {value!r}")
+    return int(value)
+
+
+def number(name: str, value: object, least: float = -math.inf) -> float:
+    """A finite number, of at least ``least``."""
+    if not _is_finite(value) or value < least:  # pyright: ignore[reportOperatorIssue]
+        bound = f" of at least {least:g}" if least > -math.inf else ""
+        raise ValueError(f"{name} is a number{bound}, got {value!r}")
+    return float(value)  # pyright: ignore[reportArgumentType]
+
+
+def positive(name: str, value: object) -> float:
+    """A finite number greater than 0."""
+    if not _is_finite(value) or value <= 0:  # pyright: ignore[reportOperatorIssue]
+        raise ValueError(f"{name} is a number greater than 0, got {value!r}")
+    return float(value)  # pyright: ignore[reportArgumentType]
+
+
+def fraction(name: str, value: object) -> float:
+    """A number between 0 and 1, neither of them."""
+    if not _is_finite(value) or not 0 < value < 1:  # pyright: ignore[reportOperatorIssue]
+        raise ValueError(f"{name} is a fraction between 0 and 1, got {value!r}")
+    return float(value)  # pyright: ignore[reportArgumentType]
+
+
+def boolean(name: str, value: object) -> bool:
+    """``True`` or ``False``, and no word for them."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} is True or False, got {value!r}")
+    return value
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)

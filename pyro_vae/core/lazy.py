@@ -1,0 +1,31 @@
+"""Packages that import a name when it is first used; which there are is said in their stub."""
+
+import ast
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+__all__ = ["attach"]
+
+
+def attach(package: str, file: str) -> tuple[Callable[[str], object], list[str]]:
+    """``__getattr__`` and the public names of a package, from the imports of its ``.pyi`` file.
+
+    Type checkers read the same file, so a name and its home are said once.
+
+    Args:
+        package: ``__name__``.
+        file: ``__file__``.
+    """
+    stub = ast.parse(Path(file).with_suffix(".pyi").read_text())
+    imports = [node for node in stub.body if isinstance(node, ast.ImportFrom)]
+    homes = {alias.name: node.module or "" for node in imports for alias in node.names}
+
+    def get(name: str) -> object:
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        if not homes[name]:
+            return import_module(f".{name}", package)
+        return getattr(import_module(f".{homes[name]}", package), name)
+
+    return get, sorted(homes)

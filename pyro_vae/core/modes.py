@@ -1,0 +1,29 @@
+"""Evaluation mode: what evaluates a module leaves it as it was."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+
+__all__ = ["untouched"]
+
+
+@contextmanager
+def untouched(module: nn.Module) -> Iterator[None]:
+    """Within it a module is in evaluation mode; afterwards its mode, ``.grad`` and buffers return.
+
+    Dropout and batch statistics would add noise that is not the estimator's.
+    """
+    modes = {m: m.training for m in module.modules()}
+    grads = {p: p.grad for p in module.parameters()}
+    buffers = {b: b.clone() for b in module.buffers()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for m, mode in modes.items():
+            m.training = mode
+        for p, grad in grads.items():
+            p.grad = grad
+        for b, was in buffers.items():
+            b.data.copy_(was)

@@ -1,0 +1,1 @@
+"""Lossless compression by a trained model."""

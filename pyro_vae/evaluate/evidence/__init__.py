@@ -1,0 +1,1 @@
+"""The marginal likelihood log p(x): importance sampling and annealing."""

@@ -1,0 +1,1 @@
+"""What gradient estimators cost: variance, bias and time."""

@@ -1,0 +1,109 @@
+"""Draws of the ELBO of each datum, for ArviZ."""
+
+from typing import TYPE_CHECKING, Any
+
+import pyro
+import torch
+from numpy.typing import ArrayLike
+from pyro.infer import ELBO, TraceEnum_ELBO, TraceMeanField_ELBO
+from torch import Tensor
+
+from ...core.seeding import seeded
+from ...infer.elbo_terms import draw_terms
+from ...infer.estimators.estimator import Estimator, make_estimator
+from ...language.spec import Spec
+from ...model.vae import VAE
+from ..inference_data import as_draws, container
+
+if TYPE_CHECKING:
+    from arviz import InferenceData
+
+__all__ = ["elbo_draws"]
+
+CHUNK = 2**13  # log weights at once
+
+
+@torch.no_grad()
+def elbo_draws(
+    vae: VAE,
+    x: Tensor | ArrayLike,
+    estimator: str | Spec | ELBO | Estimator = "Trace_ELBO",
+    *,
+    num_draws: int = 1000,
+    seed: int = 0,
+) -> "InferenceData":
+    r"""Draws of an estimator's bound, as ArviZ takes them.
+
+    With :math:`w_k = p(x, z_k) / q(z_k | x)` for independent :math:`z_1 \dots z_K \sim q(z|x)`,
+    a draw is
+
+    .. math::
+        \frac1K \sum_k \log w_k \quad \text{(ELBO)}, \qquad
+        \frac{1}{1 - \alpha} \log \frac1K \sum_k w_k^{1 - \alpha} \quad \text{(Rényi, IWAE)}
+
+    and so on by the estimator's :class:`~pyro_vae.infer.estimators.bounds.Bound`.
+    ``TraceMeanField_ELBO`` has its KL term in closed form.
+    ``TraceEnum_ELBO`` is exact, so all its draws are equal, and ArviZ's diagnostics of
+    them 0 / 0: ``arviz.summary(draws, kind="stats")``. A draw is of K independent z,
+    also where the gradient evaluates others (antithetic pairs): the spread of the value that such
+    an estimator reports is ``value_sd`` of :func:`compare_estimators`.
+
+    Args:
+        vae: a model.
+        x: ``(N, *x_shape)``.
+        estimator: the bound; its gradient rule changes no value.
+        num_draws: how many.
+        seed: of the draws.
+
+    Returns:
+        ``InferenceData`` (a ``DataTree`` under ArviZ 1.x) whose ``posterior`` holds ``elbo``
+        (chain, draw, datum), nats per datum, and ``total`` (chain, draw), nats, their sum:
+        ``arviz.summary`` gives mean, sd, quantiles and Monte Carlo error, ``arviz.plot_forest`` a
+        picture. The draws are independent; they are dealt into 4 chains where num_draws is a
+        multiple of 4 and at least 16, so that ArviZ's diagnostics have something to compare, else
+        they are one.
+
+    Raises:
+        ValueError: data that are not the model's, an estimator that cannot serve the guide or whose
+            bound is not known here.
+
+    >>> vae = VAE(2, latent_dim=1, likelihood="Normal", seed=0)
+    >>> elbo_draws(vae, torch.zeros(3, 2), num_draws=40).posterior["elbo"].shape
+    (4, 10, 3)
+    """
+    x = vae.check(x)
+    if not isinstance(num_draws, int) or num_draws < 1:
+        raise ValueError(f"num_draws must be a whole number of at least 1, got {num_draws!r}")
+    line = make_estimator(estimator)
+    bound = line.bound
+    if bound is None:
+        raise ValueError(
+            f"{line} is of a bound that is not known here: give an estimator of the table"
+        )
+    with pyro.get_param_store().scope(), seeded(seed):
+        line.check(vae.model, vae.guide, x)
+        if isinstance(line.elbo, TraceEnum_ELBO):
+            values = _enumerate(vae, line, x).expand(num_draws, -1)
+        else:
+            k = line.elbo.num_particles
+            chunk = max(1, CHUNK // (k * len(x)))
+            counts = [chunk] * (num_draws // chunk) + [num_draws % chunk]
+            exact_kl = isinstance(line.elbo, TraceMeanField_ELBO)
+            parts = [_log_weights(vae, x, n * k, exact_kl) for n in counts if n]
+            values = bound(torch.cat(parts).double().reshape(num_draws, k, -1).movedim(1, 0))
+    draws = {"elbo": as_draws(values, "datum"), "total": as_draws(values.sum(-1))}
+    return container({"posterior": draws}, {})
+
+
+def _log_weights(vae: VAE, x: Tensor, n: int, exact_kl: bool) -> Tensor:
+    """``(n, N)``."""
+    with pyro.validation_enabled(False):
+        likelihood, kl = draw_terms(vae.model, vae.guide, x, n, exact_kl=exact_kl)
+    return likelihood - kl
+
+
+def _enumerate(vae: VAE, estimator: Estimator, x: Tensor) -> Tensor:
+    elbo: Any = estimator.elbo
+    guide = estimator.wrap(vae.guide, x)
+    losses = [elbo.loss(vae.model, guide, one) for one in x.split(1)]
+    return -torch.tensor(losses, dtype=torch.float64)

@@ -1,0 +1,170 @@
+"""What a gradient is compared with: exact by enumeration, or the best unbiased estimator."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyro
+import pyro.poutine as poutine
+import torch
+from pyro.infer import ELBO, TraceEnum_ELBO
+from torch import Tensor
+
+from ...infer.estimators.bounds import Bound, Renyi, Thermodynamic
+from ...infer.estimators.estimator import Estimator, make_estimator
+from ...infer.sites import is_product, latent
+from ...language.spec import Spec
+from ...model.vae import VAE
+from .sample import REFERENCE, Sample, sample_gradients, trainable
+
+__all__ = ["Reference", "References"]
+
+MAX_STATES = 2**12
+EVALUATIONS = 2**16  # of p(x|z) at once, under enumeration
+COPIES = 4  # of the data in a draw of the reference: so many times fewer calls
+UNBIASED = (
+    "TraceMeanField_ELBO", "Trace_ELBO(gradient=pathwise)", "RLOO(num_particles=10)",
+)  # fmt: skip
+
+
+@dataclass
+class Reference:
+    """A gradient of a bound, per datum.
+
+    Attributes:
+        line: what it is.
+        mean: ``(P,)``, float64.
+        sample: its draws; ``None`` where it is exact.
+    """
+
+    line: str
+    mean: Tensor
+    sample: Sample | None = None
+
+
+class References:
+    """The reference of each bound, made when it is first asked for.
+
+    Args:
+        vae: the model.
+        x: the batch.
+        given: of the ELBO: an estimator, or the exact gradient of the ELBO per datum by parameter;
+            of another bound where that is what the estimator given estimates.
+        num_draws: of a reference that is drawn.
+        burn_in: steps for its baseline, if any.
+        seed: of its draws, which are not those of the estimators that are compared.
+    """
+
+    def __init__(
+        self,
+        vae: VAE,
+        x: Tensor,
+        given: "str | Spec | ELBO | Estimator | Mapping[str, Tensor] | None",
+        *,
+        num_draws: int,
+        burn_in: int,
+        seed: int,
+    ) -> None:
+        self.vae, self.x = vae, x
+        self.num_draws, self.burn_in, self.seed = num_draws, burn_in, seed
+        self.made: dict[Bound, Reference | None] = {}
+        if isinstance(given, Mapping):
+            self.made[Bound()] = _exact(vae, given)
+        elif given is not None:
+            estimator = make_estimator(given)
+            bound = estimator.bound
+            if bound is None or estimator.ascends != "both":
+                raise ValueError(
+                    f"the reference {estimator} is of an unknown bound, or not of its bound in all "
+                    "parameters: give another"
+                )
+            estimator.check(vae.model, vae.guide, x)
+            exact = isinstance(estimator.elbo, TraceEnum_ELBO)
+            self.made[bound] = self._enumerate() if exact else self._draw(estimator)
+
+    def of(self, estimator: Estimator) -> Reference | None:
+        """The reference for an estimator's bound; ``None`` where there is none."""
+        bound = estimator.bound
+        if bound is None or estimator.ascends == "none":
+            return None
+        if bound not in self.made:
+            self.made[bound] = self._make(bound)
+        return self.made[bound]
+
+    def _make(self, bound: Bound) -> Reference | None:
+        if bound == Bound() and _states(self.vae, self.x) <= MAX_STATES:
+            return self._enumerate()
+        for line in _unbiased(bound):
+            estimator = make_estimator(line)
+            try:
+                estimator.check(self.vae.model, self.vae.guide, self.x)
+            except ValueError:
+                continue
+            return self._draw(estimator)
+        return None
+
+    def _draw(self, estimator: Estimator) -> Reference:
+        many = self.x.repeat(COPIES, *[1] * (self.x.ndim - 1))
+        sample = sample_gradients(
+            self.vae, estimator, many, num_draws=self.num_draws, seed=self.seed,
+            stream=REFERENCE, burn_in=self.burn_in,
+        )  # fmt: skip
+        n = sample.moments.count * COPIES
+        return Reference(f"{estimator}, {n:,} draws", sample.moments.mean, sample)
+
+    def _enumerate(self) -> Reference:
+        """The exact gradient: a sum over states and data, so a few data at a time."""
+        estimator, parameters = make_estimator("TraceEnum_ELBO"), trainable(self.vae).values()
+        estimator.check(self.vae.model, self.vae.guide, self.x)
+        for p in parameters:
+            p.grad = None
+        with pyro.get_param_store().scope():
+            guide = estimator.wrap(self.vae.guide, self.x)
+            for rows in self.x.split(max(1, int(EVALUATIONS / _states(self.vae, self.x)))):
+                estimator.elbo.loss_and_grads(self.vae.model, guide, rows)  # pyright: ignore
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        mean = torch.cat([g.flatten().double() for g in gradients]) / -len(self.x)
+        return Reference(f"{estimator}, exact", mean)
+
+
+def _unbiased(bound: Bound) -> tuple[str, ...]:
+    """Estimators of a bound, the best first."""
+    k = f"num_particles={bound.num_particles}"
+    if isinstance(bound, Renyi):
+        return (f"RenyiELBO(alpha={bound.alpha:g}, {k})", *[f"VIMCO({k})"] * (bound.alpha == 0))
+    if isinstance(bound, Thermodynamic):
+        return (f"TVO({k}, partitions={list(bound.betas[1:])}, gradient=pathwise)",)
+    return UNBIASED
+
+
+def _exact(vae: VAE, given: Mapping[str, Tensor]) -> Reference:
+    parameters = trainable(vae)
+    wrong = [k for k, p in parameters.items() if k not in given or given[k].shape != p.shape]
+    if wrong or set(given) - set(parameters):
+        raise ValueError(
+            "a reference gradient is a mapping from the model's parameters to tensors of their "
+            f"shapes; missing or of another shape: {', '.join(wrong) or 'none'}; unknown: "
+            f"{', '.join(sorted(set(given) - set(parameters))) or 'none'}"
+        )
+    parts = [given[k].to(p.device).double().flatten() for k, p in parameters.items()]
+    return Reference("given", torch.cat(parts))
+
+
+@torch.no_grad()
+def _states(vae: VAE, x: Tensor) -> float:
+    """How many joint states the latent sites of a datum have."""
+    with poutine.block(), torch.random.fork_rng():
+        trace = poutine.trace(vae.guide).get_trace(x[:1])
+    states = 1.0
+    site: Any
+    for site in trace.nodes.values():
+        if latent(site):
+            fn = site["fn"]
+            if is_product(fn):
+                values = fn.base_dist.enumerate_support(expand=False)
+                states *= float(len(values)) ** fn.event_shape.numel()
+            elif fn.has_enumerate_support:
+                states *= len(fn.enumerate_support(expand=False))
+            else:
+                return float("inf")
+    return states

@@ -1,0 +1,119 @@
+"""Training curves: what a choice of gradient estimator is worth in steps and in seconds."""
+
+from collections.abc import Sequence
+from copy import copy, deepcopy
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import pyro
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from ...core.seeding import seeded
+from ...data.rows import Rows
+from ...infer.estimators.estimator import make_estimator
+from ...infer.training import binarize as bits
+from ...infer.training.batches import Binarize
+from ...infer.training.fit import HELD_OUT, fit
+from ...infer.training.loop import NonFiniteLossError
+from ...model.vae import VAE
+from .comparison import EstimatorLike, unique
+
+if TYPE_CHECKING:
+    from xarray import Dataset
+
+__all__ = ["train_estimators"]
+
+ABOUT = {  # variable: what it is, and its unit
+    "elbo_train": ("ELBO of training data", "nats per datum"),
+    "elbo_validation": ("ELBO of validation data", "nats per datum"),
+    "log_likelihood": ("E[log p(x|z)]", "nats per datum"),
+    "kl": ("KL(q(z|x) || p(z))", "nats per datum"),
+    "seconds": ("training so far", "s"),
+}
+EXAMPLE = 1000  # data that an estimator is tried on
+OWN = ("estimator", "out", "resume", "patience")  # of fit's arguments
+
+
+def train_estimators(
+    vae: VAE,
+    x: Tensor | Rows | ArrayLike,
+    estimators: Sequence[EstimatorLike],
+    *,
+    epochs: int = 100,
+    batch_size: int = 100,
+    binarize: Binarize = None,
+    validation: Tensor | float | None = None,
+    seed: int = 0,
+    **settings: object,
+) -> "Dataset":
+    """Train a copy of one model with each estimator, from the same start, and compare the ELBOs.
+
+    The copies share weights, data, seed and all settings; the order of the data is the same for all
+    in the first epoch, and depends on the draws of each after it. Whatever bound an estimator
+    ascends, what is compared is the ELBO, of the same data with the same noise. The model itself is
+    left as it is.
+
+    Args:
+        vae: the start.
+        x: data, ``(N, *x_shape)``.
+        estimators: lines, or Pyro ``ELBO`` objects.
+        epochs: passes over the data.
+        batch_size: data per step.
+        binarize: as in :func:`~pyro_vae.fit`, as are the further arguments.
+        validation: as in ``fit``.
+        seed: of each training.
+        settings: of ``fit``: ``lr``, ``optimizer``, ``beta``, ``compile``, ``progress``.
+
+    Returns:
+        A dataset over (estimator, epoch): ``elbo_train``, ``elbo_validation``, ``log_likelihood``
+        and ``kl`` in nats per datum, and ``seconds`` of training so far (compiling is in them).
+        The coordinate ``step`` counts gradients. Ctrl-C ends it with what there is.
+
+    Raises:
+        ValueError: an estimator that cannot serve the guide, before any is trained; an argument of
+            ``fit`` that has no meaning here.
+        NonFiniteLossError: with the estimator and the site that caused it.
+
+    >>> vae = VAE(4, latent_dim=2, likelihood="Normal", encoder="MLP([3])", seed=0)
+    >>> lines = ["Trace_ELBO", "Trace_ELBO(gradient=score)"]
+    >>> found = train_estimators(vae, [[0.0, 1.0, 0.0, 1.0]] * 20, lines, epochs=2, batch_size=5)
+    >>> found.elbo_train.shape, found.step.to_numpy()
+    ((2, 2), array([4, 8]))
+    """
+    if odd := [name for name in OWN if name in settings]:
+        raise ValueError(f"each estimator trains from the same start to the end: leave out {odd}")
+    if isinstance(estimators, str) or not len(estimators):
+        raise ValueError(f"estimators is a list of at least one line, got {estimators!r}")
+    x = x if isinstance(x, Rows) else vae.as_data(x)
+    made = [copy(make_estimator(one)) for one in estimators]
+    with pyro.get_param_store().scope(), seeded(seed):
+        trial, example = deepcopy(vae), vae.as_data(x[torch.arange(min(len(x), EXAMPLE))])
+        trial.start_from(example)
+        batch = example[:batch_size]
+        for estimator in made:
+            estimator.check(trial.model, trial.guide, bits.binarize(batch) if binarize else batch)
+    histories = {}
+    for name, estimator in zip(unique([str(one) for one in made]), made, strict=True):
+        try:
+            fitted = fit(
+                deepcopy(vae), x, estimator=estimator, epochs=epochs, batch_size=batch_size,
+                binarize=binarize, validation=validation, seed=seed,
+                **settings,  # pyright: ignore[reportArgumentType]
+            )  # fmt: skip
+        except NonFiniteLossError as problem:
+            raise NonFiniteLossError(f"{name}: {problem}") from None
+        if len(fitted.history):
+            histories[name] = fitted.history[list(ABOUT)]
+        if fitted.interrupted:
+            break
+    if not histories:
+        raise KeyboardInterrupt
+    found = pd.concat(histories, names=["estimator"]).to_xarray()
+    for name, (text, unit) in ABOUT.items():
+        found[name].attrs = {"long_name": text, "units": unit}
+    held_out = round(validation * len(x)) if isinstance(validation, float) else 0
+    n = len(x) - (min(held_out, HELD_OUT) if isinstance(x, Rows) else held_out)
+    steps = found.epoch * -(-n // batch_size)
+    return found.assign_coords(step=steps).assign_attrs(seed=seed, batch_size=batch_size)

@@ -1,0 +1,1 @@
+"""How good the approximate posterior is: gaps, calibration, export."""

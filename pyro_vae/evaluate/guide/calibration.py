@@ -1,0 +1,148 @@
+"""Simulation-based calibration: whether the guide is the posterior, on data of the model's own."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from ...model.joint import Joint, reading
+from ...model.vae import VAE
+
+__all__ = ["Calibration", "calibration"]
+
+ROWS = 2**14  # draws of z at once
+BINS = 20
+LEVEL = 0.01
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Ranks of the z that data were drawn with, among draws of the guide.
+
+    ``ranks`` ``(num_data, D + 1)``, from 0 to ``num_samples``, has a column for each latent
+    dimension and one for ``log_likelihood``, log p(x|z). Where the guide is the posterior, each
+    column is uniform.
+    """
+
+    ranks: pd.DataFrame
+    num_samples: int
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """By column: ``p_value`` (chi-squared, 20 bins at most), ``bias_z`` and ``spread_z``.
+
+        ``bias_z`` is the z-score of the mean rank, ``spread_z`` that of its variance: positive
+        where ranks crowd at the ends, so where the guide is too narrow.
+        """
+        ranks = torch.tensor(self.ranks.to_numpy(), dtype=torch.float64)
+        n, levels = len(ranks), self.num_samples + 1
+        u = (ranks + 0.5) / levels - 0.5
+        bins = max(b for b in range(1, BINS + 1) if levels % b == 0 and b <= max(2, n / 5))
+        which = (ranks * bins / levels).long()
+        counts = torch.stack([(which == b).sum(0) for b in range(bins)]).double()
+        chi2 = ((counts - n / bins) ** 2 / (n / bins)).sum(0)
+        variance, fourth = 1 / 12, 1 / 80
+        return pd.DataFrame(
+            {
+                "p_value": torch.special.gammaincc(torch.tensor((bins - 1) / 2).double(), chi2 / 2),
+                "bias_z": u.mean(0) / math.sqrt(variance / n),
+                "spread_z": (u.square().mean(0) - variance) / math.sqrt((fourth - variance**2) / n),
+            },
+            index=self.ranks.columns,
+        )
+
+    @property
+    def verdict(self) -> str:
+        """Whether the ranks are uniform, and if not, in which way, in words."""
+        table = self.table
+        p = _smallest_p(table)
+        worst = p.min() * len(table)
+        if worst > LEVEL:
+            return (
+                f"No column of {len(self.ranks)} ranks is seen to depart from uniform "
+                f"(smallest p-value {min(worst, 1.0):.2g}, corrected for {len(table)} columns)."
+            )
+        uneven = p * len(table) <= LEVEL
+        latent = uneven & (table.index.to_numpy() != "log_likelihood")
+        bias, spread = (table[k].to_numpy()[latent] for k in ("bias_z", "spread_z"))
+        counts = {
+            "too narrow": (spread > 3).sum(),
+            "too wide": (spread < -3).sum(),
+            "biased": (np.abs(bias) > 3).sum(),
+        }
+        words = [f"{uneven.sum()} of {len(table)} columns of ranks are not uniform (p < {LEVEL})"]
+        words += [f"the guide is {how} in {n} of them" for how, n in counts.items() if n]
+        if not latent.any():
+            how = "worse" if table["bias_z"].iloc[-1] > 0 else "better"
+            words.append(f"that of log p(x|z): the guide's draws explain x {how} than the true z")
+        return "; ".join(words) + "."
+
+
+def _smallest_p(table: pd.DataFrame) -> np.ndarray:
+    """By column, of the bins, the mean and the variance of the ranks, corrected for the three.
+
+    A slow drift of the mean shows in the mean long before it shows in 20 bins.
+    """
+    z = torch.tensor(table[["bias_z", "spread_z"]].to_numpy())
+    tails = torch.special.erfc(z.abs() / math.sqrt(2)).numpy()
+    return 3 * np.minimum(tails.min(1), table["p_value"].to_numpy())
+
+
+@torch.no_grad()
+def calibration(
+    vae: VAE, num_data: int = 1000, *, num_samples: int = 99, seed: int | None = None
+) -> Calibration:
+    r"""Simulation-based calibration of the guide.
+
+    .. math:: z \sim p(z), \quad x \sim p(x|z), \quad z_1 \dots z_L \sim q(z|x), \quad
+        r_j = \#\{l: z_{lj} < z_j\}
+
+    is uniform on 0 ... L for each dimension j where q(z|x) is the posterior. A guide that is the
+    prior whatever x is passes this test, so the rank of log p(x|z) is tested beside. Ties are
+    broken at random.
+
+    Args:
+        vae: a trained model.
+        num_data: how many data to draw from it.
+        num_samples: L; L + 1 should have many divisors.
+        seed: of the draws.
+
+    Returns:
+        :class:`Calibration`: ``ranks``, ``table`` (p-values and z-scores), ``verdict``.
+
+    Raises:
+        ValueError: fewer than 20 data, or no draws.
+
+    References:
+        Talts et al. (2018), arXiv:1804.06788; Modrák et al. (2023), arXiv:2211.02383, for ranks of
+        the likelihood.
+
+    >>> vae = VAE(2, latent_dim=1, likelihood="Normal", seed=0)
+    >>> calibration(vae, 20, num_samples=9, seed=0).ranks.shape
+    (20, 2)
+    """
+    if num_data < 20 or num_samples < 1:
+        raise ValueError(
+            f"expected num_data of at least 20 and num_samples of at least 1, got {num_data} and "
+            f"{num_samples}"
+        )
+    with reading(vae, seed):
+        z = vae.prior().expand([num_data]).sample()
+        blocks = z.split(max(1, ROWS // num_samples))
+        ranks = torch.cat([_ranks(vae, some, num_samples) for some in blocks])
+    names = [f"z[{i}]" for i in range(ranks.shape[1] - 1)]
+    table = pd.DataFrame(ranks.cpu().numpy(), columns=[*names, "log_likelihood"])
+    return Calibration(table.rename_axis("datum"), num_samples)
+
+
+def _ranks(vae: VAE, z: Tensor, num_samples: int) -> Tensor:
+    """``(B, D + 1)``."""
+    joint = Joint(vae, vae.decode(z).sample())
+    draws = joint.guide.sample(torch.Size([num_samples]))
+    true = torch.cat([z.flatten(1), joint.log_likelihood(z)[:, None]], 1)
+    found = torch.cat([draws.flatten(2), joint.log_likelihood(draws)[..., None]], -1)
+    below, ties = (found < true).sum(0), (found == true).sum(0)
+    return below + (torch.rand(ties.shape, device=z.device) * (ties + 1)).long()

@@ -1,0 +1,202 @@
+"""ArviZ's terms: draws with named dimensions, under ArviZ 0.23 (InferenceData) and 1.x (DataTree).
+
+This is the one place that knows both.
+"""
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from ..model.joint import Joint, reading
+from ..model.vae import VAE
+
+if TYPE_CHECKING:
+    from arviz import InferenceData
+
+__all__ = ["as_draws", "container", "tail_shape", "to_arviz"]
+
+CHAINS = 4
+LEAST = 25  # draws: a fifth of them are the tail, and ArviZ fits no tail of fewer than 5
+AXES = {1: ("column",), 2: ("row", "column"), 3: ("channel", "row", "column")}
+Variable: TypeAlias = tuple[Sequence[str], np.ndarray]
+
+
+@torch.no_grad()
+def to_arviz(
+    vae: VAE,
+    x: Tensor | ArrayLike,
+    num_samples: int = 500,
+    *,
+    seed: int | None = None,
+) -> "InferenceData":
+    r"""Draws from the guide, the prior and the likelihood, as ArviZ takes them.
+
+    Args:
+        vae: a trained model.
+        x: ``(N, *x_shape)``; a data frame gives ``datum`` and ``column`` their names.
+        num_samples: draws of z per datum. Predictions hold N times as many data as x.
+        seed: of the draws.
+
+    Returns:
+        ``InferenceData`` (a ``DataTree`` under ArviZ 1.x), all dimensions named and numbered:
+
+        - ``posterior``: ``z`` (chain, draw, datum, latent_dim) from q(z|x);
+        - ``posterior_predictive``: ``x`` (chain, draw, datum, row, column ...) from p(x|z) there;
+        - ``log_likelihood``: ``x`` (chain, draw, datum), log p(x|z) there, nats per datum;
+        - ``sample_stats``: ``lp``, log p(x, z), and ``log_weight``, log p(x, z) - log q(z|x);
+        - ``prior``: ``z`` (chain, draw, latent_dim); ``prior_predictive``: ``x``;
+        - ``observed_data``: ``x`` (datum, row, column ...).
+
+        The draws are independent; they are dealt into 4 chains where num_samples is a multiple of
+        4 and at least 16, else they are one chain. They are draws of the guide: what ArviZ says of
+        the posterior holds as far as ``sample_stats.log_weight`` is flat.
+
+    Raises:
+        ValueError: data that are not the model's, or no draws.
+
+    >>> vae = VAE(2, latent_dim=1, likelihood="Normal", seed=0)
+    >>> data = to_arviz(vae, torch.zeros(3, 2), num_samples=40, seed=0)
+    >>> dict(data.posterior_predictive["x"].sizes)
+    {'chain': 4, 'draw': 10, 'datum': 3, 'column': 2}
+    """
+    if num_samples < 1:
+        raise ValueError(f"num_samples must be at least 1, got {num_samples}")
+    index, columns = getattr(x, "index", None), getattr(x, "columns", None)
+    x = vae.check(x)
+    shape = torch.Size([num_samples])
+    with reading(vae, seed):
+        joint = Joint(vae, x)
+        z = joint.guide.sample(shape)
+        p = vae.decode(z)
+        log_likelihood = joint.log_likelihood(z)
+        log_joint = log_likelihood + joint.log_prior(z)
+        log_weight, x_hat = log_joint - joint.log_guide(z), p.sample()
+        z_prior = joint.prior.expand(shape).sample()
+        x_prior = vae.decode(z_prior).sample()
+    cell, latent = _axes(vae.x_shape), latent_axes(vae)
+    coords = {
+        **latent_coords(vae),
+        **axis_coords(cell, vae.x_shape),
+        "datum": np.arange(len(x)) if callable(index) or index is None else np.asarray(index),
+    }
+    if columns is not None and len(cell) == 1:
+        coords["column"] = np.asarray(columns)
+    groups = {
+        "posterior": {"z": as_draws(z, "datum", *latent)},
+        "posterior_predictive": {"x": as_draws(x_hat, "datum", *cell)},
+        "log_likelihood": {"x": as_draws(log_likelihood, "datum")},
+        "sample_stats": {
+            "lp": as_draws(log_joint, "datum"),
+            "log_weight": as_draws(log_weight, "datum"),
+        },
+        "prior": {"z": as_draws(z_prior, *latent)},
+        "prior_predictive": {"x": as_draws(x_prior, *cell)},
+        "observed_data": {"x": (("datum", *cell), vae._cells(x).cpu().numpy())},
+    }
+    return container(groups, coords)
+
+
+def as_draws(draws: Tensor, *dims: str) -> Variable:
+    """Independent draws ``(S, ...)``, dealt into chains: diagnostics want some to compare."""
+    n = len(draws)
+    chains = CHAINS if n % CHAINS == 0 and n >= CHAINS**2 else 1
+    values = draws.detach().cpu().numpy().reshape(chains, n // chains, *draws.shape[1:])
+    return ("chain", "draw", *dims), values
+
+
+def container(
+    groups: Mapping[str, Mapping[str, Variable]],
+    coords: Mapping[str, ArrayLike],
+) -> "InferenceData":
+    """Named arrays as ArviZ's container: ``InferenceData``, in 1.x ``DataTree``.
+
+    Args:
+        groups: by the name of the group, variables as (dimensions, array).
+        coords: of the dimensions; ``chain`` and ``draw`` are numbered here.
+    """
+    import xarray
+
+    arviz = _arviz()
+    sets: dict[str, Any] = {}
+    for group, variables in groups.items():
+        sizes = {d: n for dims, v in variables.values() for d, n in zip(dims, v.shape, strict=True)}
+        named = {d: coords.get(d, np.arange(n)) for d, n in sizes.items()}
+        about = {"inference_library": "pyro_vae", "arviz_version": arviz.__version__}
+        sets[group] = xarray.Dataset(dict(variables), coords=named, attrs=about)
+    if _major(arviz) >= 1:
+        return xarray.DataTree.from_dict(sets)  # pyright: ignore[reportReturnType]
+    return arviz.InferenceData(**sets)
+
+
+def tail_shape(log_w: Tensor) -> Tensor:
+    r"""Pareto k-hat of the weights' tail, by ArviZ: above 0.7 their mean is not to be trusted.
+
+    Args:
+        log_w: ``(K, N)``.
+
+    Returns:
+        ``(N,)``; NaN of fewer than 25 draws; minus infinity where the largest weights are all
+        equal, which is no tail at all (an exact guide, or a discrete z).
+    """
+    if len(log_w) < LEAST:
+        return torch.full_like(log_w[0], math.nan, dtype=torch.float64)
+    tail = math.floor(min(len(log_w) / 5, 3 * math.sqrt(len(log_w))))
+    top = log_w.topk(tail, 0).values
+    uneven = top[0] > top[-1]
+    khat = torch.full_like(log_w[0], -math.inf, dtype=torch.float64)
+    if uneven.any():
+        khat[uneven] = _fit_tail(log_w[:, uneven])
+    return khat
+
+
+def _fit_tail(log_w: Tensor) -> Tensor:
+    arviz, weights = _arviz(), log_w.T.double().cpu().numpy()
+    if _major(arviz) >= 1:
+        from arviz_stats.base import array_stats  # pyright: ignore[reportMissingImports]
+
+        khat = array_stats.psislw(-weights)[1]  # 1.x takes log likelihoods, the negative weights
+    else:
+        with np.errstate(all="ignore"):  # a tail with ties, as a discrete z has them
+            khat = arviz.psislw(weights)[1]
+    return torch.as_tensor(np.asarray(khat, dtype=np.float64), device=log_w.device)
+
+
+def latent_axes(vae: VAE) -> tuple[str, ...]:
+    """Names of the dimensions of one z."""
+    extra = (f"latent_dim_{i}" for i in range(1, len(vae.z_shape)))
+    return ("latent_dim", *extra)
+
+
+def latent_coords(vae: VAE) -> dict[str, np.ndarray]:
+    """The numbers of the latent dimensions; with stochastic layers ``z1[0]`` ..., by layer."""
+    if not vae.layers:
+        return axis_coords(latent_axes(vae), vae.z_shape)
+    layers = zip(vae.sites, vae.layers, strict=True)
+    return {"latent_dim": np.array([f"{site}[{i}]" for site, n in layers for i in range(n)])}
+
+
+def axis_coords(names: Sequence[str], shape: Sequence[int]) -> dict[str, np.ndarray]:
+    """Numbers from 0 along each dimension."""
+    return {name: np.arange(n) for name, n in zip(names, shape, strict=True)}
+
+
+def _axes(shape: Sequence[int]) -> tuple[str, ...]:
+    return AXES.get(len(shape)) or tuple(f"x_dim_{i}" for i in range(len(shape)))
+
+
+def _arviz() -> Any:  # noqa: ANN401
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # ArviZ 0.23 announces 1.0 at import
+        import arviz
+
+    return arviz
+
+
+def _major(arviz: Any) -> int:  # noqa: ANN401
+    return int(arviz.__version__.split(".")[0])

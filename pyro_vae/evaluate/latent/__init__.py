@@ -1,0 +1,1 @@
+"""What the latent variables carry: information, collapse, labels."""

@@ -1,0 +1,154 @@
+"""Normalizing flows, by Zuko: learned priors, and guides that are more than mean-field."""
+
+import inspect
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any, cast
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from ..distributions import Pushforward
+from ..language.spec import Spec, Value, as_spec, nearest
+from .family import Family, Role
+from .networks import checked_activation
+
+__all__ = ["Flow"]
+
+REFUSED = {
+    "GF": "Zuko draws from GF within -10 and 10 only, and its density does not end there: use NSF",
+    "GMM": "GMM is a mixture: use Mixture(MultivariateNormal(loc=learned, scale_tril=learned))",
+}
+
+
+class Flow(nn.Module):
+    r"""A flow of Zuko's as a prior, or conditional on the encoder's features as a guide.
+
+    .. math:: z = f_h(u), \quad u \sim p_0(u | h), \quad
+        \log p(z | h) = \log p_0(u | h) - \log |\det \partial f_h / \partial u|
+
+    The base :math:`p_0` is a family: as a prior standard, in a guide amortized, so that the flow
+    bends a mean-field guide. ``IAF`` is ``MAF`` with ``inverse=True``. An autoregressive flow is
+    quick in one direction and takes D passes in the other: a prior wants densities and a guide
+    wants draws, so ``inverse`` is true in guides where it is not said. ``NICE``, ``RealNVP`` and
+    ``passes=2`` are quick in both. The other direction of ``NAF``, ``UNAF``, ``BPF`` and ``SOSPF``
+    is found by bisection: slow, and within -10 and 10.
+
+    Args:
+        name: a flow of ``zuko.flows``: ``NSF``, ``MAF``, ``RealNVP``, ``NAF``, ``CNF`` ...
+        base: the family of u.
+        inverse: whether the quick direction is that of the draws.
+        options: of Zuko's class: ``transforms=3``, ``hidden_features=[64, 64]``, ``passes=2`` ...
+
+    Raises:
+        SpecError: a flow or option that Zuko does not have.
+
+    References:
+        Rezende & Mohamed (2015), arXiv:1505.05770; Kingma et al. (2016), IAF, arXiv:1606.04934;
+        Durkan et al. (2019), NSF, arXiv:1906.04032; Rozet et al. (2022), Zuko.
+
+    >>> prior = Flow("NSF", transforms=2)
+    >>> prior.build((3,), "prior")
+    >>> prior().sample((5,)).shape
+    torch.Size([5, 3])
+    """
+
+    def __init__(
+        self,
+        name: str | Spec,
+        base: str | Spec | None = None,
+        inverse: bool | None = None,
+        **options: Value,
+    ) -> None:
+        super().__init__()
+        self.name, self.inverse = str(name), inverse
+        self.base_spec = None if base is None else as_spec(base)
+        self.options = options
+        said = {"base": self.base_spec, "inverse": inverse}
+        said = {k: v for k, v in said.items() if v is not None}
+        self.spec = Spec("Flow", Spec(self.name), **said, **options)
+
+    def build(
+        self, shape: tuple[int, ...], role: Role, feature_shape: tuple[int, ...] | None = None
+    ) -> None:
+        """Make the networks for draws of this shape."""
+        flow, features = self._class(), math.prod(shape)
+        context = 0 if feature_shape is None else math.prod(feature_shape)
+        names = _arguments(flow)
+        for option in self.options:
+            if option not in names:
+                raise self.spec.error(
+                    f"{self.name} has no option {option!r}{nearest(option, names)}", at=option
+                )
+        options = dict(self.options)
+        if "activation" in options:
+            options["activation"] = getattr(nn, checked_activation(str(options["activation"])))
+        try:
+            with kept_validation():
+                made = flow(features=features, context=context, **options)
+        except (TypeError, ValueError, RuntimeError, AssertionError) as problem:
+            raise self.spec.error(f"Zuko cannot build {self.name}: {problem}") from problem
+        self.transform = cast("nn.Module", made.transform)
+        base = self.base_spec or Spec("Normal")
+        own = cast("nn.Module", made.base)()
+        if type(own).__name__ == "BoxUniform":  # a flow on circles
+            base, role = Spec("Uniform", low=-math.pi, high=math.pi), "prior"
+        self.base = Family(base, (features,), role, None if role == "prior" else feature_shape)
+        self.shape, self.feature_dim = shape, len(feature_shape or ())
+        quick_draws = (context > 0) if self.inverse is None else self.inverse
+        self.backwards = quick_draws or self.name == "IAF"
+
+    def forward(self, features: Tensor | None = None) -> dist.TorchDistribution:
+        """The distribution of z, of batch shape that of the features."""
+        base, context = self.base(features), None
+        if features is not None:
+            context = features.flatten(features.ndim - self.feature_dim)
+            base = base.expand(torch.broadcast_shapes(base.batch_shape, context.shape[:-1]))
+        return Pushforward(base, self.transform(context), self.shape, inverse=self.backwards)
+
+    def _class(self) -> type[nn.Module]:
+        flows = zuko_flows()
+        if self.name in REFUSED:
+            raise self.spec.error(REFUSED[self.name])
+        known = {n for n in vars(flows) if n.isupper() or n == "RealNVP"} - {*REFUSED} | {"IAF"}
+        if self.name not in known:
+            raise self.spec.error(f"unknown flow {self.name!r}{nearest(self.name, known)}")
+        return getattr(flows, "MAF" if self.name == "IAF" else self.name)
+
+
+def zuko_flows() -> ModuleType:
+    """``zuko.flows``; importing it leaves torch's validation as it was."""
+    with kept_validation():
+        import zuko.distributions
+        import zuko.flows
+    made: Any = zuko.distributions.NormalizingFlow
+    made.arg_constraints = {}  # torch's validation asks for them
+    return zuko.flows
+
+
+@contextmanager
+def kept_validation() -> Iterator[None]:
+    """Put back what importing Zuko changes in torch's base class."""
+    names = ("_validate_args", "arg_constraints")
+    before = {name: vars(Distribution)[name] for name in names}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(Distribution, name, value)
+
+
+def _arguments(flow: type) -> set[str]:
+    """All the arguments that a flow, its bases and its networks take."""
+    from zuko.flows import MaskedAutoregressiveTransform
+    from zuko.nn import MLP
+
+    names: set[str] = set()
+    for cls in (*flow.__mro__, MaskedAutoregressiveTransform, MLP):
+        if cls.__module__.startswith("zuko"):
+            names |= set(inspect.signature(cls.__init__).parameters)
+    return names - {"self", "kwargs", "features", "context", "in_features", "out_features"}

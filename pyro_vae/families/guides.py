@@ -1,0 +1,256 @@
+"""Guides with structure, and what makes a guide fit a prior."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+from ..language.spec import Spec, Value, as_spec
+from .family import Family, Role, check_amortized, family, innermost, support_bounds
+from .flows import Flow
+from .mixtures import Mixture, Transformed
+
+__all__ = ["GUIDES", "DeltaNormal", "SemiAmortized", "fitting", "refined"]
+
+
+class DeltaNormal(nn.Module):
+    r"""Normal, its scale so far below 1 that each dimension carries a committed rate (delta-VAE).
+
+    .. math:: KL(q(z_j|x) \| N(0, 1)) \ge \tfrac12 (\sigma_\delta^2 - 1 - \log \sigma_\delta^2)
+        = \delta, \quad \sigma_j(x) < \sigma_\delta < 1
+
+    No datum's posterior can be the prior then, in any dimension. The prior must be ``Normal`` as it
+    is: one that learns would follow the guide.
+
+    Args:
+        rate: :math:`\delta`, nats per dimension.
+        parameters: ``scale=learned``; ``loc`` and ``scale`` are amortized where it is not said.
+
+    Raises:
+        ValueError: a rate that is not positive, or a scale that is a number.
+
+    References:
+        Razavi et al. (2019), arXiv:1901.03416.
+
+    >>> guide = DeltaNormal(rate=0.5)
+    >>> round(guide.largest, 4), round(0.5 * (guide.largest**2 - 1) - math.log(guide.largest), 4)
+    (0.3982, 0.5)
+    """
+
+    def __init__(self, rate: float = 0.1, **parameters: Value) -> None:
+        super().__init__()
+        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < math.inf:
+            raise ValueError(f"rate is a positive number of nats per dimension, got {rate!r}")
+        if isinstance(parameters.get("scale"), int | float):
+            raise ValueError("the rate says how large the scale may be: leave it out, or learned")
+        self.rate, self.inner = rate, Spec("Normal", **parameters)
+        self.spec = Spec("DeltaNormal", rate=rate, **parameters)
+
+        def excess(s: float) -> float:
+            return 0.5 * (s * s - 1) - math.log(s) - rate
+
+        low, high = math.exp(-0.5 - rate), 1.0  # the excess is >= 0 at the one and < 0 at the other
+        for _ in range(100):
+            middle = (low + high) / 2
+            low, high = (middle, high) if excess(middle) >= 0 else (low, middle)
+        self.largest = low
+
+    def build(
+        self, shape: tuple[int, ...], role: Role, feature_shape: tuple[int, ...] | None = None
+    ) -> None:
+        """Make the parameters for draws of this shape."""
+        self.family = Family(self.inner, shape, role, feature_shape)
+        check_amortized(self, role)
+
+    def forward(self, features: Tensor | None = None) -> dist.TorchDistribution:
+        """The normal distribution, of batch shape that of the features."""
+        q: Any = innermost(self.family(features))
+        scale = -self.largest * torch.expm1(-q.scale)
+        return dist.Normal(q.loc, scale).to_event(len(self.family.event_shape))
+
+    def check_prior(self, prior: nn.Module) -> None:
+        """Raise where the rate would not be committed: another prior than N(0, 1)."""
+        p: Any = innermost(prior())
+        standard = isinstance(p, dist.Normal) and bool((p.loc == 0).all() & (p.scale == 1).all())
+        if not standard or any(True for _ in prior.parameters()):
+            raise ValueError(
+                f"{self.spec} commits to a rate against N(0, 1): use prior='Normal' with it, or "
+                "fit(..., free_bits=...) with another prior"
+            )
+
+
+class SemiAmortized(nn.Module):
+    r"""A guide that starts from the encoder's answer and takes some steps for each datum, always.
+
+    .. math:: h_{i+1} = h_i + \rho\, \nabla_h L(x; h_i), \quad h_0 = \mathrm{encoder}(x), \quad
+        q(z \mid x) = \mathrm{Family}(z; h_{steps})
+
+    What moves are the features, so it serves every reparameterized family. The steps are a part of
+    the guide, in training too: :meth:`VAE.refine` is for the end alone. L is the ELBO, whatever is
+    trained by, and it is drawn with noise of its own.
+
+    Args:
+        guide: the family: ``"Normal"``.
+        steps: for each datum.
+        lr: :math:`\rho`.
+        num_particles: draws of z a step.
+        clip_norm: no datum's gradient is longer in a step.
+        through: whether training's gradient passes through the steps (exactly, by second
+            derivatives, at the price of about as many backward passes more), or takes what they
+            add for a constant. Either is exact for the model where the steps have converged;
+            then the first tells the encoder nothing more, as it has nothing left to say.
+
+    References:
+        Kim, Wiseman, Miller, Sontag & Rush (2018), arXiv:1802.02550; Marino, Yue & Mandt (2018),
+        arXiv:1807.09356.
+
+    >>> SemiAmortized("Normal", steps=3, lr=0.5).spec
+    SemiAmortized(Normal, steps=3, lr=0.5)
+    """
+
+    def __init__(
+        self,
+        guide: str | Spec = "Normal",
+        steps: int = 5,
+        lr: float = 0.1,
+        num_particles: int = 1,
+        clip_norm: float = 10.0,
+        through: bool = True,
+    ) -> None:
+        super().__init__()
+        whole = {"steps": steps, "num_particles": num_particles}
+        for name, value in whole.items():
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name} is a whole number of at least 1, got {value!r}")
+        for name, number in {"lr": lr, "clip_norm": clip_norm}.items():
+            if isinstance(number, bool) or not isinstance(number, int | float) or not number > 0:
+                raise ValueError(f"{name} is a number greater than 0, got {number!r}")
+        self.start = as_spec(guide)
+        self.steps, self.lr, self.num_particles = steps, lr, num_particles
+        self.clip_norm, self.through = clip_norm, through
+        given = {"num_particles": (num_particles, 1), "clip_norm": (clip_norm, 10.0),
+                 "through": (through, True)}  # fmt: skip
+        said = {name: value for name, (value, usual) in given.items() if value != usual}
+        self.spec = Spec("SemiAmortized", self.start, steps=steps, lr=lr, **said)
+
+    def build(
+        self, shape: tuple[int, ...], role: Role, feature_shape: tuple[int, ...] | None = None
+    ) -> None:
+        """Make the family for draws of this shape."""
+        self.family = family(self.start, shape, role, feature_shape, structures=GUIDES)
+
+    def forward(self, features: Tensor | None = None) -> dist.TorchDistribution:
+        """The family at features, of batch shape that of the features."""
+        return self.family(features)
+
+    def improve(self, features: Tensor, log_joint: Callable[[Tensor], Tensor]) -> Tensor:
+        """The features after the steps.
+
+        Args:
+            features: the encoder's answer, ``(B, ...)``.
+            log_joint: from z, ``(K, B, ...)``, to log p(x, z), ``(K, B)``.
+        """
+        training = torch.is_grad_enabled()
+        with torch.enable_grad():
+            free = training and features.requires_grad
+            h = features if free else features.detach().requires_grad_()
+            for _ in range(self.steps):
+                slope = _slope(
+                    self.family, h, log_joint, self.num_particles, through=training and self.through
+                )
+                norm = slope.flatten(1).norm(dim=1).clamp_min(self.clip_norm)
+                h = h + self.lr * slope * (self.clip_norm / norm).reshape(-1, *[1] * (h.ndim - 1))
+        return h if training else h.detach()
+
+    def check_prior(self, prior: nn.Module) -> None:
+        """Raise where prior and steps would ask for each other without end."""
+        if any(hasattr(part, "attach") for part in prior.modules()):
+            raise ValueError(
+                f"{self.spec} asks for p(z) to make q(z|x), and a VampPrior is made of q(z|x): "
+                "choose another prior, or a guide without steps and vae.refine"
+            )
+
+
+GUIDES: dict[str, type[nn.Module]] = {
+    c.__name__: c for c in (DeltaNormal, Flow, Mixture, SemiAmortized, Transformed)
+}
+
+
+def fitting(p: dist.TorchDistribution, name: str) -> str:
+    """Guides that live where a prior does, in words.
+
+    Args:
+        p: the prior.
+        name: its family's.
+    """
+    kind, lower, upper = support_bounds(p.support)  # pyright: ignore[reportArgumentType]
+    known = {
+        ("continuous", float("-inf"), float("inf")): "Normal",
+        ("continuous", 0.0, float("inf")): "Transformed(Normal, SoftplusTransform)",
+        ("continuous", 0.0, 1.0): "Transformed(Normal, SigmoidTransform)",
+    }
+    if kind == "simplex":
+        return f"guide='Transformed(Normal, StickBreakingTransform)' or '{name}'"
+    if kind == "sphere":
+        return "guide='VonMisesFisher' or 'ProjectedNormal'"
+    if (kind, lower, upper) in known:
+        return f"for example guide={known[kind, lower, upper]!r}"
+    if kind == "continuous" and upper < float("inf"):
+        return f"for example guide='Transformed(Normal, Interval({lower:g}, {upper:g}))'"
+    return f"for example guide={name!r}"
+
+
+def refined(
+    posterior: nn.Module,
+    features: Tensor,
+    log_joint: Callable[[Tensor], Tensor],
+    *,
+    steps: int,
+    lr: float,
+    num_particles: int,
+) -> dist.TorchDistribution:
+    r"""q(z|x) with its features improved for each datum by ascent on its ELBO.
+
+    The features, not the family's parameters, are what moves: so it serves every guide.
+
+    Args:
+        posterior: from features to q(z|x); its weights stay.
+        features: the encoder's answer, ``(B, ...)``, where the ascent starts.
+        log_joint: from z, ``(K, B, ...)``, to log p(x, z), ``(K, B)``.
+        steps: of Adam.
+        lr: its learning rate.
+        num_particles: draws of z a step.
+    """
+    h = features.detach().clone().requires_grad_()
+    optimizer = torch.optim.Adam([h], lr=lr)
+    with torch.enable_grad():
+        for step in range(steps):
+            optimizer.param_groups[0]["lr"] = lr * (1 - step / steps)
+            gradient = -_slope(posterior, h, log_joint, num_particles)
+            h.grad = gradient
+            optimizer.step()
+    with torch.no_grad():
+        return posterior(h.detach())
+
+
+def _slope(
+    posterior: nn.Module,
+    h: Tensor,
+    log_joint: Callable[[Tensor], Tensor],
+    num_particles: int,
+    *,
+    through: bool = False,
+) -> Tensor:
+    """The gradient of each datum's ELBO in its features; with a graph of its own on request."""
+    q = posterior(h)
+    if not q.has_rsample:
+        raise ValueError(
+            f"{type(q).__name__} has no reparameterized sampler, so refining would not see "
+            "how z moves: use a reparameterized guide"
+        )
+    z = q.rsample(torch.Size([num_particles]))
+    bound = (log_joint(z) - q.log_prob(z)).mean(0).sum()
+    return torch.autograd.grad(bound, h, create_graph=through)[0]

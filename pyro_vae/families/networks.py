@@ -1,0 +1,267 @@
+"""Encoders and decoders: from x or z to features.
+
+A network is any ``nn.Module`` that maps ``(B, *in_shape)`` to ``(B, *feature_shape)``; it sees one
+batch dimension. One that has ``build(in_shape, out_shape)``, as those here do, learns its ends from
+the VAE: what comes in, and the shape of the data that its features will describe.
+"""
+
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from ..language.spec import Spec, as_spec, nearest
+
+__all__ = [
+    "MLP", "ConvDecoder", "ConvEncoder", "Corrupted", "batched", "built", "network", "spec_of",
+]  # fmt: skip
+
+
+class MLP(nn.Module):
+    r"""A multilayer perceptron, said by its hidden sizes: :math:`h_{l} = a(W_l h_{l-1} + b_l)`.
+
+    The family's linear heads come after the last activation, so ``MLP([])`` makes a linear map.
+
+    Args:
+        hidden: the widths of the hidden layers.
+        activation: the name of a ``torch.nn`` activation; with ``GLU`` the layers are gated
+            (:math:`h_l = (W_l h_{l-1} + b_l) \odot \sigma(V_l h_{l-1} + c_l)`).
+
+    >>> vae_encoder = MLP([200, 200], activation="Tanh")
+    >>> vae_encoder.spec
+    MLP([200, 200], activation='Tanh')
+    """
+
+    def __init__(
+        self, hidden: Sequence[int] = (200, 200), *, activation: str | Spec = "ReLU"
+    ) -> None:
+        super().__init__()
+        self.hidden, self.activation = _widths(hidden, "MLP"), checked_activation(activation)
+        self.spec = Spec("MLP", self.hidden, activation=self.activation)
+        self.layers = nn.Sequential()
+
+    def build(self, in_shape: tuple[int, ...], out_shape: tuple[int, ...]) -> None:
+        """Make the layers for inputs of shape ``in_shape``."""
+        self.layers = nn.Sequential(nn.Flatten())
+        for width_in, width in zip((math.prod(in_shape), *self.hidden), self.hidden, strict=False):
+            self.layers.append(nn.Linear(width_in, wide(width, self.activation)))
+            self.layers.append(activated(self.activation))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, *in_shape)`` to features ``(B, hidden[-1])``."""
+        return self.layers(x)
+
+
+class ConvEncoder(nn.Module):
+    """Strided 3x3 convolutions, each halving an image: ``(B, C, H, W)`` to flat features.
+
+    Args:
+        channels: the channels of the layers.
+        activation: the name of a ``torch.nn`` activation.
+    """
+
+    def __init__(
+        self, channels: Sequence[int] = (32, 64), *, activation: str | Spec = "ReLU"
+    ) -> None:
+        super().__init__()
+        self.channels = _widths(channels, "ConvEncoder", at_least=1)
+        self.activation = checked_activation(activation)
+        self.spec = Spec("ConvEncoder", self.channels, activation=self.activation)
+        self.layers = nn.Sequential()
+
+    def build(self, in_shape: tuple[int, ...], out_shape: tuple[int, ...]) -> None:
+        """Make the layers for images of shape ``in_shape = (C, H, W)``."""
+        c, _, _ = _image(in_shape, "ConvEncoder reads")
+        self.layers = nn.Sequential()
+        for c_in, c_out in zip((c, *self.channels), self.channels, strict=False):
+            out = wide(c_out, self.activation)
+            self.layers.append(nn.Conv2d(c_in, out, 3, stride=2, padding=1))
+            self.layers.append(activated(self.activation))
+        self.layers.append(nn.Flatten())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W)`` to features ``(B, F)``."""
+        return self.layers(x)
+
+
+class ConvDecoder(nn.Module):
+    """The mirror of :class:`ConvEncoder`: z to feature maps ``(B, channels[-1], H, W)``.
+
+    Args:
+        channels: the channels of the layers, from z to the image.
+        activation: the name of a ``torch.nn`` activation.
+    """
+
+    def __init__(
+        self, channels: Sequence[int] = (64, 32), *, activation: str | Spec = "ReLU"
+    ) -> None:
+        super().__init__()
+        self.channels = _widths(channels, "ConvDecoder", at_least=1)
+        self.activation = checked_activation(activation)
+        self.spec = Spec("ConvDecoder", self.channels, activation=self.activation)
+        self.layers = nn.Sequential()
+
+    def build(self, in_shape: tuple[int, ...], out_shape: tuple[int, ...]) -> None:
+        """Make the layers from z of shape ``in_shape`` to images of shape ``out_shape``."""
+        _, *size = _image(out_shape, "ConvDecoder writes")
+        sizes = [size]
+        for _ in self.channels:
+            sizes.insert(0, [math.ceil(s / 2) for s in sizes[0]])
+        c, (h, w) = self.channels[0], sizes[0]
+        c_wide = wide(c, self.activation)
+        linear = nn.Linear(math.prod(in_shape), c_wide * h * w)
+        self.layers = nn.Sequential(nn.Flatten(), linear, nn.Unflatten(1, (c_wide, h, w)))
+        for c_in, c_out, target in zip((c, *self.channels), self.channels, sizes[1:], strict=False):
+            odd = cast("tuple[int, int]", tuple(1 - s % 2 for s in target))
+            out = wide(c_out, self.activation)
+            self.layers.append(activated(self.activation))
+            self.layers.append(
+                nn.ConvTranspose2d(c_in, out, 3, stride=2, padding=1, output_padding=odd)
+            )
+        self.layers.append(activated(self.activation))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """``(B, *in_shape)`` to feature maps ``(B, channels[-1], H, W)``."""
+        return self.layers(z)
+
+
+class Corrupted(nn.Module):
+    r"""A network that reads its input with noise while it trains: an encoder that denoises.
+
+    .. math:: h = f(\tilde x), \quad \tilde x = m \odot (x + \epsilon), \quad
+        \epsilon \sim N(0, s^2), \quad m \sim \mathrm{Bernoulli}(1 - d)
+
+    The model is still asked for the clean x. In ``eval()`` mode the network reads x as it is.
+
+    Args:
+        network: a network, or its line: ``"Corrupted(MLP([200]), noise=0.3)"``.
+        noise: s, in x's units.
+        drop: d, the fraction of cells that are set to 0.
+
+    References:
+        Vincent et al. (2008), "Extracting and composing robust features with denoising
+        autoencoders"; Im et al. (2017), arXiv:1511.06406, for the bound.
+
+    >>> encoder = Corrupted("MLP([200])", drop=0.2)
+    >>> encoder.spec
+    Corrupted(MLP([200], activation='ReLU'), noise=0.0, drop=0.2)
+    """
+
+    def __init__(
+        self, network: str | Spec | nn.Module, *, noise: float = 0.0, drop: float = 0.0
+    ) -> None:
+        super().__init__()
+        if not (noise >= 0 and math.isfinite(noise)):
+            raise ValueError(f"noise is a standard deviation of at least 0, got {noise}")
+        if not 0 <= drop < 1:
+            raise ValueError(f"drop is a fraction in [0, 1), got {drop}")
+        self.network, self.noise, self.drop = _made(network), noise, drop
+        spec = spec_of(self.network)
+        self.spec = spec and Spec("Corrupted", spec, noise=noise, drop=drop)
+
+    def build(self, in_shape: tuple[int, ...], out_shape: tuple[int, ...]) -> None:
+        """Make the layers of the network."""
+        if (build := getattr(self.network, "build", None)) is not None:
+            build(in_shape, out_shape)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, *in_shape)`` to the network's features."""
+        if self.training:
+            x = x + self.noise * torch.randn_like(x) if self.noise else x
+            x = x * (torch.rand_like(x) >= self.drop) if self.drop else x
+        return self.network(x)
+
+
+NETWORKS = {c.__name__: c for c in (MLP, ConvEncoder, ConvDecoder, Corrupted)}
+
+
+def network(value: "str | Spec | nn.Module") -> nn.Module:
+    """A network from its line; a module is taken as it is."""
+    if isinstance(value, nn.Module):
+        return value
+    spec = as_spec(value)
+    if spec.name not in NETWORKS:
+        raise spec.error(f"unknown network {spec.name!r}{nearest(spec.name, NETWORKS)}")
+    options = spec.bind(*inspect.signature(NETWORKS[spec.name]).parameters)
+    return NETWORKS[spec.name](**options)  # pyright: ignore[reportArgumentType]
+
+
+def built(
+    net: nn.Module, example: Tensor, out_shape: tuple[int, ...], name: str
+) -> tuple[int, ...]:
+    """Build a network's ends where it asks for them; the shape of its features for one datum."""
+    build = getattr(net, "build", None)
+    if build is not None:
+        build(tuple(example.shape[1:]), out_shape)
+    training = net.training
+    try:
+        with torch.no_grad():  # one datum, so as after training: batch normalization needs more
+            features = net.eval()(example)
+    except RuntimeError as problem:
+        raise ValueError(
+            f"the {name} cannot read an array of shape {tuple(example.shape)}: {problem}"
+        ) from problem
+    net.train(training)
+    if not isinstance(features, Tensor) or features.ndim < 2 or len(features) != 1:
+        got = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+        raise ValueError(f"the {name} must return features of shape (B, ...), got {got} for B = 1")
+    return tuple(features.shape[1:])
+
+
+def batched(net: Callable[[Tensor], Tensor], x: Tensor, event_dim: int) -> Tensor:
+    """A network, which sees one batch dimension, over any number of them."""
+    lead = x.shape[: x.ndim - event_dim]
+    if len(lead) == 1:
+        return net(x)
+    features = net(x.reshape(-1, *x.shape[x.ndim - event_dim :]))
+    return features.reshape(*lead, *features.shape[1:])
+
+
+def spec_of(module: nn.Module) -> Spec | None:
+    """The line that makes this module again, or ``None`` for a class of the user's."""
+    spec = getattr(module, "spec", None)
+    return spec if isinstance(spec, Spec) else None
+
+
+def wide(width: int, activation: str) -> int:
+    """The outputs that a layer needs for ``width`` features: a gate takes as many again."""
+    return 2 * width if activation == "GLU" else width
+
+
+def activated(activation: str) -> nn.Module:
+    """The activation, over the features or channels."""
+    return nn.GLU(1) if activation == "GLU" else getattr(nn, activation)()
+
+
+def _widths(widths: Sequence[int], name: str, at_least: int = 0) -> tuple[int, ...]:
+    ok = isinstance(widths, Sequence) and not isinstance(widths, str)
+    ok = ok and all(isinstance(w, int) and not isinstance(w, bool) and w > 0 for w in widths)
+    if not ok or len(widths) < at_least:
+        raise ValueError(f"{name} takes a list of widths such as [200, 200], got {widths!r}")
+    return tuple(widths)
+
+
+def checked_activation(activation: str | Spec) -> str:
+    """The name of an activation of ``torch.nn``."""
+    name = str(activation)
+    found = getattr(nn, name, None)
+    if not (isinstance(found, type) and found.__module__ == "torch.nn.modules.activation"):
+        known = [n for n in dir(nn.modules.activation) if n[0].isupper()]
+        raise ValueError(f"unknown activation {name!r}{nearest(name, known)}")
+    return name
+
+
+def _image(shape: tuple[int, ...], who: str) -> tuple[int, ...]:
+    if len(shape) != 3:
+        raise ValueError(
+            f"{who} images of shape (channels, height, width), got {shape}: "
+            "reshape the data, or use MLP"
+        )
+    return shape
+
+
+def _made(value: "str | Spec | nn.Module") -> nn.Module:
+    return network(value)  # by a name that an argument does not hide

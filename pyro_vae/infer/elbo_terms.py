@@ -1,0 +1,73 @@
+"""The two terms of the ELBO of each observation, from the traces of a model and a guide."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pyro
+import pyro.poutine as poutine
+import torch
+from torch import Tensor
+from torch.distributions import kl_divergence
+
+from .sites import latent
+
+__all__ = ["draw_terms", "elbo_terms"]
+
+
+@torch.no_grad()
+def elbo_terms(
+    model: Callable, guide: Callable, x: Tensor, *, num_samples: int = 1, chunk: int = 1000
+) -> tuple[Tensor, Tensor]:
+    r"""Both terms of the ELBO per datum, :math:`E_q[\log p(x|z)]` and :math:`KL(q \| p)`.
+
+    Args:
+        model: a Pyro model whose sites all lie in one plate over data, at dimension -1.
+        guide: its guide.
+        x: ``(N, ...)``.
+        num_samples: draws of z per datum; both expectations are their means.
+        chunk: how many log weights are in memory at once.
+
+    Returns:
+        log likelihood and KL, ``(N,)`` each, in nats; the ELBO is their difference.
+    """
+    rows = x.split(max(1, chunk // num_samples))
+    terms = [draw_terms(model, guide, some, num_samples) for some in rows]
+    likelihood, kl = zip(*terms, strict=True)
+    return torch.cat([t.mean(0) for t in likelihood]), torch.cat([t.mean(0) for t in kl])
+
+
+@torch.no_grad()
+def draw_terms(
+    model: Callable, guide: Callable, x: Tensor, num_samples: int, *, exact_kl: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Both terms of the log weight of each draw: log p(x|z), and log q(z|x) - log p(z).
+
+    Args:
+        model: a Pyro model whose sites all lie in one plate over data, at dimension -1.
+        guide: its guide.
+        x: ``(N, ...)``.
+        num_samples: S draws of z per datum, all at once.
+        exact_kl: give KL(q || p) in closed form for the second term.
+
+    Returns:
+        ``(S, N)`` each, in nats.
+    """
+    with poutine.block():
+        q = poutine.trace(_vectorize(guide, num_samples)).get_trace(x)
+        p = poutine.trace(poutine.replay(_vectorize(model, num_samples), q)).get_trace(x)
+    p.compute_log_prob()
+    q.compute_log_prob()
+    likelihood = kl = torch.zeros(num_samples, len(x), device=x.device)
+    site: Any
+    for name, site in p.nodes.items():
+        if latent(site):
+            own: Any = q.nodes[name]
+            exact = kl_divergence(own["fn"], site["fn"]) if exact_kl else None
+            kl = kl + (own["log_prob"] - site["log_prob"] if exact is None else exact)
+        elif site["type"] == "sample" and site["is_observed"]:
+            likelihood = likelihood + site["log_prob"]
+    return likelihood, kl
+
+
+def _vectorize(fn: Callable, num_samples: int) -> Callable:
+    return pyro.plate("num_samples", num_samples, dim=-2)(fn)

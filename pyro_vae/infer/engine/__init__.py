@@ -1,0 +1,1 @@
+"""The machinery of a training step: compilation, optimizers, processes."""

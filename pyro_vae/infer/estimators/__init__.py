@@ -1,0 +1,1 @@
+"""Gradient estimators: a bound on log p(x) times a rule for its gradient."""

@@ -1,0 +1,47 @@
+"""What the sample sites of a Pyro trace are: latent or observed, and of which distribution."""
+
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions.torch_distribution import ExpandedDistribution, TorchDistributionMixin
+from pyro.poutine.trace_struct import Trace
+from pyro.poutine.util import site_is_subsample
+
+__all__ = ["is_product", "latent", "same_order", "unwrapped"]
+
+
+def latent(site: Any) -> bool:  # noqa: ANN401
+    """Whether a message or trace node is a latent sample site (no data, no subsampling)."""
+    return (
+        site["type"] == "sample"
+        and not site["is_observed"]
+        and not site_is_subsample(site)
+        and isinstance(site["fn"], TorchDistributionMixin)
+    )
+
+
+def same_order(model: Trace, guide: Trace) -> bool:
+    """Whether the guide draws its sites in the order of the model's.
+
+    Only then is a KL in closed form, at the draws before the site, a part of the KL of them all.
+    """
+    model_sites: list[Any] = [n for n, s in model.nodes.items() if n in guide.nodes and latent(s)]
+    return model_sites == [n for n, s in guide.nodes.items() if n in model_sites and latent(s)]
+
+
+def unwrapped(distribution: Any) -> Any:  # noqa: ANN401
+    """The distribution under ``Independent``, ``expand`` and ``mask``."""
+    wrappers = (dist.Independent, torch.distributions.Independent, ExpandedDistribution)
+    while isinstance(distribution, (*wrappers, dist.MaskedDistribution)):
+        distribution = distribution.base_dist
+    return distribution
+
+
+def is_product(distribution: object) -> bool:
+    """Whether this is an ``Independent`` of finite sites, which Pyro would not enumerate."""
+    return (
+        isinstance(distribution, dist.Independent)
+        and distribution.reinterpreted_batch_ndims > 0
+        and distribution.base_dist.has_enumerate_support
+    )

@@ -1,0 +1,1 @@
+"""Training: ``fit``, its loop, and the callbacks around each step."""

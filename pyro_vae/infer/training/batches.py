@@ -1,0 +1,153 @@
+"""Batches: rows of a tensor, of an array on disk or of a ``Dataset``, or a ``DataLoader``'s own."""
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, islice
+from typing import Literal, TypeAlias, cast
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
+
+from ...data.rows import Rows
+from ..engine.distributed import Processes
+from .binarize import bits, compiled_bits, random_keys
+
+__all__ = ["Batches", "Binarize"]
+
+Binarize: TypeAlias = Literal["dynamic", "static"] | None
+
+AT_ONCE = 2**20  # numbers that are taken from a tensor together: a call costs what thousands do
+AHEAD = 2  # batches read from disk while a step is taken
+
+
+class Batches:
+    """An epoch's batches, in an order drawn from the global generator.
+
+    Of several processes each has its part of every batch.
+
+    Args:
+        x: ``(N, ...)``, a ``Dataset`` or a ``DataLoader`` (of tensors, or of tuples whose first
+            entry is x).
+        batch_size: of all processes together; not used for a ``DataLoader``.
+        processes: that share the batches.
+        fresh: each epoch's batches are bits, drawn anew, of a tensor of grey values.
+
+    Attributes:
+        rows: data of a whole batch that are this process's.
+
+    Raises:
+        ValueError: no data, or fewer than there are processes.
+    """
+
+    def __init__(
+        self,
+        x: "Tensor | Dataset | DataLoader",
+        batch_size: int,
+        processes: Processes | None = None,
+        *,
+        fresh: bool = False,
+    ) -> None:
+        self.x, self.batch_size, self.fresh = x, batch_size, fresh
+        self.processes = processes or Processes()
+        self.rows = len(self.processes.part(torch.arange(batch_size)))
+        self._bits = bits
+        count = self.processes.count
+        if isinstance(x, IterableDataset):
+            raise ValueError("a stream of data has no length: give a DataLoader of it")
+        if isinstance(x, DataLoader) and count > 1:
+            raise ValueError("a DataLoader is of one process: give its Dataset, which fit shares")
+        if len(self) == 0:
+            raise ValueError("the data are empty: give at least one datum")
+        if not isinstance(x, DataLoader) and min(batch_size, self._number()) < count:
+            raise ValueError(
+                f"{count} processes share batches of {batch_size} of {self._number()} data: "
+                "each needs at least one datum"
+            )
+
+    def __len__(self) -> int:
+        if isinstance(self.x, DataLoader):
+            return len(self.x)
+        return -(-self._number() // self.batch_size)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """One epoch."""
+        return self.epoch()
+
+    def epoch(self, skip: int = 0) -> Iterator[Tensor]:
+        """One epoch; its order is drawn at the call.
+
+        Args:
+            skip: how many of its batches are left out, at its start.
+        """
+        if isinstance(self.x, DataLoader):
+            items = iter(self.x)
+            for _ in islice(items, skip):
+                pass
+            return (_data(item) for item in items)
+        order = self.processes.first(torch.randperm(self._number()))
+        places = self._places()
+        if isinstance(self.x, Tensor):
+            keys = self.processes.first(random_keys(len(order))) if self.fresh else None
+            return self._several(self.x, places, order, keys, skip)
+        later = (order[some] for some in places[skip:])
+        return _read_ahead(self.x, later) if isinstance(self.x, Rows) else map(self._take, later)
+
+    def compile(self) -> None:
+        """From now on draw bits in one pass over the data, where a compiler makes that faster.
+
+        Raises:
+            CaptureError: there is no C++ compiler.
+        """
+        if self.fresh and isinstance(self.x, Tensor) and self.x.device.type == "cpu":
+            n = sum(map(len, self._places()[: self._together]))
+            self._bits = compiled_bits(self.x.flatten(1), n)
+
+    def _places(self) -> list[Tensor]:
+        """Where in an epoch this process's data are, by batches."""
+        return [self.processes.part(p) for p in torch.arange(self._number()).split(self.batch_size)]
+
+    def _several(
+        self, x: Tensor, places: list[Tensor], order: Tensor, keys: Tensor | None, skip: int
+    ) -> Iterator[Tensor]:
+        """Batches of a tensor, several at a time."""
+        n = self._together
+
+        def taken(start: int) -> Iterator[Tensor]:
+            some = places[start : start + n]
+            at = torch.cat(some)
+            if keys is None:
+                data = x.index_select(0, order[at].to(x.device))
+            else:
+                data = self._bits(x.flatten(1), order[at], keys[at]).view(-1, *x.shape[1:])
+            return iter(data.split([len(part) for part in some]))
+
+        found = chain.from_iterable(map(taken, range(skip // n * n, len(places), n)))
+        return islice(found, skip % n, None)
+
+    @property
+    def _together(self) -> int:
+        """How many batches of a tensor are taken together: ``AT_ONCE`` numbers."""
+        return max(1, AT_ONCE // max(1, self.rows * cast(Tensor, self.x)[0].numel()))
+
+    def _number(self) -> int:
+        return len(cast(Tensor, self.x))
+
+    def _take(self, rows: Tensor) -> Tensor:
+        data = cast(Dataset, self.x)
+        return _data(default_collate([data[i] for i in rows.tolist()]))
+
+
+def _data(item: "Tensor | tuple[Tensor, ...] | list[Tensor]") -> Tensor:
+    return item[0] if isinstance(item, tuple | list) else item
+
+
+def _read_ahead(x: Rows, rows: Iterator[Tensor]) -> Iterator[Tensor]:
+    """Batches, the next ones being read by another thread in the meantime."""
+    with ThreadPoolExecutor(1) as reader:
+        waiting = deque(reader.submit(x.__getitem__, batch) for batch in islice(rows, AHEAD))
+        while waiting:
+            batch = waiting.popleft().result()
+            waiting.extend(reader.submit(x.__getitem__, more) for more in islice(rows, 1))
+            yield batch

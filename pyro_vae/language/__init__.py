@@ -1,0 +1,1 @@
+"""The language: families, estimators, networks and schedules said in one line."""

@@ -1,0 +1,1 @@
+"""The model: data as records, latent variables, and the VAE over them."""

@@ -1,0 +1,1 @@
+"""Runs of ``fit`` in folders: settings, sweeps, comparisons, reports."""

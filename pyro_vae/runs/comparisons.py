@@ -1,0 +1,217 @@
+"""Trained runs side by side: held-out log p(x), and differences paired by datum."""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyro
+import torch
+
+from ..core.seeding import seeded
+from ..core.toml import read_config
+from ..evaluate.evidence.importance import RELIABLE, log_evidence
+from ..evaluate.latent.summary import latent_summary
+from ..infer.elbo_terms import elbo_terms
+from ..model.vae import VAE, WEIGHTS, load
+from .folder import RESULTS, held_out
+from .settings import CONFIG
+
+__all__ = ["Measured", "compare_runs", "measured", "paired_differences"]
+
+EVIDENCE = "evidence.npz"
+LATENT_DATA = 2000  # of which the active units are counted
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a run's model says of its held-out data, ``(N,)`` each, in nats.
+
+    ``active_units`` is NaN where a guide has no such summary. ``data`` and ``unit`` tell what may
+    be compared: the same data, and probabilities or densities alike.
+    """
+
+    log_evidence: np.ndarray
+    khat: np.ndarray
+    elbo: np.ndarray
+    kl: np.ndarray
+    active_units: float
+    data: str
+    unit: str
+
+    @property
+    def row(self) -> dict[str, float]:
+        """Means over the data; ``doubtful``, the share with k-hat above 0.7."""
+        return {
+            "doubtful": float((self.khat > RELIABLE).mean()), "elbo": float(self.elbo.mean()),
+            "kl": float(self.kl.mean()), "active_units": self.active_units,
+        }  # fmt: skip
+
+
+def measured(run: str | Path, *, num_samples: int = 1000, seed: int = 0) -> Measured:
+    """Measure a run on its held-out data, once: its folder keeps the answer.
+
+    Args:
+        run: a run folder of ``pyro-vae fit``.
+        num_samples: draws of z per datum.
+        seed: of the draws.
+    """
+    run = Path(run)
+    made = (run / CONFIG).read_bytes() + (run / WEIGHTS).read_bytes()
+    key, kept = f"{num_samples} {seed} {hashlib.sha256(made).hexdigest()}", run / EVIDENCE
+    if kept.exists():
+        with np.load(kept) as found:
+            if str(found["key"]) == key:
+                parts = {k: found[k] for k in Measured.__annotations__}
+                return Measured(**{k: v if v.ndim else v.item() for k, v in parts.items()})
+    vae = load(run)
+    x = held_out(read_config(run / CONFIG))[0]
+    evidence = log_evidence(vae, x, num_samples=num_samples, seed=seed)
+    with pyro.get_param_store().scope(), seeded(seed), torch.no_grad():
+        likelihood, kl = elbo_terms(vae.model, vae.guide, vae.as_data(x), num_samples=10)
+        support = vae.decode(vae.prior().expand([1]).sample()).support
+    new = Measured(
+        log_evidence=evidence.log_evidence.numpy(force=True),
+        khat=evidence.khat.numpy(force=True),
+        elbo=(likelihood - kl).numpy(force=True),
+        kl=kl.numpy(force=True),
+        active_units=_active_units(vae, x[:LATENT_DATA], seed),
+        data=hashlib.sha256(str(x.shape).encode() + x.numpy(force=True).tobytes()).hexdigest(),
+        unit="probabilities" if support.is_discrete else "densities",  # pyright: ignore
+    )
+    np.savez(kept, key=key, **asdict(new))
+    return new
+
+
+def paired_differences(
+    table: pd.DataFrame, setting: str, *, num_samples: int = 1000, seed: int = 0
+) -> pd.DataFrame:
+    r"""Held-out log p(x) by one setting, each minus the first one's on the same data.
+
+    .. math:: \bar d = \tfrac{1}{SN} \sum_{s,n}
+        \big(\log \hat p_s(x_{sn}) - \log \hat p_s^{(1)}(x_{sn})\big)
+
+    over seeds s and test data n. Pairing takes out what the data have in common: the standard error
+    of the difference is mostly far below those of the two figures.
+
+    Args:
+        table: of :func:`~pyro_vae.sweep`, finished.
+        setting: the column to compare by, ``"prior"``.
+        num_samples: draws of z per datum.
+        seed: of the draws.
+
+    Returns:
+        A row a value: ``log_evidence``, ``standard_error``, ``difference``,
+        ``difference_standard_error`` (over the data, the seeds as they are), ``difference_seed_sd``
+        (standard deviation between seeds, where there are several), ``doubtful`` (the share of data
+        with k-hat above 0.7, for which log p(x) is too low), ``elbo``, ``kl``, ``active_units``,
+        ``training_seconds``, ``runs``. There is no difference (NaN) to a run that saw other data
+        (bits beside grey values), or a density beside probabilities.
+
+    Raises:
+        ValueError: a run is not finished, or runs have no partner of the same seed.
+    """
+    if undone := [folder for folder in table.folder if not (Path(folder) / RESULTS).exists()]:
+        raise ValueError(f"{len(undone)} runs are not finished: {', '.join(undone)}")
+    seeds = table["seed"] if "seed" in table else pd.Series(0, table.index)
+    runs = {
+        value: {
+            s: measured(folder, num_samples=num_samples, seed=seed)
+            for s, folder in zip(seeds[rows.index], rows.folder, strict=True)
+        }
+        for value, rows in table.groupby(setting, sort=False)
+    }
+    first = next(iter(runs.values()))
+    found = []
+    for value, mine in runs.items():
+        if mine.keys() != first.keys():
+            raise ValueError(f"{setting}={value} has other seeds than the first one")
+        gaps = [_gap(mine[s], first[s]) for s in mine]
+        means, each = [gap.mean() for gap in gaps], [m.log_evidence for m in mine.values()]
+        found.append({
+            setting: value,
+            "log_evidence": np.mean([x.mean() for x in each]),
+            "standard_error": _standard_error(each),
+            "difference": np.mean(means),
+            "difference_standard_error": _standard_error(gaps),
+            "difference_seed_sd": np.std(means, ddof=1) if len(means) > 1 else np.nan,
+            **pd.DataFrame([m.row for m in mine.values()]).mean(),
+            "training_seconds": table.training_seconds[table[setting] == value].mean(),
+            "runs": len(mine),
+        })  # fmt: skip
+    return pd.DataFrame(found).set_index(setting)
+
+
+def compare_runs(
+    runs: Sequence[str | Path], *, num_samples: int = 1000, seed: int = 0
+) -> pd.DataFrame:
+    r"""Held-out log p(x) of trained runs, each minus the first one's on the same data.
+
+    .. math:: \bar d = \tfrac1N \sum_n \big(\log \hat p(x_n) - \log \hat p^{(1)}(x_n)\big)
+
+    Models whose ELBOs do not compare, as their guides are loose in different ways, compare by this
+    figure, as far as k-hat allows.
+
+    Args:
+        runs: run folders of ``pyro-vae fit``.
+        num_samples: draws of z per datum.
+        seed: of the draws.
+
+    Returns:
+        A row a run: ``log_evidence`` with ``standard_error`` over the data, ``difference`` with
+        ``difference_standard_error``, ``doubtful``, the share of data with k-hat above 0.7, for
+        which the estimate is too low, ``elbo``, ``kl`` and ``active_units``.
+
+    Raises:
+        ValueError: fewer than two runs, other test data than the first run's, bits beside grey
+            values, or a density beside probabilities.
+
+    References:
+        Burda, Grosse & Salakhutdinov (2016), arXiv:1509.00519.
+    """
+    if len(runs) < 2:
+        raise ValueError(f"a comparison needs two runs or more, got {len(runs)}")
+    rows, first = {}, None
+    for run in runs:
+        found = measured(run, num_samples=num_samples, seed=seed)
+        first = first or found
+        if found.data != first.data:
+            raise ValueError(
+                f"{run} has other test data than {runs[0]}: a random split and random bits are by "
+                "the seed, so compare runs of the same data, seed and binarize"
+            )
+        if found.unit != first.unit:
+            raise ValueError(
+                f"{run} gives {found.unit} of x, {runs[0]} {first.unit}: no common unit"
+            )
+        gap = _gap(found, first)
+        rows[str(run)] = {
+            "log_evidence": found.log_evidence.mean(),
+            "standard_error": _standard_error([found.log_evidence]),
+            "difference": gap.mean(),
+            "difference_standard_error": _standard_error([gap]),
+            **found.row,
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("run")
+
+
+def _gap(one: Measured, first: Measured) -> np.ndarray:
+    """By datum, NaN where the two do not compare."""
+    if (one.data, one.unit) != (first.data, first.unit):
+        return np.full_like(one.log_evidence, np.nan)
+    return one.log_evidence - first.log_evidence
+
+
+def _active_units(vae: VAE, x: torch.Tensor, seed: int) -> float:
+    try:
+        return float(latent_summary(vae, x, seed=seed).active_units)
+    except ValueError:
+        return math.nan
+
+
+def _standard_error(samples: Sequence[np.ndarray]) -> float:
+    """Of the mean over seeds and data; a datum's values of several seeds are taken as one draw."""
+    return float(np.mean(samples, axis=0).std(ddof=1) / len(samples[0]) ** 0.5)

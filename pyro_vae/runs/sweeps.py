@@ -1,0 +1,164 @@
+"""Many runs of ``fit``, side by side on this machine or over a cluster."""
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tqdm.auto import tqdm
+
+from ..core.toml import write_toml
+from ..infer.training.checkpoint import CHECKPOINT
+from .folder import RESULTS, read_results
+from .settings import CONFIG, DEFAULTS, merge
+
+__all__ = ["sweep"]
+
+APART = ("data", "data_root", "device", "checkpoint_every")  # not worth a word in a folder's name
+
+
+def sweep(
+    configs: Iterable[Mapping[str, object]],
+    out: str | Path,
+    *,
+    jobs: int = 1,
+    address: str | None = None,
+) -> pd.DataFrame:
+    """Train each configuration in a folder of its own; those that are finished are not run again.
+
+    A run is ``pyro-vae fit`` in a process of its own. One that was interrupted goes on, one that
+    fails is a row with its error, and the others finish.
+
+    Args:
+        configs: settings of ``pyro-vae fit`` by name; what is not given has its default.
+        out: the folder of the run folders.
+        jobs: how many run at a time on this machine, which share its cores.
+        address: of a Ray cluster (``"auto"``, ``"ray://HOST:10001"``; ``"local"`` starts one here),
+            which then decides how many run at a time. Its machines must have the package, and
+            named data or a folder that all see.
+
+    Returns:
+        A row a run, in the order of ``configs``: what tells them apart, the figures of
+        ``results.toml`` (nats per datum), ``folder`` and ``error``.
+
+    Raises:
+        ValueError: no configurations, an unknown setting, or no Ray for ``address``.
+
+    >>> sweep([{"prior": "Normal"}, {"prior": "Laplace", "epoch": 3}], "runs/priors")
+    Traceback (most recent call last):
+    ValueError: the configuration has an unknown key 'epoch'; did you mean epochs?
+    """
+    told = [_settled(config) for config in configs]
+    if not told:
+        raise ValueError("there is nothing to run: give at least one configuration")
+    if jobs < 1:
+        raise ValueError(f"jobs must be a whole number of at least 1, got {jobs}")
+    folders = [Path(out) / _name(settings) for settings in told]
+    waiting = {
+        folder: settings
+        for folder, settings in zip(folders, told, strict=True)
+        if not (folder / RESULTS).exists()
+    }
+    errors = _on_ray(waiting, address) if address else _here(waiting, jobs)
+    varied = [k for k in told[0] if len({str(t[k]) for t in told}) > 1]
+    rows = [
+        {k: settings[k] for k in varied} | read_results(folder)
+        | {"folder": str(folder), "error": errors.get(folder, "")}
+        for settings, folder in zip(told, folders, strict=True)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _settled(config: Mapping[str, object]) -> dict[str, object]:
+    settings = merge({}, {k: v for k, v in config.items() if v is not None})
+    if Path(data := str(settings["data"])).is_file():  # machines of a cluster stand elsewhere
+        settings["data"] = str(Path(data).resolve())
+    return settings
+
+
+def _name(settings: Mapping[str, object]) -> str:
+    """A folder's name: what is not the default, and a digest of all the settings."""
+    words = [f"{k} {v}" for k, v in settings.items() if k not in APART and v != DEFAULTS[k]]
+    digest = hashlib.sha256(json.dumps(dict(settings), sort_keys=True).encode()).hexdigest()[:8]
+    return re.sub(r"[^\w.]+", "-", " ".join(words))[:100].strip("-") + f"-{digest}"
+
+
+def _command(settings: Mapping[str, object], folder: Path, threads: int) -> str:
+    """One run in a process of its own, the same command as a user's; its error, if any."""
+    command = [sys.executable, "-m", "pyro_vae", "fit"]
+    with tempfile.TemporaryDirectory() as scratch:
+        config = Path(scratch, CONFIG)
+        write_toml(config, settings, "one run of a sweep")
+        if (folder / CHECKPOINT).exists():
+            command += ["--resume", str(folder)]
+        else:
+            command += ["--config", str(config), "--out", str(folder)]
+        done = subprocess.run(
+            command, env={**os.environ, "OMP_NUM_THREADS": str(threads)}, text=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        )  # fmt: skip
+    if done.returncode == 0:
+        return ""
+    return (done.stderr.strip().splitlines() or [f"ended with {done.returncode}"])[-1]
+
+
+def _here(waiting: Mapping[Path, Mapping[str, object]], jobs: int) -> dict[Path, str]:
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    errors: dict[Path, str] = {}
+    with ThreadPoolExecutor(jobs) as pool, _bar(len(waiting)) as bar:
+        runs = {pool.submit(_command, s, folder, threads): folder for folder, s in waiting.items()}
+        try:
+            for run in as_completed(runs):
+                errors[runs[run]] = run.result()
+                bar.update()
+        except KeyboardInterrupt:  # those that run have heard it too, and keep a checkpoint
+            pool.shutdown(cancel_futures=True)
+            raise
+    return errors
+
+
+def _on_ray(waiting: Mapping[Path, Mapping[str, object]], address: str) -> dict[Path, str]:
+    try:
+        import ray  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        raise ValueError("address= needs Ray: pip install 'pyro-vae[ray]'") from None
+    ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)
+    remote: Callable[..., Any] = ray.remote(num_cpus=1)(_elsewhere).remote
+    errors = {}
+    try:
+        folders = {remote(dict(settings)): folder for folder, settings in waiting.items()}
+        left = list(folders)
+        with _bar(len(left)) as bar:
+            while left:
+                (done,), left = ray.wait(left)
+                folder = folders[done]
+                errors[folder], files = ray.get(done)
+                for name, content in files.items():
+                    path = folder / name
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_bytes(content)
+                bar.update()
+    finally:
+        ray.shutdown()
+    return errors
+
+
+def _elsewhere(settings: dict[str, object]) -> tuple[str, dict[str, bytes]]:
+    """A run on a machine that shares no disk with this one: its error, and the folder's files."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch, "run")
+        error = _command(settings, folder, 1)
+        files = (p for p in folder.rglob("*") if p.is_file())
+        return error, {str(p.relative_to(folder)): p.read_bytes() for p in files}
+
+
+def _bar(total: int) -> tqdm:
+    return tqdm(total=total, disable=None, unit="run", desc="runs")
