@@ -52,6 +52,7 @@ from .model.layers import TopDown as TopDown
 from .model.semisupervised import M2 as M2
 from .model.vae import VAE as VAE
 from .model.vae import load as load
+from .runs.citation import citation as citation
 from .runs.comparisons import compare_runs as compare_runs
 from .runs.comparisons import paired_differences as paired_differences
 from .runs.report import write_report as write_report
