@@ -6,6 +6,10 @@ import pyro
 import pytest
 import torch
 
+pytest.register_assert_rewrite("helpers")
+
+from helpers import gradients  # noqa: E402
+
 matplotlib.use("Agg")
 torch.set_num_threads(1)  # the models are small: threads would only wait for each other
 
@@ -27,3 +31,21 @@ def data_root():
     if not (root / "MNIST").exists():
         pytest.skip("set PYRO_VAE_DATA to the folder that holds MNIST/")
     return root
+
+
+@pytest.fixture
+def bits():
+    """Four bits."""
+    return gradients.bit_model(4)
+
+
+@pytest.fixture
+def linear():
+    """A linear Gaussian model, whose ELBO is a polynomial of its parameters."""
+    return gradients.linear_model()
+
+
+@pytest.fixture
+def plates():
+    """One bit for all data and one for each of 3."""
+    return gradients.plated_bits()

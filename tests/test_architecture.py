@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -31,22 +32,63 @@ INSIDE = {  # within a room: who does not see whom
 HEAVY = {"zuko", "torchvision", "arviz", "matplotlib", "sklearn", "typer"}
 
 
-def imports(path):
-    """Absolute names of what a file imports: at its top level, and anywhere."""
+BUILDING = pytest.mark.xfail(strict=False, reason="the house is being rebuilt")
+
+
+def statements(path):
+    """The imports of a file: the node, the module's absolute name, whether at the top level."""
     tree = ast.parse(path.read_text())
     package = ["pyro_vae", *path.relative_to(ROOT).with_suffix("").parts[:-1]]
     for node in ast.walk(tree):
         top = node in tree.body
         if isinstance(node, ast.Import):
-            yield from ((a.name, top) for a in node.names)
+            yield from ((node, alias.name, top) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else []
-            name = ".".join([*base, *filter(None, [node.module])])
-            yield name, top
-            yield from ((f"{name}.{a.name}", top) for a in node.names)
+            yield node, ".".join([*base, *filter(None, [node.module])]), top
+
+
+def imports(path):
+    """Absolute names of what a file imports: at its top level, and anywhere."""
+    for node, name, top in statements(path):
+        yield name, top
+        if isinstance(node, ast.ImportFrom):
+            yield from ((f"{name}.{alias.name}", top) for alias in node.names)
 
 
 FILES = sorted(ROOT.rglob("*.py"))
+STUBS = sorted(ROOT.rglob("*.pyi"))
+TREES = {path: ast.parse(path.read_text()) for path in (*FILES, *STUBS)}
+
+
+def module_of(path):
+    parts = ["pyro_vae", *path.relative_to(ROOT).with_suffix("").parts]
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_of(path): path for path in FILES}
+
+
+def public_names(path):
+    """``__all__`` of a file; all that is imported by the stub beside it is public too."""
+    names = set()
+    for node in TREES[path].body:
+        targets = node.targets if isinstance(node, ast.Assign) else []
+        if any(isinstance(t, ast.Name) and t.id == "__all__" for t in targets):
+            names |= set(ast.literal_eval(node.value))
+    for node in getattr(TREES.get(path.with_suffix(".pyi")), "body", []):
+        if isinstance(node, ast.ImportFrom):
+            names |= {alias.name for alias in node.names}
+    return names
+
+
+def is_private(name):
+    return name.startswith("_") and not name.startswith("__")
+
+
+def no_offenders(lines):
+    """All of them in the message, one a line."""
+    assert not lines, "\n".join([f"{len(lines)} offenders:", *map(str, lines)])
 
 
 def floor(room):
@@ -84,6 +126,126 @@ def test_the_check_sees_what_it_should():
     assert "torch" in names
     estimator = ROOT / "infer" / "estimators" / "estimator.py"
     assert "pyro_vae.language.spec" in {n for n, _ in imports(estimator)}
+
+
+@BUILDING
+def test_what_another_module_imports_is_public_in_its_home():
+    public = {name: public_names(path) for name, path in MODULES.items()}
+    wrong = []
+    for path in (*FILES, *STUBS):
+        for node, home, _ in statements(path):
+            if isinstance(node, ast.Import) or home not in MODULES:
+                continue
+            for name in {alias.name for alias in node.names} - public[home]:
+                if f"{home}.{name}" not in MODULES and not name.startswith("__"):
+                    wrong.append(f"{home}: {name}, which {module_of(path)} imports")
+    no_offenders(sorted(wrong))
+
+
+# Private names that the package defines; what torch and Pyro hide is theirs.
+PRIVATE = {
+    node.name
+    for path in FILES
+    for node in ast.walk(TREES[path])
+    if isinstance(node, ast.FunctionDef | ast.ClassDef) and is_private(node.name)
+} - {"_call", "_inverse"}
+
+
+@BUILDING
+def test_nothing_private_is_reached_across_modules():
+    """``value._name`` stands in a file that defines or sets ``_name``; ``self`` may inherit it."""
+    wrong = []
+    for path in FILES:
+        own, used = set(), []
+        for node in ast.walk(TREES[path]):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                own.add(node.name)
+            elif isinstance(node, ast.ImportFrom) and node.level:
+                used += [(node, a.name) for a in node.names if is_private(a.name)]
+            elif isinstance(node, ast.Attribute) and node.attr in PRIVATE:
+                if isinstance(node.ctx, ast.Store):
+                    own.add(node.attr)
+                elif ast.unparse(node.value) not in ("self", "super()", "cls"):
+                    used.append((node, node.attr))
+        wrong += [
+            f"{path.relative_to(ROOT)}:{node.lineno} {ast.unparse(node)}"
+            for node, name in used
+            if name not in own
+        ]
+    no_offenders(wrong)
+
+
+@BUILDING
+def test_no_pair_of_modules_imports_each_other():
+    """Not for types either: the imports under TYPE_CHECKING and within functions count too."""
+    arrows = {
+        (module_of(path), name)
+        for path in FILES
+        for name, _ in imports(path)
+        if name in MODULES and name != module_of(path)
+    }
+    no_offenders([f"{a} <-> {b}" for a, b in sorted(arrows) if a < b and (b, a) in arrows])
+
+
+@BUILDING
+def test_no_file_is_longer_than_400_lines():
+    lengths = {path.relative_to(ROOT): len(path.read_text().splitlines()) for path in FILES}
+    no_offenders([f"{path}: {n}" for path, n in lengths.items() if n > 400])
+
+
+@BUILDING
+def test_no_function_is_longer_than_60_lines():
+    """Without its docstring."""
+    long = []
+    for path in FILES:
+        for node in ast.walk(TREES[path]):
+            if isinstance(node, ast.FunctionDef):
+                first = node.body[0]
+                described = ast.get_docstring(node) is not None
+                words = first.end_lineno - first.lineno + 1 if described else 0
+                if (n := node.end_lineno - node.lineno + 1 - words) > 60:
+                    long.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.name}: {n}")
+    no_offenders(long)
+
+
+def telling(path):
+    """The lines that say something, by number: no blank ones, brackets, comments or imports."""
+    for i, line in enumerate(path.read_text().splitlines(), 1):
+        words = " ".join(line.split())
+        if any(c.isalnum() for c in words) and not words.startswith(("#", "import ", "from ")):
+            yield i, words
+
+
+@BUILDING
+def test_no_twelve_lines_stand_twice():
+    places = defaultdict(list)
+    for path in FILES:
+        lines = list(telling(path))
+        for k in range(len(lines) - 11):
+            run = "\n".join(words for _, words in lines[k : k + 12])
+            places[run].append(f"{path.relative_to(ROOT)}:{lines[k][0]}")
+    no_offenders([" = ".join(where) for where in places.values() if len(where) > 1])
+
+
+@BUILDING
+def test_the_formatter_owns_the_layout():
+    skips = {path.relative_to(ROOT): path.read_text().count("# fmt: skip") for path in FILES}
+    assert sum(skips.values()) < 20, {str(path): n for path, n in skips.items() if n}
+
+
+@BUILDING
+def test_the_package_grows_no_longer():
+    assert sum(len(path.read_text().splitlines()) for path in FILES) <= 17_035
+
+
+def test_no_test_module_imports_another():
+    wrong = []
+    for path in Path(__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            wrong += [f"{path.name} imports {name}" for name in names if name.startswith("test_")]
+    no_offenders(wrong)
 
 
 def modules_after(code):

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from linear import linear_vae, posterior
 
 import pyro_vae as pv
+from helpers.linear import linear_vae, posterior
 from pyro_vae.evaluate.inference_data import as_draws, container
 from pyro_vae.model.joint import Joint
 

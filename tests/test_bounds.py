@@ -9,10 +9,9 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro.infer import SVI, ReweightedWakeSleep
-from test_estimators import MANY, bit_model, draws, gradient_of, right, z_scores
-from test_gradients import copied
 
 import pyro_vae as pv
+from helpers.gradients import MANY, bit_model, copied, draws, gradient_of, right, z_scores
 from pyro_vae import MLP, VAE, SpecError, make_estimator
 from pyro_vae.infer import CUBO, RWS, TVO, VIMCO, DReG, Estimator, GDReG
 from pyro_vae.infer.estimators.bounds import Bound, Chi, Renyi, Thermodynamic

@@ -1,8 +1,5 @@
 """The command line: what a run leaves behind, what repeats it, and an answer to each mistake."""
 
-import contextlib
-import io
-import os
 import re
 import shutil
 import signal
@@ -11,7 +8,6 @@ import sys
 import time
 import tomllib
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 import pyro_vae as pv
-from pyro_vae.cli import main
+from helpers.commands import process, run
 from pyro_vae.core.toml import read_config, write_toml
 from pyro_vae.infer.training.checkpoint import read
 from pyro_vae.runs.settings import DEFAULTS, merge
@@ -34,36 +30,6 @@ CONTENTS = {
     "results.toml", "elbo_test.npy", "pictures/latent_space.png", "pictures/learning_curves.png",
     "pictures/reconstructions.png", "pictures/samples.png",
 }  # fmt: skip
-
-
-class Done(NamedTuple):
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-def run(*args: object) -> Done:
-    """The entry point in this process; an exception that it lets through fails the test."""
-    out, err = io.StringIO(), io.StringIO()
-    code: object = 0
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["pyro-vae", *map(str, args)])
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            try:
-                main()
-            except SystemExit as end:
-                code = end.code
-    return Done(int(code or 0), out.getvalue(), err.getvalue())
-
-
-def process(*args: object) -> subprocess.Popen:
-    """The command in a process of its own."""
-    command = [sys.executable, "-m", "pyro_vae", *map(str, args)]
-    env = {**os.environ, "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, cwd=ROOT, env=env, **pipes)
 
 
 def contents(folder: Path) -> set[str]:

@@ -9,11 +9,11 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from linear import SCALE, linear_vae, marginal, posterior
 from pyro.infer import SVI, Trace_ELBO, TraceMeanField_ELBO
 from torch.distributions import kl_divergence
 
 import pyro_vae as pv
+from helpers.linear import SCALE, linear_vae, marginal, posterior
 from pyro_vae.infer import AggressiveGuide, FusedOptim, KLWeight, make_estimator, with_free_bits
 from pyro_vae.infer.engine.compiled import capture
 from pyro_vae.infer.engine.distributed import Processes

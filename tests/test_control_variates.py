@@ -8,19 +8,24 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro.infer import SVI
-from test_estimators import MANY, bit_model, draws, exact_bits, gradient_of, right, z_scores
-from test_gradients import (
-    N,
-    bernoulli_toy,
-    copied,
-    exact_bound,
-    iwae_by_enumeration,
-    plates,  # noqa: F401
-    spread,
-    toy_variances,
-)
 
 import pyro_vae as pv
+from helpers.gradients import (
+    MANY,
+    N,
+    bernoulli_toy,
+    bit_model,
+    copied,
+    draws,
+    exact_bits,
+    exact_bound,
+    gradient_of,
+    iwae_by_enumeration,
+    right,
+    spread,
+    toy_variances,
+    z_scores,
+)
 from pyro_vae import MLP, VAE, SpecError, make_estimator
 from pyro_vae.infer import REBAR, RELAX, DisARM, DisARMIWAE, DoubleCV, MuProp
 from pyro_vae.infer.estimators.control_variates import Learned
@@ -91,7 +96,7 @@ def test_unbiased_for_one_hot_vectors(line, wandered):
 @pytest.mark.parametrize(
     "elbo", [MuProp(), DoubleCV(2), REBAR(), RELAX(), DisARMIWAE(2)], ids=lambda e: type(e).__name__
 )
-def test_unbiased_with_sites_in_different_plates(elbo, plates, wandered):  # noqa: F811
+def test_unbiased_with_sites_in_different_plates(elbo, plates, wandered):
     model, guide, exact = plates
     found, values = [], []
     for _ in range(30):

@@ -6,9 +6,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from linear import linear_vae, marginal, pooled, z_scores
 
 import pyro_vae as pv
+from helpers.linear import linear_vae, marginal, pooled, z_scores
 from pyro_vae.evaluate.evidence import annealed
 from pyro_vae.evaluate.evidence import importance as evidence
 from pyro_vae.evaluate.evidence.importance import Evidence, log_mean_exp

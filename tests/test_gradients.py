@@ -1,6 +1,5 @@
 """The gradient rules that Pyro lacks, against exact gradients and closed-form variances."""
 
-import itertools
 import math
 
 import pyro
@@ -9,21 +8,26 @@ import pyro.poutine as poutine
 import pytest
 import torch
 from pyro.infer import SVI, RenyiELBO, Trace_ELBO
-from test_estimators import (
-    MANY,
-    bit_model,
-    bits,  # noqa: F401
-    draws,
-    exact_bits,
-    exact_linear,
-    gradient_of,
-    linear,  # noqa: F401
-    renyi_by_quadrature,
-    right,
-    z_scores,
-)
 
 import pyro_vae as pv
+from helpers.gradients import (
+    MANY,
+    N,
+    bernoulli_toy,
+    bit_model,
+    copied,
+    draws,
+    exact_bits,
+    exact_bound,
+    exact_linear,
+    gradient_of,
+    iwae_by_enumeration,
+    renyi_by_quadrature,
+    right,
+    spread,
+    toy_variances,
+    z_scores,
+)
 from pyro_vae import MLP, VAE, SpecError, make_estimator
 from pyro_vae.infer import (
     ARM,
@@ -59,7 +63,7 @@ def test_unbiased_for_bits(line, n, beta):
 
 @pytest.mark.parametrize("beta", [1.0, 0.25])
 @pytest.mark.parametrize("line", OF_NORMALS)
-def test_unbiased_for_normals(line, beta, linear):  # noqa: F811
+def test_unbiased_for_normals(line, beta, linear):
     vae, x = linear
     copies = MANY // make_estimator(line).elbo.num_particles
     right(*draws(line, vae, x, beta, copies=copies), exact_linear(vae, x, beta), vae)
@@ -84,17 +88,8 @@ def test_unbiased_for_the_importance_weighted_bound(name, small):
     right(*draws(f"{name}(num_particles=2)", vae, x), renyi_by_quadrature(vae, x, 0.0), vae)
 
 
-def iwae_by_enumeration(vae, x, k):
-    """E of the k-particle bound, over all 16^k tuples of states."""
-    states = torch.tensor(list(itertools.product([0.0, 1.0], repeat=4))).double()
-    log_q = vae.encode(x).log_prob(states[:, None])
-    log_x = vae.decode(states[:, None].expand(-1, len(x), -1)).log_prob(x)
-    log_w = vae.prior().log_prob(states)[:, None] + log_x - log_q
-    return sum(exact_bound(log_w[:, i], log_q[:, i], k) for i in range(len(x)))
-
-
 @pytest.mark.parametrize("k", [2, 3])
-def test_vimco_is_unbiased_for_bits(k, bits):  # noqa: F811
+def test_vimco_is_unbiased_for_bits(k, bits):
     vae, x = bits
     right(*draws(f"VIMCO(num_particles={k})", vae, x), iwae_by_enumeration(vae, x, k), vae)
 
@@ -112,7 +107,7 @@ def test_sticking_the_landing_is_biased_for_the_importance_weighted_bound(small)
     assert z_scores(torch.stack(found), wanted).abs().max() > 10
 
 
-def test_one_doubly_reparameterized_particle_is_sticking_the_landing(linear):  # noqa: F811
+def test_one_doubly_reparameterized_particle_is_sticking_the_landing(linear):
     vae, x = linear
     found = []
     for line in ("DReG(num_particles=1)", "Trace_ELBO(gradient=stl)"):
@@ -140,13 +135,6 @@ def layers(n, k):
             pyro.sample("z2", dist.Normal(loc, (p[:, 4] + 0.2 * first).exp()))
 
     return model, guide
-
-
-def copied(elbo, model, guide, name="p"):
-    """A draw of the gradient for every copy of a parameter, ``(n, ...)``: ascent."""
-    with pyro.get_param_store().scope():
-        elbo.loss_and_grads(model, guide)
-        return -pyro.get_param_store()._params[name].grad
 
 
 def test_a_guide_of_several_sites_is_doubly_reparameterized():
@@ -267,42 +255,6 @@ def test_the_density_keeps_its_path_and_nothing_else(name):
 
 # Variances in closed form: n copies of a parameter give n draws of the gradient in one pass.
 
-N = 200_000
-
-
-def bernoulli_toy(p, t):
-    """E[(b - t)^2]: the prior is q itself, so that log w is the cost."""
-    logits = torch.tensor(p).double().logit()
-
-    def model():
-        with pyro.plate("copies", N):
-            b = pyro.sample("b", dist.Bernoulli(logits=logits))
-            pyro.factor("cost", (b - t) ** 2)
-
-    def guide():
-        phi = pyro.param("p", lambda: logits.repeat(N))
-        with pyro.plate("copies", N):
-            pyro.sample("b", dist.Bernoulli(logits=phi))
-
-    return model, guide
-
-
-def spread(sample):
-    """The variance and its standard error."""
-    centred = sample - sample.mean()
-    variance = centred.square().mean()
-    return variance, ((centred**4).mean() - variance**2).div(len(sample)).sqrt()
-
-
-def toy_variances(p, t):
-    d, m, q, f = 1 - 2 * t, max(p, 1 - p), 1 - p, lambda b: (b - t) ** 2
-    return {
-        "Trace_ELBO(gradient=score)": p * q * (q * f(1) ** 2 + p * f(0) ** 2) - (d * p * q) ** 2,
-        "RLOO(num_particles=2)": d**2 * (p * q / 2 - p**2 * q**2),
-        "ARM": d**2 * (2 / 3 * (1 / 8 - abs(p - 0.5) ** 3) - p**2 * q**2),
-        "DisARM": d**2 * m**2 * (1 - m) * (m - 0.5),
-    }
-
 
 @pytest.mark.parametrize("t", [0.45, 0.1])
 @pytest.mark.parametrize("p", [0.5, 0.3, 0.9])
@@ -319,7 +271,7 @@ def test_variance_of_the_bernoulli_toy(line, p, t):
         assert wanted == 0
 
 
-def test_antithetic_pairs_divide_the_variance(bits):  # noqa: F811
+def test_antithetic_pairs_divide_the_variance(bits):
     """DisARM < ARM, and DisARM < RLOO(2), which has as many evaluations (Dong et al. 2020)."""
     vae, x = bits
     guide = [n.startswith(("encoder", "posterior")) for n, _ in vae.named_parameters()]
@@ -413,54 +365,6 @@ def test_signal_to_noise_over_particles():
 # Sites in different plates, and scales.
 
 
-@pytest.fixture
-def plates():
-    """One bit for all data and one for each of 3, n copies: ``(model, guide)``, exact log w."""
-    x, n = torch.tensor([0.5, -0.3, 1.4]).double(), 2000
-    start = {"a": [0.4], "b": [0.3, -0.6, 1.0], "w": [0.8]}
-
-    def parameters():
-        return [
-            pyro.param(k, lambda v=v: torch.tensor(v).double().repeat(n, 1))
-            for k, v in start.items()
-        ]
-
-    def model():
-        _, _, w = parameters()
-        with pyro.plate("copies", n, dim=-2):
-            first = pyro.sample("first", dist.Bernoulli(logits=w / 2))
-            with pyro.plate("data", 3, dim=-1):
-                second = pyro.sample("second", dist.Bernoulli(logits=2 * first - w))
-                pyro.sample("x", dist.Normal(first + w * second, 1.0), obs=x.expand(n, 3))
-
-    def guide():
-        a, b, _ = parameters()
-        with pyro.plate("copies", n, dim=-2):
-            pyro.sample("first", dist.Bernoulli(logits=a))
-            with pyro.plate("data", 3, dim=-1):
-                pyro.sample("second", dist.Bernoulli(logits=b))
-
-    def exact():
-        """Parameters of one copy, and log w and log q of all 16 states."""
-        a, b, w = (torch.tensor(v).double().requires_grad_() for v in start.values())
-        states = torch.tensor(list(itertools.product([0.0, 1.0], repeat=4))).double()
-        first, second = states[:, :1], states[:, 1:]
-        log_q = dist.Bernoulli(logits=torch.cat([a, b])).log_prob(states).sum(1)
-        log_p = dist.Bernoulli(logits=w / 2).log_prob(first).sum(1)
-        log_p = log_p + dist.Bernoulli(logits=2 * first - w).log_prob(second).sum(1)
-        log_p = log_p + dist.Normal(first + w * second, 1.0).log_prob(x).sum(1)
-        return (a, b, w), log_p - log_q, log_q
-
-    return model, guide, exact
-
-
-def exact_bound(log_w, log_q, k):
-    """E of the k-particle bound, over all tuples of states."""
-    index = torch.cartesian_prod(*[torch.arange(len(log_w))] * k).reshape(-1, k)
-    bound = log_w[index].logsumexp(1) - math.log(k)
-    return (log_q[index].sum(1).exp() * bound).sum()
-
-
 @pytest.mark.parametrize(
     "elbo", [ARM(), DisARM(2), RLOO(2), VIMCO(2)], ids=["ARM", "DisARM", "RLOO", "VIMCO"]
 )
@@ -498,7 +402,7 @@ def test_a_minibatch_scales_the_bound(line, request):
 
 
 @pytest.mark.parametrize("line", ["VIMCO", "DReG"])
-def test_a_kl_weight_is_no_scale_of_the_bound(line, linear):  # noqa: F811
+def test_a_kl_weight_is_no_scale_of_the_bound(line, linear):
     vae, x = linear
     kl, estimator = pv.infer.KLWeight(0.5), make_estimator(line)
     with pytest.raises(ValueError, match=f"{line} takes the logarithm of a sum over particles"):

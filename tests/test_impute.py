@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from linear import SCALE, X, Z, linear_vae, marginal
 
 import pyro_vae as pv
+from helpers.linear import SCALE, X, Z, linear_vae, marginal
 from pyro_vae.model.imputation import chains
 
 GONE = torch.tensor([[0, 1, 0, 0, 1], [1, 0, 1, 1, 0], [0, 0, 0, 0, 0], [1] * X]).bool()

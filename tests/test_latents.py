@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from linear import linear_vae
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 import pyro_vae as pv
+from helpers.linear import linear_vae
 from pyro_vae.evaluate.evidence.outliers import outlier_scores
 from pyro_vae.evaluate.latent.labelled import _dci
 from pyro_vae.evaluate.latent.summary import cross_factors

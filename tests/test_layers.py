@@ -6,12 +6,12 @@ import pyro.distributions as dist
 import pyro.poutine as poutine
 import pytest
 import torch
-from linear import pooled, z_scores
 from pyro.infer import Trace_ELBO
 from torch.distributions import MultivariateNormal
 from torch.distributions.constraints import _Cat
 
 import pyro_vae as pv
+from helpers.linear import pooled, z_scores
 from pyro_vae.infer import make_estimator
 from pyro_vae.infer.engine.compiled import capture
 from pyro_vae.model.joint import Joint

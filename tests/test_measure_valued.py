@@ -8,23 +8,15 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro.infer import Trace_ELBO, TraceGraph_ELBO
-from test_estimators import (
-    MANY,
-    draws,
-    exact_linear,
-    linear,  # noqa: F401
-    right,
-    z_scores,
-)
-from test_gradients import N, copied, spread
 
 import pyro_vae as pv
+from helpers.gradients import MANY, N, copied, draws, exact_linear, right, spread, z_scores
 from pyro_vae import MLP, VAE, make_estimator
 from pyro_vae.infer import Baseline, MeasureValued, RunningMean, ScoreFunction, StickingTheLanding
 
 
 @pytest.mark.parametrize("beta, particles", [(1.0, 1), (0.25, 1), (1.0, 2)])
-def test_unbiased_for_normals(beta, particles, linear):  # noqa: F811
+def test_unbiased_for_normals(beta, particles, linear):
     vae, x = linear
     line = f"MeasureValued(num_particles={particles})"
     right(*draws(line, vae, x, beta, copies=MANY // particles), exact_linear(vae, x, beta), vae)
@@ -242,7 +234,7 @@ def test_moved_draws_are_of_the_same_minibatch():
 # One face with the others.
 
 
-def test_it_counts_its_evaluations(linear):  # noqa: F811
+def test_it_counts_its_evaluations(linear):
     vae, x = linear
     found = pv.compare_estimators(vae, x.repeat(50, 1), ["MeasureValued", "RLOO"], num_draws=50)
     assert found.evaluations.to_numpy().tolist() == [1 + 3 * 2, 2]
@@ -251,7 +243,7 @@ def test_it_counts_its_evaluations(linear):  # noqa: F811
     assert variance[0] < 0.2 * variance[1]
 
 
-def test_the_differentiable_loss_has_the_loss_and_its_gradient(linear):  # noqa: F811
+def test_the_differentiable_loss_has_the_loss_and_its_gradient(linear):
     vae, x = linear
     estimator, found = make_estimator("MeasureValued(num_particles=3)"), []
     estimator.check(vae.model, vae.guide, x)

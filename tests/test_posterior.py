@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from linear import linear_vae, marginal, posterior
 from torch.distributions import (
     LogNormal,
     MultivariateNormal,
@@ -13,6 +12,7 @@ from torch.distributions import (
 )
 
 import pyro_vae as pv
+from helpers.linear import linear_vae, marginal, posterior
 from pyro_vae.evaluate.evidence.importance import log_mean_exp
 from pyro_vae.evaluate.guide.calibration import Calibration
 from pyro_vae.evaluate.guide.gaps import FullCovariance, SplineFlow

@@ -4,9 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
-from test_families import GUIDES, LIKELIHOODS, PRIORS
 
 import pyro_vae as pv
+from helpers.families import GUIDES, LIKELIHOODS, PRIORS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

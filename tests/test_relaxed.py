@@ -6,10 +6,19 @@ import pyro.poutine as poutine
 import pytest
 import torch
 from pyro.infer import SVI, Trace_ELBO, TraceMeanField_ELBO
-from test_estimators import MANY, bit_model, draws, exact_bits, gradient_of, z_scores
-from test_gradients import N, copied, spread
 
 import pyro_vae as pv
+from helpers.gradients import (
+    MANY,
+    N,
+    bit_model,
+    copied,
+    draws,
+    exact_bits,
+    gradient_of,
+    spread,
+    z_scores,
+)
 from pyro_vae import MLP, VAE, SpecError, make_estimator
 from pyro_vae.infer import (
     ESTIMATORS,

@@ -7,11 +7,10 @@ import pyro.distributions as dist
 import pytest
 import scipy.stats
 import torch
-from test_estimators import draws, z_scores
-from test_gradients import N
 from torch import nn
 
 import pyro_vae as pv
+from helpers.gradients import N, draws, z_scores
 from pyro_vae.distributions import ImplicitVonMises
 
 

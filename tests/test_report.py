@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from linear import linear_vae, marginal
-from test_cli import run
 
 import pyro_vae as pv
+from helpers.commands import run
+from helpers.linear import linear_vae, marginal
 from pyro_vae.core.toml import read_config, write_toml
 from pyro_vae.runs.folder import HISTORY, held_out
 from pyro_vae.runs.settings import CONFIG

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from linear import SCALE, X, Z, linear_vae, marginal, posterior
 from pyro.infer import Trace_ELBO
 from torch import nn
 
 import pyro_vae as pv
+from helpers.linear import SCALE, X, Z, linear_vae, marginal, posterior
 from pyro_vae.infer.engine.compiled import capture
 
 

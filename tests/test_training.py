@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_cli import run as command
 
 import pyro_vae as pv
+from helpers.commands import run as command
 from pyro_vae import plots
 from pyro_vae.data.rows import Rows
 from pyro_vae.evaluate.gradients import training

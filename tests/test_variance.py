@@ -9,9 +9,9 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro.infer import ELBO, Trace_ELBO, TraceEnum_ELBO
-from test_cli import run as command
 
 import pyro_vae as pv
+from helpers.commands import run as command
 from pyro_vae import plots
 from pyro_vae.evaluate import as_table, compare_estimators, elbo_draws
 from pyro_vae.evaluate.gradients.moments import Moments

@@ -1,0 +1,1 @@
+"""What several test modules share: models with exact answers, tables of lines, small data."""
