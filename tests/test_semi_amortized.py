@@ -7,7 +7,7 @@ from pyro.infer import Trace_ELBO
 from torch import nn
 
 import pyro_vae as pv
-from pyro_vae.infer.engine.compiled import capture
+from pyro_vae.infer.engine.capture import capture
 
 
 def data(n, seed=0):
