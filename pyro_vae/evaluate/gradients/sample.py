@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyro
 import torch
+from pyro.infer import TraceEnum_ELBO
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
@@ -138,6 +139,8 @@ def _graph(
     compile: bool,
 ) -> Graph | None:
     """The graph of a draw, where one can be made."""
+    if isinstance(elbo, TraceEnum_ELBO) and not compile:
+        return None  # exact sums: a graph's rounding would be seen as variance
     try:
         return capture(elbo, vae.model, guide, x)
     except CaptureError:
