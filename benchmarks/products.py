@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.utils.benchmark import Timer
 
 from pyro_vae.infer.engine import lowering
-from pyro_vae.infer.engine.compiled import compile_module, trace
+from pyro_vae.infer.engine.capture import capture_function
+from pyro_vae.infer.engine.compiled import compile_module
 
 LAYERS = (784, 200), (200, 784), (200, 200), (200, 50), (50, 200)
 BATCHES, ROUNDS = (10, 30, 100, 300, 1000), 5
@@ -34,7 +35,7 @@ def compared(batch: int, n_in: int, n_out: int, product: str) -> dict[str, objec
         return (PRODUCTS[product](*given),)
 
     given = torch.randn(batch, n_in), torch.randn(n_out, n_in), torch.randn(batch, n_out)
-    module, _ = trace(run, *given)
+    module, _ = capture_function(run, *given)
     linear = torch.ops.pyro_vae.linear.default
     oneDNN = any(node.target is linear for node in lowering.for_cpu(module).graph.nodes)
     timers = {}

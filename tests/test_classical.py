@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 
 import pyro_vae as pv
 from pyro_vae.infer import Contractive
-from pyro_vae.infer.engine.compiled import capture
+from pyro_vae.infer.engine.capture import capture
 
 WINE = torch.tensor(StandardScaler().fit_transform(load_wine().data))
 

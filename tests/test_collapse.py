@@ -15,7 +15,7 @@ from torch.distributions import kl_divergence
 import pyro_vae as pv
 from helpers.linear import SCALE, linear_vae, marginal, posterior
 from pyro_vae.infer import AggressiveGuide, FusedOptim, KLWeight, make_estimator, with_free_bits
-from pyro_vae.infer.engine.compiled import capture
+from pyro_vae.infer.engine.capture import capture
 from pyro_vae.infer.engine.distributed import Processes
 from pyro_vae.infer.training.checkpoint import Inner
 from pyro_vae.infer.training.collapse import mutual_information

@@ -13,7 +13,7 @@ import pyro_vae as pv
 from pyro_vae.families.family import family
 from pyro_vae.families.priors import PRIORS
 from pyro_vae.families.processes import KERNELS
-from pyro_vae.infer.engine.compiled import capture
+from pyro_vae.infer.engine.capture import capture
 
 REFERENCES = {  # ours, as a line, and scikit-learn's
     "RBF, lengthscale=1.5": kernels.RBF(1.5),

@@ -13,7 +13,7 @@ from torch.distributions.constraints import _Cat
 import pyro_vae as pv
 from helpers.linear import pooled, z_scores
 from pyro_vae.infer import make_estimator
-from pyro_vae.infer.engine.compiled import capture
+from pyro_vae.infer.engine.capture import capture
 from pyro_vae.model.joint import Joint
 from pyro_vae.model.layers import Layered
 from pyro_vae.runs.folder import new_model

@@ -8,7 +8,8 @@ from torch.utils import _pytree as pytree
 
 from pyro_vae import MLP, VAE
 from pyro_vae.infer.engine import lowering
-from pyro_vae.infer.engine.compiled import capture, compile_module, trace
+from pyro_vae.infer.engine.capture import capture, capture_function
+from pyro_vae.infer.engine.compiled import compile_module
 
 aten = torch.ops.aten
 ENTROPY = aten.binary_cross_entropy_with_logits.default
@@ -39,7 +40,7 @@ def cross_entropy(logits, x):
 def test_the_cross_entropy_keeps_the_precision_of_float32():
     logits = torch.cat([torch.linspace(-110, 110, 200_001), torch.randn(50_000) / 100])
     for x in (torch.zeros_like(logits), torch.ones_like(logits), torch.rand(len(logits))):
-        module = lowering.for_cpu(trace(cross_entropy, logits, x)[0])
+        module = lowering.for_cpu(capture_function(cross_entropy, logits, x)[0])
         assert ENTROPY not in targets(module)
         exact = cross_entropy(logits.double(), x.double())
         largest = torch.maximum(logits.double().abs(), exact)  # of the terms that are summed
@@ -49,7 +50,7 @@ def test_the_cross_entropy_keeps_the_precision_of_float32():
 
 def test_log1p_is_relatively_exact_however_small_its_argument():
     logits = torch.linspace(-60, 0, 100_001)  # log(1 + e^l) itself, where x is 0
-    module = lowering.for_cpu(trace(cross_entropy, logits, torch.zeros_like(logits))[0])
+    module = lowering.for_cpu(capture_function(cross_entropy, logits, torch.zeros_like(logits))[0])
     exact = logits.double().exp().log1p()
     error = (module(logits, torch.zeros_like(logits)) - exact).abs() / exact
     assert error.max() < 8 * torch.finfo(torch.float32).eps  # exp(l) alone has half of it
@@ -57,12 +58,12 @@ def test_log1p_is_relatively_exact_however_small_its_argument():
 
 def test_softplus_is_relatively_exact():
     x = torch.cat([torch.linspace(-80, 110, 200_001), torch.randn(50_000) / 100])
-    module = lowering.for_cpu(trace(nn.functional.softplus, x)[0])
+    module = lowering.for_cpu(capture_function(nn.functional.softplus, x)[0])
     assert aten.softplus.default not in targets(module)
     exact = nn.functional.softplus(x.double(), threshold=200)
     error = (module(x) - exact).abs() / exact
     assert error.max() < 8 * torch.finfo(torch.float32).eps
-    other = trace(lambda x: nn.functional.softplus(x, beta=2), x)[0]
+    other = capture_function(lambda x: nn.functional.softplus(x, beta=2), x)[0]
     assert targets(lowering.for_cpu(other)) == targets(other)
 
 
@@ -72,7 +73,7 @@ def test_the_gradient_shares_the_exponential_and_keeps_its_precision():
 
     logits = torch.cat([torch.linspace(-110, 110, 200_001), torch.randn(50_000) / 100])
     x = torch.zeros_like(logits)  # so that the sigmoid itself is seen, however small
-    module = lowering.for_cpu(trace(function, logits, x)[0])
+    module = lowering.for_cpu(capture_function(function, logits, x)[0])
     assert targets(module).count(aten.exp.default) == 1
     assert targets(module).count(aten.sigmoid.default) == 1  # the one of something else
     for found, exact in zip(module(logits, x), function(logits.double(), x.double()), strict=True):
@@ -87,7 +88,7 @@ def test_a_sum_of_sums_is_one_sum_if_nobody_else_wants_them():
         return rows.sum(), columns, columns.sum()
 
     x = torch.randn(50, 20)
-    module = lowering.for_cpu(trace(function, x)[0])
+    module = lowering.for_cpu(capture_function(function, x)[0])
     assert targets(module).count(aten.sum.dim_IntList) == 1
     for found, exact in zip(module(x), function(x.double()), strict=True):
         assert torch.allclose(found.double(), exact, rtol=1e-6, atol=1e-5)
@@ -103,7 +104,7 @@ def test_other_cross_entropies_stay(how):
         )
 
     inputs = torch.randn(2, 3), torch.rand(2, 3)
-    module = trace(function, *inputs)[0]
+    module = capture_function(function, *inputs)[0]
     assert targets(lowering.for_cpu(module)) == targets(module)
 
 
@@ -143,11 +144,11 @@ def test_large_products_go_to_onednn_and_give_the_same_step(
 
 def test_small_products_and_other_processors_keep_mkl(mkl, monkeypatch):
     inputs = torch.randn(300, 784), torch.randn(200, 784), torch.randn(200)
-    module = trace(nn.functional.linear, *inputs)[0]
+    module = capture_function(nn.functional.linear, *inputs)[0]
     assert targets(lowering.for_cpu(module)) == targets(module)
     monkeypatch.setattr(lowering, "_onednn", lambda: lowering.WHOLE_WIDTH)
     few = inputs[0][:10], *inputs[1:]
-    assert LINEAR not in targets(lowering.for_cpu(trace(nn.functional.linear, *few)[0]))
+    assert LINEAR not in targets(lowering.for_cpu(capture_function(nn.functional.linear, *few)[0]))
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -155,7 +156,7 @@ def test_layers_of_every_kind_of_input(onednn, bias):
     layer = nn.Linear(784, 200, bias=bias)
     for shape in ((300, 784), (3, 100, 784)):
         x = torch.randn(shape)
-        module, live = trace(layer, x)
+        module, live = capture_function(layer, x)
         rewritten = lowering.for_cpu(module)
         assert targets(rewritten).count(LINEAR) == 1
         assert torch.allclose(rewritten(x, *live), layer(x), atol=1e-5)
@@ -166,7 +167,7 @@ def test_products_however_they_are_written(onednn):
         return a @ w.T, a @ w.t(), a @ w.mT, w @ a.T, a @ right, w.T @ w, a.mT @ a
 
     inputs = torch.randn(300, 784), torch.randn(250, 784), torch.randn(784, 250)
-    module = trace(products, *inputs)[0]
+    module = capture_function(products, *inputs)[0]
     rewritten = lowering.for_cpu(module)
     assert targets(rewritten).count(LINEAR) == 7
     exact = products(*(x.double() for x in inputs))
@@ -188,7 +189,7 @@ def test_an_activation_goes_with_its_product_if_nobody_else_wants_that(onednn, a
         return activation(product), product.abs()
 
     for function, calls in ((layer, 0), (both, 1)):
-        module = trace(function, *inputs)[0]
+        module = capture_function(function, *inputs)[0]
         (call,) = [node for node in module.graph.nodes if node.name == activation.__name__]
         found = targets(lowering.for_cpu(module))
         assert (found.count(LINEAR), found.count(call.target)) == (1, calls)
@@ -204,7 +205,7 @@ def test_what_is_added_may_be_no_bias(onednn):
     def function(added, a, weight):
         return torch.addmm(added, a, weight.t())
 
-    module = trace(function, *inputs)[0]
+    module = capture_function(function, *inputs)[0]
     assert targets(lowering.for_cpu(module)) == targets(module)
 
 

@@ -28,7 +28,7 @@ from pyro_vae.infer import (
     RelaxedTraceMeanField_ELBO,
     StraightThrough,
 )
-from pyro_vae.infer.engine.compiled import capture
+from pyro_vae.infer.engine.capture import capture
 from pyro_vae.infer.estimators.relaxed import RELAXED, Bits, OneHots, Relaxed
 
 BOUNDS = ["Trace_ELBO", "TraceMeanField_ELBO"]

@@ -7,7 +7,7 @@ from torch import nn
 
 import pyro_vae as pv
 from helpers.linear import SCALE, X, Z, linear_vae, marginal, posterior
-from pyro_vae.infer.engine.compiled import capture
+from pyro_vae.infer.engine.capture import capture
 
 
 def data(n, seed=0):

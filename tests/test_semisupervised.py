@@ -10,7 +10,7 @@ import torch
 from pyro.infer import Trace_ELBO, TraceEnum_ELBO
 
 import pyro_vae as pv
-from pyro_vae.infer.engine.compiled import capture
+from pyro_vae.infer.engine.capture import capture
 from pyro_vae.infer.training.binarize import binarize
 
 K, L, D = 3, 2, 5

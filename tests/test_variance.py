@@ -16,7 +16,8 @@ from pyro_vae import plots
 from pyro_vae.evaluate import as_table, compare_estimators, elbo_draws
 from pyro_vae.evaluate.gradients.moments import Moments
 from pyro_vae.infer import make_estimator
-from pyro_vae.infer.engine.compiled import capture, factored
+from pyro_vae.infer.engine.capture import capture
+from pyro_vae.infer.engine.gradient_draws import factor
 
 SCORE = "Trace_ELBO(gradient=score)"
 DECAYING = "TraceGraph_ELBO(gradient=score, baseline=decaying)"
@@ -445,7 +446,7 @@ def test_gradients_by_factors_are_the_gradients(line):
     with pyro.get_param_store().scope():
         make_estimator(line).check(vae.model, vae.guide, x)
         whole = capture(elbo, vae.model, vae.guide, x)
-    reduced, inputs = factored(whole)
+    reduced, inputs = factor(whole)
     names = [name for name, p in whole.parameters.items() if p in inputs]
     assert names == [f"{n}.weight" for n in ("encoder.layers.1", *(
         f"posterior.sources.{k}.head" for k in ("loc", "scale")))]  # fmt: skip

@@ -1,7 +1,7 @@
 # The public names and their homes, said once.
 from ..language.schedules import schedule as schedule
 from .elbo_terms import elbo_terms as elbo_terms
-from .engine.compiled import CaptureError as CaptureError
+from .engine.capture import CaptureError as CaptureError
 from .engine.compiled import CompiledELBO as CompiledELBO
 from .engine.optim import FusedOptim as FusedOptim
 from .engine.optim import make_optimizer as make_optimizer

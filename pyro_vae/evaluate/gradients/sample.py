@@ -9,18 +9,13 @@ from typing import Any
 import numpy as np
 import pyro
 import torch
+from pyro.infer import TraceEnum_ELBO
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
-from ...infer.engine.compiled import (
-    CaptureError,
-    Graph,
-    capture,
-    compile_module,
-    factored,
-    repeated,
-    trace,
-)
+from ...infer.engine.capture import CaptureError, Graph, capture, capture_function
+from ...infer.engine.compiled import compile_module
+from ...infer.engine.gradient_draws import factor, repeat
 from ...infer.estimators.estimator import Estimator
 from ...model.vae import VAE
 from .moments import Moments
@@ -109,7 +104,7 @@ def sample_gradients(
         parts = None if towards is None else towards.split([p.numel() for p in parameters])
         graph, inputs = _graph(elbo, vae, guide, x, compile), {}
         if graph is not None and not coordinates:
-            graph, inputs = factored(graph)
+            graph, inputs = factor(graph)
         moments = Moments(
             center, len(seconds), parts, coordinates=coordinates,
             inputs=[inputs.get(p) for p in parameters],
@@ -144,6 +139,8 @@ def _graph(
     compile: bool,
 ) -> Graph | None:
     """The graph of a draw, where one can be made."""
+    if isinstance(elbo, TraceEnum_ELBO) and not compile:
+        return None  # exact sums: a graph's rounding would be seen as variance
     try:
         return capture(elbo, vae.model, guide, x)
     except CaptureError:
@@ -165,7 +162,7 @@ def _chunks(
         return torch.no_grad()(chunk)
     keep = torch.ones(size).to(moments.center[0])
     with torch.no_grad(), torch.random.fork_rng():
-        module, live = trace(chunk, keep)
+        module, live = capture_function(chunk, keep)
         compiled = compile_module(module, [keep, *live])
         moments.restart()
     return torch.no_grad()(lambda keep: compiled(keep, *live))
@@ -177,9 +174,9 @@ def _from_graph(
     """So many losses and gradients; zeros for a parameter that has none."""
     place = {p: 1 + i for i, p in enumerate(graph.parameters.values())}
     try:
-        made = repeated(graph, size, batched=True)
+        made = repeat(graph, size, batched=True)
     except CaptureError:
-        made = repeated(graph, size, batched=False)
+        made = repeat(graph, size, batched=False)
 
     def draws() -> list[Tensor]:
         found = made()

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..engine.compiled import compile_module, trace
+from ..engine.capture import capture_function
+from ..engine.compiled import compile_module
 
 __all__ = ["binarize", "bits", "compiled_bits", "random_keys"]
 
@@ -66,7 +67,7 @@ def compiled_bits(x: Tensor, n: int) -> Callable[[Tensor, Tensor, Tensor], Tenso
     """
     counter = _counter(x)
     given = x, torch.zeros(n, dtype=torch.int64), random_keys(n), counter
-    module, live = trace(lambda *of: (_bits(*of, at_once=n * x.shape[1]),), *given)
+    module, live = capture_function(lambda *of: (_bits(*of, at_once=n * x.shape[1]),), *given)
     in_one_pass = compile_module(module, [*given, *live])
 
     def found(x: Tensor, rows: Tensor, keys: Tensor) -> Tensor:

@@ -20,7 +20,8 @@ from tqdm.auto import tqdm
 from ...core.seeding import seeded
 from ...language.schedules import Schedule
 from ..elbo_terms import elbo_terms
-from ..engine.compiled import CaptureError, CompiledELBO, CompileMode
+from ..engine.capture import CaptureError
+from ..engine.compiled import CompiledELBO, CompileMode
 from ..engine.optim import FusedOptim
 from ..engine.precision import Precision, lowered, products
 from ..estimators.estimator import Estimator

@@ -1,0 +1,229 @@
+"""A Pyro program run once under a tracer that sees tensors alone: its computation as a graph."""
+
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+from unittest.mock import patch
+
+import pyro
+import pyro.poutine as poutine
+import torch
+from pyro.infer import ELBO
+from pyro.infer.util import Dice
+from torch import Tensor, fx
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from .passes import PASSES, placeholders
+
+__all__ = ["CaptureError", "Graph", "capture", "capture_function"]
+
+aten: Any = torch.ops.aten
+
+
+class CaptureError(RuntimeError):
+    """The ELBO of this model and guide cannot be made a graph, or the graph cannot be compiled."""
+
+
+@dataclass
+class Graph:
+    """A bound and its gradient as a function of tensors alone.
+
+    Attributes:
+        module: ``(*inputs, *live) -> (loss, *gradients)``.
+        inputs: the tensors among the arguments, as they were at the capture.
+        live: the other tensors that the program reads, or writes: parameters, buffers, constants.
+        parameters: those that have a gradient, by their name in Pyro's store, in that order.
+    """
+
+    module: fx.GraphModule
+    inputs: list[Tensor]
+    live: list[Tensor]
+    parameters: dict[str, Tensor]
+
+
+def capture(elbo: ELBO, model: Callable, guide: Callable, *args: object, **kwargs: object) -> Graph:
+    """Make a graph of ``elbo.loss_and_grads``.
+
+    The program runs twice: once as it is, under Pyro's validation if that is enabled, and once
+    under the tracer. Gradients, buffers and the state of the random numbers are left as they were.
+
+    Args:
+        elbo: any ``ELBO``.
+        model: a Pyro model of static structure.
+        guide: its guide.
+        args: of both.
+        kwargs: of both.
+
+    Raises:
+        CaptureError: the structure depends on the data.
+    """
+    leaves, tree = pytree.tree_flatten((args, kwargs))
+    inputs = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+    step: Any = elbo.loss_and_grads  # pyright: ignore[reportAttributeAccessIssue]
+    with torch.random.fork_rng(), _Undo() as undo:
+        with poutine.trace(param_only=True) as seen:
+            step(model, guide, *args, **kwargs)  # what happens once, such as counting plates
+        sites: dict[str, Any] = dict(seen.trace.nodes)
+        parameters = {name: site["value"].unconstrained() for name, site in sites.items()}
+        named = {name: p for name, p in parameters.items() if p.grad is not None}
+        before = {p: None if undo.is_new(p.grad) else p.grad for p in named.values()}
+
+        def run(*tensors: Tensor) -> tuple[Tensor, ...]:
+            given = iter(tensors)
+            filled = [next(given) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+            some, others = pytree.tree_unflatten(filled, tree)
+            for p in named.values():
+                p.grad = None
+            with _Constants():
+                loss = step(model, guide, *some, **others)
+            return (torch.as_tensor(loss), *(p.grad for p in named.values()))  # pyright: ignore
+
+        try:
+            with pyro.validation_enabled(False), _PyroWithoutLooks():
+                module, live = capture_function(run, *inputs)
+        finally:
+            for p, gradient in before.items():
+                p.grad = gradient
+    return Graph(module, inputs, live, named)
+
+
+def capture_function(function: Callable, *inputs: Tensor) -> tuple[fx.GraphModule, list[Tensor]]:
+    """A function of tensors as a graph ``(*inputs, *live)``, and the other tensors it touches.
+
+    Raises:
+        CaptureError: what it does depends on the values of tensors.
+    """
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    try:
+        module = make_fx(function)(*inputs)
+        for apply in PASSES:
+            module = apply(module)
+    except Exception as problem:
+        raise CaptureError(
+            "the structure of the model, guide or estimator depends on the values of tensors "
+            f"({type(problem).__name__}: {str(problem).splitlines()[0][:200]}): use "
+            "compile=False, or the ELBO without CompiledELBO"
+        ) from problem
+    live = [node.meta["val"] for node in placeholders(module.graph)[len(inputs) :]]
+    return module, live
+
+
+class _PyroWithoutLooks(ExitStack):
+    """Within it Pyro looks at no value where that serves a check, a report or a short cut."""
+
+    def __enter__(self) -> "_PyroWithoutLooks":
+        super().__enter__()
+        self.enter_context(_Traceable())
+        self.enter_context(patch("pyro.util.torch_isnan", lambda value: False))
+        self.enter_context(  # of enumerated sites; the eager run has compared them
+            patch("pyro.infer.traceenum_elbo._get_common_scale", lambda scales: scales[0])
+        )
+        self.enter_context(patch.object(Dice, "compute_expectation", _expectation))
+        return self
+
+
+def _expectation(dice: Dice, costs: object, compute: Callable = Dice.compute_expectation) -> object:
+    """Pyro's expected cost, where outcomes of probability zero are zeros rather than left out."""
+    with _Masked():
+        return compute(dice, costs)
+
+
+class _Masked(TorchFunctionMode):
+    """Takes the branch of a mask that does not hold everywhere, and keeps the shapes there."""
+
+    def __torch_function__(
+        self, func: Callable, types: object, args: tuple = (), kwargs: dict | None = None
+    ) -> object:
+        if func is Tensor.all:
+            return False
+        if func is Tensor.masked_select:
+            return torch.where(args[1], args[0], 0.0)
+        return func(*args, **(kwargs or {}))
+
+
+class _Traceable(TorchFunctionMode):
+    """Keeps a loss that Pyro takes out of its tensor, and one-hot codes, free of their values."""
+
+    def __torch_function__(
+        self, func: Callable, types: object, args: tuple = (), kwargs: dict | None = None
+    ) -> object:
+        if func is Tensor.item and args[0].is_floating_point():
+            return args[0].detach()
+        if func is torch.nn.functional.one_hot and len(args) == 2 and args[1] > 0:
+            return (args[0][..., None] == torch.arange(args[1], device=args[0].device)).long()
+        return func(*args, **(kwargs or {}))
+
+
+class _Constants(TorchDispatchMode):
+    """Lets a program read numbers that no input and no noise reaches, as a sequential plate's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.constants: dict[int, Tensor] = {}  # by storage; held, so that no number is given twice
+
+    def __torch_dispatch__(
+        self, func: Callable, types: object, args: tuple = (), kwargs: dict | None = None
+    ) -> object:
+        from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
+
+        fresh = func is aten.lift_fresh.default  # torch.tensor of numbers
+        given = [_storage(tensor) for tensor in _tensors((args, kwargs))]
+        constant = fresh or all(storage in self.constants for storage in given)
+        if func is aten._local_scalar_dense.default and constant:
+            with disable_proxy_modes_tracing():
+                return func(*args)
+        result = func(*args, **(kwargs or {}))
+        noisy = torch.Tag.nondeterministic_seeded in getattr(func, "tags", ())
+        for tensor in _tensors(result):
+            if constant and not noisy:
+                self.constants[_storage(tensor)] = tensor
+            else:
+                self.constants.pop(_storage(tensor), None)
+        return result
+
+
+class _Undo(TorchDispatchMode):
+    """Gives back, at its end, the tensors that were written to and had been there before it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.new: dict[int, Tensor] = {}  # by storage; held, so that no number is given twice
+        self.written: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def __torch_dispatch__(
+        self, func: Callable, types: object, args: tuple = (), kwargs: dict | None = None
+    ) -> object:
+        kwargs, schema = kwargs or {}, func._schema  # pyright: ignore[reportFunctionMemberAccess]
+        for argument, value in zip(schema.arguments, args, strict=False):
+            if argument.is_write and isinstance(value, Tensor):
+                place = _storage(value)
+                if place not in self.new and place not in self.written:
+                    self.written[place] = value, value.clone()
+        given = {_storage(tensor) for tensor in _tensors((args, kwargs))}
+        result = func(*args, **kwargs)
+        for tensor in _tensors(result):
+            if _storage(tensor) not in given:
+                self.new.setdefault(_storage(tensor), tensor)
+        return result
+
+    def is_new(self, tensor: Tensor) -> bool:
+        """Whether a tensor was not there before."""
+        return _storage(tensor) in self.new
+
+    def __exit__(self, *problem: object) -> None:
+        super().__exit__(*problem)
+        with torch.no_grad():
+            for tensor, was in self.written.values():
+                tensor.copy_(was)
+
+
+def _tensors(values: object) -> Iterable[Tensor]:
+    return (leaf for leaf in pytree.tree_leaves(values) if isinstance(leaf, Tensor))
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata
