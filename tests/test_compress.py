@@ -106,7 +106,7 @@ def test_words_are_as_long_as_the_information_in_what_is_pushed_and_popped(train
         table = table / table.sum(1, keepdims=True)
         return -np.log2(np.take_along_axis(table, symbols[:, None], 1)).sum()
 
-    class Counted(coding.Stack):
+    class Counted(coding.EntropyCoder):
         def push(self, symbols, table):
             nonlocal total
             total += information(symbols, table)
@@ -118,7 +118,7 @@ def test_words_are_as_long_as_the_information_in_what_is_pushed_and_popped(train
             total -= information(symbols, table)
             return symbols
 
-    monkeypatch.setattr(compression, "Stack", Counted)
+    monkeypatch.setattr(compression, "EntropyCoder", Counted)
     vae, x = trained
     coded = pv.compress(vae, x)
     actual = coded.net_bits_per_datum * len(x)
@@ -270,7 +270,7 @@ REFUSED = {
     "mixture": ({"prior": "VampPrior(components=3)"}, "has no code here"),
     "counts in z": ({"prior": "Poisson", "guide": "Poisson"}, "has no code here"),
     "joint bits": ({**BITS, "prior": "AutoregressiveBernoulli([8])"}, "has no code here"),
-    "missing": ({"missing": True}, "codes no missing cells"),
+    "missing": ({"missing": True}, "no code for missing cells"),
 }
 
 
@@ -288,9 +288,9 @@ def test_arguments_are_checked(monkeypatch):
     vae = model()
     x = torch.ones(3, 6)
     for bits in (0, 17, 1.5):
-        with pytest.raises(ValueError, match="latent_bits must be a whole number from 1 to 16"):
+        with pytest.raises(ValueError, match="latent_bits is a whole number from 1 to 16"):
             pv.compress(vae, x, latent_bits=bits)
-    with pytest.raises(ValueError, match="seed must be a whole number from 0"):
+    with pytest.raises(ValueError, match="seed is a whole number from 0"):
         pv.compress(vae, x, seed=-1)
     with pytest.raises(ValueError, match=r"x holds 0\.5"):
         pv.compress(vae, x / 2)
@@ -316,5 +316,5 @@ def test_rate_and_distortion_are_the_terms_of_the_elbo():
     difference = table.rate - exact
     assert difference.abs().max() > 0
     assert abs(difference.mean()) < 5 * difference.std() / math.sqrt(200)
-    with pytest.raises(ValueError, match="num_samples must be at least 1"):
+    with pytest.raises(ValueError, match="num_samples is a whole number of at least 1"):
         pv.rate_distortion(vae, x, num_samples=0)

@@ -11,8 +11,9 @@ import pyro_vae as pv
 from helpers.linear import linear_vae, marginal, pooled, z_scores
 from pyro_vae.evaluate.evidence import annealed
 from pyro_vae.evaluate.evidence import importance as evidence
-from pyro_vae.evaluate.evidence.importance import Evidence, log_mean_exp
+from pyro_vae.evaluate.evidence.importance import Evidence
 from pyro_vae.evaluate.inference_data import tail_shape
+from pyro_vae.evaluate.statistics import log_mean_exp
 from pyro_vae.model.joint import Joint
 
 
@@ -181,14 +182,14 @@ def test_the_summary_reads_plainly():
 
 def test_bad_input_is_refused():
     vae = linear_vae()
-    with pytest.raises(ValueError, match="num_samples must be at least 2"):
+    with pytest.raises(ValueError, match="num_samples is a whole number of at least 2"):
         pv.log_evidence(vae, torch.zeros(1, 5), num_samples=1)
     with pytest.raises(ValueError, match="expected x of shape"):
         pv.log_evidence(vae, torch.zeros(1, 4))
     for call, problem in (
-        (lambda: pv.ais(vae, torch.zeros(1, 5), temperatures=1), "temperatures must be at least 2"),
-        (lambda: pv.ais(vae, torch.zeros(1, 5), start="q"), "start must be 'prior' or 'guide'"),
-        (lambda: pv.bdmc(vae, 1), "num_data must be at least 2"),
+        (lambda: pv.ais(vae, torch.zeros(1, 5), temperatures=1), "temperatures is a whole number"),
+        (lambda: pv.ais(vae, torch.zeros(1, 5), start="q"), "start is 'prior' or 'guide'"),
+        (lambda: pv.bdmc(vae, 1), "num_data is a whole number of at least 2"),
         (lambda: pv.ais(bits(), torch.zeros(1, 6)), "z is discrete here"),
     ):
         with pytest.raises(ValueError, match=problem):

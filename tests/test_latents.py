@@ -230,9 +230,9 @@ def test_labels_that_do_not_fit_are_refused():
         pv.factor_scores(vae, x, pd.DataFrame({"a": factors[:, 0], "b": 1}))
     with pytest.raises(ValueError, match="39 rows of factors for 40 data"):
         pv.factor_scores(vae, x, factors[:-1])
-    with pytest.raises(ValueError, match="x holds one datum"):
+    with pytest.raises(ValueError, match="x holds one observation"):
         pv.latent_summary(vae, x[:1])
-    with pytest.raises(ValueError, match="does not say the marginals"):
+    with pytest.raises(ValueError, match="marginals of this guide"):
         next(cross_factors(torch.distributions.Wishart(4, torch.eye(2)), torch.zeros(3, 2, 2)))
 
 

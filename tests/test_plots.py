@@ -320,7 +320,7 @@ def test_attribute_arithmetic_adds_the_difference_of_the_means(vae, x):
         assert torch.equal(row[0], x[i, 0])
         for image, t in zip(row[1:], (0.0, 0.5, 1.0), strict=True):
             assert torch.allclose(image, vae.decode(z[i] + t * step).mean.detach()[0], atol=1e-6)
-    with pytest.raises(ValueError, match=r"no datum has the label 7; there are \[0, 1, 2\]"):
+    with pytest.raises(ValueError, match=r"no observation has the label 7; there are \[0, 1, 2\]"):
         plots.attribute_arithmetic(vae, x, labels, source=7, target=1)
 
 

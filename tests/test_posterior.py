@@ -13,10 +13,10 @@ from torch.distributions import (
 
 import pyro_vae as pv
 from helpers.linear import linear_vae, marginal, posterior
-from pyro_vae.evaluate.evidence.importance import log_mean_exp
 from pyro_vae.evaluate.guide.calibration import Calibration
 from pyro_vae.evaluate.guide.gaps import FullCovariance, SplineFlow
 from pyro_vae.evaluate.guide.posterior import _agreement, sliced_wasserstein
+from pyro_vae.evaluate.statistics import log_mean_exp
 
 
 def divergence(vae, x):
@@ -225,12 +225,12 @@ def test_bad_input_is_refused():
                   decoder=pv.MLP([]), seed=0)  # fmt: skip
     x = torch.zeros(1, 5)
     for call, problem in (
-        (lambda: pv.posterior(vae, x, method="gibbs"), "method must be 'nuts' or 'metropolis'"),
-        (lambda: pv.posterior(vae, x, chains=0), "chains must be at least 1"),
+        (lambda: pv.posterior(vae, x, method="gibbs"), "method is 'nuts' or 'metropolis'"),
+        (lambda: pv.posterior(vae, x, chains=0), "chains is a whole number of at least 1"),
         (lambda: pv.posterior(bits, torch.zeros(1, 3)), "z is discrete here"),
         (lambda: pv.gaps(bits, torch.zeros(1, 3)), "z is discrete here"),
-        (lambda: pv.gaps(vae, x, steps=0), "expected steps >= 1"),
-        (lambda: pv.calibration(vae, 10), "num_data of at least 20"),
+        (lambda: pv.gaps(vae, x, steps=0), "steps is a whole number of at least 1"),
+        (lambda: pv.calibration(vae, 10), "num_data is a whole number of at least 20"),
     ):
         with pytest.raises(ValueError, match=problem):
             call()

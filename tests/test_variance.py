@@ -14,7 +14,7 @@ import pyro_vae as pv
 from helpers.commands import run as command
 from pyro_vae import plots
 from pyro_vae.evaluate import as_table, compare_estimators, elbo_draws
-from pyro_vae.evaluate.gradients.moments import Moments
+from pyro_vae.evaluate.gradients.moments import Moments, View
 from pyro_vae.infer import make_estimator
 from pyro_vae.infer.engine.capture import capture
 from pyro_vae.infer.engine.gradient_draws import factor
@@ -425,7 +425,7 @@ def test_moments_of_a_factor_are_those_of_the_gradient(rank):
     center, towards = [torch.randn(4, 3).double().T @ a, torch.ones(5).double()], torch.randn(23)
     center[0] = gradients[:8].mean(0)
     made = [Moments(center, 8, towards.split([18, 5])), None]
-    made[1] = Moments(center, 8, towards.split([18, 5]), inputs=[a, None])
+    made[1] = Moments(center, 8, towards.split([18, 5]), views=[View(a), View()])
     for moments, draws in zip(made, (gradients, delta), strict=True):
         for some, rest in zip(draws.split(2), other.split(2), strict=True):
             moments.add(*moments.measure([some, rest], torch.ones(2).double()), 2)
@@ -486,9 +486,9 @@ WRONG = {
     "empty": ({"estimators": []}, "estimators is a list of at least one"),
     "unknown": ({"estimators": ["Trace_ELB"]}, "did you mean Trace_ELBO"),
     "unserved": ({"estimators": ["Trace_ELBO", "TraceMeanField_ELBO"]}, "cannot serve this guide"),
-    "draws": ({"num_draws": 3}, "num_draws must be a whole number of at least 4, got 3"),
-    "seed": ({"seed": -1}, "seed must be a whole number of at least 0, got -1"),
-    "burn in": ({"burn_in": 0}, "burn_in must be a whole number of at least 1, got 0"),
+    "draws": ({"num_draws": 3}, "num_draws is a whole number of at least 4, got 3"),
+    "seed": ({"seed": -1}, "seed is a whole number of at least 0, got -1"),
+    "burn in": ({"burn_in": 0}, "burn_in is a whole number of at least 1, got 0"),
     "reference": ({"reference": "TraceMeanField_ELBO"}, "cannot serve this guide"),
     "a gradient": ({"reference": {"encoder": torch.ones(1)}}, "unknown: encoder"),
     "x": ({"x": torch.ones(3, 5)}, r"expected x of shape \(N, 6\)"),
@@ -570,7 +570,7 @@ def test_draws_repeat_by_seed_whatever_the_chunks(gauss, monkeypatch):
 
 def test_draws_refuse_what_they_do_not_know(bits):
     vae, x = bits
-    with pytest.raises(ValueError, match="num_draws must be a whole number of at least 1"):
+    with pytest.raises(ValueError, match="num_draws is a whole number of at least 1"):
         elbo_draws(vae, x, num_draws=0)
     with pytest.raises(ValueError, match="cannot serve this guide"):
         elbo_draws(vae, x, "TraceMeanField_ELBO")

@@ -6,16 +6,19 @@ from numbers import Integral, Real
 __all__ = ["boolean", "fraction", "number", "positive", "whole"]
 
 
-def whole(name: str, value: object, least: int = 1) -> int:
-    """A whole number of at least ``least``, of any library; ``True`` and 1.5 are none.
+def whole(name: str, value: object, least: int = 1, most: int | None = None) -> int:
+    """A whole number from ``least`` to ``most``, of any library; ``True`` and 1.5 are none.
 
     >>> whole("epochs", 1.5)
     Traceback (most recent call last):
     ValueError: epochs is a whole number of at least 1, got 1.5
     """
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-        raise ValueError(f"{name} is a whole number of at least {least}, got {value!r}")
-    return int(value)
+    integral = isinstance(value, Integral) and not isinstance(value, bool)
+    number = int(value) if integral else least - 1  # pyright: ignore[reportArgumentType]
+    if number < least or (most is not None and number > most):
+        bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise ValueError(f"{name} is a whole number {bounds}, got {value!r}")
+    return number
 
 
 def number(name: str, value: object, least: float = -math.inf) -> float:

@@ -5,6 +5,8 @@ from contextlib import contextmanager
 
 import torch
 
+from .checks import whole
+
 __all__ = ["seeded"]
 
 
@@ -13,7 +15,12 @@ def seeded(seed: int | None) -> Iterator[None]:
     """Within it torch's generators start from ``seed``; afterwards they are as they were.
 
     With ``None`` the global generators are used, and advance.
+
+    Raises:
+        ValueError: a seed that is no whole number from 0 to 2**64 - 1.
     """
+    if seed is not None:
+        seed = whole("seed", seed, 0, 2**64 - 1)
     with torch.random.fork_rng(enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)

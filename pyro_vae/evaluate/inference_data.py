@@ -1,6 +1,6 @@
-"""ArviZ's terms: draws with named dimensions, under ArviZ 0.23 (InferenceData) and 1.x (DataTree).
+"""Draws with named dimensions for ArviZ, 0.23 (InferenceData) and 1.x (DataTree).
 
-This is the one place that knows both.
+Only this module knows of the two.
 """
 
 import math
@@ -13,13 +13,22 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from ..core.checks import whole
 from ..model.joint import Joint, reading
 from ..model.vae import VAE
 
 if TYPE_CHECKING:
     from arviz import InferenceData
 
-__all__ = ["as_draws", "container", "tail_shape", "to_arviz"]
+__all__ = [
+    "as_draws",
+    "container",
+    "latent_axes",
+    "latent_coords",
+    "latent_names",
+    "tail_shape",
+    "to_arviz",
+]
 
 CHAINS = 4
 LEAST = 25  # draws: a fifth of them are the tail, and ArviZ fits no tail of fewer than 5
@@ -40,11 +49,11 @@ def to_arviz(
     Args:
         vae: a trained model.
         x: ``(N, *x_shape)``; a data frame gives ``datum`` and ``column`` their names.
-        num_samples: draws of z per datum. Predictions hold N times as many data as x.
+        num_samples: draws of z per observation. Predictions are as many times as large as x.
         seed: of the draws.
 
     Returns:
-        ``InferenceData`` (a ``DataTree`` under ArviZ 1.x), all dimensions named and numbered:
+        ``InferenceData`` (a ``DataTree`` under ArviZ 1.x), with names for all dimensions:
 
         - ``posterior``: ``z`` (chain, draw, datum, latent_dim) from q(z|x);
         - ``posterior_predictive``: ``x`` (chain, draw, datum, row, column ...) from p(x|z) there;
@@ -55,18 +64,18 @@ def to_arviz(
 
         The draws are independent; they are dealt into 4 chains where num_samples is a multiple of
         4 and at least 16, else they are one chain. They are draws of the guide: what ArviZ says of
-        the posterior holds as far as ``sample_stats.log_weight`` is flat.
+        the posterior holds as far as ``sample_stats.log_weight`` is flat. ``latent_dim`` holds the
+        names of the coordinates of z, ``z[0]`` ..., with stochastic layers ``z1[0]`` ....
 
     Raises:
-        ValueError: data that are not the model's, or no draws.
+        ValueError: data outside the likelihood's support or of another shape, or no draws.
 
     >>> vae = VAE(2, latent_dim=1, likelihood="Normal", seed=0)
     >>> data = to_arviz(vae, torch.zeros(3, 2), num_samples=40, seed=0)
     >>> dict(data.posterior_predictive["x"].sizes)
     {'chain': 4, 'draw': 10, 'datum': 3, 'column': 2}
     """
-    if num_samples < 1:
-        raise ValueError(f"num_samples must be at least 1, got {num_samples}")
+    num_samples = whole("num_samples", num_samples)
     index, columns = getattr(x, "index", None), getattr(x, "columns", None)
     x = vae.check(x)
     shape = torch.Size([num_samples])
@@ -79,10 +88,9 @@ def to_arviz(
         log_weight, x_hat = log_joint - joint.log_guide(z), p.sample()
         z_prior = joint.prior.expand(shape).sample()
         x_prior = vae.decode(z_prior).sample()
-    cell, latent = _axes(vae.x_shape), latent_axes(vae)
+    cell, latent = _cell_axes(vae.x_shape), latent_axes(vae)
     coords = {
         **latent_coords(vae),
-        **axis_coords(cell, vae.x_shape),
         "datum": np.arange(len(x)) if callable(index) or index is None else np.asarray(index),
     }
     if columns is not None and len(cell) == 1:
@@ -103,7 +111,7 @@ def to_arviz(
 
 
 def as_draws(draws: Tensor, *dims: str) -> Variable:
-    """Independent draws ``(S, ...)``, dealt into chains: diagnostics want some to compare."""
+    """Independent draws ``(S, ...)`` as several chains, which diagnostics compare."""
     n = len(draws)
     chains = CHAINS if n % CHAINS == 0 and n >= CHAINS**2 else 1
     values = draws.detach().cpu().numpy().reshape(chains, n // chains, *draws.shape[1:])
@@ -137,12 +145,15 @@ def container(
 def tail_shape(log_w: Tensor) -> Tensor:
     r"""Pareto k-hat of the weights' tail, by ArviZ: above 0.7 their mean is not to be trusted.
 
+    It describes the largest weights that were drawn. At or below 0.7 the mean may still be too low,
+    where the proposal gives no draws to a part of the target.
+
     Args:
         log_w: ``(K, N)``.
 
     Returns:
         ``(N,)``; NaN of fewer than 25 draws; minus infinity where the largest weights are all
-        equal, which is no tail at all (an exact guide, or a discrete z).
+        equal (an exact guide, or a discrete z), so that there is no tail.
     """
     if len(log_w) < LEAST:
         return torch.full_like(log_w[0], math.nan, dtype=torch.float64)
@@ -173,20 +184,22 @@ def latent_axes(vae: VAE) -> tuple[str, ...]:
     return ("latent_dim", *extra)
 
 
+def latent_names(vae: VAE) -> tuple[str, ...]:
+    """One name for each coordinate of z, flattened: ``z[0]``, ``z[0, 3]``, ``z2[1]``."""
+    shapes = [(n,) for n in vae.layers] or [vae.z_shape]
+    return tuple(
+        f"{site}[{', '.join(map(str, place))}]"
+        for site, shape in zip(vae.sites, shapes, strict=True)
+        for place in np.ndindex(*shape)
+    )
+
+
 def latent_coords(vae: VAE) -> dict[str, np.ndarray]:
-    """The numbers of the latent dimensions; with stochastic layers ``z1[0]`` ..., by layer."""
-    if not vae.layers:
-        return axis_coords(latent_axes(vae), vae.z_shape)
-    layers = zip(vae.sites, vae.layers, strict=True)
-    return {"latent_dim": np.array([f"{site}[{i}]" for site, n in layers for i in range(n)])}
+    """Names of the coordinates of a vector z; the axes of another shape are numbered."""
+    return {"latent_dim": np.array(latent_names(vae))} if len(vae.z_shape) == 1 else {}
 
 
-def axis_coords(names: Sequence[str], shape: Sequence[int]) -> dict[str, np.ndarray]:
-    """Numbers from 0 along each dimension."""
-    return {name: np.arange(n) for name, n in zip(names, shape, strict=True)}
-
-
-def _axes(shape: Sequence[int]) -> tuple[str, ...]:
+def _cell_axes(shape: Sequence[int]) -> tuple[str, ...]:
     return AXES.get(len(shape)) or tuple(f"x_dim_{i}" for i in range(len(shape)))
 
 

@@ -1,9 +1,10 @@
-"""Bounds on log p(x) of each datum; positive is better."""
+"""The evidence lower bound (ELBO) of each observation."""
 
 import pyro
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from ..core.checks import whole
 from ..core.seeding import seeded
 from ..infer.elbo_terms import elbo_terms
 from ..model.vae import VAE
@@ -14,21 +15,21 @@ __all__ = ["elbo"]
 def elbo(
     vae: VAE, x: Tensor | ArrayLike, *, num_samples: int = 10, seed: int | None = None
 ) -> Tensor:
-    r"""The evidence lower bound of each datum, in nats; higher is better.
+    r"""The evidence lower bound of each observation, in nats; higher is better.
 
     .. math:: L(x) = E_{q(z|x)}[\log p(x|z) + \log p(z) - \log q(z|x)] \le \log p(x)
 
     Args:
         vae: a trained model.
         x: ``(N, *x_shape)``.
-        num_samples: draws of z per datum.
+        num_samples: draws of z per observation.
         seed: of the draws.
 
     Returns:
         ``(N,)``, unbiased for the bound.
 
     Raises:
-        ValueError: data that are not the model's, or no draws.
+        ValueError: data outside the likelihood's support or of another shape, or no draws.
 
     References:
         Kingma & Welling (2014), arXiv:1312.6114.
@@ -38,8 +39,7 @@ def elbo(
     >>> elbo(vae, torch.zeros(3, 2), num_samples=100, seed=0).shape
     torch.Size([3])
     """
-    if num_samples < 1:
-        raise ValueError(f"num_samples must be at least 1, got {num_samples}")
+    num_samples = whole("num_samples", num_samples)
     x = vae.check(x)
     with pyro.get_param_store().scope(), seeded(seed):
         likelihood, kl = elbo_terms(vae.model, vae.guide, x, num_samples=num_samples)

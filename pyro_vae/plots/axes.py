@@ -1,4 +1,4 @@
-"""What the pictures share: new axes where none are given, and a file at the end."""
+"""New axes where none are given, what all axes have in common, and a file at the end."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -6,29 +6,56 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["ink", "new_axes", "save"]
+__all__ = ["clip_start", "finish", "ink", "new_axes", "save"]
 
 
 def new_axes(width: float, height: float) -> "Axes":
-    """Of a figure of their own, in inches."""
-    from matplotlib import pyplot
+    """Axes of a new figure, in inches.
 
+    Where there is a window or a notebook to show it, the figure is pyplot's. Elsewhere nobody would
+    close it, so that it belongs to its axes alone.
+    """
+    from matplotlib import pyplot
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    if pyplot.get_backend().lower() in ("agg", "cairo", "pdf", "pgf", "ps", "svg", "template"):
+        figure = Figure(figsize=(width, height))
+        FigureCanvasAgg(figure)
+        return figure.subplots()
     return pyplot.subplots(figsize=(width, height))[1]
 
 
+def finish(ax: "Axes", title: str, x: str, y: str = "", *, grid: str = "both") -> "Axes":
+    """Labels, a pale grid, and a legend where something has a label."""
+    ax.set(title=title, xlabel=x, ylabel=y)
+    ax.grid(axis=grid, alpha=0.3)  # pyright: ignore[reportArgumentType]
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(frameon=False, fontsize=8)
+    return ax
+
+
+def clip_start(ax: "Axes", low: float, high: float) -> None:
+    """Limits that leave out the first epochs, which would flatten the rest."""
+    margin = 0.05 * (high - low) + 1e-6
+    ax.set_ylim(low - margin, high + margin)
+
+
 def ink() -> str:
-    """The colour of text: it is legible on the page, whatever the style."""
+    """The colour of text, which is legible on the page in any style."""
     from matplotlib import rcParams
 
     return str(rcParams["text.color"])
 
 
 def save(ax: "Axes", path: str | Path) -> Path:
-    """Write the figure of some axes and close it."""
+    """Write the figure of some axes to a file and close it."""
     from matplotlib import pyplot
 
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure = ax.get_figure()
-    figure.savefig(path, dpi=150, bbox_inches="tight")  # pyright: ignore
-    pyplot.close(figure)  # pyright: ignore
+    try:
+        figure.savefig(path, dpi=150, bbox_inches="tight")  # pyright: ignore
+    finally:
+        pyplot.close(figure)  # pyright: ignore
     return Path(path)

@@ -1,4 +1,4 @@
-"""Whether to believe the model: evidence, gaps, calibration, predictions."""
+"""Checks of a model: evidence, gaps, calibration, predictions."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -8,9 +8,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from ..core.checks import whole
 from ..core.seeding import seeded
 from ..model.vae import VAE
-from .axes import ink, new_axes
+from .axes import finish, ink, new_axes
 
 if TYPE_CHECKING:
     from arviz import InferenceData
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["calibration", "gaps", "khat", "latent_kl", "posterior", "predictive_check"]
 
-LEVEL = 0.99  # of the band: that all lines of an exact guide stay within it
+LEVEL = 0.99  # probability that all lines of an exact guide stay within the band
 
 
 def latent_kl(summary: "LatentSummary", ax: "Axes | None" = None) -> "Axes":
@@ -33,7 +34,7 @@ def latent_kl(summary: "LatentSummary", ax: "Axes | None" = None) -> "Axes":
         ax: to draw on.
 
     Raises:
-        ValueError: the guide or the prior does not say its dimensions' densities.
+        ValueError: the guide or the prior has no density by dimension.
     """
     table = summary.dimensions.sort_values("kl", ascending=False)
     if table["kl"].isna().to_numpy().all():
@@ -44,18 +45,18 @@ def latent_kl(summary: "LatentSummary", ax: "Axes | None" = None) -> "Axes":
         some = table["active"].to_numpy() == active
         if some.any():
             error = table["kl_error"][some] if len(table) <= 60 else None
-            ax.bar(across[some], table["kl"][some], yerr=error, color=colour, label=label,
-                   ecolor=ink(), capsize=2)  # fmt: skip
+            bars = ax.bar(across[some], table["kl"][some], yerr=error, ecolor=ink(), capsize=2)
+            bars.set_label(label)
+            for bar in bars:
+                bar.set_color(colour)
     few = len(table) <= 25
-    ax.set_xticks(across if few else [], [str(i) for i in table.index] if few else [])
-    ax.set(xlabel="latent dimension", ylabel="KL (nats per datum)", title="KL by latent dimension")
-    ax.grid(axis="y", alpha=0.3)
-    ax.legend(frameon=False)
-    return ax
+    names = [str(name) for name in table.index]
+    ax.set_xticks(across if few else [], names if few else [], rotation=90)
+    return finish(ax, "KL by latent dimension", "latent dimension", "KL (nats per datum)", grid="y")
 
 
 def khat(evidence: "Evidence", ax: "Axes | None" = None) -> "Axes":
-    """Pareto k-hat of each datum against its log p(x): where not to trust the estimate, and whom.
+    """Pareto k-hat of each observation against its log p(x); above 0.7 the estimate is too low.
 
     Args:
         evidence: of :func:`~pyro_vae.log_evidence`.
@@ -71,31 +72,29 @@ def khat(evidence: "Evidence", ax: "Axes | None" = None) -> "Axes":
         raise ValueError(f"{evidence.num_samples} draws are too few for a k-hat: take 25 or more")
     ax = ax or new_axes(6, 3.6)
     across = evidence.log_evidence.cpu().numpy()
-    floor = min(0.0, values[np.isfinite(values)].min(initial=0.0))  # no tail at all: minus infinity
+    floor = min(0.0, values[np.isfinite(values)].min(initial=0.0))  # no tail: minus infinity
     values = values.clip(min=floor)
     doubtful = values > RELIABLE
     for some, colour in ((~doubtful, "C0"), (doubtful, "C3")):
         ax.scatter(across[some], values[some], s=9, alpha=0.8, color=colour)
     ax.axhline(RELIABLE, color="C3", lw=1, ls="--")
     ax.set_ylim(top=max(1.0, values.max() + 0.05))
-    ax.set(xlabel="log p(x), nats", ylabel="Pareto k-hat")
-    ax.set_title(f"k-hat: {doubtful.mean():.1%} above {RELIABLE}")
-    ax.grid(alpha=0.3)
-    return ax
+    title = f"k-hat: {doubtful.mean():.1%} above {RELIABLE}"
+    return finish(ax, title, "log p(x), nats", "Pareto k-hat")
 
 
 def gaps(table: pd.DataFrame, ax: "Axes | None" = None) -> "Axes":
-    """Where log p(x) - ELBO is lost: mean and standard error, and a dot for each datum.
+    """Gaps between log p(x) and the ELBO: mean and standard error, and a dot for each observation.
 
     Args:
         table: of :func:`~pyro_vae.gaps`.
         ax: to draw on.
     """
     rows = {
-        "in all": table["log_evidence"] - table["elbo"],
+        "log p(x) - ELBO": table["log_evidence"] - table["elbo"],
         "encoder\n(amortization)": table["amortization"],
         "guide's family\n(approximation)": table["approximation"],
-        "of it, what a full\ncovariance wins": table["elbo_full"] - table["elbo_local"],
+        "gain of a full\ncovariance": table["elbo_full"] - table["elbo_local"],
     }
     ax = ax or new_axes(6, 3)
     spread = np.linspace(-0.22, 0.22, len(table))
@@ -105,26 +104,24 @@ def gaps(table: pd.DataFrame, ax: "Axes | None" = None) -> "Axes":
         ax.errorbar(values.mean(), i, xerr=values.sem(), color=ink(), capsize=3)
     ax.set_yticks(range(len(rows)), list(rows))
     ax.set_ylim(len(rows) - 0.5, -0.5)
-    ax.set(xlabel="nats per datum", title=f"Gaps of {len(table)} data")
-    ax.grid(axis="x", alpha=0.3)
-    return ax
+    return finish(ax, f"Gaps of {len(table)} data", "nats per datum", grid="x")
 
 
-def calibration(found: "Calibration", ax: "Axes | None" = None) -> "Axes":
+def calibration(result: "Calibration", ax: "Axes | None" = None) -> "Axes":
     """Empirical distribution of the ranks minus the uniform one, a line for each column.
 
-    All lines together stay within the band with a probability of 99 % where the guide is the
-    posterior. Those that leave it are coloured. A guide that is too narrow rises first and falls
-    then; one that is too wide does the reverse.
+    Where the guide is the posterior, all lines stay within the band with a probability of 99 %.
+    Those that leave it are coloured. The line of a guide that is too narrow first rises and then
+    falls; that of one too wide does the reverse.
 
     Args:
-        found: of :func:`~pyro_vae.calibration`.
+        result: of :func:`~pyro_vae.calibration`.
         ax: to draw on.
 
     References:
         Säilynoja, Bürkner & Vehtari (2022), arXiv:2103.10522, for bands that hold simultaneously.
     """
-    ranks, levels = found.ranks.to_numpy(), found.num_samples + 1
+    ranks, levels = result.ranks.to_numpy(), result.num_samples + 1
     n, columns = ranks.shape
     u = np.arange(1, levels) / levels
     sd = np.sqrt(u * (1 - u) / n)
@@ -133,17 +130,13 @@ def calibration(found: "Calibration", ax: "Axes | None" = None) -> "Axes":
     width = np.quantile(apart.max(1), LEVEL ** (1 / columns))
     ax = ax or new_axes(6, 3.6)
     ax.fill_between(u, -width * sd, width * sd, color="0.6", alpha=0.3, lw=0)
-    for name, values in found.ranks.items():
+    for name, values in result.ranks.items():
         below = np.bincount(values, minlength=levels).cumsum()[:-1] / n - u
         if (np.abs(below) > width * sd).any():
             ax.plot(u, below, lw=1.5, label=str(name), zorder=3)
         else:
             ax.plot(u, below, lw=0.8, color="0.5", alpha=0.7)
-    ax.set(xlabel="rank, as a share", ylabel="observed minus uniform", title="Calibration ranks")
-    ax.grid(alpha=0.3)
-    if ax.get_legend_handles_labels()[0]:
-        ax.legend(frameon=False, fontsize=8, ncols=2)
-    return ax
+    return finish(ax, "Calibration ranks", "rank, as a share", "observed minus uniform")
 
 
 @torch.no_grad()
@@ -161,27 +154,24 @@ def predictive_check(
     Args:
         vae: a trained model.
         x: ``(N, *x_shape)``.
-        statistic: from ``(N, *x_shape)`` to ``(N,)``; the mean of a datum's cells where it is not
-            given.
-        num_replicates: data sets that are drawn.
+        statistic: from ``(N, *x_shape)`` to ``(N,)``; the mean of the cells by default.
+        num_replicates: how many data sets are drawn.
         seed: of the draws.
         ax: to draw on.
     """
+    num_replicates = whole("num_replicates", num_replicates)
     x = vae.as_data(x)
-    count = statistic or (lambda some: some.flatten(1).nanmean(1))
-    name = "mean of a datum's cells" if statistic is None else "statistic"
-    observed = count(x).cpu().numpy()
+    reduce = statistic or (lambda some: some.flatten(1).nanmean(1))
+    name = "mean of the cells" if statistic is None else "statistic"
+    observed = reduce(x).cpu().numpy()
     with seeded(seed):
-        drawn = [count(vae.sample(len(x))).cpu().numpy() for _ in range(num_replicates)]
+        drawn = [reduce(vae.sample(len(x))).cpu().numpy() for _ in range(num_replicates)]
     ax = ax or new_axes(6, 3.6)
     for i, values in enumerate(drawn):
         label = "" if i else "draws of p(x)"
         ax.ecdf(values, color="C0", alpha=0.4, lw=0.8, label=label)
     ax.ecdf(observed, color=ink(), lw=2, label="data")
-    ax.set(xlabel=name, ylabel="share of data below", title="Predictive check")
-    ax.grid(alpha=0.3)
-    ax.legend(frameon=False)
-    return ax
+    return finish(ax, "Predictive check", name, "share of data below")
 
 
 def posterior(
@@ -190,14 +180,15 @@ def posterior(
     dims: Sequence[int] = (0, 1),
     ax: "Axes | None" = None,
 ) -> "Axes":
-    """Draws of one datum's posterior by Markov chains, and of the guide beside them.
+    """Draws of one observation's posterior by Markov chains, and of the guide beside them.
 
     Args:
         draws: of :func:`~pyro_vae.posterior`.
-        datum: its number.
-        dims: two latent dimensions; of a z of one dimension, histograms are drawn.
+        datum: the number of the observation.
+        dims: two latent dimensions; for a z of one dimension histograms are drawn.
         ax: to draw on.
     """
+    datum, dims = whole("datum", datum, 0), [whole("dims", dim, 0) for dim in dims]
     ax = ax or new_axes(4.6, 4.2)
     parts = {"posterior, by chains": draws["posterior"], "guide": draws["guide"]}
     for (label, group), colour in zip(parts.items(), ("0.5", "C0"), strict=True):
@@ -208,9 +199,6 @@ def posterior(
         else:
             across, up = (z[:, i] for i in dims)
             ax.scatter(across, up, s=4, alpha=0.5, color=colour, label=label)
-    one = draws["posterior"]["z"].shape[-1] == 1
-    ax.set_xlabel(f"z[{0 if one else dims[0]}]")
-    ax.set_ylabel("density" if one else f"z[{dims[1]}]")
-    ax.set_title(f"Posterior of datum {datum}")
-    ax.legend(frameon=False, markerscale=3)
-    return ax
+    names = [str(name) for name in np.asarray(draws["posterior"]["latent_dim"])]
+    x, y = (names[0], "density") if len(names) == 1 else (names[i] for i in dims)
+    return finish(ax, f"Posterior of datum {datum}", x, y)

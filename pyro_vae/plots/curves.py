@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
 
-from .axes import new_axes
+from .axes import clip_start, finish, new_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,7 +18,7 @@ def learning_curves(history: pd.DataFrame, ax: "Axes | None" = None) -> "Axes":
 
     Args:
         history: of a :class:`~pyro_vae.Fit`.
-        ax: to draw on; new ones where it is not given.
+        ax: to draw on; new ones by default.
     """
     ax = ax or new_axes(6, 3.6)
     ax.plot(history.index, history.elbo_train, label="training data")
@@ -26,27 +26,21 @@ def learning_curves(history: pd.DataFrame, ax: "Axes | None" = None) -> "Axes":
         ax.plot(history.index, history.elbo_validation, label="validation data")
     shown = history.iloc[len(history) // 20 :]  # the first epochs would flatten the rest
     values = shown[["elbo_train", "elbo_validation"]].stack()
-    low, high = values.min(), values.max()
-    ax.set_ylim(low - 0.05 * (high - low) - 1e-6, high + 0.05 * (high - low) + 1e-6)
-    ax.set(xlabel="epoch", ylabel="ELBO (nats per datum)", title="Learning curves")
-    ax.grid(alpha=0.3)
-    ax.legend(frameon=False)
-    return ax
+    clip_start(ax, values.min(), values.max())
+    return finish(ax, "Learning curves", "epoch", "ELBO (nats per datum)")
 
 
 def kl_curve(history: pd.DataFrame, ax: "Axes | None" = None) -> "Axes":
-    """KL(q(z|x) || p(z)) of training data over the epochs: how much z comes to say of x.
+    """KL(q(z|x) || p(z)) of training data over the epochs.
 
     Args:
         history: of a :class:`~pyro_vae.Fit`.
         ax: to draw on.
     """
     ax = ax or new_axes(6, 3.6)
-    ax.plot(history.index, history.kl, label="training data")
+    ax.plot(history.index, history.kl)
     ax.set_ylim(bottom=min(0.0, history.kl.min()))
-    ax.set(xlabel="epoch", ylabel="KL (nats per datum)", title="KL of the guide to the prior")
-    ax.grid(alpha=0.3)
-    return ax
+    return finish(ax, "KL of the guide to the prior", "epoch", "KL (nats per datum)")
 
 
 def gradient_variance(
@@ -72,10 +66,8 @@ def gradient_variance(
     ax.set_yticks(range(len(names)), names)
     ax.set_ylim(len(names) - 0.5, -0.5)
     ax.set_xscale("log")
-    ax.set_xlabel("variance of one gradient draw, trace and standard error, (nats per datum)²")
-    ax.set_title(f"Gradient variance: {parameter}")
-    ax.grid(axis="x", alpha=0.3)
-    return ax
+    unit = "variance of one gradient draw, trace and standard error, (nats per datum)²"
+    return finish(ax, f"Gradient variance: {parameter}", unit, grid="x")
 
 
 def training_curves(
@@ -86,7 +78,7 @@ def training_curves(
     Args:
         dataset: of :func:`~pyro_vae.train_estimators`.
         ax: to draw on.
-        against: gradients, or the time that they took.
+        against: gradient steps, or the time that they took.
     """
     held_out = bool(dataset.elbo_validation.notnull().any())
     bound = dataset.elbo_validation if held_out else dataset.elbo_train
@@ -95,10 +87,6 @@ def training_curves(
     for name in bound.estimator:
         ax.plot(across.sel(estimator=name), bound.sel(estimator=name), label=name.item())
     shown = bound.isel(epoch=slice(bound.sizes["epoch"] // 20, None))  # as in learning_curves
-    low, high = float(shown.min()), float(shown.max())
-    ax.set_ylim(low - 0.05 * (high - low) - 1e-6, high + 0.05 * (high - low) + 1e-6)
+    clip_start(ax, float(shown.min()), float(shown.max()))
     data = "validation" if held_out else "training"
-    ax.set(xlabel=against, ylabel="ELBO (nats per datum)", title=f"ELBO of {data} data")
-    ax.grid(alpha=0.3)
-    ax.legend(frameon=False, fontsize=8)
-    return ax
+    return finish(ax, f"ELBO of {data} data", against, "ELBO (nats per datum)")

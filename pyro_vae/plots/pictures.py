@@ -1,4 +1,4 @@
-"""Pictures of data, of the model's answers, and of the latent space."""
+"""Pictures of data, reconstructions and samples, and of the latent space."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -8,7 +8,9 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.distributions import constraints
 
+from ..core.checks import whole
 from ..core.seeding import seeded
+from ..evaluate.inference_data import latent_names
 from ..model.vae import VAE, point
 from .axes import new_axes
 
@@ -16,9 +18,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = [
-    "attribute_arithmetic", "has_images", "images", "interpolations", "latent_space",
-    "reconstructions", "samples", "samples_by", "traversals",
-]  # fmt: skip
+    "attribute_arithmetic",
+    "has_images",
+    "images",
+    "interpolations",
+    "latent_space",
+    "reconstructions",
+    "samples",
+    "samples_by",
+    "traversals",
+]
 
 CELL = 0.6  # inches of an image in a grid
 CHANNELS = (1, 3)  # grey, or colours
@@ -29,10 +38,11 @@ def images(x: Tensor, columns: int = 8, ax: "Axes | None" = None, title: str = "
 
     Args:
         x: ``(N, C, H, W)``, ``(N, H, W)`` or ``(N, D)`` with a square number D of pixels.
-        columns: how many stand in a row.
+        columns: images in a row.
         ax: to draw on.
         title: above it.
     """
+    columns = whole("columns", columns)
     pictures = _as_images(x)
     rows = -(-len(pictures) // columns)
     ax = ax or new_axes(columns * CELL, rows * CELL + 0.4)
@@ -54,7 +64,7 @@ def has_images(vae: VAE) -> bool:
 
 
 def reconstructions(vae: VAE, x: Tensor, ax: "Axes | None" = None) -> "Axes":
-    """Data, and beneath each its reconstruction.
+    """Observations, and beneath each its reconstruction.
 
     Args:
         vae: a model of images.
@@ -78,6 +88,7 @@ def samples(vae: VAE, num_samples: int = 64, *, seed: int = 0, ax: "Axes | None"
         seed: of the draws.
         ax: to draw on.
     """
+    num_samples = whole("num_samples", num_samples)
     x = vae.sample(num_samples, mean=True, seed=seed).cpu()
     columns = min(12, round(num_samples**0.5 * 1.4) or 1)
     return images(x, columns, ax, "Samples from the prior")
@@ -94,15 +105,15 @@ def samples_by(
         seed: of the draws.
         ax: to draw on.
     """
+    num_samples = whole("num_samples", num_samples)
     x = [vae.sample(num_samples, mean=True, seed=seed).cpu() for vae in vaes.values()]
     ax = images(torch.cat(x), num_samples, ax, "Samples from the prior")
     low, high = sorted(ax.get_ylim())
     for i, name in enumerate(vaes):
         middle = low + (high - low) * (i + 0.5) / len(vaes)
-        ax.annotate(
-            name, (0, middle), (-6, 0), xycoords=("axes fraction", "data"),
-            textcoords="offset points", ha="right", va="center", fontsize=8, annotation_clip=False,
-        )  # fmt: skip
+        place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+        style = {"ha": "right", "va": "center", "fontsize": 8, "annotation_clip": False}
+        ax.annotate(name, (0, middle), (-6, 0), **place, **style)
     return ax
 
 
@@ -114,18 +125,19 @@ def traversals(
     steps: int = 9,
     ax: "Axes | None" = None,
 ) -> "Axes":
-    """What each latent dimension does: one coordinate of a datum's z moves, the others stay.
+    """Latent traversals: one coordinate of z moves, the others stay.
 
     Args:
         vae: a model of images.
-        x: one datum, ``(*x_shape)``; its z is the mean of q(z|x).
-        dims: of z, a row each; the first 10 where they are not given.
-        steps: along a row, at evenly spaced quantiles of the prior from 1 % to 99 %.
+        x: one observation, ``(*x_shape)``; its z is the mean of q(z|x).
+        dims: coordinates of z, a row each; the first 10 by default.
+        steps: images in a row, at evenly spaced quantiles of the prior from 1 % to 99 %.
         ax: to draw on.
 
     Raises:
         ValueError: coordinates that cannot move alone, as on a simplex or a sphere.
     """
+    steps = whole("steps", steps)
     prior = vae.prior()
     if (support := _cell(prior.support)).event_dim:  # pyright: ignore[reportArgumentType]
         raise ValueError(
@@ -143,8 +155,10 @@ def traversals(
     x_hat = point(vae.decode(moved.reshape(-1, *vae.z_shape)))
     ax = images(x_hat, steps, ax, "Traversals: one latent dimension moves")
     height = x_hat.shape[-2] + 2 if x_hat.ndim > 2 else round(x_hat.shape[-1] ** 0.5) + 2
+    names = latent_names(vae)
     for row, dim in enumerate(dims):
-        ax.text(-1.5, (row + 0.5) * height - 0.5, f"z[{dim}]", ha="right", va="center", fontsize=8)
+        middle = (row + 0.5) * height - 0.5
+        ax.text(-1.5, middle, names[dim], ha="right", va="center", fontsize=8)
     return ax
 
 
@@ -152,7 +166,7 @@ def traversals(
 def interpolations(
     vae: VAE, start: Tensor, end: Tensor, steps: int = 8, ax: "Axes | None" = None
 ) -> "Axes":
-    """Pairs of data, and between them means of p(x|z) on the straight line between their z.
+    """Pairs of observations, and means of p(x|z) on the straight line between their z.
 
     Args:
         vae: a model of images.
@@ -161,9 +175,10 @@ def interpolations(
         steps: points on the line, the ends included.
         ax: to draw on.
     """
+    steps = whole("steps", steps, 2)
     between = torch.stack([vae.interpolate(*pair, steps) for pair in zip(start, end, strict=True)])
     rows = torch.cat([start[:, None].cpu(), between.cpu(), end[:, None].cpu()], 1)
-    return images(rows.flatten(0, 1), steps + 2, ax, "Interpolations, between two data each")
+    return images(rows.flatten(0, 1), steps + 2, ax, "Interpolations between pairs of data")
 
 
 @torch.no_grad()
@@ -178,31 +193,34 @@ def attribute_arithmetic(
     rows: int = 6,
     ax: "Axes | None" = None,
 ) -> "Axes":
-    r"""Data of one label moved along the difference of two labels' mean z.
+    r"""Observations of one label moved along the difference of two labels' mean z.
 
     .. math:: z_t = z + t \, (\bar z_{target} - \bar z_{source}), \quad 0 \le t \le 1
 
-    with z and the means by the guide: "add glasses", where 1 says that there are glasses.
+    with z and the means by the guide: "add glasses", where the label 1 stands for glasses.
 
     Args:
         vae: a model of images.
         x: ``(N, *x_shape)``.
         labels: ``(N,)`` whole numbers.
-        source: the label of the data that are shown, each before its row.
+        source: the label of the observations that are shown, each before its row.
         target: the label that they are moved to.
         steps: values of t.
-        rows: data at most.
+        rows: the largest number of observations.
         ax: to draw on.
 
     Raises:
-        ValueError: a label that no datum has, or a categorical z.
+        ValueError: a label that no observation has, or a categorical z.
     """
+    steps, rows = whole("steps", steps), whole("rows", rows)
     if vae.categories:
         raise ValueError("z is categorical: there is no line between two categories")
     which = torch.as_tensor(labels).cpu()
     for label in (source, target):
         if not (which == label).any():
-            raise ValueError(f"no datum has the label {label}; there are {which.unique().tolist()}")
+            raise ValueError(
+                f"no observation has the label {label}; there are {which.unique().tolist()}"
+            )
     z = point(vae.encode(vae.as_data(x)))
     direction = z[which == target].mean(0) - z[which == source].mean(0)
     shown = torch.nonzero(which == source).flatten()[:rows]
@@ -217,7 +235,7 @@ def attribute_arithmetic(
 def latent_space(
     vae: VAE, x: Tensor, labels: Tensor | None = None, ax: "Axes | None" = None
 ) -> "Axes":
-    """Where data lie in z: the two first principal components of the guide's means.
+    """The data in z: the two first principal components of the guide's means.
 
     Args:
         vae: a trained model.
@@ -228,7 +246,7 @@ def latent_space(
     from sklearn.decomposition import PCA
 
     z = point(vae.encode(vae.as_data(x))).flatten(1).cpu().double().numpy()
-    axis_names = ["z1", "z2"]
+    axis_names = [*latent_names(vae), ""]
     if z.shape[1] > 2:
         pca = PCA(2).fit(z)
         z = pca.transform(z)
@@ -265,7 +283,7 @@ def _as_images(x: Tensor) -> Tensor:
 
 
 def _cell(support: constraints.Constraint) -> constraints.Constraint:
-    """The constraint of one coordinate, where each has its own."""
+    """The constraint of one coordinate, where they are independent."""
     while isinstance(support, constraints.independent):
         support = support.base_constraint
     return support

@@ -1,4 +1,4 @@
-"""A model's three distributions as an entropy coder sees them: symbols and their probabilities."""
+"""A model's prior, likelihood and guide as tables of probabilities for an entropy coder."""
 
 import math
 from collections.abc import Iterator
@@ -12,35 +12,36 @@ from torch import Tensor
 from ...families.family import innermost, support_bounds
 from ...model.vae import VAE
 
-__all__ = ["WORD", "Code", "Stack"]
+__all__ = ["WORD", "Code", "EntropyCoder"]
 
 WORD = 32  # bits
 PRECISION = 24  # bits of a probability in the coder: no symbol costs more
-MOST_ROWS, MOST_CELLS = 64, 2**22  # of a chunk, and of its tables of probabilities
+MOST_ROWS = 64  # observations in a chunk
+MOST_CELLS = 2**22  # probabilities in its tables
 MOST_VALUES = 2**16  # of one cell
-CLEAN = 16  # bits that are made clean together
+NOISE = 16  # bits to which noise is added together
 
 
 class Code:
-    """What a model's three distributions are to the coder: tables of probabilities of symbols.
+    """Tables of the probabilities of symbols under a model's prior, likelihood and guide.
 
     Args:
-        vae: in evaluation mode.
-        latent_bits: of a bin of continuous z.
+        vae: a model in evaluation mode.
+        latent_bits: bits of a continuous z, one of two to this number of bins.
         largest: the largest number in x.
 
     Attributes:
-        observed: x as symbols.
-        latent: z as symbols.
+        observed: the map between x and symbols.
+        latent: the map between z and symbols.
         largest: as given, or 0 where the likelihood's support is finite.
 
     Raises:
-        ValueError: a model that cannot be coded so.
+        ValueError: the model has missing cells, or cells that are not independent.
     """
 
     def __init__(self, vae: VAE, latent_bits: int, largest: float) -> None:
         if vae.missing:
-            raise ValueError("VAE(..., missing=True) codes no missing cells: impute them first")
+            raise ValueError("VAE(..., missing=True) has no code for missing cells: impute x first")
         like = vae.as_data(torch.zeros(1, *vae.x_shape))
         prior, guide = vae.prior(), vae.encode(like)
         z = prior.expand([1]).sample()
@@ -50,40 +51,42 @@ class Code:
         self._prior = self.latent.table(prior)
 
     def prior(self, rows: int) -> np.ndarray:
-        """p(z) for so many data."""
+        """Probabilities of the symbols of z under p(z), for so many observations."""
         return np.tile(self._prior, (rows, 1))
 
     def posterior(self, x: Tensor) -> np.ndarray:
-        """q(z|x)."""
+        """Probabilities of the symbols of z under q(z|x)."""
         return self.latent.table(self._vae.encode(x))
 
     def likelihood(self, symbols: np.ndarray) -> np.ndarray:
-        """p(x|z) at the symbols of z."""
+        """Probabilities of the symbols of x under p(x|z), given the symbols of z."""
         return self.observed.table(self._vae.decode(self.latent.values(symbols)))
 
     def noise(self, rows: slice, seed: int) -> np.ndarray:
-        """What makes clean the bits from which so many z are popped.
+        """Noise for the bits from which so many z are popped.
 
-        On top lies z of the data before, pushed under p(z) though it came from q(z|x). Popped as it
-        is, the next z would be a function of that one, and not a draw from its own q(z|x).
+        On top of the stack lies z of the observations before, which was pushed under p(z) though it
+        came from q(z|x). Without noise the next z would be a function of that one, and not a draw
+        from its own q(z|x).
         """
         bits = (rows.stop - rows.start) * self.latent.cells * math.log2(self.latent.size)
-        words = random_words(math.ceil(bits / CLEAN), seed, 1 + rows.start)
-        return (words % 2**CLEAN).astype(np.int32)
+        words = random_words(math.ceil(bits / NOISE), seed, 1 + rows.start)
+        return (words % 2**NOISE).astype(np.int32)
 
     def start(self, num_data: int, seed: int) -> np.ndarray:
-        """Random words that outlast all pops; those that none reaches are not kept."""
+        """Random words, enough for all pops; those that no pop reaches are not kept."""
         return random_words(num_data * self.latent.cells * PRECISION // WORD + 4, seed)
 
     def chunks(self, num_data: int) -> Iterator[slice]:
-        """Rows that share a call of the networks: an eighth of those before, at least one.
+        """Observations that share a call of the networks: an eighth of those before, at least one.
 
-        A chunk takes all its z off the stack at once, and the data before it must have left so
-        much, or random words are spent. Both directions must cut alike, for a network may round
-        otherwise in a batch of another size.
+        A chunk pops all its z at once, and the observations before it must have left as many bits,
+        or random words are spent. Compression and decompression must use the same chunks, because a
+        network may round differently in a batch of another size.
         """
         cells = max(v.cells * v.size for v in (self.latent, self.observed))
-        most, start = min(MOST_ROWS, max(1, MOST_CELLS // cells)), 0
+        most = min(MOST_ROWS, max(1, MOST_CELLS // cells))
+        start = 0
         while start < num_data:
             stop = min(num_data, start + min(most, max(1, start // 8)))
             yield slice(start, stop)
@@ -91,11 +94,11 @@ class Code:
 
 
 class Values:
-    """The values that each cell of a discrete variable can take; a symbol is an index of them.
+    """The values that each cell of a discrete variable can take; a symbol is the index of one.
 
     Args:
         values: ``(n, *cell_shape)``; a cell is a number, or a one-hot vector.
-        shape: of the variable.
+        shape: the shape of the variable.
     """
 
     def __init__(self, values: Tensor, shape: tuple[int, ...]) -> None:
@@ -110,7 +113,7 @@ class Values:
         return self._values[index].reshape(-1, *self._shape)
 
     def symbols(self, x: Tensor) -> np.ndarray:
-        """The other way."""
+        """Symbols ``(B * cells,)`` for values ``(B, *shape)``."""
         same = x.unsqueeze(0) == self._aligned(x.ndim)
         if self._cell_dim:
             same = same.all(-1)
@@ -130,9 +133,9 @@ class Bins:
     """Bins of equal mass under a prior of independent continuous cells; a symbol is a bin.
 
     Args:
-        prior: of batch shape ``()``.
-        size: how many.
-        like: of the type and device that values are to have.
+        prior: a distribution of batch shape ``()``.
+        size: the number of bins.
+        like: a tensor of the type and device that values are to have.
     """
 
     def __init__(self, prior: dist.TorchDistribution, size: int, like: Tensor) -> None:
@@ -153,12 +156,12 @@ class Bins:
         """Probabilities ``(B * cells, n)``."""
         edges = self._edges.reshape(-1, *[1] * len(d.batch_shape), *self._shape)
         below = innermost(d).cdf(edges).double()
-        ends = torch.zeros_like(below[:1]), torch.ones_like(below[:1])
-        return _rows(torch.cat([ends[0], below, ends[1]]).diff(dim=0).clamp(min=0))
+        first, last = torch.zeros_like(below[:1]), torch.ones_like(below[:1])
+        return _rows(torch.cat([first, below, last]).diff(dim=0).clamp(min=0))
 
 
 def _observed(p: dist.TorchDistribution, largest: float, like: Tensor) -> tuple[Values, int]:
-    """x as symbols, and the largest number in x where the support does not tell it."""
+    """The map between x and symbols, and the largest number in x where the support is infinite."""
     values = _enumerated(p, like)
     if values is not None:
         return values, 0
@@ -182,16 +185,16 @@ def _observed(p: dist.TorchDistribution, largest: float, like: Tensor) -> tuple[
 def _latent(
     prior: dist.TorchDistribution, guide: dist.TorchDistribution, bins: int, like: Tensor
 ) -> Values | Bins:
-    """z as symbols."""
+    """The map between z and symbols."""
     ends = innermost(prior), innermost(guide)
     values = _enumerated(prior, like) if ends[0].event_shape == ends[1].event_shape else None
     try:
         if values is not None and ends[1].has_enumerate_support:
             return values
         if not any(d.event_dim for d in ends):
-            found = Bins(prior, bins, like)
-            found.table(guide)
-            return found
+            latent = Bins(prior, bins, like)
+            latent.table(guide)
+            return latent
     except NotImplementedError:
         pass
     names = " under the prior ".join(type(d).__name__ for d in reversed(ends))
@@ -203,7 +206,7 @@ def _latent(
 
 
 def _enumerated(d: dist.TorchDistribution, like: Tensor) -> Values | None:
-    """The values of a finite discrete distribution, else nothing."""
+    """The values of a finite discrete distribution, else ``None``."""
     base = innermost(d)
     if not base.has_enumerate_support:
         return None
@@ -215,25 +218,25 @@ def _enumerated(d: dist.TorchDistribution, like: Tensor) -> Values | None:
 
 
 def random_words(number: int, *seed: int) -> np.ndarray:
-    """The same on every machine and under every version of NumPy."""
+    """Random words that are the same on every machine and under every version of NumPy."""
     raw = np.random.PCG64(seed).random_raw((number + 1) // 2)
     return raw.astype("<u8").view("<u4").astype(np.uint32)[:number]
 
 
 def _rows(table: Tensor) -> np.ndarray:
-    """``(n, ...)`` as ``(M, n)``."""
-    return table.flatten(1).T.contiguous().cpu().numpy()
+    """Probabilities ``(n, ...)`` as rows ``(M, n)``."""
+    return table.reshape(len(table), -1).T.contiguous().cpu().numpy()
 
 
-class Stack:
-    """Symbols on a stack of words, by asymmetric numeral systems.
+class EntropyCoder:
+    """A stack of symbols in words of 32 bits, by asymmetric numeral systems.
 
     Args:
-        words: what lies on it.
-        seal: put a word on top that keeps them as they are, zeros too.
+        words: the first contents of the stack.
+        seal: put a word on top, without which zeros there would be lost.
 
     Attributes:
-        untouched: so many words at the bottom no pop has reached yet.
+        untouched: the number of words at the bottom that no pop has reached.
     """
 
     def __init__(self, words: np.ndarray, *, seal: bool = False) -> None:
@@ -246,7 +249,7 @@ class Stack:
         library: Any = constriction.stream  # pyright: ignore[reportAttributeAccessIssue]
         self._coder = library.stack.AnsCoder(words, seal)
         self._model = library.model.Categorical(perfect=False)
-        self._uniform = library.model.Uniform(2**CLEAN)
+        self._uniform = library.model.Uniform(2**NOISE)
         self.untouched: int = self._coder.pos()[0]
 
     def push(self, symbols: np.ndarray, table: np.ndarray) -> None:
@@ -254,20 +257,20 @@ class Stack:
         self._coder.encode_reverse(symbols, self._model, table)
 
     def pop(self, table: np.ndarray) -> np.ndarray:
-        """As many symbols as the table has rows: what was pushed, or a draw from the table."""
+        """As many symbols as the table has rows: those that were pushed, or draws from it."""
         return self._decode(self._model, table)
 
     def add(self, noise: np.ndarray) -> None:
         """Add to the numbers of 16 bits on top, modulo 2^16."""
         top = self._decode(self._uniform, len(noise))
-        self._coder.encode_reverse((top + noise) % 2**CLEAN, self._uniform)
+        self._coder.encode_reverse((top + noise) % 2**NOISE, self._uniform)
 
-    def _decode(self, *what: object) -> np.ndarray:
-        symbols = self._coder.decode(*what)
+    def _decode(self, *arguments: object) -> np.ndarray:
+        symbols = self._coder.decode(*arguments)
         self.untouched = min(self.untouched, self._coder.pos()[0])
         return symbols
 
     @property
     def words(self) -> np.ndarray:
-        """All of it."""
+        """The whole stack."""
         return self._coder.get_compressed()

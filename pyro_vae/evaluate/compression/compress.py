@@ -1,4 +1,4 @@
-"""Compression: rate and distortion, and bits back: data coded at a rate near the negative ELBO."""
+"""Rate and distortion, and lossless compression by bits back at a rate near the negative ELBO."""
 
 import math
 import struct
@@ -11,22 +11,25 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from ...core.checks import whole
 from ...infer.elbo_terms import elbo_terms
 from ...model.joint import reading
 from ...model.vae import VAE
-from .coding import WORD, Code, Stack
+from ..statistics import by_datum
+from .coding import WORD, Code, EntropyCoder
 
 __all__ = ["Compressed", "compress", "decompress", "rate_distortion"]
 
 HEADER = struct.Struct("<4s5IQ")
 MAGIC = b"PVC1"
 SEAL = 1  # bit on top of the start
+MAX_SEED = 2**64 - 1  # in the header
 
 
 def rate_distortion(
     vae: VAE, x: Tensor | ArrayLike, *, num_samples: int = 10, seed: int | None = None
 ) -> pd.DataFrame:
-    r"""Rate and distortion of each datum, whose sum is the negative ELBO.
+    r"""Rate and distortion of each observation, whose sum is the negative ELBO.
 
     .. math:: R = KL(q(z|x) \| p(z)), \quad D = -E_{q(z|x)}[\log p(x|z)]
 
@@ -36,16 +39,16 @@ def rate_distortion(
     Args:
         vae: a trained model.
         x: ``(N, *x_shape)``.
-        num_samples: draws of z per datum.
+        num_samples: draws of z per observation.
         seed: of the draws.
 
     Returns:
-        A row for each datum: ``rate`` and ``distortion`` in nats, and ``bits_per_dimension``,
+        A row for each observation: ``rate`` and ``distortion`` in nats, and ``bits_per_dimension``,
         their sum in bits over the number of cells of x. For continuous x these are densities, so
         that they depend on the unit of x and may be negative.
 
     Raises:
-        ValueError: data that are not the model's, or no draws.
+        ValueError: data outside the likelihood's support or of another shape, or no draws.
 
     References:
         Alemi et al. (2018), arXiv:1711.00464.
@@ -54,28 +57,25 @@ def rate_distortion(
     >>> rate_distortion(vae, torch.zeros(3, 4), seed=0).shape
     (3, 3)
     """
-    if num_samples < 1:
-        raise ValueError(f"num_samples must be at least 1, got {num_samples}")
+    num_samples = whole("num_samples", num_samples)
     x = vae.check(x)
-    with pyro.get_param_store().scope(), reading(vae, seed):
+    with reading(vae, seed), pyro.get_param_store().scope():
         likelihood, rate = elbo_terms(vae.model, vae.guide, x, num_samples=num_samples)
     bits = (rate - likelihood) / math.log(2) / math.prod(vae.x_shape)
-    columns = {"rate": rate, "distortion": -likelihood, "bits_per_dimension": bits}
-    index = pd.RangeIndex(len(x), name="datum")
-    return pd.DataFrame({k: v.cpu().numpy() for k, v in columns.items()}, index=index)
+    return by_datum({"rate": rate, "distortion": -likelihood, "bits_per_dimension": bits})
 
 
 @dataclass(frozen=True, eq=False)
 class Compressed:
-    """Data as words of 32 bits, and what :func:`decompress` must know beside the model.
+    """Data as words of 32 bits, with what :func:`decompress` needs beside the model.
 
     Attributes:
         words: ``(W,)`` of type ``uint32``.
         num_data: N.
-        num_dimensions: cells of one datum.
+        num_dimensions: cells of one observation.
         latent_bits: each continuous z was coded as one of two to this number of bins.
-        largest: the largest number in x, where the likelihood knows no bound.
-        initial_words: words of the random start that were drawn on, and are in ``words``.
+        largest: the largest number in x, where the likelihood's support is unbounded.
+        initial_words: words of the random start that were popped, and are in ``words``.
         seed: of the random start.
     """
 
@@ -89,18 +89,18 @@ class Compressed:
 
     @property
     def bits_per_datum(self) -> float:
-        """What the words cost, the start included."""
+        """The bits of the words, the start included, over N."""
         return WORD * len(self.words) / self.num_data
 
     @property
     def net_bits_per_datum(self) -> float:
-        """What each datum added to the start, which decompression gives back: the ELBO's match."""
+        """The bits that each observation added to the start: they match the negative ELBO."""
         all_bits = WORD * (len(self.words) - 1) + int(self.words[-1]).bit_length()
         return (all_bits - WORD * self.initial_words - SEAL) / self.num_data
 
     @property
     def bits_per_dimension(self) -> float:
-        """``bits_per_datum`` over the number of cells of a datum."""
+        """``bits_per_datum`` over the number of cells of an observation."""
         return self.bits_per_datum / self.num_dimensions
 
     def __bytes__(self) -> bytes:
@@ -110,10 +110,10 @@ class Compressed:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Compressed":
-        """Read what ``bytes(compressed)`` gave.
+        """Read the bytes that ``bytes(compressed)`` gave.
 
         Raises:
-            ValueError: other bytes.
+            ValueError: the bytes are none of those.
         """
         body = data[HEADER.size :]
         if data[: len(MAGIC)] != MAGIC or not body or len(body) % 4:
@@ -130,23 +130,23 @@ def compress(
 
     .. math:: \text{bits} \approx -\log_2 p(x|z) - \log_2 p(z) + \log_2 q(z|x)
 
-    The words are a stack. For each datum z is *popped* under q(z|x), which gives bits back, then x
-    is pushed under p(x|z) and z under p(z). A continuous z is one of ``2**latent_bits`` bins of
-    equal mass under the prior, whose precision costs nothing: it is pushed and popped alike. The
-    data are a chain: each z is popped from what those before left, made clean by noise that comes
-    off again; the first ones draw on random words, and the chunks that share a call of the networks
-    grow with what is there.
+    The words are a stack. For each observation z is *popped* under q(z|x), which gives bits back,
+    then x is pushed under p(x|z) and z under p(z). A continuous z is one of ``2**latent_bits`` bins
+    of equal mass under the prior; a finer bin costs nothing, because it is both pushed and popped.
+    Each z is popped from the bits that the observations before have left, with noise added that
+    decompression takes off again; the first ones are popped from random words.
 
     Args:
         vae: a trained model with a discrete likelihood of independent cells. Its prior and guide
             too are of independent cells: of one finite discrete kind, or continuous with
             ``icdf`` and ``cdf`` (Normal, Laplace, LogNormal ...).
         x: ``(N, *x_shape)``.
-        latent_bits: of a bin of continuous z, at most 16.
+        latent_bits: bits of a continuous z, at most 16.
         seed: of the random words at the start.
 
     Raises:
-        ValueError: data that are not the model's, or a model that this cannot code.
+        ValueError: data outside the likelihood's support or of another shape, or a model with
+            cells that are not independent.
 
     References:
         Townsend, Bird & Barber (2019), arXiv:1901.04866; Hinton & van Camp (1993); the coder is
@@ -157,17 +157,14 @@ def compress(
     >>> torch.equal(decompress(vae, compress(vae, x)), x)
     True
     """
-    if not (isinstance(latent_bits, int) and 1 <= latent_bits <= 16):
-        raise ValueError(f"latent_bits must be a whole number from 1 to 16, got {latent_bits}")
-    if not (isinstance(seed, int) and 0 <= seed < 2**64):
-        raise ValueError(f"seed must be a whole number from 0 to 2**64 - 1, got {seed}")
+    latent_bits, seed = whole("latent_bits", latent_bits, 1, 16), whole("seed", seed, 0, MAX_SEED)
     x = vae.check(x)
     with reading(vae, seed):
         code = Code(vae, latent_bits, float(x.max()))
         start = code.start(len(x), seed)
-        stack = Stack(start, seal=True)
+        stack = EntropyCoder(start, seal=True)
         for rows in code.chunks(len(x)):
-            # In memory as when it comes back, so that sums round alike.
+            # In the memory layout that decompression gives it, so that sums round alike.
             some = x[rows].clone(memory_format=torch.contiguous_format)
             stack.add(code.noise(rows, seed))
             z = stack.pop(code.posterior(some))
@@ -188,13 +185,13 @@ def compress(
 def decompress(vae: VAE, compressed: Compressed) -> Tensor:
     """The data that :func:`compress` coded, bit for bit.
 
-    The probabilities are floating-point numbers of the networks, and both sides need the same: the
-    same weights, type, device and number of threads. The random words at the start come back last,
-    and are compared with those of the seed, so that what was not decoded rightly is refused.
+    The probabilities are floating-point numbers from the networks, and must be the same as in
+    compression: the same weights, type, device and number of threads. The random words at the start
+    come back last, and are compared with those of the seed to detect wrong decoding.
 
     Args:
-        vae: the model that compressed.
-        compressed: what it gave.
+        vae: the model that compressed the data.
+        compressed: the words.
 
     Returns:
         ``(N, *x_shape)``, of the model's type, on its device.
@@ -210,17 +207,17 @@ def decompress(vae: VAE, compressed: Compressed) -> Tensor:
     with reading(vae, compressed.seed):
         code = Code(vae, compressed.latent_bits, compressed.largest)
         start = code.start(compressed.num_data, compressed.seed)
-        stack, found = Stack(compressed.words), []
+        stack, parts = EntropyCoder(compressed.words), []
         for rows in reversed(list(code.chunks(compressed.num_data))):
             z = stack.pop(code.prior(rows.stop - rows.start))
             symbols = stack.pop(code.likelihood(z))
-            found.append(code.observed.values(symbols))
-            stack.push(z, code.posterior(found[-1]))
+            parts.append(code.observed.values(symbols))
+            stack.push(z, code.posterior(parts[-1]))
             stack.add(-code.noise(rows, compressed.seed))
-        expected = Stack(start[len(start) - compressed.initial_words :], seal=True)
+        expected = EntropyCoder(start[len(start) - compressed.initial_words :], seal=True)
     if not np.array_equal(stack.words, expected.words):
         raise ValueError(
             "the words do not decode: they are damaged, or of another model or machine; "
             "decompress with the weights, type, device and number of threads that compressed"
         )
-    return torch.cat(found[::-1])
+    return torch.cat(parts[::-1])

@@ -1,7 +1,6 @@
 """log p(x) by annealed importance sampling, and from both sides on data drawn from the model."""
 
 import math
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -9,14 +8,15 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from ...core.checks import whole
 from ...model.joint import Joint, reading
 from ...model.vae import VAE
-from ..inference_data import tail_shape
-from .importance import Evidence, log_mean_exp
+from ..statistics import chunks, standard_error
+from .importance import Evidence
 
 __all__ = ["Sandwich", "ais", "bdmc"]
 
-CELLS = 2**22  # numbers of x-hat at once
+CELLS = 2**22  # numbers of the likelihood's parameters at once
 ACCEPTANCE = 0.65  # what leapfrog steps of the best length have
 PILOT = 200  # moves at least, of the chains that find the lengths of the steps
 GAIN = 0.2  # of the step's logarithm, per unit of acceptance above that
@@ -38,8 +38,7 @@ class Sandwich:
     @property
     def gap_error(self) -> float:
         """Standard error of the gap, over the data."""
-        gaps = self.upper.log_evidence - self.lower.log_evidence
-        return (gaps.std() / math.sqrt(len(gaps))).item()
+        return standard_error(self.upper.log_evidence - self.lower.log_evidence).item()
 
     def summary(self) -> str:
         """The figures in words."""
@@ -60,7 +59,7 @@ def ais(
     leapfrog: int = 10,
     seed: int | None = None,
 ) -> Evidence:
-    r"""log p(x) of each datum, by annealed importance sampling with Hamiltonian steps.
+    r"""log p(x) of each observation, by annealed importance sampling with Hamiltonian steps.
 
     .. math:: \log \hat p(x) = \log \frac1C \sum_c w_c, \quad
         w_c = \prod_{t=1}^T \left(\frac{p(x, z_{t-1})}{\pi_0(z_{t-1})}\right)^{\beta_t-\beta_{t-1}},
@@ -68,15 +67,15 @@ def ais(
 
     where :math:`\pi_0` is the prior or the guide. It finds modes that the guide has missed, so it
     is what to ask where :func:`log_evidence` has a large k-hat. In expectation it is a lower bound
-    that rises to log p(x) with the temperatures. The steps have lengths of their own for every
-    datum and temperature, tuned on a pilot run and then held, so that the bound is exact.
+    that rises to log p(x) with the temperatures. Each observation and temperature has a step length
+    of its own, tuned on a pilot run and then held, so that the bound is exact.
 
     Args:
         vae: a trained model, z continuous.
         x: ``(N, *x_shape)``.
-        temperatures: T; one gradient per leapfrog step, chain and datum at each.
-        chains: C, per datum.
-        start: what the path leads away from.
+        temperatures: T; one gradient per leapfrog step, chain and observation at each.
+        chains: C, per observation.
+        start: the distribution at which the path begins.
         leapfrog: leapfrog steps per temperature.
         seed: of the draws.
 
@@ -84,22 +83,21 @@ def ais(
         :class:`Evidence`; its standard error is over the chains, by the delta method.
 
     Raises:
-        ValueError: data that are not the model's, a discrete z, or a number that is too small.
+        ValueError: data outside the likelihood's support or of another shape, a discrete z, or
+            a number that is too small.
 
     References:
         Neal (2001), Statistics and Computing 11; Wu et al. (2017), arXiv:1611.04273.
 
     >>> vae = VAE(2, latent_dim=1, likelihood="Normal", seed=0)
-    >>> found = ais(vae, torch.zeros(3, 2), temperatures=20, chains=4, seed=0)
-    >>> found.log_evidence.shape
+    >>> ais(vae, torch.zeros(3, 2), temperatures=20, chains=4, seed=0).log_evidence.shape
     torch.Size([3])
     """
-    _check_counts(temperatures, chains, leapfrog)
+    plan = Plan(temperatures, chains, start, leapfrog)
     x = vae.check(x)
-    betas, blocks = _schedule(temperatures, x), _blocks(x, x, chains)
     with reading(vae, seed):
-        parts = [_anneal(vae, some, None, betas, chains, start, leapfrog) for some in blocks]
-    return _evidence(forward for (forward,) in parts)
+        parts = [Path(vae, some, plan).forward() for some in plan.split(x, x)]
+    return Evidence.from_weights(torch.cat(parts, 1))
 
 
 def bdmc(
@@ -114,16 +112,16 @@ def bdmc(
 ) -> Sandwich:
     r"""log p(x) of data drawn from the model, from both sides: bidirectional Monte Carlo.
 
-    The z that a datum was drawn with is an exact draw of its posterior. Annealing from there back
-    to the start estimates 1 / p(x) without bias, and so bounds log p(x) from above in expectation;
-    :func:`ais` bounds it from below. The gap between them bounds the error of both. It holds for
-    data of the model's own; on real data the error may be larger.
+    The z that an observation was drawn with is an exact draw of its posterior. Annealing from there
+    back to the start estimates 1 / p(x) without bias, and so bounds log p(x) from above in
+    expectation; :func:`ais` bounds it from below. The gap between them bounds the error of both on
+    data drawn from the model; on real data the error may be larger.
 
     Args:
         vae: a trained model, z continuous.
-        num_data: how many data to draw.
+        num_data: how many observations to draw.
         temperatures: as in :func:`ais`.
-        chains: per datum and direction; those backwards share their first z.
+        chains: per observation and direction; those backwards share their first z.
         start: as in :func:`ais`.
         leapfrog: as in :func:`ais`.
         seed: of the draws.
@@ -141,19 +139,50 @@ def bdmc(
     >>> bdmc(vae, 5, temperatures=20, chains=4, seed=0).x.shape
     torch.Size([5, 2])
     """
-    _check_counts(temperatures, chains, leapfrog)
-    if num_data < 2:
-        raise ValueError(f"num_data must be at least 2, got {num_data}")
+    plan = Plan(temperatures, chains, start, leapfrog)
+    num_data = whole("num_data", num_data, 2)
+    up, down = [], []
     with reading(vae, seed):
         with torch.no_grad():
             z = vae.prior().expand([num_data]).sample()
             x = vae.decode(z).sample()
-        betas = _schedule(temperatures, x)
-        blocks = zip(_blocks(x, x, chains), _blocks(z, x, chains), strict=True)
-        parts = [_anneal(vae, *some, betas, chains, start, leapfrog) for some in blocks]
-    lower, inverse = (_evidence(log_w) for log_w in zip(*parts, strict=True))  # p(x), 1 / p(x)
-    upper = Evidence(-inverse.log_evidence, inverse.standard_error, inverse.khat, chains)
+        for some_x, some_z in zip(plan.split(x, x), plan.split(z, x), strict=True):
+            path = Path(vae, some_x, plan)
+            up.append(path.forward())
+            down.append(path.backward(some_z))
+    lower, inverse = (Evidence.from_weights(torch.cat(parts, 1)) for parts in (up, down))
+    upper = Evidence(-inverse.log_evidence, inverse.standard_error, inverse.khat, plan.chains)
     return Sandwich(x, lower, upper)
+
+
+@dataclass
+class Plan:
+    """The numbers of an annealing run, checked.
+
+    Attributes:
+        temperatures: as in :func:`ais`, as are the others.
+    """
+
+    temperatures: int
+    chains: int
+    start: str
+    leapfrog: int
+
+    def __post_init__(self) -> None:
+        self.temperatures = whole("temperatures", self.temperatures, 2)
+        self.chains = whole("chains", self.chains, 2)
+        self.leapfrog = whole("leapfrog", self.leapfrog)
+        if self.start not in ("prior", "guide"):
+            raise ValueError(f"start is 'prior' or 'guide', got {self.start!r}")
+
+    def split(self, values: Tensor, x: Tensor) -> tuple[Tensor, ...]:
+        """Parts of the observations, as many as have room for their chains."""
+        return chunks(values, self.chains * x[0].numel(), CELLS)
+
+    def betas(self, like: Tensor) -> Tensor:
+        """Inverse temperatures from 0 to 1, dense at both ends, ``(T + 1,)``."""
+        s = torch.linspace(-4, 4, self.temperatures + 1, dtype=torch.float64).sigmoid()
+        return ((s - s[0]) / (s[-1] - s[0])).to(like)
 
 
 class Path:
@@ -162,21 +191,31 @@ class Path:
     .. math:: \log f_\beta(u) = (1 - \beta) \log \pi_0(T(u)) + \beta \log p(x, T(u)) + \log |T'(u)|
 
     A state is u ``(C, B, *shape)`` with both ends' log densities ``(2, C, B)`` and their gradients
-    ``(2, *u.shape)``: a change of temperature costs no evaluation.
+    ``(2, *u.shape)``: a change of temperature costs no evaluation. The step lengths ``(T + 1, B)``
+    are tuned by a few chains of their own before any other draw.
     """
 
-    def __init__(self, vae: VAE, x: Tensor, start: str, leapfrog: int) -> None:
-        if start not in ("prior", "guide"):
-            raise ValueError(f"start must be 'prior' or 'guide', got {start!r}")
+    def __init__(self, vae: VAE, x: Tensor, plan: Plan) -> None:
         with torch.no_grad():
             self.joint = Joint(vae, x)
         self.transform = self.joint.to_support("annealing")
-        self.from_guide, self.leapfrog, self.batch = start == "guide", leapfrog, len(x)
-        self.steps = torch.zeros(())
+        self.plan, self.batch = plan, len(x)
+        self.from_guide = plan.start == "guide"
+        self.betas = plan.betas(x)
+        self.steps = self._tune(max(4, plan.chains // 4))
+
+    def forward(self) -> Tensor:
+        """Log weights ``(C, B)`` of chains from the start to p(x, z): of mean p(x)."""
+        return self._walk(self.draw(self.plan.chains), self.betas, self.steps)
+
+    def backward(self, z: Tensor) -> Tensor:
+        """Log weights ``(C, B)`` of chains from posterior draws to the start: of mean 1 / p(x)."""
+        u = self.unconstrain(z).expand(self.plan.chains, *[-1] * z.ndim)
+        return self._walk(u, self.betas.flip(0), self.steps.flip(0))
 
     @torch.no_grad()
     def draw(self, chains: int) -> Tensor:
-        """From the start, ``(C, B, *shape)``."""
+        """Draws from the start, ``(C, B, *shape)``."""
         if self.from_guide:
             return self.unconstrain(self.joint.guide.sample(torch.Size([chains])))
         return self.unconstrain(self.joint.prior.expand([chains, self.batch]).sample())
@@ -185,21 +224,18 @@ class Path:
         """From the support of z to the real line."""
         return self.transform.inv(z)  # pyright: ignore[reportReturnType, reportOptionalCall]
 
-    def tune(self, betas: Tensor, chains: int) -> None:
-        """Find the lengths of the steps, ``(T + 1, B)``, with a few chains of their own."""
-        step = torch.full((self.batch,), 0.1).to(betas)
-        state = self._at(self.draw(max(4, chains // 4)))
+    def _tune(self, chains: int) -> Tensor:
+        step = torch.full((self.batch,), 0.1).to(self.betas)
+        state = self._at(self.draw(chains))
         steps = [step]
-        for beta in betas[1:]:
-            for _ in range(max(1, PILOT // len(betas))):
+        for beta in self.betas[1:]:
+            for _ in range(max(1, PILOT // len(self.betas))):
                 state, accepted = self._move(state, beta, step)
                 step = step * (GAIN * (accepted.mean(0) - ACCEPTANCE)).exp()
             steps.append(step)
-        self.steps = torch.stack(steps)
+        return torch.stack(steps)
 
-    def walk(self, u: Tensor, betas: Tensor) -> Tensor:
-        """Log weights ``(C, B)`` of chains that walk the path, in either direction."""
-        steps = self.steps if betas[0] < betas[-1] else self.steps.flip(0)
+    def _walk(self, u: Tensor, betas: Tensor, steps: Tensor) -> Tensor:
         state = self._at(u)
         log_w = torch.zeros_like(state[1][0])
         for t in range(1, len(betas)):
@@ -223,7 +259,7 @@ class Path:
             return torch.tensordot(mix, slopes, 1)
 
         start = momentum = torch.randn_like(u)
-        for _ in range(self.leapfrog):
+        for _ in range(self.plan.leapfrog):
             momentum = momentum + 0.5 * step * slope()
             u, ends, slopes = self._at(u + step * momentum)
             momentum = momentum + 0.5 * step * slope()
@@ -251,40 +287,3 @@ class Path:
             ends = [start + volume, self.joint.log_likelihood(z) + prior + volume]
             slopes = [torch.autograd.grad(end.sum(), u, retain_graph=True)[0] for end in ends]
         return u.detach(), torch.stack(ends).detach(), torch.stack(slopes)
-
-
-def _schedule(temperatures: int, like: Tensor) -> Tensor:
-    """From 0 to 1, slow at both ends: ``(T + 1,)``."""
-    s = torch.linspace(-4, 4, temperatures + 1, dtype=torch.float64).sigmoid()
-    return ((s - s[0]) / (s[-1] - s[0])).to(like)
-
-
-def _anneal(
-    vae: VAE, x: Tensor, z: Tensor | None, betas: Tensor, chains: int, start: str, leapfrog: int
-) -> list[Tensor]:
-    """Log weights ``(C, B)`` on the way to p(x, z) and, from posterior draws z, on the way back."""
-    path = Path(vae, x, start, leapfrog)
-    path.tune(betas, chains)
-    found = [path.walk(path.draw(chains), betas)]
-    if z is not None:
-        found.append(path.walk(path.unconstrain(z).expand(chains, *[-1] * z.ndim), betas.flip(0)))
-    return found
-
-
-def _blocks(values: Tensor, x: Tensor, chains: int) -> tuple[Tensor, ...]:
-    """By data: as many as have room for their chains."""
-    return values.split(max(1, CELLS // (chains * x[0].numel())))
-
-
-def _evidence(log_w: Iterable[Tensor]) -> Evidence:
-    whole = torch.cat(list(log_w), 1)
-    return Evidence(*log_mean_exp(whole), tail_shape(whole), len(whole))
-
-
-def _check_counts(temperatures: int, chains: int, leapfrog: int) -> None:
-    least: Sequence[tuple[str, int, int]] = (
-        ("temperatures", temperatures, 2), ("chains", chains, 2), ("leapfrog", leapfrog, 1)
-    )  # fmt: skip
-    for name, value, minimum in least:
-        if value < minimum:
-            raise ValueError(f"{name} must be at least {minimum}, got {value}")

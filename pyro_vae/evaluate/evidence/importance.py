@@ -1,35 +1,64 @@
-"""log p(x) of each datum by importance sampling from the guide, with its error."""
+"""The marginal likelihood log p(x) by importance sampling from the guide, with its error."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from ...core.checks import whole
 from ...model.joint import Joint, reading
 from ...model.vae import VAE
 from ..inference_data import tail_shape
+from ..statistics import chunks, log_mean_exp, standard_error
 
-__all__ = ["RELIABLE", "Evidence", "log_evidence", "log_mean_exp"]
+__all__ = ["RELIABLE", "Evidence", "log_evidence"]
 
 CELLS = 2**20  # numbers of x-hat at once: they stay in the cache
-RELIABLE = 0.7  # the k-hat up to which an importance sampling estimate may be trusted
+RELIABLE = 0.7  # the k-hat above which an importance sampling estimate is not to be trusted
+RISE = 0.05  # nats between K / 4 and K draws, above which the estimate is called unfinished
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """An estimate of log p(x), nats per datum, and what is known of its error.
+    """An estimate of the marginal likelihood log p(x), nats per datum, and checks of its error.
 
-    ``standard_error`` is of the Monte Carlo error, by the delta method: it sees only the weights
-    that were drawn, so where ``khat`` is above 0.7 it is too small itself. There is no ``khat``
-    (NaN) of fewer than 25 draws.
+    All of them look at the weights that were drawn, and none sees mass of the posterior that no
+    draw has reached (a mode that the guide has missed): :func:`ais` and :func:`calibration` look
+    for it.
+
+    Attributes:
+        log_evidence: ``(N,)``.
+        standard_error: the Monte Carlo error by the delta method, ``(N,)``.
+        khat: Pareto's shape of the largest weights, ``(N,)``; NaN of fewer than 25 draws. Above 0.7
+            the estimate and its standard error are too low. At or below 0.7 they may be so too: a
+            guide that is too narrow by half passes.
+        num_samples: K, draws of z per observation.
+        rise: estimate of K draws minus the mean of four of K / 4 draws, ``(N,)``; ``None`` where it
+            is not known. At least 0, and 1.5 squared standard errors where the estimate has
+            converged. A larger rise says that it goes on with more draws.
     """
 
     log_evidence: Tensor
     standard_error: Tensor
     khat: Tensor
     num_samples: int
+    rise: Tensor | None = None
+
+    @classmethod
+    def from_weights(cls, log_w: Tensor) -> "Evidence":
+        """The logarithm of the mean of K weights, with its checks, from ``(K, N)``."""
+        value, error = log_mean_exp(log_w)
+        return cls(value, error, tail_shape(log_w), len(log_w), _rise(log_w, value))
+
+    @classmethod
+    def join(cls, parts: "Sequence[Evidence]") -> "Evidence":
+        """The estimates of several parts of the data as one."""
+        names = ("log_evidence", "standard_error", "khat", "rise")
+        joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
+        return cls(num_samples=parts[0].num_samples, **joined)
 
     @property
     def mean(self) -> float:
@@ -38,17 +67,17 @@ class Evidence:
 
     @property
     def mean_error(self) -> float:
-        """Standard error of the mean as one of other data of the same kind."""
-        n = len(self.log_evidence)
-        return (self.log_evidence.std() / math.sqrt(n)).item() if n > 1 else math.nan
+        """Standard error of the mean over data of the same kind."""
+        values = self.log_evidence
+        return standard_error(values).item() if len(values) > 1 else math.nan
 
     @property
     def monte_carlo_error(self) -> float:
-        """Standard error of the mean over these data: that of drawing z."""
+        """Standard error of the mean over these data, from drawing z."""
         return (self.standard_error.square().sum().sqrt() / len(self.standard_error)).item()
 
     def summary(self) -> str:
-        """The figure in words, and whether to believe it."""
+        """The figure in words, with what its checks say."""
         n = len(self.log_evidence)
         text = (
             f"log p(x) = {self.mean:.2f} nats per datum, by {self.num_samples} draws a datum "
@@ -58,12 +87,23 @@ class Evidence:
         if self.khat.isnan().all():
             return f"{text} Too few draws for k-hat: it is a lower bound, how loose is not known."
         doubtful = (self.khat > RELIABLE).double().mean().item()
-        if not doubtful:
-            return f"{text} No datum has k-hat > {RELIABLE}."
-        return (
-            f"{text} {doubtful:.1%} of the data have k-hat > {RELIABLE}: "
-            "for them this figure is a loose lower bound."
-        )
+        if doubtful:
+            text += (
+                f" {doubtful:.1%} of the data have k-hat > {RELIABLE}: "
+                "for them this figure is a loose lower bound."
+            )
+        else:
+            text += (
+                f" No datum has k-hat > {RELIABLE}; that speaks of the draws that were made, not "
+                "of what the guide never draws."
+            )
+        rise = math.nan if self.rise is None else self.rise.mean().item()
+        if rise > RISE:
+            text += (
+                f" From {self.num_samples // 4} to {self.num_samples} draws it rose by {rise:.2g} "
+                "nats, and goes on rising: a lower bound."
+            )
+        return text
 
 
 @torch.no_grad()
@@ -76,22 +116,25 @@ def log_evidence(
         w_k = \frac{p(x, z_k)}{q(z_k|x)}, \quad z_k \sim q(z|x)
 
     In expectation it is the importance-weighted bound: below log p(x), by half the square of the
-    standard error where that is small. The Pareto k-hat of the weights says whether it is: above
-    0.7 the guide misses mass of the posterior, and both the figure and its standard error are too
-    low.
+    standard error where that is small. A Pareto k-hat of the weights above 0.7 says that it is not:
+    the guide misses mass of the posterior, and both the figure and its standard error are too low.
+    A k-hat at or below 0.7 does not prove the contrary, for it sees only weights that were drawn:
+    see :class:`Evidence`, whose ``rise`` from K / 4 to K draws is a second check, and
+    :func:`bdmc`, which bounds the error from both sides.
 
     Args:
         vae: a trained model.
         x: ``(N, *x_shape)``.
-        num_samples: K, draws of z per datum. Memory does not grow with it.
+        num_samples: K, draws of z per observation. Memory does not grow with it.
         seed: of the draws.
 
     Returns:
-        :class:`Evidence`: ``log_evidence``, ``standard_error``, ``khat``, ``(N,)`` each;
+        :class:`Evidence`: ``log_evidence``, ``standard_error``, ``khat``, ``rise``, ``(N,)`` each;
         ``summary()`` says them in words.
 
     Raises:
-        ValueError: data that are not the model's, or fewer than two draws.
+        ValueError: data outside the likelihood's support or of another shape, or fewer than two
+            draws.
 
     References:
         Burda, Grosse & Salakhutdinov (2016), arXiv:1509.00519; Vehtari et al. (2024),
@@ -102,35 +145,16 @@ def log_evidence(
     >>> found.log_evidence.shape, found.khat.shape
     (torch.Size([3]), torch.Size([3]))
     """
-    if num_samples < 2:
-        raise ValueError(f"num_samples must be at least 2, got {num_samples}")
+    num_samples = whole("num_samples", num_samples, 2)
     x = vae.check(x)
     rows = max(1, CELLS // math.prod(vae.x_shape))
     with reading(vae, seed):
         prior = vae.prior()
         parts = [
-            _estimate(_log_weights(Joint(vae, some, prior), num_samples, rows))
-            for some in x.split(max(1, rows // num_samples))
+            Evidence.from_weights(_log_weights(Joint(vae, some, prior), num_samples, rows))
+            for some in chunks(x, num_samples, rows)
         ]
-    found, error, khat = (torch.cat(part) for part in zip(*parts, strict=True))
-    return Evidence(found, error, khat, num_samples)
-
-
-def log_mean_exp(log_w: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Logarithm of the mean weight, and its standard error by the delta method.
-
-    .. math:: \frac{\mathrm{sd}(w)}{\bar w \sqrt K}
-
-    Args:
-        log_w: ``(K, N)``.
-
-    Returns:
-        ``(N,)`` each.
-    """
-    k, log_w = len(log_w), log_w.double()
-    share = log_w.softmax(0)
-    error = ((share.square().sum(0) - 1 / k) * (k / (k - 1))).clamp(min=0).sqrt()
-    return log_w.logsumexp(0) - math.log(k), error
+    return Evidence.join(parts)
 
 
 def _log_weights(joint: Joint, num_samples: int, rows: int) -> Tensor:
@@ -140,5 +164,10 @@ def _log_weights(joint: Joint, num_samples: int, rows: int) -> Tensor:
     return torch.cat([joint.log_weight(joint.guide.sample(torch.Size([n]))) for n in sizes])
 
 
-def _estimate(log_w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    return *log_mean_exp(log_w), tail_shape(log_w)
+def _rise(log_w: Tensor, value: Tensor) -> Tensor:
+    """The estimate of all draws minus the mean of those of four quarters, ``(N,)``."""
+    size = len(log_w) // 4
+    if not size:
+        return torch.full_like(value, math.nan)
+    quarters = log_w[: 4 * size].double().unflatten(0, (4, size))
+    return value - (quarters.logsumexp(1) - math.log(size)).mean(0)

@@ -1,17 +1,19 @@
-"""Scores of how unusual a datum is to the model, and why not to trust them alone."""
+"""Scores of how unusual an observation is to the model, and why not to trust them alone."""
 
 import pandas as pd
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from ...core.checks import whole
 from ...model.joint import Joint, reading
 from ...model.vae import VAE
-from .importance import log_evidence, log_mean_exp
+from ..statistics import by_datum, chunks, log_mean_exp
+from .importance import log_evidence
 
 __all__ = ["outlier_scores"]
 
-ROWS = 2**12  # data times draws at once
+ROWS = 2**12  # observations times draws at once
 
 
 @torch.no_grad()
@@ -23,7 +25,7 @@ def outlier_scores(
     num_samples: int = 100,
     seed: int | None = None,
 ) -> pd.DataFrame:
-    r"""Scores of being out of distribution, for each datum; higher is more unusual.
+    r"""Scores of being out of distribution, for each observation; higher is more unusual.
 
     .. math:: \text{surprise} = -\log p(x), \quad
         \text{typicality} = \left|\log p(x) - \overline{\log p(x_{ref})}\right|, \quad
@@ -39,14 +41,15 @@ def outlier_scores(
         vae: a trained model.
         x: ``(N, *x_shape)``, the data in question.
         reference: ``(M, *x_shape)``, held-out data of the right kind.
-        num_samples: draws of z per datum.
+        num_samples: draws of z per observation.
         seed: of the draws.
 
     Returns:
-        A row for each datum: ``surprise``, ``typicality``, ``waic``, nats.
+        A row for each observation: ``surprise``, ``typicality``, ``waic``, nats.
 
     Raises:
-        ValueError: data that are not the model's, or fewer than two draws.
+        ValueError: data outside the likelihood's support or of another shape, or fewer than two
+            draws.
 
     References:
         Nalisnick et al. (2019), arXiv:1810.09136, for the failure, and arXiv:1906.02994, for
@@ -57,15 +60,14 @@ def outlier_scores(
     >>> outlier_scores(vae, x + 9, x, seed=0).shape
     (10, 3)
     """
+    num_samples = whole("num_samples", num_samples, 2)
     data = vae.check(x)
-    found = log_evidence(vae, data, num_samples=num_samples, seed=seed).log_evidence
+    log_p = log_evidence(vae, data, num_samples=num_samples, seed=seed).log_evidence
     usual = log_evidence(vae, reference, num_samples=num_samples, seed=seed).mean
     with reading(vae, seed):
-        some = data.split(max(1, ROWS // num_samples))
-        waic = torch.cat([_waic(Joint(vae, rows), num_samples) for rows in some])
-    scores = {"surprise": -found, "typicality": (found - usual).abs(), "waic": waic}
-    index = pd.RangeIndex(len(data), name="datum")
-    return pd.DataFrame({k: v.cpu().numpy() for k, v in scores.items()}, index=index)
+        parts = chunks(data, num_samples, ROWS)
+        waic = torch.cat([_waic(Joint(vae, some), num_samples) for some in parts])
+    return by_datum({"surprise": -log_p, "typicality": (log_p - usual).abs(), "waic": waic})
 
 
 def _waic(joint: Joint, num_samples: int) -> Tensor:

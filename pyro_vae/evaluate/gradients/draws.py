@@ -1,19 +1,20 @@
-"""Draws of the ELBO of each datum, for ArviZ."""
+"""Draws of the ELBO of each observation, for ArviZ."""
 
 from typing import TYPE_CHECKING, Any
 
 import pyro
 import torch
 from numpy.typing import ArrayLike
-from pyro.infer import ELBO, TraceEnum_ELBO, TraceMeanField_ELBO
+from pyro.infer import TraceEnum_ELBO, TraceMeanField_ELBO
 from torch import Tensor
 
+from ...core.checks import whole
 from ...core.seeding import seeded
 from ...infer.elbo_terms import draw_terms
 from ...infer.estimators.estimator import Estimator, make_estimator
-from ...language.spec import Spec
 from ...model.vae import VAE
 from ..inference_data import as_draws, container
+from .references import EstimatorLike
 
 if TYPE_CHECKING:
     from arviz import InferenceData
@@ -27,12 +28,12 @@ CHUNK = 2**13  # log weights at once
 def elbo_draws(
     vae: VAE,
     x: Tensor | ArrayLike,
-    estimator: str | Spec | ELBO | Estimator = "Trace_ELBO",
+    estimator: EstimatorLike = "Trace_ELBO",
     *,
     num_draws: int = 1000,
     seed: int = 0,
 ) -> "InferenceData":
-    r"""Draws of an estimator's bound, as ArviZ takes them.
+    r"""Draws of an estimator's bound, for ArviZ.
 
     With :math:`w_k = p(x, z_k) / q(z_k | x)` for independent :math:`z_1 \dots z_K \sim q(z|x)`,
     a draw is
@@ -43,8 +44,8 @@ def elbo_draws(
 
     and so on by the estimator's :class:`~pyro_vae.infer.estimators.bounds.Bound`.
     ``TraceMeanField_ELBO`` has its KL term in closed form.
-    ``TraceEnum_ELBO`` is exact, so all its draws are equal, and ArviZ's diagnostics of
-    them 0 / 0: ``arviz.summary(draws, kind="stats")``. A draw is of K independent z,
+    ``TraceEnum_ELBO`` is exact, so all its draws are equal, and ArviZ's diagnostics are 0 / 0: use
+    ``arviz.summary(draws, kind="stats")``. A draw is of K independent z,
     also where the gradient evaluates others (antithetic pairs): the spread of the value that such
     an estimator reports is ``value_sd`` of :func:`compare_estimators`.
 
@@ -52,7 +53,7 @@ def elbo_draws(
         vae: a model.
         x: ``(N, *x_shape)``.
         estimator: the bound; its gradient rule changes no value.
-        num_draws: how many.
+        num_draws: the number of draws.
         seed: of the draws.
 
     Returns:
@@ -60,20 +61,18 @@ def elbo_draws(
         (chain, draw, datum), nats per datum, and ``total`` (chain, draw), nats, their sum:
         ``arviz.summary`` gives mean, sd, quantiles and Monte Carlo error, ``arviz.plot_forest`` a
         picture. The draws are independent; they are dealt into 4 chains where num_draws is a
-        multiple of 4 and at least 16, so that ArviZ's diagnostics have something to compare, else
-        they are one.
+        multiple of 4 and at least 16, for ArviZ's diagnostics, else they are one chain.
 
     Raises:
-        ValueError: data that are not the model's, an estimator that cannot serve the guide or whose
-            bound is not known here.
+        ValueError: data outside the likelihood's support or of another shape, an estimator that
+            cannot serve the guide or whose bound is not known here.
 
     >>> vae = VAE(2, latent_dim=1, likelihood="Normal", seed=0)
     >>> elbo_draws(vae, torch.zeros(3, 2), num_draws=40).posterior["elbo"].shape
     (4, 10, 3)
     """
+    num_draws = whole("num_draws", num_draws)
     x = vae.check(x)
-    if not isinstance(num_draws, int) or num_draws < 1:
-        raise ValueError(f"num_draws must be a whole number of at least 1, got {num_draws!r}")
     line = make_estimator(estimator)
     bound = line.bound
     if bound is None:

@@ -1,8 +1,8 @@
-"""What a gradient is compared with: exact by enumeration, or the best unbiased estimator."""
+"""The gradient that estimators are compared with: exact, or of the best unbiased estimator."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
 import pyro
 import pyro.poutine as poutine
@@ -15,16 +15,16 @@ from ...infer.estimators.estimator import Estimator, make_estimator
 from ...infer.sites import is_product, latent
 from ...language.spec import Spec
 from ...model.vae import VAE
-from .sample import REFERENCE, Sample, sample_gradients, trainable
+from ..statistics import chunks
+from .sample import REFERENCE, Plan, Sample, sample_gradients, trainable
 
-__all__ = ["Reference", "References"]
+__all__ = ["EstimatorLike", "Reference", "References"]
 
+EstimatorLike: TypeAlias = str | Spec | ELBO | Estimator
 MAX_STATES = 2**12
 EVALUATIONS = 2**16  # of p(x|z) at once, under enumeration
 COPIES = 4  # of the data in a draw of the reference: so many times fewer calls
-UNBIASED = (
-    "TraceMeanField_ELBO", "Trace_ELBO(gradient=pathwise)", "RLOO(num_particles=10)",
-)  # fmt: skip
+UNBIASED = ("TraceMeanField_ELBO", "Trace_ELBO(gradient=pathwise)", "RLOO(num_particles=10)")
 
 
 @dataclass
@@ -32,7 +32,7 @@ class Reference:
     """A gradient of a bound, per datum.
 
     Attributes:
-        line: what it is.
+        line: the estimator, and how many draws.
         mean: ``(P,)``, float64.
         sample: its draws; ``None`` where it is exact.
     """
@@ -43,33 +43,21 @@ class Reference:
 
 
 class References:
-    """The reference of each bound, made when it is first asked for.
+    """The reference of each bound, computed when it is first asked for.
 
     Args:
-        vae: the model.
-        x: the batch.
-        given: of the ELBO: an estimator, or the exact gradient of the ELBO per datum by parameter;
-            of another bound where that is what the estimator given estimates.
-        num_draws: of a reference that is drawn.
-        burn_in: steps for its baseline, if any.
-        seed: of its draws, which are not those of the estimators that are compared.
+        plan: the model and the batch; the draws are not those of the estimators that are compared.
+        given: for the ELBO: an estimator, or the exact gradient of the ELBO per datum by parameter;
+            for another bound where that is the bound of the given estimator.
     """
 
     def __init__(
-        self,
-        vae: VAE,
-        x: Tensor,
-        given: "str | Spec | ELBO | Estimator | Mapping[str, Tensor] | None",
-        *,
-        num_draws: int,
-        burn_in: int,
-        seed: int,
+        self, plan: Plan, given: "EstimatorLike | Mapping[str, Tensor] | None" = None
     ) -> None:
-        self.vae, self.x = vae, x
-        self.num_draws, self.burn_in, self.seed = num_draws, burn_in, seed
-        self.made: dict[Bound, Reference | None] = {}
+        self.plan, self.vae, self.x = plan, plan.vae, plan.x
+        self.known: dict[Bound, Reference | None] = {}
         if isinstance(given, Mapping):
-            self.made[Bound()] = _exact(vae, given)
+            self.known[Bound()] = _exact(self.vae, given)
         elif given is not None:
             estimator = make_estimator(given)
             bound = estimator.bound
@@ -78,20 +66,20 @@ class References:
                     f"the reference {estimator} is of an unknown bound, or not of its bound in all "
                     "parameters: give another"
                 )
-            estimator.check(vae.model, vae.guide, x)
+            estimator.check(self.vae.model, self.vae.guide, self.x)
             exact = isinstance(estimator.elbo, TraceEnum_ELBO)
-            self.made[bound] = self._enumerate() if exact else self._draw(estimator)
+            self.known[bound] = self._enumerate() if exact else self._draw(estimator)
 
     def of(self, estimator: Estimator) -> Reference | None:
         """The reference for an estimator's bound; ``None`` where there is none."""
         bound = estimator.bound
         if bound is None or estimator.ascends == "none":
             return None
-        if bound not in self.made:
-            self.made[bound] = self._make(bound)
-        return self.made[bound]
+        if bound not in self.known:
+            self.known[bound] = self._choose(bound)
+        return self.known[bound]
 
-    def _make(self, bound: Bound) -> Reference | None:
+    def _choose(self, bound: Bound) -> Reference | None:
         if bound == Bound() and _states(self.vae, self.x) <= MAX_STATES:
             return self._enumerate()
         for line in _unbiased(bound):
@@ -104,23 +92,21 @@ class References:
         return None
 
     def _draw(self, estimator: Estimator) -> Reference:
-        many = self.x.repeat(COPIES, *[1] * (self.x.ndim - 1))
-        sample = sample_gradients(
-            self.vae, estimator, many, num_draws=self.num_draws, seed=self.seed,
-            stream=REFERENCE, burn_in=self.burn_in,
-        )  # fmt: skip
+        copies = self.x.repeat(COPIES, *[1] * (self.x.ndim - 1))
+        plan = replace(self.plan, x=copies, coordinates=False, compile=False)
+        sample = sample_gradients(plan, estimator, REFERENCE)
         n = sample.moments.count * COPIES
         return Reference(f"{estimator}, {n:,} draws", sample.moments.mean, sample)
 
     def _enumerate(self) -> Reference:
-        """The exact gradient: a sum over states and data, so a few data at a time."""
+        """The exact gradient: a sum over states and observations, a few at a time."""
         estimator, parameters = make_estimator("TraceEnum_ELBO"), trainable(self.vae).values()
         estimator.check(self.vae.model, self.vae.guide, self.x)
         for p in parameters:
             p.grad = None
         with pyro.get_param_store().scope():
             guide = estimator.wrap(self.vae.guide, self.x)
-            for rows in self.x.split(max(1, int(EVALUATIONS / _states(self.vae, self.x)))):
+            for rows in chunks(self.x, _states(self.vae, self.x), EVALUATIONS):
                 estimator.elbo.loss_and_grads(self.vae.model, guide, rows)  # pyright: ignore
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         mean = torch.cat([g.flatten().double() for g in gradients]) / -len(self.x)
@@ -152,7 +138,7 @@ def _exact(vae: VAE, given: Mapping[str, Tensor]) -> Reference:
 
 @torch.no_grad()
 def _states(vae: VAE, x: Tensor) -> float:
-    """How many joint states the latent sites of a datum have."""
+    """The number of joint states of the latent sites of one observation."""
     with poutine.block(), torch.random.fork_rng():
         trace = poutine.trace(vae.guide).get_trace(x[:1])
     states = 1.0

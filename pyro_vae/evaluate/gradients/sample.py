@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,14 +12,15 @@ from pyro.infer import TraceEnum_ELBO
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
+from ...core.checks import boolean, whole
 from ...infer.engine.capture import CaptureError, Graph, capture, capture_function
 from ...infer.engine.compiled import compile_module
 from ...infer.engine.gradient_draws import factor, repeat
 from ...infer.estimators.estimator import Estimator
 from ...model.vae import VAE
-from .moments import Moments
+from .moments import Moments, View
 
-__all__ = ["Sample", "sample_gradients", "trainable"]
+__all__ = ["MEASURED", "REFERENCE", "Plan", "Sample", "sample_gradients", "trainable"]
 
 TIMED = 32  # draws
 CHUNK = 2**22  # numbers in the gradients of one chunk of draws
@@ -29,13 +29,46 @@ MEASURED, REFERENCE, BURN_IN, PILOT = range(4)  # streams of seeds
 
 
 @dataclass
+class Plan:
+    """A model, a batch, and the numbers of :func:`compare_estimators`, checked.
+
+    Attributes:
+        vae: the model, :func:`untouched` by the caller.
+        x: the batch, ``(B, *x_shape)``.
+        num_draws: gradient draws of an estimator.
+        burn_in: steps in which a baseline learns, before it is frozen.
+        seed: with the number of a stream and of a chunk it gives the chunk's seed.
+        coordinates: see :class:`Moments`.
+        compile: whether to compile the graph of a draw.
+    """
+
+    vae: VAE
+    x: Tensor
+    num_draws: int
+    burn_in: int
+    seed: int
+    coordinates: bool
+    compile: bool
+
+    def __post_init__(self) -> None:
+        self.num_draws = whole("num_draws", self.num_draws, 4)
+        self.burn_in, self.seed = whole("burn_in", self.burn_in), whole("seed", self.seed, 0)
+        self.coordinates = boolean("coordinates", self.coordinates)
+        self.compile = boolean("compile", self.compile)
+
+    def seeds(self, stream: int, n: int) -> list[int]:
+        """The first seeds of a stream."""
+        return np.random.SeedSequence([self.seed, stream]).generate_state(n).tolist()
+
+
+@dataclass
 class Sample:
     """Draws of one estimator, per datum.
 
     Attributes:
         values: of its bound, ``(n,)``, in nats per datum.
-        seconds: an eager draw took, ``(m,)``.
-        elapsed: seconds that all draws took, without what was made before the first.
+        seconds: of an eager draw, ``(m,)``.
+        elapsed: seconds of all draws, without what is built before the first.
         evaluations: of log p(x|z) per datum and draw, as counted; NaN where none was seen.
         moments: of the gradients, of the bound per datum (ascent), in the order of the parameters.
     """
@@ -53,109 +86,135 @@ def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def sample_gradients(
-    vae: VAE,
-    estimator: Estimator,
-    x: Tensor,
-    *,
-    num_draws: int,
-    seed: int,
-    stream: int,
-    burn_in: int,
-    towards: Tensor | None = None,
-    coordinates: bool = False,
-    compile: bool = False,
+    plan: Plan, estimator: Estimator, stream: int, towards: Tensor | None = None
 ) -> Sample:
     """Draws of the gradient at the model's weights, from the graph of one.
 
-    A few draws by the estimator itself come first: they are what is timed, and their mean is the
-    centre of the others. Estimators of which no graph can be made draw one by one.
+    A few draws by the estimator itself come first: they are timed, and their mean is the centre of
+    the others. Estimators of which no graph can be made draw one by one.
 
     Args:
-        vae: the model, :func:`untouched` by the caller.
+        plan: what all estimators have in common.
         estimator: checked before.
-        x: the batch, ``(B, *x_shape)``.
-        num_draws: how many.
-        seed: with ``stream`` and the number of a chunk it gives the chunk's seed.
         stream: draws of one stream have common random numbers.
-        burn_in: steps in which a baseline learns, before it is frozen.
         towards: see :class:`Moments`, ``(P,)``.
-        coordinates: see :class:`Moments`.
-        compile: compile the graph.
     """
-    parameters = list(trainable(vae).values())
-    elbo: Any = estimator.elbo
+    x, n = plan.x, plan.num_draws
     with pyro.get_param_store().scope():
-        first, *later = _seeds(seed, BURN_IN, burn_in + 1)
-        _reseed(first, x)
-        guide = estimator.wrap(vae.guide, x)  # the weights of a network are drawn
-        _learn_baseline(estimator, vae.model, guide, x, later)
-        with _Count() as count:  # it is also what warms up: memory, and the parameter store
-            elbo.loss_and_grads(vae.model, guide, x)
-
-        seconds, pilot = [], [torch.zeros_like(p) for p in parameters]
-        for k, one in enumerate(_seeds(seed, PILOT, min(num_draws, TIMED))):
-            _reseed(one, x)
-            start = _now(x)
-            gradients = _eager(elbo, vae, guide, x, parameters)[1:]
-            seconds.append(_now(x) - start)
-            for mean, gradient in zip(pilot, gradients, strict=True):
-                mean += (gradient - mean) / (k + 1)
-        center = [mean / -len(x) for mean in pilot]
-        parts = None if towards is None else towards.split([p.numel() for p in parameters])
-        graph, inputs = _graph(elbo, vae, guide, x, compile), {}
-        if graph is not None and not coordinates:
+        eager = Eager(plan, estimator)
+        evaluations = eager.count_evaluations()
+        center, seconds = eager.pilot(plan.seeds(PILOT, min(n, TIMED)))
+        graph, inputs = eager.graph(plan.compile), {}
+        if graph is not None and not plan.coordinates:
             graph, inputs = factor(graph)
-        moments = Moments(
-            center, len(seconds), parts, coordinates=coordinates,
-            inputs=[inputs.get(p) for p in parameters],
-        )  # fmt: skip
+        views = [View(inputs.get(p)) for p in eager.parameters]
+        parts = None if towards is None else towards.split([c.numel() for c in center])
+        moments = Moments(center, len(seconds), parts, coordinates=plan.coordinates, views=views)
         numbers = sum(c.numel() for c in moments.center)
-        size = 2 * max(1, min(128, num_draws // 2, CHUNK // (2 * numbers)))
-        if graph is None:
-            draws = partial(_one_by_one, size, elbo, vae, guide, x, parameters)
-        else:
-            draws = _from_graph(graph, size, parameters)
-        chunk = _chunks(draws, x, moments, size, compile)
-        starts = range(0, num_draws, size)
+        size = 2 * max(1, min(128, n // 2, CHUNK // (2 * numbers)))
+        draw = eager.several(size) if graph is None else _from_graph(graph, size, eager.parameters)
+        chunk = _measure(draw, x, moments, size, plan.compile)
+        starts = range(0, n, size)
         values, began = [], _now(x)
-        for start, one in zip(starts, _seeds(seed, stream, len(starts)), strict=True):
-            n = min(size, num_draws - start)
-            _reseed(one, x)
-            keep = torch.arange(size, device=x.device).lt(n).to(pilot[0])
+        for start, seed in zip(starts, plan.seeds(stream, len(starts)), strict=True):
+            valid = min(size, n - start)
+            _reseed(seed, x)
+            keep = torch.arange(size, device=x.device).lt(valid).to(center[0])
             losses, rows, pairs = chunk(keep)
-            moments.add(rows, pairs, n)
-            values.append(losses[:n].double().cpu().numpy() / -len(x))
+            moments.add(rows, pairs, valid)
+            values.append(losses[:valid].double().cpu().numpy() / -len(x))
         moments.close()
         elapsed = _now(x) - began
-    evaluations = max(count.seen.values(), default=float("nan")) / len(x)
     return Sample(np.concatenate(values), np.array(seconds), elapsed, evaluations, moments)
 
 
-def _graph(
-    elbo: Any,  # noqa: ANN401
-    vae: VAE,
-    guide: Callable,
-    x: Tensor,
-    compile: bool,
-) -> Graph | None:
-    """The graph of a draw, where one can be made."""
-    if isinstance(elbo, TraceEnum_ELBO) and not compile:
-        return None  # exact sums: a graph's rounding would be seen as variance
-    try:
-        return capture(elbo, vae.model, guide, x)
-    except CaptureError:
-        if compile:
-            raise
-        return None
+class Eager:
+    """Draws by an estimator's own ``loss_and_grads``, one at a time.
+
+    Args:
+        plan: the model, the batch and the seeds.
+        estimator: its network, if it has one, learns here and is then frozen.
+    """
+
+    def __init__(self, plan: Plan, estimator: Estimator) -> None:
+        self.elbo: Any = estimator.elbo
+        self.model, self.x = plan.vae.model, plan.x
+        self.parameters = list(trainable(plan.vae).values())
+        first, *later = plan.seeds(BURN_IN, plan.burn_in + 1)
+        _reseed(first, self.x)
+        self.guide = estimator.wrap(plan.vae.guide, self.x)  # draws a network's weights
+        self._learn_baseline(estimator.network, later)
+
+    def __call__(self) -> list[Tensor]:
+        """The loss and the gradients of one draw."""
+        for p in self.parameters:
+            p.grad = None
+        loss = self.elbo.loss_and_grads(self.model, self.guide, self.x)
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
+        return [gradients[0].new_tensor(loss), *gradients]
+
+    def count_evaluations(self) -> float:
+        """Evaluations of log p(x|z) per datum; it also warms up memory and the parameter store."""
+        with _Count() as count:
+            self.elbo.loss_and_grads(self.model, self.guide, self.x)
+        return max(count.seen.values(), default=float("nan")) / len(self.x)
+
+    def pilot(self, seeds: Sequence[int]) -> tuple[list[Tensor], list[float]]:
+        """The mean gradient of a few draws, and the seconds of each."""
+        seconds, means = [], [torch.zeros_like(p) for p in self.parameters]
+        for k, seed in enumerate(seeds):
+            _reseed(seed, self.x)
+            start = _now(self.x)
+            gradients = self()[1:]
+            seconds.append(_now(self.x) - start)
+            for mean, gradient in zip(means, gradients, strict=True):
+                mean += (gradient - mean) / (k + 1)
+        return [mean / -len(self.x) for mean in means], seconds
+
+    def graph(self, required: bool) -> Graph | None:
+        """The graph of a draw, where one can be made."""
+        if isinstance(self.elbo, TraceEnum_ELBO) and not required:
+            return None  # exact sums: a graph's rounding would be seen as variance
+        try:
+            return capture(self.elbo, self.model, self.guide, self.x)
+        except CaptureError:
+            if required:
+                raise
+            return None
+
+    def several(self, size: int) -> Callable[[], list[Tensor]]:
+        """A function that gives so many losses and gradients."""
+
+        def draw() -> list[Tensor]:
+            with torch.enable_grad():
+                draws = [self() for _ in range(size)]
+            return [torch.stack(parts) for parts in zip(*draws, strict=True)]
+
+        return draw
+
+    def _learn_baseline(self, network: Any, seeds: Sequence[int]) -> None:  # noqa: ANN401
+        """Train the estimator's network at fixed weights, and freeze it."""
+        if network is None or not network.state_dict():
+            return
+        weights = list(network.parameters())
+        optim = torch.optim.Adam(weights, LEARNING_RATE) if weights else None
+        for i, seed in enumerate(seeds):
+            _reseed(seed, self.x)
+            network.zero_grad()
+            self.elbo.loss_and_grads(self.model, self.guide, self.x)
+            if optim is not None:
+                optim.param_groups[0]["lr"] = LEARNING_RATE * (1 - i / len(seeds))
+                optim.step()
+        network.eval()
 
 
-def _chunks(
-    draws: Callable[[], Sequence[Tensor]], x: Tensor, moments: Moments, size: int, compile: bool
+def _measure(
+    draw: Callable[[], Sequence[Tensor]], x: Tensor, moments: Moments, size: int, compile: bool
 ) -> Callable[[Tensor], Sequence[Tensor]]:
-    """A function that makes and measures so many draws, as fast as can be."""
+    """A function that makes and measures so many draws, compiled if asked for."""
 
     def chunk(keep: Tensor) -> tuple[Tensor, ...]:
-        losses, *gradients = draws()
+        losses, *gradients = draw()
         return losses, *moments.measure([g / -len(x) for g in gradients], keep)
 
     if not compile:
@@ -172,64 +231,20 @@ def _from_graph(
     graph: Graph, size: int, parameters: list[nn.Parameter]
 ) -> Callable[[], list[Tensor]]:
     """So many losses and gradients; zeros for a parameter that has none."""
-    place = {p: 1 + i for i, p in enumerate(graph.parameters.values())}
+    place = {p: i for i, p in enumerate(graph.parameters.values())}
     try:
-        made = repeat(graph, size, batched=True)
+        run = repeat(graph, size, batched=True)
     except CaptureError:
-        made = repeat(graph, size, batched=False)
+        run = repeat(graph, size, batched=False)
 
-    def draws() -> list[Tensor]:
-        found = made()
-        zero = found[0].new_zeros(())
-        return [found[0]] + [
-            found[place[p]] if p in place else zero.expand(size, *p.shape) for p in parameters
+    def draw() -> list[Tensor]:
+        losses, *gradients = run()
+        zero = losses.new_zeros(())
+        return [losses] + [
+            gradients[place[p]] if p in place else zero.expand(size, *p.shape) for p in parameters
         ]
 
-    return draws
-
-
-def _one_by_one(size: int, *how: Any) -> list[Tensor]:  # noqa: ANN401
-    with torch.enable_grad():
-        return [torch.stack(d) for d in zip(*(_eager(*how) for _ in range(size)), strict=True)]
-
-
-def _eager(
-    elbo: Any,  # noqa: ANN401
-    vae: VAE,
-    guide: Callable,
-    x: Tensor,
-    parameters: list[nn.Parameter],
-) -> list[Tensor]:
-    """The loss and the gradients of one draw."""
-    for p in parameters:
-        p.grad = None
-    loss = elbo.loss_and_grads(vae.model, guide, x)
-    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-    return [gradients[0].new_tensor(loss), *gradients]
-
-
-def _learn_baseline(
-    estimator: Estimator, model: Callable, guide: Callable, x: Tensor, seeds: list[int]
-) -> None:
-    """Train the estimator's network at fixed weights, and freeze it."""
-    network: Any = estimator.network
-    if network is None or not network.state_dict():
-        return
-    elbo: Any = estimator.elbo
-    learned = list(network.parameters())
-    optim = torch.optim.Adam(learned, LEARNING_RATE) if learned else None
-    for i, one in enumerate(seeds):
-        _reseed(one, x)
-        network.zero_grad()
-        elbo.loss_and_grads(model, guide, x)
-        if optim is not None:
-            optim.param_groups[0]["lr"] = LEARNING_RATE * (1 - i / len(seeds))
-            optim.step()
-    network.eval()
-
-
-def _seeds(seed: int, stream: int, n: int) -> list[int]:
-    return np.random.SeedSequence([seed, stream]).generate_state(n).tolist()
+    return draw
 
 
 def _reseed(seed: int, x: Tensor) -> None:
@@ -247,7 +262,7 @@ def _now(x: Tensor) -> float:
 
 
 class _Count(Messenger):
-    """How many values of log p(x|z) the observed sites evaluate."""
+    """The number of values of log p(x|z) that the observed sites evaluate."""
 
     def __init__(self) -> None:
         super().__init__()

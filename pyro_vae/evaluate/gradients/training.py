@@ -1,7 +1,7 @@
 """Training curves: what a choice of gradient estimator is worth in steps and in seconds."""
 
 from collections.abc import Sequence
-from copy import copy, deepcopy
+from copy import deepcopy
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -10,15 +10,16 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from ...core.checks import whole
 from ...core.seeding import seeded
 from ...data.rows import Rows
-from ...infer.estimators.estimator import make_estimator
 from ...infer.training import binarize as bits
 from ...infer.training.batches import Binarize
 from ...infer.training.fit import HELD_OUT, fit
 from ...infer.training.loop import NonFiniteLossError
 from ...model.vae import VAE
-from .comparison import EstimatorLike, unique
+from .comparison import make_estimators, unique
+from .references import EstimatorLike
 
 if TYPE_CHECKING:
     from xarray import Dataset
@@ -32,8 +33,8 @@ ABOUT = {  # variable: what it is, and its unit
     "kl": ("KL(q(z|x) || p(z))", "nats per datum"),
     "seconds": ("training so far", "s"),
 }
-EXAMPLE = 1000  # data that an estimator is tried on
-OWN = ("estimator", "out", "resume", "patience")  # of fit's arguments
+EXAMPLE = 1000  # observations that an estimator is tried on
+OWN = ("estimator", "out", "resume", "patience")  # arguments of fit that have no meaning here
 
 
 def train_estimators(
@@ -51,16 +52,15 @@ def train_estimators(
     """Train a copy of one model with each estimator, from the same start, and compare the ELBOs.
 
     The copies share weights, data, seed and all settings; the order of the data is the same for all
-    in the first epoch, and depends on the draws of each after it. Whatever bound an estimator
-    ascends, what is compared is the ELBO, of the same data with the same noise. The model itself is
-    left as it is.
+    in the first epoch, and depends on the draws of each after it. The ELBO is compared, of the same
+    data with the same noise, whichever bound an estimator ascends. The model itself stays as it is.
 
     Args:
-        vae: the start.
+        vae: the model whose copies are trained.
         x: data, ``(N, *x_shape)``.
         estimators: lines, or Pyro ``ELBO`` objects.
         epochs: passes over the data.
-        batch_size: data per step.
+        batch_size: observations per step.
         binarize: as in :func:`~pyro_vae.fit`, as are the further arguments.
         validation: as in ``fit``.
         seed: of each training.
@@ -69,7 +69,7 @@ def train_estimators(
     Returns:
         A dataset over (estimator, epoch): ``elbo_train``, ``elbo_validation``, ``log_likelihood``
         and ``kl`` in nats per datum, and ``seconds`` of training so far (compiling is in them).
-        The coordinate ``step`` counts gradients. Ctrl-C ends it with what there is.
+        The coordinate ``step`` counts gradients. Ctrl-C gives the epochs that have ended.
 
     Raises:
         ValueError: an estimator that cannot serve the guide, before any is trained; an argument of
@@ -78,16 +78,15 @@ def train_estimators(
 
     >>> vae = VAE(4, latent_dim=2, likelihood="Normal", encoder="MLP([3])", seed=0)
     >>> lines = ["Trace_ELBO", "Trace_ELBO(gradient=score)"]
-    >>> found = train_estimators(vae, [[0.0, 1.0, 0.0, 1.0]] * 20, lines, epochs=2, batch_size=5)
-    >>> found.elbo_train.shape, found.step.to_numpy()
+    >>> dataset = train_estimators(vae, [[0.0, 1.0, 0.0, 1.0]] * 20, lines, epochs=2, batch_size=5)
+    >>> dataset.elbo_train.shape, dataset.step.to_numpy()
     ((2, 2), array([4, 8]))
     """
     if odd := [name for name in OWN if name in settings]:
         raise ValueError(f"each estimator trains from the same start to the end: leave out {odd}")
-    if isinstance(estimators, str) or not len(estimators):
-        raise ValueError(f"estimators is a list of at least one line, got {estimators!r}")
+    made = make_estimators(estimators)
+    epochs, batch_size = whole("epochs", epochs), whole("batch_size", batch_size)
     x = x if isinstance(x, Rows) else vae.as_data(x)
-    made = [copy(make_estimator(one)) for one in estimators]
     with pyro.get_param_store().scope(), seeded(seed):
         trial, example = deepcopy(vae), vae.as_data(x[torch.arange(min(len(x), EXAMPLE))])
         trial.start_from(example)
@@ -95,13 +94,19 @@ def train_estimators(
         for estimator in made:
             estimator.check(trial.model, trial.guide, bits.binarize(batch) if binarize else batch)
     histories = {}
-    for name, estimator in zip(unique([str(one) for one in made]), made, strict=True):
+    for name, estimator in zip(unique(made), made, strict=True):
         try:
             fitted = fit(
-                deepcopy(vae), x, estimator=estimator, epochs=epochs, batch_size=batch_size,
-                binarize=binarize, validation=validation, seed=seed,
+                deepcopy(vae),
+                x,
+                estimator=estimator,
+                epochs=epochs,
+                batch_size=batch_size,
+                binarize=binarize,
+                validation=validation,
+                seed=seed,
                 **settings,  # pyright: ignore[reportArgumentType]
-            )  # fmt: skip
+            )
         except NonFiniteLossError as problem:
             raise NonFiniteLossError(f"{name}: {problem}") from None
         if len(fitted.history):
@@ -110,10 +115,10 @@ def train_estimators(
             break
     if not histories:
         raise KeyboardInterrupt
-    found = pd.concat(histories, names=["estimator"]).to_xarray()
+    dataset = pd.concat(histories, names=["estimator"]).to_xarray()
     for name, (text, unit) in ABOUT.items():
-        found[name].attrs = {"long_name": text, "units": unit}
+        dataset[name].attrs = {"long_name": text, "units": unit}
     held_out = round(validation * len(x)) if isinstance(validation, float) else 0
     n = len(x) - (min(held_out, HELD_OUT) if isinstance(x, Rows) else held_out)
-    steps = found.epoch * -(-n // batch_size)
-    return found.assign_coords(step=steps).assign_attrs(seed=seed, batch_size=batch_size)
+    steps = dataset.epoch * -(-n // batch_size)
+    return dataset.assign_coords(step=steps).assign_attrs(seed=seed, batch_size=batch_size)

@@ -1,4 +1,4 @@
-"""Simulation-based calibration: whether the guide is the posterior, on data of the model's own."""
+"""Simulation-based calibration of the approximate posterior, on data drawn from the model."""
 
 import math
 from dataclasses import dataclass
@@ -8,14 +8,17 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from ...core.checks import whole
 from ...model.joint import Joint, reading
 from ...model.vae import VAE
+from ..inference_data import latent_names
+from ..statistics import chunks
 
 __all__ = ["Calibration", "calibration"]
 
 ROWS = 2**14  # draws of z at once
 BINS = 20
-LEVEL = 0.01
+LEVEL = 0.01  # of the tests that the verdict rests on
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ def calibration(
 
     Args:
         vae: a trained model.
-        num_data: how many data to draw from it.
+        num_data: how many observations to draw from it, at least 20.
         num_samples: L; L + 1 should have many divisors.
         seed: of the draws.
 
@@ -124,17 +127,13 @@ def calibration(
     >>> calibration(vae, 20, num_samples=9, seed=0).ranks.shape
     (20, 2)
     """
-    if num_data < 20 or num_samples < 1:
-        raise ValueError(
-            f"expected num_data of at least 20 and num_samples of at least 1, got {num_data} and "
-            f"{num_samples}"
-        )
+    num_data = whole("num_data", num_data, 20)
+    num_samples = whole("num_samples", num_samples)
     with reading(vae, seed):
         z = vae.prior().expand([num_data]).sample()
-        blocks = z.split(max(1, ROWS // num_samples))
-        ranks = torch.cat([_ranks(vae, some, num_samples) for some in blocks])
-    names = [f"z[{i}]" for i in range(ranks.shape[1] - 1)]
-    table = pd.DataFrame(ranks.cpu().numpy(), columns=[*names, "log_likelihood"])
+        ranks = torch.cat([_ranks(vae, some, num_samples) for some in chunks(z, num_samples, ROWS)])
+    names = [*latent_names(vae), "log_likelihood"]
+    table = pd.DataFrame(ranks.cpu().numpy(), columns=names)
     return Calibration(table.rename_axis("datum"), num_samples)
 
 
@@ -143,6 +142,6 @@ def _ranks(vae: VAE, z: Tensor, num_samples: int) -> Tensor:
     joint = Joint(vae, vae.decode(z).sample())
     draws = joint.guide.sample(torch.Size([num_samples]))
     true = torch.cat([z.flatten(1), joint.log_likelihood(z)[:, None]], 1)
-    found = torch.cat([draws.flatten(2), joint.log_likelihood(draws)[..., None]], -1)
-    below, ties = (found < true).sum(0), (found == true).sum(0)
+    drawn = torch.cat([draws.flatten(2), joint.log_likelihood(draws)[..., None]], -1)
+    below, ties = (drawn < true).sum(0), (drawn == true).sum(0)
     return below + (torch.rand(ties.shape, device=z.device) * (ties + 1)).long()

@@ -1,6 +1,5 @@
-"""Where the ELBO loses: the encoder's answer, the guide's family, and what is left of log p(x)."""
+"""Decompose log p(x) - ELBO into approximation and amortization gaps."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,16 +10,17 @@ from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 from torch.distributions.transforms import Transform
 
+from ...core.checks import boolean, whole
 from ...families.flows import zuko_flows
 from ...model.joint import Joint, reading
 from ...model.vae import VAE
-from ..evidence.importance import log_mean_exp
-from ..inference_data import tail_shape
+from ..evidence.importance import Evidence
+from ..statistics import by_datum, standard_error
 
 __all__ = ["gaps"]
 
-BLOCK = 100  # data that are fitted together
-PARTICLES = 16
+BLOCK = 100  # observations that are fitted together
+PARTICLES = 16  # draws of z in a step of the ascent
 Sampler = Callable[[int], tuple[Tensor, Tensor]]  # S to z (S, B, *z_shape) and log q(z) (S, B)
 
 
@@ -34,14 +34,14 @@ def gaps(
     flow: bool = False,
     seed: int | None = None,
 ) -> pd.DataFrame:
-    r"""Approximation and amortization gap of each datum, by guides of its own.
+    r"""Approximation and amortization gap of each observation, by guides of its own.
 
     .. math:: \log p(x) - L[q] = \underbrace{\log p(x) - L[q^*]}_{\text{approximation}} +
         \underbrace{L[q^*] - L[q]}_{\text{amortization}}, \quad
         \log p(x) - L[q] = KL(q(z|x) \| p(z|x))
 
-    where :math:`q^*` is the best guide of the family for this datum, found by ascent from the
-    encoder's answer. A large amortization gap asks for a better encoder, a large approximation gap
+    where :math:`q^*` is the best guide of the family for this observation, found by ascent from
+    the encoder's. A large amortization gap asks for a better encoder, a large approximation gap
     for a richer family: what a full covariance (and a flow) would gain is found likewise. log p(x)
     is by importance sampling from the richest of these guides.
 
@@ -49,40 +49,39 @@ def gaps(
         vae: a trained model; a reparameterized guide and a continuous z.
         x: ``(N, *x_shape)``.
         steps: of Adam, for each guide.
-        num_samples: fresh draws of z, per datum and guide, that the figures are computed from.
-        flow: fit a neural spline flow too (zuko).
+        num_samples: fresh draws of z, per observation and guide, behind the figures.
+        flow: whether to fit a neural spline flow too (zuko).
         seed: of the draws.
 
     Returns:
-        A row for each datum, nats. ``log_evidence`` with ``log_evidence_error`` and ``khat``;
+        A row for each observation, nats. ``log_evidence`` with ``log_evidence_error`` and ``khat``;
         ``elbo`` of the encoder's guide, ``elbo_local`` of the best of its family, ``elbo_full`` of
         the best with a full covariance (``elbo_flow``), with ``..._error``; ``approximation``,
         ``amortization``. The ascent may stop short, so a gap may come out a little below 0.
 
     Raises:
-        ValueError: data that are not the model's, a discrete z, or a guide without reparameterized
-            sampler.
+        ValueError: data outside the likelihood's support or of another shape, a discrete z, or a
+            guide without reparameterized sampler.
 
     References:
         Cremer, Li & Duvenaud (2018), arXiv:1801.03558.
 
     >>> vae = VAE(2, latent_dim=2, likelihood="Normal", seed=0)
-    >>> found = gaps(vae, torch.randn(3, 2), steps=5, num_samples=50, seed=0)
-    >>> found[["approximation", "amortization"]].shape
+    >>> table = gaps(vae, torch.randn(3, 2), steps=5, num_samples=50, seed=0)
+    >>> table[["approximation", "amortization"]].shape
     (3, 2)
     """
-    if steps < 1 or num_samples < 2:
-        raise ValueError(f"expected steps >= 1 and num_samples >= 2, got {steps}, {num_samples}")
+    steps, num_samples = whole("steps", steps), whole("num_samples", num_samples, 2)
+    flow = boolean("flow", flow)
     x = vae.check(x)
     with reading(vae, seed):
         parts = [_gaps(vae, some, steps, num_samples, flow) for some in x.split(BLOCK)]
-    table = pd.DataFrame({k: torch.cat([p[k] for p in parts]).cpu().numpy() for k in parts[0]})
-    return table.rename_axis("datum")
+    return by_datum({k: torch.cat([part[k] for part in parts]) for k in parts[0]})
 
 
 def _gaps(vae: VAE, x: Tensor, steps: int, num_samples: int, flow: bool) -> dict[str, Tensor]:
     joint = Joint(vae, x)
-    transform = joint.to_support("a guide for each datum")
+    transform = joint.to_support("a guide for each observation")
     guides: dict[str, Sampler] = {"elbo": _sampler(joint.guide)}
     local = vae.refine(x, steps=steps, num_particles=PARTICLES)
     guides["elbo_local"] = _sampler(local)
@@ -90,22 +89,26 @@ def _gaps(vae: VAE, x: Tensor, steps: int, num_samples: int, flow: bool) -> dict
     guides["elbo_full"] = _ascend(full, joint, steps, 0.02)
     if flow:
         guides["elbo_flow"] = _ascend(SplineFlow(full), joint, steps, 0.005)
-    found: dict[str, Tensor] = {}
+    bounds: dict[str, Tensor] = {}
     log_w = torch.empty(0)
     for name, guide in guides.items():
         z, log_q = guide(num_samples)
         log_w = (joint.log_likelihood(z) + joint.log_prior(z) - log_q).double()
-        found[name] = log_w.mean(0)
-        found[f"{name}_error"] = log_w.std(0) / math.sqrt(num_samples)
-    log_evidence, error = log_mean_exp(log_w)  # of the last guide, the richest
-    head = {"log_evidence": log_evidence, "log_evidence_error": error, "khat": tail_shape(log_w)}
-    found["approximation"] = log_evidence - found["elbo_local"]
-    found["amortization"] = found["elbo_local"] - found["elbo"]
-    return {**head, **found}
+        bounds[name] = log_w.mean(0)
+        bounds[f"{name}_error"] = standard_error(log_w)
+    evidence = Evidence.from_weights(log_w)  # of the last guide, the richest
+    return {
+        "log_evidence": evidence.log_evidence,
+        "log_evidence_error": evidence.standard_error,
+        "khat": evidence.khat,
+        **bounds,
+        "approximation": evidence.log_evidence - bounds["elbo_local"],
+        "amortization": bounds["elbo_local"] - bounds["elbo"],
+    }
 
 
 class FullCovariance(nn.Module):
-    """A normal with a full covariance for each datum, on the real line that z is an image of.
+    """A normal with a full covariance for each observation, on the real line that maps to z.
 
     Args:
         transform: from the real line to the support of z.
@@ -142,10 +145,10 @@ class FullCovariance(nn.Module):
 
 
 class SplineFlow(nn.Module):
-    """A neural spline flow around a full-covariance normal; its networks know the datum by number.
+    """A neural spline flow around a full-covariance normal; its context is the observation.
 
     Args:
-        base: a fitted normal, which stays.
+        base: a fitted normal, which is not trained further.
     """
 
     def __init__(self, base: FullCovariance) -> None:
@@ -154,19 +157,19 @@ class SplineFlow(nn.Module):
         self.flow = zuko_flows().NSF(d, context=b, transforms=2, hidden_features=(64, 64))
         self.flow.to(base.loc)
         self.base = [base]  # in a list: not a submodule, so not trained
-        self.register_buffer("datum", torch.eye(b).to(base.loc))
+        self.register_buffer("which", torch.eye(b).to(base.loc))
 
     def forward(self, num_samples: int) -> tuple[Tensor, Tensor]:
         """Draws of z, and their log density."""
         (base,) = self.base
         loc, scale = (t.detach() for t in base.affine())
-        v, log_q = self.flow(self.datum).rsample_and_log_prob(torch.Size([num_samples]))
+        v, log_q = self.flow(self.which).rsample_and_log_prob(torch.Size([num_samples]))
         u = loc + torch.einsum("bij,sbj->sbi", scale, v)
         return base.push(u, log_q - scale.diagonal(dim1=-2, dim2=-1).log().sum(-1))
 
 
 def _ascend(guide: nn.Module, joint: Joint, steps: int, lr: float) -> Sampler:
-    """Fit a guide to the posteriors of its data by their ELBOs."""
+    """Fit a guide to the posterior of each observation by its ELBO."""
     parameters = list(guide.parameters())
     optimizer = torch.optim.Adam(parameters, lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)

@@ -1,4 +1,4 @@
-"""The posterior of z by Markov chains on the model itself, and the guide beside it."""
+"""The exact posterior of z by Markov chains on the model, beside the approximate posterior."""
 
 from typing import TYPE_CHECKING, Literal
 
@@ -10,6 +10,7 @@ from pyro.infer import MCMC, NUTS
 from pyro.infer.mcmc import RandomWalkKernel
 from torch import Tensor
 
+from ...core.checks import whole
 from ...model.joint import Joint, reading
 from ...model.vae import VAE
 from ..inference_data import container, latent_axes, latent_coords
@@ -32,19 +33,19 @@ def posterior(
     chains: int = 2,
     seed: int = 0,
 ) -> "InferenceData":
-    r"""p(z|x) of each datum by NUTS or random-walk Metropolis on ``vae.model``, beside the guide.
+    r"""p(z|x) of each observation by NUTS or random-walk Metropolis, beside the guide.
 
-    The chains know nothing of the guide, so this settles how good q(z|x) is, datum by datum, as far
-    as the chains have converged: see ``arviz.summary`` for :math:`\hat R` and the effective sample
-    size. They run one datum at a time, seconds each; a random walk needs many more draws.
+    The chains do not use the guide, so they tell how good q(z|x) is for each observation, as far as
+    they have converged: see ``arviz.summary`` for :math:`\hat R` and the effective sample size.
+    They run one observation at a time, seconds each; a random walk needs many more draws.
 
     Args:
         vae: a trained model, z continuous.
-        x: ``(N, *x_shape)``, a few data.
+        x: ``(N, *x_shape)``, a few observations.
         method: ``"nuts"`` or ``"metropolis"``, both Pyro's.
         num_samples: draws per chain.
-        warmup: steps before them, that adapt the kernel.
-        chains: per datum.
+        warmup: steps before them, which adapt the kernel.
+        chains: per observation.
         seed: of the chains and of the guide's draws.
 
     Returns:
@@ -55,7 +56,8 @@ def posterior(
         two halves of the chains have between themselves.
 
     Raises:
-        ValueError: data that are not the model's, a discrete z, an unknown method, too few draws.
+        ValueError: data outside the likelihood's support or of another shape, a discrete z, an
+            unknown method, too few draws.
 
     References:
         Hoffman & Gelman (2014), arXiv:1111.4246; Bonneel et al. (2015), Journal of Mathematical
@@ -68,11 +70,9 @@ def posterior(
     (2, 20, 1, 1)
     """
     if method not in KERNELS:
-        raise ValueError(f"method must be 'nuts' or 'metropolis', got {method!r}")
-    for name, value, least in (("num_samples", num_samples, 4), ("warmup", warmup, 1),
-                               ("chains", chains, 1)):  # fmt: skip
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}")
+        raise ValueError(f"method is 'nuts' or 'metropolis', got {method!r}")
+    num_samples, warmup = whole("num_samples", num_samples, 4), whole("warmup", warmup)
+    chains = whole("chains", chains)
     x = vae.check(x)
     with reading(vae, seed), pyro.get_param_store().scope():
         with torch.no_grad():
@@ -118,7 +118,7 @@ def sliced_wasserstein(a: Tensor, b: Tensor, *, num_projections: int = 200, seed
 
 
 def _chain(vae: VAE, x: Tensor, method: str, num_samples: int, warmup: int) -> Tensor:
-    """One chain for one datum, ``(S, 1, *z_shape)``."""
+    """One chain for one observation, ``(S, 1, *z_shape)``."""
     kernel = KERNELS[method](vae.model)
     run = MCMC(kernel, num_samples=num_samples, warmup_steps=warmup, disable_progbar=True)
     run.run(x)
@@ -127,7 +127,7 @@ def _chain(vae: VAE, x: Tensor, method: str, num_samples: int, warmup: int) -> T
 
 
 def _agreement(p: Tensor, q: Tensor, latent: tuple[str, ...], seed: int) -> dict:
-    """By datum, and by latent dimension where there is one; p and q are ``(S, B, *z_shape)``."""
+    """Agreement of draws p and q, ``(S, B, *z_shape)``, by observation and latent dimension."""
     shift = (q.mean(0) - p.mean(0)) / p.std(0)
     ratio = q.std(0) / p.std(0)
     half = len(p) // 2

@@ -1,4 +1,4 @@
-"""What labels say of the latent space: clusters, and one dimension for each factor."""
+"""The latent space against labels: clusters, and disentanglement by labelled factors."""
 
 import math
 from dataclasses import dataclass
@@ -10,11 +10,14 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from ...core.checks import whole
 from ...model.joint import Joint, reading
 from ...model.vae import VAE, point
-from .summary import cross_factors
+from .summary import cross_factors, dimension_names
 
 __all__ = ["FactorScores", "factor_scores", "label_scores"]
+
+MAX_SEED = 2**32 - 1  # of scikit-learn's
 
 
 @torch.no_grad()
@@ -33,13 +36,13 @@ def label_scores(
         vae: a trained model.
         x: ``(N, *x_shape)``.
         labels: ``(N,)``, classes.
-        neighbors: of a datum, that vote.
+        neighbors: how many of an observation's neighbours vote.
         folds: of the cross-validation, with every class in each.
         seed: of the folds.
 
     Returns:
         Rows ``knn_accuracy``, ``linear_accuracy`` (logistic regression), both cross-validated, and
-        ``silhouette`` (-1 to 1; how much closer a datum is to its own class than to the next).
+        ``silhouette`` (-1 to 1; how much closer z is to its own class than to the next).
         Columns ``value``, ``standard_error`` over the data, ``chance`` (the largest class; 0).
 
     Raises:
@@ -60,6 +63,8 @@ def label_scores(
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
+    neighbors, folds = whole("neighbors", neighbors), whole("folds", folds, 2)
+    seed = whole("seed", seed, 0, MAX_SEED)
     z, labels = _features(vae, x), _as_labels(labels, len(np.asarray(x)))
     counts = np.unique(labels, return_counts=True)[1]
     if len(counts) < 2 or counts.min() < folds:
@@ -86,10 +91,15 @@ def label_scores(
 
 @dataclass(frozen=True)
 class FactorScores:
-    """How far each factor has a latent dimension of its own; all scores are from 0 to 1.
+    """Disentanglement: how far each factor has a latent dimension of its own, from 0 to 1.
 
-    ``mutual_information`` (nats) and ``importance`` (of a random forest's features; columns sum to
-    1) have a row for each latent dimension and a column for each factor.
+    Attributes:
+        mig: the mutual information gap.
+        disentanglement: 1 where each dimension serves one factor.
+        completeness: 1 where each factor is served by one dimension.
+        informativeness: accuracy of a random forest on held-out data.
+        mutual_information: ``(D, F)`` in nats, by latent dimension and factor.
+        importance: ``(D, F)``, of a random forest's features; columns sum to 1.
     """
 
     mig: float
@@ -109,13 +119,12 @@ def factor_scores(
     .. math:: \mathrm{MIG} = \frac1F \sum_k \frac{1}{H(v_k)}
         \left(I(z_{(1)}; v_k) - I(z_{(2)}; v_k)\right)
 
-    with the two dimensions that tell most of a factor. DCI asks a random forest for each factor
-    which dimensions it used: disentanglement is 1 where each dimension serves one factor,
-    completeness where each factor is served by one dimension, informativeness is the accuracy on
-    held-out data. None of them is invariant under a rotation of z, which the model may not mind.
+    with the two dimensions of the largest mutual information. DCI takes the feature importances of
+    a random forest for each factor. None of the scores is invariant under a rotation of z, to which
+    the likelihood of a model with a normal prior is blind.
 
     Args:
-        vae: a trained model whose guide has factors.
+        vae: a trained model whose guide has known marginals.
         x: ``(N, *x_shape)``; the time grows with N squared.
         factors: ``(N, F)`` categories, with names where it is a data frame.
         seed: of the draws, the forest and the split.
@@ -124,7 +133,8 @@ def factor_scores(
         :class:`FactorScores`.
 
     Raises:
-        ValueError: factors that do not fit the data or are constant; a guide without factors.
+        ValueError: factors that do not fit the data or are constant; a guide whose marginals are
+            not known.
 
     References:
         Chen et al. (2018), arXiv:1802.04942; Eastwood & Williams (2018), "A framework for the
@@ -132,10 +142,10 @@ def factor_scores(
 
     >>> vae = VAE(2, latent_dim=2, likelihood="Normal", seed=0)
     >>> x = torch.randn(60, 2)
-    >>> found = factor_scores(vae, x, (x > 0).long().numpy())
-    >>> found.mutual_information.shape
+    >>> factor_scores(vae, x, (x > 0).long().numpy()).mutual_information.shape
     (2, 2)
     """
+    seed = whole("seed", seed, 0, MAX_SEED)
     data = vae.check(x)
     table = pd.DataFrame(np.asarray(factors)) if not isinstance(factors, pd.DataFrame) else factors
     if len(table) != len(data):
@@ -149,7 +159,7 @@ def factor_scores(
     top = np.sort(information, 0)[::-1]
     second = top[1].clip(min=0) if len(top) > 1 else 0.0  # noise around 0 is no information
     importance, accuracy = _forests(_features(vae, data), codes, seed)
-    names = {"index": pd.RangeIndex(len(information), name="latent_dim"), "columns": list(codes)}
+    names = {"index": dimension_names(vae, len(information)), "columns": list(codes)}
     return FactorScores(
         float(((top[0] - second) / entropy).mean()),
         *_dci(importance),
@@ -162,7 +172,7 @@ def factor_scores(
 def _information(joint: Joint, codes: dict[str, np.ndarray]) -> np.ndarray:
     """I(z_j; v_k), ``(D, F)``: the mixture of a class against that of all data."""
     z = joint.guide.sample()
-    n, found = len(z), []
+    n, information = len(z), []
     for rows, log_q in cross_factors(joint.guide, z):
         every, parts = log_q.logsumexp(1) - math.log(n), []
         for values in codes.values():
@@ -170,8 +180,8 @@ def _information(joint: Joint, codes: dict[str, np.ndarray]) -> np.ndarray:
             same = v[rows, None] == v
             own = log_q.masked_fill(~same[..., None], -math.inf).logsumexp(1)
             parts.append(own - same.sum(1, keepdim=True).log() - every)
-        found.append(torch.stack(parts, -1))
-    return torch.cat(found).mean(0).double().cpu().numpy()
+        information.append(torch.stack(parts, -1))
+    return torch.cat(information).mean(0).double().cpu().numpy()
 
 
 def _forests(z: np.ndarray, codes: dict[str, np.ndarray], seed: int) -> tuple[np.ndarray, float]:

@@ -1,4 +1,4 @@
-"""What the latent space carries: KL by dimension, mutual information, collapse."""
+"""What z says of x: KL by latent dimension, mutual information, posterior collapse."""
 
 import math
 from collections.abc import Iterator
@@ -10,26 +10,31 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from ...core.checks import whole
 from ...families.family import innermost
 from ...model.joint import Joint, reading
 from ...model.layers import Layered
 from ...model.vae import VAE
-from ..inference_data import latent_coords
+from ..inference_data import latent_names
+from ..statistics import chunks, standard_error
 
-__all__ = ["LatentSummary", "cross_factors", "factors_of", "latent_summary"]
+__all__ = ["LatentSummary", "cross_factors", "dimension_names", "latent_summary"]
 
 ACTIVE = 0.01  # Burda et al.: variance over x of the guide's mean
-CELLS = 2**21  # densities of draws under the guides of all data, at once
+ERRORS = 2  # standard errors that the KL of an active dimension is above 0
+CELLS = 2**21  # densities of draws under the guides of all observations, at once
 
 
 @dataclass(frozen=True)
 class LatentSummary:
-    """What z carries of x; nats per datum.
+    """What z says of x; nats per datum.
 
-    ``totals`` has a row for ``kl``, ``mutual_information``, ``aggregate_kl``,
-    ``total_correlation`` and ``dimension_kl``, with ``value`` and ``standard_error`` over the data.
-    ``dimensions`` has a row for each latent dimension: ``kl``, ``activity``, ``active`` and
-    ``aggregate_kl``.
+    Attributes:
+        totals: rows ``kl``, ``mutual_information``, ``aggregate_kl``, ``total_correlation`` and
+            ``dimension_kl``, with ``value`` and ``standard_error`` over the data.
+        dimensions: a row for each latent dimension, by its name: ``kl``, ``kl_error``,
+            ``activity``, ``active`` and ``aggregate_kl``.
+        num_data: N.
     """
 
     totals: pd.DataFrame
@@ -38,7 +43,7 @@ class LatentSummary:
 
     @property
     def active_units(self) -> int:
-        """Dimensions whose guide moves with x."""
+        """The number of latent dimensions that are active."""
         return int(self.dimensions["active"].to_numpy().sum())
 
     @property
@@ -46,13 +51,14 @@ class LatentSummary:
         """Whether the posterior has collapsed, and what else there is to know, in words."""
         value: dict[str, float] = dict(zip(self.totals.index, self.totals["value"], strict=True))
         d, active, ceiling = len(self.dimensions), self.active_units, math.log(self.num_data)
-        told = f"mutual information {value['mutual_information']:.2f} nats"
+        information = f"mutual information {value['mutual_information']:.2f} nats"
         if active == 0:
             return (
                 f"The posterior has collapsed: none of {d} latent dimensions moves with x "
-                f"({told}). The decoder models the data without z."
+                f"({information}). The decoder models the data without z."
             )
-        text = f"{active} of {d} latent dimensions {'is' if active == 1 else 'are'} active ({told})"
+        verb = "is" if active == 1 else "are"
+        text = f"{active} of {d} latent dimensions {verb} active ({information})"
         have = "has" if d - active == 1 else "have"
         text += "." if active == d else f"; {d - active} {have} collapsed to the prior."
         if value["mutual_information"] > ceiling - 1:
@@ -82,36 +88,36 @@ def latent_summary(
     where the last two make the aggregate KL, :math:`KL(q(z) \| p(z))`. The mutual information is
     that of z and *which* of the N data was drawn: it is at most log N, and below that of the
     population where it comes near. A dimension is active where the guide's mean has a variance of
-    more than 0.01 over the data.
+    more than 0.01 over the data, unless its KL is known to be within two standard errors of 0.
 
     Args:
         vae: a trained model.
         x: ``(N, *x_shape)``; the time grows with N squared.
-        num_samples: draws of z per datum.
+        num_samples: draws of z per observation.
         seed: of the draws.
 
     Returns:
-        :class:`LatentSummary`: ``totals``, ``dimensions``, ``active_units``, ``verdict``. What
-        needs factors that the guide or the prior does not have is NaN.
+        :class:`LatentSummary`: ``totals``, ``dimensions``, ``active_units``, ``verdict``. Figures
+        that need marginals which the guide or the prior does not give are NaN.
 
     Raises:
-        ValueError: data that are not the model's, or fewer than two.
+        ValueError: data outside the likelihood's support or of another shape, or fewer than two
+            observations.
 
     References:
         Hoffman & Johnson (2016), "ELBO surgery"; Chen et al. (2018), arXiv:1802.04942; Burda,
         Grosse & Salakhutdinov (2016), arXiv:1509.00519, for active units.
 
     >>> vae = VAE(2, latent_dim=3, likelihood="Normal", seed=0)
-    >>> found = latent_summary(vae, torch.randn(50, 2), seed=0)
-    >>> list(found.totals.index)[:3], len(found.dimensions)
+    >>> summary = latent_summary(vae, torch.randn(50, 2), seed=0)
+    >>> list(summary.totals.index)[:3], len(summary.dimensions)
     (['kl', 'mutual_information', 'aggregate_kl'], 3)
     """
-    if num_samples < 1:
-        raise ValueError(f"num_samples must be at least 1, got {num_samples}")
+    num_samples = whole("num_samples", num_samples)
     x = vae.check(x)
     n = len(x)
     if n < 2:
-        raise ValueError("x holds one datum: mutual information is between data, give more")
+        raise ValueError("x holds one observation: mutual information needs at least two")
     with reading(vae, seed):
         joint = Joint(vae, x)
         z = joint.guide.sample(torch.Size([num_samples]))
@@ -119,8 +125,8 @@ def latent_summary(
         joined, by_factor = _aggregate(joint.guide, z)
         q = factors_of(joint.guide)
         dims = math.prod(vae.z_shape) if q is None else q.batch_shape[1:].numel()
-        none = torch.full((num_samples, n, dims), math.nan).to(own)
-        by_factor = none if by_factor is None else by_factor
+        if by_factor is None:
+            by_factor = torch.full((num_samples, n, dims), math.nan).to(own)
         own_factor = _by_dimension(joint.guide, z, dims)
         prior_factor = _by_dimension(joint.prior, z, dims)
         activity = _activity(joint.guide, z, dims)
@@ -132,26 +138,33 @@ def latent_summary(
         "dimension_kl": (by_factor - prior_factor).sum(-1),
     }
     totals = pd.DataFrame(
-        {k: (v.mean().item(), v.mean(0).std().item() / math.sqrt(n)) for k, v in parts.items()},
+        {k: (v.mean().item(), standard_error(v.mean(0)).item()) for k, v in parts.items()},
         index=["value", "standard_error"],
     ).T
     kl = (own_factor - prior_factor).mean(0)
-    names = latent_coords(vae)["latent_dim"] if vae.layers else range(dims)
+    mean, error = kl.mean(0), standard_error(kl)
     dimensions = pd.DataFrame(
         {
-            "kl": kl.mean(0).cpu(),
-            "kl_error": (kl.std(0) / math.sqrt(n)).cpu(),
+            "kl": mean.cpu(),
+            "kl_error": error.cpu(),
             "activity": activity.cpu(),
-            "active": (activity > ACTIVE).cpu(),
+            "active": ((activity > ACTIVE) & ~(mean <= ERRORS * error)).cpu(),
             "aggregate_kl": (by_factor - prior_factor).mean((0, 1)).cpu(),
         },
-        index=pd.Index(names, name="latent_dim"),
+        index=dimension_names(vae, dims),
     )
     return LatentSummary(totals, dimensions, n)
 
 
+def dimension_names(vae: VAE, dims: int) -> pd.Index:
+    """Names of the coordinates of z; a one-hot vector counts as one."""
+    names = latent_names(vae)
+    same = len(names) == dims
+    return pd.Index(names if same else [f"z[{i}]" for i in range(dims)], name="latent_dim")
+
+
 def factors_of(q: dist.TorchDistribution) -> dist.TorchDistribution | None:
-    """Its marginals by latent dimension, as a batch; ``None`` where they are not known."""
+    """The marginals of each latent dimension, as a batch; ``None`` where they are not known."""
     if isinstance(q, torch.distributions.MultivariateNormal | dist.LowRankMultivariateNormal):
         return dist.Normal(q.mean, q.variance.sqrt())
     base = innermost(q)
@@ -176,14 +189,14 @@ def cross_factors(guide: dist.TorchDistribution, z: Tensor) -> Iterator[tuple[Te
     """Chunks of ``(rows, log q(z_j | x_n))``, ``(R,)`` and ``(R, N, D)``, for z ``(M, ...)``."""
     factors = factors_of(guide)
     if factors is None:
-        raise ValueError("the guide does not say the marginals of its dimensions")
+        raise ValueError("the marginals of this guide's latent dimensions are not known")
     cells = factors.batch_shape.numel()
-    for rows in torch.arange(len(z), device=z.device).split(max(1, CELLS // cells)):
+    for rows in chunks(torch.arange(len(z), device=z.device), cells, CELLS):
         yield rows, factors.log_prob(z[rows, None]).flatten(2)
 
 
 def _aggregate(guide: dist.TorchDistribution, z: Tensor) -> tuple[Tensor, Tensor | None]:
-    """log q(z) ``(S, N)`` and log q(z_j) ``(S, N, D)``, of the mixture over all data."""
+    """log q(z) ``(S, N)`` and log q(z_j) ``(S, N, D)``, of the mixture over all observations."""
     s, n = z.shape[:2]
     flat = z.flatten(0, 1)
     product = innermost(guide) is not guide
@@ -195,8 +208,7 @@ def _aggregate(guide: dist.TorchDistribution, z: Tensor) -> tuple[Tensor, Tensor
             if product:
                 joined.append(log_q.sum(-1).logsumexp(1) - math.log(n))
     if not product:
-        step = max(1, CELLS // (n * math.prod(z.shape[2:])))
-        for some in flat.split(step):
+        for some in chunks(flat, n * math.prod(z.shape[2:]), CELLS):
             joined.append(guide.log_prob(some[:, None]).logsumexp(1) - math.log(n))
     every = torch.cat(by_factor).unflatten(0, (s, n)) if by_factor else None
     return torch.cat(joined).unflatten(0, (s, n)), every

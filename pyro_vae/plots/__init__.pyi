@@ -1,0 +1,20 @@
+# The public names and their homes.
+from .axes import save as save
+from .checks import calibration as calibration
+from .checks import gaps as gaps
+from .checks import khat as khat
+from .checks import latent_kl as latent_kl
+from .checks import posterior as posterior
+from .checks import predictive_check as predictive_check
+from .curves import gradient_variance as gradient_variance
+from .curves import kl_curve as kl_curve
+from .curves import learning_curves as learning_curves
+from .curves import training_curves as training_curves
+from .pictures import attribute_arithmetic as attribute_arithmetic
+from .pictures import images as images
+from .pictures import interpolations as interpolations
+from .pictures import latent_space as latent_space
+from .pictures import reconstructions as reconstructions
+from .pictures import samples as samples
+from .pictures import samples_by as samples_by
+from .pictures import traversals as traversals
