@@ -8,9 +8,9 @@ from .engine.optim import make_optimizer as make_optimizer
 from .estimators.arm import ARM as ARM
 from .estimators.arm import DisARM as DisARM
 from .estimators.arm import DisARMIWAE as DisARMIWAE
-from .estimators.control_variates import DoubleCV as DoubleCV
-from .estimators.control_variates import MuProp as MuProp
 from .estimators.cubo import CUBO as CUBO
+from .estimators.doublecv import DoubleCV as DoubleCV
+from .estimators.dreg import DReG as DReG
 from .estimators.estimator import Estimator as Estimator
 from .estimators.estimator import make_estimator as make_estimator
 from .estimators.gdreg import GDReG as GDReG
@@ -20,10 +20,8 @@ from .estimators.handlers import KLWeight as KLWeight
 from .estimators.handlers import RunningMean as RunningMean
 from .estimators.handlers import ScoreFunction as ScoreFunction
 from .estimators.handlers import StickingTheLanding as StickingTheLanding
-from .estimators.importance import VIMCO as VIMCO
-from .estimators.importance import DReG as DReG
 from .estimators.measure_valued import MeasureValued as MeasureValued
-from .estimators.multisample import RLOO as RLOO
+from .estimators.muprop import MuProp as MuProp
 from .estimators.rebar import REBAR as REBAR
 from .estimators.rebar import RELAX as RELAX
 from .estimators.relaxed import Concrete as Concrete
@@ -31,9 +29,11 @@ from .estimators.relaxed import GumbelStraightThrough as GumbelStraightThrough
 from .estimators.relaxed import RelaxedTrace_ELBO as RelaxedTrace_ELBO
 from .estimators.relaxed import RelaxedTraceMeanField_ELBO as RelaxedTraceMeanField_ELBO
 from .estimators.relaxed import StraightThrough as StraightThrough
+from .estimators.rloo import RLOO as RLOO
 from .estimators.rws import RWS as RWS
 from .estimators.table import ESTIMATORS as ESTIMATORS
 from .estimators.tvo import TVO as TVO
+from .estimators.vimco import VIMCO as VIMCO
 from .training.checkpoint import CHECKPOINT as CHECKPOINT
 from .training.collapse import AggressiveGuide as AggressiveGuide
 from .training.collapse import with_free_bits as with_free_bits

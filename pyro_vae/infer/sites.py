@@ -1,14 +1,16 @@
 """What the sample sites of a Pyro trace are: latent or observed, and of which distribution."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pyro.distributions as dist
+import pyro.poutine as poutine
 import torch
 from pyro.distributions.torch_distribution import ExpandedDistribution, TorchDistributionMixin
 from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import site_is_subsample
 
-__all__ = ["is_product", "latent", "same_order", "unwrapped"]
+__all__ = ["family_name", "is_product", "latent", "replayed", "same_order", "samples", "unwrapped"]
 
 
 def latent(site: Any) -> bool:  # noqa: ANN401
@@ -19,6 +21,16 @@ def latent(site: Any) -> bool:  # noqa: ANN401
         and not site_is_subsample(site)
         and isinstance(site["fn"], TorchDistributionMixin)
     )
+
+
+def samples(trace: Trace) -> list[Any]:
+    """The sample sites of a trace."""
+    return [site for site in trace.nodes.values() if site["type"] == "sample"]
+
+
+def replayed(model: Callable, guide_trace: Trace, *args: object) -> Trace:
+    """The model's run at the guide's draws."""
+    return poutine.trace(poutine.replay(model, guide_trace)).get_trace(*args)
 
 
 def same_order(model: Trace, guide: Trace) -> bool:
@@ -36,6 +48,11 @@ def unwrapped(distribution: Any) -> Any:  # noqa: ANN401
     while isinstance(distribution, (*wrappers, dist.MaskedDistribution)):
         distribution = distribution.base_dist
     return distribution
+
+
+def family_name(distribution: object) -> str:
+    """The name of the family under wrappers such as ``Independent``."""
+    return type(unwrapped(distribution)).__name__
 
 
 def is_product(distribution: object) -> bool:

@@ -1,46 +1,29 @@
-"""Gradients for Bernoulli latents from antithetic pairs of configurations: ARM and DisARM."""
+"""Gradients for Bernoulli latents from antithetic pairs of configurations: ARM and DisARM.
 
-from abc import abstractmethod
-from typing import Any
+One uniform variable per bit gives both configurations of all bits. The model's gradient is the mean
+over the pair.
+"""
+
+from typing import Any, Unpack
 
 import torch
 from pyro.infer.util import MultiFrameTensor
-from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
-from ..sites import latent, unwrapped
-from .importance import ImportanceWeighted, replace_each, widen
-from .multisample import samples
-from .points import Paired, spread
-from .relaxed import Kind
+from .bounds import Bound, renyi
+from .logits import LogitELBO, Scored, sites_have_logits, spread
+from .multisample import Plates, Run
+from .profile import NO_PATH, Profile
+from .relaxed import Bits, Kind
+from .rules import sites_are_independent
+from .weights import log_weights, replace_each, widen
 
-__all__ = ["ARM", "Antithetic", "DisARM", "DisARMIWAE", "bernoulli_logits"]
+__all__ = ["ARM", "DisARM", "DisARMIWAE"]
 
-
-class Antithetic(Paired):
-    """The ELBO for guides of Bernoulli sites, every particle an antithetic pair of configurations.
-
-    One uniform per bit gives both configurations of all bits. The model's gradient is the mean over
-    the pair.
-    """
-
-    draws = 2
-
-    def _pair(self, logits: Tensor, kind: Kind) -> tuple[Tensor, dict[str, Any]]:
-        u = torch.rand_like(logits)
-        bits = torch.stack([u > (-logits).sigmoid(), u < logits.sigmoid()])
-        return bits.to(logits.dtype), {"uniform": u}
-
-    def _slopes(self, cost: MultiFrameTensor, sites: list[Any]) -> list[Tensor]:
-        costs = [spread(cost, site).detach() for site in sites]
-        return [(f[0] - f[1]) * self._slope(s) for f, s in zip(costs, sites, strict=True)]
-
-    @abstractmethod
-    def _slope(self, site: Any) -> Tensor:  # noqa: ANN401
-        """What times f(b) - f(b') estimates the gradient in the logits, for every bit."""
+OF_BITS = (sites_have_logits(Bits), sites_are_independent)
 
 
-class ARM(Antithetic):
+class ARM(LogitELBO):
     r"""The ELBO by Augment-REINFORCE-Merge (ARM), for Bernoulli latents.
 
     .. math:: \nabla_{\phi_i} L = E_{u}\left[\left(f(b) - f(b')\right)
@@ -53,8 +36,7 @@ class ARM(Antithetic):
 
     Args:
         num_particles: the number of antithetic pairs.
-        max_plate_nesting: as in every Pyro ``ELBO``.
-        vectorize_particles: must stay true.
+        plates: ``max_plate_nesting`` as in every Pyro ``ELBO``.
 
     Raises:
         ValueError: in a step, a site that is not Bernoulli.
@@ -66,11 +48,24 @@ class ARM(Antithetic):
     1
     """
 
-    def _slope(self, site: Any) -> Tensor:  # noqa: ANN401
-        return site["infer"]["uniform"] - 0.5
+    kinds = (Bits,)
+    draws = 2
+    profile = Profile(
+        gradients=("score",),
+        guides="Bernoulli",
+        note="unbiased; two evaluations a particle, an antithetic pair",
+        needs=OF_BITS,
+        refused=NO_PATH,
+    )
+
+    def _values(self, logits: Tensor, kind: Kind) -> tuple[Tensor, Tensor]:
+        return antithetic_pair(logits)
+
+    def _gradients(self, cost: MultiFrameTensor, sites: list[Scored]) -> list[Tensor]:
+        return [difference(cost, one.site) * (one.about - 0.5) for one in sites]
 
 
-class DisARM(Antithetic):
+class DisARM(LogitELBO):
     r"""The ELBO by DisARM, which is ARM with the uniforms integrated out, for Bernoulli latents.
 
     .. math:: \nabla_{\phi_i} L = E_{b, b'}\left[\tfrac{1}{2} \left(f(b) - f(b')\right)
@@ -83,8 +78,7 @@ class DisARM(Antithetic):
 
     Args:
         num_particles: the number of antithetic pairs.
-        max_plate_nesting: as in every Pyro ``ELBO``.
-        vectorize_particles: must stay true.
+        plates: ``max_plate_nesting`` as in every Pyro ``ELBO``.
 
     Raises:
         ValueError: in a step, a site that is not Bernoulli.
@@ -96,12 +90,24 @@ class DisARM(Antithetic):
     1
     """
 
-    def _slope(self, site: Any) -> Tensor:  # noqa: ANN401
-        first, second = site["value"]
-        return (first - second) * site["infer"]["logits"].detach().abs().sigmoid() / 2
+    kinds = (Bits,)
+    draws = 2
+    profile = Profile(
+        gradients=("score",),
+        guides="Bernoulli",
+        note="unbiased; two evaluations a particle, an antithetic pair; never worse than ARM",
+        needs=OF_BITS,
+        refused=NO_PATH,
+    )
+
+    def _values(self, logits: Tensor, kind: Kind) -> tuple[Tensor, Tensor]:
+        return antithetic_pair(logits)
+
+    def _gradients(self, cost: MultiFrameTensor, sites: list[Scored]) -> list[Tensor]:
+        return [difference(cost, one.site) * odd_part(one) for one in sites]
 
 
-class DisARMIWAE(DisARM, ImportanceWeighted):
+class DisARMIWAE(LogitELBO):
     r"""The importance-weighted bound by DisARM: one antithetic pair for each of K particles.
 
     .. math:: \nabla_{\phi_i} L_K \approx \sum_{k=1}^K \left[\tfrac{1}{2}
@@ -117,8 +123,7 @@ class DisARMIWAE(DisARM, ImportanceWeighted):
 
     Args:
         num_particles: K.
-        max_plate_nesting: as in every Pyro ``ELBO``.
-        vectorize_particles: must stay true.
+        plates: ``max_plate_nesting`` as in every Pyro ``ELBO``.
 
     Raises:
         ValueError: in a step, a site that is not Bernoulli, or sites of different scale.
@@ -130,26 +135,59 @@ class DisARMIWAE(DisARM, ImportanceWeighted):
     5
     """
 
-    def _estimate(self, model_trace: Trace, guide_trace: Trace) -> tuple[Tensor, Tensor]:
-        log_p, log_q, scale, _ = self._log_weights(model_trace, guide_trace)
-        k, log_w = self.num_particles, log_p - log_q
-        lead = self._lead(log_w) if k == 1 else log_w.detach().movedim(1, 0)
+    kinds = (Bits,)
+    draws = 2
+    profile = Profile(
+        gradients=("score",),
+        guides="Bernoulli",
+        note="importance-weighted bound, unbiased for it; two evaluations a particle, an "
+        "antithetic pair",
+        needs=OF_BITS,
+        refused=NO_PATH,
+        weighted=False,
+    )
+
+    def __init__(self, num_particles: int = 2, **plates: Unpack[Plates]) -> None:
+        super().__init__(num_particles, **plates)
+
+    @property
+    def bound(self) -> Bound:
+        """The function of the log weights that is the value."""
+        return renyi(0.0, self.num_particles)
+
+    def _values(self, logits: Tensor, kind: Kind) -> tuple[Tensor, Tensor]:
+        return antithetic_pair(logits)
+
+    def _estimate(self, run: Run) -> tuple[Tensor, Tensor]:
+        log_p, log_q, scale, _, lead = log_weights(self, run)
+        k = self.num_particles
+        lead = lead if k == 1 else lead.movedim(1, 0)
         bound = self.bound(lead)  # of b and of b'
         other = self.bound(replace_each(lead, lead.flip(1)))
         gained = bound - other  # by each particle's own configuration
         signal = scale * (gained[:, 0] - gained[:, 1]) / 2
         weights = lead.softmax(0)
         weights = weights[0] if k == 1 else weights.movedim(0, 1)
-        sites = [site for site in samples(guide_trace) if latent(site)]
-        gradients = [widen(signal, site) * self._slope(site) for site in sites]
+        sites = self._scored(run)
+        gradients = [widen(signal, one.site) * odd_part(one) for one in sites]
         explicit = (scale * (weights * log_p - (weights - 1 / k) * log_q)).sum() / 2
-        surrogate = explicit + self._surrogate(gradients, sites)
-        return (scale * bound).sum() / 2, surrogate
+        return (scale * bound).sum() / 2, explicit + self._surrogate(gradients, sites)
 
 
-def bernoulli_logits(distribution: torch.distributions.Distribution) -> Tensor | None:
-    """The logits of a Bernoulli, one a bit; ``None`` for any other distribution."""
-    base = unwrapped(distribution)
-    if not isinstance(base, torch.distributions.Bernoulli):
-        return None
-    return base.logits.expand(distribution.batch_shape + distribution.event_shape)
+def antithetic_pair(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Both configurations of all bits, and the uniform variable of each bit that gives them."""
+    u = torch.rand_like(logits)
+    bits = torch.stack([u > (-logits).sigmoid(), u < logits.sigmoid()])
+    return bits.to(logits.dtype), u
+
+
+def difference(cost: MultiFrameTensor, site: Any) -> Tensor:  # noqa: ANN401
+    """The cost of the first configuration less that of the second, for a site's draws."""
+    first, second = spread(cost, site).detach()
+    return first - second
+
+
+def odd_part(one: Scored) -> Tensor:
+    """What times f(b) - f(b') is DisARM's gradient in the logits, for every bit."""
+    first, second = one.site["value"]
+    return (first - second) * one.logits.detach().abs().sigmoid() / 2

@@ -1,22 +1,26 @@
 """The chi upper bound on log p(x), which the guide descends."""
 
-import math
+from typing import Unpack
 
 from torch import Tensor
 
+from ...core.checks import number
 from .bounds import Bound, Chi
-from .importance import Weighted, Weights
+from .multisample import Plates
+from .profile import Profile
+from .rules import no_factor_counts_the_wrong_way, sites_are_alike
+from .weights import WeightedELBO, Weights, weights_serve
 
 __all__ = ["CUBO"]
 
 
-class CUBO(Weighted):
+class CUBO(WeightedELBO):
     r"""The chi upper bound (CUBO): the guide minimizes the chi divergence from q to the posterior.
 
     .. math:: \log p(x) \le \text{CUBO}_n = \frac{1}{n} \log E_q\left[w^n\right], \quad n > 1
 
-    The guide descends :math:`\exp(n\, \text{CUBO}_n) = E_q[w^n]`, per datum, which is unbiased up
-    to its normalization by the largest weight,
+    The guide descends :math:`\exp(n\, \text{CUBO}_n) = E_q[w^n]`, per data point, which is unbiased
+    up to its normalization by the largest weight,
 
     .. math:: -\frac{1}{n}\nabla_\phi E_q[w^n] \approx (n - 1) \frac{1}{K} \sum_k v_k
         \frac{\partial \log w_k}{\partial z_k} \frac{\partial z_k}{\partial \phi}
@@ -31,8 +35,7 @@ class CUBO(Weighted):
     Args:
         num_particles: K, at least 2.
         n: the order, above 1; 2 is the chi-square divergence.
-        max_plate_nesting: as in every Pyro ``ELBO``.
-        vectorize_particles: must stay true.
+        plates: ``max_plate_nesting`` as in every Pyro ``ELBO``.
 
     Raises:
         ValueError: arguments out of range; in a step, sites of different scale, or a guide of which
@@ -47,18 +50,27 @@ class CUBO(Weighted):
 
     least = 2
     instead = "CUBO(gradient=score)"
+    profile = Profile(
+        gradients=("pathwise", "score"),
+        guides="any, its sites alike",
+        note="an upper bound (as K grows), which the guide descends; the model ascends the "
+        "importance-weighted one; one evaluation a particle",
+        needs=(no_factor_counts_the_wrong_way, weights_serve, sites_are_alike),
+        refused=(("stl", "its pathwise gradient has that already: leave gradient out"),),
+        weighted=False,
+        ascends="none",
+    )
 
     def __init__(
         self,
         num_particles: int = 10,
         n: float = 2.0,
-        max_plate_nesting: float = math.inf,
-        vectorize_particles: bool = True,
+        **plates: Unpack[Plates],
     ) -> None:
-        super().__init__(num_particles, max_plate_nesting, vectorize_particles)
-        if not n > 1:
-            raise ValueError(f"CUBO is an upper bound of order n > 1, got n={n}")
-        self.n = float(n)
+        super().__init__(num_particles, **plates)
+        self.n = number("n", n)
+        if not self.n > 1:
+            raise ValueError(f"n is the order of an upper bound, greater than 1, got {n}")
 
     @property
     def bound(self) -> Bound:

@@ -1,20 +1,31 @@
 """Doubly reparameterized gradients for the parameters of the prior too: GDReG."""
 
-from typing import Any
-
 import pyro.distributions as dist
+import pyro.poutine as poutine
 import torch
-from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
-from ..sites import latent, unwrapped
-from .importance import DReG, partial_slopes, widen
-from .multisample import samples
+from ..sites import latent, replayed, samples, unwrapped
+from .multisample import Run
+from .profile import WEIGHTS_ARE_IN_IT, Profile
+from .rules import Trial, UnsoundError, paths_exist
+from .weights import LogWeights, WeightedELBO, Weights, partial_slopes, weights_serve, widen
 
 __all__ = ["GDReG"]
 
 
-class GDReG(DReG):
+def draws_can_be_inverted(trial: Trial) -> None:
+    """The prior's draws can be inverted; whether it is learned is seen by its gradient."""
+    with torch.enable_grad(), poutine.block():
+        model_trace = replayed(trial.model, trial.guide_trace, *trial.args)
+        for site in filter(latent, samples(model_trace)):
+            try:
+                redraw(site["fn"], site["value"], site["name"])
+            except ValueError as problem:
+                raise UnsoundError(str(problem)) from None
+
+
+class GDReG(WeightedELBO):
     r"""The importance-weighted bound, doubly reparameterized in guide and prior alike.
 
     A draw of the guide is also one of the prior, :math:`z = T_p(\epsilon; \theta)`, of the noise
@@ -34,12 +45,11 @@ class GDReG(DReG):
 
     Args:
         num_particles: K.
-        max_plate_nesting: as in every Pyro ``ELBO``.
-        vectorize_particles: must stay true.
+        plates: ``max_plate_nesting`` as in every Pyro ``ELBO``.
 
     Raises:
-        ValueError: in a step, a site without ``rsample``, sites of different scale, or what
-            :meth:`check` refuses.
+        ValueError: in a step, a site without ``rsample``, sites of different scale, or a learned
+            prior whose draws cannot be inverted.
 
     References:
         Bauer & Mnih (2021), arXiv:2101.11046.
@@ -48,35 +58,38 @@ class GDReG(DReG):
     50
     """
 
-    def check(self, model: Trace) -> None:
-        """Whether each latent site of a traced model is one of those that it serves.
+    profile = Profile(
+        gradients=("pathwise",),
+        guides="reparameterized, with a prior of location and scale, or transformed",
+        note="importance-weighted bound, unbiased for it; doubly reparameterized in the prior's "
+        "parameters too; one evaluation a particle and a further backward pass",
+        needs=(weights_serve, paths_exist, draws_can_be_inverted),
+        refused=(("score", "it reparameterizes twice: use VIMCO"), WEIGHTS_ARE_IN_IT),
+        weighted=False,
+    )
 
-        Raises:
-            ValueError: a learned prior whose draws cannot be inverted.
-        """
-        for site in samples(model):
-            if latent(site):
-                redraw(site["fn"], site["value"], site["name"])
+    def _weights(self, log_w: Tensor) -> Weights:
+        return Weights(*self.bound.slopes(log_w), None)
 
-    def _along(
-        self, log_p: Tensor, log_q: Tensor, a: Tensor, c: Tensor, model: Trace, sites: list[Any]
-    ) -> Tensor:
-        surrogate = (a * log_p).sum()
-        priors: dict[str, Any] = {s["name"]: s for s in samples(model) if latent(s)}
+    def _along(self, run: Run, logs: LogWeights, a: Tensor, c: Tensor) -> Tensor:
+        surrogate = (a * logs.log_p).sum()
+        priors = {site["name"]: site for site in samples(run.model) if latent(site)}
         again = {name: redraw(site["fn"], site["value"], name) for name, site in priors.items()}
         again = {name: z for name, z in again.items() if z.requires_grad}
-        values = [site["value"] for site in sites]
+        sites = [site for site in samples(run.guide) if latent(site)]
+        values, draws = [s["value"] for s in sites], [run.kept[s["name"]] for s in sites]
         if not (torch.is_grad_enabled() and (again or any(z.requires_grad for z in values))):
             return surrogate
-        draws = [site["infer"]["draw"] for site in sites]
-        of_p = torch.autograd.grad(log_p.sum(), values, retain_graph=True, materialize_grads=True)
-        of_q = partial_slopes(log_q.sum(), draws)
-        for site, value, draw, p, q in zip(sites, values, draws, of_p, of_q, strict=True):
+        of_p = torch.autograd.grad(
+            logs.log_p.sum(), values, retain_graph=True, materialize_grads=True
+        )
+        of_q = partial_slopes(logs.log_q.sum(), draws)
+        for site, draw, p, q in zip(sites, draws, of_p, of_q, strict=True):
             name, along = site["name"], widen(c, site) * (p - q)
             surrogate = surrogate + (along * draw).sum()
             if name in again:
                 own = priors[name]["log_prob"] / priors[name]["scale"]
-                (slope,) = torch.autograd.grad(own.sum(), value, retain_graph=True)
+                (slope,) = torch.autograd.grad(own.sum(), site["value"], retain_graph=True)
                 prior_path = (widen(a, site) * (p - slope) - along).detach() * again[name]
                 surrogate = surrogate - (a * own).sum() + prior_path.sum()
         for value in values:  # their part is in the slopes

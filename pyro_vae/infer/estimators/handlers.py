@@ -17,8 +17,15 @@ from torch import Tensor, nn
 from ..sites import is_product, latent
 
 __all__ = [
-    "Baseline", "Enumerate", "KLWeight", "RunningMean", "ScoreFunction", "StickingTheLanding",
-]  # fmt: skip
+    "Baseline",
+    "Enumerate",
+    "KLWeight",
+    "RunningMean",
+    "ScoreFunction",
+    "Size",
+    "StickingTheLanding",
+    "Wrapper",
+]
 
 MAX_STATES = 2**14
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple, Unpack
 
 import pyro
 import pyro.poutine as poutine
@@ -14,10 +14,22 @@ from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
-from ..sites import latent, unwrapped
-from .multisample import MultiSampleELBO, log_weight, own, samples, total
+from ..sites import latent, samples, unwrapped
+from .multisample import MultiSampleELBO, Plates, Run, add, log_weight, own, total
+from .profile import Profile
+from .rules import Trial, UnsoundError, sites_are_independent
 
-__all__ = ["MeasureValued", "measurable"]
+__all__ = ["MeasureValued"]
+
+
+def sites_are_measurable(trial: Trial) -> None:
+    """The derivatives of all families are known as differences of two measures."""
+    if rough := trial.where(lambda d: _coupling(d) is None):
+        raise UnsoundError(
+            "measure-valued derivatives are for Normal and Poisson sites, which "
+            f"{trial.named(rough)} is not: use RLOO(num_particles=2) or Trace_ELBO(gradient="
+            + ("score)" if trial.rigid else "pathwise)")
+        )
 
 
 class MeasureValued(MultiSampleELBO):
@@ -45,8 +57,7 @@ class MeasureValued(MultiSampleELBO):
 
     Args:
         num_particles: how many draws, each with its moved ones.
-        max_plate_nesting: as in every Pyro ``ELBO``.
-        vectorize_particles: must stay true.
+        plates: ``max_plate_nesting`` as in every Pyro ``ELBO``.
 
     Raises:
         ValueError: in a step, a site that is neither.
@@ -60,57 +71,63 @@ class MeasureValued(MultiSampleELBO):
     1
     """
 
-    def __init__(
-        self,
-        num_particles: int = 1,
-        max_plate_nesting: float = math.inf,
-        vectorize_particles: bool = True,
-    ) -> None:
-        super().__init__(num_particles, max_plate_nesting, vectorize_particles)
+    profile = Profile(
+        gradients=("measure_valued",),
+        guides="Normal, Poisson",
+        note="unbiased; for each coordinate three evaluations a particle (Poisson: one), and one "
+        "more",
+        needs=(sites_are_measurable, sites_are_independent),
+    )
 
-    def _get_trace(
-        self, model: Callable, guide: Callable, args: tuple, kwargs: dict
-    ) -> tuple[Trace, Trace]:
-        run = poutine.trace(model)  # with its subsamples, which the moved draws are to share
-        traces = self._traced(run, Draw()(guide), args, kwargs, self.max_plate_nesting)
-        if torch.is_grad_enabled():
-            with torch.no_grad():
-                self._move(model, run.trace, traces[1], args, kwargs)
-        return traces
+    def __init__(self, num_particles: int = 1, **plates: Unpack[Plates]) -> None:
+        super().__init__(num_particles, **plates)
+
+    def _get_trace(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> Run:
+        traced, draw = poutine.trace(model), Draw()  # with its subsamples, for the moved draws
+        run = self._run(traced, draw(guide), args, kwargs, self.max_plate_nesting, draw.coupled)
+        if not torch.is_grad_enabled():
+            return run
+        with torch.no_grad():
+            return run._replace(kept=self._move(model, traced.trace, run, args, kwargs))
 
     def _move(
-        self, model: Callable, run: Trace, guide_trace: Trace, args: tuple, kwargs: dict
-    ) -> None:
-        """Evaluate f with every coordinate moved, and note it at the coordinate's site."""
-        sites = [site for site in samples(guide_trace) if latent(site)]
-        counts = [len(site["infer"]["coupled"].moved) for site in sites]
+        self, model: Callable, traced: Trace, run: Run, args: tuple, kwargs: dict
+    ) -> dict[str, "Moved"]:
+        """Evaluate f with every coordinate moved, site by site."""
+        sites = [site for site in samples(run.guide) if latent(site)]
+        coupled: list[Coupled] = [run.kept[site["name"]] for site in sites]
+        counts = [len(one.moved) for one in coupled]
+        if not sites:
+            return {}
         nesting = int(self.max_plate_nesting)
-        for i, site in enumerate(sites):
-            draw, moved = site["value"], site["infer"]["coupled"].moved
+        for i, (site, one) in enumerate(zip(sites, coupled, strict=True)):
+            draw = site["value"]
             before, after = sum(counts[:i]), sum(counts[i + 1 :])
-            parts = [draw.expand(before, *draw.shape), moved, draw.expand(after, *draw.shape)]
+            parts = [draw.expand(before, *draw.shape), one.moved, draw.expand(after, *draw.shape)]
             pad = [1] * (nesting - len(site["fn"].batch_shape))
             value = torch.cat(parts).reshape(sum(counts), *pad, *draw.shape)
-            run.nodes[site["name"]] = {**run.nodes[site["name"]], "value": value}
+            traced.nodes[site["name"]] = {**traced.nodes[site["name"]], "value": value}
         plate = pyro.plate("moved_coordinates", sum(counts), dim=-nesting - 1)
-        trace = poutine.trace(poutine.replay(plate(model), trace=run)).get_trace(*args, **kwargs)
-        trace = prune_subsample_sites(trace)
-        trace.compute_log_prob()
-        cost = log_weight(trace, Trace())
-        for i, site in enumerate(sites):
-            f = own(cost, trace.nodes[site["name"]]).reshape(sum(counts), -1).split(counts)[i]
-            log_q = site["fn"].log_prob(site["infer"]["coupled"].moved)
+        trace = poutine.trace(poutine.replay(plate(model), trace=traced))
+        moved = prune_subsample_sites(trace.get_trace(*args, **kwargs))
+        moved.compute_log_prob()
+        cost, kept = log_weight(moved, Trace()), {}
+        for i, (site, one) in enumerate(zip(sites, coupled, strict=True)):
+            f = own(cost, moved.nodes[site["name"]]).reshape(sum(counts), -1).split(counts)[i]
+            log_q = site["fn"].log_prob(one.moved)
             f = f.reshape(log_q.shape) - scale_and_mask(log_q, site["scale"], site["mask"])
-            site["infer"]["f"] = f
+            kept[site["name"]] = Moved(one, f)
+        return kept
 
-    def _estimate(self, model_trace: Trace, guide_trace: Trace) -> tuple[Tensor, Tensor]:
-        cost, k = log_weight(model_trace, guide_trace), self.num_particles
-        log_p = log_weight(model_trace, Trace())
-        surrogate: Any = sum(site["log_prob"].sum() for site in samples(model_trace))
-        for site in samples(guide_trace):
-            if "f" in site["infer"]:
+    def _estimate(self, run: Run) -> tuple[Tensor, Tensor]:
+        cost, k = log_weight(run.model, run.guide), self.num_particles
+        log_p = log_weight(run.model, Trace())
+        surrogate = add(site["log_prob"].sum() for site in samples(run.model))
+        for site in samples(run.guide):
+            moved = run.kept.get(site["name"])
+            if isinstance(moved, Moved):
                 f = own(log_p, site) - site["log_prob"].detach()
-                surrogate = surrogate + site["infer"]["coupled"].surrogate(site["infer"]["f"], f)
+                surrogate = surrogate + moved.coupled.surrogate(moved.f, f)
         return total(cost) / k, surrogate / k
 
 
@@ -145,6 +162,13 @@ class Coupled:
     def unmoved(self, f: Tensor) -> Tensor:
         """From ``batch_shape`` to what broadcasts over the coordinates."""
         return f.reshape(self.batch_shape + (1,) * len(self.event_shape))
+
+
+class Moved(NamedTuple):
+    """A coupled draw, and f with each of its coordinates moved."""
+
+    coupled: Any
+    f: Tensor
 
 
 class CoupledNormal(Coupled):
@@ -186,12 +210,12 @@ class CoupledPoisson(Coupled):
         return ((more - self.unmoved(unmoved)) * self.rate).sum()
 
 
-COUPLED = {torch.distributions.Normal: CoupledNormal, torch.distributions.Poisson: CoupledPoisson}
-
-
-def measurable(distribution: object) -> bool:
-    """Whether :class:`MeasureValued` serves a distribution: Normal or Poisson."""
-    return isinstance(unwrapped(distribution), tuple(COUPLED))
+def _coupling(distribution: object) -> type[CoupledNormal] | type[CoupledPoisson] | None:
+    """How the draws of a distribution are coupled, under its wrappers; ``None``: not at all."""
+    base = unwrapped(distribution)
+    if isinstance(base, torch.distributions.Normal):
+        return CoupledNormal
+    return CoupledPoisson if isinstance(base, torch.distributions.Poisson) else None
 
 
 class Draw(Messenger):
@@ -200,22 +224,23 @@ class Draw(Messenger):
     def __init__(self) -> None:
         super().__init__()
         self.draws: list[Tensor] = []
+        self.coupled: dict[str, Coupled] = {}
 
     def _pyro_sample(self, msg: dict) -> None:
         if not latent(msg) or msg["value"] is not None:
             return
-        made = next((c for d, c in COUPLED.items() if isinstance(unwrapped(msg["fn"]), d)), None)
-        if made is None:
+        coupling = _coupling(msg["fn"])
+        if coupling is None:
             raise ValueError(
                 f"measure-valued derivatives are for Normal and Poisson sites, which "
                 f"{msg['name']!r} is not: use RLOO"
             )
-        coupled = made(msg["fn"])
+        coupled = coupling(msg["fn"])
         if is_validation_enabled():
             self._check_independent(msg["name"], coupled.parameters)
             self.draws.append(coupled.draw.requires_grad_())
         msg["value"] = coupled.draw
-        msg["infer"] = {**msg["infer"], "coupled": coupled}
+        self.coupled[msg["name"]] = coupled
 
     def _check_independent(self, name: str, parameters: Sequence[Tensor]) -> None:
         """A path from earlier draws to a site's parameters is refused."""

@@ -1,21 +1,25 @@
 """Control variates through a relaxation of the discrete draw: REBAR and RELAX."""
 
 import math
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from pyro.infer.util import MultiFrameTensor
 from torch import Tensor, nn
 
-from .control_variates import KINDS, Learned, logits_of, number
-from .importance import widen
-from .points import Paired, spread
+from ...core.checks import positive, whole
+from .learner import Learner, learned
+from .logits import KINDS, LogitELBO, Scored, sites_have_logits, spread
+from .multisample import Plates, add
+from .profile import DISCRETE, NO_PATH, Profile
 from .relaxed import Bits, Kind
+from .rules import sites_are_independent
+from .weights import widen
 
 __all__ = ["REBAR", "RELAX"]
 
 
-class REBAR(Learned, Paired):
+class REBAR(LogitELBO):
     r"""The ELBO by REBAR: the score function, less the cost at a relaxed draw, which has a path.
 
     .. math:: \nabla_\phi L \approx \left(f(b) - \eta\, c(z)\right) \nabla_\phi \log q_\phi(b)
@@ -34,8 +38,7 @@ class REBAR(Learned, Paired):
         num_particles: K; the gradient is the mean over K draws.
         temperature: T > 0; learned from 0.5 where it is not given.
         eta: learned from 1 where it is not given.
-        max_plate_nesting: as in every Pyro ``ELBO``.
-        vectorize_particles: must stay true.
+        plates: ``max_plate_nesting`` as in every Pyro ``ELBO``.
 
     Raises:
         ValueError: a temperature that is not positive; in a step, a site that is neither Bernoulli
@@ -48,54 +51,61 @@ class REBAR(Learned, Paired):
     0.1
     """
 
-    kinds = KINDS
-    draws = 1
+    profile = Profile(
+        gradients=("score",),
+        guides=DISCRETE,
+        note="unbiased; learned control variate, the cost at a relaxed draw; two evaluations a "
+        "particle",
+        needs=(sites_have_logits(*KINDS), sites_are_independent),
+        refused=NO_PATH,
+    )
 
     def __init__(
         self,
         num_particles: int = 1,
         temperature: float | None = None,
         eta: float | None = None,
-        max_plate_nesting: float = math.inf,
-        vectorize_particles: bool = True,
+        **plates: Unpack[Plates],
     ) -> None:
-        if temperature is not None and not temperature > 0:
-            raise ValueError(
-                f"temperature is a positive number, or learned where it is not given, got "
-                f"{temperature}"
-            )
-        super().__init__(num_particles, max_plate_nesting, vectorize_particles)
+        super().__init__(num_particles, **plates)
+        if temperature is not None:
+            temperature = positive("temperature", temperature)
         self.temperature, self.eta = temperature, eta
+        self.learner = Learner(type(self).__name__, self._start)
 
-    def _control(self, sites: list[Any]) -> nn.Module:
+    def _start(self, sites: list[Any], args: tuple) -> nn.Module:
         given = None if self.temperature is None else math.log(self.temperature)
         control = nn.Module()
-        control.log_temperature = number(given, math.log(0.5))
-        control.eta = number(self.eta, 1.0)
+        control.log_temperature = learned(given, math.log(0.5))
+        control.eta = learned(self.eta, 1.0)
         return control
 
-    def _pair(self, logits: Tensor, kind: Kind) -> tuple[Tensor, dict[str, Any]]:
-        temperature = self.control.log_temperature.exp()  # pyright: ignore
+    @property
+    def control(self) -> Any:  # noqa: ANN401
+        """The parameters of the control variate: ``log_temperature`` and ``eta``."""
+        return self.learner.control
+
+    def _values(self, logits: Tensor, kind: Kind) -> tuple[Tensor, Tensor]:
         z = (logits + kind.noise(logits)).requires_grad_()
-        return torch.stack([kind.hard(z.detach()), kind.soft(z / temperature)]), {"z": z}
+        soft = kind.soft(z / self.control.log_temperature.exp())
+        return torch.stack([kind.hard(z.detach()), soft]), z
 
-    def _slopes(self, cost: MultiFrameTensor, sites: list[Any]) -> list[Tensor]:
-        control: Any = self.control
-        found = []
-        for site, (c, slope) in zip(sites, self._relaxed(cost, sites), strict=True):
-            kind, mean = site["infer"]["kind"], site["infer"]["kind"].soft(logits_of(site))
-            rest = spread(cost, site)[0].detach() - control.eta * c
-            path = difference(slope, site["infer"]["z"].detach(), mean, kind)
-            found.append(rest * (site["value"][0].detach() - mean) + control.eta * path)
-        return found
+    def _gradients(self, cost: MultiFrameTensor, sites: list[Scored]) -> list[Tensor]:
+        gradients, eta = [], self.control.eta
+        for one, (c, slope) in zip(sites, self._relaxed(cost, sites), strict=True):
+            z: Any = one.about
+            rest = spread(cost, one.site)[0].detach() - eta * c
+            path = difference(slope, z.detach(), one.mean, one.kind)
+            gradients.append(rest * (one.site["value"][0].detach() - one.mean) + eta * path)
+        return gradients
 
-    def _relaxed(self, cost: MultiFrameTensor, sites: list[Any]) -> list[tuple[Tensor, Tensor]]:
+    def _relaxed(self, cost: MultiFrameTensor, sites: list[Scored]) -> list[tuple[Tensor, Tensor]]:
         """The control variate of each site, and its slope in z; they know their parameters."""
-        relaxed: Any = sum(value[1].sum() for value in cost.values())
-        learn = bool(self.control.log_temperature.requires_grad)  # pyright: ignore
-        zs = [site["infer"]["z"] for site in sites]
+        relaxed = add(value[1].sum() for value in cost.values())
+        learn = bool(self.control.log_temperature.requires_grad)
+        zs: Any = [one.about for one in sites]
         slopes = torch.autograd.grad(relaxed, zs, retain_graph=True, create_graph=learn)
-        values = [spread(cost, site)[1] for site in sites]
+        values = [spread(cost, one.site)[1] for one in sites]
         if not learn:
             values = [value.detach() for value in values]
         return list(zip(values, slopes, strict=True))
@@ -116,8 +126,7 @@ class RELAX(REBAR):
         temperature: T > 0; learned from 0.5 where it is not given.
         eta: learned from 1 where it is not given.
         hidden: units of the network's one hidden layer.
-        max_plate_nesting: as in every Pyro ``ELBO``.
-        vectorize_particles: must stay true.
+        plates: ``max_plate_nesting`` as in every Pyro ``ELBO``.
 
     Raises:
         ValueError: a temperature that is not positive, or units that are no whole number; in a
@@ -130,22 +139,27 @@ class RELAX(REBAR):
     20
     """
 
+    profile = Profile(
+        gradients=("score",),
+        guides=DISCRETE,
+        note="unbiased; learned control variate, REBAR's and a network; two evaluations a particle",
+        needs=(sites_have_logits(*KINDS), sites_are_independent),
+        refused=NO_PATH,
+    )
+
     def __init__(
         self,
         num_particles: int = 1,
         temperature: float | None = None,
         eta: float | None = None,
         hidden: int = 100,
-        max_plate_nesting: float = math.inf,
-        vectorize_particles: bool = True,
+        **plates: Unpack[Plates],
     ) -> None:
-        super().__init__(num_particles, temperature, eta, max_plate_nesting, vectorize_particles)
-        if hidden < 1 or hidden != int(hidden):
-            raise ValueError(f"hidden is a whole number of at least 1, got {hidden}")
-        self.hidden = int(hidden)
+        super().__init__(num_particles, temperature, eta, **plates)
+        self.hidden = whole("hidden", hidden)
 
-    def _control(self, sites: list[Any]) -> nn.Module:
-        control = super()._control(sites)
+    def _start(self, sites: list[Any], args: tuple) -> nn.Module:
+        control = super()._start(sites, args)
         control.networks = nn.ModuleList()
         for site in sites:
             first = nn.Linear(2 * site["fn"].event_shape.numel(), self.hidden)
@@ -155,18 +169,20 @@ class RELAX(REBAR):
             control.networks.append(nn.Sequential(first, nn.Tanh(), last))
         return control
 
-    def _relaxed(self, cost: MultiFrameTensor, sites: list[Any]) -> list[tuple[Tensor, Tensor]]:
-        found = []
-        control: Any = self.control
-        whole = super()._relaxed(cost, sites)
-        for site, network, (c, slope) in zip(sites, control.networks, whole, strict=True):
-            z, n = site["infer"]["z"], site["fn"].event_dim
-            seen = [value.flatten(value.ndim - n) if n else value[..., None]
-                    for value in (z, logits_of(site))]  # fmt: skip
+    def _relaxed(self, cost: MultiFrameTensor, sites: list[Scored]) -> list[tuple[Tensor, Tensor]]:
+        pairs, networks = super()._relaxed(cost, sites), self.control.networks
+        whole_variates = []
+        for one, network, (c, slope) in zip(sites, networks, pairs, strict=True):
+            z: Any = one.about
+            n = one.site["fn"].event_dim
+            seen = [
+                value.flatten(value.ndim - n) if n else value[..., None]
+                for value in (z, one.logits.detach())
+            ]
             r = network(torch.cat(seen, -1)).squeeze(-1)
             (r_slope,) = torch.autograd.grad(r.sum(), z, create_graph=True)
-            found.append((c + widen(r, site), slope + r_slope))
-        return found
+            whole_variates.append((c + widen(r, one.site), slope + r_slope))
+        return whole_variates
 
 
 def difference(slope: Tensor, z: Tensor, mean: Tensor, kind: Kind) -> Tensor:

@@ -15,6 +15,7 @@ Every rule has the log mass continued from the corners linearly, :math:`\log q(z
 the difference that a change of z makes.
 """
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar, TypeAlias
@@ -29,17 +30,36 @@ from torch import Tensor
 from torch.distributions import kl_divergence, register_kl
 from torch.nn.functional import one_hot, softplus
 
-from ..sites import latent, unwrapped
+from ...language.schedules import schedule
+from ...language.spec import Value
+from ..sites import family_name, latent, unwrapped
 from .handlers import Size, Wrapper
+from .rules import Trial, UnsoundError
 
 __all__ = [
-    "RELAXED", "Concrete", "GumbelStraightThrough", "Relaxation", "RelaxedTraceMeanField_ELBO",
-    "RelaxedTrace_ELBO", "StraightThrough", "relaxable",
-]  # fmt: skip
+    "NO_TEMPERATURE",
+    "RELAXED",
+    "Bits",
+    "Concrete",
+    "GumbelStraightThrough",
+    "Kind",
+    "OneHots",
+    "Relaxation",
+    "RelaxedTraceMeanField_ELBO",
+    "RelaxedTrace_ELBO",
+    "StraightThrough",
+    "kind_of",
+    "relaxation",
+    "sites_can_be_relaxed",
+]
+
+NO_TEMPERATURE = "temperature serves relaxed draws: gradient=concrete or gradient=st_gumbel"
 
 
 class Bits:
     """Bernoulli variables, by their logits ``(..., D)``."""
+
+    family = "Bernoulli"
 
     @staticmethod
     def noise(logits: Tensor) -> Tensor:
@@ -64,6 +84,8 @@ class Bits:
 
 class OneHots:
     """One-hot vectors, by their normalized logits ``(..., D, K)``."""
+
+    family = "OneHotCategorical"
 
     @staticmethod
     def noise(logits: Tensor) -> Tensor:
@@ -91,15 +113,11 @@ Kind: TypeAlias = type[Bits] | type[OneHots]
 
 
 def kind_of(distribution: object) -> Kind | None:
+    """Of which kind a distribution is, under its wrappers; ``None`` for any other."""
     base = unwrapped(distribution)
     if isinstance(base, torch.distributions.Bernoulli):
         return Bits
     return OneHots if isinstance(base, torch.distributions.OneHotCategorical) else None
-
-
-def relaxable(distribution: object) -> bool:
-    """Whether the rules here serve a distribution: Bernoulli or OneHotCategorical."""
-    return kind_of(distribution) is not None
 
 
 class Relaxation(Messenger):
@@ -109,7 +127,7 @@ class Relaxation(Messenger):
     """
 
     def _pyro_sample(self, msg: dict) -> None:
-        if latent(msg) and relaxable(msg["fn"]):
+        if latent(msg) and kind_of(msg["fn"]):
             msg["fn"] = Relaxed(msg["fn"], self.draw)
 
     @abstractmethod
@@ -216,6 +234,48 @@ RELAXED: dict[str, type[Relaxation]] = {
 }
 
 
+def relaxation(gradient: str, temperature: Value = None) -> Relaxation:
+    """The rule of a relaxed gradient, at the temperature of the start.
+
+    Args:
+        gradient: ``"concrete"``, ``"straight_through"`` or ``"st_gumbel"``.
+        temperature: a number, or a schedule over the epochs.
+
+    Raises:
+        ValueError: a temperature that is not positive, or for a rule that has none.
+    """
+    rule = RELAXED[gradient]
+    if temperature is None:
+        return rule()
+    if not issubclass(rule, Concrete):
+        raise ValueError(NO_TEMPERATURE)
+    at = schedule(temperature, 1, "temperature")  # pyright: ignore[reportArgumentType]
+    if not min(at(0.0), at(math.inf)) > 0:
+        raise ValueError(
+            f"temperature is positive throughout, such as 0.5 or exponential(1, 0.3), got "
+            f"{temperature}"
+        )
+    return rule(at(0.0))
+
+
+def sites_can_be_relaxed(trial: Trial) -> None:
+    """Sites without a path are discrete in guide and prior, for a relaxed gradient."""
+    if not trial.rigid:
+        raise UnsoundError(
+            "it relaxes discrete sites, and this guide's gradients are pathwise already: use "
+            "Trace_ELBO(gradient=pathwise) or Trace_ELBO(gradient=stl)"
+        )
+    sides = trial.sites, trial.priors
+    if other := [n for n in trial.rigid if not all(kind_of(side[n]["fn"]) for side in sides)]:
+        names = [family_name(trial.sites[n]["fn"]) for n in other]
+        raise UnsoundError(
+            "it relaxes sites whose prior and guide are Bernoulli or OneHotCategorical, "
+            f"which {trial.named(other)} is not: use RLOO(num_particles=2) or "
+            "Trace_ELBO(gradient=score)"
+            + (", or OneHotCategorical" if "Categorical" in names else "")
+        )
+
+
 class Relaxed(Wrapper):
     """A discrete distribution whose draws have a path, and whose log mass is linear in them."""
 
@@ -278,12 +338,12 @@ def log_mass(distribution: Any, value: Tensor, kind: Kind) -> Tensor:  # noqa: A
     base = getattr(distribution, "base_dist", None)
     if base is None:
         return kind.log_mass(distribution.logits, value)
-    found: Any = log_mass(base, value, kind)
+    mass: Any = log_mass(base, value, kind)
     if isinstance(distribution, torch.distributions.Independent):
-        found = sum_rightmost(found, distribution.reinterpreted_batch_ndims)
+        mass = sum_rightmost(mass, distribution.reinterpreted_batch_ndims)
     elif isinstance(distribution, dist.MaskedDistribution):
-        found = scale_and_mask(found, mask=distribution._mask)
-    return found
+        mass = scale_and_mask(mass, mask=distribution._mask)
+    return mass
 
 
 def through(value: Tensor, path: Tensor) -> Tensor:

@@ -1,23 +1,35 @@
-"""Reweighted wake-sleep, per datum, so that minibatches are sound."""
+"""Reweighted wake-sleep, per data point, so that minibatches are sound."""
 
-import math
 from collections.abc import Callable
-from typing import Any
+from typing import Unpack
 
 import pyro.poutine as poutine
 import torch
-from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
-from ..sites import latent
+from ...core.checks import number
+from ..sites import latent, samples
 from .handlers import ScoreFunction
-from .importance import Weighted, Weights
-from .multisample import samples
+from .multisample import Plates, Run, add
+from .profile import Profile
+from .rules import (
+    Trial,
+    copies_have_a_density,
+    no_factor_counts_the_wrong_way,
+    the_score_has_mean_zero,
+)
+from .weights import WeightedELBO, Weights
 
 __all__ = ["RWS"]
 
 
-class RWS(Weighted):
+def dreams_have_a_density(trial: Trial) -> None:
+    """Log q is known at what the model drew, where the guide sees a dream."""
+    if getattr(trial.elbo, "sleep", 0.0):
+        copies_have_a_density(trial)
+
+
+class RWS(WeightedELBO):
     r"""Reweighted wake-sleep (RWS): model and guide each have an objective of their own.
 
     .. math:: \nabla_\theta \approx \sum_k \tilde w_k \nabla_\theta \log p_\theta(x, z_k), \qquad
@@ -25,18 +37,17 @@ class RWS(Weighted):
         + s\, \nabla_\phi \log q_\phi(\tilde z | \tilde x)
 
     with normalized importance weights, a dream :math:`\tilde z, \tilde x \sim p_\theta` for every
-    datum, and the share s of sleep. The value, and the model's gradient (wake-theta), are those of
-    the importance-weighted bound. The guide's (wake-phi) is of the inclusive
+    data point, and the share s of sleep. The value, and the model's gradient (wake-theta), are
+    those of the importance-weighted bound. The guide's (wake-phi) is of the inclusive
     :math:`KL(p(z|x) \| q(z|x))`, with a bias that falls as 1/K; in sleep it is unbiased for the
     inclusive KL at data from the model. No path is needed: right for discrete and continuous
-    guides. Weights are per datum and a scale (minibatches) stays outside, which Pyro's
+    guides. Weights are per data point and a scale (minibatches) stays outside, which Pyro's
     ``ReweightedWakeSleep`` lacks. One evaluation a particle.
 
     Args:
         num_particles: K, at least 2.
         sleep: the share of sleep in the guide's gradient, between 0 (wake only) and 1.
-        max_plate_nesting: as in every Pyro ``ELBO``.
-        vectorize_particles: must stay true.
+        plates: ``max_plate_nesting`` as in every Pyro ``ELBO``.
 
     Raises:
         ValueError: arguments out of range; in a step, sites of different scale, or no argument that
@@ -50,23 +61,32 @@ class RWS(Weighted):
     """
 
     least = 2
+    profile = Profile(
+        gradients=("score",),
+        guides="any",
+        note="importance-weighted bound, unbiased for it in the model; the guide descends the "
+        "inclusive KL, with a bias that falls as 1/K; one evaluation a particle",
+        needs=(no_factor_counts_the_wrong_way, the_score_has_mean_zero, dreams_have_a_density),
+        refused=tuple(
+            (rule, "its guide ascends log q at draws that are fixed: leave gradient out")
+            for rule in ("pathwise", "stl")
+        ),
+        weighted=False,
+        ascends="model",
+    )
 
     def __init__(
         self,
         num_particles: int = 10,
         sleep: float = 0.0,
-        max_plate_nesting: float = math.inf,
-        vectorize_particles: bool = True,
+        **plates: Unpack[Plates],
     ) -> None:
-        super().__init__(num_particles, max_plate_nesting, vectorize_particles)
-        if not 0 <= sleep <= 1:
-            raise ValueError(f"RWS's share of sleep lies between 0 and 1, got sleep={sleep}")
-        self.sleep = float(sleep)
-        self.copies = self.sleep > 0
+        super().__init__(num_particles, **plates)
+        self.sleep = number("sleep", sleep, 0.0)
+        if self.sleep > 1:
+            raise ValueError(f"sleep is a share between 0 and 1, got {sleep}")
 
-    def _get_trace(
-        self, model: Callable, guide: Callable, args: tuple, kwargs: dict
-    ) -> tuple[Trace, Trace]:
+    def _get_trace(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> Run:
         return super()._get_trace(model, ScoreFunction()(guide), args, kwargs)
 
     def _weights(self, log_w: Tensor) -> Weights:
@@ -99,5 +119,4 @@ class RWS(Weighted):
             )
         trace = poutine.trace(poutine.replay(guide, dream)).get_trace(*seen, **named)
         trace.compute_log_prob()
-        terms: Any = sum(site["log_prob"].sum() for site in samples(trace) if latent(site))
-        return terms
+        return add(site["log_prob"].sum() for site in samples(trace) if latent(site))

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, kl_divergence
 
 from ..engine.distributed import Processes
-from ..estimators.multisample import RLOO
+from ..estimators.rloo import RLOO
 from ..sites import latent, same_order
 from .checkpoint import Inner
 

@@ -1,0 +1,79 @@
+"""What an estimator says of itself: its gradient rules, the guides that it serves, its bound."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from pyro.infer import ELBO
+
+from .bounds import Bound
+from .rules import Rule
+
+__all__ = ["DISCRETE", "NO_PATH", "STL_ELSEWHERE", "WEIGHTS_ARE_IN_IT", "Profile"]
+
+DISCRETE = "Bernoulli, OneHotCategorical"
+STL_ELSEWHERE = "use Trace_ELBO(gradient=stl)"
+NO_PATH = (
+    ("pathwise", "it is for sites without a path: use Trace_ELBO"),
+    ("stl", f"it is for sites without a path: {STL_ELSEWHERE}"),
+)
+WEIGHTS_ARE_IN_IT = ("stl", "it has that and the weights' part already: leave gradient out")
+OF_EVERY_BOUND = ("num_particles", "max_plate_nesting", "vectorize_particles", "rule")
+
+
+def own_bound(elbo: ELBO) -> Bound:
+    """The bound that an object of ours says it estimates; the ELBO where it says none."""
+    return getattr(elbo, "bound", Bound())
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What the table says of an estimator; it stands in the estimator's class.
+
+    Attributes:
+        gradients: its gradient rules.
+        guides: for which guides, in words.
+        note: unbiased or not, and the cost of a gradient.
+        build: the class, or a function that makes the ``ELBO``; its keywords are the options.
+        needs: what is asked of a guide beside the needs of the gradient rule, in this order.
+        refused: gradient rules that exist but do not serve this bound, and why.
+        gradient: the default rule; ``None`` leaves it to each site.
+        of_guide: options that say how the guide is wrapped, which are :class:`Estimator`'s.
+        weighted: whether a KL weight (beta) leaves it a bound.
+        bound: what the value of such an ``ELBO`` object estimates.
+        ascends: whose gradient is that bound's; elsewhere it is of another objective.
+        biased: those of its gradient rules that are biased for it.
+    """
+
+    gradients: tuple[str, ...]
+    guides: str
+    note: str
+    build: Callable[..., ELBO] | None = None
+    needs: tuple[Rule, ...] = ()
+    refused: tuple[tuple[str, str], ...] = ()
+    gradient: str | None = None
+    of_guide: tuple[str, ...] = ()
+    weighted: bool = True
+    bound: Callable[[ELBO], Bound] = own_bound
+    ascends: Literal["both", "model", "none"] = "both"
+    biased: tuple[str, ...] = ()
+
+    @property
+    def least(self) -> int:
+        """How many particles it needs."""
+        return getattr(self.build, "least", 1)
+
+    @property
+    def num_particles(self) -> int:
+        """How many particles it has by default."""
+        assert self.build is not None
+        return inspect.signature(self.build).parameters["num_particles"].default
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The names of further arguments."""
+        assert self.build is not None
+        parameters = inspect.signature(self.build).parameters.values()
+        own = (p.name for p in parameters if p.kind is not p.VAR_KEYWORD)
+        return (*(name for name in own if name not in OF_EVERY_BOUND), *self.of_guide)

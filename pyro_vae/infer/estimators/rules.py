@@ -1,0 +1,182 @@
+"""What estimators and gradient rules ask of a guide: rules, each with its reason."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeAlias
+
+import pyro.poutine as poutine
+import torch
+from pyro.infer import ELBO, TraceEnum_ELBO
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor
+
+from ..sites import family_name, is_product, latent, replayed, unwrapped
+
+__all__ = [
+    "Rule",
+    "Trial",
+    "UnsoundError",
+    "copies_have_a_density",
+    "no_factor_counts_the_wrong_way",
+    "paths_exist",
+    "sites_are_alike",
+    "sites_are_independent",
+    "the_score_has_mean_zero",
+]
+
+
+class UnsoundError(ValueError):
+    """Why an estimator cannot serve a guide; the estimator's name is put before it."""
+
+
+@dataclass
+class Trial:
+    """A model and a guide, run once, and what is to serve them.
+
+    Attributes:
+        elbo: the bound.
+        gradient: its gradient rule; ``None`` leaves it to each site.
+        relaxed: whether the rule relaxes the sites without a reparameterized sampler.
+        baseline: of the score function.
+        model: a Pyro model.
+        guide: its guide, not wrapped.
+        args: of both.
+    """
+
+    elbo: ELBO
+    gradient: str | None
+    relaxed: bool
+    baseline: str
+    model: Callable
+    guide: Callable
+    args: tuple
+
+    def __post_init__(self) -> None:
+        with poutine.block():
+            self.guide_trace = poutine.trace(self.guide).get_trace(*self.args)
+            self.model_trace = replayed(self.model, self.guide_trace, *self.args)
+
+    @cached_property
+    def sites(self) -> dict[str, Any]:
+        """The guide's latent sites."""
+        return {n: s for n, s in self.guide_trace.nodes.items() if latent(s)}
+
+    @cached_property
+    def priors(self) -> dict[str, Any]:
+        """The model's sites."""
+        return dict(self.model_trace.nodes)
+
+    @cached_property
+    def rigid(self) -> list[str]:
+        """Sites without a reparameterized sampler."""
+        return self.where(lambda d: not d.has_rsample)
+
+    @cached_property
+    def scored(self) -> list[str]:
+        """Those of them that are neither relaxed nor enumerated."""
+        summed = self.finite if isinstance(self.elbo, TraceEnum_ELBO) else []
+        return [] if self.relaxed else [name for name in self.rigid if name not in summed]
+
+    @cached_property
+    def finite(self) -> list[str]:
+        """Sites whose values can be enumerated."""
+        return self.where(lambda d: d.has_enumerate_support or is_product(d))
+
+    def where(self, holds: Callable[[Any], object]) -> list[str]:
+        """The sites whose distribution is of a kind."""
+        return [n for n, s in self.sites.items() if holds(s["fn"])]
+
+    def named(self, names: Iterable[str]) -> str:
+        """Sites in words."""
+        return ", ".join(f"{family_name(self.sites[n]['fn'])} at site {n!r}" for n in names)
+
+
+Rule: TypeAlias = Callable[[Trial], None]
+
+
+def no_factor_counts_the_wrong_way(trial: Trial) -> None:
+    """A guide that follows an objective of its own has no factor."""
+    for name, site in trial.guide_trace.nodes.items():
+        if site["type"] == "sample" and not latent(site) and not site_is_subsample(site):
+            raise UnsoundError(
+                f"its guide follows an objective of its own, in which the factor {name!r} of "
+                "this guide would count the wrong way: use Trace_ELBO or TraceEnum_ELBO"
+            )
+
+
+def sites_are_independent(trial: Trial) -> None:
+    """Parameters stay as they are at another site's other value: run the guide there."""
+    if len(trial.sites) < 2:
+        return
+
+    def parameters(values: dict[str, Tensor]) -> list[list[Tensor]]:
+        with poutine.block(), torch.random.fork_rng():
+            torch.manual_seed(0)  # of what else is random, such as dropout
+            at = poutine.condition(trial.guide, values)
+            trace: Any = poutine.trace(at).get_trace(*trial.args)
+        families = [unwrapped(trace.nodes[name]["fn"]) for name in trial.sites]
+        return [[getattr(d, k) for k in d.arg_constraints] for d in families]
+
+    drawn = {name: site["value"] for name, site in trial.sites.items()}
+    others = parameters({name: 1 - value for name, value in drawn.items()})
+    for name, one, other in zip(trial.sites, parameters(drawn), others, strict=True):
+        if not all(map(torch.equal, one, other)):
+            raise UnsoundError(
+                f"the parameters of site {name!r} depend on another site's draw, and they must "
+                "be the same for all values that it is scored at: use RLOO(num_particles=2)"
+            )
+
+
+def the_score_has_mean_zero(trial: Trial) -> None:
+    """The support stays where it is, where the score is left out or weighted."""
+    if moving := trial.where(_has_moving_support):
+        raise UnsoundError(
+            f"it needs a score of mean zero, and the support of {trial.named(moving)} moves with "
+            "its parameters, so it is biased: use Trace_ELBO(gradient=pathwise)"
+        )
+
+
+def copies_have_a_density(trial: Trial) -> None:
+    """Log q is known away from its own draw: a flow may know it by a cache alone."""
+    for name, site in trial.sites.items():
+        try:
+            site["fn"].log_prob(site["value"].clone())
+        except (KeyError, NotImplementedError):
+            raise UnsoundError(
+                f"it asks for log q at a copy of the draw, and {trial.named([name])} has a "
+                "transform without inverse: use Trace_ELBO(gradient=pathwise)"
+            ) from None
+
+
+def paths_exist(trial: Trial) -> None:
+    """Every site has a reparameterized sampler, where the gradient follows paths."""
+    if trial.scored:
+        bits = all(family_name(site["fn"]) == "Bernoulli" for site in trial.sites.values())
+        raise UnsoundError(
+            "its pathwise gradient needs a reparameterized sampler, which "
+            f"{trial.named(trial.scored)} has not: "
+            "use Trace_ELBO(gradient=score), TraceGraph_ELBO(gradient=score, baseline=neural), "
+            "RLOO(num_particles=2), VIMCO(num_particles=2)"
+            + (", DisARM" if bits else "")
+            + (" or TraceEnum_ELBO" if set(trial.scored) <= set(trial.finite) else "")
+        )
+
+
+def sites_are_alike(trial: Trial) -> None:
+    """One rule serves all sites, where the bound has no word for two."""
+    if trial.gradient is None and 0 < len(trial.scored) < len(trial.sites):
+        raise UnsoundError(
+            "it takes all sites by the same rule, and only some of this guide's are "
+            "reparameterized: say gradient=score"
+        )
+
+
+def _has_moving_support(distribution: torch.distributions.Distribution) -> bool:
+    """Whether the support's ends are parameters (Uniform, Pareto): then the score has a mean."""
+    try:
+        support: Any = unwrapped(distribution).support
+    except (NotImplementedError, AttributeError):
+        return False
+    ends = (getattr(support, name, None) for name in ("lower_bound", "upper_bound"))
+    return not support.is_discrete and any(isinstance(end, Tensor) for end in ends)
