@@ -194,7 +194,7 @@ def test_evaluate_prints_figures_and_keeps_a_row_a_datum(discrete):
     assert (done.code, done.err) == (0, "")
     x, labels = held_out(read_settings(discrete))
     found = pv.assess(pv.load(discrete), x[:100], labels[:100], num_samples=50, steps=20)
-    assert done.out.startswith("digits: 100 data, nats per datum")
+    assert done.out.startswith("digits: 100 observations, nats per observation")
     for what, verdict in found.verdicts.items():
         assert f"{what}: {verdict}" in done.out
     kept = pd.read_csv(discrete / "evaluate" / "digits.csv", index_col="datum")
@@ -205,7 +205,7 @@ def test_evaluate_takes_all_of_a_file_in_its_order(discrete, tmp_path):
     x = (torch.rand(30, 1, 8, 8, generator=torch.Generator().manual_seed(0)) < 0.3).float()
     np.save(tmp_path / "other.npy", x.numpy())
     done = run("evaluate", discrete, tmp_path / "other.npy", *QUICK)
-    assert done.code == 0 and done.out.startswith("other: 30 data"), done.err
+    assert done.code == 0 and done.out.startswith("other: 30 observations"), done.err
     kept = pd.read_csv(discrete / "evaluate" / "other.csv", index_col="datum")
     found = pv.log_evidence(pv.load(discrete), x, num_samples=50, seed=0)
     assert np.allclose(kept.log_evidence, found.log_evidence)

@@ -153,7 +153,7 @@ def test_a_sweep_says_what_is_wrong(tmp_path, monkeypatch):
         pv.sweep([], tmp_path)
     with pytest.raises(ValueError, match="unknown key 'epoch'; did you mean epochs"):
         pv.sweep([{"epoch": 3}], tmp_path)
-    with pytest.raises(ValueError, match="jobs must be"):
+    with pytest.raises(ValueError, match="jobs is a whole number of at least 1, got 0"):
         pv.sweep([{}], tmp_path, jobs=0)
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ValueError, match=r"pip install 'pyro-vae\[ray\]'"):

@@ -116,8 +116,7 @@ def _compare_training(run: Path, settings: RunSettings, lines: list[str]) -> Non
     from ..runs.folder import new_model, run_data
 
     data = run_data(settings)
-    options = asdict(settings.fit_settings())
-    del options["estimator"], options["patience"]
+    options = settings.fit_options("estimator", "patience")
     comparison = train_estimators(new_model(settings, data), data.train, lines, **options)
     curves = comparison.to_dataframe().dropna(subset="seconds")
     table = curves.groupby("estimator", sort=False).tail(1).reset_index("epoch")

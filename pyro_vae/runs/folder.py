@@ -83,8 +83,7 @@ def train(settings: RunSettings, out: Path | None = None, *, resume: bool = Fals
                 settings = replace(settings, binarize="dynamic")
             vae = new_model(settings, data)
             vae.as_data(data.test)
-            options = asdict(settings.fit_settings())
-            options.pop("checkpoint_minutes")  # TEMP
+            options = settings.fit_options()
             leads = team.rank == 0
             folder = out or Path("runs")
             if leads:

@@ -77,9 +77,10 @@ class RunSettings(FitSettings, ModelSettings):
         ),
     )
 
-    def fit_settings(self) -> FitSettings:
-        """Those of the training."""
-        return FitSettings(**{f.name: getattr(self, f.name) for f in fields(FitSettings)})
+    def fit_options(self, *but: str) -> dict[str, Any]:
+        """The arguments of ``fit`` that are given, ``but`` some."""
+        options = {f.name: getattr(self, f.name) for f in fields(FitSettings) if f.name not in but}
+        return {name: value for name, value in options.items() if value is not None}
 
 
 SETTINGS = tuple(field.name for field in fields(RunSettings))
