@@ -252,10 +252,10 @@ def test_the_command_line_gives_the_file_back(tmp_path, monkeypatch, capsys):
     assert f"x.pvc, {Path('x.pvc').stat().st_size} bytes" in shown.out
     code, shown = call("decompress", "run", "x.pvc", "--out", "back.npy")
     assert code == 0
-    assert shown.out == "40 data of shape (6,): back.npy\n"
+    assert shown.out == "40 observations of shape (6,): back.npy\n"
     assert np.array_equal(np.load("back.npy"), x)
     Path("x.pvc").write_bytes(b"other")
-    code, shown = call("decompress", "run", "x.pvc")
+    code, shown = call("decompress", "run", "x.pvc", "--force")
     assert code == 2
     assert "error: expected bytes(compressed)" in shown.err
 

@@ -14,18 +14,18 @@ from typer.testing import CliRunner
 
 import pyro_vae as pv
 from pyro_vae.cli import app
-from pyro_vae.core.toml import read_config, write_toml
+from pyro_vae.core.toml import write_toml
 from pyro_vae.runs import comparisons, sweeps
-from pyro_vae.runs.comparisons import Measured, measured
+from pyro_vae.runs.comparisons import Measurement, measure
 from pyro_vae.runs.folder import RESULTS, held_out, read_results
-from pyro_vae.runs.settings import CONFIG
+from pyro_vae.runs.settings import CONFIG, read_settings
 
 
 def finish(folder, log_p, data="the test data", unit="probabilities"):
     """What a finished run leaves, as far as a comparison goes."""
     folder.mkdir(parents=True)
     write_toml(folder / RESULTS, {"elbo_test": log_p.mean(), "training_seconds": 1.0}, "a run")
-    MEASURED[str(folder)] = Measured(log_p, log_p * 0, log_p - 1, log_p * 0 + 7, 3.0, data, unit)
+    MEASURED[str(folder)] = Measurement(log_p, log_p * 0, log_p - 1, log_p * 0 + 7, 3.0, data, unit)
     return str(folder)
 
 
@@ -35,7 +35,7 @@ MEASURED = {}
 @pytest.fixture
 def known(monkeypatch):
     """What the runs' models say is as :func:`finish` has it."""
-    monkeypatch.setattr(comparisons, "measured", lambda run, **_: MEASURED[str(run)])
+    monkeypatch.setattr(comparisons, "measure", lambda run, **_: MEASURED[str(run)])
 
 
 @pytest.fixture
@@ -45,12 +45,12 @@ def quick(monkeypatch):
 
     def command(settings, folder, threads):
         asked.append(settings)
-        if settings["prior"] == "Cauchy":
+        if settings.prior == "Cauchy":
             return "error: no"
-        finish(folder, np.full(5, -float(settings["latent_dim"])))
+        finish(folder, np.full(5, -float(settings.latent_dim)))
         return ""
 
-    monkeypatch.setattr(sweeps, "_command", command)
+    monkeypatch.setattr(sweeps, "_train", command)
     return asked
 
 
@@ -58,7 +58,7 @@ def test_what_is_finished_is_not_run_again(quick, tmp_path):
     configs = [{"latent_dim": d, "seed": s, "epochs": 3} for d in (2, 3) for s in (0, 1)]
     table = pv.sweep(configs, tmp_path, jobs=2)
     assert len(quick) == 4
-    assert all(told["epochs"] == 3 and told["prior"] == "Normal" for told in quick)
+    assert all(told.epochs == 3 and told.prior == "Normal" for told in quick)
     assert table[["latent_dim", "seed", "elbo_test"]].to_numpy().tolist() == [
         [2, 0, -2], [2, 1, -2], [3, 0, -3], [3, 1, -3],
     ]  # fmt: skip
@@ -125,8 +125,8 @@ def test_a_run_is_measured_once_and_anew_when_its_weights_change(tmp_path, monke
     vae = pv.VAE(3, 2, likelihood="Normal", encoder=pv.MLP([4]), decoder=pv.MLP([4]), seed=0)
     run = vae.save(tmp_path / "run")
     write_toml(run / CONFIG, {"data": str(tmp_path / "x.npy"), "seed": 0}, "by hand")
-    found = measured(run, num_samples=50)
-    x = held_out(read_config(run / CONFIG))[0]
+    found = measure(run, num_samples=50)
+    x = held_out(read_settings(run))[0]
     expected = pv.log_evidence(vae, x, num_samples=50, seed=0)
     assert np.allclose(found.log_evidence, expected.log_evidence)
     assert np.allclose(found.khat, expected.khat)
@@ -137,14 +137,14 @@ def test_a_run_is_measured_once_and_anew_when_its_weights_change(tmp_path, monke
     monkeypatch.setattr(
         comparisons, "log_evidence", lambda *a, **k: asked.append(k) or real(*a, **k)
     )
-    again = measured(run, num_samples=50)
+    again = measure(run, num_samples=50)
     assert not asked and np.array_equal(again.log_evidence, found.log_evidence)
     assert (again.data, again.active_units) == (found.data, found.active_units)
-    measured(run, num_samples=60)
+    measure(run, num_samples=60)
     with torch.no_grad():
         vae.likelihood.sources["loc"].head.bias.add_(1)
     vae.save(run)
-    assert measured(run, num_samples=60).log_evidence.mean() < found.log_evidence.mean()
+    assert measure(run, num_samples=60).log_evidence.mean() < found.log_evidence.mean()
     assert len(asked) == 2
 
 
@@ -153,7 +153,7 @@ def test_a_sweep_says_what_is_wrong(tmp_path, monkeypatch):
         pv.sweep([], tmp_path)
     with pytest.raises(ValueError, match="unknown key 'epoch'; did you mean epochs"):
         pv.sweep([{"epoch": 3}], tmp_path)
-    with pytest.raises(ValueError, match="jobs must be"):
+    with pytest.raises(ValueError, match="jobs is a whole number of at least 1, got 0"):
         pv.sweep([{}], tmp_path, jobs=0)
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ValueError, match=r"pip install 'pyro-vae\[ray\]'"):
@@ -211,5 +211,5 @@ def test_compare_trains_each_and_prints_the_differences(tmp_path):
     runs = pd.read_csv(tmp_path / "sweep" / "runs.csv")
     for folder, prior in zip(runs.folder, runs.prior, strict=True):
         assert pv.load(folder).describe()["prior"] == prior
-        found = measured(folder, num_samples=200).log_evidence
+        found = measure(folder, num_samples=200).log_evidence
         assert found.mean() == pytest.approx(table.log_evidence[prior], rel=1e-6)

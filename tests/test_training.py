@@ -178,7 +178,7 @@ def test_the_command_trains_the_run_anew(trained):
     own = pd.read_csv(trained / "history.csv")  # the run's own estimator goes the run's own way
     again = curves.loc["Trace_ELBO"].reset_index(drop=True)
     pd.testing.assert_frame_equal(again[["epoch", *NUMBERS]], own[["epoch", *NUMBERS]])
-    more = ("--epochs", 1, "--seed", 4, "--no-compile")
+    more = ("--epochs", 1, "--seed", 4, "--compile", "false")
     assert command("compare", "estimators", trained, "--train", *given, *more)[0] == 0
     other = pd.read_csv(trained / "compare" / "training.csv", index_col="estimator")
     assert len(other) == 2 and (other.elbo_train != curves.elbo_train.iloc[0]).all()
@@ -190,7 +190,7 @@ def test_the_command_trains_the_run_anew(trained):
         (("--train", "--num-draws", 10), "--num-draws goes without --train"),
         (("--train", "--batch-size", 10), "--batch-size goes without --train"),
         (("--epochs", 1), "--epochs goes with --train"),
-        (("--compile",), "--compile goes with --train"),
+        (("--compile", "true"), "--compile goes with --train"),
     ],
 )
 def test_flags_that_would_do_nothing_are_refused(flags, message, trained):

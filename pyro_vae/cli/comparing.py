@@ -1,209 +1,228 @@
 """``pyro-vae compare``: on trained models, or by training with each choice."""
 
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..core.toml import read_config
-from ..runs.settings import CONFIG, merge
-from .parts import Text, Whole
-from .training import fit_command
+from ..runs.settings import CONFIG, SETTINGS, RunSettings, merge, read_settings
+from .parts import EvidenceDraws, Run, Seed, check_data, with_settings
 
 if TYPE_CHECKING:
     import pandas as pd
-    from torch import Tensor
+    from matplotlib.axes import Axes
 
-    from ..data import Data
+__all__ = ["SWEPT", "compare_estimators_command", "compare_runs_command", "sweep_command"]
 
-__all__ = ["compare_estimators_command", "compare_runs_command", "sweep_command"]
+SWEPT = ("prior", "likelihood", "guide")
+
+DOUBTFUL = "doubtful is the share of observations with k-hat > 0.7"
+NO_DIFFERENCE = (
+    "NaN: that line saw other data (bits or grey values) or gives densities beside probabilities, "
+    "so there is no difference"
+)
 
 
 def compare_runs_command(
     runs: Annotated[
-        list[Path], typer.Argument(help="Run folders; the others are compared with the first.",
-                                   metavar="RUN RUN ...", show_default=False),
+        list[Path],
+        typer.Argument(
+            help="Run folders; the others are compared with the first.",
+            metavar="RUN RUN ...",
+            show_default=False,
+            exists=True,
+            file_okay=False,
+        ),
     ],
-    num_samples: Annotated[
-        int, typer.Option(help="Draws of z per datum.", metavar="N", min=2)
-    ] = 1000,
-    seed: Annotated[int, typer.Option(help="Of the draws.", metavar="N")] = 0,
-) -> None:  # fmt: skip
+    num_samples: EvidenceDraws = 1000,
+    seed: Seed = 0,
+) -> None:
     """Held-out log p(x) of trained runs, and paired differences with standard errors."""
     from ..runs.comparisons import compare_runs
 
-    found = compare_runs(runs, num_samples=num_samples, seed=seed)
-    typer.echo(
-        "nats per datum, difference to the first run on the same data; "
-        "doubtful is the share of data with k-hat > 0.7\n"
-    )
-    typer.echo(found.to_string(float_format="{:.2f}".format))
+    table = compare_runs(runs, num_samples=num_samples, seed=seed)
+    typer.echo(f"nats per observation, difference to the first run on the same data; {DOUBTFUL}\n")
+    typer.echo(table.to_string(float_format="{:.2f}".format))
 
 
+@with_settings("epochs", "compile", "seed", default="the run's")
 def compare_estimators_command(
-    run: Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")],
+    run: Run,
     estimator: Annotated[
         list[str],
         typer.Option(help="As in fit; give it once for each.", metavar="LINE", show_default=False),
     ],
     num_draws: Annotated[
-        Whole, typer.Option(help="Of each [default: 1000]", metavar="N", min=4, show_default=False)
+        int | None, typer.Option(help="Of each [default: 1000]", metavar="N", min=4)
     ] = None,
     batch_size: Annotated[
-        Whole, typer.Option(help="Test data [default: 100]", metavar="N", min=1, show_default=False)
-    ] = None,
-    seed: Annotated[
-        Whole,
-        typer.Option(help="Of batch and draws [default: 0], or of training [default: the run's]",
-                     metavar="N", min=0, show_default=False),
+        int | None, typer.Option(help="Test observations [default: 100]", metavar="N", min=1)
     ] = None,
     train: Annotated[
         bool,
-        typer.Option("--train", help="Train the run's model anew with each, and compare the ELBO "
-                     "by steps and by seconds: RUN/compare/training.csv, .png."),
+        typer.Option(
+            "--train",
+            help="Train the run's model anew with each, and compare the ELBO by steps and by "
+            "seconds: RUN/compare/training.csv, .png.",
+        ),
     ] = False,
-    epochs: Annotated[
-        Whole, typer.Option(help="With --train [default: the run's]", metavar="N", min=1,
-                            show_default=False),
-    ] = None,
-    compile: Annotated[
-        Optional[bool],  # noqa: UP045
-        typer.Option("--compile/--no-compile", show_default=False,
-                     help="With --train: the step [default: where it pays]"),
-    ] = None,
-) -> None:  # fmt: skip
+    **flags: object,
+) -> None:
     """Variance, bias and time of gradient estimators: a table, RUN/compare/estimators.csv, .png."""
-    drawing = {"--num-draws": num_draws, "--batch-size": batch_size}
-    training = {"--epochs": epochs, "--compile": compile}
-    for flag, value in (drawing if train else training).items():
+    idle = {"num_draws": num_draws, "batch_size": batch_size} if train else dict(flags)
+    idle.pop("seed", None)
+    for name, value in idle.items():
         if value is not None:
+            flag = f"--{name.replace('_', '-')}"
             raise ValueError(f"{flag} goes {'without' if train else 'with'} --train")
+    settings = merge(flags, read_config(run / CONFIG))
     if train:
-        _compare_training(run, estimator, epochs, seed, "auto" if compile is None else compile)
+        _compare_training(run, settings, estimator)
     else:
-        _compare_gradients(run, estimator, num_draws or 1000, batch_size or 100, seed or 0)
+        _compare_gradients(run, settings.seed, estimator, num_draws or 1000, batch_size or 100)
 
 
 def _compare_gradients(
-    run: Path, lines: list[str], num_draws: int, batch_size: int, seed: int
+    run: Path, seed: int, lines: list[str], num_draws: int, batch_size: int
 ) -> None:
+    import torch
+
     from .. import plots
     from ..evaluate.gradients.comparison import as_table, compare_estimators
     from ..model.vae import load
+    from ..runs.folder import held_out
 
-    vae = load(run)
-    x = _test_batch(run, batch_size, seed)
-    found = compare_estimators(vae, x, lines, num_draws=num_draws, seed=seed)
-    table = as_table(found)
-    typer.echo(f"{len(x)} test data, {num_draws} draws, all parameters\n")
+    x, _ = held_out(read_settings(run))
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
+    x = x[order[:batch_size]]
+    comparison = compare_estimators(load(run), x, lines, num_draws=num_draws, seed=seed)
+    table = as_table(comparison)
+    typer.echo(f"{len(x)} test observations, {num_draws} draws, all parameters\n")
     typer.echo(table.drop(columns=["bound", "reference"]).T.to_string(float_format="{:.4g}".format))
     for reference, rows in table.groupby("reference", sort=False):
         typer.echo(f"\nreference for the {rows.bound.iloc[0]}: {reference}", nl=False)
-    folder = run / "compare"
-    folder.mkdir(exist_ok=True)
-    table.to_csv(folder / "estimators.csv")
-    plots.save(plots.gradient_variance(found), folder / "estimators.png")
-    typer.echo(f"\n\n{folder / 'estimators.csv'}\n{folder / 'estimators.png'}")
+    typer.echo("\n")
+    _keep(run, "estimators", table, plots.gradient_variance(comparison))
 
 
-def _compare_training(
-    run: Path,
-    lines: list[str],
-    epochs: int | None,
-    seed: int | None,
-    compile: bool | Literal["auto"],
-) -> None:
+def _compare_training(run: Path, settings: RunSettings, lines: list[str]) -> None:
     from matplotlib import pyplot
 
     from .. import plots
     from ..evaluate.gradients.training import train_estimators
-    from ..runs.folder import new_model, training_settings
+    from ..runs.folder import new_model, run_data
 
-    again = {k: v for k, v in {"epochs": epochs, "seed": seed}.items() if v is not None}
-    as_run = read_config(run / CONFIG)
-    told, data = merge(again, as_run), _data(as_run)
-    found = train_estimators(
-        new_model(told, data), data.train, lines, compile=compile, **training_settings(told)
-    )
-    curves = found.to_dataframe().dropna(subset="seconds")
+    data = run_data(settings)
+    options = settings.fit_options("estimator", "patience")
+    comparison = train_estimators(new_model(settings, data), data.train, lines, **options)
+    curves = comparison.to_dataframe().dropna(subset="seconds")
     table = curves.groupby("estimator", sort=False).tail(1).reset_index("epoch")
     table["ms_per_step"] = 1000 * table.seconds / table.step
-    typer.echo(f"{len(data.train)} training data, from the same start; nats per datum\n")
-    typer.echo(table.dropna(axis=1, how="all").T.to_string(float_format="{:.4g}".format))
+    count = len(data.train)
+    typer.echo(f"{count} training observations, from the same start; nats per observation\n")
+    typer.echo(table.dropna(axis=1, how="all").T.to_string(float_format="{:.4g}".format) + "\n")
+    axes = pyplot.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")[1]
+    plots.training_curves(comparison, axes[0], "steps")
+    _keep(run, "training", curves, plots.training_curves(comparison, axes[1], "seconds"))
+
+
+def _keep(run: Path, name: str, table: "pd.DataFrame", ax: "Axes") -> None:
+    """Write a table and a picture into the run's folder ``compare``, and print where."""
+    from .. import plots
+
     folder = run / "compare"
     folder.mkdir(exist_ok=True)
-    curves.to_csv(folder / "training.csv")
-    axes = pyplot.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")[1]
-    plots.training_curves(found, axes[0], "steps")
-    plots.save(plots.training_curves(found, axes[1], "seconds"), folder / "training.png")
-    typer.echo(f"\n{folder / 'training.csv'}\n{folder / 'training.png'}")
+    table.to_csv(folder / f"{name}.csv")
+    plots.save(ax, folder / f"{name}.png")
+    typer.echo(f"{folder / name}.csv\n{folder / name}.png")
 
 
 def sweep_command(setting: str) -> Callable[..., None]:
     """``compare SETTINGs``: the flags of ``fit``, one of them given several times."""
 
-    def command(**told: Any) -> None:  # noqa: ANN401
-        choices, seeds, jobs = told.pop(setting), told.pop("seeds"), told.pop("jobs")
-        address, out, config = told.pop("address"), told.pop("out"), told.pop("config")
-        num_samples = told.pop("num_samples")
-        settings = merge(told, read_config(config) if config else {})
-        name = Path(str(settings["data"])).stem
-        out = out or Path("runs") / f"{name}-{setting}s"
-        first = int(str(settings["seed"]))
-        from ..runs.comparisons import paired_differences
-        from ..runs.sweeps import sweep
-
-        configs = [
-            {**settings, setting: choice, "seed": first + i}
-            for choice in choices for i in range(seeds)
-        ]  # fmt: skip
-        table = sweep(configs, out, jobs=jobs, address=address)
-        table.to_csv(out / "runs.csv", index=False)
-        if len(failed := table[table.error != ""]):
-            each = [f"{folder}: {e}" for folder, e in zip(failed.folder, failed.error, strict=True)]
-            raise ValueError("\n".join([f"{len(failed)} of {len(table)} runs failed", *each]))
-        if setting not in table:
+    @with_settings(*(name for name in SETTINGS if name != setting))
+    def command(
+        choices: Annotated[
+            list[str],
+            typer.Option(
+                f"--{setting}",
+                help="Give it once for each; the first is what the others are compared with.",
+                metavar="LINE",
+                show_default=False,
+            ),
+        ],
+        config: Annotated[
+            Path | None,
+            typer.Option(help="A TOML file of settings; a flag beats it.", metavar="FILE"),
+        ] = None,
+        seeds: Annotated[int, typer.Option(help="Runs of each.", metavar="N", min=1)] = 1,
+        num_samples: EvidenceDraws = 1000,
+        jobs: Annotated[int, typer.Option(help="Runs at a time.", metavar="N", min=1)] = 1,
+        address: Annotated[
+            str | None,
+            typer.Option(
+                help="Of a Ray cluster: auto, ray://HOST:10001; local starts one.",
+                metavar="ADDRESS",
+            ),
+        ] = None,
+        out: Annotated[
+            Path | None,
+            typer.Option(
+                help=f"The folder of the runs [default: runs/DATA-{setting}s]", metavar="DIR"
+            ),
+        ] = None,
+        **flags: object,
+    ) -> None:
+        if len(set(choices)) < 2:
             raise ValueError(f"nothing to compare: give --{setting} at least twice")
-        found = paired_differences(table, setting, num_samples=num_samples)
-        found.to_csv(out / f"{setting}s.csv")
-        typer.echo(
-            f"{name}: held-out log p(x) by {num_samples} draws, nats per datum; difference to the "
-            "first line on the same data; doubtful is the share of data with k-hat > 0.7\n"
-        )
-        typer.echo(found.dropna(axis=1, how="all").to_string(float_format="{:.2f}".format))
-        if found.difference.isna().any():
-            typer.echo("\nNaN: that line saw other data (bits or grey values) or gives densities "
-                       "beside probabilities, so there is no difference")  # fmt: skip
-        written = [out / f"{setting}s.csv", out / "runs.csv", *_prior_samples(table, setting, out)]
-        typer.echo("\n" + "\n".join(map(str, written)) + f"\n{out}: a folder a run")
+        settings = merge(flags, read_config(config) if config else {})
+        check_data(settings.data)
+        configs = [
+            asdict(replace(settings, **{setting: choice, "seed": settings.seed + i}))
+            for choice in choices
+            for i in range(seeds)
+        ]
+        name = Path(settings.data).stem
+        out = out or Path("runs") / f"{name}-{setting}s"
+        table = _train_all(configs, out, jobs, address)
+        _show_differences(table, setting, name, out, num_samples)
 
-    own = [
-        (setting, Annotated[list[str], typer.Option(
-            help="Give it once for each; the first is what the others are compared with.",
-            metavar="LINE", show_default=False)], inspect.Parameter.empty),
-        ("seeds", Annotated[int, typer.Option(help="Runs of each.", metavar="N", min=1)], 1),
-        ("num_samples", Annotated[int, typer.Option(
-            help="Draws of z per datum, for log p(x).", metavar="N", min=2)], 1000),
-        ("jobs", Annotated[int, typer.Option(help="Runs at a time.", metavar="N", min=1)], 1),
-        ("address", Annotated[Text, typer.Option(
-            help="Of a Ray cluster: auto, ray://HOST:10001; local starts one.", metavar="ADDRESS",
-            show_default=False)], None),
-        ("out", Annotated[Optional[Path], typer.Option(  # noqa: UP045
-            help=f"The folder of the runs [default: runs/DATA-{setting}s]", metavar="DIR",
-            show_default=False)], None),
-    ]  # fmt: skip
-    shared = inspect.signature(fit_command).parameters
-    kept = [p for name, p in shared.items() if name not in (setting, "out", "resume")]
-    parameters = kept + [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
-        for name, kind, default in own
-    ]
     command.__doc__ = f"Train with several {setting}s; held-out log p(x), paired differences."
-    command.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportFunctionMemberAccess]
-    command.__annotations__ = {p.name: p.annotation for p in parameters}
     return command
+
+
+def _train_all(
+    configs: Sequence[dict[str, object]], out: Path, jobs: int, address: str | None
+) -> "pd.DataFrame":
+    from ..runs.sweeps import sweep
+
+    table = sweep(configs, out, jobs=jobs, address=address)
+    table.to_csv(out / "runs.csv", index=False)
+    if len(failed := table[table.error != ""]):
+        each = [f"{folder}: {e}" for folder, e in zip(failed.folder, failed.error, strict=True)]
+        raise ValueError("\n".join([f"{len(failed)} of {len(table)} runs failed", *each]))
+    return table
+
+
+def _show_differences(
+    table: "pd.DataFrame", setting: str, name: str, out: Path, num_samples: int
+) -> None:
+    from ..runs.comparisons import paired_differences
+
+    rows = paired_differences(table, setting, num_samples=num_samples)
+    rows.to_csv(out / f"{setting}s.csv")
+    typer.echo(
+        f"{name}: held-out log p(x) by {num_samples} draws, nats per observation; difference to "
+        f"the first line on the same data; {DOUBTFUL}\n"
+    )
+    typer.echo(rows.dropna(axis=1, how="all").to_string(float_format="{:.2f}".format))
+    if rows.difference.isna().any():
+        typer.echo(f"\n{NO_DIFFERENCE}")
+    files = [out / f"{setting}s.csv", out / "runs.csv", *_prior_samples(table, setting, out)]
+    typer.echo("\n".join(["", *map(str, files), f"{out}: a folder a run"]))
 
 
 def _prior_samples(table: "pd.DataFrame", setting: str, out: Path) -> list[Path]:
@@ -216,27 +235,3 @@ def _prior_samples(table: "pd.DataFrame", setting: str, out: Path) -> list[Path]
     if not all(map(has_images, vaes.values())):
         return []
     return [plots.save(plots.samples_by(vaes), out / "samples.png")]
-
-
-def _test_batch(run: Path, batch_size: int, seed: int) -> "Tensor":
-    """Some of a run's test data, as bits where it was trained on bits."""
-    import torch
-
-    from ..core.seeding import seeded
-    from ..infer.training.binarize import binarize
-
-    told = read_config(run / CONFIG)
-    data = _data(told)
-    with seeded(seed):
-        x = data.test[torch.randperm(len(data.test))[:batch_size]]
-        return binarize(x) if told.get("binarize") else x
-
-
-def _data(told: Mapping[str, object]) -> "Data":
-    """The data of a run."""
-    from ..data import load_data
-
-    root = told.get("data_root")
-    return load_data(
-        str(told["data"]), None if root is None else str(root), seed=int(str(told["seed"]))
-    )

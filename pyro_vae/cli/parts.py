@@ -1,33 +1,103 @@
-"""What the commands share."""
+"""What the commands share: options from the fields of a run's settings, and what they print."""
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Optional
+from typing import Annotated, TypeAlias
 
 import typer
 
-from ..runs.settings import DEFAULTS
+from ..runs.settings import RunSettings, kinds
 
-__all__ = ["Number", "Text", "Whole", "contents", "flag", "show_table"]
+__all__ = [
+    "EvidenceDraws",
+    "Force",
+    "Run",
+    "Seed",
+    "check_data",
+    "contents",
+    "free",
+    "show_figures",
+    "with_settings",
+]
 
-Text = Optional[str]  # noqa: UP045
-Whole = Optional[int]  # noqa: UP045
-Number = Optional[float]  # noqa: UP045
+Run: TypeAlias = Annotated[
+    Path, typer.Argument(help="A run folder.", metavar="RUN", exists=True, file_okay=False)
+]
+Seed: TypeAlias = Annotated[int, typer.Option(help="Of the draws.", metavar="N", min=0)]
+EvidenceDraws: TypeAlias = Annotated[
+    int, typer.Option(help="Draws of z per observation, for log p(x).", metavar="N", min=2)
+]
+Force: TypeAlias = Annotated[bool, typer.Option("--force", help="Write over a file.")]
 
 
-def flag(name: str, text: str, metavar: str = "LINE") -> object:
-    """An option of ``fit`` whose help ends with its default."""
-    default = DEFAULTS.get(name)
-    return typer.Option(
-        f"--{name.replace('_', '-')}",
-        help=text + (f" [default: {default}]" if default is not None else ""),
-        metavar=metavar,
-        show_default=False,
-    )
+def with_settings(
+    *names: str, default: str | None = None
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command that takes ``**flags`` an option for each of some settings of a run.
+
+    Args:
+        names: of the settings.
+        default: what the help says in place of their defaults.
+    """
+    shared = [
+        inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_option(name, default)
+        )
+        for name in names
+    ]
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        *own, _flags = inspect.signature(command).parameters.values()
+        own = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own]
+        parameters = [*shared, *own]
+        command.__signature__ = inspect.Signature(parameters)  # pyright: ignore
+        command.__annotations__ = {one.name: one.annotation for one in parameters}
+        return command
+
+    return decorate
+
+
+def _option(name: str, default: str | None) -> object:
+    """The annotation of a setting's option.
+
+    What a flag may say in more ways than one (a number or a schedule) is text here, which
+    :func:`~pyro_vae.runs.settings.merge` reads.
+    """
+    field = RunSettings.__dataclass_fields__[name]
+    default = default or ("" if field.default is None else str(field.default))
+    about = {
+        "help": field.metadata["help"] + (f" [default: {default}]" if default else ""),
+        "metavar": field.metadata["metavar"],
+        "show_default": False,
+    }
+    kind, *others = kinds()[name]
+    plain = not others and kind != tuple[int, ...]
+    how = typer.Argument(**about) if name == "data" else typer.Option(**about)
+    return Annotated[(kind if plain else str) | None, how]
+
+
+def check_data(name: str) -> None:
+    """Raise where data are a file that is not there, before anything heavy is imported."""
+    if Path(name).suffix in (".npy", ".npz") and not Path(name).exists():
+        raise ValueError(f"there is no file {name}")
 
 
 def contents(folder: Path) -> list[str]:
     """The files of a folder, by their paths in it."""
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def free(path: Path, suffix: str, force: bool) -> Path:
+    """The path of a file to write, with its suffix.
+
+    Raises:
+        ValueError: there is one already, and no ``--force``.
+    """
+    path = path.with_suffix(suffix)
+    if path.exists() and not force:
+        raise ValueError(f"{path} is there already: --force writes over it, --out takes another")
+    return path
 
 
 ROWS = {
@@ -39,16 +109,16 @@ ROWS = {
 }
 
 
-def show_table(found: dict[str, float]) -> None:
-    """A run's figures."""
-    if not found:
+def show_figures(results: dict[str, float]) -> None:
+    """Print a run's figures."""
+    if not results:
         return
-    typer.echo(f"{'nats per datum':<24}{'mean':>10}{'standard error':>17}")
+    typer.echo(f"{'nats per observation':<24}{'mean':>10}{'standard error':>17}")
     for key, label in ROWS.items():
-        error = found.get(f"{key}_standard_error")
+        error = results.get(f"{key}_standard_error")
         shown = "" if error is None else f"{error:.2f}"
-        typer.echo(f"{label:<24}{found[key]:>10.2f}{shown:>17}")
+        typer.echo(f"{label:<24}{results[key]:>10.2f}{shown:>17}")
     typer.echo(
-        f"\n{found['epochs']:.0f} epochs in {found['training_seconds']:.1f} s of training, "
-        f"{found['parameters']:,.0f} parameters"
+        f"\n{results['epochs']:.0f} epochs in {results['training_seconds']:.1f} s of training, "
+        f"{results['parameters']:,.0f} parameters"
     )

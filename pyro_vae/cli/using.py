@@ -1,161 +1,227 @@
-"""Commands for a run that is there: draw from it, judge it, compress by it."""
+"""Commands for a run that is there: draw from it, judge it, encode, impute and compress by it."""
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from ..core.toml import read_config
-from ..runs.settings import CONFIG
-from .parts import Text, Whole, contents, show_table
+from ..runs.settings import CONFIG, read_settings
+from .parts import (
+    EvidenceDraws,
+    Force,
+    Run,
+    Seed,
+    check_data,
+    contents,
+    free,
+    show_figures,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
 
 __all__ = [
-    "compress_command", "decompress_command", "evaluate_command", "report_command",
-    "sample_command", "show_command",
-]  # fmt: skip
+    "compress_command",
+    "decompress_command",
+    "encode_command",
+    "evaluate_command",
+    "impute_command",
+    "report_command",
+    "sample_command",
+    "show_command",
+]
+
+Array: TypeAlias = Annotated[
+    Path, typer.Argument(help="A .npy file of data.", metavar="X.npy", exists=True, dir_okay=False)
+]
+Steps: TypeAlias = Annotated[
+    int,
+    typer.Option(
+        help="Of the ascent to an observation's own guide, and temperatures of annealing.",
+        metavar="N",
+        min=2,
+    ),
+]
+
+
+Out: TypeAlias = Annotated[Path | None, typer.Option(help="Another file.", metavar="FILE")]
 
 
 def sample_command(
-    run: Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")],
+    run: Run,
     num_samples: Annotated[int, typer.Option(help="How many.", metavar="N", min=1)] = 64,
-    seed: Annotated[int, typer.Option(help="Of the draws.", metavar="N")] = 0,
-    out: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="The .npy file [default: RUN/samples.npy]", show_default=False),
-    ] = None,
+    seed: Seed = 0,
+    out: Out = None,
+    force: Force = False,
 ) -> None:
-    """Draw data from a trained model into a .npy file, and a picture where they are images."""
+    """Draw data from a trained model into RUN/samples.npy, with a picture where they are images."""
+    path = free(out or run / "samples.npy", ".npy", force)
+    picture = free(path, ".png", force)
+    from .. import plots
+    from ..model.vae import load
+    from ..plots.pictures import has_images
+
+    vae = load(run)
+    _save(path, vae.sample(num_samples, seed=seed).numpy())
+    typer.echo(f"{num_samples} samples of shape {vae.x_shape}: {path}")
+    if has_images(vae):
+        drawn = plots.samples(vae, num_samples, seed=seed)
+        typer.echo(f"picture: {plots.save(drawn, picture)}")
+
+
+def encode_command(run: Run, data: Array, out: Out = None, force: Force = False) -> None:
+    """Write the mean of q(z|x) for each observation into X-z.npy."""
+    path = free(out or data.with_stem(f"{data.stem}-z"), ".npy", force)
+    import torch
+
+    from ..model.vae import load, point
+
+    vae = load(run)
+    with torch.no_grad():
+        z = point(vae.encode(vae.as_data(_load(data))))
+    _save(path, z.numpy(force=True))
+    typer.echo(f"z of shape {tuple(z.shape[1:])} for {len(z)} observations: {path}")
+
+
+def impute_command(
+    run: Run,
+    data: Array,
+    num_samples: EvidenceDraws = 1000,
+    seed: Seed = 0,
+    out: Out = None,
+    force: Force = False,
+) -> None:
+    """Fill the NaN cells of data by their conditional means under the model, into X-imputed.npy."""
+    path = free(out or data.with_stem(f"{data.stem}-imputed"), ".npy", force)
     import numpy as np
 
     from ..model.vae import load
-    from ..plots.pictures import has_images
-    from ..runs import folder as runs
 
-    vae = load(run)
-    path = (out or run / "samples.npy").with_suffix(".npy")
-    np.save(path, vae.sample(num_samples, seed=seed).numpy())
-    typer.echo(f"{num_samples} samples of shape {vae.x_shape}: {path}")
-    if has_images(vae):
-        typer.echo(f"picture: {runs.picture(vae, path.with_suffix('.png'), num_samples, seed)}")
+    x = _load(data)
+    _save(path, load(run).impute(x, num_samples=num_samples, seed=seed).numpy(force=True))
+    typer.echo(f"{np.isnan(x).sum()} cells of {len(x)} observations: {path}")
 
 
-def compress_command(
-    run: Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")],
-    data: Annotated[Path, typer.Argument(help="A .npy file of discrete data.", metavar="X.npy")],
-    out: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="The file [default: X.pvc]", show_default=False),
-    ] = None,
-) -> None:
-    """Code data without loss, at a rate near the model's negative ELBO."""
-    import numpy as np
-
+def compress_command(run: Run, data: Array, out: Out = None, force: Force = False) -> None:
+    """Code discrete data without loss into X.pvc, at a rate near the model's negative ELBO."""
+    path = free(out or data, ".pvc", force)
+    from ..core.files import write_whole
     from ..evaluate.compression.compress import compress
     from ..model.vae import load
 
-    coded = compress(load(run), np.load(data, allow_pickle=False))
-    path = (out or data).with_suffix(".pvc")
-    path.write_bytes(bytes(coded))
+    coded = compress(load(run), _load(data))
+    write_whole(path, bytes(coded))
     typer.echo(
-        f"{coded.num_data} data, {coded.bits_per_dimension:.3f} bits per dimension: "
+        f"{coded.num_data} observations, {coded.bits_per_dimension:.3f} bits per dimension: "
         f"{path}, {path.stat().st_size} bytes"
     )
 
 
 def decompress_command(
-    run: Annotated[Path, typer.Argument(help="The run folder that compressed.", metavar="RUN")],
-    coded: Annotated[Path, typer.Argument(help="What compress wrote.", metavar="X.pvc")],
-    out: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="The file [default: X.npy]", show_default=False),
-    ] = None,
+    run: Annotated[
+        Path,
+        typer.Argument(
+            help="The run folder that compressed.", metavar="RUN", exists=True, file_okay=False
+        ),
+    ],
+    coded: Annotated[
+        Path,
+        typer.Argument(help="What compress wrote.", metavar="X.pvc", exists=True, dir_okay=False),
+    ],
+    out: Out = None,
+    force: Force = False,
 ) -> None:
-    """Give back the data that compress coded."""
-    import numpy as np
-
+    """Give back the data that compress coded, in X.npy."""
+    path = free(out or coded, ".npy", force)
     from ..evaluate.compression.compress import Compressed, decompress
     from ..model.vae import load
 
     x = decompress(load(run), Compressed.from_bytes(coded.read_bytes()))
-    path = (out or coded).with_suffix(".npy")
-    np.save(path, x.numpy())
-    typer.echo(f"{len(x)} data of shape {tuple(x.shape[1:])}: {path}")
+    _save(path, x.numpy())
+    typer.echo(f"{len(x)} observations of shape {tuple(x.shape[1:])}: {path}")
 
 
-def show_command(run: Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")]) -> None:
+def show_command(run: Run) -> None:
     """Show what a run folder holds: the model, what it was told, and its figures."""
     from ..model.vae import DESCRIPTION
     from ..runs.folder import read_results
 
     if not (run / DESCRIPTION).exists():
         raise ValueError(f"{run} is no run folder: it holds no {DESCRIPTION}")
-    for name in (DESCRIPTION, CONFIG):
-        if (run / name).exists():
-            typer.echo(f"{name}\n" + "".join(f"  {line}\n" for line in _lines(run / name)))
-    show_table(read_results(run))
-    typer.echo("\n" + "\n".join(str(p) for p in contents(run)))
-
-
-STEPS = typer.Option(
-    help="Of the ascent to a datum's own guide, and temperatures of annealing.", metavar="N", min=2
-)
+    for path in (run / DESCRIPTION, run / CONFIG):
+        if path.exists():
+            lines = path.read_text("utf-8").splitlines()
+            typer.echo("\n".join([path.name, *(f"  {s}" for s in lines if s[:1] != "#"), ""]))
+    show_figures(read_results(run))
+    typer.echo("\n".join(["", *contents(run)]))
 
 
 def evaluate_command(
-    run: Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")],
+    run: Run,
     data: Annotated[
-        Text,
-        typer.Argument(help="Other data to judge it on, as in fit; of a file without a test part, "
-                       "all [default: the run's test data]", metavar="[DATA]", show_default=False),
+        str | None,
+        typer.Argument(
+            help="Other data to judge it on, as in fit; of a file without a test part, all "
+            "[default: the run's test data]",
+            metavar="[DATA]",
+        ),
     ] = None,
-    num_samples: Annotated[
-        int, typer.Option(help="Draws of z per datum, for log p(x).", metavar="N", min=2)
-    ] = 1000,
-    steps: Annotated[int, STEPS] = 200,
+    num_samples: EvidenceDraws = 1000,
+    steps: Steps = 200,
     num_data: Annotated[
-        Whole, typer.Option(help="The first N data [default: all]", metavar="N", min=1,
-                            show_default=False),
+        int | None, typer.Option(help="The first N of them [default: all]", metavar="N", min=1)
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the draws.", metavar="N")] = 0,
-) -> None:  # fmt: skip
+    seed: Seed = 0,
+) -> None:
     """log p(x) with its error, gaps, collapse and calibration: RUN/evaluate/DATA.csv."""
+    settings = read_settings(run)
+    name = data or settings.data
+    check_data(name)
     from ..evaluate.assessment import assess
     from ..model.vae import load
     from ..runs.folder import held_out
 
-    vae, told = load(run), read_config(run / CONFIG)
-    x, labels = held_out(told, data)
+    vae = load(run)
+    x, labels = held_out(settings, data)
     x, labels = x[:num_data], None if labels is None else labels[:num_data]
-    found = assess(vae, x, labels, num_samples=num_samples, steps=steps, seed=seed)
-    name = Path(data or str(told["data"])).stem
-    typer.echo(f"{name}: {len(x)} data, nats per datum\n")
-    typer.echo(found.table.to_string(float_format="{:.2f}".format))
-    for what, verdict in found.verdicts.items():
+    assessment = assess(vae, x, labels, num_samples=num_samples, steps=steps, seed=seed)
+    name = Path(name).stem
+    typer.echo(f"{name}: {len(x)} observations, nats per observation\n")
+    typer.echo(assessment.table.to_string(float_format="{:.2f}".format))
+    for what, verdict in assessment.verdicts.items():
         typer.echo(f"\n{what}: {verdict}")
     folder = run / "evaluate"
     folder.mkdir(exist_ok=True)
-    found.by_datum.to_csv(folder / f"{name}.csv")
-    typer.echo(f"\n{folder / name}.csv: a row a datum")
+    assessment.by_datum.to_csv(folder / f"{name}.csv")
+    typer.echo(f"\n{folder / name}.csv: a row an observation")
 
 
 def report_command(
-    run: Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")],
-    num_samples: Annotated[
-        int, typer.Option(help="Draws of z per datum, for log p(x).", metavar="N", min=2)
-    ] = 1000,
-    steps: Annotated[int, STEPS] = 200,
-    seed: Annotated[int, typer.Option(help="Of the draws.", metavar="N")] = 0,
-    out: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="The file [default: RUN/report.html]", metavar="FILE",
-                     show_default=False),
-    ] = None,
-) -> None:  # fmt: skip
-    """Figures, verdicts and pictures of a run in one HTML file that needs no network."""
+    run: Run,
+    num_samples: EvidenceDraws = 1000,
+    steps: Steps = 200,
+    seed: Seed = 0,
+    out: Out = None,
+) -> None:
+    """Figures, verdicts and pictures in one HTML file that needs no network: RUN/report.html."""
     from ..runs.report import write_report
 
     typer.echo(str(write_report(run, out, num_samples=num_samples, steps=steps, seed=seed)))
 
 
-def _lines(path: Path) -> list[str]:
-    return [line for line in path.read_text().splitlines() if not line.startswith("#")]
+def _load(path: Path) -> "np.ndarray":
+    import numpy as np
+
+    try:
+        return np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as problem:
+        raise ValueError(f"{path} is not a NumPy file of numbers: {problem}") from None
+
+
+def _save(path: Path, array: "np.ndarray") -> None:
+    import numpy as np
+
+    from ..core.files import replacing
+
+    with replacing(path) as new:
+        np.save(new, array)

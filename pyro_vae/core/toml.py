@@ -1,9 +1,12 @@
 """TOML files of flat settings."""
 
 import json
+import math
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+
+from .files import write_whole
 
 __all__ = ["read_config", "write_toml"]
 
@@ -15,7 +18,7 @@ def read_config(path: str | Path) -> dict[str, object]:
         ValueError: no such file, or not TOML.
     """
     try:
-        return tomllib.loads(Path(path).read_text())
+        return tomllib.loads(Path(path).read_text("utf-8"))
     except FileNotFoundError:
         raise ValueError(f"there is no file {path}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
@@ -24,5 +27,14 @@ def read_config(path: str | Path) -> dict[str, object]:
 
 def write_toml(path: Path, values: Mapping[str, object], comment: str) -> None:
     """Flat settings as TOML; those that are ``None`` are left out."""
-    lines = [f"{k} = {json.dumps(v)}\n" for k, v in values.items() if v is not None]
-    path.write_text(f"# {comment}\n" + "".join(lines))
+    lines = [f"{k} = {_value(v)}\n" for k, v in values.items() if v is not None]
+    write_whole(path, f"# {comment}\n" + "".join(lines))
+
+
+def _value(value: object) -> str:
+    """As JSON, but for numbers that are not finite and what TOML escapes beyond it."""
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_value, value))}]"
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,8 +1,9 @@
-"""Trained runs side by side: held-out log p(x), and differences paired by datum."""
+"""Trained runs side by side: held-out log p(x), and differences paired by observation."""
 
 import hashlib
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,23 +12,23 @@ import pandas as pd
 import pyro
 import torch
 
+from ..core.files import replacing
 from ..core.seeding import seeded
-from ..core.toml import read_config
 from ..evaluate.evidence.importance import RELIABLE, log_evidence
 from ..evaluate.latent.summary import latent_summary
 from ..infer.elbo_terms import elbo_terms
 from ..model.vae import VAE, WEIGHTS, load
 from .folder import RESULTS, held_out
-from .settings import CONFIG
+from .settings import CONFIG, read_settings
 
-__all__ = ["Measured", "compare_runs", "measured", "paired_differences"]
+__all__ = ["Measurement", "compare_runs", "measure", "paired_differences"]
 
 EVIDENCE = "evidence.npz"
 LATENT_DATA = 2000  # of which the active units are counted
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measurement:
     """What a run's model says of its held-out data, ``(N,)`` each, in nats.
 
     ``active_units`` is NaN where a guide has no such summary. ``data`` and ``unit`` tell what may
@@ -46,44 +47,56 @@ class Measured:
     def row(self) -> dict[str, float]:
         """Means over the data; ``doubtful``, the share with k-hat above 0.7."""
         return {
-            "doubtful": float((self.khat > RELIABLE).mean()), "elbo": float(self.elbo.mean()),
-            "kl": float(self.kl.mean()), "active_units": self.active_units,
-        }  # fmt: skip
+            "doubtful": float((self.khat > RELIABLE).mean()),
+            "elbo": float(self.elbo.mean()),
+            "kl": float(self.kl.mean()),
+            "active_units": self.active_units,
+        }
 
 
-def measured(run: str | Path, *, num_samples: int = 1000, seed: int = 0) -> Measured:
-    """Measure a run on its held-out data, once: its folder keeps the answer.
+def measure(run: str | Path, *, num_samples: int = 1000, seed: int = 0) -> Measurement:
+    """Measure a run on its held-out data; its folder keeps the answer.
+
+    It is measured anew where its settings, its weights or the data have changed since.
 
     Args:
         run: a run folder of ``pyro-vae fit``.
-        num_samples: draws of z per datum.
+        num_samples: draws of z per observation.
         seed: of the draws.
     """
     run = Path(run)
-    made = (run / CONFIG).read_bytes() + (run / WEIGHTS).read_bytes()
-    key, kept = f"{num_samples} {seed} {hashlib.sha256(made).hexdigest()}", run / EVIDENCE
-    if kept.exists():
-        with np.load(kept) as found:
-            if str(found["key"]) == key:
-                parts = {k: found[k] for k in Measured.__annotations__}
-                return Measured(**{k: v if v.ndim else v.item() for k, v in parts.items()})
     vae = load(run)
-    x = held_out(read_config(run / CONFIG))[0]
+    x = held_out(read_settings(run))[0]
+    data = hashlib.sha256(str(x.shape).encode() + x.numpy(force=True).tobytes()).hexdigest()
+    made_of = (run / CONFIG).read_bytes() + (run / WEIGHTS).read_bytes() + data.encode()
+    key = f"{num_samples} {seed} {hashlib.sha256(made_of).hexdigest()}"
+    if (kept := _recall(run / EVIDENCE, key)) is not None:
+        return kept
     evidence = log_evidence(vae, x, num_samples=num_samples, seed=seed)
     with pyro.get_param_store().scope(), seeded(seed), torch.no_grad():
         likelihood, kl = elbo_terms(vae.model, vae.guide, vae.as_data(x), num_samples=10)
         support = vae.decode(vae.prior().expand([1]).sample()).support
-    new = Measured(
+    measurement = Measurement(
         log_evidence=evidence.log_evidence.numpy(force=True),
         khat=evidence.khat.numpy(force=True),
         elbo=(likelihood - kl).numpy(force=True),
         kl=kl.numpy(force=True),
         active_units=_active_units(vae, x[:LATENT_DATA], seed),
-        data=hashlib.sha256(str(x.shape).encode() + x.numpy(force=True).tobytes()).hexdigest(),
+        data=data,
         unit="probabilities" if support.is_discrete else "densities",  # pyright: ignore
     )
-    np.savez(kept, key=key, **asdict(new))
-    return new
+    with replacing(run / EVIDENCE) as new:
+        np.savez(new, key=key, **asdict(measurement))
+    return measurement
+
+
+def _recall(path: Path, key: str) -> Measurement | None:
+    """What was kept under this key; nothing where the file is damaged."""
+    with suppress(Exception), np.load(path) as kept:  # a damaged file may raise anything
+        if str(kept["key"]) == key:
+            parts = {k: kept[k] for k in Measurement.__annotations__}
+            return Measurement(**{k: v if v.ndim else v.item() for k, v in parts.items()})
+    return None
 
 
 def paired_differences(
@@ -100,7 +113,7 @@ def paired_differences(
     Args:
         table: of :func:`~pyro_vae.sweep`, finished.
         setting: the column to compare by, ``"prior"``.
-        num_samples: draws of z per datum.
+        num_samples: draws of z per observation.
         seed: of the draws.
 
     Returns:
@@ -119,19 +132,19 @@ def paired_differences(
     seeds = table["seed"] if "seed" in table else pd.Series(0, table.index)
     runs = {
         value: {
-            s: measured(folder, num_samples=num_samples, seed=seed)
+            s: measure(folder, num_samples=num_samples, seed=seed)
             for s, folder in zip(seeds[rows.index], rows.folder, strict=True)
         }
         for value, rows in table.groupby(setting, sort=False)
     }
     first = next(iter(runs.values()))
-    found = []
+    rows = []
     for value, mine in runs.items():
         if mine.keys() != first.keys():
             raise ValueError(f"{setting}={value} has other seeds than the first one")
         gaps = [_gap(mine[s], first[s]) for s in mine]
         means, each = [gap.mean() for gap in gaps], [m.log_evidence for m in mine.values()]
-        found.append({
+        row = {
             setting: value,
             "log_evidence": np.mean([x.mean() for x in each]),
             "standard_error": _standard_error(each),
@@ -141,8 +154,9 @@ def paired_differences(
             **pd.DataFrame([m.row for m in mine.values()]).mean(),
             "training_seconds": table.training_seconds[table[setting] == value].mean(),
             "runs": len(mine),
-        })  # fmt: skip
-    return pd.DataFrame(found).set_index(setting)
+        }
+        rows.append(row)
+    return pd.DataFrame(rows).set_index(setting)
 
 
 def compare_runs(
@@ -157,7 +171,7 @@ def compare_runs(
 
     Args:
         runs: run folders of ``pyro-vae fit``.
-        num_samples: draws of z per datum.
+        num_samples: draws of z per observation.
         seed: of the draws.
 
     Returns:
@@ -176,30 +190,30 @@ def compare_runs(
         raise ValueError(f"a comparison needs two runs or more, got {len(runs)}")
     rows, first = {}, None
     for run in runs:
-        found = measured(run, num_samples=num_samples, seed=seed)
-        first = first or found
-        if found.data != first.data:
+        mine = measure(run, num_samples=num_samples, seed=seed)
+        first = first or mine
+        if mine.data != first.data:
             raise ValueError(
                 f"{run} has other test data than {runs[0]}: a random split and random bits are by "
                 "the seed, so compare runs of the same data, seed and binarize"
             )
-        if found.unit != first.unit:
+        if mine.unit != first.unit:
             raise ValueError(
-                f"{run} gives {found.unit} of x, {runs[0]} {first.unit}: no common unit"
+                f"{run} gives {mine.unit} of x, {runs[0]} {first.unit}: no common unit"
             )
-        gap = _gap(found, first)
+        gap = _gap(mine, first)
         rows[str(run)] = {
-            "log_evidence": found.log_evidence.mean(),
-            "standard_error": _standard_error([found.log_evidence]),
+            "log_evidence": mine.log_evidence.mean(),
+            "standard_error": _standard_error([mine.log_evidence]),
             "difference": gap.mean(),
             "difference_standard_error": _standard_error([gap]),
-            **found.row,
+            **mine.row,
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("run")
 
 
-def _gap(one: Measured, first: Measured) -> np.ndarray:
-    """By datum, NaN where the two do not compare."""
+def _gap(one: Measurement, first: Measurement) -> np.ndarray:
+    """By observation, NaN where the two do not compare."""
     if (one.data, one.unit) != (first.data, first.unit):
         return np.full_like(one.log_evidence, np.nan)
     return one.log_evidence - first.log_evidence
@@ -213,5 +227,5 @@ def _active_units(vae: VAE, x: torch.Tensor, seed: int) -> float:
 
 
 def _standard_error(samples: Sequence[np.ndarray]) -> float:
-    """Of the mean over seeds and data; a datum's values of several seeds are taken as one draw."""
+    """Of the mean over seeds and data; an observation's values of several seeds are one draw."""
     return float(np.mean(samples, axis=0).std(ddof=1) / len(samples[0]) ** 0.5)

@@ -1,139 +1,193 @@
 """A run and its folder: the model, what it was told, its history, results and pictures."""
 
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyro
 import torch
+from torch import Tensor
 
 from .. import plots
+from ..core.files import locked, replacing, write_whole
 from ..core.seeding import seeded
 from ..core.toml import read_config, write_toml
 from ..data import Data, load_data
 from ..infer.elbo_terms import elbo_terms
-from ..infer.engine.distributed import Processes, local_rank, processes
+from ..infer.engine.distributed import local_rank, processes
 from ..infer.training.checkpoint import CHECKPOINT
 from ..infer.training.fit import Fit, fit
 from ..language.spec import parse
 from ..model.vae import VAE
 from ..plots.pictures import has_images
-from .settings import CONFIG
+from .settings import CONFIG, RunSettings
 
-__all__ = ["picture", "read_results", "results", "run"]
+__all__ = [
+    "HISTORY",
+    "RESULTS",
+    "Run",
+    "held_out",
+    "new_model",
+    "read_results",
+    "run_data",
+    "train",
+]
 
 RESULTS, HISTORY, PICTURES = "results.toml", "history.csv", "pictures"
-TEST = "elbo_test.npy"  # of each test datum, in nats
+TEST = "elbo_test.npy"  # of each test observation, in nats
+PLOTTED = 5000  # points in a picture of the latent space, at most
 
 
-def run(settings: Mapping[str, object], out: Path, *, resume: bool = False) -> tuple[Fit, Data]:
-    """Train one model as told and keep everything in a folder.
+@dataclass(frozen=True)
+class Run:
+    """What a run has given.
+
+    Attributes:
+        folder: where it is kept.
+        data: what it was trained and tested on.
+        fitted: the model and its history.
+        results: a figure by name, in nats per observation where nothing else is said; empty for
+            a run that was interrupted, and in all processes but the first.
+    """
+
+    folder: Path
+    data: Data
+    fitted: Fit
+    results: dict[str, float]
+
+
+def train(settings: RunSettings, out: Path | None = None, *, resume: bool = False) -> Run:
+    """Train and test one model, and keep everything in a folder, which is locked meanwhile.
 
     Of several processes (``torchrun``) the first one writes.
 
     Args:
-        settings: all of :data:`pyro_vae.runs.settings.DEFAULTS`.
-        out: the run folder.
+        settings: what to do.
+        out: the run folder; ``runs/DATA-TIME``, a new one, where it is not given.
         resume: go on with the run that the folder holds.
 
-    Returns:
-        The fit, and the data it was made on.
+    Raises:
+        ValueError: settings that cannot be served, with the folder as it was before; a folder that
+            holds a run already, or that another process is writing to.
     """
-    with processes() as team:
-        return _run(dict(settings), out, resume, team)
+    with ExitStack() as held:
+        with processes() as team:
+            with team.in_turn():
+                data = run_data(settings)
+            grey_bits = data.grey and parse(settings.likelihood).name == "Bernoulli"
+            if settings.binarize is None and grey_bits:
+                settings = replace(settings, binarize="dynamic")
+            vae = new_model(settings, data)
+            vae.as_data(data.test)
+            options = settings.fit_options()
+            leads = team.rank == 0
+            folder = out or Path("runs")
+            if leads:
+                folder = held.enter_context(_claim(out, settings.data, resume))
+            with _announced(folder, settings, resume) if leads else nullcontext():
+                fitted = fit(vae, data.train, **{"resume" if resume else "out": folder}, **options)
+        if not leads:
+            return Run(folder, data, fitted, {})
+        (folder / RESULTS).unlink(missing_ok=True)  # the figures of other weights
+        vae.save(folder)
+        with replacing(folder / HISTORY) as new:
+            fitted.history.to_csv(new)
+        found = {} if fitted.interrupted else _test(vae, fitted, data, settings, folder)
+    return Run(folder, data, fitted, found)
 
 
-def _run(told: dict[str, object], out: Path, resume: bool, team: Processes) -> tuple[Fit, Data]:
-    root, seed = told["data_root"], int(str(told["seed"]))
-    with team.in_turn():
-        data = load_data(str(told["data"]), None if root is None else str(root), seed=seed)
-    if (
-        told["binarize"] is None
-        and data.grey
-        and parse(str(told["likelihood"])).name == "Bernoulli"
-    ):
-        told["binarize"] = "dynamic"
-    vae = new_model(told, data)
-    vae.as_data(data.test)
-    how = ("estimator", "patience", "checkpoint_every", "compile")
-    options = {**training_settings(told), **{k: told[k] for k in how}}
-    with _announced(out, told, resume) if team.rank == 0 else nullcontext():
-        fitted = fit(vae, data.train, **{"resume" if resume else "out": out}, **options)
-    if team.rank == 0:
-        vae.save(out)
-        fitted.history.to_csv(out / HISTORY)
-    return fitted, data
+def run_data(settings: RunSettings) -> Data:
+    """The data of a run."""
+    return load_data(settings.data, settings.data_root, seed=settings.seed)
 
 
-def new_model(told: Mapping[str, object], data: Data) -> VAE:
+def new_model(settings: RunSettings, data: Data) -> VAE:
     """The model of a run, at its start."""
-    parts = {k: str(told[k]) for k in ("prior", "likelihood", "guide", "encoder", "decoder")}
-    layers = _widths(told.get("layers"))
     vae = VAE(
-        tuple(data.train.shape[1:]), int(str(told["latent_dim"])) if layers is None else None,
-        layers=layers, **parts, missing=data.missing, seed=int(str(told["seed"])),
-    )  # fmt: skip
-    _place(vae, str(told["device"]))
-    return vae
-
-
-def training_settings(told: Mapping[str, object]) -> dict[str, Any]:
-    """What a run tells ``fit`` of the training, whatever the estimator."""
-    how = ("epochs", "batch_size", "optimizer", "binarize", "validation")
-    options = {k: told[k] for k in how} | {k: _schedule(told[k]) for k in ("lr", "beta")}
-    return {**options, "seed": int(str(told["seed"]))}
-
-
-@contextmanager
-def _announced(out: Path, told: Mapping[str, object], resume: bool) -> Iterator[None]:
-    """The configuration, written first, so that a run that is killed can be resumed.
-
-    Where ``fit`` refuses the arguments, the folder is as it was before.
-    """
-    made, config = not out.exists(), out / CONFIG
-    before = config.read_text() if config.exists() else None
-    comment = "pyro-vae fit --config this file trains this model again"
-    if (out / CHECKPOINT).exists() and not resume:
-        raise ValueError(f"{out} holds a run already: --resume {out}, or choose another --out")
-    if resume and read_config(config).get("epochs") != told["epochs"]:
-        comment = "resumed with another --epochs: a schedule over all epochs had another length"
-    out.mkdir(parents=True, exist_ok=True)
-    write_toml(config, told, comment)
-    try:
-        yield
-    except ValueError:
-        if before is not None:
-            config.write_text(before)
-        elif not (out / CHECKPOINT).exists():
-            config.unlink()
-            if made:
-                out.rmdir()
-        raise
-
-
-def _place(vae: VAE, device: str) -> None:
+        tuple(data.train.shape[1:]),
+        settings.latent_dim if settings.layers is None else None,
+        layers=settings.layers,
+        prior=settings.prior,
+        likelihood=settings.likelihood,
+        guide=settings.guide,
+        encoder=settings.encoder,
+        decoder=settings.decoder,
+        missing=data.missing if settings.missing is None else settings.missing,
+        seed=settings.seed,
+    )
+    device = settings.device
     if device == "auto":
         device = f"cuda:{local_rank()}" if torch.cuda.is_available() else "cpu"
     try:
-        vae.to(device)
+        return vae.to(device)
     except (RuntimeError, AssertionError) as problem:  # torch without CUDA asserts
         reason = str(problem).split("\n")[0]
         raise ValueError(f"device {device!r} cannot be used: {reason}") from None
 
 
-@torch.no_grad()
-def results(fitted: Fit, data: Data, out: Path) -> dict[str, float]:
-    """Measure the trained model on the test data; write the numbers and the pictures.
+@contextmanager
+def _claim(out: Path | None, data: str, resume: bool) -> Iterator[Path]:
+    """Make the folder and lock it; one that was made and is still empty afterwards is removed."""
+    made = out is None or not out.exists()
+    folder = _new_folder(data) if out is None else out
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with locked(folder):
+            if (folder / CHECKPOINT).exists() and not resume:
+                raise ValueError(
+                    f"{folder} holds a run already: --resume {folder}, or choose another --out"
+                )
+            yield folder
+    finally:
+        if made and not any(folder.iterdir()):
+            folder.rmdir()
 
-    Returns:
-        A figure by name, in nats per datum where nothing else is said.
+
+def _new_folder(data: str) -> Path:
+    """A folder that no other process has made."""
+    name = f"{Path(data).stem}-{datetime.now():%Y%m%d-%H%M%S}"
+    folder, number = Path("runs", name), 1
+    while True:
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            number += 1
+            folder = folder.with_name(f"{name}-{number}")
+
+
+@contextmanager
+def _announced(folder: Path, settings: RunSettings, resume: bool) -> Iterator[None]:
+    """The configuration, written first, so that a run that is killed can be resumed.
+
+    Where ``fit`` refuses the arguments, it is as it was before.
     """
-    vae: VAE = fitted.vae  # pyright: ignore[reportAssignmentType]
-    told = read_config(out / CONFIG)
-    test = vae.as_data(_as_seen(data.test, told))
+    config = folder / CONFIG
+    before = config.read_bytes() if config.exists() else None
+    comment = "pyro-vae fit --config this file trains this model again"
+    if resume and read_config(config).get("epochs") != settings.epochs:
+        comment = "resumed with another --epochs: a schedule over all epochs had another length"
+    write_toml(config, asdict(settings), comment)
+    try:
+        yield
+    except ValueError:
+        if before is not None:
+            write_whole(config, before)
+        elif not (folder / CHECKPOINT).exists():
+            config.unlink()
+        raise
+
+
+@torch.no_grad()
+def _test(
+    vae: VAE, fitted: Fit, data: Data, settings: RunSettings, folder: Path
+) -> dict[str, float]:
+    """Measure the trained model on the test data; write the numbers, then the pictures."""
+    test = vae.as_data(_as_seen(data.test, settings))
     with pyro.get_param_store().scope(), seeded(0):
         likelihood, kl = elbo_terms(vae.model, vae.guide, test, num_samples=10)
     bound = likelihood - kl
@@ -149,74 +203,48 @@ def results(fitted: Fit, data: Data, out: Path) -> dict[str, float]:
         "epochs": float(fitted.history.index[-1]),
         "parameters": float(sum(p.numel() for p in vae.parameters())),
     }
-    np.save(out / TEST, bound.numpy(force=True))
-    _pictures(fitted, data, test, out / PICTURES)
-    write_toml(out / RESULTS, found, "nats per datum, on the data as the model sees them")
+    with replacing(folder / TEST) as new:
+        np.save(new, bound.numpy(force=True))
+    comment = "nats per observation, on the data as the model sees them"
+    write_toml(folder / RESULTS, found, comment)
+    _draw(vae, fitted, test, data.test_labels, folder / PICTURES)
     return found
 
 
-def held_out(
-    told: Mapping[str, object], name: str | None = None
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """The test data of a run as its model sees them, and their labels.
-
-    Args:
-        told: the run's configuration.
-        name: of other data, as in :func:`~pyro_vae.load_data`; of a file without a test part, all.
-
-    Returns:
-        ``(N, *x_shape)``, drawn as bits by the run's seed where it was trained on bits; ``(N,)``.
-    """
-    root = told.get("data_root")
-    source, seed = name or str(told["data"]), int(str(told["seed"]))
-    share = 0.1 if name is None else 1.0
-    data = load_data(source, None if root is None else str(root), seed=seed, held_out=share)
-    return _as_seen(data.test, told), data.test_labels
-
-
-def _as_seen(x: torch.Tensor, told: Mapping[str, object]) -> torch.Tensor:
-    if not told.get("binarize"):
-        return x
-    with seeded(int(str(told["seed"]))):
-        return torch.bernoulli(x)
-
-
-def picture(vae: VAE, path: Path, num_samples: int, seed: int) -> Path:
-    """A picture of samples, where the data are images."""
-    return plots.save(plots.samples(vae, num_samples, seed=seed), path)
-
-
-def read_results(out: Path) -> dict[str, float]:
-    """The figures that :func:`results` wrote; empty where there are none."""
-    path = out / RESULTS
-    return tomllib.loads(path.read_text()) if path.exists() else {}
-
-
-def _pictures(fitted: Fit, data: Data, test: torch.Tensor, folder: Path) -> None:
-    vae: VAE = fitted.vae  # pyright: ignore[reportAssignmentType]
+def _draw(vae: VAE, fitted: Fit, test: Tensor, labels: Tensor | None, folder: Path) -> None:
+    labels = None if labels is None else labels[:PLOTTED]
     plots.save(plots.learning_curves(fitted.history), folder / "learning_curves.png")
-    drawn = plots.latent_space(vae, test[:5000], _head(data.test_labels, 5000))
-    plots.save(drawn, folder / "latent_space.png")
+    plots.save(plots.latent_space(vae, test[:PLOTTED], labels), folder / "latent_space.png")
     if has_images(vae):
         plots.save(plots.reconstructions(vae, test[:36]), folder / "reconstructions.png")
         plots.save(plots.samples(vae), folder / "samples.png")
 
 
-def _head(labels: torch.Tensor | None, n: int) -> torch.Tensor | None:
-    return None if labels is None else labels[:n]
+def held_out(settings: RunSettings, name: str | None = None) -> tuple[Tensor, Tensor | None]:
+    """The test data of a run as its model sees them, and their labels.
+
+    Args:
+        settings: the run's.
+        name: of other data, as in :func:`~pyro_vae.load_data`; of a file without a test part, all.
+
+    Returns:
+        ``(N, *x_shape)``, drawn as bits by the run's seed where it was trained on bits; ``(N,)``.
+    """
+    if name is None:
+        data = run_data(settings)
+    else:
+        data = load_data(name, settings.data_root, seed=settings.seed, held_out=1.0)
+    return _as_seen(data.test, settings), data.test_labels
 
 
-def _widths(value: object) -> Sequence[int] | None:
-    """A list, or its text: ``[100, 50]``."""
-    if not isinstance(value, str):
-        return value  # pyright: ignore[reportReturnType]
-    given: Any = parse(f"layers({value})").args
-    return given[0] if len(given) == 1 and isinstance(given[0], tuple) else given
+def _as_seen(x: Tensor, settings: RunSettings) -> Tensor:
+    if settings.binarize is None:
+        return x
+    with seeded(settings.seed):
+        return torch.bernoulli(x)
 
 
-def _schedule(value: object) -> float | str:
-    """A number where the flag's text is one, else a line."""
-    try:
-        return float(str(value))
-    except ValueError:
-        return str(value)
+def read_results(folder: Path) -> dict[str, float]:
+    """The figures that :func:`train` wrote; empty where there are none."""
+    path = folder / RESULTS
+    return tomllib.loads(path.read_text("utf-8")) if path.exists() else {}

@@ -1,63 +1,154 @@
-"""What one run is told: flags, or a TOML file in their place; a flag beats the file."""
+"""What a run is told, each with its kind, default and help: for flags, TOML and sweeps."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
+from ..core.toml import read_config
+from ..infer.training.settings import Binarize, FitSettings, about
 from ..language.spec import nearest
 
-__all__ = ["CONFIG", "DEFAULTS", "merge"]
+__all__ = ["CONFIG", "SETTINGS", "ModelSettings", "RunSettings", "kinds", "merge", "read_settings"]
 
 CONFIG = "config.toml"
-
-# Every setting of `pyro-vae fit`, by the name of its flag; None is left to the data or the package.
-DEFAULTS: dict[str, object] = {
-    "data": "digits",
-    "likelihood": "Bernoulli",
-    "prior": "Normal",
-    "guide": "Normal",
-    "estimator": "Trace_ELBO",
-    "latent_dim": 10,
-    "layers": None,
-    "encoder": "MLP([200, 200])",
-    "decoder": "MLP([200, 200])",
-    "epochs": 100,
-    "batch_size": 100,
-    "lr": "cosine(2e-3)",
-    "optimizer": "Adam",
-    "beta": "1",
-    "binarize": None,
-    "validation": 0.1,
-    "patience": None,
-    "checkpoint_every": 1,
-    "seed": 0,
-    "data_root": None,
-    "device": "auto",
-    "compile": "auto",
-}
-NUMBERS = {
-    "latent_dim": int, "epochs": int, "batch_size": int, "patience": int, "checkpoint_every": int,
-    "seed": int, "validation": float,
-}  # fmt: skip
+Kind: TypeAlias = Any  # of the type system: a class, a Literal, a tuple of whole numbers
 
 
-def merge(flags: Mapping[str, object], config: Mapping[str, object]) -> dict[str, object]:
-    """Defaults, beaten by the file, beaten by the flags that were given (those not ``None``).
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """The data of a run, and what makes its model: as in ``load_data`` and ``VAE``."""
+
+    data: str = field(
+        default="digits",
+        metadata=about(
+            "digits, mnist, fashion-mnist, kmnist, emnist, omniglot, or a .npy or .npz file.",
+            "[DATA]",
+        ),
+    )
+    data_root: str | None = field(
+        default=None,
+        metadata=about("Folder of torchvision's files; else they are downloaded.", "DIR"),
+    )
+    likelihood: str = field(default="Bernoulli", metadata=about("p(x|z): a family of Pyro."))
+    prior: str = field(default="Normal", metadata=about("p(z)."))
+    guide: str = field(default="Normal", metadata=about("q(z|x)."))
+    latent_dim: int = field(default=10, metadata=about("Dimensions of z.", "N"))
+    layers: tuple[int, ...] | None = field(
+        default=None,
+        metadata=about(
+            "Widths of stochastic layers, from x upward, in place of latent_dim.", "[N,N]"
+        ),
+    )
+    encoder: str = field(
+        default="MLP([200, 200])", metadata=about("From x to features; ConvEncoder([32, 64]).")
+    )
+    decoder: str = field(
+        default="MLP([200, 200])", metadata=about("From z to features; ConvDecoder([64, 32]).")
+    )
+    missing: bool | None = field(
+        default=None, metadata=about("Whether x may hold NaN; where it is not given, if it does.")
+    )
+    device: str = field(default="auto", metadata=about("auto, cpu, cuda ...", "NAME"))
+
+
+HELP = {f.name: f.metadata for f in fields(FitSettings)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings(FitSettings, ModelSettings):
+    """All that ``pyro-vae fit`` is told.
 
     Raises:
-        ValueError: a key of the file that no flag has, or a value of the wrong kind.
+        ValueError: a value that cannot be served.
     """
-    for key, value in config.items():
-        if key not in DEFAULTS:
-            raise ValueError(
-                f"the configuration has an unknown key {key!r}{nearest(key, DEFAULTS)}"
-            )
-        kinds: tuple[type, ...] = (NUMBERS[key],) if key in NUMBERS else (str,)
-        kinds += {"lr": (int, float), "beta": (int, float), "layers": (list,)}.get(key, ())
-        if key == "compile" and isinstance(value, bool):
-            continue
-        if not isinstance(value, kinds) or isinstance(value, bool):
-            raise ValueError(
-                f"{key} in the configuration must be {' or '.join(k.__name__ for k in kinds)}, "
-                f"got {value!r}"
-            )
-    given = {k: v for k, v in flags.items() if v is not None}
-    return {**DEFAULTS, **config, **given}
+
+    lr: float | str = field(default="cosine(2e-3)", metadata=HELP["lr"])
+    validation: float | None = field(default=0.1, metadata=HELP["validation"])
+    binarize: Binarize = field(
+        default=None,
+        metadata=about(
+            "Draw bits from grey values, at each visit or once; dynamic for images with a "
+            "Bernoulli likelihood.",
+            "dynamic|static",
+        ),
+    )
+
+    def fit_options(self, *but: str) -> dict[str, Any]:
+        """The arguments of ``fit`` that are given, ``but`` some."""
+        options = {f.name: getattr(self, f.name) for f in fields(FitSettings) if f.name not in but}
+        return {name: value for name, value in options.items() if value is not None}
+
+
+SETTINGS = tuple(field.name for field in fields(RunSettings))
+
+
+def kinds() -> dict[str, tuple[Kind, ...]]:
+    """The kinds of value that each setting takes, beside ``None``."""
+    return {name: _members(hint) for name, hint in get_type_hints(RunSettings).items()}
+
+
+def merge(flags: Mapping[str, object], config: Mapping[str, object]) -> RunSettings:
+    """Defaults, beaten by the file, beaten by the flags that were given (those not ``None``).
+
+    Where a setting takes numbers, the text of one is read as the number.
+
+    Raises:
+        ValueError: a key that no setting has, a value of the wrong kind, or one that cannot be
+            served.
+    """
+    known = kinds()
+    for name in config:
+        if name not in known:
+            raise ValueError(f"the configuration has an unknown key {name!r}{nearest(name, known)}")
+    given = {**config, **{name: value for name, value in flags.items() if value is not None}}
+    told: dict[str, Any] = {name: _read(name, v, known[name]) for name, v in given.items()}
+    return RunSettings(**told)
+
+
+def read_settings(run: str | Path) -> RunSettings:
+    """The settings in the folder of a run."""
+    return merge({}, read_config(Path(run) / CONFIG))
+
+
+def _members(hint: Kind) -> tuple[Kind, ...]:
+    """The parts of a union without ``None``."""
+    parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    return tuple(part for part in parts if part is not NoneType)
+
+
+def _read(name: str, value: object, kinds: tuple[Kind, ...]) -> object:
+    for reading in _readings(value):
+        if any(_is_a(reading, kind) for kind in kinds):
+            return tuple(reading) if isinstance(reading, list) else reading
+    raise ValueError(f"{name} is {' or '.join(map(_word, kinds))}, got {value!r}")
+
+
+def _readings(value: object) -> Iterator[object]:
+    """What a value may mean: a text may be that of a number, a truth value or a list."""
+    for text in (value, f"[{value}]") if isinstance(value, str) else ():
+        with suppress(ValueError, RecursionError):
+            reading = json.loads(text)
+            if not isinstance(reading, str):
+                yield reading
+    yield value
+
+
+def _is_a(value: object, kind: Kind) -> bool:
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if get_origin(kind) is tuple:
+        return isinstance(value, list | tuple) and all(_is_a(part, int) for part in value)
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, int | float if kind is float else kind)
+
+
+def _word(kind: Kind) -> str:
+    if get_origin(kind) is Literal:
+        return " or ".join(map(repr, get_args(kind)))
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+    return words.get(kind, "a list of whole numbers")

@@ -9,20 +9,23 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from tqdm.auto import tqdm
 
+from ..core.checks import whole
+from ..core.files import write_whole
 from ..core.toml import write_toml
 from ..infer.training.checkpoint import CHECKPOINT
 from .folder import RESULTS, read_results
-from .settings import CONFIG, DEFAULTS, merge
+from .settings import CONFIG, SETTINGS, RunSettings, merge
 
 __all__ = ["sweep"]
 
-APART = ("data", "data_root", "device", "checkpoint_every")  # not worth a word in a folder's name
+UNNAMED = {"data", "data_root", "device", "checkpoint_every", "checkpoint_minutes", "progress"}
 
 
 def sweep(
@@ -46,8 +49,8 @@ def sweep(
             named data or a folder that all see.
 
     Returns:
-        A row a run, in the order of ``configs``: what tells them apart, the figures of
-        ``results.toml`` (nats per datum), ``folder`` and ``error``.
+        A row a run, in the order of ``configs``, those that are the same once: what tells them
+        apart, the figures of ``results.toml`` (nats per observation), ``folder`` and ``error``.
 
     Raises:
         ValueError: no configurations, an unknown setting, or no Ray for ``address``.
@@ -56,65 +59,68 @@ def sweep(
     Traceback (most recent call last):
     ValueError: the configuration has an unknown key 'epoch'; did you mean epochs?
     """
-    told = [_settled(config) for config in configs]
-    if not told:
+    runs = {_folder(Path(out), settings): settings for settings in map(_settled, configs)}
+    if not runs:
         raise ValueError("there is nothing to run: give at least one configuration")
-    if jobs < 1:
-        raise ValueError(f"jobs must be a whole number of at least 1, got {jobs}")
-    folders = [Path(out) / _name(settings) for settings in told]
-    waiting = {
-        folder: settings
-        for folder, settings in zip(folders, told, strict=True)
-        if not (folder / RESULTS).exists()
-    }
+    whole("jobs", jobs)
+    waiting = {folder: s for folder, s in runs.items() if not (folder / RESULTS).exists()}
     errors = _on_ray(waiting, address) if address else _here(waiting, jobs)
-    varied = [k for k in told[0] if len({str(t[k]) for t in told}) > 1]
+    told = {folder: asdict(settings) for folder, settings in runs.items()}
+    varied = [k for k in SETTINGS if len({str(each[k]) for each in told.values()}) > 1]
     rows = [
-        {k: settings[k] for k in varied} | read_results(folder)
-        | {"folder": str(folder), "error": errors.get(folder, "")}
-        for settings, folder in zip(told, folders, strict=True)
-    ]  # fmt: skip
-    return pd.DataFrame(rows)
+        {**{k: told[folder][k] for k in varied}, **read_results(folder), "folder": str(folder)}
+        for folder in runs
+    ]
+    return pd.DataFrame(rows).assign(error=[errors.get(folder, "") for folder in runs])
 
 
-def _settled(config: Mapping[str, object]) -> dict[str, object]:
+def _settled(config: Mapping[str, object]) -> RunSettings:
     settings = merge({}, {k: v for k, v in config.items() if v is not None})
-    if Path(data := str(settings["data"])).is_file():  # machines of a cluster stand elsewhere
-        settings["data"] = str(Path(data).resolve())
+    if Path(settings.data).is_file():  # machines of a cluster stand elsewhere
+        return replace(settings, data=str(Path(settings.data).resolve()))
     return settings
 
 
-def _name(settings: Mapping[str, object]) -> str:
-    """A folder's name: what is not the default, and a digest of all the settings."""
-    words = [f"{k} {v}" for k, v in settings.items() if k not in APART and v != DEFAULTS[k]]
-    digest = hashlib.sha256(json.dumps(dict(settings), sort_keys=True).encode()).hexdigest()[:8]
-    return re.sub(r"[^\w.]+", "-", " ".join(words))[:100].strip("-") + f"-{digest}"
+def _folder(out: Path, settings: RunSettings) -> Path:
+    """Named after what is not the default, with a digest of all the settings and a data file."""
+    told, default = asdict(settings), asdict(RunSettings())
+    words = [f"{k} {v}" for k, v in told.items() if k not in UNNAMED and v != default[k]]
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    if Path(settings.data).is_file():
+        with Path(settings.data).open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    name = re.sub(r"[^\w.]+", "-", " ".join(words))[:100].strip("-")
+    return out / f"{name}-{digest.hexdigest()[:8]}"
 
 
-def _command(settings: Mapping[str, object], folder: Path, threads: int) -> str:
+def _train(settings: RunSettings, folder: Path, threads: int) -> str:
     """One run in a process of its own, the same command as a user's; its error, if any."""
     command = [sys.executable, "-m", "pyro_vae", "fit"]
     with tempfile.TemporaryDirectory() as scratch:
         config = Path(scratch, CONFIG)
-        write_toml(config, settings, "one run of a sweep")
+        write_toml(config, asdict(settings), "one run of a sweep")
         if (folder / CHECKPOINT).exists():
             command += ["--resume", str(folder)]
         else:
             command += ["--config", str(config), "--out", str(folder)]
         done = subprocess.run(
-            command, env={**os.environ, "OMP_NUM_THREADS": str(threads)}, text=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-        )  # fmt: skip
+            command,
+            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
     if done.returncode == 0:
         return ""
     return (done.stderr.strip().splitlines() or [f"ended with {done.returncode}"])[-1]
 
 
-def _here(waiting: Mapping[Path, Mapping[str, object]], jobs: int) -> dict[Path, str]:
+def _here(waiting: Mapping[Path, RunSettings], jobs: int) -> dict[Path, str]:
     threads = max(1, (os.cpu_count() or 1) // jobs)
     errors: dict[Path, str] = {}
     with ThreadPoolExecutor(jobs) as pool, _bar(len(waiting)) as bar:
-        runs = {pool.submit(_command, s, folder, threads): folder for folder, s in waiting.items()}
+        runs = {pool.submit(_train, s, folder, threads): folder for folder, s in waiting.items()}
         try:
             for run in as_completed(runs):
                 errors[runs[run]] = run.result()
@@ -125,7 +131,7 @@ def _here(waiting: Mapping[Path, Mapping[str, object]], jobs: int) -> dict[Path,
     return errors
 
 
-def _on_ray(waiting: Mapping[Path, Mapping[str, object]], address: str) -> dict[Path, str]:
+def _on_ray(waiting: Mapping[Path, RunSettings], address: str) -> dict[Path, str]:
     try:
         import ray  # pyright: ignore[reportMissingImports]
     except ImportError:
@@ -134,28 +140,27 @@ def _on_ray(waiting: Mapping[Path, Mapping[str, object]], address: str) -> dict[
     remote: Callable[..., Any] = ray.remote(num_cpus=1)(_elsewhere).remote
     errors = {}
     try:
-        folders = {remote(dict(settings)): folder for folder, settings in waiting.items()}
+        folders = {remote(settings): folder for folder, settings in waiting.items()}
         left = list(folders)
         with _bar(len(left)) as bar:
             while left:
                 (done,), left = ray.wait(left)
                 folder = folders[done]
                 errors[folder], files = ray.get(done)
-                for name, content in files.items():
-                    path = folder / name
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    path.write_bytes(content)
+                for name in sorted(files, key=RESULTS.__eq__):  # that run is finished comes last
+                    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                    write_whole(folder / name, files[name])
                 bar.update()
     finally:
         ray.shutdown()
     return errors
 
 
-def _elsewhere(settings: dict[str, object]) -> tuple[str, dict[str, bytes]]:
+def _elsewhere(settings: RunSettings) -> tuple[str, dict[str, bytes]]:
     """A run on a machine that shares no disk with this one: its error, and the folder's files."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch, "run")
-        error = _command(settings, folder, 1)
+        error = _train(settings, folder, 1)
         files = (p for p in folder.rglob("*") if p.is_file())
         return error, {str(p.relative_to(folder)): p.read_bytes() for p in files}
 

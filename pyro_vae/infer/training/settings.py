@@ -1,25 +1,119 @@
 """The settings of a training run, said once: for ``fit``, files, the command line and sweeps."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Literal, TypeAlias, get_args
 
-__all__ = ["FitSettings"]
+from ...core.checks import boolean, fraction, positive, whole
+from ...language.schedules import schedule
+
+__all__ = ["Binarize", "Compile", "FitSettings", "Precision"]
+
+Binarize: TypeAlias = Literal["dynamic", "static"] | None
+Compile: TypeAlias = bool | Literal["auto", "reduce-overhead", "max-autotune"]
+Precision: TypeAlias = Literal["float32", "tf32", "bf16"]
+
+FREE = ("epochs", "checkpoint_every", "checkpoint_minutes", "progress")  # a resume may change them
 
 
-def setting(default: object, text: str, metavar: str = "LINE") -> object:
-    """A field with the help that the command line shows for it."""
-    return field(default=default, metadata={"help": text, "metavar": metavar})
+def about(text: str, metavar: str = "LINE") -> dict[str, str]:
+    """The help and the metavar of a setting's option."""
+    return {"help": text, "metavar": metavar}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FitSettings:
-    """What ``fit`` is asked to do, apart from the model, the data and callbacks; all plain values.
+    """What ``fit`` is asked to do, apart from the model, the data and callbacks: plain values.
 
-    :func:`~pyro_vae.fit` describes each. Importing this module imports no heavy library.
+    :func:`~pyro_vae.fit` describes each. Importing this module imports no heavy library. A number
+    of another library becomes Python's own, and a schedule that is the text of a number a number.
+
+    Raises:
+        ValueError: a value that cannot be served.
+
+    >>> FitSettings(epochs=3, lr="0.01").lr
+    0.01
     """
 
-    estimator: str = setting("Trace_ELBO", "The bound and its gradient.")  # pyright: ignore
-    epochs: int = setting(100, "Passes over the data.", "N")  # pyright: ignore
-    batch_size: int = setting(100, "Observations a step.", "N")  # pyright: ignore
-    lr: float | str = setting(1e-3, "A number, or a schedule.")  # pyright: ignore
-    optimizer: str = setting("Adam", "A class of torch.optim.")  # pyright: ignore
-    beta: float | str = setting(1.0, "The weight of the KL term.")  # pyright: ignore
+    estimator: str = field(default="Trace_ELBO", metadata=about("The bound and its gradient."))
+    epochs: int = field(default=100, metadata=about("Passes over the data.", "N"))
+    batch_size: int = field(default=100, metadata=about("Observations a step.", "N"))
+    lr: float | str = field(default=1e-3, metadata=about("Learning rate: a number, or a schedule."))
+    optimizer: str = field(
+        default="Adam", metadata=about("A class of torch.optim; Adam(clip_norm=10).")
+    )
+    beta: float | str = field(
+        default=1.0, metadata=about("Weight of the KL: a number, or linear(0, 1, epochs=10).")
+    )
+    free_bits: float | None = field(
+        default=None,
+        metadata=about(
+            "Minimum KL of each latent dimension, in nats, below which it costs nothing.", "X"
+        ),
+    )
+    aggressive: int | None = field(
+        default=None,
+        metadata=about("Epochs at most in which the guide is trained ahead of the model.", "N"),
+    )
+    binarize: Binarize = field(
+        default=None,
+        metadata=about("Draw bits from grey values, at each visit or once.", "dynamic|static"),
+    )
+    validation: float | None = field(default=None, metadata=about("Fraction held out.", "X"))
+    patience: int | None = field(
+        default=None, metadata=about("Stop after N epochs without a better validation ELBO.", "N")
+    )
+    seed: int = field(default=0, metadata=about("Of weights, order, bits and draws.", "N"))
+    checkpoint_every: int = field(default=1, metadata=about("Epochs between checkpoints.", "N"))
+    checkpoint_minutes: float | None = field(
+        default=None, metadata=about("Minutes between further checkpoints, within epochs.", "X")
+    )
+    compile: Compile = field(
+        default="auto",
+        metadata=about("Compile the step: auto does from 5,000 steps on.", "auto|MODE"),
+    )
+    precision: Precision = field(
+        default="float32", metadata=about("Of the networks, in steps.", "float32|tf32|bf16")
+    )
+    progress: bool | None = field(default=None, metadata=about("Show a progress bar.", ""))
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "checkpoint_every"):
+            self._set(name, whole(name, getattr(self, name)))
+        self._set("seed", whole("seed", self.seed, 0))
+        optional = {
+            "aggressive": whole,
+            "patience": whole,
+            "free_bits": positive,
+            "checkpoint_minutes": positive,
+            "validation": fraction,
+            "progress": boolean,
+        }
+        for name, check in optional.items():
+            if getattr(self, name) is not None:
+                self._set(name, check(name, getattr(self, name)))
+        for name in ("lr", "beta"):
+            self._set(name, _as_number(getattr(self, name)))
+            schedule(getattr(self, name), self.epochs, name)
+        _check_word("binarize", self.binarize, (*get_args(get_args(Binarize)[0]), None))
+        _check_word("compile", self.compile, (True, False, *get_args(get_args(Compile)[1])))
+        _check_word("precision", self.precision, get_args(Precision))
+
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+
+    def lasting(self) -> dict[str, object]:
+        """The settings that a resumed run must share, by name."""
+        return {k: v for k, v in asdict(self).items() if k not in FREE}
+
+
+def _as_number(value: float | str) -> float | str:
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+def _check_word(name: str, value: object, words: tuple[object, ...]) -> None:
+    if value not in words:
+        *first, last = map(repr, words)
+        raise ValueError(f"{name} is {', '.join(first)} or {last}, got {value!r}")

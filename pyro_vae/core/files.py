@@ -1,0 +1,102 @@
+"""Files that are written whole or not at all, and folders that one process at a time holds."""
+
+import os
+import secrets
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import IO
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None
+
+__all__ = ["locked", "replacing", "write_whole"]
+
+LOCK, PARTIAL = ".lock", ".partial-"
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Give the path of a new file, with the same suffix, that takes the place of ``path`` at last.
+
+    A process that is killed, a full disk or an exception leaves the file that was there before.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     with replacing(Path(folder, "x.txt")) as new:
+    ...         size = new.write_text("all of it")
+    ...     print([file.name for file in Path(folder).iterdir()])
+    ['x.txt']
+    """
+    path = Path(path)
+    new = path.with_name(f"{PARTIAL}{secrets.token_hex(4)}{path.suffix}")
+    try:
+        yield new
+        _flush(new)
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
+    _flush(path.parent)
+
+
+def write_whole(path: str | Path, content: str | bytes) -> None:
+    """Write a file of text (UTF-8) or bytes by :func:`replacing`."""
+    with replacing(path) as new:
+        new.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def locked(folder: str | Path) -> Iterator[None]:
+    """Hold a folder, which must exist, against other processes and threads.
+
+    The system releases the lock when the process ends, however it ends; what a killed process left
+    half written is removed. On Windows nothing is locked.
+
+    Raises:
+        ValueError: another one holds the folder; the message names it.
+    """
+    folder = Path(folder)
+    with _lock_file(folder / LOCK) as file:
+        for left in folder.glob(f"{PARTIAL}*"):
+            left.unlink(missing_ok=True)
+        file.truncate(0)
+        since = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
+        print(f"process {os.getpid()} on {socket.gethostname()} since {since}", file=file)
+        file.flush()
+        try:
+            yield
+        finally:
+            (folder / LOCK).unlink(missing_ok=True)
+
+
+def _lock_file(path: Path) -> IO[str]:
+    """Open a file and lock it; it may have been removed in between by the one that held it."""
+    while True:
+        file = path.open("a+")
+        if fcntl is None:
+            return file
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            file.close()
+            raise ValueError(f"{path.parent} is in use by {holder}") from None
+        if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            return file
+        file.close()
+
+
+def _flush(path: Path) -> None:
+    """Ask the system to have a file, or a folder's list of names, on the disk."""
+    if os.name == "nt" and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
