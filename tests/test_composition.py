@@ -44,6 +44,7 @@ def compositions(draw):
     return draw_case(lambda options: draw(st.sampled_from(options)))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @settings(
     max_examples=200, derandomize=True, deadline=None, database=None,

@@ -176,6 +176,7 @@ def test_bad_numbers_are_refused_in_one_wording(name, argument, values):
             with warnings.catch_warnings():
                 CALLS[name](**{argument: value})
             answers.append(f"{value!r} is taken")
+            break  # what is taken takes its time
         except ValueError as error:
             if not re.search(wording(argument, value), str(error)):
                 answers.append(f"{value!r}: {str(error).splitlines()[0]}")

@@ -56,3 +56,14 @@ def is_line(text):
     except SpecError:
         return False
     return True
+
+
+def additions(message, lines):
+    """``(role, line)`` with the argument of "Categorical needs categories=, for example ..."."""
+    match = re.search(r"(\w+) needs .*for example (\w+=[\w.\[\], ]*[\w.\]])", message)
+    for role, line in lines.items() if match else ():
+        name, argument = match.groups()
+        call = re.search(rf"\b{name}\b(\((?:[^()]|\([^()]*\))*\))?", line)
+        if call and argument.split("=")[0] not in call.group():
+            more = f"({argument}, {call.group(1)[1:]}" if call.group(1) else f"({argument})"
+            yield role, line[: call.start()] + name + more + line[call.end() :]
