@@ -254,12 +254,14 @@ def modules_after(code):
     return set(subprocess.run(run, capture_output=True, text=True, check=True).stdout.split())
 
 
+@pytest.mark.process
 def test_help_does_not_import_torch():
     code = "import pyro_vae.cli as c; from typer.testing import CliRunner as R"
     seen = modules_after(code + "; assert R().invoke(c.app, ['fit', '--help']).exit_code == 0")
     assert not seen & {"torch", "pyro", "numpy", "pandas", "matplotlib"}
 
 
+@pytest.mark.process
 def test_importing_the_package_costs_no_more_than_pyro():
     assert not modules_after("import pyro_vae; pyro_vae.parse, pyro_vae.learned") & {
         "torch",

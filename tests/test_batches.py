@@ -130,6 +130,7 @@ def test_either_key_of_a_datum_makes_bits_of_its_own(word):
     assert abs(agree - 0.5) * 2 * half.numel() ** 0.5 < 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("d", [1, 16, 31, 64, 784])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_bits_are_those_of_their_keys_however_they_are_computed(dtype, d, monkeypatch):
@@ -171,6 +172,7 @@ def test_processes_draw_the_bits_of_one(count):
         assert torch.equal(torch.cat(part), whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("size", [7, 60, 1000])
 def test_an_epoch_of_bits_is_resumed_with_the_same(size, compiled, monkeypatch):
@@ -215,6 +217,7 @@ def anonymous():
     return int(line.split()[1]) / 1024
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="reads Linux's /proc")
 def test_memory_is_bounded_where_the_data_are_not(tmp_path, monkeypatch):
     path, megabytes = tmp_path / "big.npy", 200

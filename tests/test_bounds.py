@@ -119,6 +119,7 @@ def test_unbiased_for_its_own_bound(line, small):
     right(*draws(line, vae, x), exact(vae, x, make_estimator(line).bound), vae)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [1, 4, 10])
 def test_vimco_is_unbiased_for_bits_at_many_draws(n):
     vae, x = bit_model(n)
@@ -152,6 +153,7 @@ def limit(vae, x, betas):
     return total
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["bits", "small"])
 def test_the_covariance_gradient_is_right_in_the_limit(model, request):
     vae, x = request.getfixturevalue(model)
@@ -168,6 +170,7 @@ def test_the_covariance_gradient_is_right_in_the_limit(model, request):
 # Reweighted wake-sleep.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["bits", "small"])
 def test_wake_is_of_iwae_in_the_model_and_of_the_inclusive_kl_in_the_guide(model, request):
     vae, x = request.getfixturevalue(model)
@@ -274,6 +277,7 @@ def linear():
     return vae, x, dist.MultivariateNormal(head.bias.detach(), cov).log_prob(x).sum()
 
 
+@pytest.mark.slow
 def test_bounds_enclose_the_evidence(linear):
     vae, x, evidence = linear
     lines = ["Trace_ELBO(num_particles=20)", "TVO(num_particles=20)", "DReG(num_particles=20)"]
@@ -302,6 +306,7 @@ PRIORS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prior", PRIORS)
 def test_a_prior_is_reparameterized_where_its_draws_can_be_inverted(prior):
     family = prior.split("(")[0]
@@ -448,6 +453,7 @@ def test_pyros_wake_sleep_does_not_subsample():
     assert found[RWS] < 5 < 20 < found[ReweightedWakeSleep]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "elbo",
     [TVO(10), RWS(10), RWS(10, sleep=0.3), CUBO(10), GDReG(10)],
@@ -480,6 +486,7 @@ def test_a_posterior_by_plain_svi(elbo):
 LINES = ["TVO", "TVO(gradient=score)", "RWS", "RWS(sleep=0.5)", "CUBO", "CUBO(gradient=score)"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "line, family", [*itertools.product(LINES, ["Normal", "Bernoulli"]), ("GDReG", "Normal")]
 )
@@ -579,6 +586,7 @@ def test_sites_of_both_kinds_are_refused_unless_all_are_scored():
         assert pyro.param("p").grad != 0
 
 
+@pytest.mark.slow
 def test_comparisons_know_whose_gradient_is_the_bounds(bits):
     vae, x = bits
     lines = ["RWS(num_particles=3)", "VIMCO(num_particles=3)", "CUBO(num_particles=3)"]

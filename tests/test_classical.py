@@ -19,6 +19,8 @@ import pyro_vae as pv
 from pyro_vae.infer import Contractive
 from pyro_vae.infer.engine.capture import capture
 
+pytestmark = pytest.mark.slow
+
 WINE = torch.tensor(StandardScaler().fit_transform(load_wine().data))
 
 

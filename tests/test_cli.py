@@ -76,6 +76,7 @@ def copy(trained, tmp_path):
 # Help.
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("args", [["--help"], ["fit", "--help"], ["sample", "--help"]], ids=str)
 def test_help_imports_nothing_heavy(args):
     code = (
@@ -394,6 +395,7 @@ def test_a_folder_that_cannot_be_made_is_an_answer_before_training(tmp_path):
 # Ctrl-C.
 
 
+@pytest.mark.process
 def test_ctrl_c_leaves_a_run_that_goes_on_as_if_nothing_had_been(tmp_path):
     folder, whole = tmp_path / "run", tmp_path / "whole"
     # a schedule would depend on the epochs, and so would whether it pays to compile
@@ -427,6 +429,7 @@ def test_ctrl_c_leaves_a_run_that_goes_on_as_if_nothing_had_been(tmp_path):
     assert same_weights(folder, whole)
 
 
+@pytest.mark.process
 def test_a_run_that_was_killed_can_be_resumed(tmp_path):
     folder = tmp_path / "run"
     training = process("fit", "digits", *SMALL, "--epochs", 1000, "--out", folder)

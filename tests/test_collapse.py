@@ -61,6 +61,7 @@ def weights(vae):
 # Free bits.
 
 
+@pytest.mark.slow
 def test_without_a_treatment_it_collapses_where_theory_says():
     vae = collapsing()
     train(vae)
@@ -69,6 +70,7 @@ def test_without_a_treatment_it_collapses_where_theory_says():
     assert kl[1] < 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", ["TraceMeanField_ELBO", "Trace_ELBO(num_particles=8)"])
 def test_free_bits_are_used_and_buy_what_rate_distortion_theory_says(estimator):
     """A direction of variance v, sent at rate R, is known up to a variance of v exp(-2R)."""
@@ -83,6 +85,7 @@ def test_free_bits_are_used_and_buy_what_rate_distortion_theory_says(estimator):
     assert vae.decode(z).log_prob(FAINT).mean().item() == pytest.approx(expected, abs=0.01)
 
 
+@pytest.mark.slow
 def test_every_dimension_uses_its_free_bits():
     vae = collapsing()
     train(vae, free_bits=0.4)
@@ -118,6 +121,7 @@ SERVED = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", SERVED)
 def test_the_gradient_under_free_bits_is_unbiased(line):
     vae = linear_vae("mean-field", scale_factor=1.3, shift=0.2, weight_factor=0.5)
@@ -162,6 +166,7 @@ def test_free_bits_are_refused_where_they_do_not_hold(name):
         pv.fit(vae, X.float(), free_bits=-1, epochs=1)
 
 
+@pytest.mark.slow
 def test_free_bits_serve_any_pyro_program_and_the_kls_weight():
     def model():
         return pyro.sample("z", dist.MultivariateNormal(torch.zeros(2), torch.eye(2)))
@@ -196,6 +201,7 @@ def test_a_committed_rate_is_kept_by_every_datum_and_is_tight(rate, line):
     assert torch.allclose(kl, torch.full_like(kl, rate), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [0.02, 0.3])
 def test_a_committed_rate_is_paid_and_used_where_the_posterior_would_collapse(rate):
     """The encoder's mean moves where the committed noise makes that cheap: v > s^2.
@@ -301,6 +307,7 @@ def test_it_ends_where_the_mutual_information_no_longer_rises():
     assert ahead.frozen and watched(ahead, 1) == [True]
 
 
+@pytest.mark.slow
 def test_where_the_model_moves_the_guide_is_at_its_posterior(monkeypatch):
     """KL(q || p(z|x)) at the first ten steps of the model, in closed form."""
     x = marginal(linear_vae()).sample((200,))
@@ -379,6 +386,7 @@ def test_other_treatments_are_another_run(tmp_path):
         pv.fit(treated(""), X, epochs=2, resume=tmp_path, free_bits=0.2)
 
 
+@pytest.mark.slow
 def test_a_compiled_run_has_the_numbers_of_the_eager_one():
     told = dict(
         epochs=4, batch_size=10, seed=3, lr=1e-2, free_bits=0.3, aggressive=2,

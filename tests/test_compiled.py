@@ -22,6 +22,8 @@ from pyro_vae.infer import (
 )
 from pyro_vae.infer.engine.capture import capture
 
+pytestmark = pytest.mark.slow
+
 needs_compiler = pytest.mark.skipif(
     not shutil.which("g++") and not shutil.which("clang++"), reason="needs a C++ compiler"
 )

@@ -71,6 +71,7 @@ def bits_of_elbo(vae, x, num_samples=200):
     return bits.mean().item(), (bits.var(0).sum().sqrt() / len(x)).item()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_data_return_bit_for_bit_at_the_negative_elbo(name):
     vae = model(**MODELS[name])

@@ -53,6 +53,7 @@ def wandered(monkeypatch):
 # Without bias, whatever was learned.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n, beta", [(1, 1.0), (4, 1.0), (4, 0.25), (10, 1.0)])
 @pytest.mark.parametrize("line", [*LINES, BASELINED])
 def test_unbiased_for_bits(line, n, beta, wandered):
@@ -69,6 +70,7 @@ def test_unbiased_with_other_arguments(line, wandered):
     right(*draws(line, vae, x), exact_bits(vae, x), vae)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", [*LINES, BASELINED])
 def test_unbiased_for_one_hot_vectors(line, wandered):
     vae = VAE(
@@ -93,6 +95,7 @@ def test_unbiased_for_one_hot_vectors(line, wandered):
     assert (gradients != 0).any(0)[wanted.abs() > 1e-6].all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "elbo", [MuProp(), DoubleCV(2), REBAR(), RELAX(), DisARMIWAE(2)], ids=lambda e: type(e).__name__
 )
@@ -247,6 +250,7 @@ def test_why_the_noise_is_tied(p, t):
 # Variances on the model of 4 bits.
 
 
+@pytest.mark.slow
 def test_the_order_of_variances():
     """After learning; REINFORCE > MuProp as in Gu et al., and all below RLOO with two draws."""
     vae, x = bit_model(4)
@@ -280,6 +284,7 @@ def two_bits():
     return model, guide, torch.tensor(0.4).logit() + (data - 0.5) / 0.25  # the posterior's logits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("elbo", [MuProp(4), DoubleCV(4), REBAR(4), RELAX(4), DisARMIWAE(1)])
 def test_plain_svi_trains_any_model(elbo):
     model, guide, exact = two_bits()
@@ -333,6 +338,7 @@ def test_two_of_a_kind_do_not_share_what_they_learn():
         first.loss(model, guide)
 
 
+@pytest.mark.slow
 def test_a_baseline_takes_from_muprop_what_its_expansion_leaves():
     """Far from the start the cost is not linear, and what is left has a mean that depends on x."""
     vae, x = bit_model(10)
@@ -397,6 +403,7 @@ def test_the_differentiable_loss_has_the_loss_and_its_gradients(line):
     assert len(learned) == (0 if line in ("MuProp", "DisARMIWAE") else len(learned) or 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", ["DoubleCV", "REBAR", "RELAX", BASELINED])
 def test_fit_trains_it_and_goes_on_bit_for_bit(line, tmp_path):
     def fresh(seed):

@@ -27,6 +27,8 @@ from pyro_vae.infer.engine.distributed import Processes, processes
 from pyro_vae.infer.engine.shared_memory import SharedMemory
 from pyro_vae.infer.training import loop
 
+pytestmark = pytest.mark.process
+
 X = torch.randn(112, 4, generator=torch.Generator().manual_seed(1)).double()
 GIVEN = dict(  # 11 held out, 101 left: of the last batch the second process has no part
     epochs=3, batch_size=20, lr="cosine(1e-2)", validation=0.1, optimizer="Adam(clip_norm=20)",

@@ -47,6 +47,7 @@ CONTINUOUS = [
 CONTINUOUS = [e for e in CONTINUOUS if "baseline" not in e or "score" in e]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [1, 4, 10])
 @pytest.mark.parametrize("line", DISCRETE)
 def test_unbiased_for_discrete_z(line, n):
@@ -54,6 +55,7 @@ def test_unbiased_for_discrete_z(line, n):
     right(*draws(line, vae, x, copies=MANY), exact_bits(vae, x), vae)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beta", [1.0, 0.25])
 @pytest.mark.parametrize("line", CONTINUOUS)
 def test_unbiased_for_continuous_z(line, beta, linear):
@@ -122,6 +124,7 @@ def test_an_estimator_switches_the_gradient_and_not_the_model(linear):
     assert score.var(0).sum() > 10 * path.var(0).sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("baseline", ["decaying", "neural"])
 def test_a_baseline_lowers_the_variance(baseline, bits):
     vae, x = bits
@@ -189,6 +192,7 @@ def test_the_score_function_outlives_expand():
         dist.Normal(torch.zeros(2), 1.0).to_event(1).has_rsample_(False)
 
 
+@pytest.mark.slow
 def test_handlers_serve_any_pyro_model():
     """Not only our VAE: a model with a global latent, by the score function."""
     data = torch.tensor([0.5, 1.5, 1.0])

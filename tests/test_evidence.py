@@ -199,6 +199,7 @@ def test_bad_input_is_refused():
 # Annealed importance sampling.
 
 
+@pytest.mark.slow
 def test_annealing_goes_block_by_block(monkeypatch):
     vae = linear_vae("mean-field")
     monkeypatch.setattr(annealed, "CELLS", 8 * 5 * 3)  # three data
@@ -210,6 +211,7 @@ def test_annealing_goes_block_by_block(monkeypatch):
     assert pv.ais(vae, found.x, temperatures=5, chains=4, seed=0).log_evidence.shape == (7,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", ["prior", "guide"])
 def test_annealing_is_the_closed_form_within_its_own_error(start):
     vae = linear_vae("mean-field", scale_factor=0.5, shift=0.2)
@@ -229,6 +231,7 @@ POSITIVE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prior, guide", POSITIVE.values(), ids=POSITIVE)
 def test_log_p_lies_between_annealing_and_its_reverse(prior, guide):
     vae = pv.VAE(

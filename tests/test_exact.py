@@ -9,6 +9,8 @@ from sklearn.preprocessing import StandardScaler
 
 import pyro_vae as pv
 
+pytestmark = pytest.mark.slow
+
 LATENT = 3
 
 

@@ -78,6 +78,7 @@ ESTIMATORS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 @pytest.mark.parametrize("stop_at", [8, 9, 12], ids=["mid-epoch", "later", "end of an epoch"])
 def test_a_resumed_run_is_the_run_that_was_not_interrupted(

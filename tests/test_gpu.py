@@ -78,6 +78,7 @@ def test_what_is_asked_of_a_model_is_answered_there(tmp_path):
     assert pv.log_evidence(vae, X, num_samples=100, seed=0).log_evidence.isfinite().all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_gpu)])
 @pytest.mark.parametrize("precision", ["tf32", "bf16"])
 def test_reduced_precision_trains_about_as_well(precision, device):

@@ -54,6 +54,7 @@ OF_NORMALS = [
 # The ELBO.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n, beta", [(1, 1.0), (4, 1.0), (4, 0.25), (10, 1.0)])
 @pytest.mark.parametrize("line", OF_BITS)
 def test_unbiased_for_bits(line, n, beta):
@@ -271,6 +272,7 @@ def test_variance_of_the_bernoulli_toy(line, p, t):
         assert wanted == 0
 
 
+@pytest.mark.slow
 def test_antithetic_pairs_divide_the_variance(bits):
     """DisARM < ARM, and DisARM < RLOO(2), which has as many evaluations (Dong et al. 2020)."""
     vae, x = bits
@@ -416,6 +418,7 @@ def test_a_kl_weight_is_no_scale_of_the_bound(line, linear):
 NEW = ["RLOO", "VIMCO", "DReG", "ARM", "DisARM"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", [*NEW, "Trace_ELBO(gradient=stl)"])
 def test_it_trains(line):
     family = "Bernoulli" if line in ("ARM", "DisARM", "VIMCO", "RLOO") else "Normal"

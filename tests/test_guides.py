@@ -92,6 +92,7 @@ def test_a_draw_outside_the_graph_is_scored_anew_where_gradients_are_on():
     assert not q.draw[1].requires_grad
 
 
+@pytest.mark.slow
 def test_pathwise_and_score_gradients_of_a_flow_agree():
     vae = pv.VAE(4, 2, likelihood="Normal", guide="Flow(IAF, transforms=1, hidden_features=[4])",
                  encoder="MLP([3])", decoder="MLP([])", seed=0)  # fmt: skip
@@ -122,6 +123,7 @@ def test_refinement_raises_the_bound_and_leaves_the_model(guide):
     assert all(p.grad is None for p in vae.parameters())
 
 
+@pytest.mark.slow
 def test_refinement_finds_the_exact_posterior_of_a_linear_model():
     vae = pv.VAE(4, 2, likelihood="Normal(scale=0.5)", guide="MultivariateNormal", seed=0,
                  encoder="MLP([20])", decoder="MLP([])").double()  # fmt: skip
@@ -154,6 +156,7 @@ def test_a_delta_guide_is_a_deterministic_autoencoder():
     assert pv.fit(vae, X, epochs=3).history.elbo_train.is_monotonic_increasing
 
 
+@pytest.mark.slow
 def test_a_mixture_guide_has_two_modes_where_the_posterior_has():
     """x = z^2 + noise: z is seen up to its sign, which one normal cannot say."""
 

@@ -138,6 +138,7 @@ def test_rows_are_imputed_a_few_at_a_time(monkeypatch):
     assert vae.impute(x, num_samples=10, draws=3, seed=0).shape == (3, *x.shape)
 
 
+@pytest.mark.slow
 def test_it_beats_the_mean_of_the_column():
     """Correlated columns, a fifth of the cells gone: close to the best linear guess."""
     torch.manual_seed(0)

@@ -207,6 +207,7 @@ DENSITIES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DENSITIES)
 @torch.no_grad()
 def test_densities_integrate_to_one_and_are_those_of_the_draws(name):
@@ -269,6 +270,7 @@ UNBIASED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("guide", UNBIASED)
 def test_gradients_are_unbiased(guide):
     vae = pv.VAE(3, layers=[2, 2], guide=guide, encoder=pv.MLP([3]), decoder=pv.MLP([3]), seed=0)
@@ -308,6 +310,7 @@ def test_bernoulli_layers_are_summed_out():
 # Training, and what is done with a trained model.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("guide", ["Normal", "Ladder"])
 def test_a_captured_step_is_the_eager_one(guide):
     vae, x = small(guide), bits()
@@ -321,6 +324,7 @@ def test_a_captured_step_is_the_eager_one(guide):
         assert torch.allclose(p.grad, gradient, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_compiled_fit_is_the_eager_one():
     found = []
     for compile in (False, True):
@@ -331,6 +335,7 @@ def test_a_compiled_fit_is_the_eager_one():
     assert torch.allclose(found[0][1], found[1][1], atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("guide", ["Normal", "TopDown(Normal)", "Ladder"])
 def test_the_hierarchical_vamp_prior_is_the_guides_top_layer_averaged(guide):
     vae, x = small(guide, "VampPrior(components=10)"), bits()

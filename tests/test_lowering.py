@@ -116,6 +116,7 @@ def test_a_graph_in_double_precision_stays(onednn):
     assert ENTROPY in found and aten.sigmoid.default in found and LINEAR not in found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "rows", "calls"), [
     ("HALF", 100, 0), ("HALF", 300, 4), ("HALF", 1000, 5), ("WHOLE", 10, 0), ("WHOLE", 100, 5),
 ])  # fmt: skip

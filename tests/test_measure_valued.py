@@ -15,6 +15,7 @@ from pyro_vae import MLP, VAE, make_estimator
 from pyro_vae.infer import Baseline, MeasureValued, RunningMean, ScoreFunction, StickingTheLanding
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beta, particles", [(1.0, 1), (0.25, 1), (1.0, 2)])
 def test_unbiased_for_normals(beta, particles, linear):
     vae, x = linear
@@ -165,6 +166,7 @@ def mixed():
     return model, guide, exact
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("particles", [1, 3])
 def test_unbiased_for_sites_of_both_kinds(particles, mixed):
     model, guide, exact = mixed
@@ -234,6 +236,7 @@ def test_moved_draws_are_of_the_same_minibatch():
 # One face with the others.
 
 
+@pytest.mark.slow
 def test_it_counts_its_evaluations(linear):
     vae, x = linear
     found = pv.compare_estimators(vae, x.repeat(50, 1), ["MeasureValued", "RLOO"], num_draws=50)

@@ -79,6 +79,7 @@ def test_every_function_has_a_drawing_here():
     assert set(DRAWINGS) | {"save"} == set(plots.__all__)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DRAWINGS)
 def test_draws_on_the_axes_that_are_given(name, vae, x):
     figure, (left, right) = pyplot.subplots(1, 2)
@@ -384,6 +385,7 @@ def test_calibration_colours_only_what_leaves_the_band():
     assert heights[20] > 0 > heights[80]  # up first, then down
 
 
+@pytest.mark.slow
 def test_the_band_holds_all_lines_together_as_often_as_it_says():
     draw, columns, outside = np.random.default_rng(1), 8, 0
     for _ in range(60):

@@ -75,6 +75,7 @@ class Banana(torch.nn.Module):
         return torch.stack([curve, curve], 1)
 
 
+@pytest.mark.slow
 def test_a_flow_bends_where_a_normal_cannot():
     pytest.importorskip("zuko")
     vae = linear_vae("mean-field")
@@ -111,6 +112,7 @@ def test_the_flow_leaves_validation_on():
 # Chains.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method, num_samples", [("nuts", 150), ("metropolis", 800)])
 def test_chains_find_the_posterior_of_a_linear_model(method, num_samples):
     import arviz

@@ -130,6 +130,7 @@ SLOW = {  # draws by bisection, or by an equation solved backwards
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", DENSITIES)
 def test_draws_follow_the_density_and_it_integrates_to_one(line):
     grid = DENSITIES[line]
@@ -185,6 +186,7 @@ SERVED = {  # prior: its guide
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prior", SERVED)
 def test_every_estimator_that_the_table_allows_trains_it(prior):
     x, served = torch.rand(6, 4).round(), []
@@ -302,6 +304,7 @@ def test_components_start_apart_or_where_they_are_told():
     assert torch.allclose(prior.logits.exp(), torch.tensor(1 / 9))
 
 
+@pytest.mark.slow
 def test_a_mixture_finds_the_clusters():
     """A learned mixture prior, on data whose codes are two points apart."""
     x = torch.cat([torch.zeros(100, 6), torch.ones(100, 6)])

@@ -13,6 +13,7 @@ README = (ROOT / "README.md").read_text()
 FEWER = {"epochs=20": "epochs=2", "steps=50": "steps=2", "=50, warmup=50": "=10, warmup=10"}
 
 
+@pytest.mark.slow
 def test_its_python_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)

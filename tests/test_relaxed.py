@@ -44,6 +44,7 @@ def relative_bias(gradients, wanted):
 # Biased for the ELBO, and how.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [1, 4, 10])
 @pytest.mark.parametrize("line", LINES)
 def test_it_is_seen_to_be_biased(line, n):
@@ -58,6 +59,7 @@ def test_it_is_seen_to_be_biased(line, n):
         assert z_scores(values[:, None], exact.detach()).abs().item() < 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bound", BOUNDS)
 def test_a_lower_temperature_trades_bias_for_variance(bound):
     vae, x = bit_model(4)
@@ -74,6 +76,7 @@ def test_a_lower_temperature_trades_bias_for_variance(bound):
     assert bias[-1] < 0.25 * bias[0]
 
 
+@pytest.mark.slow
 def test_a_lower_temperature_leaves_hard_draws_biased():
     """Their slope is taken at the corners, the exact difference is between them."""
     vae, x = bit_model(4)
@@ -84,6 +87,7 @@ def test_a_lower_temperature_leaves_hard_draws_biased():
     assert z_scores(near, wanted).abs().max() > 10
 
 
+@pytest.mark.slow
 def test_comparing_shows_the_bias():
     vae, x = bit_model(4)
     found = pv.compare_estimators(vae, x.repeat(200, 1), [*LINES, "RLOO"], num_draws=50)
@@ -173,6 +177,7 @@ def test_the_gradient_is_that_of_its_definition(rule, temperature, bound):
     assert z_scores(values[:, None], (cost - kl).detach()).abs() < 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", LINES)
 def test_more_particles_are_a_mean(line):
     vae, x = bit_model(4)
@@ -198,6 +203,7 @@ def one_hot_model():
     return vae, torch.rand(3, 6).lt(0.5).double()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", LINES)
 def test_one_hot_sites(line):
     vae, x = one_hot_model()
@@ -280,6 +286,7 @@ def test_it_is_finite_at_any_temperature(temperature):
 # Training.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["Bernoulli", "OneHotCategorical"])
 @pytest.mark.parametrize("line", LINES)
 def test_it_trains(line, family):

@@ -116,6 +116,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, values, i", CASES)
 def test_the_gradient_of_a_moment(name, values, i):
     """The mean over draws of the gradient, each of a copy of the parameters, is the moment's."""
@@ -208,6 +209,7 @@ class OnTheCircle(nn.Module):
         return self.layer(torch.cat([z.cos(), z.sin()], -1)).tanh()
 
 
+@pytest.mark.slow
 def test_a_vae_on_the_circle():
     """The path's gradient of the ELBO is the score function's, at less variance; and it trains."""
     vae = pv.VAE(

@@ -17,6 +17,8 @@ from pyro_vae.core.toml import read_config, write_toml
 from pyro_vae.runs.folder import HISTORY, held_out
 from pyro_vae.runs.settings import CONFIG, read_settings
 
+pytestmark = pytest.mark.slow
+
 SMALL = ("--encoder", "MLP([16])", "--decoder", "MLP([16])", "--latent-dim", "2", "--epochs", 2)
 BITS = ("--prior", "Bernoulli", "--guide", "Bernoulli", "--estimator", "RLOO(num_particles=2)")
 NEAR = 1e-7  # the guide's covariance is kept as what maps to it, in double precision

@@ -47,6 +47,7 @@ class FirstCell(nn.Module):
 FULL = "MultivariateNormal(scale_tril=learned)"
 
 
+@pytest.mark.slow
 def test_steps_close_the_gap_that_a_blind_encoder_leaves():
     """What is left of it is their noise, which falls with the number of particles."""
     x, gaps = data(200), []
@@ -59,6 +60,7 @@ def test_steps_close_the_gap_that_a_blind_encoder_leaves():
     assert gaps[0] > 3 and gaps[1] < 0.3 and 0 < gaps[2] < gaps[1] / 8
 
 
+@pytest.mark.slow
 def test_training_gets_further_with_steps():
     x, bounds = data(500), []
     for line in ("steps=1, lr=1e-9", "steps=10, lr=0.05, num_particles=16"):
@@ -117,6 +119,7 @@ def test_a_step_is_no_longer_than_the_clipped_gradient_allows():
     assert torch.allclose(moved.norm(dim=1), torch.full((3,), 0.005).double())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("through", [True, False])
 def test_the_step_can_be_made_a_graph(through):
     vae, x, elbo = semi(f"steps=3, through={through}", guide="Normal"), data(5), Trace_ELBO()

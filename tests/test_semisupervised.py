@@ -108,6 +108,7 @@ def test_evidence_and_elbo_are_those_of_x_and_the_known_labels(x):
     assert z.abs().max() < 5 and (log_p - bound > 0.05).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", ["Trace_ELBO", "RLOO(num_particles=3)"])
 def test_sampled_gradients_agree_with_the_enumerated_one(x, line):
     vae = small(alpha=2.0)
@@ -285,6 +286,7 @@ def test_images_missing_cells_and_particles():
     assert vae.reconstruct(data).shape == image.shape
 
 
+@pytest.mark.slow
 def test_enumeration_learns_from_few_labels_what_sampling_does_not():
     """benchmarks/semisupervised.py, briefly: digits, 100 labels."""
     digits = pv.load_data("digits")

@@ -48,6 +48,7 @@ def specs(values):
 values = st.recursive(leaves, lambda v: st.lists(v, max_size=3) | specs(v), max_leaves=8)
 
 
+@pytest.mark.slow
 @given(specs(values))
 def test_a_spec_survives_its_text(spec):
     again = parse(str(spec))

@@ -186,6 +186,7 @@ class Ref:
         self.value = value
 
 
+@pytest.mark.process
 def test_compare_trains_each_and_prints_the_differences(tmp_path):
     told = "compare priors digits --epochs 2 --latent-dim 2 --encoder MLP([8]) --decoder MLP([8])"
     told = [

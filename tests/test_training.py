@@ -166,6 +166,7 @@ def trained(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_the_command_trains_the_run_anew(trained):
     lines = ["Trace_ELBO", "Trace_ELBO(gradient=score)"]
     given = [part for line in lines for part in ("--estimator", line)]

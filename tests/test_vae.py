@@ -22,6 +22,7 @@ def small(**options):
 X = torch.randn(6, 4, generator=torch.Generator().manual_seed(1))
 
 
+@pytest.mark.slow
 def test_model_and_guide_under_svi():
     vae = small()
     svi = SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 1e-2}), Trace_ELBO(num_particles=5))
@@ -31,6 +32,7 @@ def test_model_and_guide_under_svi():
     assert set(pyro.get_param_store().keys()) == names - {n for n in names if "prior" in n}
 
 
+@pytest.mark.slow
 def test_model_under_nuts():
     """The posterior of z for a linear model is Gaussian with known moments."""
     vae = pv.VAE(

@@ -153,6 +153,7 @@ def test_the_variance_of_a_mean_of_particles_falls_as_their_number(gauss):
 # Against enumeration.
 
 
+@pytest.mark.slow
 def test_bias_is_seen_and_only_where_it_is(bits):
     vae, x = bits
     biased = Scaled()
@@ -185,6 +186,7 @@ def test_bias_is_seen_and_only_where_it_is(bits):
     assert seen.bias.sel(parameter="decoder").item() == pytest.approx(0.2, abs=0.07)
 
 
+@pytest.mark.slow
 def test_bias_z_is_standard_normal_without_bias(bits):
     """One-sided z-scores over seeds: mean about 0, sd about 1, and none far out."""
     vae, x = bits
@@ -212,6 +214,7 @@ def test_the_exact_reference_is_the_enumerated_gradient(bits):
 # References.
 
 
+@pytest.mark.slow
 def test_each_bound_has_a_reference_of_its_own(gauss):
     vae, x = gauss
     lines = ["Trace_ELBO", "TraceMeanField_ELBO", "RenyiELBO(alpha=0, num_particles=8)",
@@ -224,6 +227,7 @@ def test_each_bound_has_a_reference_of_its_own(gauss):
     assert (np.diff(found.value_mean[[0, 3, 2]]) > 0).all()  # ELBO, Rényi, importance-weighted
 
 
+@pytest.mark.slow
 def test_without_a_reference_there_is_no_bias(bits):
     vae, x = bits
     found = compare_estimators(
@@ -240,6 +244,7 @@ def test_without_a_reference_there_is_no_bias(bits):
         elbo_draws(vae, x, Unknown())
 
 
+@pytest.mark.slow
 def test_many_states_are_compared_with_a_score_function():
     vae = pv.VAE(6, 20, prior="Bernoulli", guide="Bernoulli", encoder=pv.MLP([5]), seed=0)
     x = torch.ones(3, 6)
@@ -298,6 +303,7 @@ def test_after_an_error_too(bits):
     assert not list(pyro.get_param_store().keys())
 
 
+@pytest.mark.slow
 def test_batch_statistics_stay():
     encoder = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.BatchNorm1d(3))
     vae = pv.VAE(4, 2, likelihood="Normal", encoder=encoder, decoder=pv.MLP([3]), seed=0).train()
@@ -307,6 +313,7 @@ def test_batch_statistics_stay():
     assert encoder[1].training
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_numbers(bits):
     vae, x = bits
     lines = ["Trace_ELBO", NEURAL]
@@ -348,6 +355,7 @@ def test_groups_and_tensors_add_up(bits):
     assert all(v.attrs.get("long_name") for n, v in found.items() if n != "coordinate_variance")
 
 
+@pytest.mark.slow
 def test_a_group_that_trains_nothing_is_nan(gauss):
     vae, x = gauss
     found = compare_estimators(vae, x, ["Trace_ELBO"], num_draws=10)
@@ -357,6 +365,7 @@ def test_a_group_that_trains_nothing_is_nan(gauss):
     assert total.item() == pytest.approx(found.grad_variance.sel(parameter="all").item())
 
 
+@pytest.mark.slow
 def test_as_table_is_the_whole(bits):
     vae, x = bits
     found = compare_estimators(vae, x, ["Trace_ELBO", Trace_ELBO(), Trace_ELBO()], num_draws=10)
@@ -368,6 +377,7 @@ def test_as_table_is_the_whole(bits):
     assert len(str(found)) < 5000 and "grad_variance" in str(found)
 
 
+@pytest.mark.slow
 def test_the_picture_shows_every_estimator(bits):
     from matplotlib import pyplot
 
@@ -471,6 +481,7 @@ def test_single_precision_keeps_a_small_variance():
     assert np.allclose(moments.variance, draws.double().var(0), rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_standard_error_of_the_variance_is_its_scatter(gauss):
     vae, x = gauss
     how = {"num_draws": 200, "reference": exact_gradient(vae, x)[0]}
@@ -536,6 +547,7 @@ def test_arviz_summarizes_the_draws(gauss):
     pyplot.close("all")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "line",
     ["Trace_ELBO", "TraceMeanField_ELBO", "Trace_ELBO(num_particles=4)",
@@ -588,6 +600,7 @@ def trained(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_the_command_prints_and_writes(trained):
     lines = ["Trace_ELBO", "TraceMeanField_ELBO", SCORE]
     given = [part for line in lines for part in ("--estimator", line)]
