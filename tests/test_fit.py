@@ -265,14 +265,14 @@ def test_schedules(line):
 
 BAD = {
     "an unknown schedule": (dict(lr="cosin(1)"), "unknown schedule 'cosin'; did you mean cosine"),
-    "a negative rate": (dict(lr=-1.0), "lr must be a number of at least 0, got -1"),
+    "a negative rate": (dict(lr=-1.0), "lr is a number of at least 0, got -1"),
     "a schedule without a start": (dict(lr="cosine"), r"needs its first value: cosine\(1e-3\)"),
     "a bad end": (dict(lr="cosine(1, end='x')"), "end is a number of at least 0"),
     "warmup without an end": (dict(lr="cosine(1, warmup=9)"), "must exceed warmup"),
     "an exponential to zero": (dict(lr="exponential(1)"), "needs positive ends"),
     "an unknown optimizer": (dict(optimizer="Adamm"), "unknown optimizer 'Adamm'; did you mean Ad"),
     "an unknown option": (dict(optimizer="Adam(beta=1)"), "has no argument 'beta'; did you mean"),
-    "a bad clip": (dict(optimizer="Adam(clip_norm=0)"), "clip_norm is a positive number"),
+    "a bad clip": (dict(optimizer="Adam(clip_norm=0)"), "clip_norm is a number greater than 0, got 0"),
     "no epochs": (dict(epochs=0), "epochs must be a whole number of at least 1, got 0"),
     "half a batch": (dict(batch_size=0.5), "batch_size must be a whole number"),
     "a fraction of all": (dict(validation=1.5), "a fraction between 0 and 1"),
