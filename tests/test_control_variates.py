@@ -8,6 +8,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro.infer import SVI
+from pyro_vae.infer.estimators.control_variates import Learned
 
 import pyro_vae as pv
 from helpers.gradients import (
@@ -28,7 +29,6 @@ from helpers.gradients import (
 )
 from pyro_vae import MLP, VAE, SpecError, make_estimator
 from pyro_vae.infer import REBAR, RELAX, DisARM, DisARMIWAE, DoubleCV, MuProp
-from pyro_vae.infer.estimators.control_variates import Learned
 from pyro_vae.infer.estimators.relaxed import Relaxed, StraightThrough
 
 LINES = ["MuProp", "DoubleCV(num_particles=3)", "REBAR", "RELAX(hidden=10)"]

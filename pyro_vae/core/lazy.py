@@ -24,8 +24,8 @@ def attach(package: str, file: str) -> tuple[Callable[[str], object], list[str]]
     def get(name: str) -> object:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        if homes[name] == ".":
-            return import_module(f".{name}", package)
-        return getattr(import_module(homes[name], package), name)
+        if homes[name] != "." and name in vars(home := import_module(homes[name], package)):
+            return getattr(home, name)
+        return import_module(f"{homes[name].rstrip('.')}.{name}", package)  # a module
 
     return get, sorted(homes)

@@ -12,6 +12,7 @@ from torch import Tensor
 from ...core.modes import untouched
 from ...core.seeding import seeded
 from ...infer.estimators.estimator import Estimator, make_estimator
+from ...infer.estimators.soundness import check_and_nest
 from ...model.vae import VAE
 from .figures import FIGURES, Groups, Measurement, figures
 from .references import EstimatorLike, References
@@ -105,7 +106,7 @@ def compare_estimators(
         raise ValueError("the model has no trainable parameter, so there is no gradient")
     with pyro.get_param_store().scope(), seeded(plan.seed), untouched(vae):
         for estimator in made:
-            estimator.check(vae.model, vae.guide, x)
+            check_and_nest(estimator, vae.model, vae.guide, x)
         with pyro.validation_enabled(False):
             references = References(plan, reference)
             measurements = [_measure(plan, estimator, references) for estimator in made]

@@ -13,10 +13,12 @@ from torch import Tensor
 from ...core.checks import whole
 from ...core.seeding import seeded
 from ...data.rows import Rows
+from ...infer.estimators.soundness import check_and_nest
 from ...infer.training import binarize as bits
-from ...infer.training.batches import Binarize
-from ...infer.training.fit import HELD_OUT, fit
-from ...infer.training.loop import NonFiniteLossError
+from ...infer.training.fit import fit
+from ...infer.training.preparation import HELD_OUT
+from ...infer.training.settings import Binarize
+from ...infer.training.step import NonFiniteLossError
 from ...model.vae import VAE
 from .comparison import make_estimators, unique
 from .references import EstimatorLike
@@ -91,8 +93,9 @@ def train_estimators(
         trial, example = deepcopy(vae), vae.as_data(x[torch.arange(min(len(x), EXAMPLE))])
         trial.start_from(example)
         batch = example[:batch_size]
+        batch = bits.binarize(batch) if binarize else batch
         for estimator in made:
-            estimator.check(trial.model, trial.guide, bits.binarize(batch) if binarize else batch)
+            check_and_nest(estimator, trial.model, trial.guide, batch)
     histories = {}
     for name, estimator in zip(unique(made), made, strict=True):
         try:
