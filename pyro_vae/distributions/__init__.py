@@ -1,13 +1,27 @@
 """The few distributions that Pyro lacks; their names are families, as Pyro's own are."""
 
+from .layered import Layered, draw_sites
 from .learned import AutoregressiveBits, Pushforward, ResampledDistribution
-from .normal_mixture import NormalMixture, mixture
+from .normal_mixture import NormalMixture, SideBySide, mixture
 from .sparse import Delta, Horseshoe, SpikeAndSlab
 from .sphere import ImplicitVonMises, VonMisesFisher, bessel
 from .transforms import Interval, Sticks
 
 __all__ = [
-    "AutoregressiveBits", "Delta", "Horseshoe", "ImplicitVonMises", "Interval", "NormalMixture",
-    "Pushforward", "ResampledDistribution", "SpikeAndSlab", "Sticks", "VonMisesFisher", "bessel",
+    "AutoregressiveBits",
+    "Delta",
+    "Horseshoe",
+    "ImplicitVonMises",
+    "Interval",
+    "Layered",
+    "NormalMixture",
+    "Pushforward",
+    "ResampledDistribution",
+    "SideBySide",
+    "SpikeAndSlab",
+    "Sticks",
+    "VonMisesFisher",
+    "bessel",
+    "draw_sites",
     "mixture",
-]  # fmt: skip
+]

@@ -7,9 +7,9 @@ import torch
 from pyro.distributions import constraints
 from torch import Tensor
 
-from .family import describe, innermost, support_bounds
+from .support import describe_constraint, innermost, support_bounds
 
-__all__ = ["check_support", "fill", "observed"]
+__all__ = ["check_support", "drop_missing", "fill"]
 
 ADVICE = {
     "Bernoulli": "binarize it (dynamic binarization draws fresh bits from grey values), "
@@ -19,7 +19,7 @@ ADVICE = {
 }
 
 
-def observed(likelihood: dist.TorchDistribution, mask: Tensor) -> dist.TorchDistribution:
+def drop_missing(likelihood: dist.TorchDistribution, mask: Tensor) -> dist.TorchDistribution:
     """The likelihood of the cells that are there: the others drop out of log p(x|z).
 
     Args:
@@ -59,7 +59,7 @@ def check_support(x: Tensor, likelihood: dist.TorchDistribution, name: str) -> N
             cell = rows[tuple(index)]
             text = ", ".join(f"{v:.3g}" for v in cell.flatten().tolist())
             text = text if cell.ndim == 0 else f"[{text}]"
-            _refuse(text, f"needs {describe(base.support)}", name)  # pyright: ignore
+            _refuse(text, f"needs {describe_constraint(base.support)}", name)  # pyright: ignore
     if base.event_dim == 0:
         seen = x[~x.isnan()]
         for edge in (seen.min(), seen.max()):

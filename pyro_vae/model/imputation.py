@@ -7,8 +7,8 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from ..families.family import innermost
 from ..families.likelihoods import fill
+from ..families.support import innermost
 
 if TYPE_CHECKING:
     from .vae import VAE

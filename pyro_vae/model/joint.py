@@ -12,7 +12,7 @@ from torch.distributions.transforms import Transform
 
 from ..core.modes import untouched
 from ..core.seeding import seeded
-from ..families.family import innermost
+from ..families.support import innermost
 from .vae import VAE
 
 __all__ = ["Joint", "reading"]

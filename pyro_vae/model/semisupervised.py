@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import pyro
@@ -10,12 +11,11 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from ..families.family import Family, Role, family
-from ..families.guides import GUIDES
-from ..families.networks import batched, built, network, spec_of
-from ..families.priors import PRIORS
+from ..distributions import Layered
+from ..families.guides import SemiAmortized
+from ..families.networks import batched, build_network, make_network, spec_of
+from ..families.part import Ends, Part, connect
 from ..language.spec import Spec, as_spec
-from .layers import Layered
 from .vae import VAE, point
 
 __all__ = ["M2", "Labelled"]
@@ -278,51 +278,50 @@ class Labelled(Layered):
         return self._along(lambda layer, d: pyro.sample(names[layer], d))
 
 
-class _LabelledPrior(nn.Module):
+class _LabelledPrior(Part):
     """p(y) p(z)."""
 
     def __init__(self, labels: str | Spec, prior: str | Spec | nn.Module, classes: int) -> None:
         super().__init__()
-        self.labels, self.said, self.classes = as_spec(labels), prior, classes
+        self.labels, self.line, self.classes = as_spec(labels), prior, classes
 
-    def build(self, shape: tuple[int, ...], role: Role, feature_shape: None = None) -> None:
-        self.latent_dim = shape[0] - self.classes
-        self.label = Family(self.labels, (self.classes,), role)
-        self.prior = family(self.said, (self.latent_dim,), role, structures=PRIORS)
-        if any(hasattr(part, "attach") for part in self.prior.modules()):
-            raise ValueError(
-                "a VampPrior is made of q(z|x), and here z comes with a label: choose another "
-                "prior, such as Mixture(Normal(loc=learned, scale=learned))"
-            )
+    def build(self, ends: Ends) -> None:
+        self.latent_dim = ends.shape[0] - self.classes
+        self.label = ends.make(self.labels, shape=(self.classes,))
+        self.prior = ends.make(self.line, shape=(self.latent_dim,))
+        self.spec = spec_of(self.prior)
 
-    @property
-    def spec(self) -> Spec | None:
-        return spec_of(self.prior)
+    def connect(self, ends: Ends) -> None:
+        connect(self.prior, replace(ends, encode=None))  # q(z|x) comes with a label
 
     def forward(self, features: None = None) -> Labelled:
         p = self.prior()
         return Labelled(self.label(), lambda y: p.expand(y.shape[:-1]), self.latent_dim)
 
 
-class _LabelledGuide(nn.Module):
+class _LabelledGuide(Part):
     """q(y|x) q(z|x, y)."""
 
     def __init__(
         self, merge: str | Spec | nn.Module, guide: str | Spec | nn.Module, classes: int
     ) -> None:
         super().__init__()
-        self.merge, self.said, self.classes = network(merge), guide, classes
+        self.merge, self.line, self.classes = make_network(merge), guide, classes
 
-    def build(self, shape: tuple[int, ...], role: Role, feature_shape: tuple[int, ...]) -> None:
-        self.latent_dim = shape[0] - self.classes
-        self.label = Family("OneHotCategorical", (self.classes,), role, feature_shape)
-        width = math.prod(feature_shape) + self.classes
-        h = built(self.merge, torch.zeros(1, width), (self.latent_dim,), "merge")
-        self.posterior = family(self.said, (self.latent_dim,), role, h, structures=GUIDES)
+    def build(self, ends: Ends) -> None:
+        self.latent_dim = ends.shape[0] - self.classes
+        self.label = ends.make("OneHotCategorical", shape=(self.classes,))
+        width = math.prod(ends.feature_shape or ()) + self.classes
+        h = build_network(self.merge, torch.zeros(1, width), (self.latent_dim,), "merge")
+        guide = {"shape": (self.latent_dim,), "feature_shape": h}
+        self.posterior = ends.make(self.line, whole=True, **guide)
+        if isinstance(self.posterior, SemiAmortized):
+            raise ValueError("SemiAmortized is of the whole guide, not of a part of it")
+        self.spec = spec_of(self.posterior)
 
-    @property
-    def spec(self) -> Spec | None:
-        return spec_of(self.posterior)
+    def connect(self, ends: Ends) -> None:
+        prior = ends.partner and ends.partner.prior
+        connect(self.posterior, replace(ends, partner=prior))
 
     def forward(self, features: Tensor) -> Labelled:
         flat = features.flatten(1)

@@ -2,6 +2,7 @@
 
 import tomllib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -15,14 +16,16 @@ from torch import Tensor, nn
 
 from ..core.seeding import seeded
 from ..core.toml import write_toml
-from ..families.family import describe, family, innermost, same_support
-from ..families.guides import GUIDES, fitting, refined
-from ..families.likelihoods import check_support, fill, observed
-from ..families.networks import MLP, batched, built, network, spec_of
-from ..families.priors import PRIORS, VampPrior
+from ..distributions import Layered, draw_sites
+from ..families.guides import refine, suggest_guide
+from ..families.layers import check_layers, layer_sizes
+from ..families.likelihoods import check_support, drop_missing, fill
+from ..families.networks import MLP, batched, build_network, make_network, spec_of
+from ..families.part import Ends, Part, connect
+from ..families.registry import make_layers, make_part
+from ..families.support import describe_constraint, innermost, same_support, support_of
 from ..language.spec import Spec
 from .imputation import imputed
-from .layers import Layered, check_layers, check_plain, draw_sites, layer_sizes, stacked
 
 __all__ = ["VAE", "load"]
 
@@ -92,32 +95,29 @@ class VAE(nn.Module):
         self.z_shape = _shape(latent_dim, "latent_dim")
         self.missing = missing
         with seeded(seed):
-            self.encoder = network(encoder if encoder is not None else MLP())
-            self.decoder = network(decoder if decoder is not None else MLP())
+            self.encoder = make_network(encoder if encoder is not None else MLP())
+            self.decoder = make_network(decoder if decoder is not None else MLP())
             if self.encoder is self.decoder:
                 raise ValueError("encoder and decoder are one module: give each its own")
             x, z = torch.zeros(1, *self.x_shape), torch.zeros(1, *self.z_shape)
-            h_x = built(self.encoder, self._see(x, x == 0), self.x_shape, "encoder")
+            h_x = build_network(self.encoder, self._see(x, x == 0), self.x_shape, "encoder")
+            ends = Ends(self.z_shape, "guide", h_x, self.layers, self.encoder)
             if self.layers:
-                ends = self.encoder, self.decoder
-                self.prior, self.posterior = stacked(prior, guide, self.layers, h_x, *ends)
+                self.prior, self.posterior = make_layers(prior, guide, ends, self.decoder)
             else:
-                check_plain(prior, guide)
-                self.posterior = family(guide, self.z_shape, "guide", h_x, structures=GUIDES)
+                self.posterior = make_part(guide, ends)
             q = self.posterior(torch.zeros(1, *h_x))
             self.categories = _categories(q)
-            h_z = built(self.decoder, self._real(self._lowest(z)), self.x_shape, "decoder")
-            self.likelihood = family(likelihood, self.x_shape, "likelihood", h_z, structures={})
+            h_z = build_network(self.decoder, self._real(self._lowest(z)), self.x_shape, "decoder")
+            self.likelihood = make_part(likelihood, Ends(self.x_shape, "likelihood", h_z))
             p_x = self.likelihood(torch.zeros(1, *h_z))
             if not self.layers:
-                self.prior = family(prior, self.z_shape, "prior", structures=PRIORS)
-            encode = self._encode_top if self.layers else self.encode
-            for part in self._vamp_priors():
-                part.attach(encode, self.x_shape, p_x.support)  # pyright: ignore
-        if any(hasattr(part, "improve") for part in list(self.posterior.modules())[1:]):
-            raise ValueError("SemiAmortized is of the whole guide, not of a part of it")
-        if (check := getattr(self.posterior, "check_prior", None)) is not None:
-            check(self.prior)
+                self.prior = make_part(prior, Ends(self.z_shape, "prior"))
+            ends = replace(
+                ends, encode=self.encode, x_shape=self.x_shape, x_support=support_of(p_x)
+            )
+            connect(self.prior, replace(ends, role="prior", partner=self.posterior))
+            connect(self.posterior, replace(ends, partner=self.prior))
         self._check_families(self.prior(), q, p_x)
 
     # The two functions of Pyro's.
@@ -152,8 +152,8 @@ class VAE(nn.Module):
         Args:
             x: training data, ``(N, *x_shape)``.
         """
-        for part in self._vamp_priors():
-            if not part.started:
+        for part in self.modules():
+            if isinstance(part, Part):
                 part.start_from(x)
 
     # What users ask of a trained model.
@@ -161,8 +161,8 @@ class VAE(nn.Module):
     def encode(self, x: Tensor) -> dist.TorchDistribution:
         """q(z|x) for x of shape ``(B, *x_shape)``: batch shape ``(B,)``, event shape of z."""
         features = self._read(x)
-        if (improve := getattr(self.posterior, "improve", None)) is not None:
-            features = improve(features, lambda z: self._log_joint(x, z))
+        if isinstance(self.posterior, Part):
+            features = self.posterior.improve(features, lambda z: self._log_joint(x, z))
         return self.posterior(features)
 
     def decode(self, z: Tensor) -> dist.TorchDistribution:
@@ -203,7 +203,7 @@ class VAE(nn.Module):
         with seeded(seed):
             with torch.no_grad():
                 features = self._read(x)
-            return refined(
+            return refine(
                 self.posterior, features, lambda z: self._log_joint(x, z),
                 steps=steps, lr=lr, num_particles=num_particles,
             )  # fmt: skip
@@ -390,7 +390,7 @@ class VAE(nn.Module):
         if x is None or not self.missing:
             return p, x
         mask = ~x.isnan()
-        return observed(p, mask), fill(x, mask, p.support)  # pyright: ignore[reportArgumentType]
+        return drop_missing(p, mask), fill(x, mask, p.support)  # pyright: ignore[reportArgumentType]
 
     def _log_joint(self, x: Tensor, z: Tensor) -> Tensor:
         """log p(x, z) for z of shape ``(K, B, *z_shape)``."""
@@ -409,13 +409,6 @@ class VAE(nn.Module):
     def _read(self, x: Tensor) -> Tensor:
         """The encoder's features."""
         return self.encoder(self._see(x, ~x.isnan()) if self.missing else x)
-
-    def _encode_top(self, x: Tensor) -> dist.TorchDistribution:
-        """q of the top layer: what a VampPrior there is a mixture of."""
-        return self.posterior.top(self._read(x))  # pyright: ignore[reportCallIssue]
-
-    def _vamp_priors(self) -> list[VampPrior]:
-        return [m for m in self.prior.modules() if isinstance(m, VampPrior)]
 
     def _see(self, x: Tensor, mask: Tensor) -> Tensor:
         """What the encoder reads: x, and where cells may be missing, their mask beside it."""
@@ -451,9 +444,9 @@ class VAE(nn.Module):
         elif same_support(p, q) is False:
             prior = _line(self.prior)
             raise ValueError(
-                f"the guide {_line(self.posterior)} draws {describe(q.support)}, the prior "  # pyright: ignore
-                f"{prior} {describe(p.support)}: "  # pyright: ignore
-                f"choose a guide with the prior's support, {fitting(p, prior.split('(')[0])}"
+                f"the guide {_line(self.posterior)} draws {describe_constraint(q.support)}, "
+                f"the prior {prior} {describe_constraint(p.support)}: choose a guide with the "
+                f"prior's support, {suggest_guide(p, prior.split('(')[0])}"
             )
         if self.missing and innermost(x).event_dim:
             raise ValueError("missing cells need a likelihood of independent cells")

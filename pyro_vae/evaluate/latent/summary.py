@@ -11,9 +11,9 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ...core.checks import whole
-from ...families.family import innermost
+from ...distributions import Layered
+from ...families.support import innermost
 from ...model.joint import Joint, reading
-from ...model.layers import Layered
 from ...model.vae import VAE
 from ..inference_data import latent_names
 from ..statistics import chunks, standard_error
