@@ -16,6 +16,7 @@ import pyro_vae as pv
 from pyro_vae import MLP, VAE, SpecError, make_estimator
 from pyro_vae.infer import CUBO, RWS, TVO, VIMCO, DReG, Estimator, GDReG
 from pyro_vae.infer.estimators.bounds import Bound, Chi, Renyi, Thermodynamic
+from pyro_vae.infer.estimators.soundness import check_and_nest
 
 BOUNDS = [
     Bound(), Renyi(5, 0.0), Renyi(5, 0.5), Renyi(5, 2.0), Chi(5, -1.0), Chi(5, -2.0),
@@ -498,7 +499,7 @@ def test_the_differentiable_loss_has_the_loss_and_its_gradient(line, small):
     (vae, x), found = small, []
     estimator = make_estimator(line)
     guide = estimator.wrap(vae.guide, x)
-    estimator.check(vae.model, vae.guide, x)
+    check_and_nest(estimator, vae.model, vae.guide, x)
     for _ in range(2):
         pyro.set_rng_seed(2)
         vae.zero_grad()
@@ -547,7 +548,7 @@ def test_a_kl_weight_is_refused(line, small):
 def test_gdreg_refuses_a_prior_whose_draws_cannot_be_inverted(small):
     vae, x = VAE(3, 1, prior="Mixture(Normal(loc=learned), components=2)"), torch.ones(2, 3)
     with pytest.raises(ValueError, match="cannot serve this guide: it inverts draws of location"):
-        make_estimator("GDReG").check(vae.model, vae.guide, x)
+        check_and_nest(make_estimator("GDReG"), vae.model, vae.guide, x)
 
 
 @pytest.mark.parametrize("prior", ["Normal", "Normal(loc=learned)"])
@@ -570,12 +571,12 @@ def test_sites_of_both_kinds_are_refused_unless_all_are_scored():
         pyro.sample("b", dist.Bernoulli(p))
 
     with pytest.raises(ValueError, match="only some of this guide's are reparameterized: say grad"):
-        make_estimator("TVO").check(model, guide)
+        check_and_nest(make_estimator("TVO"), model, guide)
     with pytest.raises(ValueError, match=r"which site 'b' has not: use CUBO\(gradient=score"):
         CUBO(2).loss(model, guide)
     for line in ("TVO(gradient=score)", "RWS", "CUBO(gradient=score)"):
         estimator = make_estimator(line)
-        estimator.check(model, guide)
+        check_and_nest(estimator, model, guide)
         estimator.elbo.loss_and_grads(model, estimator.wrap(guide, torch.zeros(1, 1)))
         assert pyro.param("p").grad != 0
 
@@ -631,10 +632,10 @@ def test_a_flow_without_inverse_is_refused_where_log_q_is_asked_of_a_copy():
 
     for line in ("Trace_ELBO(gradient=stl)", "DReG", "TVO", "CUBO", "RWS(sleep=0.5)"):
         with pytest.raises(ValueError, match="TransformedDistribution at site 'z' has a transform"):
-            make_estimator(line).check(model, guide)
+            check_and_nest(make_estimator(line), model, guide)
     for line in ("Trace_ELBO(gradient=pathwise)", "RenyiELBO", "RWS", "TVO(gradient=score)"):
         estimator = make_estimator(line)
-        estimator.check(model, guide)
+        check_and_nest(estimator, model, guide)
         loss = estimator.elbo.loss_and_grads(model, estimator.wrap(guide, torch.zeros(4, 2)))
         assert math.isfinite(loss)
         assert all(p.grad.abs().sum() > 0 for p in flow.parameters())
@@ -654,5 +655,5 @@ def test_bits_that_depend_on_each_other_are_refused_at_once(line):
 
     for _ in range(5):
         with pyro.validation_enabled(False), pytest.raises(ValueError, match="'second' depend on"):
-            make_estimator(line).check(lambda _: model(), guide, True)
-        make_estimator(line).check(lambda _: model(), guide, False)
+            check_and_nest(make_estimator(line), lambda _: model(), guide, True)
+        check_and_nest(make_estimator(line), lambda _: model(), guide, False)

@@ -14,6 +14,7 @@ from pyro.infer import SVI, RenyiELBO, Trace_ELBO, TraceEnum_ELBO, TraceGraph_EL
 from pyro_vae import MLP, VAE, SpecError, make_estimator
 from pyro_vae.infer import ESTIMATORS, Enumerate, KLWeight, RunningMean, ScoreFunction
 from pyro_vae.infer.estimators.handlers import Baseline, NonReparameterized
+from pyro_vae.infer.estimators.soundness import check_and_nest
 
 BATCHES, COPIES = 60, 100  # 6,000 draws; the standard error comes from the batches
 MANY = 1700  # copies for 102,000 draws
@@ -78,7 +79,7 @@ def draws(line, vae, x, beta=1.0, batches=BATCHES, copies=COPIES):
     """Gradients of the ELBO, ``(batches, P)``, each the mean over copies of the data."""
     estimator = make_estimator(line)
     many = x.repeat(copies, 1)
-    estimator.check(vae.model, vae.guide, many)
+    check_and_nest(estimator, vae.model, vae.guide, many)
     kl = KLWeight(beta)
     model, guide = kl(vae.model), kl(estimator.wrap(vae.guide, many))
     found, values = [], []
@@ -344,7 +345,7 @@ def test_an_estimator_says_which_guides_it_cannot_serve(line):
     prior, guide, reason = UNSERVED[line]
     vae = VAE(6, 2, prior=prior, guide=guide, likelihood="Normal")
     with pytest.raises(ValueError, match=reason):
-        make_estimator(line).check(vae.model, vae.guide, torch.randn(3, 6))
+        check_and_nest(make_estimator(line), vae.model, vae.guide, torch.randn(3, 6))
 
 
 def test_an_infinite_kl_is_refused():
@@ -359,7 +360,7 @@ def test_an_infinite_kl_is_refused():
             pyro.sample("z", dist.Uniform(torch.zeros(len(x), 2), 1.0).to_event(1))
 
     with pytest.raises(ValueError, match="the KL of Uniform and Uniform is infinite"):
-        make_estimator("TraceMeanField_ELBO").check(model, narrow, torch.randn(3, 6))
+        check_and_nest(make_estimator("TraceMeanField_ELBO"), model, narrow, torch.randn(3, 6))
     assert vae is not None
 
 

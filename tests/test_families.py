@@ -13,6 +13,7 @@ from pyro_vae.families.family import Family, family
 from pyro_vae.families.guides import GUIDES as GUIDES_OF
 from pyro_vae.families.priors import PRIORS as PRIORS_OF
 from pyro_vae.infer import make_estimator
+from pyro_vae.infer.estimators.soundness import check_and_nest
 
 B, D, L = 8, 4, 3
 
@@ -269,7 +270,7 @@ def test_categories_are_enumerated_and_reach_the_decoder_one_hot():
     assert vae.decoder.layers[1].in_features == 2 * 3
     estimator = make_estimator("TraceEnum_ELBO")
     x = normal(B, D)
-    estimator.check(vae.model, vae.guide, x)
+    check_and_nest(estimator, vae.model, vae.guide, x)
     loss = estimator.elbo.loss_and_grads(vae.model, estimator.wrap(vae.guide, x), x)
     assert loss > 0
     assert all(p.grad.abs().sum() > 0 for p in vae.parameters())

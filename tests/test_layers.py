@@ -14,6 +14,7 @@ from torch.distributions.constraints import _Cat
 import pyro_vae as pv
 from pyro_vae.infer import make_estimator
 from pyro_vae.infer.engine.compiled import capture
+from pyro_vae.infer.estimators.soundness import check_and_nest
 from pyro_vae.model.joint import Joint
 from pyro_vae.model.layers import Layered
 from pyro_vae.runs.folder import new_model
@@ -254,7 +255,7 @@ def test_gradients_reach_every_parameter(guide, prior, line):
     vae, x = small(guide, prior), bits()
     vae.start_from(x)
     estimator = make_estimator(line)
-    estimator.check(vae.model, vae.guide, x)
+    check_and_nest(estimator, vae.model, vae.guide, x)
     wrapped = estimator.wrap(vae.guide, x)
     loss = estimator.elbo.loss_and_grads(vae.model, wrapped, x)
     assert math.isfinite(loss)
@@ -298,7 +299,7 @@ def test_bernoulli_layers_are_summed_out():
     assert torch.allclose(log_q.exp().sum(0), torch.ones(4))
     assert torch.allclose(joint.log_prior(states).exp().sum(0), torch.ones(4))
     elbo = make_estimator("TraceEnum_ELBO")
-    elbo.check(vae.model, vae.guide, x)
+    check_and_nest(elbo, vae.model, vae.guide, x)
     loss = elbo.elbo.loss(vae.model, elbo.wrap(vae.guide, x), x)
     assert -loss == pytest.approx((log_q.exp() * log_w).sum().item(), rel=1e-5)
     found = pv.log_evidence(vae, x, num_samples=5000, seed=0)
@@ -482,7 +483,7 @@ def test_estimators_that_cannot_serve_layers_say_so(line):
     guide, prior, message = ESTIMATORS_REFUSED[line]
     vae = small(guide, prior)
     with pytest.raises(ValueError, match=message):
-        make_estimator(line).check(vae.model, vae.guide, bits())
+        check_and_nest(make_estimator(line), vae.model, vae.guide, bits())
 
 
 def test_free_bits_want_the_models_order():

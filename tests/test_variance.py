@@ -17,6 +17,7 @@ from pyro_vae.evaluate import as_table, compare_estimators, elbo_draws
 from pyro_vae.evaluate.gradients.moments import Moments
 from pyro_vae.infer import make_estimator
 from pyro_vae.infer.engine.compiled import capture, factored
+from pyro_vae.infer.estimators.soundness import check_and_nest
 
 SCORE = "Trace_ELBO(gradient=score)"
 DECAYING = "TraceGraph_ELBO(gradient=score, baseline=decaying)"
@@ -443,7 +444,7 @@ def test_gradients_by_factors_are_the_gradients(line):
     vae = pv.VAE(9, 2, encoder=pv.MLP([7]), decoder=pv.MLP([8]), seed=0).double()
     x, elbo = torch.rand(5, 9).round().double(), make_estimator(line).elbo
     with pyro.get_param_store().scope():
-        make_estimator(line).check(vae.model, vae.guide, x)
+        check_and_nest(make_estimator(line), vae.model, vae.guide, x)
         whole = capture(elbo, vae.model, vae.guide, x)
     reduced, inputs = factored(whole)
     names = [name for name, p in whole.parameters.items() if p in inputs]

@@ -14,6 +14,7 @@ from torch import Tensor
 from ...core.modes import untouched
 from ...core.seeding import seeded
 from ...infer.estimators.estimator import Estimator, make_estimator
+from ...infer.estimators.soundness import check_and_nest
 from ...language.spec import Spec
 from ...model.vae import VAE
 from .references import Reference, References
@@ -132,7 +133,7 @@ def compare_estimators(
     made = [copy(make_estimator(one)) for one in estimators]
     with pyro.get_param_store().scope(), seeded(seed), untouched(vae):
         for estimator in made:
-            estimator.check(vae.model, vae.guide, x)
+            check_and_nest(estimator, vae.model, vae.guide, x)
         with pyro.validation_enabled(False):
             how = {"num_draws": num_draws, "burn_in": burn_in, "seed": seed}
             references = References(vae, x, reference, **how)

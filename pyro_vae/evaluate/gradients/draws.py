@@ -11,6 +11,7 @@ from torch import Tensor
 from ...core.seeding import seeded
 from ...infer.elbo_terms import draw_terms
 from ...infer.estimators.estimator import Estimator, make_estimator
+from ...infer.estimators.soundness import check_and_nest
 from ...language.spec import Spec
 from ...model.vae import VAE
 from ..inference_data import as_draws, container
@@ -81,7 +82,7 @@ def elbo_draws(
             f"{line} is of a bound that is not known here: give an estimator of the table"
         )
     with pyro.get_param_store().scope(), seeded(seed):
-        line.check(vae.model, vae.guide, x)
+        check_and_nest(line, vae.model, vae.guide, x)
         if isinstance(line.elbo, TraceEnum_ELBO):
             values = _enumerate(vae, line, x).expand(num_draws, -1)
         else:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ...infer.estimators.bounds import Bound, Renyi, Thermodynamic
 from ...infer.estimators.estimator import Estimator, make_estimator
+from ...infer.estimators.soundness import check_and_nest
 from ...infer.sites import is_product, latent
 from ...language.spec import Spec
 from ...model.vae import VAE
@@ -78,7 +79,7 @@ class References:
                     f"the reference {estimator} is of an unknown bound, or not of its bound in all "
                     "parameters: give another"
                 )
-            estimator.check(vae.model, vae.guide, x)
+            check_and_nest(estimator, vae.model, vae.guide, x)
             exact = isinstance(estimator.elbo, TraceEnum_ELBO)
             self.made[bound] = self._enumerate() if exact else self._draw(estimator)
 
@@ -97,7 +98,7 @@ class References:
         for line in _unbiased(bound):
             estimator = make_estimator(line)
             try:
-                estimator.check(self.vae.model, self.vae.guide, self.x)
+                check_and_nest(estimator, self.vae.model, self.vae.guide, self.x)
             except ValueError:
                 continue
             return self._draw(estimator)
@@ -115,7 +116,7 @@ class References:
     def _enumerate(self) -> Reference:
         """The exact gradient: a sum over states and data, so a few data at a time."""
         estimator, parameters = make_estimator("TraceEnum_ELBO"), trainable(self.vae).values()
-        estimator.check(self.vae.model, self.vae.guide, self.x)
+        check_and_nest(estimator, self.vae.model, self.vae.guide, self.x)
         for p in parameters:
             p.grad = None
         with pyro.get_param_store().scope():

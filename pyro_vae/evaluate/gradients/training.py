@@ -13,6 +13,7 @@ from torch import Tensor
 from ...core.seeding import seeded
 from ...data.rows import Rows
 from ...infer.estimators.estimator import make_estimator
+from ...infer.estimators.soundness import check_and_nest
 from ...infer.training import binarize as bits
 from ...infer.training.batches import Binarize
 from ...infer.training.fit import HELD_OUT, fit
@@ -93,7 +94,9 @@ def train_estimators(
         trial.start_from(example)
         batch = example[:batch_size]
         for estimator in made:
-            estimator.check(trial.model, trial.guide, bits.binarize(batch) if binarize else batch)
+            check_and_nest(
+                estimator, trial.model, trial.guide, bits.binarize(batch) if binarize else batch
+            )
     histories = {}
     for name, estimator in zip(unique([str(one) for one in made]), made, strict=True):
         try:

@@ -158,7 +158,7 @@ def fit(
         raise ValueError("patience needs validation data: validation=0.1 holds out a tenth of x")
     rate, weight = schedule(lr, epochs, "lr"), schedule(beta, epochs, "beta")
     line = make_estimator(estimator)
-    if line.row and not line.row.weighted and str(beta) not in ("1", "1.0"):
+    if not line.weighted and str(beta) not in ("1", "1.0"):
         name = type(line.elbo).__name__
         raise ValueError(
             f"beta scales inside {name}'s logsumexp, which is no bound: use beta=1, after a fit by "

@@ -25,7 +25,8 @@ from ..engine.optim import FusedOptim
 from ..engine.precision import Precision, lowered, products
 from ..estimators.estimator import Estimator
 from ..estimators.handlers import KLWeight
-from ..estimators.soundness import family_name
+from ..estimators.soundness import check_and_nest
+from ..sites import family_name
 from .batches import Batches
 from .checkpoint import State, read, restore, rng_state, set_rng_state, write
 from .collapse import AggressiveGuide, check_free_bits, with_free_bits
@@ -103,12 +104,11 @@ class Loop:
         self.compile_from = compile_from
         self.precision: Precision = precision
         example = evaluate_on[0][: max(1, min(batches.batch_size, len(evaluate_on[0])))]
-        weighted = estimator.row is None or estimator.row.weighted
-        live = self.compiled is not None and weighted  # a graph reads tensors anew, not numbers
+        live = self.compiled is not None and estimator.weighted  # a graph reads tensors anew
         self.kl_weight = KLWeight(example.new_ones(()) if live else 1.0)
         model, guide = vae.model, vae.guide
         with torch.random.fork_rng():
-            estimator.check(model, guide, example)
+            check_and_nest(estimator, model, guide, example)
             if free_bits:
                 model, guide = with_free_bits(model, guide, free_bits)
                 check_free_bits(self.elbo, model, guide, example)
