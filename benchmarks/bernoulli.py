@@ -21,6 +21,7 @@ from common import RESULTS, RUNS, mnist, place, publish, table
 
 import pyro_vae as pv
 from pyro_vae.infer import CompiledELBO, FusedOptim
+from pyro_vae.infer.estimators.soundness import check_and_nest
 
 PUBLISHED = {"RLOO": -116.57, "ARM": -117.66, "DisARM": -116.30, "RELAX": -115.93}
 BATCH, LR, EPOCHS = 50, 1e-4, 168  # of 1,200 steps: 201,600
@@ -62,7 +63,7 @@ def milliseconds(lines: list[str], x: torch.Tensor, rounds: int = 7, steps: int 
         vae, estimator = model(), pv.make_estimator(line)
         store = pyro.get_param_store()
         with store.scope() as state:
-            estimator.check(vae.model, vae.guide, batches[0])
+            check_and_nest(estimator, vae.model, vae.guide, batches[0])
             svi = pyro.infer.SVI(
                 vae.model, estimator.wrap(vae.guide, batches[0]),
                 FusedOptim(torch.optim.Adam, {"lr": LR}), CompiledELBO(estimator.elbo),

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 import pyro_vae as pv
 from pyro_vae.infer import CompiledELBO
+from pyro_vae.infer.estimators.soundness import check_and_nest
 
 LINES = {
     "REINFORCE": "Trace_ELBO(gradient=score, num_particles=2)",
@@ -54,7 +55,7 @@ class Line:
 
     def __init__(self, line: str, vae: pv.VAE, x: Tensor) -> None:
         estimator = pv.make_estimator(line)
-        estimator.check(vae.model, vae.guide, x)
+        check_and_nest(estimator, vae.model, vae.guide, x)
         self.vae, self.guide = vae, estimator.wrap(vae.guide, x)
         self.network = estimator.network or nn.Module()
         self.elbo: Any = CompiledELBO(estimator.elbo, announce=False)

@@ -3,7 +3,6 @@
 import itertools
 import math
 
-import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -11,10 +10,12 @@ import torch
 from pyro.infer import SVI, ReweightedWakeSleep
 
 import pyro_vae as pv
+from helpers.bounds import exact, grid, part
 from helpers.gradients import MANY, bit_model, copied, draws, gradient_of, right, z_scores
 from pyro_vae import MLP, VAE, SpecError, make_estimator
 from pyro_vae.infer import CUBO, RWS, TVO, VIMCO, DReG, Estimator, GDReG
 from pyro_vae.infer.estimators.bounds import Bound, Chi, Renyi, Thermodynamic
+from pyro_vae.infer.estimators.soundness import check_and_nest
 
 BOUNDS = [
     Bound(), Renyi(5, 0.0), Renyi(5, 0.5), Renyi(5, 2.0), Chi(5, -1.0), Chi(5, -2.0),
@@ -67,40 +68,6 @@ def small():
 def bits():
     """Four bits."""
     return bit_model(4)
-
-
-def grid(vae, x):
-    """All z, ``(Z, N, D)``, log w and log q of each, and its probability under q."""
-    if vae.encode(x).has_rsample:
-        nodes, weights = np.polynomial.hermite_e.hermegauss(60)
-        q = vae.encode(x)
-        z = q.base_dist.loc + q.base_dist.scale * torch.from_numpy(nodes)[:, None, None]
-        mass = torch.from_numpy(weights / weights.sum())[:, None].expand(-1, len(x))
-    else:
-        z = torch.tensor(list(itertools.product([0.0, 1.0], repeat=vae.z_shape[0]))).double()
-        z = z[:, None].expand(-1, len(x), -1)
-        mass = vae.encode(x).log_prob(z).exp()
-    log_p = vae.prior().log_prob(z) + vae.decode(z).log_prob(x)
-    log_q = vae.encode(x).log_prob(z)
-    return z, log_p - log_q, log_q, mass
-
-
-def exact(vae, x, bound):
-    """E of the bound's estimate from two particles."""
-    _, log_w, _, mass = grid(vae, x)
-    pair = torch.stack(torch.broadcast_tensors(log_w[:, None], log_w[None]))
-    return (mass[:, None] * mass[None] * bound(pair)).sum()
-
-
-def part(vae, value, which):
-    """The gradient, and the coordinates of guide or model."""
-    guide = {n: n.split(".")[0] in ("encoder", "posterior") for n, _ in vae.named_parameters()}
-    mask = [
-        torch.full((p.numel(),), guide[n] == (which == "guide")) for n, p in vae.named_parameters()
-    ]
-    parameters = list(vae.parameters())
-    grads = torch.autograd.grad(value, parameters, retain_graph=True, materialize_grads=True)
-    return torch.cat([g.flatten() for g in grads])[torch.cat(mask)], torch.cat(mask)
 
 
 def agrees(gradients, vae, value, which):
@@ -504,7 +471,7 @@ def test_the_differentiable_loss_has_the_loss_and_its_gradient(line, small):
     (vae, x), found = small, []
     estimator = make_estimator(line)
     guide = estimator.wrap(vae.guide, x)
-    estimator.check(vae.model, vae.guide, x)
+    check_and_nest(estimator, vae.model, vae.guide, x)
     for _ in range(2):
         pyro.set_rng_seed(2)
         vae.zero_grad()
@@ -553,7 +520,7 @@ def test_a_kl_weight_is_refused(line, small):
 def test_gdreg_refuses_a_prior_whose_draws_cannot_be_inverted(small):
     vae, x = VAE(3, 1, prior="Mixture(Normal(loc=learned), components=2)"), torch.ones(2, 3)
     with pytest.raises(ValueError, match="cannot serve this guide: it inverts draws of location"):
-        make_estimator("GDReG").check(vae.model, vae.guide, x)
+        check_and_nest(make_estimator("GDReG"), vae.model, vae.guide, x)
 
 
 @pytest.mark.parametrize("prior", ["Normal", "Normal(loc=learned)"])
@@ -576,12 +543,12 @@ def test_sites_of_both_kinds_are_refused_unless_all_are_scored():
         pyro.sample("b", dist.Bernoulli(p))
 
     with pytest.raises(ValueError, match="only some of this guide's are reparameterized: say grad"):
-        make_estimator("TVO").check(model, guide)
+        check_and_nest(make_estimator("TVO"), model, guide)
     with pytest.raises(ValueError, match=r"which site 'b' has not: use CUBO\(gradient=score"):
         CUBO(2).loss(model, guide)
     for line in ("TVO(gradient=score)", "RWS", "CUBO(gradient=score)"):
         estimator = make_estimator(line)
-        estimator.check(model, guide)
+        check_and_nest(estimator, model, guide)
         estimator.elbo.loss_and_grads(model, estimator.wrap(guide, torch.zeros(1, 1)))
         assert pyro.param("p").grad != 0
 
@@ -638,10 +605,10 @@ def test_a_flow_without_inverse_is_refused_where_log_q_is_asked_of_a_copy():
 
     for line in ("Trace_ELBO(gradient=stl)", "DReG", "TVO", "CUBO", "RWS(sleep=0.5)"):
         with pytest.raises(ValueError, match="TransformedDistribution at site 'z' has a transform"):
-            make_estimator(line).check(model, guide)
+            check_and_nest(make_estimator(line), model, guide)
     for line in ("Trace_ELBO(gradient=pathwise)", "RenyiELBO", "RWS", "TVO(gradient=score)"):
         estimator = make_estimator(line)
-        estimator.check(model, guide)
+        check_and_nest(estimator, model, guide)
         loss = estimator.elbo.loss_and_grads(model, estimator.wrap(guide, torch.zeros(4, 2)))
         assert math.isfinite(loss)
         assert all(p.grad.abs().sum() > 0 for p in flow.parameters())
@@ -661,5 +628,5 @@ def test_bits_that_depend_on_each_other_are_refused_at_once(line):
 
     for _ in range(5):
         with pyro.validation_enabled(False), pytest.raises(ValueError, match="'second' depend on"):
-            make_estimator(line).check(lambda _: model(), guide, True)
-        make_estimator(line).check(lambda _: model(), guide, False)
+            check_and_nest(make_estimator(line), lambda _: model(), guide, True)
+        check_and_nest(make_estimator(line), lambda _: model(), guide, False)

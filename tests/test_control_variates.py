@@ -8,7 +8,6 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro.infer import SVI
-from pyro_vae.infer.estimators.control_variates import Learned
 
 import pyro_vae as pv
 from helpers.gradients import (
@@ -29,7 +28,9 @@ from helpers.gradients import (
 )
 from pyro_vae import MLP, VAE, SpecError, make_estimator
 from pyro_vae.infer import REBAR, RELAX, DisARM, DisARMIWAE, DoubleCV, MuProp
+from pyro_vae.infer.estimators.learner import Learner
 from pyro_vae.infer.estimators.relaxed import Relaxed, StraightThrough
+from pyro_vae.infer.estimators.soundness import check_and_nest
 
 LINES = ["MuProp", "DoubleCV(num_particles=3)", "REBAR", "RELAX(hidden=10)"]
 BASELINED = "MuProp(baseline=neural)"
@@ -38,7 +39,7 @@ BASELINED = "MuProp(baseline=neural)"
 @pytest.fixture
 def wandered(monkeypatch):
     """What is learned starts away from its start, and RELAX's network away from zero."""
-    renew = Learned.renew
+    renew = Learner.renew
 
     def elsewhere(self, guide, *args, **kwargs):
         control = renew(self, guide, *args, **kwargs)
@@ -47,7 +48,7 @@ def wandered(monkeypatch):
                 p.add_(0.3 * torch.randn_like(p)) if p.requires_grad else None
         return control
 
-    monkeypatch.setattr(Learned, "renew", elsewhere)
+    monkeypatch.setattr(Learner, "renew", elsewhere)
 
 
 # Without bias, whatever was learned.
@@ -219,7 +220,7 @@ def test_variance_of_rebar_and_its_slope(p, t, eta, temperature):
     elbo = REBAR()
     model, guide = bernoulli_toy(p, t)
     with pyro.get_param_store().scope():
-        control = elbo.renew(guide)
+        control = elbo.learner.renew(guide)
         with torch.no_grad():
             control.eta.copy_(at[0][0])
             control.log_temperature.copy_(at[1][0])
@@ -295,7 +296,7 @@ def test_plain_svi_trains_any_model(elbo):
 
     svi = SVI(model, guide, pyro.optim.Adam({"lr": 0.05}), elbo)
     svi.step()
-    learned = dict(elbo.control.named_parameters()) if isinstance(elbo, Learned) else {}
+    learned = dict(elbo.learner.control.named_parameters()) if elbo.learner else {}
     start, far = {name: p.detach().clone() for name, p in learned.items()}, kl()
     for _ in range(200):
         svi.step()
@@ -364,7 +365,7 @@ def test_a_baseline_needs_a_plate_of_the_data():
 def test_a_minibatch_scales_the_bound(line):
     vae, x = bit_model(4)
     estimator, found = make_estimator(line), []
-    estimator.check(vae.model, vae.guide, x)
+    check_and_nest(estimator, vae.model, vae.guide, x)
     for scale in (1.0, torch.tensor(2.5).double()):
         pyro.set_rng_seed(1)
         vae.zero_grad()
@@ -384,7 +385,7 @@ def test_the_differentiable_loss_has_the_loss_and_its_gradients(line):
     vae, x = bit_model(4)
     estimator, found = make_estimator(f"{line.split('(')[0]}(num_particles=3)"), []
     guide = estimator.wrap(vae.guide, x)
-    estimator.check(vae.model, vae.guide, x)
+    check_and_nest(estimator, vae.model, vae.guide, x)
     learned = [] if estimator.network is None else list(estimator.network.parameters())
     parameters = [*vae.parameters(), *learned]
     for differentiable in (False, True):
@@ -454,7 +455,7 @@ def test_an_estimator_says_which_guides_it_cannot_serve(line):
     family, reason = UNSERVED[line]
     vae = VAE(6, 2, prior=family, guide=family, likelihood="Normal")
     with pytest.raises(ValueError, match=reason):
-        make_estimator(line).check(vae.model, vae.guide, torch.randn(3, 6))
+        check_and_nest(make_estimator(line), vae.model, vae.guide, torch.randn(3, 6))
 
 
 @pytest.mark.parametrize("elbo", [MuProp(), DoubleCV(2), REBAR(), RELAX()])

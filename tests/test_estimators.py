@@ -23,6 +23,7 @@ from helpers.gradients import (
 from pyro_vae import MLP, VAE, SpecError, make_estimator
 from pyro_vae.infer import ESTIMATORS, Enumerate, RunningMean, ScoreFunction
 from pyro_vae.infer.estimators.handlers import Baseline, NonReparameterized
+from pyro_vae.infer.estimators.soundness import check_and_nest
 
 DISCRETE = [
     "Trace_ELBO",
@@ -253,7 +254,7 @@ def test_an_estimator_says_which_guides_it_cannot_serve(line):
     prior, guide, reason = UNSERVED[line]
     vae = VAE(6, 2, prior=prior, guide=guide, likelihood="Normal")
     with pytest.raises(ValueError, match=reason):
-        make_estimator(line).check(vae.model, vae.guide, torch.randn(3, 6))
+        check_and_nest(make_estimator(line), vae.model, vae.guide, torch.randn(3, 6))
 
 
 def test_an_infinite_kl_is_refused():
@@ -268,7 +269,7 @@ def test_an_infinite_kl_is_refused():
             pyro.sample("z", dist.Uniform(torch.zeros(len(x), 2), 1.0).to_event(1))
 
     with pytest.raises(ValueError, match="the KL of Uniform and Uniform is infinite"):
-        make_estimator("TraceMeanField_ELBO").check(model, narrow, torch.randn(3, 6))
+        check_and_nest(make_estimator("TraceMeanField_ELBO"), model, narrow, torch.randn(3, 6))
     assert vae is not None
 
 

@@ -19,6 +19,7 @@ from pyro_vae import MLP, VAE, SpecError, load
 from pyro_vae.families.part import Ends
 from pyro_vae.families.registry import make_part
 from pyro_vae.infer import make_estimator
+from pyro_vae.infer.estimators.soundness import check_and_nest
 
 B, D, L = 8, 4, 3
 
@@ -110,7 +111,7 @@ def test_categories_are_enumerated_and_reach_the_decoder_one_hot():
     assert vae.decoder.layers[1].in_features == 2 * 3
     estimator = make_estimator("TraceEnum_ELBO")
     x = normal(B, D)
-    estimator.check(vae.model, vae.guide, x)
+    check_and_nest(estimator, vae.model, vae.guide, x)
     loss = estimator.elbo.loss_and_grads(vae.model, estimator.wrap(vae.guide, x), x)
     assert loss > 0
     assert all(p.grad.abs().sum() > 0 for p in vae.parameters())

@@ -8,6 +8,7 @@ from pyro.infer import SVI
 import pyro_vae as pv
 from pyro_vae import MLP, VAE
 from pyro_vae.infer import ESTIMATORS, CompiledELBO, FusedOptim, make_estimator
+from pyro_vae.infer.estimators.soundness import check_and_nest
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 X = torch.linspace(0, 1, 192).reshape(32, 6).mul(7).sin().gt(0).float()
@@ -22,7 +23,7 @@ def served(line, x):
         with pyro.get_param_store().scope():
             vae = model(family).to(x.device)
             try:
-                make_estimator(line).check(vae.model, vae.guide, x)
+                check_and_nest(make_estimator(line), vae.model, vae.guide, x)
             except ValueError:
                 continue
             return vae

@@ -15,6 +15,7 @@ from helpers.linear import pooled, z_scores
 from pyro_vae.distributions import Layered
 from pyro_vae.infer import make_estimator
 from pyro_vae.infer.engine.capture import capture
+from pyro_vae.infer.estimators.soundness import check_and_nest
 from pyro_vae.model.joint import Joint
 from pyro_vae.runs.folder import new_model
 from pyro_vae.runs.settings import merge
@@ -255,7 +256,7 @@ def test_gradients_reach_every_parameter(guide, prior, line):
     vae, x = small(guide, prior), bits()
     vae.start_from(x)
     estimator = make_estimator(line)
-    estimator.check(vae.model, vae.guide, x)
+    check_and_nest(estimator, vae.model, vae.guide, x)
     wrapped = estimator.wrap(vae.guide, x)
     loss = estimator.elbo.loss_and_grads(vae.model, wrapped, x)
     assert math.isfinite(loss)
@@ -300,7 +301,7 @@ def test_bernoulli_layers_are_summed_out():
     assert torch.allclose(log_q.exp().sum(0), torch.ones(4))
     assert torch.allclose(joint.log_prior(states).exp().sum(0), torch.ones(4))
     elbo = make_estimator("TraceEnum_ELBO")
-    elbo.check(vae.model, vae.guide, x)
+    check_and_nest(elbo, vae.model, vae.guide, x)
     loss = elbo.elbo.loss(vae.model, elbo.wrap(vae.guide, x), x)
     assert -loss == pytest.approx((log_q.exp() * log_w).sum().item(), rel=1e-5)
     found = pv.log_evidence(vae, x, num_samples=5000, seed=0)
@@ -455,7 +456,8 @@ REFUSED = {
               "a layer without an amortized parameter does not depend on the layer before it"),
     "categorical": (dict(layers=[3, 2], guide="Categorical(categories=3)"),
                     "OneHotCategorical, or"),
-    "vamp": (dict(layers=[3, 2], prior="Hierarchy([VampPrior, Normal])"), "can be a prior, not a layer"),
+    "vamp": (dict(layers=[3, 2], prior="Hierarchy([VampPrior, Normal])"),
+             "can be a prior, not a layer"),
     "means": (dict(layers=[3, 2], guide="Flow(NSF)", prior="VampPrior(components=3)"),
               r"by the means of those below, and Pushforward has none: use guide='TopDown"),
     "network": (dict(layers=[3, 2], guide="BottomUp(Normal, network=ConvEncoder([3]))"),
@@ -487,7 +489,7 @@ def test_estimators_that_cannot_serve_layers_say_so(line):
     guide, prior, message = ESTIMATORS_REFUSED[line]
     vae = small(guide, prior)
     with pytest.raises(ValueError, match=message):
-        make_estimator(line).check(vae.model, vae.guide, bits())
+        check_and_nest(make_estimator(line), vae.model, vae.guide, bits())
 
 
 def test_free_bits_want_the_models_order():

@@ -13,6 +13,7 @@ import pyro_vae as pv
 from helpers.gradients import MANY, N, copied, draws, exact_linear, right, spread, z_scores
 from pyro_vae import MLP, VAE, make_estimator
 from pyro_vae.infer import Baseline, MeasureValued, RunningMean, ScoreFunction, StickingTheLanding
+from pyro_vae.infer.estimators.soundness import check_and_nest
 
 
 @pytest.mark.slow
@@ -249,7 +250,7 @@ def test_it_counts_its_evaluations(linear):
 def test_the_differentiable_loss_has_the_loss_and_its_gradient(linear):
     vae, x = linear
     estimator, found = make_estimator("MeasureValued(num_particles=3)"), []
-    estimator.check(vae.model, vae.guide, x)
+    check_and_nest(estimator, vae.model, vae.guide, x)
     for differentiable in (False, True):
         pyro.set_rng_seed(2)
         vae.zero_grad()
@@ -281,7 +282,7 @@ def test_it_says_which_guides_it_cannot_serve(family, instead):
     estimator, x = make_estimator("MeasureValued"), torch.randn(3, 6)
     reason = f"for Normal and Poisson sites, which {family} at site 'z' is not.*={instead}"
     with pytest.raises(ValueError, match=reason):
-        estimator.check(vae.model, vae.guide, x)
+        check_and_nest(estimator, vae.model, vae.guide, x)
     with pytest.raises(ValueError, match="Normal and Poisson sites, which 'z' is not: use RLOO"):
         estimator.elbo.loss(vae.model, vae.guide, x)
 

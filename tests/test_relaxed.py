@@ -30,6 +30,7 @@ from pyro_vae.infer import (
 )
 from pyro_vae.infer.engine.capture import capture
 from pyro_vae.infer.estimators.relaxed import RELAXED, Bits, OneHots, Relaxed
+from pyro_vae.infer.estimators.soundness import check_and_nest
 
 BOUNDS = ["Trace_ELBO", "TraceMeanField_ELBO"]
 RULES = ["concrete, temperature=0.5", "straight_through", "st_gumbel, temperature=0.5"]
@@ -316,7 +317,7 @@ def test_the_temperature_follows_its_schedule(at):
 def test_a_captured_step_reads_the_temperature():
     vae, x = bit_model(4)
     estimator = make_estimator("Trace_ELBO(gradient=concrete)")
-    estimator.check(vae.model, vae.guide, x)
+    check_and_nest(estimator, vae.model, vae.guide, x)
     graph = capture(estimator.elbo, vae.model, vae.guide, x)
     assert any(tensor is estimator.rule.temperature for tensor in graph.live)
     found = []
@@ -404,7 +405,9 @@ UNSERVED = {
 def test_it_says_which_guides_it_cannot_serve(family, bound, rule):
     vae = VAE(6, 2, prior=family, guide=family, likelihood="Normal")
     with pytest.raises(ValueError, match=UNSERVED[family]):
-        make_estimator(f"{bound}(gradient={rule})").check(vae.model, vae.guide, torch.randn(3, 6))
+        check_and_nest(
+            make_estimator(f"{bound}(gradient={rule})"), vae.model, vae.guide, torch.randn(3, 6)
+        )
 
 
 def test_an_elbo_object_is_known_for_its_rule():
@@ -413,4 +416,4 @@ def test_an_elbo_object_is_known_for_its_rule():
         estimator = make_estimator(RelaxedTraceMeanField_ELBO(rule=made()))
         assert estimator.gradient == name
         assert estimator.biased
-        estimator.check(vae.model, vae.guide, x)
+        check_and_nest(estimator, vae.model, vae.guide, x)

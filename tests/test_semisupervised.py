@@ -11,6 +11,7 @@ from pyro.infer import Trace_ELBO, TraceEnum_ELBO
 
 import pyro_vae as pv
 from pyro_vae.infer.engine.capture import capture
+from pyro_vae.infer.estimators.soundness import check_and_nest
 from pyro_vae.infer.training.binarize import binarize
 
 K, L, D = 3, 2, 5
@@ -191,11 +192,11 @@ def test_the_classification_term_counts_the_right_way_or_is_refused(x, line):
     data, made = vae.labelled(x, [0, 1, 2, 2]), pv.make_estimator(line)
     if line in ("RWS", "CUBO(gradient=score)"):
         with pytest.raises(ValueError, match="the factor 'classification' of this guide"):
-            made.check(vae.model, vae.guide, data)
+            check_and_nest(made, vae.model, vae.guide, data)
         vae.alpha = 0.0
-        made.check(vae.model, vae.guide, data)
+        check_and_nest(made, vae.model, vae.guide, data)
         return
-    made.check(vae.model, vae.guide, data)
+    check_and_nest(made, vae.model, vae.guide, data)
     step(vae, line, data)
     head = vae.posterior.label.sources["logits"].head.weight
     log_q = vae.classify(x).logits.log_softmax(-1)[range(4), [0, 1, 2, 2]].sum()

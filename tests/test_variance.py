@@ -18,6 +18,7 @@ from pyro_vae.evaluate.gradients.moments import Moments, View
 from pyro_vae.infer import make_estimator
 from pyro_vae.infer.engine.capture import capture
 from pyro_vae.infer.engine.gradient_draws import factor
+from pyro_vae.infer.estimators.soundness import check_and_nest
 
 SCORE = "Trace_ELBO(gradient=score)"
 DECAYING = "TraceGraph_ELBO(gradient=score, baseline=decaying)"
@@ -454,7 +455,7 @@ def test_gradients_by_factors_are_the_gradients(line):
     vae = pv.VAE(9, 2, encoder=pv.MLP([7]), decoder=pv.MLP([8]), seed=0).double()
     x, elbo = torch.rand(5, 9).round().double(), make_estimator(line).elbo
     with pyro.get_param_store().scope():
-        make_estimator(line).check(vae.model, vae.guide, x)
+        check_and_nest(make_estimator(line), vae.model, vae.guide, x)
         whole = capture(elbo, vae.model, vae.guide, x)
     reduced, inputs = factor(whole)
     names = [name for name, p in whole.parameters.items() if p in inputs]

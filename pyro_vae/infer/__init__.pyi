@@ -31,6 +31,7 @@ from .estimators.relaxed import RelaxedTraceMeanField_ELBO as RelaxedTraceMeanFi
 from .estimators.relaxed import StraightThrough as StraightThrough
 from .estimators.rloo import RLOO as RLOO
 from .estimators.rws import RWS as RWS
+from .estimators.soundness import check_and_nest as check_and_nest
 from .estimators.table import ESTIMATORS as ESTIMATORS
 from .estimators.tvo import TVO as TVO
 from .estimators.vimco import VIMCO as VIMCO

@@ -10,6 +10,7 @@ import torch
 
 from pyro_vae import MLP, VAE, make_estimator
 from pyro_vae.infer import KLWeight
+from pyro_vae.infer.estimators.soundness import check_and_nest
 
 BATCHES, COPIES = 60, 100  # 6,000 draws; the standard error comes from the batches
 MANY = 1700  # copies for 102,000 draws
@@ -68,7 +69,7 @@ def draws(line, vae, x, beta=1.0, batches=BATCHES, copies=COPIES):
     """Gradients of the ELBO, ``(batches, P)``, each the mean over copies of the data."""
     estimator = make_estimator(line)
     many = x.repeat(copies, 1)
-    estimator.check(vae.model, vae.guide, many)
+    check_and_nest(estimator, vae.model, vae.guide, many)
     kl = KLWeight(beta)
     model, guide = kl(vae.model), kl(estimator.wrap(vae.guide, many))
     found, values = [], []

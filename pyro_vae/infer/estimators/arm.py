@@ -11,16 +11,20 @@ from pyro.infer.util import MultiFrameTensor
 from torch import Tensor
 
 from .bounds import Bound, renyi
-from .logits import LogitELBO, Scored, sites_have_logits, spread
+from .logits import OF_BITS, LogitELBO, Scored, spread
 from .multisample import Plates, Run
-from .profile import NO_PATH, Profile
+from .profile import of_scores
 from .relaxed import Bits, Kind
-from .rules import sites_are_independent
 from .weights import log_weights, replace_each, widen
 
 __all__ = ["ARM", "DisARM", "DisARMIWAE"]
 
-OF_BITS = (sites_have_logits(Bits), sites_are_independent)
+
+def antithetic_pair(logits: Tensor, kind: Kind) -> tuple[Tensor, Tensor]:
+    """Both configurations of all bits, and the uniform variable of each bit that gives them."""
+    u = torch.rand_like(logits)
+    bits = torch.stack([u > (-logits).sigmoid(), u < logits.sigmoid()])
+    return bits.to(logits.dtype), u
 
 
 class ARM(LogitELBO):
@@ -36,30 +40,20 @@ class ARM(LogitELBO):
 
     Args:
         num_particles: the number of antithetic pairs.
-        plates: ``max_plate_nesting`` as in every Pyro ``ELBO``.
 
     Raises:
         ValueError: in a step, a site that is not Bernoulli.
 
     References:
         Yin & Zhou (2019), arXiv:1807.11143.
-
-    >>> ARM(num_particles=1).num_particles
-    1
     """
 
     kinds = (Bits,)
     draws = 2
-    profile = Profile(
-        gradients=("score",),
-        guides="Bernoulli",
-        note="unbiased; two evaluations a particle, an antithetic pair",
-        needs=OF_BITS,
-        refused=NO_PATH,
+    profile = of_scores(
+        "Bernoulli", "unbiased; two evaluations a particle, an antithetic pair", OF_BITS
     )
-
-    def _values(self, logits: Tensor, kind: Kind) -> tuple[Tensor, Tensor]:
-        return antithetic_pair(logits)
+    _values = staticmethod(antithetic_pair)
 
     def _gradients(self, cost: MultiFrameTensor, sites: list[Scored]) -> list[Tensor]:
         return [difference(cost, one.site) * (one.about - 0.5) for one in sites]
@@ -78,30 +72,22 @@ class DisARM(LogitELBO):
 
     Args:
         num_particles: the number of antithetic pairs.
-        plates: ``max_plate_nesting`` as in every Pyro ``ELBO``.
 
     Raises:
         ValueError: in a step, a site that is not Bernoulli.
 
     References:
         Dong, Mnih & Tucker (2020), arXiv:2006.10680; Yin et al. (2020), arXiv:2006.06448.
-
-    >>> DisARM(num_particles=1).num_particles
-    1
     """
 
     kinds = (Bits,)
     draws = 2
-    profile = Profile(
-        gradients=("score",),
-        guides="Bernoulli",
-        note="unbiased; two evaluations a particle, an antithetic pair; never worse than ARM",
-        needs=OF_BITS,
-        refused=NO_PATH,
+    profile = of_scores(
+        "Bernoulli",
+        "unbiased; two evaluations a particle, an antithetic pair; never worse than ARM",
+        OF_BITS,
     )
-
-    def _values(self, logits: Tensor, kind: Kind) -> tuple[Tensor, Tensor]:
-        return antithetic_pair(logits)
+    _values = staticmethod(antithetic_pair)
 
     def _gradients(self, cost: MultiFrameTensor, sites: list[Scored]) -> list[Tensor]:
         return [difference(cost, one.site) * odd_part(one) for one in sites]
@@ -123,27 +109,21 @@ class DisARMIWAE(LogitELBO):
 
     Args:
         num_particles: K.
-        plates: ``max_plate_nesting`` as in every Pyro ``ELBO``.
 
     Raises:
         ValueError: in a step, a site that is not Bernoulli, or sites of different scale.
 
     References:
         Dong, Mnih & Tucker (2020), arXiv:2006.10680, section 5.
-
-    >>> DisARMIWAE(num_particles=5).num_particles
-    5
     """
 
     kinds = (Bits,)
     draws = 2
-    profile = Profile(
-        gradients=("score",),
-        guides="Bernoulli",
-        note="importance-weighted bound, unbiased for it; two evaluations a particle, an "
+    profile = of_scores(
+        "Bernoulli",
+        "importance-weighted bound, unbiased for it; two evaluations a particle, an "
         "antithetic pair",
-        needs=OF_BITS,
-        refused=NO_PATH,
+        OF_BITS,
         weighted=False,
     )
 
@@ -155,8 +135,7 @@ class DisARMIWAE(LogitELBO):
         """The function of the log weights that is the value."""
         return renyi(0.0, self.num_particles)
 
-    def _values(self, logits: Tensor, kind: Kind) -> tuple[Tensor, Tensor]:
-        return antithetic_pair(logits)
+    _values = staticmethod(antithetic_pair)
 
     def _estimate(self, run: Run) -> tuple[Tensor, Tensor]:
         log_p, log_q, scale, _, lead = log_weights(self, run)
@@ -172,13 +151,6 @@ class DisARMIWAE(LogitELBO):
         gradients = [widen(signal, one.site) * odd_part(one) for one in sites]
         explicit = (scale * (weights * log_p - (weights - 1 / k) * log_q)).sum() / 2
         return (scale * bound).sum() / 2, explicit + self._surrogate(gradients, sites)
-
-
-def antithetic_pair(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Both configurations of all bits, and the uniform variable of each bit that gives them."""
-    u = torch.rand_like(logits)
-    bits = torch.stack([u > (-logits).sigmoid(), u < logits.sigmoid()])
-    return bits.to(logits.dtype), u
 
 
 def difference(cost: MultiFrameTensor, site: Any) -> Tensor:  # noqa: ANN401

@@ -35,7 +35,6 @@ class CUBO(WeightedELBO):
     Args:
         num_particles: K, at least 2.
         n: the order, above 1; 2 is the chi-square divergence.
-        plates: ``max_plate_nesting`` as in every Pyro ``ELBO``.
 
     Raises:
         ValueError: arguments out of range; in a step, sites of different scale, or a guide of which

@@ -7,11 +7,10 @@ from pyro.infer.util import MultiFrameTensor
 from torch import Tensor, nn
 
 from .learner import Learner, learned
-from .logits import KINDS, LogitELBO, Scored, linear_part, pull, sites_have_logits, spread
+from .logits import OF_DISCRETE, LogitELBO, Scored, linear_part, pull, spread
 from .multisample import Plates, total
-from .profile import DISCRETE, NO_PATH, Profile
+from .profile import DISCRETE, of_scores
 from .relaxed import Kind
-from .rules import sites_are_independent
 
 __all__ = ["DoubleCV"]
 
@@ -32,28 +31,21 @@ class DoubleCV(LogitELBO):
     Args:
         num_particles: K, at least 2.
         alpha: learned where it is not given.
-        plates: ``max_plate_nesting`` as in every Pyro ``ELBO``.
 
     Raises:
         ValueError: fewer than 2 particles; in a step, a site that is neither Bernoulli nor one-hot.
 
     References:
         Titsias & Shi (2022), arXiv:2111.05300.
-
-    >>> DoubleCV(num_particles=4).num_particles
-    4
     """
 
     least = 2
     paired = False
     draws = None
-    profile = Profile(
-        gradients=("score",),
-        guides=DISCRETE,
-        note="unbiased; leave-one-out baseline and slopes at the other draws; one evaluation a "
-        "particle",
-        needs=(sites_have_logits(*KINDS), sites_are_independent),
-        refused=NO_PATH,
+    profile = of_scores(
+        DISCRETE,
+        "unbiased; leave-one-out baseline and slopes at the other draws; one evaluation a particle",
+        OF_DISCRETE,
     )
 
     def __init__(

@@ -23,7 +23,6 @@ class DReG(WeightedELBO):
 
     Args:
         num_particles: K.
-        plates: ``max_plate_nesting`` as in every Pyro ``ELBO``.
 
     Raises:
         ValueError: in a step, a site without ``rsample``, or sites of different scale.
@@ -31,9 +30,6 @@ class DReG(WeightedELBO):
     References:
         Tucker et al. (2019), arXiv:1810.04152; Bauer & Mnih (2021), arXiv:2101.11046, for several
         sites; Rainforth et al. (2018), arXiv:1802.04537, for the signal-to-noise ratio.
-
-    >>> DReG(num_particles=50).num_particles
-    50
     """
 
     profile = Profile(

@@ -45,7 +45,6 @@ class GDReG(WeightedELBO):
 
     Args:
         num_particles: K.
-        plates: ``max_plate_nesting`` as in every Pyro ``ELBO``.
 
     Raises:
         ValueError: in a step, a site without ``rsample``, sites of different scale, or a learned
@@ -53,9 +52,6 @@ class GDReG(WeightedELBO):
 
     References:
         Bauer & Mnih (2021), arXiv:2101.11046.
-
-    >>> GDReG(num_particles=50).num_particles
-    50
     """
 
     profile = Profile(

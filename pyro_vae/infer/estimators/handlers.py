@@ -190,36 +190,27 @@ class Enumerate(Messenger):
             msg["infer"] = {**msg["infer"], "enumerate": "parallel"}
 
 
-class EnumerableProduct(dist.TorchDistribution):
+class EnumerableProduct(Wrapper):
     """Independent finite variables as one: its support is the product of theirs."""
 
-    arg_constraints: ClassVar[dict] = {}  # pyright: ignore[reportIncompatibleMethodOverride]
     has_enumerate_support = True
 
-    def __init__(self, joint: dist.Independent, name: str = "z") -> None:
-        self.joint, self.name = joint, name
-        super().__init__(joint.batch_shape, joint.event_shape, validate_args=False)
-
-    @property
-    def support(self) -> constraints.Constraint | None:
-        """The support of the joint distribution."""
-        return self.joint.support
+    def __init__(self, base: dist.Independent, name: str = "z") -> None:
+        super().__init__(base)
+        self.name = name
 
     def sample(self, sample_shape: Size = ()) -> Tensor:
         """A draw of all variables."""
-        return self.joint.sample(torch.Size(sample_shape))
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """The log probability of a joint state."""
-        return self.joint.log_prob(value)
+        return self.base.sample(torch.Size(sample_shape))
 
     def expand(self, batch_shape: torch.Size, _instance: object = None) -> "EnumerableProduct":
         """The joint distribution, expanded."""
-        return EnumerableProduct(self.joint.expand(batch_shape), self.name)
+        return EnumerableProduct(self.base.expand(batch_shape), self.name)
 
     def enumerate_support(self, expand: bool = True) -> Tensor:
         """All joint states, ``(S, *batch_shape or 1s, *event_shape)``."""
-        base, n = self.joint.base_dist, self.joint.reinterpreted_batch_ndims
+        joint: Any = self.base
+        base, n = joint.base_dist, joint.reinterpreted_batch_ndims
         values = base.enumerate_support(expand=False)
         values = values.reshape(len(values), *base.event_shape)
         cells = self.event_shape[:n].numel()

@@ -15,10 +15,10 @@ from ..sites import latent, samples, unwrapped
 from .learner import Learner
 from .multisample import MultiSampleELBO, Plates, Run, add, log_weight, own
 from .relaxed import Bits, Kind, OneHots, StraightThrough, kind_of
-from .rules import Rule, Trial, UnsoundError
+from .rules import Rule, Trial, UnsoundError, sites_are_independent
 from .weights import widen
 
-__all__ = ["KINDS", "LogitELBO", "Scored", "linear_part", "pull", "sites_have_logits", "spread"]
+__all__ = ["OF_BITS", "OF_DISCRETE", "LogitELBO", "Scored", "linear_part", "pull", "spread"]
 
 KINDS: tuple[Kind, ...] = (Bits, OneHots)
 
@@ -164,6 +164,10 @@ def sites_have_logits(*kinds: Kind) -> Rule:
             )
 
     return rule
+
+
+OF_BITS = (sites_have_logits(Bits), sites_are_independent)
+OF_DISCRETE = (sites_have_logits(*KINDS), sites_are_independent)
 
 
 def spread(cost: MultiFrameTensor, site: Any) -> Tensor:  # noqa: ANN401

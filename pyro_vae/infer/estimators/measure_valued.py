@@ -57,7 +57,6 @@ class MeasureValued(MultiSampleELBO):
 
     Args:
         num_particles: how many draws, each with its moved ones.
-        plates: ``max_plate_nesting`` as in every Pyro ``ELBO``.
 
     Raises:
         ValueError: in a step, a site that is neither.
@@ -66,9 +65,6 @@ class MeasureValued(MultiSampleELBO):
         Mohamed, Rosca, Figurnov & Mnih (2020), arXiv:1906.10652, section 6; Pflug (1989), "Sampling
         derivatives of probabilities", Computing 42; Heidergott et al. (2008), "Measure-valued
         differentiation for stationary Markov chains", for the coupling.
-
-    >>> MeasureValued(num_particles=1).num_particles
-    1
     """
 
     profile = Profile(

@@ -8,11 +8,10 @@ from pyro.infer.util import MultiFrameTensor
 from torch import Tensor, nn
 
 from .learner import Learner
-from .logits import KINDS, LogitELBO, Scored, linear_part, pull, sites_have_logits, spread
+from .logits import OF_DISCRETE, LogitELBO, Scored, linear_part, pull, spread
 from .multisample import Plates, Run, add
-from .profile import DISCRETE, NO_PATH, Profile
+from .profile import DISCRETE, of_scores
 from .relaxed import Kind
-from .rules import sites_are_independent
 from .weights import widen
 
 __all__ = ["MuProp"]
@@ -33,7 +32,6 @@ class MuProp(LogitELBO):
     Args:
         num_particles: K; the gradient is the mean over K draws.
         baseline: ``"neural"`` for a learned one, of one hidden layer of 100 units.
-        plates: ``max_plate_nesting`` as in every Pyro ``ELBO``.
 
     Raises:
         ValueError: an unknown baseline; in a step, a site that is neither Bernoulli nor one-hot,
@@ -41,17 +39,12 @@ class MuProp(LogitELBO):
 
     References:
         Gu, Levine, Sutskever & Mnih (2016), arXiv:1511.05176.
-
-    >>> MuProp(num_particles=2).num_particles
-    2
     """
 
-    profile = Profile(
-        gradients=("score",),
-        guides=DISCRETE,
-        note="unbiased; first-order expansion at the mean; two evaluations a particle",
-        needs=(sites_have_logits(*KINDS), sites_are_independent),
-        refused=NO_PATH,
+    profile = of_scores(
+        DISCRETE,
+        "unbiased; first-order expansion at the mean; two evaluations a particle",
+        OF_DISCRETE,
     )
 
     def __init__(

@@ -10,14 +10,10 @@ from pyro.infer import ELBO
 from .bounds import Bound
 from .rules import Rule
 
-__all__ = ["DISCRETE", "NO_PATH", "STL_ELSEWHERE", "WEIGHTS_ARE_IN_IT", "Profile"]
+__all__ = ["DISCRETE", "STL_ELSEWHERE", "WEIGHTS_ARE_IN_IT", "Profile", "of_scores"]
 
 DISCRETE = "Bernoulli, OneHotCategorical"
 STL_ELSEWHERE = "use Trace_ELBO(gradient=stl)"
-NO_PATH = (
-    ("pathwise", "it is for sites without a path: use Trace_ELBO"),
-    ("stl", f"it is for sites without a path: {STL_ELSEWHERE}"),
-)
 WEIGHTS_ARE_IN_IT = ("stl", "it has that and the weights' part already: leave gradient out")
 OF_EVERY_BOUND = ("num_particles", "max_plate_nesting", "vectorize_particles", "rule")
 
@@ -77,3 +73,12 @@ class Profile:
         parameters = inspect.signature(self.build).parameters.values()
         own = (p.name for p in parameters if p.kind is not p.VAR_KEYWORD)
         return (*(name for name in own if name not in OF_EVERY_BOUND), *self.of_guide)
+
+
+def of_scores(guides: str, note: str, needs: tuple[Rule, ...], *, weighted: bool = True) -> Profile:
+    """The profile of an estimator that is for sites without a path."""
+    instead = {"pathwise": "use Trace_ELBO", "stl": STL_ELSEWHERE}
+    refused = tuple((r, f"it is for sites without a path: {use}") for r, use in instead.items())
+    return Profile(
+        ("score",), guides, note, None, needs, refused, gradient="score", weighted=weighted
+    )

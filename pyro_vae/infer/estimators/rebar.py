@@ -9,11 +9,10 @@ from torch import Tensor, nn
 
 from ...core.checks import positive, whole
 from .learner import Learner, learned
-from .logits import KINDS, LogitELBO, Scored, sites_have_logits, spread
+from .logits import OF_DISCRETE, LogitELBO, Scored, spread
 from .multisample import Plates, add
-from .profile import DISCRETE, NO_PATH, Profile
+from .profile import DISCRETE, of_scores
 from .relaxed import Bits, Kind
-from .rules import sites_are_independent
 from .weights import widen
 
 __all__ = ["REBAR", "RELAX"]
@@ -38,7 +37,6 @@ class REBAR(LogitELBO):
         num_particles: K; the gradient is the mean over K draws.
         temperature: T > 0; learned from 0.5 where it is not given.
         eta: learned from 1 where it is not given.
-        plates: ``max_plate_nesting`` as in every Pyro ``ELBO``.
 
     Raises:
         ValueError: a temperature that is not positive; in a step, a site that is neither Bernoulli
@@ -46,18 +44,12 @@ class REBAR(LogitELBO):
 
     References:
         Tucker, Mnih, Maddison, Lawson & Sohl-Dickstein (2017), arXiv:1703.07370.
-
-    >>> REBAR(temperature=0.1).temperature
-    0.1
     """
 
-    profile = Profile(
-        gradients=("score",),
-        guides=DISCRETE,
-        note="unbiased; learned control variate, the cost at a relaxed draw; two evaluations a "
-        "particle",
-        needs=(sites_have_logits(*KINDS), sites_are_independent),
-        refused=NO_PATH,
+    profile = of_scores(
+        DISCRETE,
+        "unbiased; learned control variate, the cost at a relaxed draw; two evaluations a particle",
+        OF_DISCRETE,
     )
 
     def __init__(
@@ -126,7 +118,6 @@ class RELAX(REBAR):
         temperature: T > 0; learned from 0.5 where it is not given.
         eta: learned from 1 where it is not given.
         hidden: units of the network's one hidden layer.
-        plates: ``max_plate_nesting`` as in every Pyro ``ELBO``.
 
     Raises:
         ValueError: a temperature that is not positive, or units that are no whole number; in a
@@ -134,17 +125,12 @@ class RELAX(REBAR):
 
     References:
         Grathwohl, Choi, Wu, Roeder & Duvenaud (2018), arXiv:1711.00123.
-
-    >>> RELAX(hidden=20).hidden
-    20
     """
 
-    profile = Profile(
-        gradients=("score",),
-        guides=DISCRETE,
-        note="unbiased; learned control variate, REBAR's and a network; two evaluations a particle",
-        needs=(sites_have_logits(*KINDS), sites_are_independent),
-        refused=NO_PATH,
+    profile = of_scores(
+        DISCRETE,
+        "unbiased; learned control variate, REBAR's and a network; two evaluations a particle",
+        OF_DISCRETE,
     )
 
     def __init__(

@@ -159,9 +159,6 @@ class Concrete(Relaxation):
 
     References:
         Maddison, Mnih & Teh (2017), arXiv:1611.00712; Jang, Gu & Poole (2017), arXiv:1611.01144.
-
-    >>> Concrete(temperature=0.25).temperature
-    tensor(0.2500)
     """
 
     def __init__(self, temperature: float = 0.5) -> None:
@@ -191,9 +188,6 @@ class GumbelStraightThrough(Concrete):
 
     References:
         Jang, Gu & Poole (2017), arXiv:1611.01144, section 2.2.
-
-    >>> GumbelStraightThrough(temperature=0.5).temperature
-    tensor(0.5000)
     """
 
     def draw(self, logits: Tensor, kind: Kind) -> Tensor:

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ..sites import samples
 from .multisample import MultiSampleELBO, Run, add, log_weight, own, total
-from .profile import NO_PATH, Profile
+from .profile import of_scores
 
 __all__ = ["RLOO"]
 
@@ -24,7 +24,6 @@ class RLOO(MultiSampleELBO):
 
     Args:
         num_particles: K, at least 2.
-        plates: ``max_plate_nesting`` as in every Pyro ``ELBO``.
 
     Raises:
         ValueError: fewer than 2 particles.
@@ -32,19 +31,10 @@ class RLOO(MultiSampleELBO):
     References:
         Kool, van Hoof & Welling (2019), "Buy 4 REINFORCE samples, get a baseline for free!";
         Salimans & Knowles (2014), arXiv:1401.1022; Mnih & Rezende (2016), arXiv:1602.06725.
-
-    >>> RLOO(num_particles=4).num_particles
-    4
     """
 
     least = 2
-    profile = Profile(
-        gradients=("score",),
-        guides="any",
-        note="unbiased; leave-one-out baseline; one evaluation a particle",
-        refused=NO_PATH,
-        gradient="score",
-    )
+    profile = of_scores("any", "unbiased; leave-one-out baseline; one evaluation a particle", ())
 
     def _estimate(self, run: Run) -> tuple[Tensor, Tensor]:
         cost, k = log_weight(run.model, run.guide), self.num_particles

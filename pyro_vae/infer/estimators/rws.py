@@ -47,7 +47,6 @@ class RWS(WeightedELBO):
     Args:
         num_particles: K, at least 2.
         sleep: the share of sleep in the guide's gradient, between 0 (wake only) and 1.
-        plates: ``max_plate_nesting`` as in every Pyro ``ELBO``.
 
     Raises:
         ValueError: arguments out of range; in a step, sites of different scale, or no argument that
@@ -55,9 +54,6 @@ class RWS(WeightedELBO):
 
     References:
         Bornschein & Bengio (2015), arXiv:1406.2751; Le et al. (2020), arXiv:1805.10469.
-
-    >>> RWS(num_particles=10, sleep=0.5).sleep
-    0.5
     """
 
     least = 2

@@ -120,7 +120,7 @@ OF_PYRO: dict[type[ELBO], Profile] = {
         build=of_pyro(TraceMeanField_ELBO, RelaxedTraceMeanField_ELBO),
         needs=(paths_exist, the_kl_is_known),
         refused=(
-            ("score", "the analytic KL has no score-function form in Pyro"),
+            ("score", "the analytic KL has no score-function form in Pyro: use Trace_ELBO"),
             ("stl", f"the analytic KL would silently be sampled: {STL_ELSEWHERE}"),
         ),
         of_guide=("temperature",),
@@ -142,7 +142,7 @@ OF_PYRO: dict[type[ELBO], Profile] = {
         build=build_renyi,
         needs=(paths_exist,),
         refused=(
-            ("score", "at alpha=0 its guide gradient is exactly zero, at other alpha it is biased"),
+            ("score", "its guide gradient is exactly zero at alpha=0, else biased: use VIMCO"),
             ("stl", "it is biased with more than one particle: use DReG"),
         ),
         weighted=False,

@@ -5,7 +5,7 @@ from typing import Unpack
 
 from torch import Tensor
 
-from ...core.checks import fraction, whole
+from ...core.checks import fraction, number, whole
 from .bounds import Bound, Thermodynamic
 from .multisample import Plates
 from .profile import Profile
@@ -40,7 +40,6 @@ class TVO(WeightedELBO):
         num_particles: K, at least 2.
         partitions: P, or the points between 0 and 1 themselves.
         beta_min: the first point after 0; the others follow evenly in log beta.
-        plates: ``max_plate_nesting`` as in every Pyro ``ELBO``.
 
     Raises:
         ValueError: arguments out of range; in a step, sites of different scale, or a guide of which
@@ -79,7 +78,7 @@ class TVO(WeightedELBO):
             steps = whole("partitions", partitions) - 1
             beta_min = fraction("beta_min", beta_min)
             partitions = [beta_min ** (1 - i / steps) for i in range(steps)]
-        self.betas = (0.0, *(float(beta) for beta in partitions))
+        self.betas = (0.0, *(number("partitions", beta) for beta in partitions))
         if sorted({*self.betas, 1.0}) != [*self.betas, 1.0]:
             raise ValueError(
                 f"TVO's partitions rise between 0 and 1, both left out, got {list(partitions)}"

@@ -6,7 +6,7 @@ from torch import Tensor
 from ..sites import samples
 from .bounds import Bound, renyi
 from .multisample import MultiSampleELBO, Run
-from .profile import NO_PATH, Profile
+from .profile import of_scores
 from .weights import log_weights, replace_each, sum_inside
 
 __all__ = ["VIMCO"]
@@ -26,26 +26,20 @@ class VIMCO(MultiSampleELBO):
 
     Args:
         num_particles: K, at least 2.
-        plates: ``max_plate_nesting`` as in every Pyro ``ELBO``.
 
     Raises:
         ValueError: fewer than 2 particles; in a step, sites of different scale.
 
     References:
         Mnih & Rezende (2016), arXiv:1602.06725.
-
-    >>> VIMCO(num_particles=10).num_particles
-    10
     """
 
     least = 2
-    profile = Profile(
-        gradients=("score",),
-        guides="any",
-        note="importance-weighted bound, unbiased for it; leave-one-out control variate; one "
+    profile = of_scores(
+        "any",
+        "importance-weighted bound, unbiased for it; leave-one-out control variate; one "
         "evaluation a particle",
-        refused=NO_PATH,
-        gradient="score",
+        (),
         weighted=False,
     )
 
