@@ -5,6 +5,8 @@ from contextlib import contextmanager
 
 import torch
 
+from .lock import LOCK
+
 __all__ = ["seeded"]
 
 
@@ -12,9 +14,9 @@ __all__ = ["seeded"]
 def seeded(seed: int | None) -> Iterator[None]:
     """Within it torch's generators start from ``seed``; afterwards they are as they were.
 
-    With ``None`` the global generators are used, and advance.
+    With ``None`` the global generators are used, and advance. Other threads that come here wait.
     """
-    with torch.random.fork_rng(enabled=seed is not None):
+    with LOCK, torch.random.fork_rng(enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
         yield

@@ -1,10 +1,9 @@
 """Bounds on log p(x) of each datum; positive is better."""
 
-import pyro
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from ..core.seeding import seeded
+from ..core.acting import evaluating
 from ..infer.elbo_terms import elbo_terms
 from ..model.vae import VAE
 
@@ -41,6 +40,6 @@ def elbo(
     if num_samples < 1:
         raise ValueError(f"num_samples must be at least 1, got {num_samples}")
     x = vae.check(x)
-    with pyro.get_param_store().scope(), seeded(seed):
+    with evaluating(vae, seed):
         likelihood, kl = elbo_terms(vae.model, vae.guide, x, num_samples=num_samples)
     return likelihood - kl

@@ -70,7 +70,7 @@ def measured(run: str | Path, *, num_samples: int = 1000, seed: int = 0) -> Meas
     vae = load(run)
     x = held_out(read_config(run / CONFIG))[0]
     evidence = log_evidence(vae, x, num_samples=num_samples, seed=seed)
-    with pyro.get_param_store().scope(), seeded(seed), torch.no_grad():
+    with seeded(seed), pyro.get_param_store().scope(), torch.no_grad():
         likelihood, kl = elbo_terms(vae.model, vae.guide, vae.as_data(x), num_samples=10)
         support = vae.decode(vae.prior().expand([1]).sample()).support
     new = Measured(

@@ -134,7 +134,7 @@ def results(fitted: Fit, data: Data, out: Path) -> dict[str, float]:
     vae: VAE = fitted.vae  # pyright: ignore[reportAssignmentType]
     told = read_config(out / CONFIG)
     test = vae.as_data(_as_seen(data.test, told))
-    with pyro.get_param_store().scope(), seeded(0):
+    with seeded(0), pyro.get_param_store().scope():
         likelihood, kl = elbo_terms(vae.model, vae.guide, test, num_samples=10)
     bound = likelihood - kl
     last = fitted.history.iloc[-1]

@@ -57,7 +57,7 @@ def rate_distortion(
     if num_samples < 1:
         raise ValueError(f"num_samples must be at least 1, got {num_samples}")
     x = vae.check(x)
-    with pyro.get_param_store().scope(), reading(vae, seed):
+    with reading(vae, seed), pyro.get_param_store().scope():
         likelihood, rate = elbo_terms(vae.model, vae.guide, x, num_samples=num_samples)
     bits = (rate - likelihood) / math.log(2) / math.prod(vae.x_shape)
     columns = {"rate": rate, "distortion": -likelihood, "bits_per_dimension": bits}

@@ -11,8 +11,7 @@ import torch
 from pyro.infer import ELBO
 from torch import Tensor
 
-from ...core.modes import untouched
-from ...core.seeding import seeded
+from ...core.acting import evaluating
 from ...infer.estimators.estimator import Estimator, make_estimator
 from ...language.spec import Spec
 from ...model.vae import VAE
@@ -130,7 +129,7 @@ def compare_estimators(
     if not trainable(vae):
         raise ValueError("the model has no trainable parameter, so there is no gradient")
     made = [copy(make_estimator(one)) for one in estimators]
-    with pyro.get_param_store().scope(), seeded(seed), untouched(vae):
+    with evaluating(vae, seed):
         for estimator in made:
             estimator.check(vae.model, vae.guide, x)
         with pyro.validation_enabled(False):

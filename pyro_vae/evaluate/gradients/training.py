@@ -88,7 +88,7 @@ def train_estimators(
         raise ValueError(f"estimators is a list of at least one line, got {estimators!r}")
     x = x if isinstance(x, Rows) else vae.as_data(x)
     made = [copy(make_estimator(one)) for one in estimators]
-    with pyro.get_param_store().scope(), seeded(seed):
+    with seeded(seed), pyro.get_param_store().scope():
         trial, example = deepcopy(vae), vae.as_data(x[torch.arange(min(len(x), EXAMPLE))])
         trial.start_from(example)
         batch = example[:batch_size]

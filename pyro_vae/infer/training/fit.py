@@ -167,7 +167,7 @@ def fit(
     folder = _run_folder(out, resume)
     x = Rows(x) if isinstance(x, np.memmap) else x
     scope = pyro.get_param_store().scope()
-    with processes() as team, scope, seeded(seed), _interrupt(team) as stop:
+    with processes() as team, seeded(seed), scope, _interrupt(team) as stop:
         data, sample, held_out = _split(vae, x, validation, binarize, batch_size, team)
         if resume is None:
             vae.start_from(data.x if isinstance(data.x, Tensor) else sample)
