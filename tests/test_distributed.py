@@ -267,7 +267,7 @@ def test_parameters_that_come_later_find_room_or_say_so():
     memory.adopt = lambda parameters: None
     team, late = Processes(0, 2, memory), [torch.ones(3)]
     assert team.adopt(late) == late  # nothing is shared yet: each steps all
-    memory.carers = {torch.ones(2): 0}
+    memory.owners = {torch.ones(2): 0}
     with pytest.raises(MemoryError, match="no shared memory is left"):
         team.adopt(late)
 

@@ -5,6 +5,8 @@ from contextlib import contextmanager
 
 from torch import nn
 
+from .lock import LOCK
+
 __all__ = ["untouched"]
 
 
@@ -12,18 +14,20 @@ __all__ = ["untouched"]
 def untouched(module: nn.Module) -> Iterator[None]:
     """Within it a module is in evaluation mode; afterwards its mode, ``.grad`` and buffers return.
 
-    Dropout and batch statistics would add noise that is not the estimator's.
+    Dropout and batch statistics would add noise that is not the estimator's. Other threads that
+    come here wait.
     """
-    modes = {m: m.training for m in module.modules()}
-    grads = {p: p.grad for p in module.parameters()}
-    buffers = {b: b.clone() for b in module.buffers()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for m, mode in modes.items():
-            m.training = mode
-        for p, grad in grads.items():
-            p.grad = grad
-        for b, was in buffers.items():
-            b.data.copy_(was)
+    with LOCK:
+        modes = {m: m.training for m in module.modules()}
+        gradients = {p: p.grad for p in module.parameters()}
+        buffers = {b: b.clone() for b in module.buffers()}
+        module.eval()
+        try:
+            yield
+        finally:
+            for m, mode in modes.items():
+                m.training = mode
+            for p, gradient in gradients.items():
+                p.grad = gradient
+            for b, was in buffers.items():
+                b.data.copy_(was)

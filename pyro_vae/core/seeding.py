@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 
 from .checks import whole
+from .lock import LOCK
 
 __all__ = ["seeded"]
 
@@ -14,14 +15,14 @@ __all__ = ["seeded"]
 def seeded(seed: int | None) -> Iterator[None]:
     """Within it torch's generators start from ``seed``; afterwards they are as they were.
 
-    With ``None`` the global generators are used, and advance.
+    With ``None`` the global generators are used, and advance. Other threads that come here wait.
 
     Raises:
         ValueError: a seed that is no whole number from 0 to 2**64 - 1.
     """
     if seed is not None:
         seed = whole("seed", seed, 0, 2**64 - 1)
-    with torch.random.fork_rng(enabled=seed is not None):
+    with LOCK, torch.random.fork_rng(enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
         yield

@@ -1,11 +1,9 @@
 """The evidence lower bound (ELBO) of each observation."""
 
-import pyro
 from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ..core.checks import whole
-from ..core.seeding import seeded
 from ..infer.elbo_terms import elbo_terms
 from ..model.vae import VAE
 
@@ -41,6 +39,6 @@ def elbo(
     """
     num_samples = whole("num_samples", num_samples)
     x = vae.check(x)
-    with pyro.get_param_store().scope(), seeded(seed):
+    with evaluating(vae, seed):
         likelihood, kl = elbo_terms(vae.model, vae.guide, x, num_samples=num_samples)
     return likelihood - kl

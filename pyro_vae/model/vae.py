@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ..core.modes import untouched
 from ..core.seeding import seeded
 from ..core.toml import write_toml
 from ..distributions import Layered, draw_sites
@@ -344,7 +345,8 @@ class VAE(nn.Module):
             ValueError: data outside the support, with the first such value.
         """
         x = self.as_data(x)
-        self._check_support(x)
+        with untouched(self):
+            self._check_support(x)
         return x
 
     # Saved as weights and a readable description; nothing is unpickled.

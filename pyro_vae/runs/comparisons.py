@@ -73,7 +73,7 @@ def measure(run: str | Path, *, num_samples: int = 1000, seed: int = 0) -> Measu
     if (kept := _recall(run / EVIDENCE, key)) is not None:
         return kept
     evidence = log_evidence(vae, x, num_samples=num_samples, seed=seed)
-    with pyro.get_param_store().scope(), seeded(seed), torch.no_grad():
+    with seeded(seed), pyro.get_param_store().scope(), torch.no_grad():
         likelihood, kl = elbo_terms(vae.model, vae.guide, vae.as_data(x), num_samples=10)
         support = vae.decode(vae.prior().expand([1]).sample()).support
     measurement = Measurement(

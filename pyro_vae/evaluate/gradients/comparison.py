@@ -9,8 +9,7 @@ import pandas as pd
 import pyro
 from torch import Tensor
 
-from ...core.modes import untouched
-from ...core.seeding import seeded
+from ...core.acting import evaluating
 from ...infer.estimators.estimator import Estimator, make_estimator
 from ...infer.estimators.soundness import check_and_nest
 from ...model.vae import VAE
@@ -104,7 +103,7 @@ def compare_estimators(
     made = make_estimators(estimators)
     if not trainable(vae):
         raise ValueError("the model has no trainable parameter, so there is no gradient")
-    with pyro.get_param_store().scope(), seeded(plan.seed), untouched(vae):
+    with evaluating(vae, plan.seed):
         for estimator in made:
             check_and_nest(estimator, vae.model, vae.guide, x)
         with pyro.validation_enabled(False):

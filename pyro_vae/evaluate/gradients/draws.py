@@ -8,8 +8,8 @@ from numpy.typing import ArrayLike
 from pyro.infer import TraceEnum_ELBO, TraceMeanField_ELBO
 from torch import Tensor
 
+from ...core.acting import evaluating
 from ...core.checks import whole
-from ...core.seeding import seeded
 from ...infer.elbo_terms import draw_terms
 from ...infer.estimators.estimator import Estimator, make_estimator
 from ...infer.estimators.soundness import check_and_nest
@@ -80,7 +80,7 @@ def elbo_draws(
         raise ValueError(
             f"{line} is of a bound that is not known here: give an estimator of the table"
         )
-    with pyro.get_param_store().scope(), seeded(seed):
+    with evaluating(vae, seed):
         check_and_nest(line, vae.model, vae.guide, x)
         if isinstance(line.elbo, TraceEnum_ELBO):
             values = _enumerate(vae, line, x).expand(num_draws, -1)

@@ -89,7 +89,7 @@ def train_estimators(
     made = make_estimators(estimators)
     epochs, batch_size = whole("epochs", epochs), whole("batch_size", batch_size)
     x = x if isinstance(x, Rows) else vae.as_data(x)
-    with pyro.get_param_store().scope(), seeded(seed):
+    with seeded(seed), pyro.get_param_store().scope():
         trial, example = deepcopy(vae), vae.as_data(x[torch.arange(min(len(x), EXAMPLE))])
         trial.start_from(example)
         batch = example[:batch_size]

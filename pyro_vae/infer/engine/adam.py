@@ -1,4 +1,4 @@
-"""PyTorch's Adam and AdamW, a step of which is one call."""
+"""PyTorch's Adam and AdamW, whose step is one call."""
 
 import inspect
 from typing import Any
@@ -12,10 +12,10 @@ __all__ = ["Adam", "AdamW"]
 class Adam(torch.optim.Adam):
     """``torch.optim.Adam(fused=True)``, its numbers and its state, without Python per parameter.
 
-    PyTorch's own step collects its lists anew and adds to each parameter's counter, which takes as
-    long as the kernel on a small VAE. Here the lists are kept while the same parameters have
-    gradients, and the counters, views of one tensor, are added to at once: on the CPU by NumPy,
-    which has less to do on its way there.
+    PyTorch's own step collects its lists anew and increments each parameter's counter, which takes
+    as long as the kernel on a small VAE. Here the lists are kept while the same parameters have
+    gradients, and the counters are views of one tensor, incremented at once: on the CPU by NumPy,
+    which is faster there.
 
     References:
         Kingma & Ba (2015), "Adam: a method for stochastic optimization", ICLR (arXiv:1412.6980).
@@ -37,14 +37,15 @@ class Adam(torch.optim.Adam):
             return
         self.counters += 1
         beta1, beta2 = group["betas"]
+        settings = {name: group[name] for name in ("lr", "eps", "weight_decay", "maximize")}
+        state = self.first, self.second, [], self.steps
+        gradients = [g for g in gradients if g is not None]
         self.kernel(
-            self.parameters, [g for g in gradients if g is not None], self.first, self.second, [],
-            self.steps, lr=group["lr"], beta1=beta1, beta2=beta2, eps=group["eps"],
-            weight_decay=group["weight_decay"], amsgrad=False, maximize=group["maximize"],
-        )  # fmt: skip
+            self.parameters, gradients, *state, beta1=beta1, beta2=beta2, amsgrad=False, **settings
+        )
 
     def _collect(self, parameters: list[Tensor], taken: list[bool]) -> list[bool] | None:
-        """The lists of a step of some parameters; none where they are of several kinds."""
+        """Keep the lists of a step; ``None`` if the parameters differ in device or type."""
         self.parameters = [p for p, has in zip(parameters, taken, strict=True) if has]
         if len({(p.device, p.dtype) for p in self.parameters}) != 1:
             return None

@@ -1,7 +1,7 @@
 """A Pyro program run once under a tracer that sees tensors alone: its computation as a graph."""
 
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
@@ -25,6 +25,12 @@ aten: Any = torch.ops.aten
 
 class CaptureError(RuntimeError):
     """The ELBO of this model and guide cannot be made a graph, or the graph cannot be compiled."""
+
+    @classmethod
+    def because(cls, problem: Exception, what: str, advice: str) -> "CaptureError":
+        """What failed, the first line of the cause, and what to do."""
+        line, *_ = str(problem).split("\n", 1)
+        return cls(f"{what} ({type(problem).__name__}: {line[:200]}): {advice}")
 
 
 @dataclass
@@ -82,7 +88,7 @@ def capture(elbo: ELBO, model: Callable, guide: Callable, *args: object, **kwarg
             return (torch.as_tensor(loss), *(p.grad for p in named.values()))  # pyright: ignore
 
         try:
-            with pyro.validation_enabled(False), _PyroWithoutLooks():
+            with _without_looking():
                 module, live = capture_function(run, *inputs)
         finally:
             for p, gradient in before.items():
@@ -103,59 +109,61 @@ def capture_function(function: Callable, *inputs: Tensor) -> tuple[fx.GraphModul
         for apply in PASSES:
             module = apply(module)
     except Exception as problem:
-        raise CaptureError(
-            "the structure of the model, guide or estimator depends on the values of tensors "
-            f"({type(problem).__name__}: {str(problem).splitlines()[0][:200]}): use "
-            "compile=False, or the ELBO without CompiledELBO"
+        raise CaptureError.because(
+            problem,
+            "the structure of the model, guide or estimator depends on the values of tensors",
+            "use compile=False, or the ELBO without CompiledELBO",
         ) from problem
     live = [node.meta["val"] for node in placeholders(module.graph)[len(inputs) :]]
     return module, live
 
 
-class _PyroWithoutLooks(ExitStack):
-    """Within it Pyro looks at no value where that serves a check, a report or a short cut."""
+@contextmanager
+def _without_looking() -> Iterator[None]:
+    """Within it Pyro reads no value for a check that the first run made, a report or a shortcut."""
+    compute = Dice.compute_expectation
+    zeros = {  # in place of outcomes of probability zero, which Pyro leaves out of its sum
+        Tensor.all: lambda mask: False,
+        Tensor.masked_select: lambda x, mask: torch.where(mask, x, 0.0),
+    }
 
-    def __enter__(self) -> "_PyroWithoutLooks":
-        super().__enter__()
-        self.enter_context(_Traceable())
-        self.enter_context(patch("pyro.util.torch_isnan", lambda value: False))
-        self.enter_context(  # of enumerated sites; the eager run has compared them
-            patch("pyro.infer.traceenum_elbo._get_common_scale", lambda scales: scales[0])
-        )
-        self.enter_context(patch.object(Dice, "compute_expectation", _expectation))
-        return self
+    def compute_expectation(dice: Dice, costs: object) -> object:
+        with _Replaced(zeros):
+            return compute(dice, costs)
+
+    with (
+        _Replaced({Tensor.item: _item, torch.nn.functional.one_hot: _one_hot}),
+        pyro.validation_enabled(False),
+        patch("pyro.util.torch_isnan", lambda value: False),
+        patch("pyro.infer.traceenum_elbo._get_common_scale", lambda scales: scales[0]),
+        patch.object(Dice, "compute_expectation", compute_expectation),
+    ):
+        yield
 
 
-def _expectation(dice: Dice, costs: object, compute: Callable = Dice.compute_expectation) -> object:
-    """Pyro's expected cost, where outcomes of probability zero are zeros rather than left out."""
-    with _Masked():
-        return compute(dice, costs)
+def _item(x: Tensor) -> Tensor | float:
+    """A loss stays in its tensor; whole numbers come out if they are constants."""
+    return x.detach() if x.is_floating_point() else x.item()
 
 
-class _Masked(TorchFunctionMode):
-    """Takes the branch of a mask that does not hold everywhere, and keeps the shapes there."""
+def _one_hot(x: Tensor, num_classes: int = -1) -> Tensor:
+    """PyTorch's own, without its look at the largest class."""
+    if num_classes <= 0:
+        return torch.nn.functional.one_hot(x, num_classes)
+    return (x[..., None] == torch.arange(num_classes, device=x.device)).long()
+
+
+class _Replaced(TorchFunctionMode):
+    """Within it other functions are called in place of some of PyTorch's."""
+
+    def __init__(self, others: dict[Callable, Callable]) -> None:
+        super().__init__()
+        self.others = others
 
     def __torch_function__(
         self, func: Callable, types: object, args: tuple = (), kwargs: dict | None = None
     ) -> object:
-        if func is Tensor.all:
-            return False
-        if func is Tensor.masked_select:
-            return torch.where(args[1], args[0], 0.0)
-        return func(*args, **(kwargs or {}))
-
-
-class _Traceable(TorchFunctionMode):
-    """Keeps a loss that Pyro takes out of its tensor, and one-hot codes, free of their values."""
-
-    def __torch_function__(
-        self, func: Callable, types: object, args: tuple = (), kwargs: dict | None = None
-    ) -> object:
-        if func is Tensor.item and args[0].is_floating_point():
-            return args[0].detach()
-        if func is torch.nn.functional.one_hot and len(args) == 2 and args[1] > 0:
-            return (args[0][..., None] == torch.arange(args[1], device=args[0].device)).long()
-        return func(*args, **(kwargs or {}))
+        return self.others.get(func, func)(*args, **(kwargs or {}))
 
 
 class _Constants(TorchDispatchMode):
@@ -221,7 +229,7 @@ class _Undo(TorchDispatchMode):
                 tensor.copy_(was)
 
 
-def _tensors(values: object) -> Iterable[Tensor]:
+def _tensors(values: object) -> Iterator[Tensor]:
     return (leaf for leaf in pytree.tree_leaves(values) if isinstance(leaf, Tensor))
 
 

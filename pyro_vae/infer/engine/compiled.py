@@ -120,10 +120,11 @@ def compile_module(
             with inductor.patch(fallback_random=True, **options):
                 compiled: Any = compile_fx(module, given)
     except Exception as problem:
-        raise CaptureError(
-            f"Inductor could not compile the step ({type(problem).__name__}: "
-            f"{str(problem).splitlines()[0][:200]}): use compile=False, or, if it is the C++ "
-            "compiler that is missing, install g++ or name yours in the environment variable CXX"
+        raise CaptureError.because(
+            problem,
+            "Inductor could not compile the step",
+            "use compile=False, or, if it is the C++ compiler that is missing, install g++ or name "
+            "yours in the environment variable CXX",
         ) from problem
     return compiled
 

@@ -20,16 +20,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes of a run, and what they tell each other; alone, each call is the identity.
+    """The processes of a run and their communication; for a single process each call is trivial.
 
-    A loss here is a sum over data, so the gradient of a batch is the sum of those of its parts.
+    A loss is a sum over data points, so the gradient of a batch is the sum of those of its parts.
 
     Args:
-        rank: which one this is; 0 writes and prints.
-        count: how many they are.
-        shared: memory of the machine, where all are on one.
-        asked: set where this one is asked to stop.
-        stop: set once all know that one of them was asked.
+        rank: of this process; the one of rank 0 writes and prints.
+        count: the number of processes.
+        shared: the memory that they share, if all are on one machine.
+        asked: set when this process is asked to stop.
+        stop: set when all processes know that one of them was asked to stop.
 
     >>> Processes().part(torch.arange(3)), Processes(1, 2).part(torch.arange(3))
     (tensor([0, 1, 2]), tensor([2]))
@@ -37,7 +37,7 @@ class Processes:
 
     rank: int = 0
     count: int = 1
-    shared: "SharedMemory | None" = field(default=None, compare=False, repr=False)
+    shared: SharedMemory | None = field(default=None, compare=False, repr=False)
     asked: threading.Event = field(default_factory=threading.Event, compare=False, repr=False)
     stop: threading.Event = field(default_factory=threading.Event, compare=False, repr=False)
 
@@ -46,14 +46,14 @@ class Processes:
             object.__setattr__(self, "stop", self.asked)
 
     def part(self, batch: Tensor) -> Tensor:
-        """The rows of a batch that are this process's."""
+        """The rows of a batch that belong to this process."""
         return batch.tensor_split(self.count)[self.rank] if self.count > 1 else batch
 
     def adopt(self, parameters: Sequence[Tensor]) -> list[Tensor]:
-        """Take on parameters, in the same order in each process; those that this one is to step.
+        """Share parameters, in the same order in each process; returns those this one updates.
 
         Raises:
-            MemoryError: on one machine, no room for what came after the first.
+            MemoryError: the machine's shared memory has no room for parameters that come later.
         """
         mine = None if self.shared is None else self.shared.adopt(parameters)
         if mine is None and self.divided:
@@ -62,10 +62,10 @@ class Processes:
 
     @contextmanager
     def summed(self, parameters: Sequence[Tensor]) -> Iterator[None]:
-        """Within it the gradients are sums over the processes; :attr:`stop` is set if it is asked.
+        """Within it gradients are summed over the processes; a request to stop reaches all.
 
-        On one machine each process has those of its part of the parameters alone, steps these, and
-        finds the others stepped at the end.
+        With shared memory each process has the gradients of its own parameters only, and updates
+        these; at the end all parameters are updated.
         """
         if self.count == 1:
             yield
@@ -80,24 +80,23 @@ class Processes:
 
     @property
     def divided(self) -> bool:
-        """Whether each process steps parameters of its own."""
-        return self.shared is not None and bool(self.shared.carers)
+        """Whether each process updates parameters of its own."""
+        return self.shared is not None and bool(self.shared.owners)
 
     def _sum(self, parameters: Sequence[Tensor]) -> None:
-        mine = [  # a process without data in a last batch has none
-            torch.zeros_like(p) if p.grad is None else p.grad for p in parameters
-        ]
+        # A process without rows in a last batch has no gradients.
+        mine = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         asked = mine[0].new_full((1,), self.asked.is_set())
-        whole = torch.cat([*(gradient.flatten() for gradient in mine), asked])
-        dist.all_reduce(whole)
-        *found, asked = whole.split([*(p.numel() for p in parameters), 1])
-        for p, total in zip(parameters, found, strict=True):
+        message = torch.cat([*(gradient.flatten() for gradient in mine), asked])
+        dist.all_reduce(message)
+        *totals, asked = message.split([*(p.numel() for p in parameters), 1])
+        for p, total in zip(parameters, totals, strict=True):
             p.grad = total.view_as(p)
         if asked.item():
             self.stop.set()
 
     def whole(self, parts: dict[str, T]) -> dict[str, T]:
-        """What each has of its parameters, by name, put together."""
+        """The union of what each process holds of its own parameters, by name."""
         if not self.divided:
             return parts
         return {name: value for part in self._from_each(parts) for name, value in part.items()}
@@ -110,23 +109,23 @@ class Processes:
         return tuple(values.tolist())
 
     def meet(self) -> None:
-        """Go on once all are here."""
-        self.total(0.0)  # of no number they would not wait
+        """Return once every process has called it."""
+        self.total(0.0)  # an empty message would not be waited for
 
     def first(self, tensor: Tensor) -> Tensor:
-        """The first process's tensor, everywhere, in place."""
+        """Copy the first process's tensor to all others, in place."""
         if self.count > 1:
             dist.broadcast(tensor, 0)
         return tensor
 
     def share(self, tensors: Mapping[str, Tensor]) -> None:
-        """The first process's tensors, everywhere, in place."""
+        """Copy the first process's tensors to all others, in place."""
         for tensor in tensors.values():
             self.first(tensor)
 
     @contextmanager
     def in_turn(self) -> Iterator[None]:
-        """Within it the first process of each machine goes before its others, even if it fails."""
+        """Within it the first process of each machine goes before the others, even if it fails."""
         if local_rank():
             self.meet()
         try:
@@ -136,38 +135,35 @@ class Processes:
                 self.meet()
 
     def diverge(self, seed: int) -> None:
-        """Random numbers of its own for each process but the first."""
+        """Give each process but the first a random stream of its own."""
         if self.rank:
             seeds = torch.Generator().manual_seed(seed)
             torch.manual_seed(int(torch.randint(2**62, (self.rank,), generator=seeds)[-1]))
 
     def gather(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Every process's tensors, those of process r under ``name@r``; the first's keep theirs."""
+        """The tensors of all processes: the first's by name, those of process r by ``name@r``."""
         if self.count == 1:
             return dict(tensors)
-        return {
-            _name(key, rank): value
-            for rank, part in enumerate(self._from_each(dict(tensors)))
-            for key, value in part.items()
-        }
-
-    def _from_each(self, mine: dict[str, T]) -> list[dict[str, T]]:
-        found: list[dict[str, T]] = [{}] * self.count
-        dist.all_gather_object(found, mine)
-        return found
+        named = {f"{key}{self._suffix}": value for key, value in tensors.items()}
+        return {key: value for part in self._from_each(named) for key, value in part.items()}
 
     def own(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Its own tensors, of those that :meth:`gather` put together."""
+        """The tensors of this process among those that :meth:`gather` returned."""
         names = {key.partition("@")[0] for key in tensors}
-        return {key: tensors[_name(key, self.rank)] for key in names}
+        return {key: tensors[f"{key}{self._suffix}"] for key in names}
 
+    @property
+    def _suffix(self) -> str:
+        return f"@{self.rank}" if self.rank else ""
 
-def _name(key: str, rank: int) -> str:
-    return f"{key}@{rank}" if rank else key
+    def _from_each(self, mine: dict[str, T]) -> list[dict[str, T]]:
+        parts: list[dict[str, T]] = [{}] * self.count
+        dist.all_gather_object(parts, mine)
+        return parts
 
 
 def local_rank() -> int:
-    """Which of its machine's processes this one is."""
+    """The rank of this process on its machine."""
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
@@ -176,14 +172,15 @@ def leads() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _team(rank: int, count: int) -> Processes:
+def _team() -> Processes:
+    rank, count = dist.get_rank(), dist.get_world_size()
     here = os.environ.get("LOCAL_WORLD_SIZE") == str(count) and not torch.cuda.is_available()
     return Processes(rank, count, SharedMemory(rank, count) if here and count > 1 else None)
 
 
 @contextmanager
 def processes() -> Iterator[Processes]:
-    """The processes that ``torchrun`` started or ``init_process_group`` joined; else one alone."""
+    """The processes that ``torchrun`` or ``init_process_group`` joined; else this one alone."""
     launched = int(os.environ.get("WORLD_SIZE", "1")) > 1 and "MASTER_ADDR" in os.environ
     joined = dist.is_available() and dist.is_initialized()
     begin = launched and not joined
@@ -196,8 +193,7 @@ def processes() -> Iterator[Processes]:
             torch.cuda.set_device(local_rank())
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     try:
-        here = begin or joined
-        team = _team(dist.get_rank(), dist.get_world_size()) if here else Processes()
+        team = _team() if begin or joined else Processes()
         try:
             yield team
         finally:

@@ -1,4 +1,4 @@
-"""What Inductor leaves undone on CPUs: rewrites of a graph before it compiles it."""
+"""Rewrites of a graph for CPUs, of what Inductor leaves undone."""
 
 import re
 from copy import deepcopy
@@ -25,6 +25,7 @@ HALF_WIDTH, WHOLE_WIDTH = Worth(3e7, 250), Worth(3e6, 50)  # of the units that d
 LIBRARY = torch.library.Library("pyro_vae", "DEF")
 LIBRARY.define("linear(Tensor a, Tensor weight, Tensor? bias, str then) -> Tensor")
 aten: Any = torch.ops.aten
+PLAIN: tuple[list, str] = ([], "")  # of oneDNN's activation: no numbers, its usual algorithm
 THEN = {aten.tanh.default: "tanh", aten.relu.default: "relu", aten.sigmoid.default: "sigmoid"}
 
 
@@ -149,10 +150,10 @@ def _product(node: Any, worth: Worth) -> None:  # noqa: ANN401
         if work < worth.copy * min(copied, turned):
             return
         if copied <= turned:
-            made = _linear(_copy(left), _transposed(right))
+            product = _linear(_copy(left), _transposed(right))
         else:
-            made = _copy(_transposed(_linear(_copy(_transposed(right)), left)))
-        _replace(node, made)
+            product = _copy(_transposed(_linear(_copy(_transposed(right)), left)))
+        _replace(node, product)
 
 
 def _linear(
@@ -200,12 +201,12 @@ def _lower() -> None:
     @register_lowering(torch.ops.pyro_vae.linear.default, type_promotion_kind=None)
     def _(a: Any, weight: Any, bias: Any, then: str) -> Any:  # noqa: ANN401
         a = ExternKernel.require_contiguous(ExternKernel.realize_input(a))
-        return onednn(a, weight, bias, then, [], "")
+        return onednn(a, weight, bias, then, *PLAIN)
 
 
 @torch.library.impl(LIBRARY, "linear", "CPU")
 def _(a: Tensor, weight: Tensor, bias: Tensor | None, then: str) -> Tensor:
-    return torch.ops.mkldnn._linear_pointwise(a, weight, bias, then, [], "")
+    return torch.ops.mkldnn._linear_pointwise(a, weight, bias, then, *PLAIN)
 
 
 @torch.library.impl(LIBRARY, "linear", "Meta")

@@ -1,4 +1,4 @@
-"""In what precision networks compute while they train."""
+"""The precision in which networks compute while they train."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,31 +12,25 @@ Precision: TypeAlias = Literal["float32", "tf32", "bf16"]
 
 
 def check_precision(precision: str) -> None:
-    """Raise where the word is not one of those known."""
+    """Raise if the precision is not one of :data:`Precision`."""
     if precision not in get_args(Precision):
         words = ", ".join(map(repr, get_args(Precision)))
         raise ValueError(f"precision is one of {words}, got {precision!r}")
 
 
 def lowered(fn: Callable, precision: Precision, device: torch.device) -> Callable:
-    """A model or guide whose networks compute in bfloat16.
+    """A model or guide whose networks compute in bfloat16, if ``precision`` is ``"bf16"``.
 
-    Only what the function itself does is: parameters, the heads' outputs, densities and gradients
-    of parameters stay as they are.
+    Parameters and their gradients, the outputs of the heads and densities keep their precision.
     """
     if precision != "bf16":
         return fn
-
-    def in_bf16(*args: object, **kwargs: object) -> object:
-        with torch.autocast(device.type, torch.bfloat16, cache_enabled=False):
-            return fn(*args, **kwargs)
-
-    return in_bf16
+    return torch.autocast(device.type, torch.bfloat16, cache_enabled=False)(fn)
 
 
 @contextmanager
 def products(precision: Precision) -> Iterator[None]:
-    """Within it matrix products on a GPU take TensorFloat-32, where that is what is asked for."""
+    """Within it matrix products on a GPU use TensorFloat-32, if ``precision`` is ``"tf32"``."""
     before = torch.get_float32_matmul_precision()
     if precision == "tf32":
         torch.set_float32_matmul_precision("high")

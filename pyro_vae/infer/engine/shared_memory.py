@@ -1,4 +1,4 @@
-"""Processes of one machine that train one model in memory that all of them see."""
+"""Processes of one machine train one model in shared memory."""
 
 import os
 import platform
@@ -14,21 +14,21 @@ from torch import Tensor
 __all__ = ["SharedMemory"]
 
 FOLDER = "/dev/shm"
-LINE = 64  # bytes of a cache's line
-PATIENCE = 5e-3  # seconds after which a process that waits for another one sleeps
+LINE = 64  # bytes of a cache line
+PATIENCE = 5e-3  # seconds for which a process waits actively before it sleeps
 ORDERED = platform.machine() in ("x86_64", "AMD64")  # cores see each other's writes in their order
 
 
 class SharedMemory:
-    """A model's parameters where every process of a machine reads them, and one writes each.
+    """A model's parameters in memory that all processes of a machine read; one writes each.
 
-    A parameter is in the care of one process. At a step each gives the others the gradients of
-    theirs, they meet, each sums and steps what is in its care, and they meet again: all then have
-    all new values, nothing was copied, and no work was done twice.
+    Each parameter has one process, its owner, that updates it. At a step every process passes its
+    gradients to the owners, all meet, each owner sums the gradients and updates its parameters,
+    and all meet again: everybody then reads the new values, without a copy or work done twice.
 
     Args:
         rank: of this process.
-        count: of the processes.
+        count: the number of processes.
 
     References:
         Rajbhandari et al. (2020), "ZeRO: memory optimizations toward training trillion parameter
@@ -37,25 +37,25 @@ class SharedMemory:
 
     def __init__(self, rank: int, count: int) -> None:
         self.rank, self.count, self.meetings = rank, count, 0
-        self.carers: dict[Tensor, int] = {}
+        self.owners: dict[Tensor, int] = {}
         self.given: dict[tuple[Tensor, int | None], Tensor] = {}
         self.marks = np.zeros((count, 0), dtype=np.int64)
 
     def adopt(self, parameters: Sequence[Tensor]) -> list[Tensor] | None:
-        """Move parameters here.
+        """Move parameters to the shared memory.
 
         Args:
-            parameters: in the same order in each process; the first one's values are taken.
+            parameters: in the same order in each process; the first process's values are taken.
 
         Returns:
-            Those in this process's care; ``None``, nothing having moved, if there is no room.
+            Those that this process owns; ``None``, with nothing moved, if there is no room.
         """
-        loads, carers = [0] * self.count, {}
+        loads, owners = [0] * self.count, {}
         for p in sorted(parameters, key=Tensor.numel, reverse=True):
-            carers[p] = loads.index(min(loads))
-            loads[carers[p]] += p.numel()
+            owners[p] = loads.index(min(loads))
+            loads[owners[p]] += p.numel()
         places: list[tuple[Tensor, int | None]] = [(p, None) for p in parameters]
-        places += [(p, r) for p in parameters for r in range(self.count) if r != carers[p]]
+        places += [(p, r) for p in parameters for r in range(self.count) if r != owners[p]]
         sizes = [-(-p.nbytes // LINE) * LINE for p, _ in places]
         memory = self._map(sum(sizes) + LINE * self.count)
         if memory is None:
@@ -69,31 +69,31 @@ class SharedMemory:
             if self.rank == 0:
                 views[p, None].copy_(p.data)
             p.data = views.pop((p, None))
-        if not self.carers:
+        if not self.owners:
             self.marks = marks.view(torch.int64).view(self.count, -1).numpy()
             self.marks[self.rank, :3] = 0, 0, os.getpid()
-        self.carers, self.given = self.carers | carers, self.given | views
+        self.owners, self.given = self.owners | owners, self.given | views
         dist.barrier()
-        return [p for p, carer in carers.items() if carer == self.rank]
+        return [p for p, owner in owners.items() if owner == self.rank]
 
     def sum(self, *, asked: bool) -> bool:
-        """Sum the gradients of the parameters in this process's care, and drop the others'.
+        """Sum the gradients of the parameters that this process owns, and drop the others'.
 
         Args:
             asked: whether this process asks to stop.
 
         Returns:
-            Whether any asks.
+            Whether any process asks to stop.
         """
-        for p, carer in self.carers.items():
-            if carer != self.rank:
+        for p, owner in self.owners.items():
+            if owner != self.rank:
                 given = self.given[p, self.rank]
                 given.zero_() if p.grad is None else given.copy_(p.grad)
                 p.grad = None
         self.marks[self.rank, 1] = asked
         self.meet()
-        for p, carer in self.carers.items():
-            if carer == self.rank:
+        for p, owner in self.owners.items():
+            if owner == self.rank:
                 p.grad = torch.zeros_like(p) if p.grad is None else p.grad
                 for other in self._others():
                     p.grad += self.given[p, other]
@@ -123,15 +123,15 @@ class SharedMemory:
 
     def leave(self) -> None:
         """Give the parameters back to this process's own memory."""
-        for p in self.carers:
+        for p in self.owners:
             p.data = p.data.clone()
-        self.carers, self.given = {}, {}
+        self.owners, self.given = {}, {}
 
     def _others(self) -> Iterable[int]:
         return (rank for rank in range(self.count) if rank != self.rank)
 
     def _map(self, size: int) -> Tensor | None:
-        """Bytes by way of a file, which has no name any more once all have found it."""
+        """Shared bytes: a file that loses its name once every process has mapped it."""
         path = [""]
         if self.rank == 0 and os.path.isdir(FOLDER):
             handle, name = tempfile.mkstemp(dir=FOLDER)
@@ -144,8 +144,8 @@ class SharedMemory:
         dist.broadcast_object_list(path, 0)
         if not path[0]:
             return None
-        found = torch.from_file(path[0], shared=True, size=size, dtype=torch.uint8)
+        memory = torch.from_file(path[0], shared=True, size=size, dtype=torch.uint8)
         dist.barrier()
         if self.rank == 0:
             os.unlink(path[0])
-        return found
+        return memory

@@ -1,0 +1,28 @@
+"""What every public function that evaluates a model does it in."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pyro
+from torch import nn
+
+from .lock import LOCK
+from .modes import untouched
+from .seeding import seeded
+
+__all__ = ["evaluating"]
+
+
+@contextmanager
+def evaluating(module: nn.Module, seed: int | None = None) -> Iterator[None]:
+    """Within it a model is evaluated by one thread at a time; afterwards all is as it was.
+
+    The module is in evaluation mode, random numbers start from ``seed``, and Pyro's parameter store
+    is empty. Then the module's modes, gradients and buffers, the generators and the store return.
+
+    Args:
+        module: what is evaluated.
+        seed: of the draws; with ``None`` the global generators are used, and advance.
+    """
+    with LOCK, pyro.get_param_store().scope(), untouched(module), seeded(seed):
+        yield

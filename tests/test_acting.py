@@ -1,0 +1,197 @@
+"""Acts are alone and leave no trace: values in threads, and what evaluates in training mode."""
+
+import asyncio
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import pyro
+import pytest
+import torch
+from torch import nn
+
+import pyro_vae as pv
+from pyro_vae.core.acting import evaluating
+
+X = torch.randn(12, 4, generator=torch.Generator().manual_seed(1))
+LABELS = torch.arange(12) % 3
+
+
+def small(seed):
+    return pv.VAE(
+        4,
+        2,
+        likelihood="Normal(scale=learned)",
+        encoder=pv.MLP([3]),
+        decoder=pv.MLP([3]),
+        seed=seed,
+    )
+
+
+def train(vae, seed):
+    with evaluating(vae):  # the weights that it starts from are given back
+        start = {name: value.clone() for name, value in vae.state_dict().items()}
+        history = pv.fit(vae, X, epochs=1, batch_size=6, seed=seed, compile=False).history
+        vae.load_state_dict(start)
+    return torch.tensor(history.elbo_train.to_numpy())
+
+
+ACTS = {
+    "elbo": lambda vae, seed: pv.elbo(vae, X, num_samples=3, seed=seed),
+    "sample": lambda vae, seed: vae.sample(3, seed=seed),
+    "log_evidence": lambda vae, seed: (
+        pv.log_evidence(vae, X, num_samples=5, seed=seed).log_evidence
+    ),
+    "elbo_draws": lambda vae, seed: torch.tensor(
+        pv.elbo_draws(vae, X, num_draws=4, seed=seed).posterior["elbo"].values
+    ),
+}
+
+
+@pytest.fixture
+def often_switched():
+    """Threads take turns after a few operations, so that a race shows."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.fixture
+def calls():
+    """480 acts of two models."""
+    models = [small(0), small(1)]
+    return [
+        partial(act, vae, seed) for seed in range(60) for act in ACTS.values() for vae in models
+    ]
+
+
+def test_a_thread_pool_has_one_threads_values(calls, often_switched):
+    assert len(calls) == 480
+    alone = [call() for call in calls]
+    state, validated = torch.get_rng_state(), pyro.infer.util.is_validation_enabled()
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda call: call(), calls))
+    assert all(map(torch.equal, together, alone))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert pyro.infer.util.is_validation_enabled() is validated
+    assert not pyro.poutine.runtime._PYRO_STACK
+    assert not list(pyro.get_param_store().keys())
+
+
+def test_asyncio_has_one_threads_values(calls, often_switched):
+    async def gather():
+        return await asyncio.gather(*(asyncio.to_thread(call) for call in calls[:80]))
+
+    alone = [call() for call in calls[:80]]
+    assert all(map(torch.equal, asyncio.run(gather()), alone))
+
+
+def test_training_in_threads_is_training_alone(often_switched):
+    """Beside evaluations of another model."""
+    models = [small(0), small(1)]
+    calls = [partial(train, models[0], seed) for seed in range(6)]
+    calls += [partial(act, models[1], seed) for seed in range(10) for act in ACTS.values()]
+    calls.sort(key=lambda call: call.args[1])
+    alone = [call() for call in calls]
+    with ThreadPoolExecutor(3) as pool:
+        assert all(map(torch.equal, pool.map(lambda call: call(), calls), alone))
+
+
+def test_an_act_within_an_act_does_not_wait_for_itself():
+    vae = small(0)
+    with evaluating(vae, 3):
+        inner = pv.elbo(vae, X, seed=1)
+    assert torch.equal(inner, pv.elbo(vae, X, seed=1))
+
+
+def test_an_error_lets_the_others_go_on():
+    vae = small(0)
+    with ThreadPoolExecutor(1) as pool, pytest.raises(ValueError, match="x"):
+        pool.submit(pv.elbo, vae, X[:, :2]).result()
+    assert pv.elbo(vae, X, seed=0).shape == (12,)
+
+
+class Noisy(nn.Module):
+    """Features that training mode changes in both ways: with noise, and by the other rows."""
+
+    def __init__(self, ends):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(ends, 5), nn.BatchNorm1d(5), nn.Dropout(0.5))
+
+    def forward(self, x):
+        return self.layers(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], 5)
+
+
+def noisy():
+    torch.manual_seed(0)
+    vae = pv.VAE(
+        4, 2, likelihood="Normal(scale=learned)", encoder=Noisy(4), decoder=Noisy(2), seed=0
+    )
+    for name, buffer in vae.named_buffers():
+        if "running" in name:
+            buffer.uniform_(0.5, 2)
+    return vae
+
+
+def numbers(value):
+    """The numbers of an answer, in a flat list of tensors."""
+    if isinstance(value, torch.Tensor):
+        return [value.detach()]
+    if hasattr(value, "groups"):  # of ArviZ
+        parts = value.groups() if callable(value.groups) else value.groups
+        groups = [value[part] for part in parts if part not in ("/", "timing")]
+        return [torch.as_tensor(v.values) for g in groups for v in g.data_vars.values()]
+    if hasattr(value, "mean") and hasattr(value, "log_prob"):
+        return [value.mean.detach()]
+    if hasattr(value, "data_vars"):
+        names = [name for name in value.data_vars if value[name].dtype.kind == "f"]
+        return [torch.as_tensor(value[n].values) for n in names if not n.startswith("ms")]
+    if hasattr(value, "select_dtypes"):
+        return [torch.as_tensor(value.select_dtypes("number").to_numpy())]
+    if isinstance(value, tuple | list):
+        return [number for part in value for number in numbers(part)]
+    if isinstance(value, bytes):
+        return [torch.tensor(list(value))]
+    if isinstance(value, int | float):
+        return [torch.tensor(value)]
+    return [n for part in getattr(value, "__dict__", {}).values() for n in numbers(part)]
+
+
+EVALUATING = {
+    "ais": lambda vae: pv.ais(vae, X, temperatures=3, chains=2, seed=0),
+    "bdmc": lambda vae: pv.bdmc(vae, num_data=2, temperatures=3, chains=2, seed=0),
+    "log_evidence": lambda vae: pv.log_evidence(vae, X, num_samples=5, seed=0),
+    "outlier_scores": lambda vae: pv.outlier_scores(vae, X, X, num_samples=5, seed=0),
+    "compare_estimators": lambda vae: pv.compare_estimators(vae, X, ["Trace_ELBO"], num_draws=8),
+    "elbo": lambda vae: pv.elbo(vae, X, num_samples=3, seed=0),
+    "elbo_draws": lambda vae: pv.elbo_draws(vae, X, num_draws=4, seed=0),
+    "calibration": lambda vae: pv.calibration(vae, num_data=40, num_samples=9, seed=0),
+    "gaps": lambda vae: pv.gaps(vae, X[:2], steps=3, num_samples=50, seed=0),
+    "posterior": lambda vae: pv.posterior(
+        vae, X[:1], method="metropolis", num_samples=8, warmup=4, seed=0
+    ),
+    "to_arviz": lambda vae: pv.to_arviz(vae, X, num_samples=4, seed=0),
+    "factor_scores": lambda vae: pv.factor_scores(vae, X, LABELS[:, None], seed=0),
+    "label_scores": lambda vae: pv.label_scores(vae, X, LABELS, folds=2, neighbors=2, seed=0),
+    "assess": lambda vae: pv.assess(vae, X, num_samples=50, steps=3, seed=0),
+    "latent_summary": lambda vae: pv.latent_summary(vae, X, seed=0),
+    "rate_distortion": lambda vae: pv.rate_distortion(vae, X, num_samples=2, seed=0),
+}
+
+
+@pytest.mark.parametrize("name", EVALUATING)
+def test_training_mode_changes_no_figure_and_evaluating_no_model(name):
+    vae, act = noisy(), EVALUATING[name]
+    vae.eval()
+    expected = numbers(act(vae))
+    assert expected
+    before = {key: value.clone() for key, value in vae.state_dict().items()}
+    vae.train()
+    found = numbers(act(vae))
+    assert all(module.training for module in vae.modules())
+    for key, value in vae.state_dict().items():
+        assert torch.equal(value, before[key]), key
+    assert all(p.grad is None for p in vae.parameters())
+    for number, other in zip(found, expected, strict=True):
+        assert torch.equal(number.nan_to_num(), other.nan_to_num())
