@@ -3,6 +3,7 @@
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from ..core.acting import evaluating
 from ..core.checks import whole
 from ..infer.elbo_terms import elbo_terms
 from ..model.vae import VAE

@@ -188,7 +188,7 @@ def _test(
 ) -> dict[str, float]:
     """Measure the trained model on the test data; write the numbers, then the pictures."""
     test = vae.as_data(_as_seen(data.test, settings))
-    with pyro.get_param_store().scope(), seeded(0):
+    with seeded(0), pyro.get_param_store().scope():
         likelihood, kl = elbo_terms(vae.model, vae.guide, test, num_samples=10)
     bound = likelihood - kl
     last = fitted.history.iloc[-1]

@@ -158,7 +158,7 @@ def fit(
     settings = _settings(given, line)
     folder, user = _run_folder(out, resume), by_name(callbacks)
     store = pyro.get_param_store().scope()
-    with processes() as team, store, seeded(settings.seed), _listen(team) as heard:
+    with processes() as team, seeded(settings.seed), store, _listen(team) as heard:
         data = prepare(vae, x, validation, settings, team, identify=folder is not None)
         if resume is None:
             vae.start_from(data.whole)
