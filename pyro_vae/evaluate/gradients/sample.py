@@ -173,10 +173,7 @@ def _from_graph(
 ) -> Callable[[], list[Tensor]]:
     """So many losses and gradients; zeros for a parameter that has none."""
     place = {p: 1 + i for i, p in enumerate(graph.parameters.values())}
-    try:
-        made = repeat(graph, size, batched=True)
-    except CaptureError:
-        made = repeat(graph, size, batched=False)
+    made = repeat(graph, size)
 
     def draws() -> list[Tensor]:
         found = made()
