@@ -4,7 +4,9 @@ import asyncio
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from inspect import signature
 
+import numpy as np
 import pyro
 import pytest
 import torch
@@ -135,27 +137,23 @@ def noisy():
 
 
 def numbers(value):
-    """The numbers of an answer, in a flat list of tensors."""
+    """The numbers of an answer, in a flat list of tensors; what is measured in time is left out."""
     if isinstance(value, torch.Tensor):
         return [value.detach()]
+    if isinstance(value, np.ndarray | int | float):
+        return [torch.tensor(value)]
     if hasattr(value, "groups"):  # of ArviZ
-        parts = value.groups() if callable(value.groups) else value.groups
-        groups = [value[part] for part in parts if part not in ("/", "timing")]
-        return [torch.as_tensor(v.values) for g in groups for v in g.data_vars.values()]
-    if hasattr(value, "mean") and hasattr(value, "log_prob"):
-        return [value.mean.detach()]
+        names = value.groups() if callable(value.groups) else value.groups
+        return [number for name in names if name != "/" for number in numbers(value[name])]
     if hasattr(value, "data_vars"):
-        names = [name for name in value.data_vars if value[name].dtype.kind == "f"]
-        return [torch.as_tensor(value[n].values) for n in names if not n.startswith("ms")]
+        timed = ("ms", "work")
+        floats = {k: v.values for k, v in value.data_vars.items() if v.dtype.kind == "f"}
+        return [torch.tensor(v) for k, v in floats.items() if not k.startswith(timed)]
     if hasattr(value, "select_dtypes"):
-        return [torch.as_tensor(value.select_dtypes("number").to_numpy())]
+        return [torch.tensor(value.select_dtypes("number").to_numpy())]
     if isinstance(value, tuple | list):
         return [number for part in value for number in numbers(part)]
-    if isinstance(value, bytes):
-        return [torch.tensor(list(value))]
-    if isinstance(value, int | float):
-        return [torch.tensor(value)]
-    return [n for part in getattr(value, "__dict__", {}).values() for n in numbers(part)]
+    return [number for part in getattr(value, "__dict__", {}).values() for number in numbers(part)]
 
 
 EVALUATING = {
@@ -178,6 +176,18 @@ EVALUATING = {
     "latent_summary": lambda vae: pv.latent_summary(vae, X, seed=0),
     "rate_distortion": lambda vae: pv.rate_distortion(vae, X, num_samples=2, seed=0),
 }
+
+
+OTHERS = {"fit", "train_estimators", "compress", "decompress", "paired_differences"}
+
+
+def test_every_function_of_a_model_is_walked():
+    """All but those that train, and those that need discrete data."""
+    functions = {n: getattr(pv, n) for n in pv.__all__ if hasattr(getattr(pv, n), "__code__")}
+    of_models = {
+        n for n, f in functions.items() if next(iter(signature(f).parameters), "") == "vae"
+    }
+    assert of_models - OTHERS == set(EVALUATING)
 
 
 @pytest.mark.parametrize("name", EVALUATING)

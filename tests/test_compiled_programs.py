@@ -14,6 +14,7 @@ from pyro.infer import (
 from torch.distributions import constraints
 
 from pyro_vae.infer import CaptureError, CompiledELBO
+from pyro_vae.infer.engine.capture import capture_function
 
 X = torch.tensor([-0.4, 1.9, 0.3, 2.5])
 
@@ -205,3 +206,11 @@ def test_a_differentiable_loss_is_the_elbos_own():
         pyro.param("loc").grad = None
     assert losses[0][0] == losses[1][0]
     assert torch.equal(losses[0][1], losses[1][1])
+
+
+def test_an_error_without_words_is_a_capture_error_too():
+    def fail(x):
+        raise AssertionError
+
+    with pytest.raises(CaptureError, match=r"\(AssertionError: \): use compile=False"):
+        capture_function(fail, X)

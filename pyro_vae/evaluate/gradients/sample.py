@@ -232,10 +232,7 @@ def _from_graph(
 ) -> Callable[[], list[Tensor]]:
     """So many losses and gradients; zeros for a parameter that has none."""
     place = {p: i for i, p in enumerate(graph.parameters.values())}
-    try:
-        run = repeat(graph, size, batched=True)
-    except CaptureError:
-        run = repeat(graph, size, batched=False)
+    run = repeat(graph, size)
 
     def draw() -> list[Tensor]:
         losses, *gradients = run()

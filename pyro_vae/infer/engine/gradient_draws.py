@@ -7,31 +7,19 @@ from copy import deepcopy
 import torch
 from torch import Tensor, fx
 
-from .capture import CaptureError, Graph
+from .capture import Graph
 from .passes import drop_dead_code, placeholders
 
 __all__ = ["factor", "repeat"]
 
 
-def repeat(graph: Graph, n: int, *, batched: bool) -> Callable[[], list[Tensor]]:
+def repeat(graph: Graph, n: int) -> Callable[[], list[Tensor]]:
     """The loss and the gradients of n draws, ``(n, ...)`` each, at the tensors of the graph.
 
-    Args:
-        graph: of one draw.
-        n: how many.
-        batched: all at once, what does not depend on the noise only once; else one by one.
-
-    Raises:
-        CaptureError: there is random noise that cannot be drawn for all at once.
+    The draws are made all at once, and what does not depend on the noise only once; if there is
+    noise that cannot be drawn for all at once, they are made one by one.
     """
     given = [*graph.inputs, *graph.live]
-    if not batched:
-
-        def one_by_one() -> list[Tensor]:
-            draws = zip(*(graph.module(*given) for _ in range(n)), strict=True)
-            return [torch.stack(draw) for draw in draws]
-
-        return one_by_one
     module = _separate_noise(graph.module)
     many = torch.func.vmap(lambda zero: module(*given, zero), randomness="different")
     zeros = torch.zeros(n, device=given[0].device)
@@ -39,12 +27,16 @@ def repeat(graph: Graph, n: int, *, batched: bool) -> Callable[[], list[Tensor]]
     def at_once() -> list[Tensor]:
         return list(many(zeros))
 
+    def one_by_one() -> list[Tensor]:
+        draws = zip(*(graph.module(*given) for _ in range(n)), strict=True)
+        return [torch.stack(draw) for draw in draws]
+
     try:
         with torch.random.fork_rng(), torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that an operation goes draw by draw after all
             at_once()
-    except RuntimeError as problem:
-        raise CaptureError(f"draws cannot be batched: {problem}") from problem
+    except RuntimeError:
+        return one_by_one
     return at_once
 
 

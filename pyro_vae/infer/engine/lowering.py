@@ -11,6 +11,8 @@ import torch
 from numpy.polynomial import Chebyshev, Polynomial
 from torch import Tensor, fx
 
+from .passes import drop_dead_code
+
 __all__ = ["for_cpu", "options_for_cpu"]
 
 
@@ -61,9 +63,7 @@ def for_cpu(module: fx.GraphModule) -> fx.GraphModule:
                 _sum(node)
             elif node.target in (aten.addmm.default, aten.mm.default) and worth:
                 _product(node, worth)
-    module.graph.eliminate_dead_code()
-    module.recompile()
-    return module
+    return drop_dead_code(module)
 
 
 def _replace(node: fx.Node, new: fx.Node) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import fx
 
-__all__ = ["PASSES", "placeholders"]
+__all__ = ["PASSES", "drop_dead_code", "placeholders"]
 
 Pass = Callable[[fx.GraphModule], fx.GraphModule]
 
