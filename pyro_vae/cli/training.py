@@ -9,13 +9,13 @@ from ..core.toml import read_config
 from ..runs.settings import CONFIG, SETTINGS, RunSettings, merge
 from .parts import check_data, contents, show_figures, with_settings
 
-__all__ = ["fit_command"]
+__all__ = ["fit"]
 
 MOVES = {"data_root", "device"}  # a resumed run may have others
 
 
 @with_settings(*SETTINGS)
-def fit_command(
+def fit(
     config: Annotated[
         Path | None,
         typer.Option(help="A TOML file of these settings; a flag beats it.", metavar="FILE"),
