@@ -37,9 +37,10 @@ from .families.priors import VampPrior as VampPrior
 from .families.processes import GaussianProcess as GaussianProcess
 from .infer.estimators.estimator import make_estimator as make_estimator
 from .infer.estimators.table import ESTIMATORS as ESTIMATORS
+from .infer.training import callbacks as callbacks
 from .infer.training.fit import Fit as Fit
 from .infer.training.fit import fit as fit
-from .infer.training.loop import NonFiniteLossError as NonFiniteLossError
+from .infer.training.step import NonFiniteLossError as NonFiniteLossError
 from .language.spec import Spec as Spec
 from .language.spec import SpecError as SpecError
 from .language.spec import amortized as amortized

@@ -661,7 +661,7 @@ def test_a_run_that_was_killed_can_be_resumed(tmp_path):
     finally:
         training.kill()
         training.communicate(timeout=60)
-    finished = read(folder)[0].epoch
+    finished = read(folder)["progress"]["epoch"]
     done = run("fit", "--resume", folder, "--epochs", finished + 1)
     assert done.code == 0, done.err
     done = run("fit", "--resume", folder, "--epochs", finished)

@@ -4,6 +4,7 @@ import itertools
 import math
 import os
 import signal
+from types import SimpleNamespace
 
 import pyro
 import pyro.distributions as dist
@@ -17,8 +18,7 @@ import pyro_vae as pv
 from pyro_vae.infer import AggressiveGuide, FusedOptim, KLWeight, make_estimator, with_free_bits
 from pyro_vae.infer.engine.compiled import capture
 from pyro_vae.infer.engine.distributed import Processes
-from pyro_vae.infer.training.checkpoint import Inner
-from pyro_vae.infer.training.collapse import mutual_information
+from pyro_vae.infer.training.callbacks.collapse import mutual_information
 
 
 def gaussian_data(*variances, n=400):
@@ -28,7 +28,7 @@ def gaussian_data(*variances, n=400):
     return x * (n * torch.tensor(variances).double()).sqrt()
 
 
-MEASURED = "pyro_vae.infer.training.collapse.mutual_information"
+MEASURED = "pyro_vae.infer.training.callbacks.collapse.mutual_information"
 X = gaussian_data(4.0, 0.6, 0.3)
 FAINT = gaussian_data(0.6, 0.3, 0.2)
 
@@ -158,7 +158,7 @@ def test_free_bits_are_refused_where_they_do_not_hold(name):
     vae = pv.VAE(3, 2, likelihood="Normal(scale=1)", **parts)
     with pytest.raises(ValueError, match=message):
         pv.fit(vae, X.float(), estimator=estimator, free_bits=0.1, epochs=1)
-    with pytest.raises(ValueError, match="free_bits is a number of nats greater than 0, got -1"):
+    with pytest.raises(ValueError, match="free_bits is a number greater than 0, got -1"):
         pv.fit(vae, X.float(), free_bits=-1, epochs=1)
 
 
@@ -261,16 +261,24 @@ def test_the_model_moves_only_when_the_guide_no_longer_improves(monkeypatch):
     assert 0 < sum(moved) < len(moved) / 2
 
 
-def test_when_the_model_moves_follows_the_windows_of_the_loss():
-    vae = lagging()
+def begin(epochs):
+    """The callback at the start of a run, as far as it looks at it."""
+    optim, processes = FusedOptim(torch.optim.Adam, {"lr": 1e-3}), Processes()
+    ahead = AggressiveGuide(epochs)
+    ahead.run = SimpleNamespace(vae=lagging(), sample=X, optim=optim, processes=processes, epoch=0)
+    ahead.start()
+    return ahead
 
+
+def test_when_the_model_moves_follows_the_windows_of_the_loss():
     def at(losses):
-        ahead = AggressiveGuide(9, vae.model, vae.guide, X[:5], Inner(), Processes())
+        ahead = begin(9)
         found = []
         for i, loss in enumerate(losses):
-            if not ahead.frozen:
+            ahead.before_step(0.0)
+            if not ahead.run.optim.frozen:
                 found.append(i)
-            ahead.step(2 * loss, 2)
+            ahead.after_step(2 * loss, 2)
         return found
 
     assert at([5.0] * 43) == [20, 41]  # 10 and 10 of the guide, one of both
@@ -283,8 +291,8 @@ def test_it_ends_where_the_mutual_information_no_longer_rises():
 
     def watched(ahead, epochs):
         over = []
-        for epoch in range(1, epochs + 1):
-            ahead.epoch(epoch)
+        for ahead.run.epoch in range(1, epochs + 1):
+            ahead.after_epoch({})
             over.append(ahead.progress.over)
         return over
 
@@ -293,12 +301,13 @@ def test_it_ends_where_the_mutual_information_no_longer_rises():
             MEASURED,
             lambda g, x: torch.tensor(next(found)),
         )
-        vae = lagging()
-        ahead = AggressiveGuide(9, vae.model, vae.guide, X, Inner(), Processes())
+        ahead = begin(9)
         assert watched(ahead, 4) == [False, False, True, True]
-        assert not ahead.frozen
-    ahead = AggressiveGuide(1, vae.model, vae.guide, X, Inner(), Processes())
-    assert ahead.frozen and watched(ahead, 1) == [True]
+        ahead.before_step(4.0)
+        assert not ahead.run.optim.frozen
+    ahead = begin(1)
+    ahead.before_step(0.0)
+    assert ahead.run.optim.frozen and watched(ahead, 1) == [True]
 
 
 def test_where_the_model_moves_the_guide_is_at_its_posterior(monkeypatch):

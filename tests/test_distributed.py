@@ -25,7 +25,7 @@ import pyro_vae as pv
 from pyro_vae.infer.engine import shared_memory
 from pyro_vae.infer.engine.distributed import Processes, processes
 from pyro_vae.infer.engine.shared_memory import SharedMemory
-from pyro_vae.infer.training import loop
+from pyro_vae.infer.training.callbacks import settings
 
 X = torch.randn(112, 4, generator=torch.Generator().manual_seed(1)).double()
 GIVEN = dict(  # 11 held out, 101 left: of the last batch the second process has no part
@@ -124,7 +124,7 @@ def work(folder, rank):
             time.sleep(0.1)  # the others may not go on, to the best weights, before it is written
             write(*args)
 
-        SVI.step, loop.write, write = recorded, late, loop.write
+        SVI.step, settings.write, write = recorded, late, settings.write
         whole, parts = (vae(guide="Normal") for _ in range(2))
         history = pv.fit(whole, X, **DRAWN, out=folder / "whole").history
         found |= {"drawn": weights(whole), "noise": np.array(noise)}

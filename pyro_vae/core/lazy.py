@@ -19,13 +19,13 @@ def attach(package: str, file: str) -> tuple[Callable[[str], object], list[str]]
     """
     stub = ast.parse(Path(file).with_suffix(".pyi").read_text())
     imports = [node for node in stub.body if isinstance(node, ast.ImportFrom)]
-    homes = {alias.name: node.module or "" for node in imports for alias in node.names}
+    homes = {a.name: "." * i.level + (i.module or "") for i in imports for a in i.names}
 
     def get(name: str) -> object:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        if not homes[name]:
-            return import_module(f".{name}", package)
-        return getattr(import_module(f".{homes[name]}", package), name)
+        if homes[name] != "." and name in vars(home := import_module(homes[name], package)):
+            return getattr(home, name)
+        return import_module(f"{homes[name].rstrip('.')}.{name}", package)  # a module
 
     return get, sorted(homes)

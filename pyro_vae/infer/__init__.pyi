@@ -34,10 +34,10 @@ from .estimators.relaxed import StraightThrough as StraightThrough
 from .estimators.rws import RWS as RWS
 from .estimators.table import ESTIMATORS as ESTIMATORS
 from .estimators.tvo import TVO as TVO
+from .training.callbacks.collapse import AggressiveGuide as AggressiveGuide
+from .training.callbacks.collapse import with_free_bits as with_free_bits
+from .training.callbacks.contractive import Contractive as Contractive
 from .training.checkpoint import CHECKPOINT as CHECKPOINT
-from .training.collapse import AggressiveGuide as AggressiveGuide
-from .training.collapse import with_free_bits as with_free_bits
-from .training.contractive import Contractive as Contractive
 from .training.fit import Fit as Fit
 from .training.fit import fit as fit
-from .training.loop import NonFiniteLossError as NonFiniteLossError
+from .training.step import NonFiniteLossError as NonFiniteLossError

@@ -14,9 +14,10 @@ from ...core.seeding import seeded
 from ...data.rows import Rows
 from ...infer.estimators.estimator import make_estimator
 from ...infer.training import binarize as bits
-from ...infer.training.batches import Binarize
-from ...infer.training.fit import HELD_OUT, fit
-from ...infer.training.loop import NonFiniteLossError
+from ...infer.training.fit import fit
+from ...infer.training.preparation import HELD_OUT
+from ...infer.training.settings import Binarize
+from ...infer.training.step import NonFiniteLossError
 from ...model.vae import VAE
 from .comparison import EstimatorLike, unique
 

@@ -5,19 +5,23 @@
 
 import inspect
 import math
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
 
 import pyro
 import torch
 from pyro.optim import PyroOptim
+from pyro.params.param_store import normalize_param_name
 from torch import Tensor, nn
 
+from ...core.checks import positive
 from ...language.spec import Spec, as_spec, nearest
 from .adam import Adam, AdamW
 from .distributed import Processes
 
 __all__ = ["FusedOptim", "make_optimizer"]
+
+Options: TypeAlias = dict[str, Any]
 
 IN_ONE_CALL = {torch.optim.Adam: Adam, torch.optim.AdamW: AdamW}
 
@@ -27,8 +31,10 @@ class FusedOptim(PyroOptim):
 
     Args:
         constructor: a class of ``torch.optim``; its fused kernels are used where it has them.
-        options: its arguments, ``lr`` among them.
+        options: its arguments, ``lr`` among them, or as in ``pyro.optim`` a function from the name
+            of a parameter, such as ``"encoder.0.weight"``, to them.
         clip_norm: the largest norm of the whole gradient; ``None`` does not clip.
+        clip_value: the largest size of any number of the gradient, likewise.
 
     Attributes:
         processes: whose gradients are summed before a step, and which may share its work.
@@ -40,13 +46,17 @@ class FusedOptim(PyroOptim):
     def __init__(
         self,
         constructor: type[torch.optim.Optimizer],
-        options: dict[str, Any],
+        options: Options | Callable[[str], Options],
         clip_norm: float | None = None,
+        clip_value: float | None = None,
     ) -> None:
-        super().__init__(IN_ONE_CALL.get(constructor, constructor), dict(options))
-        if "fused" in inspect.signature(constructor).parameters:
-            self.pt_optim_args = {"fused": True, **options}
-        self.clip_norm = clip_norm
+        super().__init__(IN_ONE_CALL.get(constructor, constructor), options)
+        fused = "fused" in inspect.signature(constructor).parameters
+        self.defaults: Options = {"fused": True} if fused else {}
+        if not callable(options):
+            self.defaults |= options
+        self.clip_norm = None if clip_norm is None else positive("clip_norm", clip_norm)
+        self.clip_value = None if clip_value is None else positive("clip_value", clip_value)
         self.optimizer: torch.optim.Optimizer | None = None
         self.parameters: dict[Tensor, str] = {}
         self.processes = Processes()
@@ -65,6 +75,8 @@ class FusedOptim(PyroOptim):
                     p.grad = None
             if self.clip_norm is not None:
                 self._clip(self.clip_norm)
+            if self.clip_value is not None:
+                nn.utils.clip_grad_value_(list(self.parameters), self.clip_value)
             with torch.no_grad():
                 self._step(self.optimizer)
         for p in self.parameters:
@@ -79,20 +91,29 @@ class FusedOptim(PyroOptim):
 
     @property
     def lr(self) -> float:
-        """The learning rate; setting it costs nothing and keeps the optimizer's state."""
-        return self.pt_optim_args["lr"]  # pyright: ignore[reportIndexIssue]
+        """The learning rate of all parameters; setting it keeps the optimizer's state.
+
+        Raises:
+            ValueError: each parameter has its own.
+        """
+        if callable(self.pt_optim_args):
+            raise ValueError("each parameter has options of its own, lr among them")
+        return self.defaults["lr"]
 
     @lr.setter
     def lr(self, value: float) -> None:
-        self.pt_optim_args["lr"] = value  # pyright: ignore[reportIndexIssue]
+        self.defaults["lr"] = value
         for group in self.optimizer.param_groups if self.optimizer else ():
             group["lr"] = value
 
     def get_state(self) -> dict[str, dict[str, Tensor]]:
-        """The optimizer's tensors by parameter name; all processes are to ask for them."""
+        """The optimizer's tensors by parameter name; all processes are to ask for them.
+
+        Those that wait for their parameter to be seen are among them.
+        """
         state = self.optimizer.state if self.optimizer else {}
         mine = {name: dict(state[p]) for p, name in self.parameters.items() if p in state}
-        return self.processes.whole(mine)
+        return self.processes.whole(self._state_waiting_to_be_consumed | mine)
 
     def set_state(self, state_dict: dict[str, dict[str, Tensor]]) -> None:
         """Take up a state of :meth:`get_state`; parameters consume it when they are first seen."""
@@ -103,22 +124,38 @@ class FusedOptim(PyroOptim):
         named = sorted((str(store.param_name(p)), p) for p in new)
         self.parameters |= {p: name for name, p in named}
         mine = set(self.processes.adopt([p for _, p in named]))
-        if self.optimizer is None:
-            self.optimizer = self.pt_optim_constructor([p for _, p in named], **self.pt_optim_args)  # pyright: ignore
-            self._step = inspect.unwrap(type(self.optimizer).step)  # no profiler, no hooks around
-        else:
-            self.optimizer.add_param_group({"params": [p for _, p in named]})
+        for parameters, options in self._groups(named):
+            if self.optimizer is None:
+                self.optimizer = self.pt_optim_constructor(parameters, **options)  # pyright: ignore
+                # without a profiler and hooks around it
+                self._step = inspect.unwrap(type(self.optimizer).step)
+            else:
+                self.optimizer.add_param_group({"params": parameters, **options})
         for name, p in named:
             saved = self._state_waiting_to_be_consumed.pop(name, None)
             if saved is not None and p in mine:
-                self.optimizer.state[p] = {k: v.clone() for k, v in saved.items()}
+                self.optimizer.state[p] = {  # pyright: ignore[reportOptionalMemberAccess]
+                    k: v.clone() for k, v in saved.items()
+                }
+
+    def _groups(self, named: list[tuple[str, Tensor]]) -> list[tuple[list[Tensor], Options]]:
+        """Parameters that have the same options, and these."""
+        own = self.pt_optim_args
+        if not callable(own):
+            return [([p for _, p in named], self.defaults)]
+        groups: dict[str, tuple[list[Tensor], Options]] = {}
+        for name, p in named:
+            options = self.defaults | own(normalize_param_name(name))
+            groups.setdefault(repr(options), ([], options))[0].append(p)
+        return list(groups.values())
 
 
 def make_optimizer(value: str | Spec, lr: float) -> FusedOptim:
     """An optimizer from a line such as ``"Adam(betas=[0.9, 0.99], clip_norm=10)"``.
 
     Args:
-        value: the name of a class of ``torch.optim`` with its arguments, and ``clip_norm``.
+        value: the name of a class of ``torch.optim`` with its arguments, ``clip_norm`` and
+            ``clip_value``.
         lr: the learning rate.
     """
     spec = as_spec(value)
@@ -127,10 +164,8 @@ def make_optimizer(value: str | Spec, lr: float) -> FusedOptim:
     if spec.name not in optimizers or not issubclass(constructor, torch.optim.Optimizer):  # pyright: ignore
         raise spec.error(f"unknown optimizer {spec.name!r}{nearest(spec.name, optimizers)}")
     names = [n for n in inspect.signature(constructor).parameters if n not in ("params", "lr")]
-    options = spec.bind("clip_norm", *names)
-    clip_norm = options.pop("clip_norm", None)
-    if clip_norm is not None and not (isinstance(clip_norm, int | float) and clip_norm > 0):
-        raise spec.error(f"clip_norm is a positive number, got {clip_norm}", at="clip_norm")
+    options = spec.bind("clip_norm", "clip_value", *names)
+    clips: Any = {k: options.pop(k) for k in ("clip_norm", "clip_value") if k in options}
     if constructor is torch.optim.LBFGS:
         raise spec.error("LBFGS evaluates the loss several times a step, which SVI does not serve")
     factory: Any = constructor
@@ -138,4 +173,7 @@ def make_optimizer(value: str | Spec, lr: float) -> FusedOptim:
         factory([torch.zeros(1, requires_grad=True)], lr=lr, **options)
     except (TypeError, ValueError, RuntimeError) as problem:
         raise spec.error(f"{spec.name} does not take these arguments: {problem}") from None
-    return FusedOptim(constructor, {"lr": lr, **options}, clip_norm)
+    try:
+        return FusedOptim(constructor, {"lr": lr, **options}, **clips)
+    except ValueError as problem:
+        raise spec.error(str(problem), at=str(problem).split()[0]) from None

@@ -1,10 +1,10 @@
 """Batches: rows of a tensor, of an array on disk or of a ``Dataset``, or a ``DataLoader``'s own."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, islice
-from typing import Literal, TypeAlias, cast
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -14,9 +14,7 @@ from ...data.rows import Rows
 from ..engine.distributed import Processes
 from .binarize import bits, compiled_bits, random_keys
 
-__all__ = ["Batches", "Binarize"]
-
-Binarize: TypeAlias = Literal["dynamic", "static"] | None
+__all__ = ["Batches"]
 
 AT_ONCE = 2**20  # numbers that are taken from a tensor together: a call costs what thousands do
 AHEAD = 2  # batches read from disk while a step is taken
@@ -33,6 +31,7 @@ class Batches:
         batch_size: of all processes together; not used for a ``DataLoader``.
         processes: that share the batches.
         fresh: each epoch's batches are bits, drawn anew, of a tensor of grey values.
+        prepare: what a batch goes through that is not of a tensor, when it is asked for.
 
     Attributes:
         rows: data of a whole batch that are this process's.
@@ -48,8 +47,9 @@ class Batches:
         processes: Processes | None = None,
         *,
         fresh: bool = False,
+        prepare: Callable[[Tensor], Tensor] = lambda batch: batch,
     ) -> None:
-        self.x, self.batch_size, self.fresh = x, batch_size, fresh
+        self.x, self.batch_size, self.fresh, self.prepare = x, batch_size, fresh, prepare
         self.processes = processes or Processes()
         self.rows = len(self.processes.part(torch.arange(batch_size)))
         self._bits = bits
@@ -85,14 +85,15 @@ class Batches:
             items = iter(self.x)
             for _ in islice(items, skip):
                 pass
-            return (_data(item) for item in items)
+            return map(self.prepare, map(_data, items))
         order = self.processes.first(torch.randperm(self._number()))
         places = self._places()
         if isinstance(self.x, Tensor):
             keys = self.processes.first(random_keys(len(order))) if self.fresh else None
             return self._several(self.x, places, order, keys, skip)
         later = (order[some] for some in places[skip:])
-        return _read_ahead(self.x, later) if isinstance(self.x, Rows) else map(self._take, later)
+        read = _read_ahead(self.x, later) if isinstance(self.x, Rows) else map(self._take, later)
+        return (self.prepare(batch) if len(batch) else batch for batch in read)
 
     def compile(self) -> None:
         """From now on draw bits in one pass over the data, where a compiler makes that faster.

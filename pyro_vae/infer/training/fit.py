@@ -1,42 +1,47 @@
 """``fit``: arguments and data are checked here, once; :mod:`.loop` trains."""
 
-import math
 import signal
+import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from numbers import Real
 from pathlib import Path
-from typing import Literal, get_args
 
-import numpy as np
 import pandas as pd
 import pyro
-import torch
 from pyro.infer import ELBO
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from ...core.seeding import seeded
-from ...data.rows import Rows
 from ...language.schedules import schedule
 from ...language.spec import Spec
-from ..engine.compiled import CompileMode
 from ..engine.distributed import Processes, processes
 from ..engine.optim import make_optimizer
-from ..engine.precision import Precision, check_precision
 from ..estimators.estimator import Estimator, make_estimator
-from . import binarize as bits
-from .batches import Batches, Binarize
-from .checkpoint import CHECKPOINT, State
-from .loop import Loop, Trainable, summary
+from .callbacks.collapse import AggressiveGuide, FreeBits
+from .callbacks.settings import (
+    Beta,
+    Checkpoint,
+    LearningRate,
+    Patience,
+    Progress,
+    Temperature,
+    summarize,
+)
+from .checkpoint import CHECKPOINT, read
+from .loop import Loop
+from .preparation import Data, prepare
+from .run import Callback, Run, Trainable, by_name
+from .settings import Binarize, Compile, FitSettings, Precision
 
 __all__ = ["Fit", "fit"]
 
-COMPILED = {True: 0, "auto": 5000, False: math.inf}  # from so many planned steps of one size
-EVALUATED = 1000  # at least so many training data are evaluated for the history
-HELD_OUT = 10_000  # at most so many data of an array on disk are held out, in memory
+COLLAPSED = 0.15  # nats a data point: a smaller KL says that z carries nothing about x
+SIGNALS = ("SIGTERM", "SIGHUP", "SIGUSR1")  # that stop a run as Ctrl-C does
+ENOUGH = 200  # steps after which that is no matter of the start
 
 
 @dataclass
@@ -51,7 +56,8 @@ class Fit:
             epoch, with beta), ``lr``, ``beta`` and ``seconds`` of training so far.
         estimator: the line that says it.
         best_epoch: the epoch whose weights the model has, under early stopping.
-        interrupted: whether Ctrl-C ended it.
+        interrupted: whether Ctrl-C or another signal ended it.
+        signal: the number of that signal, where it came to this process.
         out: the run folder, if any.
     """
 
@@ -60,16 +66,17 @@ class Fit:
     estimator: str
     best_epoch: int | None = None
     interrupted: bool = False
+    signal: int | None = None
     out: Path | None = None
 
     def __repr__(self) -> str:
-        last = summary(self.history.iloc[-1].to_dict()).strip() if len(self.history) else ""
+        last = summarize(self.history.iloc[-1].to_dict()).strip() if len(self.history) else ""
         return f"Fit({self.estimator}, {len(self.history)} epochs: {last})"
 
 
 def fit(
     vae: Trainable,
-    x: "Tensor | Dataset | DataLoader",
+    x: Data,
     *,
     estimator: str | Spec | ELBO | Estimator = "Trace_ELBO",
     epochs: int = 100,
@@ -85,10 +92,12 @@ def fit(
     seed: int = 0,
     out: str | Path | None = None,
     checkpoint_every: int = 1,
+    checkpoint_minutes: float | None = None,
     resume: str | Path | None = None,
-    compile: bool | Literal["auto"] | CompileMode = "auto",
+    compile: Compile = "auto",
     precision: Precision = "float32",
     progress: bool | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Fit:
     """Train a VAE by ``pyro.infer.SVI``.
 
@@ -105,9 +114,9 @@ def fit(
         beta: the weight of the KL term, a number or a schedule: ``"linear(0, 1, epochs=10)"``,
             ``"cyclical(0, 1, cycles=4)"``.
         free_bits: so many nats of each latent dimension cost nothing
-            (:func:`~pyro_vae.infer.with_free_bits`); against posterior collapse.
+            (:class:`~pyro_vae.callbacks.FreeBits`); against posterior collapse.
         aggressive: for at most so many epochs, and while the mutual information of x and z rises,
-            the guide is trained ahead of the model (:class:`~pyro_vae.infer.AggressiveGuide`).
+            the guide is trained ahead of the model (:class:`~pyro_vae.callbacks.AggressiveGuide`).
         binarize: draw bits with the grey values in [0, 1] as probabilities, anew at every visit
             (``"dynamic"``) or once (``"static"``).
         validation: held-out data, or the fraction of x to hold out (of an array on disk at most
@@ -116,6 +125,7 @@ def fit(
         seed: of the order, the bits and the draws of z; the global generator is left as it was.
         out: a run folder, where a checkpoint is written every ``checkpoint_every`` epochs.
         checkpoint_every: see ``out``.
+        checkpoint_minutes: minutes between further checkpoints, within epochs.
         resume: a run folder whose run goes on, bit for bit, with the same arguments.
         compile: trace the step once and compile it (:class:`pyro_vae.infer.CompiledELBO`), which
             takes 5 to 20 s and then saves a third of a step's time, or more; ``"auto"`` does so
@@ -126,159 +136,123 @@ def fit(
             are; ``"tf32"`` has a GPU's faster products, ``"bf16"`` bfloat16 layers, densities and
             weights as before.
         progress: show a progress bar; by default only at a terminal.
+        callbacks: objects of :class:`pyro_vae.callbacks.Callback`, yours or those of
+            :mod:`pyro_vae.callbacks`, called around each step and epoch in this order.
 
     Within processes that ``torchrun`` started, or in a process group of ``torch.distributed``, each
     trains on its part of every batch, with draws of z of its own; the first one draws the order and
     the bits for all, and writes.
 
     Returns:
-        A :class:`Fit`. Ctrl-C finishes the step, writes the checkpoint and returns what there is.
+        A :class:`Fit`. Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 finish the step, write the checkpoint
+        and return what there is; a second Ctrl-C ends at once.
 
     Raises:
         ValueError: data or arguments that cannot be served, with what to do.
         NonFiniteLossError: with the site that caused it.
     """
+    given = locals()
     if not (hasattr(vae, "model") and hasattr(vae, "guide") and hasattr(vae, "check")):
         raise ValueError(f"fit trains a pyro_vae.VAE, got {type(vae).__name__}")
-    for name, value in {"epochs": epochs, "batch_size": batch_size, "patience": patience,
-                        "checkpoint_every": checkpoint_every, "aggressive": aggressive,
-                        }.items():  # fmt: skip
-        if value is not None and (not isinstance(value, int) or value < 1):
-            raise ValueError(f"{name} must be a whole number of at least 1, got {value}")
-    if binarize not in (None, "dynamic", "static"):
-        raise ValueError(f"binarize is 'dynamic', 'static' or None, got {binarize!r}")
-    modes: dict[object, CompileMode] = {mode: mode for mode in get_args(CompileMode)}
-    if compile not in (*COMPILED, *modes):
-        words = ", ".join(map(repr, ("auto", *modes)))
-        raise ValueError(f"compile is True, False or one of {words}, got {compile!r}")
-    check_precision(precision)
-    if free_bits is not None and not (free_bits > 0 and math.isfinite(free_bits)):
-        raise ValueError(f"free_bits is a number of nats greater than 0, got {free_bits}")
-    if patience is not None and validation is None:
-        raise ValueError("patience needs validation data: validation=0.1 holds out a tenth of x")
-    rate, weight = schedule(lr, epochs, "lr"), schedule(beta, epochs, "beta")
     line = make_estimator(estimator)
-    if line.row and not line.row.weighted and str(beta) not in ("1", "1.0"):
+    settings = _settings(given, line)
+    folder, user = _run_folder(out, resume), by_name(callbacks)
+    store = pyro.get_param_store().scope()
+    with processes() as team, store, seeded(settings.seed), _listen(team) as heard:
+        data = prepare(vae, x, validation, settings, team, identify=folder is not None)
+        if resume is None:
+            vae.start_from(data.whole)
+        optim = make_optimizer(settings.optimizer, schedule(settings.lr, settings.epochs)(0))
+        optim.processes = team
+        run = Run(
+            vae=vae,
+            estimator=line,
+            optim=optim,
+            settings=settings,
+            batches=data.batches,
+            sample=data.sample,
+            held_out=data.held_out,
+            callbacks=by_name(_callbacks(settings, folder, callbacks, team)),
+            identity=_identify(vae, settings, user, team) | data.identity,
+        )
+        loop = Loop(run)
+        if resume is not None:
+            run.load_state_dict(read(resume), Path(resume))
+        for module in filter(None, (vae, line.network)):
+            team.share(module.state_dict())
+        team.diverge(settings.seed)
+        loop.train()
+    return _result(run, folder, heard)
+
+
+def _settings(given: Mapping[str, object], line: Estimator) -> FitSettings:
+    """The plain values among the arguments of ``fit``, checked, alone and together."""
+    plain = {f.name: given[f.name] for f in fields(FitSettings)} | {"estimator": str(line)}
+    plain = {name: str(v) if isinstance(v, Spec) else v for name, v in plain.items()}
+    if not isinstance(plain["validation"], Real):  # data
+        plain["validation"] = None
+    settings = FitSettings(**plain)  # pyright: ignore[reportArgumentType]
+    if settings.patience is not None and given["validation"] is None:
+        raise ValueError("patience needs validation data: validation=0.1 holds out a tenth of x")
+    if line.row and not line.row.weighted and settings.beta != 1:
         name = type(line.elbo).__name__
         raise ValueError(
             f"beta scales inside {name}'s logsumexp, which is no bound: use beta=1, after a fit by "
             "Trace_ELBO if you want the KL warmed up"
         )
-    folder = _run_folder(out, resume)
-    x = Rows(x) if isinstance(x, np.memmap) else x
-    scope = pyro.get_param_store().scope()
-    with processes() as team, scope, seeded(seed), _interrupt(team) as stop:
-        data, sample, held_out = _split(vae, x, validation, binarize, batch_size, team)
-        if resume is None:
-            vae.start_from(data.x if isinstance(data.x, Tensor) else sample)
-        settings = {
-            "estimator": str(line), "batch_size": batch_size, "lr": str(lr),
-            "optimizer": str(optimizer), "beta": str(beta), "binarize": binarize,
-            "free_bits": free_bits, "aggressive": aggressive,
-            "validation": _summary(validation), "patience": patience, "seed": seed,
-            "data": _summary(x), "compile": compile, "precision": precision,
-            "processes": team.count,
-        }  # fmt: skip
-        optim = make_optimizer(optimizer, rate(0))
-        optim.processes = team
-        loop = Loop(
-            vae, line, optim, lr=rate, beta=weight,
-            batches=data, prepare=_preparation(vae, data, binarize),
-            evaluate_on=(sample, held_out), state=State(settings),
-            compile_from=COMPILED.get(compile, 0), compile_mode=modes.get(compile),
-            precision=precision, free_bits=free_bits or 0.0, aggressive=aggressive or 0,
-        )  # fmt: skip
-        if resume is not None:
-            loop.resume(Path(resume), epochs)
-        for module in filter(None, (vae, line.network)):
-            team.share(module.state_dict())
-        team.diverge(seed)
-        loop.run(
-            epochs, out=folder, checkpoint_every=checkpoint_every, stop=stop,
-            progress=progress if team.rank == 0 else False,
-        )  # fmt: skip
-    state = loop.state
-    interrupted = stop.is_set() and state.epoch < epochs
-    if interrupted and team.rank == 0:
+    return settings
+
+
+def _callbacks(
+    settings: FitSettings, folder: Path | None, user: Sequence[Callback], team: Processes
+) -> Iterator[Callback]:
+    """What the settings ask for, and what the user gave, in the order of their calls."""
+    yield LearningRate(settings.lr)
+    yield Temperature()
+    if settings.free_bits is not None:
+        yield FreeBits(settings.free_bits)
+    yield Beta(settings.beta)
+    if settings.aggressive is not None:
+        yield AggressiveGuide(settings.aggressive)
+    if settings.patience is not None:
+        yield Patience(settings.patience)
+    yield from user
+    if folder is not None:
+        yield Checkpoint(folder, settings.checkpoint_every, settings.checkpoint_minutes)
+    yield Progress(settings.progress if team.rank == 0 else False)
+
+
+def _identify(
+    vae: Trainable, settings: FitSettings, user: Mapping[str, Callback], team: Processes
+) -> dict[str, object]:
+    """What a resumed run must share, apart from the data."""
+    describe = getattr(vae, "describe", dict)
+    model = {f"model.{key}": value for key, value in describe().items()}
+    wrapping = [name for name, c in user.items() if type(c).wrap is not Callback.wrap]
+    return settings.lasting() | model | {"callbacks": wrapping, "processes": team.count}
+
+
+def _result(run: Run, folder: Path | None, heard: Sequence[int]) -> Fit:
+    """What training gave, and a line where it did not go as it should."""
+    interrupted = run.processes.stop.is_set() and run.epoch < run.settings.epochs
+    last = run.history[-1] if run.history else {"kl": float("inf"), "beta": 0.0}
+    if run.processes.rank == 0 and interrupted:
         kept = (
             f"it can be resumed from {folder}" if folder else "no run folder was given to keep it"
         )
-        tqdm.write(f"interrupted in epoch {state.epoch + 1}, step {state.step}: {kept}")
-    history = pd.DataFrame(state.history)
-    history = history.set_index("epoch") if len(history) else history
-    return Fit(vae, history, str(line), state.best_epoch, interrupted, folder)
-
-
-def _split(
-    vae: Trainable,
-    x: "Tensor | Dataset | DataLoader",
-    validation: "Tensor | float | None",
-    binarize: Binarize,
-    batch_size: int,
-    team: Processes,
-) -> tuple[Batches, Tensor, Tensor | None]:
-    """The batches, training data to evaluate on, and validation data; all checked."""
-    fraction = validation if isinstance(validation, float) else None
-    if fraction is not None and not 0 < fraction < 1:
-        raise ValueError(f"validation is data or a fraction between 0 and 1, got {fraction}")
-    held_out = None
-    if fraction is None and validation is not None:
-        held_out = _bits(vae.as_data(validation), binarize)  # pyright: ignore[reportArgumentType]
-        vae.check(held_out)
-    if isinstance(x, Dataset | DataLoader) and not isinstance(x, Rows):
-        if fraction is not None:
-            raise ValueError("validation=fraction needs x in memory: give validation data")
-        data = Batches(x, batch_size, team)
-        with torch.random.fork_rng():
-            return data, vae.check(_bits(vae.as_data(next(iter(data))), binarize)), held_out
-    x = x if isinstance(x, Rows) else vae.as_data(x)
-    if fraction is not None:
-        order, n = torch.randperm(len(x), device=x.device), round(fraction * len(x))
-        if not 0 < n < len(x):
-            raise ValueError(f"validation={fraction} of {len(x)} data leaves a part empty")
-        n = min(n, HELD_OUT) if isinstance(x, Rows) else n
-        held_out = _bits(vae.as_data(x[order[:n]]), binarize)
-        x = x.subset(order[n:]) if isinstance(x, Rows) else x[order[n:]]
-    if isinstance(x, Tensor):  # on disk, batches are checked as they are read
-        x = _bits(x, binarize) if binarize == "static" else _grey(x) if binarize else vae.check(x)
-    size = max(EVALUATED, 0 if held_out is None else len(held_out))
-    sample = x[torch.randperm(len(x), device=x.device)[:size]]
-    sample = vae.check(_bits(vae.as_data(sample), binarize))
-    return Batches(x, batch_size, team, fresh=binarize == "dynamic"), sample, held_out
-
-
-def _preparation(vae: Trainable, data: Batches, binarize: Binarize) -> Callable[[Tensor], Tensor]:
-    """What a batch goes through: checks and bits where it comes from a loader."""
-    if isinstance(data.x, Tensor):
-        return lambda batch: batch
-    if binarize == "static":
-        raise ValueError("binarize='static' needs x in memory; a DataLoader's data: 'dynamic'")
-    return lambda batch: _bits(vae.as_data(batch), binarize)
-
-
-def _bits(x: Tensor, binarize: Binarize) -> Tensor:
-    return bits.binarize(_grey(x)) if binarize else x
-
-
-def _grey(x: Tensor) -> Tensor:
-    low, high = x.min().item(), x.max().item()
-    if not (low >= 0 and high <= 1):
-        raise ValueError(
-            f"binarize takes grey values in [0, 1], x lies in [{low:g}, {high:g}]: "
-            "divide it by its largest value"
+        tqdm.write(f"interrupted in epoch {run.epoch + 1}, step {run.step}: {kept}")
+    collapsed = last["beta"] > 0 and abs(last["kl"]) < COLLAPSED
+    if run.processes.rank == 0 and collapsed and run.epoch * len(run.batches) >= ENOUGH:
+        tqdm.write(
+            f"the KL is {last['kl']:.2f} nats a data point, so z says next to nothing of x: try "
+            "beta='linear(0, 1)', free_bits=0.1, or a likelihood with less noise",
+            file=sys.stderr,
         )
-    return x
-
-
-def _summary(x: object) -> object:
-    """What a resumed run compares: enough to tell other data."""
-    if x is None or isinstance(x, float):
-        return x
-    if isinstance(x, Dataset | DataLoader) and not isinstance(x, Rows):
-        return [type(x).__name__, len(x)]  # pyright: ignore[reportArgumentType]
-    values = x if isinstance(x, Rows | Tensor) else torch.tensor(np.asarray(x, dtype=float))
-    some = values[:: max(1, len(values) // EVALUATED)] if isinstance(values, Rows) else values
-    return [list(values.shape), some.nansum(dtype=torch.float64).item()]
+    history = pd.DataFrame(run.history)
+    history = history.set_index("epoch") if len(history) else history
+    best = next((c.best_epoch for c in run.callbacks.values() if isinstance(c, Patience)), None)
+    signal = heard[0] if heard and interrupted else None
+    return Fit(run.vae, history, str(run.estimator), best, interrupted, signal, folder)
 
 
 def _run_folder(out: str | Path | None, resume: str | Path | None) -> Path | None:
@@ -296,18 +270,30 @@ def _run_folder(out: str | Path | None, resume: str | Path | None) -> Path | Non
 
 
 @contextmanager
-def _interrupt(team: Processes) -> Iterator[threading.Event]:
-    """Within it the first Ctrl-C asks to stop and the second raises, as ever."""
+def _listen(team: Processes) -> Iterator[list[int]]:
+    """Within it a signal asks to stop; the second Ctrl-C raises, as ever.
+
+    Gives the signals that came. Those other than Ctrl-C that are ignored, or handled by somebody,
+    stay so.
+    """
+    heard: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield team.stop
+        yield heard
         return
 
-    def handler(number: int, frame: object) -> None:
-        signal.signal(signal.SIGINT, before)
+    def handle(number: int, frame: object) -> None:
+        if number == signal.SIGINT:
+            signal.signal(number, before[signal.SIGINT])
+        heard.append(number)
         team.asked.set()
 
-    before = signal.signal(signal.SIGINT, handler)
+    known = [number for number in signal.Signals if number.name in SIGNALS]
+    before = {n: signal.getsignal(n) for n in known if signal.getsignal(n) is signal.SIG_DFL}
+    before[signal.SIGINT] = signal.getsignal(signal.SIGINT)
+    for number in before:
+        signal.signal(number, handle)
     try:
-        yield team.stop
+        yield heard
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

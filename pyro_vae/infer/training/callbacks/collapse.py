@@ -1,6 +1,7 @@
 """Treatments of posterior collapse: free bits, and a guide that is trained ahead of the model."""
 
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyro
@@ -12,12 +13,12 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import Distribution, Independent, kl_divergence
 
-from ..engine.distributed import Processes
-from ..estimators.multisample import RLOO
-from ..sites import latent, same_order
-from .checkpoint import Inner
+from ....core.checks import positive, whole
+from ...estimators.multisample import RLOO
+from ...sites import latent, same_order
+from ..run import Callback
 
-__all__ = ["AggressiveGuide", "check_free_bits", "mutual_information", "with_free_bits"]
+__all__ = ["AggressiveGuide", "FreeBits", "mutual_information", "with_free_bits"]
 
 SERVED: tuple[type[ELBO], ...] = (Trace_ELBO, TraceMeanField_ELBO, TraceGraph_ELBO, RLOO)
 WINDOW = 10  # steps whose mean loss says whether the guide still improves (He et al.)
@@ -113,38 +114,68 @@ def kl_by_dimension(q: Distribution, p: Distribution, name: str) -> Tensor:
     return kl.flatten(0, batch - 1).mean(0) if batch else kl
 
 
-@torch.no_grad()
-def check_free_bits(elbo: ELBO, model: Callable, guide: Callable, x: Tensor) -> None:
-    """Raise where free bits do not go with this bound, or with this model and guide.
+class FreeBits(Callback):
+    """Train with free bits: :func:`with_free_bits`.
 
     Args:
-        elbo: the bound; it must estimate the ELBO, and follow the model's gradient as it is.
-        model: of :func:`with_free_bits`.
-        guide: of :func:`with_free_bits`.
-        x: a batch.
+        minimum: KL of each latent dimension below which it is not penalized, in nats.
 
     Raises:
-        ValueError: with the bounds that they go with.
+        ValueError: when training starts, a bound, model or guide that they do not go with.
     """
-    if type(elbo) not in SERVED:
-        served = ", ".join(made.__name__ for made in SERVED)
-        raise ValueError(
-            f"free_bits adds a factor with a gradient of its own, which {type(elbo).__name__} "
-            f"does not follow: use one of {served}"
-        )
-    with poutine.block():
-        replayed = poutine.trace(guide).get_trace(x)
-        model_trace = poutine.trace(poutine.replay(model, replayed)).get_trace(x)
-    if not same_order(model_trace, replayed):
-        raise ValueError(
-            "free bits take the KL in closed form, which is biased where the guide draws its sites "
-            "in another order than the model: use a guide that goes down (TopDown, Ladder), or "
-            "beta='cyclical(0, 1)' in place of free_bits"
-        )
+
+    def __init__(self, minimum: float) -> None:
+        self.minimum = positive("free_bits", minimum)
+
+    @torch.no_grad()
+    def wrap(self, model: Callable, guide: Callable) -> tuple[Callable, Callable]:
+        """Add the factor to the model."""
+        elbo = self.run.estimator.elbo
+        if type(elbo) not in SERVED:
+            served = ", ".join(made.__name__ for made in SERVED)
+            raise ValueError(
+                f"free_bits adds a factor with a gradient of its own, which {type(elbo).__name__} "
+                f"does not follow: use one of {served}"
+            )
+        model, guide = with_free_bits(model, guide, self.minimum)
+        with poutine.block():
+            guide_trace = poutine.trace(guide).get_trace(self.run.example)
+            model_trace = poutine.trace(poutine.replay(model, guide_trace)).get_trace(
+                self.run.example
+            )
+        if not same_order(model_trace, guide_trace):
+            raise ValueError(
+                "free bits take the KL in closed form, which is biased where the guide draws its "
+                "sites in another order than the model: use a guide that goes down (TopDown, "
+                "Ladder), or beta='cyclical(0, 1)' in place of free_bits"
+            )
+        return model, guide
 
 
-class AggressiveGuide:
-    r"""When to train the guide alone, so that it does not lag behind the model's posterior.
+@dataclass
+class Inner:
+    """How far the guide is ahead of the model.
+
+    Attributes:
+        steps: of the guide alone, since the model moved.
+        loss: summed over the latest of them, and ``count`` their observations.
+        before: the mean loss of those just before these.
+        moves: whether the model moves at the next step.
+        information: the mutual information at the last epoch's end.
+        over: whether both are trained at every step from now on.
+    """
+
+    steps: int = 0
+    loss: float = 0.0
+    count: float = 0.0
+    before: float | None = None
+    moves: bool = False
+    information: float | None = None
+    over: bool = False
+
+
+class AggressiveGuide(Callback):
+    r"""Train the guide ahead of the model, so that it does not lag behind the model's posterior.
 
     A guide that lags sees a posterior that does not depend on x yet, and follows the prior. So the
     model stays until ten steps of the guide alone no longer lower the mean loss (or for 100
@@ -153,62 +184,61 @@ class AggressiveGuide:
 
     Args:
         epochs: the most that it lasts.
-        model: a Pyro model.
-        guide: its guide.
-        x: a batch.
-        progress: where it is; part of a checkpoint.
-        processes: who must decide alike.
 
     References:
         He et al. (2019), "Lagging inference networks and posterior collapse in variational
         autoencoders", arXiv:1901.05534.
     """
 
-    def __init__(
-        self,
-        epochs: int,
-        model: Callable,
-        guide: Callable,
-        x: Tensor,
-        progress: Inner,
-        processes: Processes,
-    ) -> None:
-        self.epochs, self.guide, self.progress, self.processes = epochs, guide, progress, processes
-        self.x = x[:ENCODED]
-        self.parameters = _parameters(model, x[:1]) - _parameters(guide, x[:1])
+    def __init__(self, epochs: int) -> None:
+        self.epochs, self.progress = whole("aggressive", epochs), Inner()
 
-    @property
-    def frozen(self) -> frozenset[str]:
-        """The parameters that the next step leaves as they are: the model's, or none."""
-        return frozenset() if self.progress.moves or self.progress.over else self.parameters
+    def start(self) -> None:
+        """Find the parameters that are the model's alone."""
+        vae, x = self.run.vae, self.run.sample[:1]
+        self.parameters = _parameters(vae.model, x) - _parameters(vae.guide, x)
 
-    def step(self, loss: float, count: int) -> None:
-        """Hear of a step: its summed loss, and its number of data."""
+    def before_step(self, time: float) -> None:
+        """Leave the model's parameters as they are, or none."""
+        moves = self.progress.moves or self.progress.over
+        self.run.optim.frozen = frozenset() if moves else self.parameters
+
+    def after_step(self, loss: float, n: int) -> None:
+        """Decide whether the model moves at the next step."""
         now = self.progress
         if now.over:
             return
         if now.moves:
-            self.progress.start_anew()
+            self.progress = Inner(information=now.information)
             return
-        now.loss, now.count, now.steps = now.loss + loss, now.count + count, now.steps + 1
+        now.loss, now.count, now.steps = now.loss + loss, now.count + n, now.steps + 1
         if now.steps % WINDOW:
             return
-        summed, data = self.processes.total(now.loss, now.count)
-        mean = summed / data
+        summed, count = self.run.processes.total(now.loss, now.count)
+        mean = summed / count
         now.moves = now.steps >= LONGEST or (now.before is not None and mean >= now.before)
         now.before, now.loss, now.count = mean, 0.0, 0.0
 
-    def epoch(self, epoch: int) -> None:
-        """Hear of an epoch's end, ``epoch`` of them are over."""
+    def after_epoch(self, row: dict[str, float]) -> None:
+        """Decide whether it is over."""
         now = self.progress
         if now.over:
             return
-        found = mutual_information(self.guide, self.x).double()
-        found = self.processes.first(found).item()
-        now.over = epoch >= self.epochs or (
-            now.information is not None and found <= now.information
-        )
-        now.information = found
+        found = mutual_information(self.run.vae.guide, self.run.sample[:ENCODED]).double()
+        found = self.run.processes.first(found).item()
+        risen = now.information is None or found > now.information
+        now.over, now.information = self.run.epoch >= self.epochs or not risen, found
+
+    def state_dict(self) -> dict[str, object]:
+        """How far it is, over all processes."""
+        loss, count = self.run.processes.total(self.progress.loss, self.progress.count)
+        return {**asdict(self.progress), "loss": loss, "count": count}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Take it up; what is summed over processes is the first one's."""
+        self.progress = Inner(**state)
+        if self.run.processes.rank:
+            self.progress.loss = self.progress.count = 0.0
 
 
 def _parameters(fn: Callable, x: Tensor) -> frozenset[str]:

@@ -4,22 +4,28 @@ from collections.abc import Callable
 
 import pyro
 import torch
+from pyro.infer import ELBO, Trace_ELBO, TraceMeanField_ELBO
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from ..sites import latent
+from ....core.checks import number
+from ...sites import latent
+from ..run import Callback
 
 __all__ = ["Contractive"]
 
+SERVED: tuple[type[ELBO], ...] = (Trace_ELBO, TraceMeanField_ELBO)
 
-class Contractive(Messenger):
+
+class Contractive(Messenger, Callback):
     r"""Subtract the squared slopes of the guide's mean from the bound: a contractive autoencoder.
 
     .. math:: L(x) - \lambda \left\| \frac{\partial\, E_q[z]}{\partial x} \right\|_F^2
 
     The norm is estimated without bias by one more backward pass, :math:`\|v^\top J\|^2` with
     random signs v. It is a factor of the guide, so it goes with every bound that keeps to the
-    guide's gradient: ``Trace_ELBO``, ``TraceMeanField_ELBO``.
+    guide's gradient: ``Trace_ELBO``, ``TraceMeanField_ELBO``. Give it to ``fit`` as a callback, or
+    wrap a guide of your own: ``Contractive(0.1)(guide)``.
 
     Args:
         weight: :math:`\lambda`.
@@ -38,9 +44,7 @@ class Contractive(Messenger):
 
     def __init__(self, weight: float) -> None:
         super().__init__()
-        if not weight >= 0:
-            raise ValueError(f"weight is a number of at least 0, got {weight}")
-        self.weight = weight
+        self.weight = number("weight", weight, 0)
         self.x = self.mean = torch.empty(0)
 
     def __call__(self, guide: Callable) -> Callable:
@@ -52,6 +56,30 @@ class Contractive(Messenger):
                 return guide(self.x, *args, **kwargs)
 
         return contracted
+
+    def wrap(self, model: Callable, guide: Callable) -> tuple[Callable, Callable]:
+        """Wrap the guide of a training run.
+
+        Raises:
+            ValueError: a bound that does not keep to the guide's gradient.
+        """
+        elbo = self.run.estimator.elbo
+        if type(elbo) not in SERVED:
+            served = " or ".join(known.__name__ for known in SERVED)
+            raise ValueError(
+                f"Contractive adds a factor to the guide, whose gradient {type(elbo).__name__} "
+                f"does not follow: use {served}"
+            )
+        return model, self(guide)
+
+    def state_dict(self) -> dict[str, object]:
+        """The weight."""
+        return {"weight": self.weight}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Raise where a resumed run had another weight."""
+        if state["weight"] != self.weight:
+            raise ValueError(f"the run had Contractive({state['weight']:g}), not ({self.weight:g})")
 
     def _pyro_sample(self, msg: dict) -> None:
         if latent(msg):

@@ -1,0 +1,146 @@
+"""Data for training: checked, held out, made bits, and told apart from other data."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ...data.rows import Rows
+from ..engine.distributed import Processes
+from . import binarize as bits
+from .batches import Batches
+from .run import Trainable
+from .settings import Binarize, FitSettings
+
+__all__ = ["HELD_OUT", "Data", "Prepared", "prepare"]
+
+Data = Tensor | Dataset | DataLoader
+
+EVALUATED = 1000  # at least so many training data points are evaluated for the history
+HELD_OUT = 10_000  # at most so many data points of an array on disk are held out, in memory
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Data as a run uses them.
+
+    Attributes:
+        batches: of an epoch.
+        sample: training data to evaluate.
+        held_out: validation data, if any.
+        whole: all training data where memory holds them, else the sample.
+        identity: what tells the data from others, where it was asked for.
+    """
+
+    batches: Batches
+    sample: Tensor
+    held_out: Tensor | None
+    whole: Tensor
+    identity: dict[str, object]
+
+
+def prepare(
+    vae: Trainable,
+    x: Data,
+    validation: Tensor | float | None,
+    settings: FitSettings,
+    team: Processes,
+    *,
+    identify: bool = False,
+) -> Prepared:
+    """Check the data, and draw what is held out and what is evaluated.
+
+    Args:
+        vae: the model.
+        x: the data of ``fit``.
+        validation: data, or the fraction that ``settings`` has.
+        settings: of ``fit``.
+        team: who trains together.
+        identify: hash the data, for a run that may be resumed.
+
+    Raises:
+        ValueError: data that cannot be served, with what to do.
+    """
+    held_out, binarize = None, settings.binarize
+    x = Rows(x) if isinstance(x, np.memmap) else x
+    given = None if settings.validation or validation is None else vae.as_data(validation)  # pyright: ignore
+    if given is not None:
+        held_out = vae.check(draw_bits(given, binarize))
+    if isinstance(x, Dataset | DataLoader):
+        if binarize == "static":
+            raise ValueError("binarize='static' needs x in memory; a DataLoader's data: 'dynamic'")
+    else:
+        x = vae.as_data(x)
+    named = {"data": x} if given is None else {"data": x, "validation": given}
+    identity: dict[str, object] = {k: fingerprint(v) for k, v in named.items() if identify}
+    if settings.validation:
+        x, held_out = _hold_out(vae, x, settings)
+    if isinstance(x, Tensor):  # others are checked as they are read
+        if binarize == "dynamic":
+            _check_grey(x)
+        else:
+            x = draw_bits(x, binarize) if binarize else vae.check(x)
+    batches = Batches(
+        x,
+        settings.batch_size,
+        team,
+        fresh=binarize == "dynamic",
+        prepare=lambda batch: draw_bits(vae.as_data(batch), binarize),
+    )
+    if isinstance(x, Rows | Tensor):
+        size = max(EVALUATED, 0 if held_out is None else len(held_out))
+        sample = x[torch.randperm(len(x), device=x.device)[:size]]
+        sample = draw_bits(vae.as_data(sample), binarize)
+    else:
+        with torch.random.fork_rng():
+            sample = next(iter(batches))
+    sample = vae.check(sample)
+    return Prepared(batches, sample, held_out, x if isinstance(x, Tensor) else sample, identity)
+
+
+def _hold_out(vae: Trainable, x: Data, settings: FitSettings) -> tuple[Data, Tensor]:
+    """What is left of the data, and a fraction of them."""
+    if not isinstance(x, Rows | Tensor):
+        raise ValueError("validation=fraction needs x in memory: give validation data")
+    fraction = settings.validation or 0.0
+    order, n = torch.randperm(len(x), device=x.device), round(fraction * len(x))
+    if not 0 < n < len(x):
+        raise ValueError(f"validation={fraction} of {len(x)} data points leaves a part empty")
+    n = min(n, HELD_OUT) if isinstance(x, Rows) else n
+    held_out = draw_bits(vae.as_data(x[order[:n]]), settings.binarize)
+    return x.subset(order[n:]) if isinstance(x, Rows) else x[order[n:]], held_out
+
+
+def draw_bits(x: Tensor, binarize: Binarize) -> Tensor:
+    """Bits of grey values where they are asked for, else x as it is."""
+    if binarize is None:
+        return x
+    _check_grey(x)
+    return bits.binarize(x)
+
+
+def _check_grey(x: Tensor) -> None:
+    low, high = x.min().item(), x.max().item()
+    if not (low >= 0 and high <= 1):
+        raise ValueError(
+            f"binarize takes grey values in [0, 1], x lies in [{low:g}, {high:g}]: "
+            "divide it by its largest value"
+        )
+
+
+def fingerprint(x: Data) -> object:
+    """The shape of data and a hash of their bytes; of an array on disk, of some rows."""
+    if isinstance(x, Rows):
+        some: Iterator[Tensor] = iter([x[:: max(1, len(x) // EVALUATED)]])
+    elif isinstance(x, Tensor):
+        some = iter(x.split(EVALUATED))
+    else:
+        return [type(x).__name__, len(x)]  # pyright: ignore[reportArgumentType]
+    digest = hashlib.blake2b(digest_size=8)
+    for rows in some:
+        digest.update(rows.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return [list(x.shape), digest.hexdigest()]

@@ -1,0 +1,123 @@
+"""One step: the estimator's gradient, eager or compiled, and a stop where it is not finite."""
+
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from typing import Any
+
+import pyro
+import pyro.poutine as poutine
+import torch
+from pyro.infer import SVI
+from torch import Tensor
+
+from ..engine.compiled import CaptureError, CompiledELBO
+from ..engine.precision import lowered
+from ..estimators.soundness import family_name
+from .run import Run, Trainable, rng_state, set_rng_state
+
+__all__ = ["NonFiniteLossError", "Step", "explain"]
+
+LARGE = 1e3  # of data or parameters: a size that may be the cause
+
+
+class NonFiniteLossError(FloatingPointError):
+    """The loss became infinite or NaN; the message says where, why, and what the weights are."""
+
+
+class Step:
+    """A step of SVI, compiled where so many are planned that it pays.
+
+    Args:
+        run: the training run.
+        model: a Pyro model, as the steps see it.
+        guide: its guide, likewise.
+    """
+
+    def __init__(self, run: Run, model: Callable, guide: Callable) -> None:
+        self.run, self.elbo = run, run.estimator.elbo
+        mode, precision = run.settings.compile, run.settings.precision
+        self.compiled = None
+        if mode is not False:
+            self.compiled = CompiledELBO(
+                self.elbo, None if mode in (True, "auto") else mode, announce=False
+            )
+        self.svi = SVI(
+            lowered(model, precision, run.sample.device),
+            lowered(guide, precision, run.sample.device),
+            run.optim,
+            loss=self.elbo.loss,  # pyright: ignore[reportAttributeAccessIssue]
+            loss_and_grads=self._loss_and_grads,
+        )
+
+    def __call__(self, batch: Tensor) -> float:
+        """The loss of a batch, in nats; Pyro's validation checks the run's first step."""
+        if not len(batch):  # of several processes one may have no part of a ragged last batch
+            self.run.optim(())
+            return 0.0
+        with pyro.validation_enabled(True) if self._first else nullcontext():
+            return float(self.svi.step(batch))  # pyright: ignore[reportArgumentType]
+
+    @property
+    def _first(self) -> bool:
+        return self.run.epoch == self.run.step == 0
+
+    def _loss_and_grads(self, model: Callable, guide: Callable, x: Tensor) -> float:
+        """The estimator's, with a stop before the optimizer sees what is not finite."""
+        rng = rng_state()
+        compiled = None if self._first or not self.run.pays(len(x)) else self.compiled
+        elbo: Any = compiled or self.elbo
+        try:
+            loss = elbo.loss_and_grads(model, guide, x)
+        except CaptureError as problem:
+            if self.run.settings.compile != "auto":
+                raise
+            warnings.warn(f"the steps are not compiled: {problem}", stacklevel=2)
+            self.compiled = None
+            loss = elbo.elbo.loss_and_grads(model, guide, x)
+        if not math.isfinite(loss):
+            set_rng_state(rng)
+            self.run.vae.zero_grad()
+            raise NonFiniteLossError(
+                f"the loss is {loss} in epoch {self.run.epoch + 1}, step {self.run.step + 1}: "
+                f"{explain(self.run.vae, x)} The weights are those before this step, and the last "
+                "checkpoint stays"
+            )
+        return loss
+
+
+def explain(vae: Trainable, x: Tensor) -> str:
+    """What makes a loss of x infinite or NaN, and what to do, in two sentences."""
+    sizes = [(p.abs().max().item(), n) for n, p in vae.named_parameters() if p.numel()]
+    largest, name = max(sizes, key=lambda size: (not math.isfinite(size[0]), size[0]))
+    advice = (
+        "Try a smaller lr, optimizer='Adam(clip_norm=10)', or a likelihood that cannot degenerate."
+    )
+    if not math.isfinite(largest):
+        return (
+            f"parameter {name!r} is not finite, so the gradient of the step before was not. Start "
+            f"anew or from a checkpoint. {advice}"
+        )
+    size = x.abs().nan_to_num(0.0).max().item()
+    if size > LARGE:
+        advice = f"x holds {size:g}: standardize it, or divide it by its scale. {advice}"
+    elif largest > LARGE:
+        advice = f"Parameter {name!r} has grown to {largest:g}. {advice}"
+    return f"{next(_non_finite_sites(vae, x), 'no single site shows it')}. {advice}"
+
+
+@torch.no_grad()
+def _non_finite_sites(vae: Trainable, x: Tensor) -> Iterator[str]:
+    with poutine.block(), pyro.validation_enabled(False):
+        guide = poutine.trace(vae.guide).get_trace(x)
+        model = poutine.trace(poutine.replay(vae.model, guide)).get_trace(x)
+    for trace, side in ((guide, "guide"), (model, "model")):
+        with pyro.validation_enabled(False):
+            trace.compute_log_prob()
+        site: Any
+        for name, site in trace.nodes.items():
+            if site["type"] == "sample" and not site["log_prob"].isfinite().all():
+                worst = site["log_prob"][~site["log_prob"].isfinite()][0].item()
+                family = family_name(site["fn"])
+                yield f"site {name!r} ({family}) of the {side} has log density {worst}"
