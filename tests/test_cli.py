@@ -236,7 +236,7 @@ def test_free_bits_aggressive_and_precision_reach_the_training(tmp_path):
     done = run("fit", "digits", *SMALL, *given, "--epochs", 1, "--out", tmp_path / "run")
     assert done.code == 0, done.err
     told = tomllib.loads((tmp_path / "run" / "config.toml").read_text())
-    kept = read(tmp_path / "run")[0].settings
+    kept = read(tmp_path / "run")["identity"]
     for name, value in {"free_bits": 0.5, "aggressive": 5, "precision": "bf16"}.items():
         assert told[name] == kept[name] == value
 
@@ -522,7 +522,7 @@ def test_two_runs_do_not_share_a_folder(tmp_path):
     finally:
         first.kill()
         first.communicate(timeout=60)
-    finished = read(folder)[0].epoch
+    finished = read(folder)["progress"]["epoch"]
     assert run("fit", "--resume", folder, "--epochs", finished + 1).code == 0  # the lock is free
     assert contents(folder) == CONTENTS
 

@@ -1,6 +1,7 @@
 """``pyro-vae fit``."""
 
 from pathlib import Path
+from signal import SIGINT
 from typing import Annotated
 
 import typer
@@ -43,7 +44,7 @@ def fit(
         return
     if run.fitted.interrupted:
         typer.echo(f"go on with: pyro-vae fit --resume {run.folder}")
-        raise typer.Exit(130)
+        raise typer.Exit(128 + (run.fitted.signal or SIGINT))
     data = run.data
     typer.echo(f"\n{data.name}: {data.description}; {len(data.train)} observations to train on\n")
     show_figures(run.results)
