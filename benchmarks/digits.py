@@ -10,17 +10,17 @@ from matplotlib.figure import Figure
 
 import pyro_vae as pv
 from pyro_vae.evaluate import Assessment
-from pyro_vae.runs.settings import DEFAULTS
+from pyro_vae.runs.settings import RunSettings
 
 
 def main() -> None:
     """Train with the command line's own defaults, draw and publish."""
-    told = DEFAULTS
+    told = RunSettings()
     data = pv.load_data("digits")
     vae = pv.VAE((1, 8, 8), 10, likelihood="Bernoulli", prior="Normal", guide="Normal", seed=0)
     fitted = pv.fit(
-        vae, data.train, epochs=int(str(told["epochs"])), lr=str(told["lr"]), binarize="dynamic",
-        validation=0.1,
+        vae, data.train, epochs=told.epochs, lr=told.lr, binarize="dynamic",
+        validation=told.validation,
     )  # fmt: skip
     torch.manual_seed(0)
     bits = torch.bernoulli(data.test)

@@ -162,7 +162,7 @@ def by_processes(grey: Tensor, rounds: int) -> pd.DataFrame:
 
     ways = {
         (how, name): partial(seconds, *way, how)
-        for how in ("--no-compile", "--compile") for name, way in names.items()
+        for how in ("--compile=false", "--compile=true") for name, way in names.items()
     }  # fmt: skip
     return unstacked(turns(ways, rounds, 0))
 

@@ -1,5 +1,6 @@
 """The command line: what a run leaves behind, what repeats it, and an answer to each mistake."""
 
+import inspect
 import re
 import shutil
 import signal
@@ -7,8 +8,10 @@ import subprocess
 import sys
 import time
 import tomllib
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -99,6 +102,110 @@ def test_help_names_every_setting_and_its_default():
             assert f"--{name.replace('_', '-')} " in text
         if default is not None:
             assert f"[default: {default}]" in text
+
+
+@pytest.mark.parametrize("args", [["--help"], ["compare", "--help"]], ids=str)
+def test_help_is_not_cut(args, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    commands = run(*args).out.split("Commands:\n")[1]
+    assert "..." not in commands and max(map(len, commands.splitlines())) <= 80
+
+
+def test_version():
+    done = run("--version")
+    assert (done.code, done.out) == (0, f"pyro-vae {pv.__version__}\n")
+
+
+FILES = {
+    "data": ["fit", "none.npy"],
+    "configuration": ["fit", "--config", "none.toml"],
+    "run": ["sample", "none"],
+    "array": ["encode", ".", "none.npy"],
+    "coded": ["decompress", ".", "none.pvc"],
+    "swept": ["compare", "priors", "none.npy", "--prior", "Normal", "--prior", "Laplace"],
+}
+
+
+@pytest.mark.parametrize("case", FILES)
+def test_a_missing_file_is_said_before_anything_heavy_is_imported(case):
+    code = (
+        "import sys\nfrom pyro_vae.cli import main\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert end.code == 2\n"
+        f"assert not {set(HEAVY)} & set(sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *FILES[case]], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "none" in done.stderr and "Traceback" not in done.stderr
+
+
+# Each argument of `fit`, said once.
+
+SAID = {  # name: a value that is not the default, and how a flag says it
+    "data": ("x.npy", "x.npy"),
+    "data_root": ("files", "--data-root files"),
+    "likelihood": ("Normal", "--likelihood Normal"),
+    "prior": ("Laplace", "--prior Laplace"),
+    "guide": ("Laplace", "--guide Laplace"),
+    "latent_dim": (3, "--latent-dim 3"),
+    "layers": ((5, 3), "--layers [5,3]"),
+    "encoder": ("MLP([4])", "--encoder MLP([4])"),
+    "decoder": ("MLP([4])", "--decoder MLP([4])"),
+    "missing": (True, "--missing"),
+    "device": ("cpu", "--device cpu"),
+    "estimator": ("IWAE", "--estimator IWAE"),
+    "epochs": (7, "--epochs 7"),
+    "batch_size": (50, "--batch-size 50"),
+    "lr": (0.01, "--lr 0.01"),
+    "optimizer": ("SGD", "--optimizer SGD"),
+    "beta": ("linear(0,1,epochs=3)", "--beta linear(0,1,epochs=3)"),
+    "free_bits": (0.5, "--free-bits 0.5"),
+    "aggressive": (5, "--aggressive 5"),
+    "binarize": ("static", "--binarize static"),
+    "validation": (0.2, "--validation 0.2"),
+    "patience": (4, "--patience 4"),
+    "seed": (9, "--seed 9"),
+    "checkpoint_every": (2, "--checkpoint-every 2"),
+    "checkpoint_minutes": (1.5, "--checkpoint-minutes 1.5"),
+    "compile": (False, "--compile false"),
+    "precision": ("bf16", "--precision bf16"),
+    "progress": (False, "--no-progress"),
+}
+
+
+def test_every_argument_of_fit_is_a_setting():
+    given = inspect.signature(pv.fit).parameters.keys()
+    assert given - {"vae", "x", "out", "resume", "callbacks"} <= DEFAULTS.keys() == SAID.keys()
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_a_setting_is_the_same_from_a_flag_a_file_and_a_sweep(name, tmp_path, monkeypatch):
+    from pyro_vae.cli import training
+    from pyro_vae.runs import folder, sweeps
+
+    value, flag = SAID[name]
+    told = []
+    monkeypatch.setattr(folder, "train", lambda settings, *_, **__: told.append(settings))
+    monkeypatch.setattr(training, "check_data", lambda name: None)
+    monkeypatch.setattr(pv.infer.engine.distributed, "leads", lambda: False)
+    assert run("fit", *flag.split()).code == 0
+    write_toml(tmp_path / "c.toml", {name: value}, "one setting")
+    assert run("fit", "--config", tmp_path / "c.toml").code == 0
+    monkeypatch.setattr(sweeps, "_train", lambda settings, *_: told.append(settings) or "")
+    pv.sweep([{name: value}], tmp_path / "sweep")
+    expected = replace(RunSettings(), **{name: value})
+    assert told == [expected] * 3 and expected != RunSettings()
+
+
+def test_free_bits_aggressive_and_precision_reach_the_training(tmp_path):
+    given = ("--free-bits", 0.5, "--aggressive", 5, "--precision", "bf16")
+    done = run("fit", "digits", *SMALL, *given, "--epochs", 1, "--out", tmp_path / "run")
+    assert done.code == 0, done.err
+    told = tomllib.loads((tmp_path / "run" / "config.toml").read_text())
+    kept = read(tmp_path / "run")["identity"]
+    for name, value in {"free_bits": 0.5, "aggressive": 5, "precision": "bf16"}.items():
+        assert told[name] == kept[name] == value
 
 
 # What a run leaves behind.
@@ -231,6 +338,41 @@ def test_sample_draws_data_by_seed_and_a_picture(copy, tmp_path):
     assert other.shape == x.shape and not np.array_equal(other, x)
 
 
+def test_encode_and_impute_write_what_the_model_says(copy, tmp_path):
+    vae, x = pv.load(copy), torch.bernoulli(pv.load_data("digits").test[:20])
+    np.save(tmp_path / "x.npy", x.numpy())
+    done = run("encode", copy, tmp_path / "x.npy")
+    assert (done.code, done.err) == (0, "")
+    z = np.load(tmp_path / "x-z.npy")
+    assert np.allclose(z, vae.encode(x).mean.detach(), atol=1e-6)
+    assert done.out == f"z of shape (10,) for 20 observations: {tmp_path / 'x-z.npy'}\n"
+
+    np.save(tmp_path / "rows.npy", np.where(np.eye(20, 3) == 1, np.nan, np.ones((20, 3))))
+    flags = ("--likelihood", "Normal", "--epochs", 1, *SMALL, "--out", tmp_path / "run")
+    assert run("fit", tmp_path / "rows.npy", *flags).code == 0
+    done = run("impute", tmp_path / "run", tmp_path / "rows.npy", "--num-samples", 50)
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith("3 cells of 20 observations: ")
+    x = np.load(tmp_path / "rows.npy")
+    filled = np.load(tmp_path / "rows-imputed.npy")
+    assert np.array_equal(filled[~np.isnan(x)], x[~np.isnan(x)]) and np.isfinite(filled).all()
+    expected = pv.load(tmp_path / "run").impute(x, num_samples=50, seed=0)
+    assert np.array_equal(filled, expected)
+
+
+def test_nothing_is_written_over_without_force(copy):
+    assert run("sample", copy, "--num-samples", 2).code == 0
+    before = (copy / "samples.npy").read_bytes()
+    done = run("sample", copy, "--num-samples", 2, "--seed", 1)
+    assert done.code == 2 and f"{copy / 'samples.npy'} is there already: --force" in done.err
+    assert (copy / "samples.npy").read_bytes() == before
+    assert run("sample", copy, "--num-samples", 2, "--seed", 1, "--force").code == 0
+    assert (copy / "samples.npy").read_bytes() != before
+    (copy / "samples.npy").unlink()  # the picture is spared too
+    done = run("sample", copy, "--num-samples", 2)
+    assert done.code == 2 and f"{copy / 'samples.png'} is there already" in done.err
+
+
 # Mistakes: exit code 2 and a message, and no run folder.
 
 WRONG = {
@@ -326,6 +468,55 @@ def test_a_run_is_never_written_over(copy):
     done = run("fit", "digits", "--epochs", 1, "--out", copy)
     assert done.code == 2 and f"{copy} holds a run already" in done.err
     assert (copy / "checkpoint.safetensors").read_bytes() == before
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path):
+    folder = tmp_path / "run"
+    args = ("fit", "digits", *SMALL, "--lr", "1e-3", "--out", folder, "--epochs")
+    first = process(*args, 1000)
+    try:
+        while not (folder / "config.toml").exists() and first.poll() is None:
+            time.sleep(0.02)
+        told = (folder / "config.toml").read_bytes()
+        done = run(*args, 1)
+        assert done.code == 2
+        assert f"{folder} is in use by process {first.pid} on " in done.err
+        assert (folder / "config.toml").read_bytes() == told
+        while not (folder / "checkpoint.safetensors").exists() and first.poll() is None:
+            time.sleep(0.02)
+        done = run("fit", "--resume", folder)
+        assert done.code == 2 and f"is in use by process {first.pid} on " in done.err
+    finally:
+        first.kill()
+        first.communicate(timeout=60)
+    finished = read(folder)["progress"]["epoch"]
+    assert run("fit", "--resume", folder, "--epochs", finished + 1).code == 0  # the lock is free
+    assert contents(folder) == CONTENTS
+
+
+def test_runs_without_a_name_have_folders_of_their_own(tmp_path, monkeypatch):
+    from pyro_vae.runs import folder
+
+    monkeypatch.chdir(tmp_path)
+    stopped = SimpleNamespace(now=lambda: datetime(2026, 1, 2, 3, 4, 5))
+    monkeypatch.setattr(folder, "datetime", stopped)
+    for _ in range(3):
+        assert run("fit", "digits", *SMALL, "--epochs", 1).code == 0
+    stem = "digits-20260102-030405"
+    assert {p.name for p in (tmp_path / "runs").iterdir()} == {stem, f"{stem}-2", f"{stem}-3"}
+
+
+def test_a_name_of_data_may_hold_any_character(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = "\N{GRINNING FACE}'\"\\ \x7fnä.npy"
+    np.save(name, np.random.default_rng(0).normal(size=(40, 3)))
+    flags = ("--likelihood", "Normal", "--epochs", 1, *SMALL, "--out", "run")
+    write_toml(tmp_path / "c.toml", {"data": name}, "mine")
+    done = run("fit", "--config", "c.toml", *flags)
+    assert done.code == 0, done.err
+    assert read_config(tmp_path / "run" / "config.toml")["data"] == name
+    assert run("show", "run").code == run("report", "run", "--steps", 2).code == 0
+    assert run("fit", "--config", "run/config.toml", "--out", "again").code == 0
 
 
 RESUMED = {  # flags, and what the answer asks to leave out

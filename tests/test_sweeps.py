@@ -16,7 +16,7 @@ import pyro_vae as pv
 from pyro_vae.cli import app
 from pyro_vae.core.toml import write_toml
 from pyro_vae.runs import comparisons, sweeps
-from pyro_vae.runs.comparisons import Measurement, measure
+from pyro_vae.runs.comparisons import EVIDENCE, Measurement, measure
 from pyro_vae.runs.folder import RESULTS, held_out, read_results
 from pyro_vae.runs.settings import CONFIG, read_settings
 
@@ -146,6 +146,41 @@ def test_a_run_is_measured_once_and_anew_when_its_weights_change(tmp_path, monke
     vae.save(run)
     assert measure(run, num_samples=60).log_evidence.mean() < found.log_evidence.mean()
     assert len(asked) == 2
+
+
+def test_a_run_is_measured_anew_when_its_data_change_or_its_cache_is_torn(tmp_path):
+    x = np.random.default_rng(0).normal(size=(2, 60, 3)).astype("float32")
+    vae = pv.VAE(3, 2, likelihood="Normal", encoder=pv.MLP([4]), decoder=pv.MLP([4]), seed=0)
+    run = vae.save(tmp_path / "run")
+    write_toml(run / CONFIG, {"data": str(tmp_path / "x.npy"), "seed": 0}, "by hand")
+    found = []
+    for rows in x:
+        np.save(tmp_path / "x.npy", rows)
+        found.append(measure(run, num_samples=50))
+        test = held_out(read_settings(run))[0]
+        expected = pv.log_evidence(vae, test, num_samples=50, seed=0)
+        assert np.allclose(found[-1].log_evidence, expected.log_evidence)
+    assert found[0].data != found[1].data
+    whole = (run / EVIDENCE).read_bytes()
+    for torn in (whole[:100], whole[:-1], b"", b"other", whole[:200] + b"0" * 90 + whole[290:]):
+        (run / EVIDENCE).write_bytes(torn)
+        again = measure(run, num_samples=50)
+        assert np.array_equal(again.log_evidence, found[1].log_evidence)
+        assert (run / EVIDENCE).read_bytes() == whole
+
+
+def test_a_sweep_runs_again_when_its_data_file_changes(quick, tmp_path):
+    for _ in range(2):
+        for value in (0, 1):
+            np.save(tmp_path / "x.npy", np.full((20, 2), value))
+            pv.sweep([{"data": str(tmp_path / "x.npy")}], tmp_path / "sweep")
+    assert len(quick) == 2
+
+
+def test_one_line_has_nothing_to_be_compared_with(quick):
+    done = CliRunner().invoke(app, ["compare", "priors", "--prior", "Normal"])
+    assert "nothing to compare: give --prior at least twice" in str(done.exception)
+    assert not quick
 
 
 def test_a_sweep_says_what_is_wrong(tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-__all__ = ["SWEPT", "compare_estimators_command", "compare_runs_command", "sweep_command"]
+__all__ = ["SWEPT", "estimators", "runs", "sweep"]
 
 SWEPT = ("prior", "likelihood", "guide")
 
@@ -26,8 +26,8 @@ NO_DIFFERENCE = (
 )
 
 
-def compare_runs_command(
-    runs: Annotated[
+def runs(
+    folders: Annotated[
         list[Path],
         typer.Argument(
             help="Run folders; the others are compared with the first.",
@@ -43,13 +43,13 @@ def compare_runs_command(
     """Held-out log p(x) of trained runs, and paired differences with standard errors."""
     from ..runs.comparisons import compare_runs
 
-    table = compare_runs(runs, num_samples=num_samples, seed=seed)
+    table = compare_runs(folders, num_samples=num_samples, seed=seed)
     typer.echo(f"nats per observation, difference to the first run on the same data; {DOUBTFUL}\n")
     typer.echo(table.to_string(float_format="{:.2f}".format))
 
 
 @with_settings("epochs", "compile", "seed", default="the run's")
-def compare_estimators_command(
+def estimators(
     run: Run,
     estimator: Annotated[
         list[str],
@@ -140,7 +140,7 @@ def _keep(run: Path, name: str, table: "pd.DataFrame", ax: "Axes") -> None:
     typer.echo(f"{folder / name}.csv\n{folder / name}.png")
 
 
-def sweep_command(setting: str) -> Callable[..., None]:
+def sweep(setting: str) -> Callable[..., None]:
     """``compare SETTINGs``: the flags of ``fit``, one of them given several times."""
 
     @with_settings(*(name for name in SETTINGS if name != setting))
@@ -190,6 +190,7 @@ def sweep_command(setting: str) -> Callable[..., None]:
         table = _train_all(configs, out, jobs, address)
         _show_differences(table, setting, name, out, num_samples)
 
+    command.__name__ = f"{setting}s"
     command.__doc__ = f"Train with several {setting}s; held-out log p(x), paired differences."
     return command
 

@@ -1,6 +1,7 @@
 """``pyro-vae fit``."""
 
 from pathlib import Path
+from signal import SIGINT
 from typing import Annotated
 
 import typer
@@ -9,13 +10,13 @@ from ..core.toml import read_config
 from ..runs.settings import CONFIG, SETTINGS, RunSettings, merge
 from .parts import check_data, contents, show_figures, with_settings
 
-__all__ = ["fit_command"]
+__all__ = ["fit"]
 
 MOVES = {"data_root", "device"}  # a resumed run may have others
 
 
 @with_settings(*SETTINGS)
-def fit_command(
+def fit(
     config: Annotated[
         Path | None,
         typer.Option(help="A TOML file of these settings; a flag beats it.", metavar="FILE"),
@@ -43,7 +44,7 @@ def fit_command(
         return
     if run.fitted.interrupted:
         typer.echo(f"go on with: pyro-vae fit --resume {run.folder}")
-        raise typer.Exit(130)
+        raise typer.Exit(128 + (run.fitted.signal or SIGINT))
     data = run.data
     typer.echo(f"\n{data.name}: {data.description}; {len(data.train)} observations to train on\n")
     show_figures(run.results)

@@ -6,30 +6,12 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 from ..runs.settings import CONFIG, read_settings
-from .parts import (
-    EvidenceDraws,
-    Force,
-    Run,
-    Seed,
-    check_data,
-    contents,
-    free,
-    show_figures,
-)
+from .parts import EvidenceDraws, Force, Run, Seed, check_data, contents, free, show_figures
 
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = [
-    "compress_command",
-    "decompress_command",
-    "encode_command",
-    "evaluate_command",
-    "impute_command",
-    "report_command",
-    "sample_command",
-    "show_command",
-]
+__all__ = ["compress", "decompress", "encode", "evaluate", "impute", "report", "sample", "show"]
 
 Array: TypeAlias = Annotated[
     Path, typer.Argument(help="A .npy file of data.", metavar="X.npy", exists=True, dir_okay=False)
@@ -47,7 +29,7 @@ Steps: TypeAlias = Annotated[
 Out: TypeAlias = Annotated[Path | None, typer.Option(help="Another file.", metavar="FILE")]
 
 
-def sample_command(
+def sample(
     run: Run,
     num_samples: Annotated[int, typer.Option(help="How many.", metavar="N", min=1)] = 64,
     seed: Seed = 0,
@@ -69,7 +51,7 @@ def sample_command(
         typer.echo(f"picture: {plots.save(drawn, picture)}")
 
 
-def encode_command(run: Run, data: Array, out: Out = None, force: Force = False) -> None:
+def encode(run: Run, data: Array, out: Out = None, force: Force = False) -> None:
     """Write the mean of q(z|x) for each observation into X-z.npy."""
     path = free(out or data.with_stem(f"{data.stem}-z"), ".npy", force)
     import torch
@@ -83,7 +65,7 @@ def encode_command(run: Run, data: Array, out: Out = None, force: Force = False)
     typer.echo(f"z of shape {tuple(z.shape[1:])} for {len(z)} observations: {path}")
 
 
-def impute_command(
+def impute(
     run: Run,
     data: Array,
     num_samples: EvidenceDraws = 1000,
@@ -102,7 +84,7 @@ def impute_command(
     typer.echo(f"{np.isnan(x).sum()} cells of {len(x)} observations: {path}")
 
 
-def compress_command(run: Run, data: Array, out: Out = None, force: Force = False) -> None:
+def compress(run: Run, data: Array, out: Out = None, force: Force = False) -> None:
     """Code discrete data without loss into X.pvc, at a rate near the model's negative ELBO."""
     path = free(out or data, ".pvc", force)
     from ..core.files import write_whole
@@ -117,13 +99,8 @@ def compress_command(run: Run, data: Array, out: Out = None, force: Force = Fals
     )
 
 
-def decompress_command(
-    run: Annotated[
-        Path,
-        typer.Argument(
-            help="The run folder that compressed.", metavar="RUN", exists=True, file_okay=False
-        ),
-    ],
+def decompress(
+    run: Run,
     coded: Annotated[
         Path,
         typer.Argument(help="What compress wrote.", metavar="X.pvc", exists=True, dir_okay=False),
@@ -141,7 +118,7 @@ def decompress_command(
     typer.echo(f"{len(x)} observations of shape {tuple(x.shape[1:])}: {path}")
 
 
-def show_command(run: Run) -> None:
+def show(run: Run) -> None:
     """Show what a run folder holds: the model, what it was told, and its figures."""
     from ..model.vae import DESCRIPTION
     from ..runs.folder import read_results
@@ -156,7 +133,7 @@ def show_command(run: Run) -> None:
     typer.echo("\n".join(["", *contents(run)]))
 
 
-def evaluate_command(
+def evaluate(
     run: Run,
     data: Annotated[
         str | None,
@@ -196,7 +173,7 @@ def evaluate_command(
     typer.echo(f"\n{folder / name}.csv: a row an observation")
 
 
-def report_command(
+def report(
     run: Run,
     num_samples: EvidenceDraws = 1000,
     steps: Steps = 200,

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import IO
+from warnings import warn
 
 try:
     import fcntl
@@ -77,15 +78,16 @@ def _lock_file(path: Path) -> IO[str]:
     """Open a file and lock it; it may have been removed in between by the one that held it."""
     while True:
         file = path.open("a+")
-        if fcntl is None:
-            return file
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
             holder = file.read().strip() or "another process"
             file.close()
             raise ValueError(f"{path.parent} is in use by {holder}") from None
+        except OSError as problem:  # some network file systems have no locks
+            warn(f"{path.parent} is not locked against another run: {problem}", stacklevel=4)
         if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
             return file
         file.close()

@@ -1,8 +1,8 @@
 """A run in one HTML file: figures with their errors, and pictures, each with how to read it.
 
 The file needs no network and no other file. Pictures are drawn in the colour of the text, so that
-they are legible on a light and on a dark page. Its frame, its style and the captions are
-``report.html``, ``report.css`` and ``report.toml`` beside this module.
+they are legible on a light and on a dark page. Its frame, the style of text and pictures, and the
+captions are the files ``report.*`` beside this module.
 """
 
 import io
@@ -36,16 +36,7 @@ __all__ = ["write_report"]
 SHOWN = 1000  # observations that the report is about, at most
 WIDTH = 4.6  # inches, of all pictures: one size of type for all of them
 INK = "#abcdef"  # stands for the colour of the text, which the page gives
-INKED = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
-STYLE = {
-    **dict.fromkeys(INKED, INK),
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "image.interpolation": "none",
-    "svg.hashsalt": "pyro_vae",
-}
+FILES = resources.files("pyro_vae.runs")
 ELBOS = {
     "elbo": "ELBO, the encoder's guide",
     "elbo_local": "ELBO, best of the family",
@@ -96,11 +87,11 @@ def write_report(
     name = Path(settings.data).stem
     parts = vae.describe()
     model = ", ".join(f"{k} {parts[k]}" for k in ("prior", "likelihood", "guide"))
-    page = Template(_resource("report.html")).substitute(
+    page = Template((FILES / "report.html").read_text("utf-8")).substitute(
         title=escape(f"{name} \N{MIDDLE DOT} {run.name}"),
         name=escape(name),
         model=escape(f"{model}, {math.prod(vae.z_shape)} latent dimensions"),
-        style=_resource("report.css"),
+        style=(FILES / "report.css").read_text("utf-8"),
         body="".join(filled),
     )
     path = run / "report.html" if path is None else Path(path)
@@ -159,12 +150,11 @@ def _evidence(vae: VAE, assessment: Assessment, seed: int) -> str:
 
 def _latent_space(vae: VAE, x: Tensor, labels: Tensor | None, assessment: Assessment) -> str:
     latents = assessment.latents
-    means = _figure(plots.latent_space, vae, x, labels)
-    parts = [means]
+    parts = [_figure(plots.latent_space, vae, x, labels)]
     if latents is not None:
         parts = [
             _figure(plots.latent_kl, latents),
-            means,
+            *parts,
             _details("By dimension", _table(latents.dimensions, "z", "{:.3f}")),
             _details("KL, taken apart", _table(latents.totals, "Nats", "{:.3f}")),
         ]
@@ -223,16 +213,12 @@ def _making(settings: RunSettings, assessment: Assessment, n: int, seed: int) ->
 # The parts of a section.
 
 
-def _resource(name: str) -> str:
-    return resources.files("pyro_vae.runs").joinpath(name).read_text("utf-8")
-
-
 def _figure(plot: Callable[..., object], *args: object, **options: object) -> str:
     """A picture with its caption; where it cannot be drawn of this model, why."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    with rc_context(STYLE):  # pyright: ignore[reportArgumentType]
+    with resources.as_file(FILES / "report.mplstyle") as style, rc_context(fname=style):
         figure = Figure(figsize=(WIDTH, 0.65 * WIDTH), layout="constrained")
         ax = figure.add_subplot()
         try:
@@ -245,10 +231,10 @@ def _figure(plot: Callable[..., object], *args: object, **options: object) -> st
         file = io.StringIO()
         about = {"Date": None, "Creator": None, "Format": None, "Type": None}
         figure.savefig(file, format="svg", transparent=True, metadata=about)
-    svg = file.getvalue()
-    svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
+    svg = file.getvalue().replace(INK, "currentColor")
+    svg = svg[svg.index("<svg") :]
     svg = svg.replace("<svg", f'<svg role="img" aria-label="{escape(ax.get_title())}"', 1)
-    caption = tomllib.loads(_resource("report.toml"))[plot.__name__]
+    caption = tomllib.loads((FILES / "report.toml").read_text("utf-8"))[plot.__name__]
     return f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
 
 

@@ -78,9 +78,8 @@ class RunSettings(FitSettings, ModelSettings):
     )
 
     def fit_options(self, *but: str) -> dict[str, Any]:
-        """The arguments of ``fit`` that are given, ``but`` some."""
-        options = {f.name: getattr(self, f.name) for f in fields(FitSettings) if f.name not in but}
-        return {name: value for name, value in options.items() if value is not None}
+        """The arguments of ``fit``, ``but`` some."""
+        return {f.name: getattr(self, f.name) for f in fields(FitSettings) if f.name not in but}
 
 
 SETTINGS = tuple(field.name for field in fields(RunSettings))

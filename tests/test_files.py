@@ -1,0 +1,89 @@
+"""Files are whole or as before, a folder has one holder, and TOML keeps what it is given."""
+
+import os
+import stat
+import subprocess
+import sys
+
+import pytest
+
+from pyro_vae.core.files import LOCK, PARTIAL, locked, replacing, write_whole
+from pyro_vae.core.toml import read_config, write_toml
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_is_replaced_whole_or_stays_as_it_was(tmp_path):
+    path = tmp_path / "x.txt"
+    write_whole(path, "first \N{GRINNING FACE}")
+    assert path.read_bytes() == "first \N{GRINNING FACE}".encode()
+
+    def fail():
+        with replacing(path) as new:
+            assert new.suffix == ".txt" and new.parent == tmp_path
+            new.write_text("sec")
+            assert path.read_text("utf-8").startswith("first")  # what others read meanwhile
+            raise OSError("no space left on device")
+
+    with pytest.raises(OSError, match="no space"):
+        fail()
+    assert path.read_text("utf-8").startswith("first") and names(tmp_path) == ["x.txt"]
+    write_whole(path, b"\x00\xff")
+    assert path.read_bytes() == b"\x00\xff" and names(tmp_path) == ["x.txt"]
+
+
+def test_a_new_file_has_the_permissions_that_the_user_gives(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write_whole(tmp_path / "x", "")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == 0o640
+
+
+def test_what_a_killed_writer_leaves_is_removed_by_the_next_holder(tmp_path):
+    code = (
+        "import os, sys; from pyro_vae.core.files import replacing\n"
+        "with replacing(sys.argv[1]) as new: new.write_text('half'); os.kill(os.getpid(), 9)"
+    )
+    (tmp_path / "x.txt").write_text("whole")
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "x.txt")])
+    left, kept = names(tmp_path)
+    assert left.startswith(PARTIAL) and (tmp_path / kept).read_text() == "whole"
+    with locked(tmp_path):
+        pass
+    assert names(tmp_path) == ["x.txt"]
+
+
+HOLDER = (
+    "import sys; from pyro_vae.core.files import locked\n"
+    "with locked(sys.argv[1]): print('held', flush=True); sys.stdin.read()"
+)
+
+
+def test_a_folder_has_one_holder_until_its_process_ends_however_it_ends(tmp_path):
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    for end in ("kill", "close"):
+        with subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], **pipes) as other:
+            assert other.stdout.readline() == "held\n"
+            expected = rf"{tmp_path} is in use by process {other.pid} on .* since \d{{4}}-"
+            with pytest.raises(ValueError, match=expected), locked(tmp_path):
+                pass
+            other.kill() if end == "kill" else other.stdin.close()
+            other.wait(timeout=60)
+        assert (tmp_path / LOCK).exists() == (end == "kill")
+        with locked(tmp_path):
+            assert str(os.getpid()) in (tmp_path / LOCK).read_text()
+    assert names(tmp_path) == []
+
+
+def test_toml_keeps_any_text_and_numbers_that_are_not_finite(tmp_path):
+    texts = ["\N{GRINNING FACE}.npy", 'a "b" \\ \t\n\r\x00\x1f\x7f\x85\u2028', "näme", "'''", "nan"]
+    values = dict(zip("abcde", texts, strict=True))
+    values |= {"list": [1, 2.5e-30, -float("inf")], "true": True, "number": -0.0}
+    write_toml(tmp_path / "x.toml", values | {"left_out": None}, "a comment")
+    assert read_config(tmp_path / "x.toml") == values
+    write_toml(tmp_path / "x.toml", {"nan": float("nan")}, "a comment")
+    assert (tmp_path / "x.toml").read_text().splitlines()[1] == "nan = nan"
