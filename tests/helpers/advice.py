@@ -40,7 +40,7 @@ def sentences(message):
 def is_clear(error):
     """A refusal: ValueError, one or two sentences, no words of Python's own machinery."""
     text = str(error).split("\n")[0]
-    machinery = ("Traceback", "object has no attribute", "NoneType", "positional argument", "0x")
+    machinery = ("Traceback", "has no attribute", "'NoneType' object", "required positional", "0x")
     return (
         isinstance(error, ValueError)
         and 10 < len(text) < 500
