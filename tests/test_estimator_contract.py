@@ -159,6 +159,61 @@ def test_plain_svi_trains_model_and_guide(line):
     assert not torch.equal(pyro.param("guide").detach(), torch.tensor([0.5, -0.2]))
 
 
+@pytest.mark.parametrize("line", LINES)
+@pytest.mark.parametrize("k", [1, 3])
+def test_a_global_latent_stands_beside_a_plate(line, k):
+    """Its gradient is that of one draw for all data points."""
+    name, rule = line.split("(")[0], re.findall(r"gradient=(\w+)", line)[0]
+    if k < ESTIMATORS[name].least or (name == "RenyiELBO" and k == 1):
+        return
+    estimator, served_one = make_estimator(f"{name}(gradient={rule}, num_particles={k})"), False
+    for family in (lambda p: dist.Bernoulli(logits=p), lambda p: dist.Normal(p, 0.8)):
+
+        def model(x, family=family):
+            z = pyro.sample("z", family(pyro.param("prior", torch.tensor(0.3))))
+            with pyro.plate("data", 3):
+                pyro.sample("x", dist.Normal(z, 0.5), obs=x[:, 0])
+
+        def guide(x, family=family):
+            pyro.sample("z", family(pyro.param("guide", torch.tensor(0.5))))
+
+        pyro.clear_param_store()
+        x = torch.tensor([[0.2], [1.4], [0.3]])
+        try:
+            check_and_nest(estimator, model, guide, x)
+        except ValueError:
+            continue
+        served_one = True
+        loss = estimator.elbo.loss_and_grads(model, estimator.wrap(guide, x), x)
+        assert math.isfinite(loss)
+        for parameter in ("prior", "guide"):
+            gradient = pyro.param(parameter).grad
+            assert gradient.isfinite() and gradient.shape == ()
+    assert served_one
+
+
+@pytest.mark.parametrize("line", [line for line in LINES if not line.startswith("Trace")])
+@pytest.mark.parametrize("observed", [True, False])
+def test_a_program_without_latent_sites_has_a_loss(line, observed):
+    def model(x):
+        if observed:
+            with pyro.plate("data", 3):
+                pyro.sample("x", dist.Normal(pyro.param("loc", torch.tensor(0.3)), 1.0), obs=x)
+
+    def guide(x):
+        pass
+
+    x, elbo = torch.tensor([0.2, 1.4, 0.3]), make_estimator(line).elbo
+    wanted = -dist.Normal(0.3, 1.0).log_prob(x).sum() if observed else torch.tensor(0.0)
+    if line.startswith("RenyiELBO"):
+        return  # Pyro's
+    assert elbo.loss_and_grads(model, guide, x) == pytest.approx(wanted.item())
+    assert elbo.loss(model, guide, x) == pytest.approx(wanted.item())
+    assert elbo.differentiable_loss(model, guide, x).item() == pytest.approx(wanted.item())
+    if observed:
+        assert pyro.param("loc").grad is not None
+
+
 # Sites that depend on each other: served without bias, or refused at once and in a step.
 
 COPIES = 2000
@@ -292,3 +347,116 @@ def test_its_entry_agrees_with_its_class(name):
     for option in profile.options:
         with pytest.raises(SpecError, match=option):
             make_estimator(f"{name}({option}=[nothing])")
+
+
+REFUSED = {
+    "Trace_ELB": "unknown estimator 'Trace_ELB'; did you mean Trace_ELBO",
+    "Trace_ELBO(gradient=foo)": "gradient is one of pathwise, score, stl, .*got foo",
+    "Trace_ELBO(baseline=neural)": "Trace_ELBO has no baselines: use TraceGraph_ELBO",
+    "Trace_ELBO(num_particle=2)": "did you mean num_particles",
+    "Trace_ELBO(num_particles=0)": "whole number of at least 1, got 0",
+    "Trace_ELBO(num_particles=2.5)": "whole number of at least 1, got 2.5",
+    "TraceMeanField_ELBO(gradient=score)": "is unsound: the analytic KL",
+    "RenyiELBO(alpha=0, gradient=score)": "exactly zero",
+    "RenyiELBO(alpha=1)": "alpha=1 makes the Rényi bound the ELBO: use Trace_ELBO",
+    "RenyiELBO(alpha='x')": "alpha is a number",
+    "TraceGraph_ELBO(gradient=pathwise, baseline=neural)": "baseline serves score-function",
+    "TraceGraph_ELBO(baseline=mean)": "baseline is one of none, decaying, neural",
+    "TraceGraph_ELBO(gradient=score, baseline=decaying, decay=2)": "decay lies in",
+    "Trace_ELBO(gradient=stk)": "gradient is one of pathwise, score, stl, .*got stk",
+    "TraceMeanField_ELBO(gradient=stl)": "would silently be sampled: use Trace_ELBO.gradient=stl",
+    "TraceGraph_ELBO(gradient=stl)": "use Trace_ELBO.gradient=stl",
+    "TraceEnum_ELBO(gradient=stl)": "have no path: use Trace_ELBO.gradient=stl",
+    "RenyiELBO(gradient=stl)": "biased with more than one particle: use DReG",
+    "DReG(gradient=score)": "reparameterizes twice: use VIMCO",
+    "DReG(gradient=stl)": "leave gradient out",
+    "RLOO(gradient=pathwise)": "for sites without a path: use Trace_ELBO",
+    "VIMCO(gradient=stl)": "use Trace_ELBO.gradient=stl",
+    "RLOO(num_particles=1)": "whole number of at least 2, got 1",
+    "VIMCO(num_particles=1)": "whole number of at least 2, got 1",
+    "ARM(gradient=pathwise)": "for sites without a path",
+    "DisARM(baseline=neural)": "DisARM has no baselines: use TraceGraph_ELBO",
+    "DisArm": "did you mean DisARM",
+    "REBAR(temperature=0)": "temperature is a number greater than 0",
+    "REBAR(alpha=1)": "alpha",
+    "DoubleCV(num_particles=1)": "whole number of at least 2, got 1",
+    "RELAX(gradient=pathwise)": "for sites without a path",
+    "MuProp(baseline=decaying)": "baseline is one of none, neural, got decaying",
+    "REBAR(baseline=neural)": "REBAR has no baselines",
+    "Rebar": "did you mean REBAR",
+    "RELAX(hidden=2.5)": "hidden is a whole number of at least 1, got 2.5",
+    "RLOO(gradient=concrete)": "RLOO has no gradient=concrete: use Trace_ELBO.gradient=concrete",
+    "TraceGraph_ELBO(gradient=st_gumbel)": "or TraceMeanField_ELBO.gradient=st_gumbel",
+    "Trace_ELBO(gradient=gumbel)": "straight_through, st_gumbel, .*got gumbel",
+    "Trace_ELBO(temperature=1)": "gradient=concrete or gradient=st_gumbel",
+    "Trace_ELBO(gradient=straight_through, temperature=1)": "temperature serves relaxed draws",
+    "Trace_ELBO(gradient=concrete, temperature=0)": "temperature is positive throughout",
+    "Trace_ELBO(gradient=concrete, temperature=cosine(1))": "positive throughout",
+    "Trace_ELBO(gradient=concrete, temperature='linear(0, 1)')": "positive throughout",
+    "Trace_ELBO(gradient=concrete, temperature=slow(1))": "unknown schedule 'slow'",
+    "TVO(num_particles=1)": "whole number of at least 2",
+    "TVO(partitions=0)": "partitions is a whole number of at least 1, got 0",
+    "TVO(beta_min=1.5)": "beta_min is a fraction between 0 and 1, got 1.5",
+    "TVO(partitions=[0.5, 0.1])": "partitions rise between 0 and 1, both left out, got",
+    "TVO(partitions=[0.5, 1.0])": "partitions rise between 0 and 1",
+    "TVO(gradient=stl)": "its pathwise gradient has that already",
+    "RWS(sleep=2)": "sleep is a share between 0 and 1, got 2",
+    "RWS(gradient=pathwise)": "ascends log q at draws that are fixed: leave gradient out",
+    "CUBO(n=1)": "n is the order of an upper bound, greater than 1, got 1",
+    "CUBO(n=two)": "n is a number, got two",
+    "TVO(partitions=many)": "partitions is a whole number of at least 1, got many",
+    "GDReG(gradient=score)": "use VIMCO",
+    "TVO(alpha=2)": "alpha",
+    "RLOO(2)": "name the arguments: RLOO.num_particles=5",
+}
+
+
+@pytest.mark.parametrize("line", REFUSED)
+def test_what_is_unsound_is_refused(line):
+    with pytest.raises(SpecError, match=REFUSED[line]):
+        make_estimator(line)
+
+
+UNSERVED = {  # the estimator, prior and guide, and the reason
+    "Trace_ELBO(gradient=pathwise)": ("Bernoulli", "Bernoulli", "which Bernoulli at site 'z' has"),
+    "TraceMeanField_ELBO": ("Bernoulli", "Bernoulli", "use Trace_ELBO.gradient=score"),
+    "RenyiELBO(alpha=0)": ("VonMises", "VonMises", "reparameterized sampler, which VonMises"),
+    "TraceEnum_ELBO": ("Normal", "Normal", "Normal has no finite support"),
+    "TraceMeanField_ELBO(num_particles=2)": ("Logistic", "Normal", "no analytic KL of Normal and"),
+    "TraceGraph_ELBO(baseline=neural)": ("Normal", "Normal", "say gradient=score"),
+    "ARM": ("Normal", "Normal", "need Bernoulli sites, which Normal at site 'z' is not: use RLOO"),
+    "DisARM(num_particles=2)": ("Normal", "Normal", "or Trace_ELBO.gradient=pathwise"),
+    "DReG": (
+        "Bernoulli",
+        "Bernoulli",
+        "which Bernoulli at site 'z' has not: use Trace_ELBO.gradient=score",
+    ),
+    "Trace_ELBO(gradient=stl)": (
+        "Bernoulli",
+        "Bernoulli",
+        "VIMCO.num_particles=2., DisARM or TraceEnum_ELBO",
+    ),
+    "REBAR": (
+        "Normal",
+        "Normal",
+        "need Bernoulli or OneHotCategorical sites, which Normal at site 'z'",
+    ),
+    "DoubleCV": (
+        "Categorical(categories=3)",
+        "Categorical(categories=3)",
+        "which Categorical at site 'z' is not: use RLOO",
+    ),
+    "DisARMIWAE": (
+        "OneHotCategorical",
+        "OneHotCategorical",
+        "need Bernoulli sites, which OneHotCategorical at",
+    ),
+}
+
+
+@pytest.mark.parametrize("line", UNSERVED)
+def test_an_estimator_says_which_guides_it_cannot_serve(line):
+    prior, guide, reason = UNSERVED[line]
+    vae = VAE(6, 2, prior=prior, guide=guide, likelihood="Normal")
+    with pytest.raises(ValueError, match=reason):
+        check(make_estimator(line), vae.model, vae.guide, torch.randn(3, 6))

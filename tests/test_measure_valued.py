@@ -247,26 +247,6 @@ def test_it_counts_its_evaluations(linear):
     assert variance[0] < 0.2 * variance[1]
 
 
-def test_the_differentiable_loss_has_the_loss_and_its_gradient(linear):
-    vae, x = linear
-    estimator, found = make_estimator("MeasureValued(num_particles=3)"), []
-    check_and_nest(estimator, vae.model, vae.guide, x)
-    for differentiable in (False, True):
-        pyro.set_rng_seed(2)
-        vae.zero_grad()
-        if differentiable:
-            loss = estimator.elbo.differentiable_loss(vae.model, vae.guide, x)
-            loss.backward()
-            value = loss.item()
-        else:
-            value = estimator.elbo.loss_and_grads(vae.model, vae.guide, x)
-        found.append((value, [p.grad.clone() for p in vae.parameters()]))
-    pyro.set_rng_seed(2)
-    assert estimator.elbo.loss(vae.model, vae.guide, x) == pytest.approx(found[0][0])
-    assert found[0][0] == pytest.approx(found[1][0])
-    assert all(torch.equal(a, b) for a, b in zip(found[0][1], found[1][1], strict=True))
-
-
 @pytest.mark.parametrize("family", ["Normal", "Poisson"])
 def test_it_trains(family):
     vae = VAE(6, 2, prior=family, guide=family, encoder=MLP([16]), decoder=MLP([16]), seed=1)
