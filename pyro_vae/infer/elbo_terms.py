@@ -1,4 +1,4 @@
-"""The two terms of the ELBO of each observation, from the traces of a model and a guide."""
+"""The two terms of the ELBO of each data point, from the traces of a model and a guide."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,13 +18,13 @@ __all__ = ["draw_terms", "elbo_terms"]
 def elbo_terms(
     model: Callable, guide: Callable, x: Tensor, *, num_samples: int = 1, chunk: int = 1000
 ) -> tuple[Tensor, Tensor]:
-    r"""Both terms of the ELBO per datum, :math:`E_q[\log p(x|z)]` and :math:`KL(q \| p)`.
+    r"""Both terms of the ELBO per data point, :math:`E_q[\log p(x|z)]` and :math:`KL(q \| p)`.
 
     Args:
         model: a Pyro model whose sites all lie in one plate over data, at dimension -1.
         guide: its guide.
         x: ``(N, ...)``.
-        num_samples: draws of z per datum; both expectations are their means.
+        num_samples: draws of z per data point; both expectations are their means.
         chunk: how many log weights are in memory at once.
 
     Returns:
@@ -46,7 +46,7 @@ def draw_terms(
         model: a Pyro model whose sites all lie in one plate over data, at dimension -1.
         guide: its guide.
         x: ``(N, ...)``.
-        num_samples: S draws of z per datum, all at once.
+        num_samples: S draws of z per data point, all at once.
         exact_kl: give KL(q || p) in closed form for the second term.
 
     Returns:

@@ -20,7 +20,7 @@ from .weights import log_weights, replace_each, widen
 __all__ = ["ARM", "DisARM", "DisARMIWAE"]
 
 
-def antithetic_pair(logits: Tensor, kind: Kind) -> tuple[Tensor, Tensor]:
+def antithetic_pair(logits: Tensor) -> tuple[Tensor, Tensor]:
     """Both configurations of all bits, and the uniform variable of each bit that gives them."""
     u = torch.rand_like(logits)
     bits = torch.stack([u > (-logits).sigmoid(), u < logits.sigmoid()])
@@ -53,7 +53,9 @@ class ARM(LogitELBO):
     profile = of_scores(
         "Bernoulli", "unbiased; two evaluations a particle, an antithetic pair", OF_BITS
     )
-    _values = staticmethod(antithetic_pair)
+
+    def _values(self, logits: Tensor, kind: Kind) -> tuple[Tensor, Tensor]:
+        return antithetic_pair(logits)
 
     def _gradients(self, cost: MultiFrameTensor, sites: list[Scored]) -> list[Tensor]:
         return [difference(cost, one.site) * (one.about - 0.5) for one in sites]
@@ -87,7 +89,9 @@ class DisARM(LogitELBO):
         "unbiased; two evaluations a particle, an antithetic pair; never worse than ARM",
         OF_BITS,
     )
-    _values = staticmethod(antithetic_pair)
+
+    def _values(self, logits: Tensor, kind: Kind) -> tuple[Tensor, Tensor]:
+        return antithetic_pair(logits)
 
     def _gradients(self, cost: MultiFrameTensor, sites: list[Scored]) -> list[Tensor]:
         return [difference(cost, one.site) * odd_part(one) for one in sites]
@@ -135,7 +139,8 @@ class DisARMIWAE(LogitELBO):
         """The function of the log weights that is the value."""
         return renyi(0.0, self.num_particles)
 
-    _values = staticmethod(antithetic_pair)
+    def _values(self, logits: Tensor, kind: Kind) -> tuple[Tensor, Tensor]:
+        return antithetic_pair(logits)
 
     def _estimate(self, run: Run) -> tuple[Tensor, Tensor]:
         log_p, log_q, scale, _, lead = log_weights(self, run)

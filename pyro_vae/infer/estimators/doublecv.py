@@ -62,8 +62,7 @@ class DoubleCV(LogitELBO):
         return kind.hard(logits + kind.noise(logits)).requires_grad_(), None
 
     def _gradients(self, cost: MultiFrameTensor, sites: list[Scored]) -> list[Tensor]:
-        control: Any = self.learner.control
-        k, alpha = self.num_particles, control["alpha"]
+        k, alpha = self.num_particles, self.control["alpha"]
         draws = [one.site["value"] for one in sites]
         slopes = torch.autograd.grad(total(cost), draws, retain_graph=True)
         others = [(slope.sum(0) - slope) / (k - 1) for slope in slopes]

@@ -36,7 +36,7 @@ class Scored(NamedTuple):
     site: Any
     kind: Kind
     logits: Tensor
-    about: Tensor | None
+    about: Any
 
     @property
     def mean(self) -> Tensor:
@@ -60,6 +60,11 @@ class LogitELBO(MultiSampleELBO):
 
     def __init__(self, num_particles: int = 1, **plates: Unpack[Plates]) -> None:
         super().__init__(num_particles, **plates)
+
+    @property
+    def control(self) -> Any:  # noqa: ANN401
+        """What it learns, a module; ``None`` before the first step, and where it learns nothing."""
+        return self.learner and self.learner.control
 
     @abstractmethod
     def _values(self, logits: Tensor, kind: Kind) -> tuple[Tensor, Tensor | None]:
@@ -87,7 +92,7 @@ class LogitELBO(MultiSampleELBO):
         if not torch.is_grad_enabled():
             return bound, bound
         sites = self._scored(run)
-        gradients = self._gradients(cost, sites)
+        gradients = self._gradients(cost, sites) if sites else []
         if self.paired:
             gradients = [gradient / self.num_particles for gradient in gradients]
         surrogate = self._surrogate(gradients, sites)

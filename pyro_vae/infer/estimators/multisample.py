@@ -127,6 +127,8 @@ class MultiSampleELBO(ELBO):
     ) -> tuple[Tensor, Tensor]:
         """The bound and the surrogate, of one run of model and guide."""
         (run,) = self._get_traces(model, guide, args, kwargs)
+        if not samples(run.model) and not samples(run.guide):
+            return torch.zeros(()), torch.zeros(())
         return self._estimate(run)
 
     def _loss(self, bound: Tensor) -> float:

@@ -76,7 +76,7 @@ class MuProp(LogitELBO):
 
     def _gradients(self, cost: MultiFrameTensor, sites: list[Scored]) -> list[Tensor]:
         at_mean = add(value[1].sum() for value in cost.values())
-        means: Any = [one.about for one in sites]
+        means = [one.about for one in sites]
         slopes = torch.autograd.grad(at_mean, means, retain_graph=True)
         scores = [one.site["value"][0] - mean for one, mean in zip(sites, means, strict=True)]
         gradients = []
@@ -90,7 +90,6 @@ class MuProp(LogitELBO):
 
     def _predict(self, site: Any) -> Tensor:  # noqa: ANN401
         """The baseline of each data point, to be broadcast against the site's draws."""
-        network: Any = self.learner.control
         sizes = [frame.size for frame in site["cond_indep_stack"] if frame.dim == -1]
         if sizes != [len(self.read)]:
             raise ValueError(
@@ -98,4 +97,4 @@ class MuProp(LogitELBO):
                 f"{len(self.read)}, and site {site['name']!r} does not lie in a plate of that "
                 "size: leave baseline out"
             )
-        return widen(network(self.read).squeeze(-1), site)
+        return widen(self.control(self.read).squeeze(-1), site)

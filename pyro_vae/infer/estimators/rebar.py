@@ -72,11 +72,6 @@ class REBAR(LogitELBO):
         control.eta = learned(self.eta, 1.0)
         return control
 
-    @property
-    def control(self) -> Any:  # noqa: ANN401
-        """The parameters of the control variate: ``log_temperature`` and ``eta``."""
-        return self.learner.control
-
     def _values(self, logits: Tensor, kind: Kind) -> tuple[Tensor, Tensor]:
         z = (logits + kind.noise(logits)).requires_grad_()
         soft = kind.soft(z / self.control.log_temperature.exp())
@@ -85,7 +80,7 @@ class REBAR(LogitELBO):
     def _gradients(self, cost: MultiFrameTensor, sites: list[Scored]) -> list[Tensor]:
         gradients, eta = [], self.control.eta
         for one, (c, slope) in zip(sites, self._relaxed(cost, sites), strict=True):
-            z: Any = one.about
+            z = one.about
             rest = spread(cost, one.site)[0].detach() - eta * c
             path = difference(slope, z.detach(), one.mean, one.kind)
             gradients.append(rest * (one.site["value"][0].detach() - one.mean) + eta * path)
@@ -95,7 +90,7 @@ class REBAR(LogitELBO):
         """The control variate of each site, and its slope in z; they know their parameters."""
         relaxed = add(value[1].sum() for value in cost.values())
         learn = bool(self.control.log_temperature.requires_grad)
-        zs: Any = [one.about for one in sites]
+        zs = [one.about for one in sites]
         slopes = torch.autograd.grad(relaxed, zs, retain_graph=True, create_graph=learn)
         values = [spread(cost, one.site)[1] for one in sites]
         if not learn:
@@ -159,7 +154,7 @@ class RELAX(REBAR):
         pairs, networks = super()._relaxed(cost, sites), self.control.networks
         whole_variates = []
         for one, network, (c, slope) in zip(sites, networks, pairs, strict=True):
-            z: Any = one.about
+            z = one.about
             n = one.site["fn"].event_dim
             seen = [
                 value.flatten(value.ndim - n) if n else value[..., None]

@@ -92,7 +92,11 @@ def build_renyi(
     """Pyro's Rényi bound; the ELBO, at alpha = 1, is refused."""
     if alpha == 1:
         raise ValueError("alpha=1 makes the Rényi bound the ELBO: use Trace_ELBO")
-    return RenyiELBO(alpha, num_particles, vectorize_particles=vectorize_particles)
+    return RenyiELBO(
+        alpha,  # pyright: ignore[reportArgumentType]
+        num_particles,
+        vectorize_particles=vectorize_particles,
+    )
 
 
 OF_PYRO: dict[type[ELBO], Profile] = {

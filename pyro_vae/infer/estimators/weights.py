@@ -56,7 +56,7 @@ def log_weights(elbo: MultiSampleELBO, run: Run) -> LogWeights:
         ValueError: sites of different scale.
     """
     sites = [*samples(run.model), *samples(run.guide)]
-    scale = sites[0]["scale"] if sites else 1.0
+    scale = sites[0]["scale"]
     if any(torch.as_tensor(site["scale"] != scale).any() for site in sites[1:]):
         raise ValueError(
             f"{type(elbo).__name__} takes the logarithm of a sum over particles, where sites "
