@@ -105,9 +105,9 @@ CALLS = {
     "with_free_bits": lambda **k: infer.with_free_bits(bits().model, bits().guide, **k),
     "schedule": lambda **k: infer.schedule(**{"value": 0.1, **k}),
     **{
-        name: functools.partial(row.elbo)
-        for name, row in pv.ESTIMATORS.items()
-        if row.elbo.__module__.startswith("pyro_vae")
+        name: profile.build
+        for name, profile in pv.ESTIMATORS.items()
+        if profile.build.__module__.startswith("pyro_vae")
     },
 }
 # Whose arguments they are; of what stands in other names, the callable itself.
@@ -116,7 +116,7 @@ TARGETS = {
     "fit with validation": pv.fit,
     **{f"VAE.{n}": getattr(pv.VAE, n) for n in ("refine", "impute", "sample", "interpolate")},
     **{name: getattr(pv.plots, name[6:]) for name in CALLS if name.startswith("plots.")},
-    **{name: row.elbo for name, row in pv.ESTIMATORS.items()},
+    **{name: profile.build for name, profile in pv.ESTIMATORS.items()},
 }  # fmt: skip
 WHOLE, REAL, TRUTH = (1.5, True, "a", -3), ("1", True, math.nan), (1, "yes")
 KINDS = {"int": WHOLE, "float": REAL, "bool": TRUTH}
