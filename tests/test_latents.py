@@ -224,11 +224,11 @@ def test_labels_that_do_not_fit_are_refused():
     vae, x, factors = separated(40)
     with pytest.raises(ValueError, match=r"expected labels of shape \(40,\), got \(39,\)"):
         pv.label_scores(vae, x, factors[:-1, 0])
-    with pytest.raises(ValueError, match="at least 5 data each"):
+    with pytest.raises(ValueError, match="at least 5 observations each"):
         pv.label_scores(vae, x, [0] * 37 + [1] * 3)
     with pytest.raises(ValueError, match="factor b has one value only"):
         pv.factor_scores(vae, x, pd.DataFrame({"a": factors[:, 0], "b": 1}))
-    with pytest.raises(ValueError, match="39 rows of factors for 40 data"):
+    with pytest.raises(ValueError, match="39 rows of factors for 40 observations"):
         pv.factor_scores(vae, x, factors[:-1])
     with pytest.raises(ValueError, match="x holds one observation"):
         pv.latent_summary(vae, x[:1])

@@ -127,7 +127,7 @@ def test_chains_find_the_posterior_of_a_linear_model(method, num_samples):
         assert abs(z[..., j].mean() - mean) < 5 * (variance / ess) ** 0.5
         assert abs(z[..., j].var() / variance - 1) < 5 * (2 / ess) ** 0.5
     agreement = found["agreement"]
-    assert agreement["mean_shift"].dims == ("datum", "latent_dim")
+    assert agreement["mean_shift"].dims == ("observation", "latent_dim")
     assert abs(agreement["mean_shift"].values).max() < 5 * (2 / ess) ** 0.5
     assert found["guide"]["z"].shape == found["posterior"]["z"].shape == (2, num_samples, 1, 2)
 

@@ -376,7 +376,7 @@ def test_the_picture_shows_every_estimator(bits):
     assert [t.get_text() for t in ax.get_yticklabels()] == list(found.estimator.to_numpy())
     widths = [bar.get_width() for bar in ax.patches]
     assert np.allclose(widths, found.grad_variance.sel(parameter="all")[:2])
-    assert ax.get_xscale() == "log" and "(nats per datum)²" in ax.get_xlabel()
+    assert ax.get_xscale() == "log" and "(nats per observation)²" in ax.get_xlabel()
     assert "0: exact" in [t.get_text() for t in ax.texts]
     pyplot.close("all")
 
@@ -512,8 +512,8 @@ def test_arviz_summarizes_the_draws(gauss):
     vae, x = gauss
     draws = elbo_draws(vae, x, "Trace_ELBO", num_draws=4000, seed=1)
     elbo, total = draws.posterior["elbo"], draws.posterior["total"]
-    assert elbo.dims == ("chain", "draw", "datum") and elbo.shape == (4, 1000, 3)
-    assert total.dims == ("chain", "draw") and np.allclose(total, elbo.sum("datum"))
+    assert elbo.dims == ("chain", "draw", "observation") and elbo.shape == (4, 1000, 3)
+    assert total.dims == ("chain", "draw") and np.allclose(total, elbo.sum("observation"))
     summary = arviz.summary(draws, round_to="none")
     assert list(summary.index) == ["elbo[0]", "elbo[1]", "elbo[2]", "total"]
     assert (summary.r_hat < 1.02).all()

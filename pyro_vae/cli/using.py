@@ -134,7 +134,7 @@ def evaluate_command(
         typer.echo(f"\n{what}: {verdict}")
     folder = run / "evaluate"
     folder.mkdir(exist_ok=True)
-    found.by_datum.to_csv(folder / f"{name}.csv")
+    found.by_observation.to_csv(folder / f"{name}.csv")
     typer.echo(f"\n{folder / name}.csv: a row a datum")
 
 

@@ -1,6 +1,7 @@
 # The public names and their homes, said once.
 from .assessment import Assessment as Assessment
 from .assessment import assess as assess
+from .baselines import baselines as baselines
 from .compression.compress import Compressed as Compressed
 from .compression.compress import compress as compress
 from .compression.compress import decompress as decompress

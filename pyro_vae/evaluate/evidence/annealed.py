@@ -24,7 +24,7 @@ GAIN = 0.2  # of the step's logarithm, per unit of acceptance above that
 
 @dataclass(frozen=True)
 class Sandwich:
-    """log p(x) of data drawn from the model, from below and from above, nats per datum."""
+    """log p(x) of data drawn from the model, from below and from above, nats per observation."""
 
     x: Tensor
     lower: Evidence
@@ -43,8 +43,8 @@ class Sandwich:
     def summary(self) -> str:
         """The figures in words."""
         return (
-            f"log p(x) of {len(self.x)} data drawn from the model is between "
-            f"{self.lower.mean:.2f} and {self.upper.mean:.2f} nats per datum, in expectation "
+            f"log p(x) of {len(self.x)} observations drawn from the model is between "
+            f"{self.lower.mean:.2f} and {self.upper.mean:.2f} nats per observation, in expectation "
             f"(gap {self.gap:.2g}, standard error {self.gap_error:.2g})."
         )
 

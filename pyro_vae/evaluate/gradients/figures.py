@@ -15,21 +15,21 @@ from .sample import Sample, trainable
 __all__ = ["FIGURES", "Groups", "Measurement", "figures"]
 
 FIGURES = {  # what it is, and its unit; the first five are of the estimator as a whole
-    "value_mean": ("mean of the bound", "nats per datum"),
-    "value_sd": ("standard deviation of the bound of the batch", "nats per datum"),
-    "value_mcse": ("Monte Carlo standard error of value_mean", "nats per datum"),
+    "value_mean": ("mean of the bound", "nats per observation"),
+    "value_sd": ("standard deviation of the bound of the batch", "nats per observation"),
+    "value_mcse": ("Monte Carlo standard error of value_mean", "nats per observation"),
     "grad_variance": (
         "variance of one gradient draw (trace of the covariance)",
-        "(nats per datum)^2",
+        "(nats per observation)^2",
     ),
-    "grad_variance_se": ("standard error of grad_variance", "(nats per datum)^2"),
+    "grad_variance_se": ("standard error of grad_variance", "(nats per observation)^2"),
     "snr": ("norm of the mean gradient over the root of its variance", ""),
     "cosine": ("mean cosine of one gradient draw and the reference", ""),
     "bias": ("norm of the bias, relative to the reference", ""),
     "bias_z": ("z-score of the bias", ""),
     "ms_per_draw": ("median time of a gradient draw", "ms"),
-    "work": ("grad_variance times ms_per_draw", "ms (nats per datum)^2"),
-    "evaluations": ("evaluations of log p(x|z) per datum and draw", ""),
+    "work": ("grad_variance times ms_per_draw", "ms (nats per observation)^2"),
+    "evaluations": ("evaluations of log p(x|z) per observation and draw", ""),
 }
 LEAST = 1e-300  # a tail probability; its z-score is 37
 

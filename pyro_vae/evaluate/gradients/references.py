@@ -29,7 +29,7 @@ UNBIASED = ("TraceMeanField_ELBO", "Trace_ELBO(gradient=pathwise)", "RLOO(num_pa
 
 @dataclass
 class Reference:
-    """A gradient of a bound, per datum.
+    """A gradient of a bound, per observation.
 
     Attributes:
         line: the estimator, and how many draws.
@@ -47,8 +47,8 @@ class References:
 
     Args:
         plan: the model and the batch; the draws are not those of the estimators that are compared.
-        given: for the ELBO: an estimator, or the exact gradient of the ELBO per datum by parameter;
-            for another bound where that is the bound of the given estimator.
+        given: for the ELBO: an estimator, or its exact gradient per observation, by parameter; for
+             another bound where that is the bound of the given estimator.
     """
 
     def __init__(

@@ -1,7 +1,9 @@
 """Draws of an estimator's gradient at fixed weights; the model is left as it was."""
 
+import linecache
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +27,15 @@ from ...infer.estimators.estimator import Estimator
 from ...model.vae import VAE
 from .moments import Moments, View
 
-__all__ = ["MEASURED", "REFERENCE", "Plan", "Sample", "sample_gradients", "trainable"]
+__all__ = [
+    "MEASURED",
+    "REFERENCE",
+    "Plan",
+    "Sample",
+    "forgotten_sources",
+    "sample_gradients",
+    "trainable",
+]
 
 TIMED = 32  # draws
 CHUNK = 2**22  # numbers in the gradients of one chunk of draws
@@ -68,14 +78,14 @@ class Plan:
 
 @dataclass
 class Sample:
-    """Draws of one estimator, per datum.
+    """Draws of one estimator, per observation.
 
     Attributes:
-        values: of its bound, ``(n,)``, in nats per datum.
+        values: of its bound, ``(n,)``, in nats per observation.
         seconds: of an eager draw, ``(m,)``.
         elapsed: seconds of all draws, without what is built before the first.
-        evaluations: of log p(x|z) per datum and draw, as counted; NaN where none was seen.
-        moments: of the gradients, of the bound per datum (ascent), in the order of the parameters.
+        evaluations: of log p(x|z) per observation and draw, as counted; NaN where none was seen.
+        moments: of the gradients of the bound (ascent), in the order of the parameters.
     """
 
     values: np.ndarray
@@ -83,6 +93,20 @@ class Sample:
     elapsed: float
     evaluations: float
     moments: Moments
+
+
+@contextmanager
+def forgotten_sources() -> Iterator[None]:
+    """Within it graphs may be made; their source text, which PyTorch keeps for ever, is dropped."""
+    from torch.fx.graph_module import _loader
+
+    before = set(_loader.eval_cache)
+    try:
+        yield
+    finally:
+        for key in set(_loader.eval_cache) - before:
+            del _loader.eval_cache[key]
+            linecache.cache.pop(key, None)
 
 
 def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
@@ -159,7 +183,7 @@ class Eager:
         return [gradients[0].new_tensor(loss), *gradients]
 
     def count_evaluations(self) -> float:
-        """Evaluations of log p(x|z) per datum; it also warms up memory and the parameter store."""
+        """Evaluations of log p(x|z) per observation; a warm-up of memory and parameter store."""
         with _Count() as count:
             self.elbo.loss_and_grads(self.model, self.guide, self.x)
         return max(count.seen.values(), default=float("nan")) / len(self.x)

@@ -134,7 +134,7 @@ def calibration(
         ranks = torch.cat([_ranks(vae, some, num_samples) for some in chunks(z, num_samples, ROWS)])
     names = [*latent_names(vae), "log_likelihood"]
     table = pd.DataFrame(ranks.cpu().numpy(), columns=names)
-    return Calibration(table.rename_axis("datum"), num_samples)
+    return Calibration(table.rename_axis("observation"), num_samples)
 
 
 def _ranks(vae: VAE, z: Tensor, num_samples: int) -> Tensor:

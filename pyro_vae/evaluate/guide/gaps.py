@@ -15,7 +15,7 @@ from ...families.flows import zuko_flows
 from ...model.joint import Joint, reading
 from ...model.vae import VAE
 from ..evidence.importance import Evidence
-from ..statistics import by_datum, standard_error
+from ..statistics import by_observation, standard_error
 
 __all__ = ["gaps"]
 
@@ -76,7 +76,7 @@ def gaps(
     x = vae.check(x)
     with reading(vae, seed):
         parts = [_gaps(vae, some, steps, num_samples, flow) for some in x.split(BLOCK)]
-    return by_datum({k: torch.cat([part[k] for part in parts]) for k in parts[0]})
+    return by_observation({k: torch.cat([part[k] for part in parts]) for k in parts[0]})
 
 
 def _gaps(vae: VAE, x: Tensor, steps: int, num_samples: int, flow: bool) -> dict[str, Tensor]:

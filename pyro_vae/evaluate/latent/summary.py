@@ -27,7 +27,7 @@ CELLS = 2**21  # densities of draws under the guides of all observations, at onc
 
 @dataclass(frozen=True)
 class LatentSummary:
-    """What z says of x; nats per datum.
+    """What z says of x; nats per observation.
 
     Attributes:
         totals: rows ``kl``, ``mutual_information``, ``aggregate_kl``, ``total_correlation`` and
@@ -62,7 +62,9 @@ class LatentSummary:
         have = "has" if d - active == 1 else "have"
         text += "." if active == d else f"; {d - active} {have} collapsed to the prior."
         if value["mutual_information"] > ceiling - 1:
-            text += f" That is near the ceiling of {self.num_data} data, {ceiling:.1f} nats: "
+            text += (
+                f" That is near the ceiling of {self.num_data} observations, {ceiling:.1f} nats: "
+            )
             text += "more data would show more."
         if value["aggregate_kl"] > 1:
             text += (
