@@ -40,7 +40,7 @@ def x():
 def states(vae, x):
     """Each (y, z), log p(x, y, z) and log q(y, z|x) with q(y|x) the network's, ``(N,)`` each."""
     h = vae.encoder(x)
-    p, q = vae.prior(), vae.posterior(h)
+    p, q = vae.prior(), vae.approximation(h)
     for y in range(K):
         one_hot = torch.eye(K).double()[y].expand(len(x), K)
         for bits in itertools.product((0.0, 1.0), repeat=L):
@@ -141,7 +141,7 @@ def test_its_sites_are_y_and_z_and_the_guide_of_z_reads_y(x):
     guide = pyro.poutine.trace(vae.guide).get_trace(data)
     model = pyro.poutine.trace(pyro.poutine.replay(vae.model, guide)).get_trace(data)
     for trace in (guide, model):
-        sites = {n: s for n, s in trace.nodes.items() if n in vae.sites}
+        sites = {n: s for n, s in trace.nodes.items() if n in vae.latents.sites}
         assert {n: tuple(s["value"].shape) for n, s in sites.items()} == {"y": (4, K), "z": (4, L)}
         assert isinstance(sites["y"]["fn"], dist.OneHotCategorical)
     assert (guide.nodes["y"]["value"].argmax(1)[::2] == torch.tensor([2, 0])).all()
@@ -166,7 +166,7 @@ def test_labels_teach_the_classifier_by_alpha_alone(x):
         vae = small(alpha)
         data = vae.labelled(x, [0, 1, 2, 2])
         Trace_ELBO().loss_and_grads(vae.model, vae.guide, data)
-        head = vae.posterior.label.sources["logits"].head.weight.grad
+        head = vae.approximation.label.sources["logits"].head.weight.grad
         assert bool((head is not None) and (head != 0).any()) == (alpha > 0)
 
 
@@ -196,7 +196,7 @@ def test_the_classification_term_counts_the_right_way_or_is_refused(x, line):
         return
     made.check(vae.model, vae.guide, data)
     step(vae, line, data)
-    head = vae.posterior.label.sources["logits"].head.weight
+    head = vae.approximation.label.sources["logits"].head.weight
     log_q = vae.classify(x).logits.log_softmax(-1)[range(4), [0, 1, 2, 2]].sum()
     assert torch.allclose(-head.grad, 2 * torch.autograd.grad(log_q, head)[0])
 
@@ -204,7 +204,7 @@ def test_the_classification_term_counts_the_right_way_or_is_refused(x, line):
 def test_data_hold_x_beside_the_label(x):
     vae = small()
     data = vae.labelled(x, torch.tensor([2, math.nan, 0, -1]))
-    cells, known = vae.split(data)
+    cells, known = vae.record.cells(data), vae.record.part(data, "label")
     assert torch.equal(cells, x)
     assert known.tolist() == [[0, 0, 1], [0, 0, 0], [1, 0, 0], [0, 0, 0]]
     assert torch.equal(vae.as_data(data.numpy()), data)
@@ -218,7 +218,7 @@ def test_data_hold_x_beside_the_label(x):
 
 def test_bad_labels_and_data_are_refused(x):
     vae = small()
-    for labels, message in {(0, 1): "a label for each datum", (0, 1, 3, 0): "from 0 to 2",
+    for labels, message in {(0, 1): "a label for each observation", (0, 1, 3, 0): "from 0 to 2",
                             (0, 1, 0.5, 0): "from 0 to 2"}.items():  # fmt: skip
         with pytest.raises(ValueError, match=message):
             vae.labelled(x, labels)

@@ -97,7 +97,7 @@ def to_arviz(
         },
         "prior": {"z": as_draws(z_prior, *latent)},
         "prior_predictive": {"x": as_draws(x_prior, *cell)},
-        "observed_data": {"x": (("datum", *cell), vae._cells(x).cpu().numpy())},
+        "observed_data": {"x": (("datum", *cell), vae.record.cells(x).cpu().numpy())},
     }
     return container(groups, coords)
 
@@ -175,10 +175,9 @@ def latent_axes(vae: VAE) -> tuple[str, ...]:
 
 def latent_coords(vae: VAE) -> dict[str, np.ndarray]:
     """The numbers of the latent dimensions; with stochastic layers ``z1[0]`` ..., by layer."""
-    if not vae.layers:
+    if not vae.latents.layers:
         return axis_coords(latent_axes(vae), vae.z_shape)
-    layers = zip(vae.sites, vae.layers, strict=True)
-    return {"latent_dim": np.array([f"{site}[{i}]" for site, n in layers for i in range(n)])}
+    return {"latent_dim": np.array(vae.latents.coordinates)}
 
 
 def axis_coords(names: Sequence[str], shape: Sequence[int]) -> dict[str, np.ndarray]:

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from ..core.seeding import seeded
-from ..model.vae import VAE, point
+from ..model.latents import point
+from ..model.vae import VAE
 from .axes import new_axes
 
 if TYPE_CHECKING:
@@ -197,7 +198,7 @@ def attribute_arithmetic(
     Raises:
         ValueError: a label that no datum has, or a categorical z.
     """
-    if vae.categories:
+    if vae.latents.categorical:
         raise ValueError("z is categorical: there is no line between two categories")
     which = torch.as_tensor(labels).cpu()
     for label in (source, target):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["as_table", "compare_estimators"]
 
-GROUPS = {"prior": "prior", "likelihood": "likelihood", "guide": "posterior",
+GROUPS = {"prior": "prior", "likelihood": "likelihood", "guide": "approximation",
           "encoder": "encoder", "decoder": "decoder"}  # fmt: skip
 ABOUT = {  # variable: what it is, and its unit
     "value_mean": ("mean of the bound", "nats per datum"),

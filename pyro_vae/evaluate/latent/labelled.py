@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ...model.joint import Joint, reading
-from ...model.vae import VAE, point
+from ...model.latents import point
+from ...model.vae import VAE
 from .summary import cross_factors
 
 __all__ = ["FactorScores", "factor_scores", "label_scores"]

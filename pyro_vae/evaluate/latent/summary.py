@@ -12,9 +12,8 @@ from torch import Tensor
 
 from ...families.family import innermost
 from ...model.joint import Joint, reading
-from ...model.layers import Layered
+from ...model.latents import Layered
 from ...model.vae import VAE
-from ..inference_data import latent_coords
 
 __all__ = ["LatentSummary", "cross_factors", "factors_of", "latent_summary"]
 
@@ -136,7 +135,7 @@ def latent_summary(
         index=["value", "standard_error"],
     ).T
     kl = (own_factor - prior_factor).mean(0)
-    names = latent_coords(vae)["latent_dim"] if vae.layers else range(dims)
+    names = vae.latents.coordinates if vae.latents.layers else range(dims)
     dimensions = pd.DataFrame(
         {
             "kl": kl.mean(0).cpu(),
