@@ -310,3 +310,42 @@ def test_arviz_holds_the_data_without_their_labels(x):
     assert (data.observed_data["x"].values == x.numpy()).all()
     y = data.posterior["z"].values[..., :K]  # both latents side by side, known labels kept
     assert (y[:, :, 0, 2] == 1).all() and (y[:, :, 2, 0] == 1).all()
+
+
+def test_category_numbers_of_z_reach_the_decoder_as_one_hot_vectors(x):
+    line = "Categorical(categories=3)"
+    vae = small(prior=line, guide=line)
+    assert vae.latents.categories == (0, 3) and vae.latents.coordinates[-1] == "z[1]"
+    both = torch.tensor([[0.0, 1, 0, 2, 0]]).double()
+    read = vae.latents.features(both, torch.float64)
+    assert read.tolist() == [[0, 1, 0, 0, 0, 1, 1, 0, 0]]
+    data = vae.labelled(x, LABELS)
+    assert pv.fit(vae, data, estimator="TraceEnum_ELBO", epochs=1).history.elbo_train.notna().all()
+    assert pv.log_evidence(vae, data, num_samples=5, seed=0).log_evidence.isfinite().all()
+
+
+BAD_PARTS = {
+    "a committed rate": (
+        dict(prior="Normal(scale=learned)", guide="DeltaNormal(rate=0.1)"),
+        r"commits to a rate against N\(0, 1\): use prior='Normal'",
+    ),
+    "another support": (
+        dict(prior="Gamma", guide="Normal"),
+        r"at z the guide Normal draws .* guide='Transformed\(Normal, SoftplusTransform\)'",
+    ),
+    "a word for a number": (dict(alpha="1"), "alpha is a number of at least 0, got '1'"),
+    "a truth": (dict(alpha=True), "alpha is a number of at least 0, got True"),
+    "a negative number": (dict(alpha=-1), "alpha is a number of at least 0, got -1"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_PARTS)
+def test_parts_that_do_not_fit_are_refused_as_in_a_vae(name):
+    options, message = BAD_PARTS[name]
+    with pytest.raises(ValueError, match=message):
+        pv.M2(D, L, K, **options)
+
+
+def test_the_guide_that_is_advised_builds():
+    vae = pv.M2(D, L, K, prior="Gamma", guide="Transformed(Normal, SoftplusTransform)", seed=0)
+    assert vae.sample(3, seed=0).shape == (3, D)

@@ -440,10 +440,10 @@ class Record:
                     "make data by vae.labelled(x, labels)"
                 )
         if block.role == "weight":
-            wrong = wrong | (values < 0)
+            wrong = wrong | (values <= 0)
         if wrong.any():
             row, cell = wrong.nonzero()[0].tolist()
-            need = "a number of at least 0" if block.role == "weight" else "a finite number"
+            need = "a number greater than 0" if block.role == "weight" else "a finite number"
             raise ValueError(
                 f"block {block.name!r} ({block.role}) needs {need}, got "
                 f"{values[row, cell].item():g} in row {row}"
