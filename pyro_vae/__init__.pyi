@@ -49,9 +49,11 @@ from .model.layers import BottomUp as BottomUp
 from .model.layers import Hierarchy as Hierarchy
 from .model.layers import Ladder as Ladder
 from .model.layers import TopDown as TopDown
+from .model.record import Block as Block
+from .model.record import Record as Record
+from .model.saving import load as load
 from .model.semisupervised import M2 as M2
 from .model.vae import VAE as VAE
-from .model.vae import load as load
 from .runs.comparisons import compare_runs as compare_runs
 from .runs.comparisons import paired_differences as paired_differences
 from .runs.report import write_report as write_report

@@ -91,7 +91,7 @@ def _compare_gradients(
 ) -> None:
     from .. import plots
     from ..evaluate.gradients.comparison import as_table, compare_estimators
-    from ..model.vae import load
+    from ..model.saving import load
 
     vae = load(run)
     x = _test_batch(run, batch_size, seed)
@@ -209,7 +209,7 @@ def sweep_command(setting: str) -> Callable[..., None]:
 def _prior_samples(table: "pd.DataFrame", setting: str, out: Path) -> list[Path]:
     """A picture with a row of prior samples for each line, where the data are images."""
     from .. import plots
-    from ..model.vae import load
+    from ..model.saving import load
     from ..plots.pictures import has_images
 
     vaes = {str(v): load(rows.folder.iloc[0]) for v, rows in table.groupby(setting, sort=False)}

@@ -27,7 +27,7 @@ def sample_command(
     """Draw data from a trained model into a .npy file, and a picture where they are images."""
     import numpy as np
 
-    from ..model.vae import load
+    from ..model.saving import load
     from ..plots.pictures import has_images
     from ..runs import folder as runs
 
@@ -51,7 +51,7 @@ def compress_command(
     import numpy as np
 
     from ..evaluate.compression.compress import compress
-    from ..model.vae import load
+    from ..model.saving import load
 
     coded = compress(load(run), np.load(data, allow_pickle=False))
     path = (out or data).with_suffix(".pvc")
@@ -74,7 +74,7 @@ def decompress_command(
     import numpy as np
 
     from ..evaluate.compression.compress import Compressed, decompress
-    from ..model.vae import load
+    from ..model.saving import load
 
     x = decompress(load(run), Compressed.from_bytes(coded.read_bytes()))
     path = (out or coded).with_suffix(".npy")
@@ -84,7 +84,7 @@ def decompress_command(
 
 def show_command(run: Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")]) -> None:
     """Show what a run folder holds: the model, what it was told, and its figures."""
-    from ..model.vae import DESCRIPTION
+    from ..model.files import DESCRIPTION
     from ..runs.folder import read_results
 
     if not (run / DESCRIPTION).exists():
@@ -120,7 +120,7 @@ def evaluate_command(
 ) -> None:  # fmt: skip
     """log p(x) with its error, gaps, collapse and calibration: RUN/evaluate/DATA.csv."""
     from ..evaluate.assessment import assess
-    from ..model.vae import load
+    from ..model.saving import load
     from ..runs.folder import held_out
 
     vae, told = load(run), read_config(run / CONFIG)

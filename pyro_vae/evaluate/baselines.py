@@ -57,16 +57,17 @@ def baselines(vae: VAE, x: Tensor | ArrayLike, *, seed: int = 0) -> pd.DataFrame
     """
     seed = whole("seed", seed, 0, 2**32 - 1)
     x = vae.check(x)
-    if len(x) < LEAST or x.isnan().any():
+    cells = vae.record.cells(x)
+    if len(x) < LEAST or cells.isnan().any():
         raise ValueError(f"baselines need at least {LEAST} observations without missing cells")
-    columns, continuous = _columns(vae, x)
+    columns, continuous = _columns(vae, cells)
     fits: dict[str, Fit] = {
         "independent columns": columns,
         "mixture": lambda rows: _mixture(rows, columns, seed),
     }
     if continuous:
         fits["probabilistic PCA"] = lambda rows: _pca(rows, math.prod(vae.z_shape))
-    values = x.flatten(1).double().cpu().numpy()
+    values = cells.flatten(1).double().cpu().numpy()
     first, second = np.array_split(np.random.default_rng(seed).permutation(len(x)), 2)
     scores = {name: torch.empty(len(x), dtype=torch.float64) for name in fits}
     for name, fit in fits.items():

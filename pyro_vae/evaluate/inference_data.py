@@ -25,7 +25,6 @@ __all__ = [
     "container",
     "latent_axes",
     "latent_coords",
-    "latent_names",
     "tail_shape",
     "to_arviz",
 ]
@@ -105,7 +104,7 @@ def to_arviz(
         },
         "prior": {"z": as_draws(z_prior, *latent)},
         "prior_predictive": {"x": as_draws(x_prior, *cell)},
-        "observed_data": {"x": (("observation", *cell), vae._cells(x).cpu().numpy())},
+        "observed_data": {"x": (("observation", *cell), vae.record.cells(x).cpu().numpy())},
     }
     return container(groups, coords)
 
@@ -184,19 +183,9 @@ def latent_axes(vae: VAE) -> tuple[str, ...]:
     return ("latent_dim", *extra)
 
 
-def latent_names(vae: VAE) -> tuple[str, ...]:
-    """One name for each coordinate of z, flattened: ``z[0]``, ``z[0, 3]``, ``z2[1]``."""
-    shapes = [(n,) for n in vae.layers] or [vae.z_shape]
-    return tuple(
-        f"{site}[{', '.join(map(str, place))}]"
-        for site, shape in zip(vae.sites, shapes, strict=True)
-        for place in np.ndindex(*shape)
-    )
-
-
 def latent_coords(vae: VAE) -> dict[str, np.ndarray]:
     """Names of the coordinates of a vector z; the axes of another shape are numbered."""
-    return {"latent_dim": np.array(latent_names(vae))} if len(vae.z_shape) == 1 else {}
+    return {"latent_dim": np.array(vae.latents.coordinates)} if len(vae.z_shape) == 1 else {}
 
 
 def _cell_axes(shape: Sequence[int]) -> tuple[str, ...]:

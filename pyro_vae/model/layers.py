@@ -2,154 +2,25 @@
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, TypeAlias
 
-import pyro
 import pyro.distributions as dist
 import torch
-from pyro.distributions import constraints
 from torch import Tensor, nn
 
-from ..core.seeding import seeded
-from ..families.family import Role, construct, describe, family, innermost, same_support
+from ..families.family import Role, construct, family, innermost
 from ..families.guides import GUIDES, DeltaNormal
 from ..families.networks import MLP, batched, built, network, spec_of
 from ..families.priors import PRIORS
 from ..language.spec import Spec, SpecError, Value, as_spec
+from .latents import Given, Layered, Size, side_by_side
 
 __all__ = [
-    "BottomUp", "Hierarchy", "Ladder", "Layered", "TopDown", "check_layers", "check_plain",
-    "draw_sites", "layer_sizes", "stacked",
+    "BottomUp", "Hierarchy", "Ladder", "TopDown", "check_plain", "layer_sizes", "stacked",
 ]  # fmt: skip
 
 Line: TypeAlias = str | Spec | nn.Module
 Networks: TypeAlias = Line | Sequence[Line] | None
-Given: TypeAlias = Callable[[Tensor], dist.TorchDistribution]
-Size: TypeAlias = Sequence[int]
-
-
-class Layered(dist.TorchDistribution):
-    r"""A chain of conditionals as one distribution of all layers, side by side: z1 comes first.
-
-    .. math:: p(z) = p(z_{o_1}) \prod_{i > 1} p(z_{o_i} \mid z_{o_{i-1}})
-
-    Args:
-        sizes: of the layers, from x upward.
-        order: :math:`o`, the layers (from 0) as they are drawn.
-        first: the distribution of the layer that is drawn first.
-        given: for each later one, from the layer drawn before it to its distribution.
-
-    >>> first, given = dist.Normal(torch.zeros(3), 1.0).to_event(1), lambda z: dist.Normal(
-    ...     z[..., :2], 0.5).to_event(1)
-    >>> p = Layered((2, 3), (1, 0), first, [given])
-    >>> p.sample((4,)).shape, p.log_prob(torch.zeros(4, 5)).shape
-    (torch.Size([4, 5]), torch.Size([4]))
-    """
-
-    arg_constraints: ClassVar[dict] = {}  # pyright: ignore[reportIncompatibleMethodOverride]
-
-    def __init__(
-        self,
-        sizes: Size,
-        order: Size,
-        first: dist.TorchDistribution,
-        given: Sequence[Given],
-    ) -> None:
-        self.sizes, self.order, self.first, self.given = tuple(sizes), order, first, given
-        super().__init__(first.batch_shape, torch.Size([sum(sizes)]), validate_args=False)
-
-    def expand(self, batch_shape: Size, _instance: object = None) -> "Layered":
-        """The same for a larger batch: the layers after the first follow its draws."""
-        first = self.first.expand(torch.Size(batch_shape))
-        return Layered(self.sizes, self.order, first, self.given)
-
-    @property
-    def conditionals(self) -> list[dist.TorchDistribution]:
-        """The distribution of each layer, from x upward, given some draw of the one before it.
-
-        They say on what a layer lives and how it is drawn, whatever that draw.
-        """
-        found: dict[int, dist.TorchDistribution] = {}
-
-        def take(layer: int, d: dist.TorchDistribution) -> Tensor:
-            found[layer] = d
-            return d.sample()
-
-        with torch.no_grad(), seeded(0):
-            self._along(take)
-        return [found[layer] for layer in range(len(self.sizes))]
-
-    @property
-    def has_rsample(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Whether all layers are reparameterized."""
-        return all(d.has_rsample for d in self.conditionals)
-
-    @property
-    def support(self) -> constraints.Constraint | None:
-        """That of all layers, or of each its own; ``None`` where they are not numbers by cell."""
-        cells: list[Any] = [d.support for d in self.conditionals]
-        for i, cell in enumerate(cells):
-            while isinstance(cell, constraints.independent):
-                cell = cell.base_constraint
-            cells[i] = cell
-        if any(cell.event_dim for cell in cells):
-            return None
-        alike = all(cell is cells[0] for cell in cells)
-        whole = cells[0] if alike else constraints.cat(cells, -1, list(self.sizes))
-        return constraints.independent(whole, 1)
-
-    @property
-    def mean(self) -> Tensor:
-        """Each layer's mean at the mean of the one before it: the mean, where these are linear."""
-        return self._along(lambda layer, d: d.mean)
-
-    def sample(self, sample_shape: Size = ()) -> Tensor:
-        """A draw of each layer, in order."""
-        with torch.no_grad():
-            return self._many(sample_shape)._along(lambda layer, d: d.sample())
-
-    def rsample(self, sample_shape: Size = ()) -> Tensor:
-        """A draw with its path through all layers."""
-        return self._many(sample_shape)._along(lambda layer, d: d.rsample())
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """The sum of the layers' log densities."""
-        terms = (d.log_prob(z) for d, z in self.factors(value))
-        return sum(terms)  # pyright: ignore[reportReturnType]
-
-    def factors(self, value: Tensor) -> list[tuple[dist.TorchDistribution, Tensor]]:
-        """Each layer's distribution given the value of the one before, and its value, by layer."""
-        parts = value.split(self.sizes, -1)
-        found: dict[int, dist.TorchDistribution] = {}
-
-        def take(layer: int, d: dist.TorchDistribution) -> Tensor:
-            found[layer] = d
-            return parts[layer]
-
-        self._along(take)
-        return [(found[layer], parts[layer]) for layer in range(len(parts))]
-
-    def draw_sites(self) -> Tensor:
-        """The layers as Pyro's sites ``z1``, ``z2`` ..., from x upward, drawn in order."""
-        return self._along(lambda layer, d: pyro.sample(f"z{layer + 1}", d))
-
-    def _many(self, sample_shape: Size) -> "Layered":
-        return self.expand((*sample_shape, *self.batch_shape)) if sample_shape else self
-
-    def _along(self, take: Callable[[int, dist.TorchDistribution], Tensor]) -> Tensor:
-        """Go through the layers in order; ``take`` says the value of each; side by side."""
-        values: dict[int, Tensor] = {}
-        z = torch.empty(0)
-        for i, layer in enumerate(self.order):
-            z = values[layer] = take(layer, self.given[i - 1](z) if i else self.first)
-        lead = torch.broadcast_shapes(*(z.shape[:-1] for z in values.values()))
-        each = (values[layer] for layer in range(len(values)))
-        return torch.cat([z.expand(*lead, z.shape[-1]) for z in each], -1)
-
-
-def draw_sites(d: dist.TorchDistribution) -> Tensor:
-    """z as Pyro sees it: the site ``z``, or ``z1``, ``z2`` ... of stochastic layers."""
-    return d.draw_sites() if isinstance(d, Layered) else pyro.sample("z", d)
 
 
 class Conditional(nn.Module):
@@ -377,9 +248,7 @@ class TopDown(Stack):
 
     def _read(self, i: int, h: Tensor, z: Tensor) -> Tensor:
         """What the family of layer i reads, given the layer above."""
-        parts = h.flatten(1), self.above[i](z).flatten(z.ndim - 1)
-        lead = torch.broadcast_shapes(*(p.shape[:-1] for p in parts))
-        return torch.cat([p.expand(*lead, p.shape[-1]) for p in parts], -1)
+        return side_by_side(h.flatten(1), self.above[i](z).flatten(z.ndim - 1))
 
     def _below(self, i: int, h: Tensor, z: Tensor) -> dist.TorchDistribution:
         """q of layer i, given the layer above."""
@@ -484,19 +353,6 @@ def check_plain(*lines: Line) -> None:
             raise ValueError(
                 f"{name} is of stochastic layers: say their widths, layers=[100, 50], in place of "
                 "latent_dim"
-            )
-
-
-def check_layers(prior: Layered, guide: Layered) -> None:
-    """Raise where a layer of the guide does not live where the prior's does."""
-    pairs = zip(guide.conditionals, prior.conditionals, strict=True)
-    for layer, (q, p) in enumerate(pairs, start=1):
-        if same_support(p, q) is False:
-            name, other = (type(innermost(d)).__name__ for d in (q, p))
-            raise ValueError(
-                f"at z{layer} the guide's {name} draws {describe(q.support)}, the prior's {other} "  # pyright: ignore
-                f"{describe(p.support)}: say the families of both, layer by layer, such as "  # pyright: ignore
-                f"guide='BottomUp([{', '.join([other] * len(guide.sizes))}])'"
             )
 
 

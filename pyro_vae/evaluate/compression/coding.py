@@ -40,9 +40,9 @@ class Code:
     """
 
     def __init__(self, vae: VAE, latent_bits: int, largest: float) -> None:
-        if vae.missing:
+        if vae.record.missing:
             raise ValueError("VAE(..., missing=True) has no code for missing cells: impute x first")
-        like = vae.as_data(torch.zeros(1, *vae.x_shape))
+        like = vae.as_data(torch.zeros(1, *vae.record.shape))
         prior, guide = vae.prior(), vae.encode(like)
         z = prior.expand([1]).sample()
         self._vae = vae

@@ -123,7 +123,7 @@ def _chain(vae: VAE, x: Tensor, method: str, num_samples: int, warmup: int) -> T
     run = MCMC(kernel, num_samples=num_samples, warmup_steps=warmup, disable_progbar=True)
     run.run(x)
     draws = run.get_samples()
-    return torch.cat([draws[site] for site in vae.sites], -1).detach()
+    return vae.latents.join(draws).detach()
 
 
 def _agreement(p: Tensor, q: Tensor, latent: tuple[str, ...], seed: int) -> dict:

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ...core.checks import whole
 from ...model.joint import Joint, reading
-from ...model.vae import VAE, point
+from ...model.latents import point
+from ...model.vae import VAE
 from .summary import cross_factors, dimension_names
 
 __all__ = ["FactorScores", "factor_scores", "label_scores"]

@@ -13,9 +13,8 @@ from torch import Tensor
 from ...core.checks import whole
 from ...families.family import innermost
 from ...model.joint import Joint, reading
-from ...model.layers import Layered
+from ...model.latents import Layered
 from ...model.vae import VAE
-from ..inference_data import latent_names
 from ..statistics import chunks, standard_error
 
 __all__ = ["LatentSummary", "cross_factors", "dimension_names", "latent_summary"]
@@ -160,7 +159,7 @@ def latent_summary(
 
 def dimension_names(vae: VAE, dims: int) -> pd.Index:
     """Names of the coordinates of z; a one-hot vector counts as one."""
-    names = latent_names(vae)
+    names = vae.latents.coordinates
     same = len(names) == dims
     return pd.Index(names if same else [f"z[{i}]" for i in range(dims)], name="latent_dim")
 
