@@ -111,14 +111,14 @@ def test_the_variance_is_the_closed_form(gauss):
     for line, by_name in expected.items():
         row = found.sel(estimator=line)
         for name, variance in by_name.items():
-            here = row.sel(parameter=f"posterior.sources.loc.head.{name}")
+            here = row.sel(parameter=f"approximation.sources.loc.head.{name}")
             error = here.grad_variance_se.item()
             assert abs(here.grad_variance.item() - variance) < 5 * error
             assert error < 0.15 * variance
         guide = row.sel(parameter="guide").grad_variance.item()
         assert guide == pytest.approx(sum(by_name.values()), rel=0.25)
         # by coordinate, it is the same
-        of_guide = row.tensor.str.startswith("posterior")
+        of_guide = row.tensor.str.startswith("approximation")
         assert row.coordinate_variance[of_guide].sum().item() == pytest.approx(guide)
         assert row.snr.sel(parameter="guide").item() == pytest.approx(
             norm / sum(by_name.values()) ** 0.5, abs=5 / 2000**0.5
@@ -136,7 +136,7 @@ def exact_gradient(vae, x):
     names = [n for n, p in vae.named_parameters() if p.requires_grad]
     grads = torch.autograd.grad(value, [vae.get_parameter(n) for n in names])
     given = dict(zip(names, grads, strict=True))
-    norm = sum(g.square().sum() for n, g in given.items() if n.startswith("posterior")) ** 0.5
+    norm = sum(g.square().sum() for n, g in given.items() if n.startswith("approximation")) ** 0.5
     return given, norm.item()
 
 
@@ -400,10 +400,10 @@ def test_running_moments_are_the_moments(n, size):
     assert np.allclose(moments.mean, draws.mean(0))
     assert np.allclose(moments.variance, draws.var(0, ddof=1))
     assert np.allclose(moments.trace, [v.sum() for v in np.split(draws.var(0, ddof=1), [2])])
-    assert np.allclose(moments.norms().sum(1), (draws**2).sum(1))
-    assert np.allclose(moments.dots().sum(1), draws @ towards.numpy())
+    assert np.allclose(moments.by_draw("norms").sum(1), (draws**2).sum(1))
+    assert np.allclose(moments.by_draw("dots").sum(1), draws @ towards.numpy())
     e = (draws[0 : n // 2 * 2 : 2] - draws[1 : n // 2 * 2 : 2]) / 2**0.5
-    assert np.allclose(moments.pairs().sum(1), (e[1:] * e[:-1]).sum(1))
+    assert np.allclose(moments.by_draw("pairs").sum(1), (e[1:] * e[:-1]).sum(1))
     expected, start, weight = [], 0, 9
     while start < n:  # the centre is the mean of all draws before its block
         block = draws[start : start + 16 * size]
@@ -411,7 +411,7 @@ def test_running_moments_are_the_moments(n, size):
         expected.append(np.stack([d[:, :2].sum(1), d[:, 2:].sum(1)], 1))
         start = weight = start + len(block)
         center = torch.tensor(draws[:start].mean(0))
-    assert np.allclose(moments.increments(), np.concatenate(expected))
+    assert np.allclose(moments.by_draw("increments"), np.concatenate(expected))
 
 
 @pytest.mark.parametrize("rank", [4, 2])
@@ -433,7 +433,7 @@ def test_moments_of_a_factor_are_those_of_the_gradient(rank):
     assert np.allclose(whole.mean, factor.mean)
     assert np.allclose(whole.trace, factor.trace)
     for name in ("norms", "dots", "pairs", "increments"):
-        assert np.allclose(getattr(whole, name)(), getattr(factor, name)())
+        assert np.allclose(whole.by_draw(name), factor.by_draw(name))
     assert [c.numel() for c in factor.center] == [12, 5]
 
 
@@ -448,7 +448,7 @@ def test_gradients_by_factors_are_the_gradients(line):
     reduced, inputs = factored(whole)
     names = [name for name, p in whole.parameters.items() if p in inputs]
     assert names == [f"{n}.weight" for n in ("encoder.layers.1", *(
-        f"posterior.sources.{k}.head" for k in ("loc", "scale")))]  # fmt: skip
+        f"approximation.sources.{k}.head" for k in ("loc", "scale")))]  # fmt: skip
     found = []
     for graph in (whole, reduced):
         torch.manual_seed(3)

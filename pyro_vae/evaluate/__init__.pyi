@@ -1,7 +1,6 @@
 # The public names and their homes, said once.
 from .assessment import Assessment as Assessment
 from .assessment import assess as assess
-from .baselines import baselines as baselines
 from .compression.compress import Compressed as Compressed
 from .compression.compress import compress as compress
 from .compression.compress import decompress as decompress
@@ -27,3 +26,4 @@ from .latent.labelled import label_scores as label_scores
 from .latent.summary import LatentSummary as LatentSummary
 from .latent.summary import latent_summary as latent_summary
 from .lower_bound import elbo as elbo
+from .simple_models import baselines as baselines

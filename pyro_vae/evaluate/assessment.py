@@ -5,14 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ..core.checks import whole
 from ..model.vae import VAE
-from .baselines import baselines
 from .evidence.annealed import Sandwich, bdmc
 from .evidence.importance import Evidence, log_evidence
 from .guide.calibration import Calibration, calibration
@@ -20,7 +19,8 @@ from .guide.gaps import gaps
 from .latent.labelled import label_scores
 from .latent.summary import LatentSummary, latent_summary
 from .lower_bound import elbo
-from .statistics import by_observation
+from .simple_models import baselines
+from .statistics import by_observation, standard_error
 
 __all__ = ["Assessment", "assess"]
 
@@ -87,7 +87,7 @@ class Assessment:
         """A sentence or two about each part."""
         texts = {"Evidence": self.evidence.summary()}
         if self.baselines is not None:
-            log_p = self.evidence.log_evidence.cpu().double().numpy()
+            log_p = self.evidence.log_evidence.cpu().double()
             texts["Baselines"] = _against_baselines(log_p, self.baselines)
         if self.sandwich is not None:
             texts["Annealing"] = self.sandwich.summary()
@@ -131,7 +131,7 @@ def assess(
         ``refused`` gives the reason.
 
     Raises:
-        ValueError: data outside the likelihood's support or of another shape.
+        ValueError: data that the model refuses.
 
     >>> vae = VAE(2, latent_dim=3, prior="Bernoulli", guide="Bernoulli", likelihood="Normal")
     >>> assessment = assess(vae, [[0.0, 1.0]] * 20, num_samples=30)
@@ -168,10 +168,10 @@ def assess(
 
 
 def _largest_gap(table: pd.DataFrame) -> str:
-    n, means, sems = len(table), dict(table.mean()), dict(table.sem())
-    lost = means["log_evidence"] - means["elbo"]
-    family, encoder = means["approximation"], means["amortization"]
-    errors = [sems["approximation"], sems["amortization"]]
+    n, values = len(table), torch.tensor(table[["approximation", "amortization"]].to_numpy())
+    lost = float((table["log_evidence"] - table["elbo"]).to_numpy().mean())
+    family, encoder = values.mean(0).tolist()
+    errors = standard_error(values).tolist() if n > 1 else [math.nan] * 2
     text = (
         f"On {n} observations the ELBO is {lost:.2f} nats below log p(x): the guide's family costs "
         f"{family:.2f} (standard error {errors[0]:.2g}), the encoder {encoder:.2f} "
@@ -183,10 +183,10 @@ def _largest_gap(table: pd.DataFrame) -> str:
     return f"{text} {advice} would gain most."
 
 
-def _against_baselines(log_p: np.ndarray, scores: pd.DataFrame) -> str:
+def _against_baselines(log_p: Tensor, scores: pd.DataFrame) -> str:
     best = str(scores.mean().idxmax())
-    difference = log_p - scores[best].to_numpy()
-    mean, error = difference.mean(), difference.std(ddof=1) / math.sqrt(len(difference))
+    difference = log_p - torch.tensor(scores[best].to_numpy())
+    mean, error = difference.mean().item(), standard_error(difference).item()
     text = (
         f"log p(x) is {abs(mean):.2f} nats {'above' if mean > 0 else 'below'} the best baseline, "
         f"{best} (standard error {error:.2g}), which is fitted to halves of these data."

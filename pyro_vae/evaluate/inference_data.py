@@ -20,14 +20,7 @@ from ..model.vae import VAE
 if TYPE_CHECKING:
     from arviz import InferenceData
 
-__all__ = [
-    "as_draws",
-    "container",
-    "latent_axes",
-    "latent_coords",
-    "tail_shape",
-    "to_arviz",
-]
+__all__ = ["as_draws", "container", "latent_axes", "latent_coords", "tail_shape", "to_arviz"]
 
 CHAINS = 4
 LEAST = 25  # draws: a fifth of them are the tail, and ArviZ fits no tail of fewer than 5
@@ -67,7 +60,7 @@ def to_arviz(
         names of the coordinates of z, ``z[0]`` ..., with stochastic layers ``z1[0]`` ....
 
     Raises:
-        ValueError: data outside the likelihood's support or of another shape, or no draws.
+        ValueError: data that the model refuses, or no draws.
 
     >>> vae = VAE(2, latent_dim=1, likelihood="Normal", seed=0)
     >>> data = to_arviz(vae, torch.zeros(3, 2), num_samples=40, seed=0)

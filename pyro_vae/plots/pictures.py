@@ -178,7 +178,7 @@ def interpolations(
     steps = whole("steps", steps, 2)
     between = torch.stack([vae.interpolate(*pair, steps) for pair in zip(start, end, strict=True)])
     rows = torch.cat([start[:, None].cpu(), between.cpu(), end[:, None].cpu()], 1)
-    return images(rows.flatten(0, 1), steps + 2, ax, "Interpolations between pairs of data")
+    return images(rows.flatten(0, 1), steps + 2, ax, "Interpolations, between pairs of data")
 
 
 @torch.no_grad()

@@ -48,7 +48,7 @@ def rate_distortion(
         that they depend on the unit of x and may be negative.
 
     Raises:
-        ValueError: data outside the likelihood's support or of another shape, or no draws.
+        ValueError: data that the model refuses, or no draws.
 
     References:
         Alemi et al. (2018), arXiv:1711.00464.
@@ -145,8 +145,7 @@ def compress(
         seed: of the random words at the start.
 
     Raises:
-        ValueError: data outside the likelihood's support or of another shape, or a model with
-            cells that are not independent.
+        ValueError: data that the model refuses, or a model whose cells are not independent.
 
     References:
         Townsend, Bird & Barber (2019), arXiv:1901.04866; Hinton & van Camp (1993); the coder is

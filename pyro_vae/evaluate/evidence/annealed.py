@@ -83,8 +83,7 @@ def ais(
         :class:`Evidence`; its standard error is over the chains, by the delta method.
 
     Raises:
-        ValueError: data outside the likelihood's support or of another shape, a discrete z, or
-            a number that is too small.
+        ValueError: data that the model refuses, a discrete z, or a number that is too small.
 
     References:
         Neal (2001), Statistics and Computing 11; Wu et al. (2017), arXiv:1611.04273.
@@ -157,11 +156,7 @@ def bdmc(
 
 @dataclass
 class Plan:
-    """The numbers of an annealing run, checked.
-
-    Attributes:
-        temperatures: as in :func:`ais`, as are the others.
-    """
+    """The arguments of :func:`ais`, checked."""
 
     temperatures: int
     chains: int

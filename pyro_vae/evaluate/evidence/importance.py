@@ -133,8 +133,7 @@ def log_evidence(
         ``summary()`` says them in words.
 
     Raises:
-        ValueError: data outside the likelihood's support or of another shape, or fewer than two
-            draws.
+        ValueError: data that the model refuses, or fewer than two draws.
 
     References:
         Burda, Grosse & Salakhutdinov (2016), arXiv:1509.00519; Vehtari et al. (2024),

@@ -48,8 +48,7 @@ def outlier_scores(
         A row for each observation: ``surprise``, ``typicality``, ``waic``, nats.
 
     Raises:
-        ValueError: data outside the likelihood's support or of another shape, or fewer than two
-            draws.
+        ValueError: data that the model refuses, or fewer than two draws.
 
     References:
         Nalisnick et al. (2019), arXiv:1810.09136, for the failure, and arXiv:1906.02994, for

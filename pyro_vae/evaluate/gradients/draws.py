@@ -64,7 +64,7 @@ def elbo_draws(
         multiple of 4 and at least 16, for ArviZ's diagnostics, else they are one chain.
 
     Raises:
-        ValueError: data outside the likelihood's support or of another shape, an estimator that
+        ValueError: data that the model refuses, an estimator that
             cannot serve the guide or whose bound is not known here.
 
     >>> vae = VAE(2, latent_dim=1, likelihood="Normal", seed=0)

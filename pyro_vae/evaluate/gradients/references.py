@@ -29,13 +29,7 @@ UNBIASED = ("TraceMeanField_ELBO", "Trace_ELBO(gradient=pathwise)", "RLOO(num_pa
 
 @dataclass
 class Reference:
-    """A gradient of a bound, per observation.
-
-    Attributes:
-        line: the estimator, and how many draws.
-        mean: ``(P,)``, float64.
-        sample: its draws; ``None`` where it is exact.
-    """
+    """A gradient of a bound per observation, ``(P,)``, and its draws where it is not exact."""
 
     line: str
     mean: Tensor

@@ -14,15 +14,8 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
 from ...core.checks import boolean, whole
-from ...infer.engine.compiled import (
-    CaptureError,
-    Graph,
-    capture,
-    compile_module,
-    factored,
-    repeated,
-    trace,
-)
+from ...infer.engine import compiled
+from ...infer.engine.compiled import CaptureError, Graph
 from ...infer.estimators.estimator import Estimator
 from ...model.vae import VAE
 from .moments import Moments, View
@@ -45,17 +38,7 @@ MEASURED, REFERENCE, BURN_IN, PILOT = range(4)  # streams of seeds
 
 @dataclass
 class Plan:
-    """A model, a batch, and the numbers of :func:`compare_estimators`, checked.
-
-    Attributes:
-        vae: the model, :func:`untouched` by the caller.
-        x: the batch, ``(B, *x_shape)``.
-        num_draws: gradient draws of an estimator.
-        burn_in: steps in which a baseline learns, before it is frozen.
-        seed: with the number of a stream and of a chunk it gives the chunk's seed.
-        coordinates: see :class:`Moments`.
-        compile: whether to compile the graph of a draw.
-    """
+    """A model, a batch ``(B, *x_shape)``, and the numbers of :func:`compare_estimators`."""
 
     vae: VAE
     x: Tensor
@@ -117,16 +100,11 @@ def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
 def sample_gradients(
     plan: Plan, estimator: Estimator, stream: int, towards: Tensor | None = None
 ) -> Sample:
-    """Draws of the gradient at the model's weights, from the graph of one.
+    """Draws of a checked estimator's gradient at the model's weights, from the graph of one.
 
     A few draws by the estimator itself come first: they are timed, and their mean is the centre of
-    the others. Estimators of which no graph can be made draw one by one.
-
-    Args:
-        plan: what all estimators have in common.
-        estimator: checked before.
-        stream: draws of one stream have common random numbers.
-        towards: see :class:`Moments`, ``(P,)``.
+    the others. Estimators of which no graph can be made draw one by one. Draws of one stream have
+    common random numbers; ``towards`` is as in :class:`Moments`, ``(P,)``.
     """
     x, n = plan.x, plan.num_draws
     with pyro.get_param_store().scope():
@@ -135,7 +113,7 @@ def sample_gradients(
         center, seconds = eager.pilot(plan.seeds(PILOT, min(n, TIMED)))
         graph, inputs = eager.graph(plan.compile), {}
         if graph is not None and not plan.coordinates:
-            graph, inputs = factored(graph)
+            graph, inputs = compiled.factored(graph)
         views = [View(inputs.get(p)) for p in eager.parameters]
         parts = None if towards is None else towards.split([c.numel() for c in center])
         moments = Moments(center, len(seconds), parts, coordinates=plan.coordinates, views=views)
@@ -158,12 +136,7 @@ def sample_gradients(
 
 
 class Eager:
-    """Draws by an estimator's own ``loss_and_grads``, one at a time.
-
-    Args:
-        plan: the model, the batch and the seeds.
-        estimator: its network, if it has one, learns here and is then frozen.
-    """
+    """Draws by an estimator's own ``loss_and_grads``; its network learns first and is frozen."""
 
     def __init__(self, plan: Plan, estimator: Estimator) -> None:
         self.elbo: Any = estimator.elbo
@@ -203,7 +176,7 @@ class Eager:
     def graph(self, required: bool) -> Graph | None:
         """The graph of a draw, where one can be made."""
         try:
-            return capture(self.elbo, self.model, self.guide, self.x)
+            return compiled.capture(self.elbo, self.model, self.guide, self.x)
         except CaptureError:
             if required:
                 raise
@@ -248,10 +221,10 @@ def _measure(
         return torch.no_grad()(chunk)
     keep = torch.ones(size).to(moments.center[0])
     with torch.no_grad(), torch.random.fork_rng():
-        module, live = trace(chunk, keep)
-        compiled = compile_module(module, [keep, *live])
+        module, live = compiled.trace(chunk, keep)
+        run = compiled.compile_module(module, [keep, *live])
         moments.restart()
-    return torch.no_grad()(lambda keep: compiled(keep, *live))
+    return torch.no_grad()(lambda keep: run(keep, *live))
 
 
 def _from_graph(
@@ -260,9 +233,9 @@ def _from_graph(
     """So many losses and gradients; zeros for a parameter that has none."""
     place = {p: i for i, p in enumerate(graph.parameters.values())}
     try:
-        run = repeated(graph, size, batched=True)
+        run = compiled.repeated(graph, size, batched=True)
     except CaptureError:
-        run = repeated(graph, size, batched=False)
+        run = compiled.repeated(graph, size, batched=False)
 
     def draw() -> list[Tensor]:
         losses, *gradients = run()

@@ -56,7 +56,7 @@ def posterior(
         ``sliced_wasserstein_floor`` of two halves of the chains.
 
     Raises:
-        ValueError: data outside the likelihood's support or of another shape, a discrete z, an
+        ValueError: data that the model refuses, a discrete z, an
             unknown method, too few draws.
 
     References:
@@ -100,11 +100,7 @@ def sliced_wasserstein(a: Tensor, b: Tensor, *, num_projections: int = 200, seed
     .. math:: \left(E_{\|u\|=1} \int_0^1 (F^{-1}_{u \cdot a}(t) - F^{-1}_{u \cdot b}(t))^2 \, dt
         \right)^{1/2}
 
-    Args:
-        a: ``(S, D)``.
-        b: ``(S, D)``.
-        num_projections: directions.
-        seed: of the directions.
+    The samples are ``(S, D)`` each; ``seed`` is that of the directions.
 
     >>> z = torch.randn(100, 3)
     >>> sliced_wasserstein(z, z)

@@ -102,8 +102,7 @@ def latent_summary(
         that need marginals which the guide or the prior does not give are NaN.
 
     Raises:
-        ValueError: data outside the likelihood's support or of another shape, or fewer than two
-            observations.
+        ValueError: data that the model refuses, or fewer than two observations.
 
     References:
         Hoffman & Johnson (2016), "ELBO surgery"; Chen et al. (2018), arXiv:1802.04942; Burda,

@@ -45,7 +45,7 @@ def baselines(vae: VAE, x: Tensor | ArrayLike, *, seed: int = 0) -> pd.DataFrame
         and for continuous x ``probabilistic PCA`` with as many components as z has numbers.
 
     Raises:
-        ValueError: data outside the likelihood's support or of another shape, fewer than 20
+        ValueError: data that the model refuses, fewer than 20
             observations, missing cells, or cells that are not of one kind.
 
     References:
