@@ -19,7 +19,7 @@ from pyro.infer import Trace_ELBO
 
 import pyro_vae as pv
 from pyro_vae.core.modes import untouched
-from pyro_vae.evaluate.gradients.sample import MEASURED, sample_gradients
+from pyro_vae.evaluate.gradients.sample import MEASURED, Plan, sample_gradients
 
 DRAWS, ROUNDS = 1000, 3
 MODELS = {"20-10-2": 16, "784-64-8": 16, "784-200-200-50": 100}  # and its data
@@ -50,11 +50,9 @@ def stock(vae: pv.VAE, x: torch.Tensor) -> float:
 def ours(vae: pv.VAE, x: torch.Tensor, *, compile: bool) -> tuple[float, float]:
     """Seconds of the instrument's draws, and of all with what comes before them."""
     start = time.perf_counter()
-    found = sample_gradients(
-        vae, pv.make_estimator("Trace_ELBO"), x, num_draws=DRAWS, seed=0, stream=MEASURED,
-        burn_in=1, compile=compile,
-    )  # fmt: skip
-    return found.elapsed, time.perf_counter() - start
+    plan = Plan(vae, x, DRAWS, burn_in=1, seed=0, coordinates=False, compile=compile)
+    sample = sample_gradients(plan, pv.make_estimator("Trace_ELBO"), MEASURED)
+    return sample.elapsed, time.perf_counter() - start
 
 
 def main() -> None:

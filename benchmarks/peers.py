@@ -162,7 +162,7 @@ def by_hand(compile: bool) -> Callable[[Tensor, Tensor], Peer]:
     def make(bits: Tensor, grey: Tensor) -> Peer:
         model = vae()
         optim = torch.optim.Adam(model.parameters(), LR, fused=True)
-        q, p = model.posterior.sources, model.likelihood.sources
+        q, p = model.approximation.sources, model.likelihood.sources
 
         def loss(x: Tensor) -> Tensor:
             h = model.encoder(x)

@@ -100,7 +100,7 @@ class Line:
 
 def guide_parameters(vae: pv.VAE) -> list[nn.Parameter]:
     """Those of q(z|x)."""
-    return [*vae.encoder.parameters(), *vae.posterior.parameters()]
+    return [*vae.encoder.parameters(), *vae.approximation.parameters()]
 
 
 class Run:

@@ -50,9 +50,11 @@ from .language.spec import SpecError as SpecError
 from .language.spec import amortized as amortized
 from .language.spec import learned as learned
 from .language.spec import parse as parse
+from .model.record import Block as Block
+from .model.record import Record as Record
+from .model.saving import load as load
 from .model.semisupervised import M2 as M2
 from .model.vae import VAE as VAE
-from .model.vae import load as load
 from .runs.citation import citation as citation
 from .runs.comparisons import compare_runs as compare_runs
 from .runs.comparisons import paired_differences as paired_differences

@@ -39,13 +39,13 @@ def test_every_dimension_has_its_name(shape, axes):
     data = pv.to_arviz(vae, x, 20, seed=0)
     assert groups(data) == GROUPS
     draws = ("chain", "draw")
-    assert data.posterior["z"].dims == (*draws, "datum", "latent_dim")
+    assert data.posterior["z"].dims == (*draws, "observation", "latent_dim")
     assert data.prior["z"].dims == (*draws, "latent_dim")
-    assert data.posterior_predictive["x"].dims == (*draws, "datum", *axes)
+    assert data.posterior_predictive["x"].dims == (*draws, "observation", *axes)
     assert data.prior_predictive["x"].dims == (*draws, *axes)
-    assert data.log_likelihood["x"].dims == (*draws, "datum")
-    assert data.observed_data["x"].dims == ("datum", *axes)
-    assert dict(data.posterior.sizes) == {"chain": 4, "draw": 5, "datum": 5, "latent_dim": 3}
+    assert data.log_likelihood["x"].dims == (*draws, "observation")
+    assert data.observed_data["x"].dims == ("observation", *axes)
+    assert dict(data.posterior.sizes) == {"chain": 4, "draw": 5, "observation": 5, "latent_dim": 3}
     assert list(data.posterior_predictive["row" if len(shape) > 1 else "column"].values) == list(
         range(shape[-2] if len(shape) > 1 else shape[-1])
     )
@@ -57,7 +57,7 @@ def test_a_table_gives_its_names():
     index, columns = ["a", "b", "c"], ["v", "w", "x", "y", "z"]
     table = pd.DataFrame(np.zeros((3, 5)), index=index, columns=columns)
     data = pv.to_arviz(vae, table, 16, seed=0)
-    assert list(data.posterior["datum"].values) == index
+    assert list(data.posterior["observation"].values) == index
     assert list(data.posterior_predictive["column"].values) == columns
 
 

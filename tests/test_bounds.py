@@ -327,7 +327,7 @@ def test_when_the_prior_pays_for_its_second_reparameterization(scale, lower):
         encoder=MLP([]), decoder=MLP([]), seed=6,
     ).double()  # fmt: skip
     with torch.no_grad():
-        for p in (*vae.encoder.parameters(), *vae.posterior.parameters()):
+        for p in (*vae.encoder.parameters(), *vae.approximation.parameters()):
             p.mul_(0.1)
     x, spread = torch.randn(50, 3).double(), {}
     for name in ("DReG", "GDReG"):

@@ -46,7 +46,7 @@ def map_of(vae):
 
 
 def encoder_of(vae):
-    return vae.posterior.sources["v"].head.weight.detach()
+    return vae.approximation.sources["v"].head.weight.detach()
 
 
 @pytest.mark.parametrize("latent_dim", [1, 3])

@@ -194,7 +194,7 @@ def test_a_committed_rate_is_kept_by_every_datum_and_is_tight(rate, line):
     q = vae.encode(3 * torch.randn(200, 3)).base_dist
     assert kl_divergence(q, dist.Normal(0.0, 1.0)).min() > rate
     with torch.no_grad():
-        for name, p in vae.posterior.named_parameters():
+        for name, p in vae.approximation.named_parameters():
             p.zero_() if "loc" in name else p.copy_(torch.full_like(p, 30.0))
     q = vae.encode(torch.zeros(5, 3)).base_dist
     kl = kl_divergence(q, dist.Normal(0.0, 1.0)).double()
@@ -210,11 +210,11 @@ def test_a_committed_rate_is_paid_and_used_where_the_posterior_would_collapse(ra
     m = a^2 v, so m = (v s^2)^(1/2) - s^2, or 0.
     """
     vae = collapsing(f"DeltaNormal(rate={rate:g}, scale=learned)", latent_dim=1)
-    (raw,) = vae.posterior.family.sources["scale"].parameters()
+    (raw,) = vae.approximation.family.sources["scale"].parameters()
     raw.data.fill_(30.0)  # the best scale is the largest, as v s^2 < 1; its approach is slow
     raw.requires_grad_(False)
     train(vae, FAINT)
-    variance = vae.posterior.largest**2
+    variance = vae.approximation.largest**2
     moved = max(0.0, math.sqrt(0.6 * variance) - variance)
     assert (moved > 0) == (rate == 0.3)
     assert rates(vae, FAINT).item() == pytest.approx(rate + moved / 2, abs=0.005)

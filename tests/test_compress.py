@@ -82,8 +82,9 @@ def test_data_return_bit_for_bit_at_the_negative_elbo(name):
     assert torch.equal(returned, x)
     expected, error = bits_of_elbo(vae, x)
     assert error > 0
-    assert abs(coded.net_bits_per_datum - expected) < 5 * error + 1 / len(x)  # a whole last bit
-    assert coded.bits_per_datum > coded.net_bits_per_datum
+    # the last bit is whole
+    assert abs(coded.net_bits_per_observation - expected) < 5 * error + 1 / len(x)
+    assert coded.bits_per_observation > coded.net_bits_per_observation
 
 
 def test_a_trained_model_reaches_the_elbo_on_data_it_has_not_seen(trained):
@@ -92,10 +93,10 @@ def test_a_trained_model_reaches_the_elbo_on_data_it_has_not_seen(trained):
     assert torch.equal(pv.decompress(vae, coded), x)
     expected, error = bits_of_elbo(vae, x)
     assert expected < 0.75 * x[0].numel()  # it has learned something
-    assert abs(coded.net_bits_per_datum - expected) < 5 * error + 1 / len(x)
-    assert coded.net_bits_per_datum == pytest.approx(expected, rel=0.05)
-    assert coded.bits_per_datum == pytest.approx(expected, rel=0.05)  # the start included
-    assert coded.bits_per_dimension == coded.bits_per_datum / 64
+    assert abs(coded.net_bits_per_observation - expected) < 5 * error + 1 / len(x)
+    assert coded.net_bits_per_observation == pytest.approx(expected, rel=0.05)
+    assert coded.bits_per_observation == pytest.approx(expected, rel=0.05)  # the start included
+    assert coded.bits_per_dimension == coded.bits_per_observation / 64
     assert len(bytes(coded)) < x.numel() / 8
 
 
@@ -122,7 +123,7 @@ def test_words_are_as_long_as_the_information_in_what_is_pushed_and_popped(train
     monkeypatch.setattr(compression, "EntropyCoder", Counted)
     vae, x = trained
     coded = pv.compress(vae, x)
-    actual = coded.net_bits_per_datum * len(x)
+    actual = coded.net_bits_per_observation * len(x)
     assert abs(actual - total) < 2  # of some 7,000: a whole last bit, probabilities of 24 bits
 
 
@@ -308,7 +309,7 @@ def test_rate_and_distortion_are_the_terms_of_the_elbo():
     vae = model()
     x = vae.sample(200, seed=0)
     table = pv.rate_distortion(vae, x, num_samples=100, seed=0)
-    assert table.index.name == "datum"
+    assert table.index.name == "observation"
     elbo = pv.elbo(vae, x, num_samples=100, seed=0).numpy()
     np.testing.assert_allclose(table.rate + table.distortion, -elbo, rtol=1e-5)
     np.testing.assert_allclose(table.bits_per_dimension, -elbo / math.log(2) / 6, rtol=1e-5)

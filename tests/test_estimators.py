@@ -162,7 +162,7 @@ def test_pyros_own_decaying_baseline_breaks_on_another_batch_size(bits):
     vae, x = bits
 
     def guide(x):
-        vae._register("encoder", "posterior")
+        vae._register("encoder", "approximation")
         with pyro.plate("data", len(x)):
             infer = {"baseline": {"use_decaying_avg_baseline": True}}
             pyro.sample("z", vae.encode(x), infer=infer)

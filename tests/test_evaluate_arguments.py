@@ -41,7 +41,7 @@ def cases():
                 continue
             for p in inspect.signature(function).parameters.values():
                 kind = KINDS.get(str(getattr(p.annotation, "__name__", p.annotation)))
-                if kind and not {"datum", "source", "target"} & {p.name}:
+                if kind and not {"observation", "source", "target"} & {p.name}:
                     yield pytest.param(function, p.name, kind, id=f"{name}-{p.name}")
 
 

@@ -174,10 +174,10 @@ def test_the_summary_reads_plainly():
         found = torch.linspace(-91, -89, size).double()
         return Evidence(found, torch.full((size,), 0.1), torch.tensor(khat), 5000).summary()
 
-    assert "12.5% of the data have k-hat > 0.7" in summary([0.8] + [0.1] * 7)
-    assert "No datum has k-hat > 0.7" in summary([0.2, 0.3])
+    assert "12.5% of the observations have k-hat > 0.7" in summary([0.8] + [0.1] * 7)
+    assert "No observation has k-hat > 0.7" in summary([0.2, 0.3])
     assert "Too few draws" in summary([math.nan, math.nan])
-    assert "log p(x) = -90.00 nats per datum" in summary([0.2, 0.3])
+    assert "log p(x) = -90.00 nats per observation" in summary([0.2, 0.3])
 
 
 def test_bad_input_is_refused():

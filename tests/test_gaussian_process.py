@@ -84,13 +84,13 @@ def regression(prior):
     tril = torch.linalg.cholesky(covariance - WEIGHT * gain @ covariance)
     with torch.no_grad():
         decoder, encoder = (
-            s.sources["loc"].head for s in (vae.likelihood, vae.posterior)
+            s.sources["loc"].head for s in (vae.likelihood, vae.approximation)
         )  # fmt: skip
         decoder.weight.copy_(WEIGHT * eye)
         encoder.weight.copy_(gain)
         for head in (decoder, encoder):
             head.bias.zero_()
-        source = vae.posterior.sources["scale_tril"]
+        source = vae.approximation.sources["scale_tril"]
         source.unconstrained.copy_(source.transform.inv(tril))
     return vae
 

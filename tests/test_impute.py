@@ -37,7 +37,7 @@ def seeing():
     ).double()  # fmt: skip
     vae.likelihood.load_state_dict(linear_vae().likelihood.state_dict())
     with torch.no_grad():
-        for p in vae.posterior.sources["loc"].parameters():
+        for p in vae.approximation.sources["loc"].parameters():
             p.zero_()
     return vae
 

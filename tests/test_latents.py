@@ -22,7 +22,7 @@ def closed_forms(vae):
     """Of z = A x + noise with x from the model: the guide's aggregate is Gaussian."""
     head = vae.likelihood.sources["loc"].head
     w = head.weight.detach()
-    encoder = vae.posterior.sources["loc"].head
+    encoder = vae.approximation.sources["loc"].head
     a = encoder.weight.detach()
     x_cov = w @ w.T + 0.49 * torch.eye(5, dtype=torch.float64)
     q = vae.encode(torch.zeros(1, 5, dtype=torch.float64))
@@ -131,7 +131,7 @@ def test_the_verdict_says_what_is_to_be_seen(options, said):
 def test_one_dead_dimension_is_counted():
     vae = linear_vae("mean-field")
     with torch.no_grad():
-        vae.posterior.sources["loc"].head.weight[1] = 0
+        vae.approximation.sources["loc"].head.weight[1] = 0
     found = pv.latent_summary(vae, vae.sample(100, seed=0), seed=0)
     assert found.dimensions["active"].tolist() == [True, False]
     assert "1 of 2 latent dimensions is active" in found.verdict
@@ -173,8 +173,8 @@ def separated(n=150):
     vae = pv.VAE(2, 2, likelihood="Normal(scale=0.1)", guide="Normal(scale=learned(0.1))",
                  encoder=pv.MLP([]), decoder=pv.MLP([]), seed=0).double()  # fmt: skip
     with torch.no_grad():
-        vae.posterior.sources["loc"].head.weight.copy_(torch.eye(2))
-        vae.posterior.sources["loc"].head.bias.zero_()
+        vae.approximation.sources["loc"].head.weight.copy_(torch.eye(2))
+        vae.approximation.sources["loc"].head.bias.zero_()
     factors = torch.randint(0, 2, (n, 2))
     x = 4.0 * factors + 0.1 * torch.randn(n, 2)
     return vae, x.double(), factors.numpy()
@@ -195,7 +195,7 @@ def test_a_rotation_undoes_disentanglement():
     vae, x, factors = separated()
     with torch.no_grad():
         turn = torch.tensor([[1.0, 1.0], [1.0, -1.0]]) / 2**0.5
-        vae.posterior.sources["loc"].head.weight.copy_(turn)
+        vae.approximation.sources["loc"].head.weight.copy_(turn)
     found = pv.factor_scores(vae, x, pd.DataFrame(factors, columns=["a", "b"]))
     assert found.mig < 0.3 and found.disentanglement < 0.5
     assert list(found.mutual_information.columns) == ["a", "b"]
@@ -224,11 +224,11 @@ def test_labels_that_do_not_fit_are_refused():
     vae, x, factors = separated(40)
     with pytest.raises(ValueError, match=r"expected labels of shape \(40,\), got \(39,\)"):
         pv.label_scores(vae, x, factors[:-1, 0])
-    with pytest.raises(ValueError, match="at least 5 data each"):
+    with pytest.raises(ValueError, match="at least 5 observations each"):
         pv.label_scores(vae, x, [0] * 37 + [1] * 3)
     with pytest.raises(ValueError, match="factor b has one value only"):
         pv.factor_scores(vae, x, pd.DataFrame({"a": factors[:, 0], "b": 1}))
-    with pytest.raises(ValueError, match="39 rows of factors for 40 data"):
+    with pytest.raises(ValueError, match="39 rows of factors for 40 observations"):
         pv.factor_scores(vae, x, factors[:-1])
     with pytest.raises(ValueError, match="x holds one observation"):
         pv.latent_summary(vae, x[:1])

@@ -96,10 +96,10 @@ def exact(guide):
     """The chain with the exact posterior for its guide."""
     vae = linear(guide)
     if guide.startswith("BottomUp"):
-        teach(vae.posterior.first, *condition(vae, "z1", "x"))
-        teach(vae.posterior.links[0].family, *condition(vae, "z2", "z1"))
+        teach(vae.approximation.first, *condition(vae, "z1", "x"))
+        teach(vae.approximation.links[0].family, *condition(vae, "z2", "z1"))
         return vae
-    lower, top = vae.posterior.families
+    lower, top = vae.approximation.families
     teach(top, *condition(vae, "z2", "x"))
     if guide.startswith("Top"):
         teach(lower, *condition(vae, "z1", "x", "z2"))
@@ -142,7 +142,7 @@ def condition_mean(vae, x):
 def test_evidence_by_another_guide_is_within_its_error(guide):
     vae = exact(guide)
     with torch.no_grad():
-        for p in vae.posterior.parameters():
+        for p in vae.approximation.parameters():
             p.add_(0.1)
     x, log_p = data(vae, 100)
     found = pv.log_evidence(vae, x, num_samples=4000, seed=0)
@@ -178,7 +178,7 @@ def test_sites_are_the_layers_and_add_up_to_the_joint_density(guide):
     order = [n for n in q.stochastic_nodes if n != "data"]
     assert order == (["z2", "z1"] if "Top" in guide or guide == "Ladder" else ["z1", "z2"])
     assert [n for n in p.stochastic_nodes if n != "data"] == ["z2", "z1"]
-    z = torch.cat([q.nodes[site]["value"] for site in vae.sites], -1)
+    z = torch.cat([q.nodes[site]["value"] for site in vae.latents.sites], -1)
     assert z.shape == (10, 7) and torch.equal(z, q.nodes["_RETURN"]["value"])
     for trace in (p, q):
         trace.compute_log_prob()
@@ -348,8 +348,8 @@ def test_the_hierarchical_vamp_prior_is_the_guides_top_layer_averaged(guide):
     assert not torch.equal(before, pseudo)
     z2 = torch.randn(6, 3)
     if guide == "Normal":
-        first = vae.posterior.first(vae.encoder(pseudo))
-        components = vae.posterior.links[0](first.mean)
+        first = vae.approximation.first(vae.encoder(pseudo))
+        components = vae.approximation.links[0](first.mean)
     else:
         components = vae.encode(pseudo).first
     expected = components.log_prob(z2[:, None]).logsumexp(1) - math.log(10)
@@ -370,7 +370,7 @@ def test_saved_and_loaded_bit_for_bit(guide, prior, tmp_path):
     vae, x = small(guide, prior), bits()
     pv.fit(vae, x, epochs=1, batch_size=10, seed=0)
     back = pv.load(vae.save(tmp_path))
-    assert back.layers == (4, 3) and back.describe() == vae.describe()
+    assert back.latents.layers == (4, 3) and back.describe() == vae.describe()
     assert torch.equal(pv.elbo(back, x, seed=0), pv.elbo(vae, x, seed=0))
     assert torch.equal(back.sample(3, seed=0), vae.sample(3, seed=0))
 
@@ -397,14 +397,14 @@ def test_missing_cells_three_layers_and_other_shapes():
                  encoder="ConvEncoder([2])", decoder="ConvDecoder([2])", seed=0)  # fmt: skip
     x = bits(5, 12).reshape(5, 1, 3, 4)
     x[0, 0, 0] = math.nan
-    assert vae.sites == ("z1", "z2", "z3") and vae.z_shape == (9,)
+    assert vae.latents.sites == ("z1", "z2", "z3") and vae.z_shape == (9,)
     assert pv.elbo(vae, x, seed=0).isfinite().all()
     assert pv.log_evidence(vae, x, num_samples=30, seed=0).log_evidence.isfinite().all()
 
 
 def test_one_width_is_one_layer_and_supports_are_joined():
     vae = pv.VAE(6, layers=[3], encoder=TANH, decoder=TANH, seed=0)
-    assert vae.sites == ("z",) and vae.z_shape == (3,)
+    assert vae.latents.sites == ("z",) and vae.z_shape == (3,)
     assert vae.describe() == pv.VAE(6, 3, encoder=TANH, decoder=TANH).describe()
     p, q = "Hierarchy([LogNormal, Normal])", "BottomUp([LogNormal, Normal])"
     support = small(q, p).prior().support.base_constraint
@@ -446,8 +446,8 @@ REFUSED = {
     "networks": (dict(layers=[3, 2], guide="BottomUp(Normal, network=[MLP([3]), MLP([3])])"),
                  "2 networks for the 1 places between layers"),
     "support": (dict(layers=[3, 2], prior="Gamma"),
-                "at z2 the guide's Normal draws a finite number, the prior's Gamma a number of at "
-                r"least 0: say the families of both.*BottomUp\(\[Gamma, Gamma\]\)"),
+                "at z2 the guide Normal draws a finite number, the prior Gamma a number of at "
+                r"least 0: choose a guide .*BottomUp\(\[Gamma, Gamma\]\)"),
     "ladder": (dict(layers=[3, 2], prior="Hierarchy([Laplace, Normal])", guide="Ladder"),
                "below the top the model is Laplace: use guide='TopDown"),
     "delta": (dict(layers=[3, 2], guide="DeltaNormal(0.1)"), "DeltaNormal can be a guide, not"),
@@ -505,7 +505,7 @@ def test_a_run_is_told_of_layers(layers):
     told = merge({"guide": "Ladder", "encoder": "MLP([4])", "decoder": "MLP([4])"},
                  {"layers": layers})  # fmt: skip
     vae = new_model(told, pv.load_data("digits"))
-    assert vae.layers == (5, 3) and vae.describe()["guide"] == "Ladder"
+    assert vae.latents.layers == (5, 3) and vae.describe()["guide"] == "Ladder"
 
 
 def test_a_run_refuses_what_is_no_list_of_widths():

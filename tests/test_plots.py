@@ -125,7 +125,7 @@ def test_learning_curves_are_the_history(validation):
     for line, column in zip(ax.lines, columns.values(), strict=True):
         assert np.array_equal(line.get_xdata(), table.index)
         assert np.array_equal(line.get_ydata(), table[column])
-    assert (ax.get_xlabel(), ax.get_ylabel()) == ("epoch", "ELBO (nats per datum)")
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("epoch", "ELBO (nats per observation)")
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 100])
@@ -235,8 +235,8 @@ def test_samples_are_means_of_draws_from_the_prior_by_seed(vae):
 # The latent space.
 
 LATENT = {  # dimensions of z: the names of the axes
-    1: ("z1", "z2"),
-    2: ("z1", "z2"),
+    1: ("z[0]", ""),
+    2: ("z[0]", "z[1]"),
     5: ("component 1 (", "component 2 ("),
 }
 

@@ -129,7 +129,7 @@ def test_chains_find_the_posterior_of_a_linear_model(method, num_samples):
         assert abs(z[..., j].mean() - mean) < 5 * (variance / ess) ** 0.5
         assert abs(z[..., j].var() / variance - 1) < 5 * (2 / ess) ** 0.5
     agreement = found["agreement"]
-    assert agreement["mean_shift"].dims == ("datum", "latent_dim")
+    assert agreement["mean_shift"].dims == ("observation", "latent_dim")
     assert abs(agreement["mean_shift"].values).max() < 5 * (2 / ess) ** 0.5
     assert found["guide"]["z"].shape == found["posterior"]["z"].shape == (2, num_samples, 1, 2)
 
@@ -189,10 +189,10 @@ def test_a_wrong_guide_is_not(options, said):
 def test_a_guide_that_is_the_prior_fails_by_its_likelihood():
     vae = linear_vae("full")
     with torch.no_grad():
-        source = vae.posterior.sources["scale_tril"]
+        source = vae.approximation.sources["scale_tril"]
         source.unconstrained.copy_(source.transform.inv(torch.eye(2).double()))
-        vae.posterior.sources["loc"].head.weight.zero_()
-        vae.posterior.sources["loc"].head.bias.zero_()
+        vae.approximation.sources["loc"].head.weight.zero_()
+        vae.approximation.sources["loc"].head.bias.zero_()
     found = pv.calibration(vae, 500, seed=0)
     assert (found.table["p_value"][:2] > 0.001).all()
     assert found.table.loc["log_likelihood", "p_value"] < 1e-6
@@ -204,7 +204,7 @@ def test_ties_are_broken_evenly():
     vae = pv.VAE(3, 2, prior="Bernoulli", guide="Bernoulli", likelihood="Normal",
                  encoder=pv.MLP([]), decoder=pv.MLP([]), seed=0)  # fmt: skip
     with torch.no_grad():
-        for module in (vae.posterior, vae.likelihood):
+        for module in (vae.approximation, vae.likelihood):
             for p in module.parameters():
                 p.zero_()
     found = pv.calibration(vae, 1000, num_samples=19, seed=0)

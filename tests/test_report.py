@@ -101,14 +101,15 @@ def test_an_exact_guide_is_found_exact(exact):
     assert table.loc["log p(x) - ELBO", "standard_error"] < NEAR
     spread = marginal(vae).log_prob(x).std() / len(x) ** 0.5
     assert table.loc["log p(x)", "standard_error"] == pytest.approx(spread.item())
-    assert list(found.by_datum) == ["elbo", "log_evidence", "standard_error", "khat"]
+    assert list(found.by_observation) == ["elbo", "log_evidence", "standard_error", "khat"]
     assert "No column" in found.verdicts["Calibration"]
     assert not found.refused and found.labels is None
 
 
 def test_a_loose_guide_is_told_of():
     found = pv.assess(linear_vae(scale_factor=0.5), torch.zeros(30, 5), num_samples=100, steps=20)
-    told = re.match(r"On 20 data the ELBO is (\S+) nats below log p", found.verdicts["Guide"])
+    verdict = found.verdicts["Guide"]
+    told = re.match(r"On 20 observations the ELBO is (\S+) nats below log p", verdict)
     exact = 2 * (np.log(2) + 0.25 / 2 - 0.5)  # KL to the posterior, a dimension: scale halved
     assert float(told.group(1)) == pytest.approx(exact, abs=0.05)
     # 100 draws of it underestimate log p(x), and k-hat says so
@@ -145,7 +146,7 @@ def test_each_picture_is_sound_named_and_has_a_caption(report):
     titles = [re.search(r'aria-label="([^"]+)"', figure).group(1) for figure in figures]
     assert [re.split(r"[:,]", title)[0] for title in titles] == [
         "Learning curves", "KL of the guide to the prior", "k-hat", "KL by latent dimension",
-        "Means of q(z|x)", "Gaps of 20 data", "Calibration ranks",
+        "Means of q(z|x)", "Gaps of 20 observations", "Calibration ranks",
         "Data", "Samples from the prior", "Traversals", "Interpolations", "Attribute arithmetic",
         "Predictive check",
     ]  # fmt: skip
@@ -199,8 +200,8 @@ def test_evaluate_prints_figures_and_keeps_a_row_a_datum(discrete):
     assert done.out.startswith("digits: 100 observations, nats per observation")
     for what, verdict in found.verdicts.items():
         assert f"{what}: {verdict}" in done.out
-    kept = pd.read_csv(discrete / "evaluate" / "digits.csv", index_col="datum")
-    pd.testing.assert_frame_equal(kept, found.by_datum)
+    kept = pd.read_csv(discrete / "evaluate" / "digits.csv", index_col="observation")
+    pd.testing.assert_frame_equal(kept, found.by_observation)
 
 
 def test_evaluate_takes_all_of_a_file_in_its_order(discrete, tmp_path):
@@ -208,7 +209,7 @@ def test_evaluate_takes_all_of_a_file_in_its_order(discrete, tmp_path):
     np.save(tmp_path / "other.npy", x.numpy())
     done = run("evaluate", discrete, tmp_path / "other.npy", *QUICK)
     assert done.code == 0 and done.out.startswith("other: 30 observations"), done.err
-    kept = pd.read_csv(discrete / "evaluate" / "other.csv", index_col="datum")
+    kept = pd.read_csv(discrete / "evaluate" / "other.csv", index_col="observation")
     found = pv.log_evidence(pv.load(discrete), x, num_samples=50, seed=0)
     assert np.allclose(kept.log_evidence, found.log_evidence)
 

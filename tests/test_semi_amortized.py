@@ -8,6 +8,7 @@ from torch import nn
 import pyro_vae as pv
 from helpers.linear import SCALE, X, Z, linear_vae, marginal, posterior
 from pyro_vae.infer.engine.capture import capture
+from pyro_vae.model.joint import Joint
 
 
 def data(n, seed=0):
@@ -29,7 +30,7 @@ def test_enough_steps_lead_to_the_best_guide_of_the_family():
     """Ascent on a quadratic: its noise has mean zero, so many runs average to the optimum."""
     vae, x = semi("steps=400, lr=0.02, clip_norm=1e9"), data(1)
     with torch.no_grad():
-        start = vae.posterior(vae.encoder(x)).mean
+        start = vae.approximation(vae.encoder(x)).mean
         found = vae.encode(x.expand(2000, X)).mean
     best = posterior(linear_vae(), x).mean
     error = found.std(0) / len(found) ** 0.5
@@ -54,8 +55,8 @@ def test_steps_close_the_gap_that_a_blind_encoder_leaves():
     exact = marginal(linear_vae()).log_prob(x)
     for line in ("steps=1, lr=1e-9", "steps=400, lr=0.03", "steps=400, lr=0.03, num_particles=16"):
         vae = semi(f"{line}, clip_norm=1e9", FirstCell(), FULL)
-        scale = linear_vae().posterior.sources["scale_tril"]
-        vae.posterior.family.sources["scale_tril"].load_state_dict(scale.state_dict())
+        scale = linear_vae().approximation.sources["scale_tril"]
+        vae.approximation.family.sources["scale_tril"].load_state_dict(scale.state_dict())
         gaps.append((exact - pv.elbo(vae, x, num_samples=5, seed=0)).mean().item())
     assert gaps[0] > 3 and gaps[1] < 0.3 and 0 < gaps[2] < gaps[1] / 8
 
@@ -72,9 +73,9 @@ def test_training_gets_further_with_steps():
 
 def bound(vae, x):
     torch.manual_seed(0)
-    q = vae.encode(x)
+    q = vae.approximate_posterior(x)
     z = q.rsample(torch.Size([2]))
-    return (vae._log_joint(x, z) - q.log_prob(z)).mean(0).sum()
+    return (Joint(vae, x).log_joint(z) - q.log_prob(z)).mean(0).sum()
 
 
 def test_the_gradient_through_the_steps_is_the_derivative():
@@ -99,10 +100,10 @@ def test_without_it_what_the_steps_add_is_a_constant():
     torch.manual_seed(0)
     h = vae.encoder(x)
     with torch.no_grad():
-        added = vae.posterior.improve(h, lambda z: vae._log_joint(x, z)) - h
-    q = vae.posterior(h + added)  # the seed goes on where the steps left it
+        added = vae.approximation.improve(h, lambda z: Joint(vae, x).log_joint(z)) - h
+    q = vae.approximation(h + added)  # the seed goes on where the steps left it
     z = q.rsample(torch.Size([2]))
-    value = (vae._log_joint(x, z) - q.log_prob(z)).mean(0).sum()
+    value = (Joint(vae, x).log_joint(z) - q.log_prob(z)).mean(0).sum()
     for one, other in zip(found, torch.autograd.grad(value, list(vae.parameters())), strict=True):
         assert torch.allclose(one, other)
         assert other.abs().max() > 0
@@ -115,7 +116,7 @@ def test_without_it_what_the_steps_add_is_a_constant():
 def test_a_step_is_no_longer_than_the_clipped_gradient_allows():
     vae, x = semi("steps=1, lr=0.5, clip_norm=0.01"), 100 * data(3)
     h = vae.encoder(x)
-    moved = vae.posterior.improve(h, lambda z: vae._log_joint(x, z)) - h
+    moved = vae.approximation.improve(h, lambda z: Joint(vae, x).log_joint(z)) - h
     assert torch.allclose(moved.norm(dim=1), torch.full((3,), 0.005).double())
 
 

@@ -41,7 +41,7 @@ def x():
 def states(vae, x):
     """Each (y, z), log p(x, y, z) and log q(y, z|x) with q(y|x) the network's, ``(N,)`` each."""
     h = vae.encoder(x)
-    p, q = vae.prior(), vae.posterior(h)
+    p, q = vae.prior(), vae.approximation(h)
     for y in range(K):
         one_hot = torch.eye(K).double()[y].expand(len(x), K)
         for bits in itertools.product((0.0, 1.0), repeat=L):
@@ -90,7 +90,7 @@ def test_the_enumerated_elbo_and_its_gradient_are_the_sums_by_hand(x, labels, al
     data = vae.labelled(x, labels)
     value, slopes = step(vae, f"TraceEnum_ELBO{particles}", data)
     exact = by_hand(vae, x, labels)[0].sum()
-    log_q = vae.classify(x).logits.log_softmax(-1)
+    log_q = vae.approximation(vae.encoder(x)).first.logits.log_softmax(-1)
     exact = exact + alpha * sum(log_q[i, y] for i, y in enumerate(labels) if y >= 0)
     assert value == pytest.approx(exact.item(), abs=1e-9)
     expected = gradient(vae, exact)
@@ -143,7 +143,7 @@ def test_its_sites_are_y_and_z_and_the_guide_of_z_reads_y(x):
     guide = pyro.poutine.trace(vae.guide).get_trace(data)
     model = pyro.poutine.trace(pyro.poutine.replay(vae.model, guide)).get_trace(data)
     for trace in (guide, model):
-        sites = {n: s for n, s in trace.nodes.items() if n in vae.sites}
+        sites = {n: s for n, s in trace.nodes.items() if n in vae.latents.sites}
         assert {n: tuple(s["value"].shape) for n, s in sites.items()} == {"y": (4, K), "z": (4, L)}
         assert isinstance(sites["y"]["fn"], dist.OneHotCategorical)
     assert (guide.nodes["y"]["value"].argmax(1)[::2] == torch.tensor([2, 0])).all()
@@ -168,7 +168,7 @@ def test_labels_teach_the_classifier_by_alpha_alone(x):
         vae = small(alpha)
         data = vae.labelled(x, [0, 1, 2, 2])
         Trace_ELBO().loss_and_grads(vae.model, vae.guide, data)
-        head = vae.posterior.label.sources["logits"].head.weight.grad
+        head = vae.approximation.label.sources["logits"].head.weight.grad
         assert bool((head is not None) and (head != 0).any()) == (alpha > 0)
 
 
@@ -198,15 +198,17 @@ def test_the_classification_term_counts_the_right_way_or_is_refused(x, line):
         return
     check_and_nest(made, vae.model, vae.guide, data)
     step(vae, line, data)
-    head = vae.posterior.label.sources["logits"].head.weight
-    log_q = vae.classify(x).logits.log_softmax(-1)[range(4), [0, 1, 2, 2]].sum()
+    head = vae.approximation.label.sources["logits"].head.weight
+    log_q = (
+        vae.approximation(vae.encoder(x)).first.logits.log_softmax(-1)[range(4), [0, 1, 2, 2]].sum()
+    )
     assert torch.allclose(-head.grad, 2 * torch.autograd.grad(log_q, head)[0])
 
 
 def test_data_hold_x_beside_the_label(x):
     vae = small()
     data = vae.labelled(x, torch.tensor([2, math.nan, 0, -1]))
-    cells, known = vae.split(data)
+    cells, known = vae.record.cells(data), vae.record.part(data, "label")
     assert torch.equal(cells, x)
     assert known.tolist() == [[0, 0, 1], [0, 0, 0], [1, 0, 0], [0, 0, 0]]
     assert torch.equal(vae.as_data(data.numpy()), data)
@@ -220,7 +222,7 @@ def test_data_hold_x_beside_the_label(x):
 
 def test_bad_labels_and_data_are_refused(x):
     vae = small()
-    for labels, message in {(0, 1): "a label for each datum", (0, 1, 3, 0): "from 0 to 2",
+    for labels, message in {(0, 1): "a label for each observation", (0, 1, 3, 0): "from 0 to 2",
                             (0, 1, 0.5, 0): "from 0 to 2"}.items():  # fmt: skip
         with pytest.raises(ValueError, match=message):
             vae.labelled(x, labels)
@@ -313,3 +315,42 @@ def test_arviz_holds_the_data_without_their_labels(x):
     assert (data.observed_data["x"].values == x.numpy()).all()
     y = data.posterior["z"].values[..., :K]  # both latents side by side, known labels kept
     assert (y[:, :, 0, 2] == 1).all() and (y[:, :, 2, 0] == 1).all()
+
+
+def test_category_numbers_of_z_reach_the_decoder_as_one_hot_vectors(x):
+    line = "Categorical(categories=3)"
+    vae = small(prior=line, guide=line)
+    assert vae.latents.categories == (0, 3) and vae.latents.coordinates[-1] == "z[1]"
+    both = torch.tensor([[0.0, 1, 0, 2, 0]]).double()
+    read = vae.latents.features(both, torch.float64)
+    assert read.tolist() == [[0, 1, 0, 0, 0, 1, 1, 0, 0]]
+    data = vae.labelled(x, LABELS)
+    assert pv.fit(vae, data, estimator="TraceEnum_ELBO", epochs=1).history.elbo_train.notna().all()
+    assert pv.log_evidence(vae, data, num_samples=5, seed=0).log_evidence.isfinite().all()
+
+
+BAD_PARTS = {
+    "a committed rate": (
+        dict(prior="Normal(scale=learned)", guide="DeltaNormal(rate=0.1)"),
+        r"commits to a rate against N\(0, 1\): use prior='Normal'",
+    ),
+    "another support": (
+        dict(prior="Gamma", guide="Normal"),
+        r"at z the guide Normal draws .* guide='Transformed\(Normal, SoftplusTransform\)'",
+    ),
+    "a word for a number": (dict(alpha="1"), "alpha is a number of at least 0, got '1'"),
+    "a truth": (dict(alpha=True), "alpha is a number of at least 0, got True"),
+    "a negative number": (dict(alpha=-1), "alpha is a number of at least 0, got -1"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_PARTS)
+def test_parts_that_do_not_fit_are_refused_as_in_a_vae(name):
+    options, message = BAD_PARTS[name]
+    with pytest.raises(ValueError, match=message):
+        pv.M2(D, L, K, **options)
+
+
+def test_the_guide_that_is_advised_builds():
+    vae = pv.M2(D, L, K, prior="Gamma", guide="Transformed(Normal, SoftplusTransform)", seed=0)
+    assert vae.sample(3, seed=0).shape == (3, D)

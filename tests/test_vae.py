@@ -11,7 +11,7 @@ from pyro.infer import MCMC, NUTS, SVI, Predictive, Trace_ELBO
 from torch import nn
 
 import pyro_vae as pv
-from pyro_vae.model.vae import point
+from pyro_vae.model.latents import point
 
 
 def small(**options):
@@ -353,7 +353,7 @@ DAMAGED = {
     "damaged weights": "holds a damaged model",
     "foreign weights": "does not fit the description",
     "damaged description": "holds a damaged model",
-    "foreign description": "lacks decoder, dtype",
+    "foreign description": "lacks latent_dim",
 }
 
 

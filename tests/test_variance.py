@@ -113,14 +113,14 @@ def test_the_variance_is_the_closed_form(gauss):
     for line, by_name in expected.items():
         row = found.sel(estimator=line)
         for name, variance in by_name.items():
-            here = row.sel(parameter=f"posterior.sources.loc.head.{name}")
+            here = row.sel(parameter=f"approximation.sources.loc.head.{name}")
             error = here.grad_variance_se.item()
             assert abs(here.grad_variance.item() - variance) < 5 * error
             assert error < 0.15 * variance
         guide = row.sel(parameter="guide").grad_variance.item()
         assert guide == pytest.approx(sum(by_name.values()), rel=0.25)
         # by coordinate, it is the same
-        of_guide = row.tensor.str.startswith("posterior")
+        of_guide = row.tensor.str.startswith("approximation")
         assert row.coordinate_variance[of_guide].sum().item() == pytest.approx(guide)
         assert row.snr.sel(parameter="guide").item() == pytest.approx(
             norm / sum(by_name.values()) ** 0.5, abs=5 / 2000**0.5
@@ -138,7 +138,7 @@ def exact_gradient(vae, x):
     names = [n for n, p in vae.named_parameters() if p.requires_grad]
     grads = torch.autograd.grad(value, [vae.get_parameter(n) for n in names])
     given = dict(zip(names, grads, strict=True))
-    norm = sum(g.square().sum() for n, g in given.items() if n.startswith("posterior")) ** 0.5
+    norm = sum(g.square().sum() for n, g in given.items() if n.startswith("approximation")) ** 0.5
     return given, norm.item()
 
 
@@ -388,7 +388,7 @@ def test_the_picture_shows_every_estimator(bits):
     assert [t.get_text() for t in ax.get_yticklabels()] == list(found.estimator.to_numpy())
     widths = [bar.get_width() for bar in ax.patches]
     assert np.allclose(widths, found.grad_variance.sel(parameter="all")[:2])
-    assert ax.get_xscale() == "log" and "(nats per datum)²" in ax.get_xlabel()
+    assert ax.get_xscale() == "log" and "(nats per observation)²" in ax.get_xlabel()
     assert "0: exact" in [t.get_text() for t in ax.texts]
     pyplot.close("all")
 
@@ -412,10 +412,10 @@ def test_running_moments_are_the_moments(n, size):
     assert np.allclose(moments.mean, draws.mean(0))
     assert np.allclose(moments.variance, draws.var(0, ddof=1))
     assert np.allclose(moments.trace, [v.sum() for v in np.split(draws.var(0, ddof=1), [2])])
-    assert np.allclose(moments.norms().sum(1), (draws**2).sum(1))
-    assert np.allclose(moments.dots().sum(1), draws @ towards.numpy())
+    assert np.allclose(moments.by_draw("norms").sum(1), (draws**2).sum(1))
+    assert np.allclose(moments.by_draw("dots").sum(1), draws @ towards.numpy())
     e = (draws[0 : n // 2 * 2 : 2] - draws[1 : n // 2 * 2 : 2]) / 2**0.5
-    assert np.allclose(moments.pairs().sum(1), (e[1:] * e[:-1]).sum(1))
+    assert np.allclose(moments.by_draw("pairs").sum(1), (e[1:] * e[:-1]).sum(1))
     expected, start, weight = [], 0, 9
     while start < n:  # the centre is the mean of all draws before its block
         block = draws[start : start + 16 * size]
@@ -423,7 +423,7 @@ def test_running_moments_are_the_moments(n, size):
         expected.append(np.stack([d[:, :2].sum(1), d[:, 2:].sum(1)], 1))
         start = weight = start + len(block)
         center = torch.tensor(draws[:start].mean(0))
-    assert np.allclose(moments.increments(), np.concatenate(expected))
+    assert np.allclose(moments.by_draw("increments"), np.concatenate(expected))
 
 
 @pytest.mark.parametrize("rank", [4, 2])
@@ -445,7 +445,7 @@ def test_moments_of_a_factor_are_those_of_the_gradient(rank):
     assert np.allclose(whole.mean, factor.mean)
     assert np.allclose(whole.trace, factor.trace)
     for name in ("norms", "dots", "pairs", "increments"):
-        assert np.allclose(getattr(whole, name)(), getattr(factor, name)())
+        assert np.allclose(whole.by_draw(name), factor.by_draw(name))
     assert [c.numel() for c in factor.center] == [12, 5]
 
 
@@ -460,7 +460,7 @@ def test_gradients_by_factors_are_the_gradients(line):
     reduced, inputs = factor(whole)
     names = [name for name, p in whole.parameters.items() if p in inputs]
     assert names == [f"{n}.weight" for n in ("encoder.layers.1", *(
-        f"posterior.sources.{k}.head" for k in ("loc", "scale")))]  # fmt: skip
+        f"approximation.sources.{k}.head" for k in ("loc", "scale")))]  # fmt: skip
     found = []
     for graph in (whole, reduced):
         torch.manual_seed(3)
@@ -525,8 +525,8 @@ def test_arviz_summarizes_the_draws(gauss):
     vae, x = gauss
     draws = elbo_draws(vae, x, "Trace_ELBO", num_draws=4000, seed=1)
     elbo, total = draws.posterior["elbo"], draws.posterior["total"]
-    assert elbo.dims == ("chain", "draw", "datum") and elbo.shape == (4, 1000, 3)
-    assert total.dims == ("chain", "draw") and np.allclose(total, elbo.sum("datum"))
+    assert elbo.dims == ("chain", "draw", "observation") and elbo.shape == (4, 1000, 3)
+    assert total.dims == ("chain", "draw") and np.allclose(total, elbo.sum("observation"))
     summary = arviz.summary(draws, round_to="none")
     assert list(summary.index) == ["elbo[0]", "elbo[1]", "elbo[2]", "total"]
     assert (summary.r_hat < 1.02).all()

@@ -92,7 +92,7 @@ def _compare_gradients(
 
     from .. import plots
     from ..evaluate.gradients.comparison import as_table, compare_estimators
-    from ..model.vae import load
+    from ..model.saving import load
     from ..runs.folder import held_out
 
     x, _ = held_out(read_settings(run))
@@ -229,7 +229,7 @@ def _show_differences(
 def _prior_samples(table: "pd.DataFrame", setting: str, out: Path) -> list[Path]:
     """A picture with a row of prior samples for each line, where the data are images."""
     from .. import plots
-    from ..model.vae import load
+    from ..model.saving import load
     from ..plots.pictures import has_images
 
     vaes = {str(v): load(rows.folder.iloc[0]) for v, rows in table.groupby(setting, sort=False)}

@@ -40,7 +40,7 @@ def sample(
     path = free(out or run / "samples.npy", ".npy", force)
     picture = free(path, ".png", force)
     from .. import plots
-    from ..model.vae import load
+    from ..model.saving import load
     from ..plots.pictures import has_images
 
     vae = load(run)
@@ -56,7 +56,8 @@ def encode(run: Run, data: Array, out: Out = None, force: Force = False) -> None
     path = free(out or data.with_stem(f"{data.stem}-z"), ".npy", force)
     import torch
 
-    from ..model.vae import load, point
+    from ..model.latents import point
+    from ..model.saving import load
 
     vae = load(run)
     with torch.no_grad():
@@ -77,7 +78,7 @@ def impute(
     path = free(out or data.with_stem(f"{data.stem}-imputed"), ".npy", force)
     import numpy as np
 
-    from ..model.vae import load
+    from ..model.saving import load
 
     x = _load(data)
     _save(path, load(run).impute(x, num_samples=num_samples, seed=seed).numpy(force=True))
@@ -89,7 +90,7 @@ def compress(run: Run, data: Array, out: Out = None, force: Force = False) -> No
     path = free(out or data, ".pvc", force)
     from ..core.files import write_whole
     from ..evaluate.compression.compress import compress
-    from ..model.vae import load
+    from ..model.saving import load
 
     coded = compress(load(run), _load(data))
     write_whole(path, bytes(coded))
@@ -111,7 +112,7 @@ def decompress(
     """Give back the data that compress coded, in X.npy."""
     path = free(out or coded, ".npy", force)
     from ..evaluate.compression.compress import Compressed, decompress
-    from ..model.vae import load
+    from ..model.saving import load
 
     x = decompress(load(run), Compressed.from_bytes(coded.read_bytes()))
     _save(path, x.numpy())
@@ -120,7 +121,7 @@ def decompress(
 
 def show(run: Run) -> None:
     """Show what a run folder holds: the model, what it was told, and its figures."""
-    from ..model.vae import DESCRIPTION
+    from ..model.files import DESCRIPTION
     from ..runs.folder import read_results
 
     if not (run / DESCRIPTION).exists():
@@ -155,7 +156,7 @@ def evaluate(
     name = data or settings.data
     check_data(name)
     from ..evaluate.assessment import assess
-    from ..model.vae import load
+    from ..model.saving import load
     from ..runs.folder import held_out
 
     vae = load(run)
@@ -169,7 +170,7 @@ def evaluate(
         typer.echo(f"\n{what}: {verdict}")
     folder = run / "evaluate"
     folder.mkdir(exist_ok=True)
-    assessment.by_datum.to_csv(folder / f"{name}.csv")
+    assessment.by_observation.to_csv(folder / f"{name}.csv")
     typer.echo(f"\n{folder / name}.csv: a row an observation")
 
 

@@ -1,6 +1,6 @@
 """The few distributions that Pyro lacks; their names are families, as Pyro's own are."""
 
-from .layered import Layered, draw_sites
+from .layered import Given, Layered, side_by_side
 from .learned import AutoregressiveBits, Pushforward, ResampledDistribution
 from .normal_mixture import NormalMixture, SideBySide, mixture
 from .sparse import Delta, Horseshoe, SpikeAndSlab
@@ -10,6 +10,7 @@ from .transforms import Interval, Sticks
 __all__ = [
     "AutoregressiveBits",
     "Delta",
+    "Given",
     "Horseshoe",
     "ImplicitVonMises",
     "Interval",
@@ -22,6 +23,6 @@ __all__ = [
     "Sticks",
     "VonMisesFisher",
     "bessel",
-    "draw_sites",
     "mixture",
+    "side_by_side",
 ]

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, TypeAlias
 
-import pyro
 import pyro.distributions as dist
 import torch
 from pyro.distributions import constraints
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from ..core.seeding import seeded
 
-__all__ = ["Given", "Layered", "draw_sites"]
+__all__ = ["Given", "Layered", "side_by_side"]
 
 Given: TypeAlias = Callable[[Tensor], dist.TorchDistribution]
 Size: TypeAlias = Sequence[int]
@@ -27,6 +26,7 @@ class Layered(dist.TorchDistribution):
         order: :math:`o`, the layers (from 0) as they are drawn.
         first: the distribution of the layer that is drawn first.
         given: for each later one, from the layer drawn before it to its distribution.
+        names: of the layers' sites; ``z1``, ``z2`` ... by default.
 
     >>> first, given = dist.Normal(torch.zeros(3), 1.0).to_event(1), lambda z: dist.Normal(
     ...     z[..., :2], 0.5).to_event(1)
@@ -35,6 +35,7 @@ class Layered(dist.TorchDistribution):
     (torch.Size([4, 5]), torch.Size([4]))
     """
 
+    read: ClassVar[int] = 1  # how many of the layers the decoder reads
     arg_constraints: ClassVar[dict] = {}  # pyright: ignore[reportIncompatibleMethodOverride]
 
     def __init__(
@@ -43,14 +44,16 @@ class Layered(dist.TorchDistribution):
         order: Size,
         first: dist.TorchDistribution,
         given: Sequence[Given],
+        names: Sequence[str] | None = None,
     ) -> None:
         self.sizes, self.order, self.first, self.given = tuple(sizes), order, first, given
+        self.names = tuple(names or (f"z{i + 1}" for i in range(len(self.sizes))))
         super().__init__(first.batch_shape, torch.Size([sum(sizes)]), validate_args=False)
 
     def expand(self, batch_shape: Size, _instance: object = None) -> "Layered":
         """The same for a larger batch: the layers after the first follow its draws."""
         first = self.first.expand(torch.Size(batch_shape))
-        return Layered(self.sizes, self.order, first, self.given)
+        return Layered(self.sizes, self.order, first, self.given, self.names)
 
     @property
     def conditionals(self) -> list[dist.TorchDistribution]:
@@ -65,7 +68,7 @@ class Layered(dist.TorchDistribution):
             return d.sample()
 
         with torch.no_grad(), seeded(0):
-            self._along(take)
+            self.along(take)
         return [found[layer] for layer in range(len(self.sizes))]
 
     @property
@@ -90,16 +93,16 @@ class Layered(dist.TorchDistribution):
     @property
     def mean(self) -> Tensor:
         """Each layer's mean at the mean of the one before it: the mean, where these are linear."""
-        return self._along(lambda layer, d: d.mean)
+        return self.along(lambda layer, d: d.mean)
 
     def sample(self, sample_shape: Size = ()) -> Tensor:
         """A draw of each layer, in order."""
         with torch.no_grad():
-            return self._many(sample_shape)._along(lambda layer, d: d.sample())
+            return self._many(sample_shape).along(lambda layer, d: d.sample())
 
     def rsample(self, sample_shape: Size = ()) -> Tensor:
         """A draw with its path through all layers."""
-        return self._many(sample_shape)._along(lambda layer, d: d.rsample())
+        return self._many(sample_shape).along(lambda layer, d: d.rsample())
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The sum of the layers' log densities."""
@@ -115,12 +118,8 @@ class Layered(dist.TorchDistribution):
             found[layer] = d
             return parts[layer]
 
-        self._along(take)
+        self.along(take)
         return [(found[layer], parts[layer]) for layer in range(len(parts))]
-
-    def draw_sites(self) -> Tensor:
-        """The layers as Pyro's sites ``z1``, ``z2`` ..., from x upward, drawn in order."""
-        return self._along(lambda layer, d: pyro.sample(f"z{layer + 1}", d))
 
     @property
     def top(self) -> dist.TorchDistribution:
@@ -137,17 +136,20 @@ class Layered(dist.TorchDistribution):
     def _many(self, sample_shape: Size) -> "Layered":
         return self.expand((*sample_shape, *self.batch_shape)) if sample_shape else self
 
-    def _along(self, take: Callable[[int, dist.TorchDistribution], Tensor]) -> Tensor:
-        """Go through the layers in order; ``take`` says the value of each; side by side."""
+    def along(self, take: Callable[[int, dist.TorchDistribution], Tensor]) -> Tensor:
+        """Visit the layers in order; the values that ``take`` gives them, side by side.
+
+        Args:
+            take: from a layer's number and its distribution to its value.
+        """
         values: dict[int, Tensor] = {}
         z = torch.empty(0)
         for i, layer in enumerate(self.order):
             z = values[layer] = take(layer, self.given[i - 1](z) if i else self.first)
-        lead = torch.broadcast_shapes(*(z.shape[:-1] for z in values.values()))
-        each = (values[layer] for layer in range(len(values)))
-        return torch.cat([z.expand(*lead, z.shape[-1]) for z in each], -1)
+        return side_by_side(*(values[layer] for layer in range(len(values))))
 
 
-def draw_sites(d: dist.TorchDistribution) -> Tensor:
-    """z as Pyro sees it: the site ``z``, or ``z1``, ``z2`` ... of stochastic layers."""
-    return d.draw_sites() if isinstance(d, Layered) else pyro.sample("z", d)
+def side_by_side(*parts: Tensor) -> Tensor:
+    """Vectors ``(..., A)``, ``(..., B)`` as ``(..., A + B)``; leading dimensions broadcast."""
+    lead = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
+    return torch.cat([part.expand(*lead, part.shape[-1]) for part in parts], -1)

@@ -26,3 +26,4 @@ from .latent.labelled import label_scores as label_scores
 from .latent.summary import LatentSummary as LatentSummary
 from .latent.summary import latent_summary as latent_summary
 from .lower_bound import elbo as elbo
+from .simple_models import baselines as baselines

@@ -1,15 +1,16 @@
-"""All that is asked of a trained model at once, in figures and in words."""
+"""All evaluations of a trained model at once, in figures and in words."""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from ..core.checks import whole
 from ..model.vae import VAE
 from .evidence.annealed import Sandwich, bdmc
 from .evidence.importance import Evidence, log_evidence
@@ -18,19 +19,27 @@ from .guide.gaps import gaps
 from .latent.labelled import label_scores
 from .latent.summary import LatentSummary, latent_summary
 from .lower_bound import elbo
+from .simple_models import baselines
+from .statistics import by_observation, standard_error
 
 __all__ = ["Assessment", "assess"]
 
 LATENT_DATA = 2000  # the time of the mutual information grows with their square
-FEW = 20  # data of which each has a guide, or chains, of its own
+FEW = 20  # observations that each have a guide, or chains, of their own
+ERRORS = 2  # standard errors of a difference that a verdict speaks of
+TOTALS = {
+    "kl": "KL(q(z|x) || p(z))",
+    "mutual_information": "mutual information of x and z",
+    "aggregate_kl": "KL(q(z) || p(z))",
+}
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Assessment:
-    """What :func:`assess` found; parts that this model does not have are ``None``.
+    """The figures of :func:`assess`; parts that this model does not have are ``None``.
 
-    ``refused`` says why: by the name of the part, the reason.
+    ``refused`` gives the reason, by the name of the part.
     """
 
     elbo: Tensor
@@ -40,50 +49,57 @@ class Assessment:
     calibration: Calibration | None
     sandwich: Sandwich | None
     labels: pd.DataFrame | None
+    baselines: pd.DataFrame | None
     refused: dict[str, str]
 
     @property
-    def by_datum(self) -> pd.DataFrame:
-        """A row for each datum, nats: ``elbo``, ``log_evidence``, ``standard_error``, ``khat``."""
-        found = self.evidence
-        parts = {"elbo": self.elbo, "log_evidence": found.log_evidence,
-                 "standard_error": found.standard_error, "khat": found.khat}  # fmt: skip
-        index = pd.RangeIndex(len(self.elbo), name="datum")
-        return pd.DataFrame({k: v.cpu().double().numpy() for k, v in parts.items()}, index=index)
+    def by_observation(self) -> pd.DataFrame:
+        """Nats: ``elbo``, ``log_evidence``, ``standard_error``, ``khat``, by observation."""
+        evidence = self.evidence
+        columns = {
+            "elbo": self.elbo,
+            "log_evidence": evidence.log_evidence,
+            "standard_error": evidence.standard_error,
+            "khat": evidence.khat,
+        }
+        return by_observation({name: values.double() for name, values in columns.items()})
 
     @property
     def table(self) -> pd.DataFrame:
-        """Figures, nats per datum: ``value``, and ``standard_error`` over the data."""
-        table = self.by_datum
+        """Figures, nats per observation: ``value``, and ``standard_error`` over the data."""
+        table = self.by_observation
         columns = {
             "ELBO": table["elbo"],
             "log p(x)": table["log_evidence"],
             "log p(x) - ELBO": table["log_evidence"] - table["elbo"],
         }
+        if self.baselines is not None:
+            columns |= {f"log p(x), {name}": v for name, v in self.baselines.items()}
         rows = {k: (v.mean(), v.sem()) for k, v in columns.items()}
         if self.latents is not None:
             totals = self.latents.totals
-            for name, label in (("kl", "KL(q(z|x) || p(z))"),
-                                ("mutual_information", "mutual information of x and z"),
-                                ("aggregate_kl", "KL(q(z) || p(z))")):  # fmt: skip
+            for name, label in TOTALS.items():
                 rows[label] = (totals["value"][name], totals["standard_error"][name])
         return pd.DataFrame(rows, index=["value", "standard_error"]).T
 
     @property
     def verdicts(self) -> dict[str, str]:
-        """By what is judged, a sentence or two."""
-        told = {"Evidence": self.evidence.summary()}
+        """A sentence or two about each part."""
+        texts = {"Evidence": self.evidence.summary()}
+        if self.baselines is not None:
+            log_p = self.evidence.log_evidence.cpu().double()
+            texts["Baselines"] = _against_baselines(log_p, self.baselines)
         if self.sandwich is not None:
-            told["Annealing"] = self.sandwich.summary()
+            texts["Annealing"] = self.sandwich.summary()
         if self.latents is not None:
-            told["Latent space"] = self.latents.verdict
+            texts["Latent space"] = self.latents.verdict
         if self.gaps is not None:
-            told["Guide"] = _where_it_loses(self.gaps)
+            texts["Guide"] = _largest_gap(self.gaps)
         if self.calibration is not None:
-            told["Calibration"] = self.calibration.verdict
+            texts["Calibration"] = self.calibration.verdict
         if self.labels is not None:
-            told["Labels"] = _told_apart(self.labels)
-        return told | {name: f"Not for this model: {why}." for name, why in self.refused.items()}
+            texts["Labels"] = _accuracy(self.labels)
+        return texts | {name: f"Not for this model: {why}." for name, why in self.refused.items()}
 
 
 def assess(
@@ -95,34 +111,37 @@ def assess(
     steps: int = 200,
     seed: int = 0,
 ) -> Assessment:
-    """What a trained model is worth, on held-out data, and whether to believe the figures.
+    """Evaluate a trained model on held-out data, with checks of the figures.
 
-    The ELBO and log p(x) are of all of x; gaps are of its first 20 data, the latent summary of its
-    first 2,000; 1,000 data are simulated for the calibration and 20 for annealing.
+    The ELBO, log p(x) and baselines are of all of x; gaps are of its first 20 observations, the
+    latent summary of its first 2,000; 1,000 observations are simulated for the calibration and 20
+    for annealing.
 
     Args:
         vae: a trained model.
         x: ``(N, *x_shape)``, data that it was not trained on.
         labels: ``(N,)``, where there are any.
-        num_samples: draws of z per datum, for log p(x).
-        steps: of the ascent to each datum's own guide, and temperatures of annealing.
+        num_samples: draws of z per observation, for log p(x).
+        steps: of the ascent to each observation's own guide, and temperatures of annealing.
         seed: of all draws.
 
     Returns:
-        :class:`Assessment`: ``table`` of figures, ``verdicts`` in words, ``by_datum``, and the
-        parts. A part that asks for what this model does not have (gaps of a discrete z) is left
-        out, and ``refused`` says why.
+        :class:`Assessment`: ``table`` of figures, ``verdicts`` in words, ``by_observation``, and
+        the parts. A part that does not exist for this model (gaps of a discrete z) is left out, and
+        ``refused`` gives the reason.
 
     Raises:
-        ValueError: data that are not the model's.
+        ValueError: data that the model refuses.
 
     >>> vae = VAE(2, latent_dim=3, prior="Bernoulli", guide="Bernoulli", likelihood="Normal")
-    >>> found = assess(vae, [[0.0, 1.0]] * 20, num_samples=30)
-    >>> list(found.verdicts)
-    ['Evidence', 'Latent space', 'Calibration', 'Guide', 'Annealing']
-    >>> found.refused["Guide"][:18]
+    >>> assessment = assess(vae, [[0.0, 1.0]] * 20, num_samples=30)
+    >>> list(assessment.verdicts)
+    ['Evidence', 'Baselines', 'Latent space', 'Calibration', 'Guide', 'Annealing']
+    >>> assessment.refused["Guide"][:18]
     'z is discrete here'
     """
+    num_samples, steps = whole("num_samples", num_samples, 2), whole("steps", steps, 2)
+    seed = whole("seed", seed, 0)
     x = vae.check(x)
     refused: dict[str, str] = {}
 
@@ -143,30 +162,43 @@ def assess(
             "Annealing", lambda: bdmc(vae, FEW, temperatures=steps, chains=8, seed=seed)
         ),
         labels=None if labels is None else attempt("Labels", lambda: label_scores(vae, x, labels)),
+        baselines=attempt("Baselines", lambda: baselines(vae, x)),
         refused=refused,
     )
 
 
-def _where_it_loses(table: pd.DataFrame) -> str:
-    values: dict[str, np.ndarray] = {str(k): v.to_numpy() for k, v in table.items()}
-    n, lost = len(table), values["log_evidence"] - values["elbo"]
-    parts = [values["approximation"], values["amortization"]]
-    family, encoder = (part.mean() for part in parts)
-    errors = [part.std(ddof=1) / math.sqrt(n) for part in parts] if n > 1 else [math.nan] * 2
+def _largest_gap(table: pd.DataFrame) -> str:
+    n, values = len(table), torch.tensor(table[["approximation", "amortization"]].to_numpy())
+    lost = float((table["log_evidence"] - table["elbo"]).to_numpy().mean())
+    family, encoder = values.mean(0).tolist()
+    errors = standard_error(values).tolist() if n > 1 else [math.nan] * 2
     text = (
-        f"On {n} data the ELBO is {lost.mean():.2f} nats below log p(x): the guide's family costs "
+        f"On {n} observations the ELBO is {lost:.2f} nats below log p(x): the guide's family costs "
         f"{family:.2f} (standard error {errors[0]:.2g}), the encoder {encoder:.2f} "
         f"({errors[1]:.2g})."
     )
-    if not abs(family - encoder) > 2 * math.hypot(*errors):
+    if not abs(family - encoder) > ERRORS * math.hypot(*errors):
         return text
-    advice = "a richer guide" if family > encoder else "a better encoder, or vae.refine(x),"
-    return f"{text} {advice.capitalize()} would win most."
+    advice = "A richer guide" if family > encoder else "A better encoder, or vae.refine(x),"
+    return f"{text} {advice} would gain most."
 
 
-def _told_apart(scores: pd.DataFrame) -> str:
+def _against_baselines(log_p: Tensor, scores: pd.DataFrame) -> str:
+    best = str(scores.mean().idxmax())
+    difference = log_p - torch.tensor(scores[best].to_numpy())
+    mean, error = difference.mean().item(), standard_error(difference).item()
+    text = (
+        f"log p(x) is {abs(mean):.2f} nats {'above' if mean > 0 else 'below'} the best baseline, "
+        f"{best} (standard error {error:.2g}), which is fitted to halves of these data."
+    )
+    if mean > ERRORS * error:
+        return text
+    return f"{text} The model is not seen to say more of x than it does."
+
+
+def _accuracy(scores: pd.DataFrame) -> str:
     row = scores.loc["linear_accuracy"]
     return (
-        f"A linear probe of the guide's means names the label of {row['value']:.1%} of the data "
-        f"(standard error {row['standard_error']:.1%}; the largest class {row['chance']:.1%})."
+        f"A linear classifier of the guide's means names the label of {row['value']:.1%} of the "
+        f"data (standard error {row['standard_error']:.1%}; the largest class {row['chance']:.1%})."
     )

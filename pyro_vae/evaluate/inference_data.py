@@ -20,15 +20,7 @@ from ..model.vae import VAE
 if TYPE_CHECKING:
     from arviz import InferenceData
 
-__all__ = [
-    "as_draws",
-    "container",
-    "latent_axes",
-    "latent_coords",
-    "latent_names",
-    "tail_shape",
-    "to_arviz",
-]
+__all__ = ["as_draws", "container", "latent_axes", "latent_coords", "tail_shape", "to_arviz"]
 
 CHAINS = 4
 LEAST = 25  # draws: a fifth of them are the tail, and ArviZ fits no tail of fewer than 5
@@ -48,19 +40,19 @@ def to_arviz(
 
     Args:
         vae: a trained model.
-        x: ``(N, *x_shape)``; a data frame gives ``datum`` and ``column`` their names.
+        x: ``(N, *x_shape)``; a data frame gives ``observation`` and ``column`` their names.
         num_samples: draws of z per observation. Predictions are as many times as large as x.
         seed: of the draws.
 
     Returns:
         ``InferenceData`` (a ``DataTree`` under ArviZ 1.x), with names for all dimensions:
 
-        - ``posterior``: ``z`` (chain, draw, datum, latent_dim) from q(z|x);
-        - ``posterior_predictive``: ``x`` (chain, draw, datum, row, column ...) from p(x|z) there;
-        - ``log_likelihood``: ``x`` (chain, draw, datum), log p(x|z) there, nats per datum;
+        - ``posterior``: ``z`` (chain, draw, observation, latent_dim) from q(z|x);
+        - ``posterior_predictive``: ``x`` (chain, draw, observation, row, column ...) from p(x|z);
+        - ``log_likelihood``: ``x`` (chain, draw, observation), log p(x|z) there, in nats;
         - ``sample_stats``: ``lp``, log p(x, z), and ``log_weight``, log p(x, z) - log q(z|x);
         - ``prior``: ``z`` (chain, draw, latent_dim); ``prior_predictive``: ``x``;
-        - ``observed_data``: ``x`` (datum, row, column ...).
+        - ``observed_data``: ``x`` (observation, row, column ...).
 
         The draws are independent; they are dealt into 4 chains where num_samples is a multiple of
         4 and at least 16, else they are one chain. They are draws of the guide: what ArviZ says of
@@ -68,12 +60,12 @@ def to_arviz(
         names of the coordinates of z, ``z[0]`` ..., with stochastic layers ``z1[0]`` ....
 
     Raises:
-        ValueError: data outside the likelihood's support or of another shape, or no draws.
+        ValueError: data that the model refuses, or no draws.
 
     >>> vae = VAE(2, latent_dim=1, likelihood="Normal", seed=0)
     >>> data = to_arviz(vae, torch.zeros(3, 2), num_samples=40, seed=0)
     >>> dict(data.posterior_predictive["x"].sizes)
-    {'chain': 4, 'draw': 10, 'datum': 3, 'column': 2}
+    {'chain': 4, 'draw': 10, 'observation': 3, 'column': 2}
     """
     num_samples = whole("num_samples", num_samples)
     index, columns = getattr(x, "index", None), getattr(x, "columns", None)
@@ -91,21 +83,21 @@ def to_arviz(
     cell, latent = _cell_axes(vae.x_shape), latent_axes(vae)
     coords = {
         **latent_coords(vae),
-        "datum": np.arange(len(x)) if callable(index) or index is None else np.asarray(index),
+        "observation": np.arange(len(x)) if callable(index) or index is None else np.asarray(index),
     }
     if columns is not None and len(cell) == 1:
         coords["column"] = np.asarray(columns)
     groups = {
-        "posterior": {"z": as_draws(z, "datum", *latent)},
-        "posterior_predictive": {"x": as_draws(x_hat, "datum", *cell)},
-        "log_likelihood": {"x": as_draws(log_likelihood, "datum")},
+        "posterior": {"z": as_draws(z, "observation", *latent)},
+        "posterior_predictive": {"x": as_draws(x_hat, "observation", *cell)},
+        "log_likelihood": {"x": as_draws(log_likelihood, "observation")},
         "sample_stats": {
-            "lp": as_draws(log_joint, "datum"),
-            "log_weight": as_draws(log_weight, "datum"),
+            "lp": as_draws(log_joint, "observation"),
+            "log_weight": as_draws(log_weight, "observation"),
         },
         "prior": {"z": as_draws(z_prior, *latent)},
         "prior_predictive": {"x": as_draws(x_prior, *cell)},
-        "observed_data": {"x": (("datum", *cell), vae._cells(x).cpu().numpy())},
+        "observed_data": {"x": (("observation", *cell), vae.record.cells(x).cpu().numpy())},
     }
     return container(groups, coords)
 
@@ -184,19 +176,9 @@ def latent_axes(vae: VAE) -> tuple[str, ...]:
     return ("latent_dim", *extra)
 
 
-def latent_names(vae: VAE) -> tuple[str, ...]:
-    """One name for each coordinate of z, flattened: ``z[0]``, ``z[0, 3]``, ``z2[1]``."""
-    shapes = [(n,) for n in vae.layers] or [vae.z_shape]
-    return tuple(
-        f"{site}[{', '.join(map(str, place))}]"
-        for site, shape in zip(vae.sites, shapes, strict=True)
-        for place in np.ndindex(*shape)
-    )
-
-
 def latent_coords(vae: VAE) -> dict[str, np.ndarray]:
     """Names of the coordinates of a vector z; the axes of another shape are numbered."""
-    return {"latent_dim": np.array(latent_names(vae))} if len(vae.z_shape) == 1 else {}
+    return {"latent_dim": np.array(vae.latents.coordinates)} if len(vae.z_shape) == 1 else {}
 
 
 def _cell_axes(shape: Sequence[int]) -> tuple[str, ...]:

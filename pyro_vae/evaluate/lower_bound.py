@@ -28,7 +28,7 @@ def elbo(
         ``(N,)``, unbiased for the bound.
 
     Raises:
-        ValueError: data outside the likelihood's support or of another shape, or no draws.
+        ValueError: data that the model refuses, or no draws.
 
     References:
         Kingma & Welling (2014), arXiv:1312.6114.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import pandas as pd
 from torch import Tensor
 
-__all__ = ["by_datum", "chunks", "log_mean_exp", "standard_error"]
+__all__ = ["by_observation", "chunks", "log_mean_exp", "standard_error"]
 
 
 def chunks(values: Tensor, cost: float, budget: int) -> tuple[Tensor, ...]:
@@ -42,7 +42,7 @@ def log_mean_exp(log_w: Tensor) -> tuple[Tensor, Tensor]:
     return log_w.logsumexp(0) - math.log(k), error
 
 
-def by_datum(columns: Mapping[str, Tensor]) -> pd.DataFrame:
+def by_observation(columns: Mapping[str, Tensor]) -> pd.DataFrame:
     """A table with a row for each observation, of vectors ``(N,)``."""
     arrays = {name: values.cpu().numpy() for name, values in columns.items()}
-    return pd.DataFrame(arrays).rename_axis("datum")
+    return pd.DataFrame(arrays).rename_axis("observation")

@@ -9,11 +9,11 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from ..distributions import Layered
+from ..distributions import Layered, side_by_side
 from ..language.spec import Spec, Value, as_spec
 from .networks import MLP, batched, build_network, make_network, spec_of
 from .part import Ends, Line, Part, Role, connect
-from .support import describe_constraint, innermost, same_support
+from .support import innermost
 
 __all__ = [
     "BottomUp",
@@ -21,7 +21,6 @@ __all__ = [
     "Ladder",
     "LayeredPart",
     "TopDown",
-    "check_layers",
     "layer_sizes",
 ]
 
@@ -277,8 +276,7 @@ class TopDown(LayeredPart):
     def _read(self, i: int, h: Tensor, z: Tensor) -> Tensor:
         """What the family of layer i reads, given the layer above."""
         parts = h.flatten(1), self.above[i](z).flatten(z.ndim - 1)
-        lead = torch.broadcast_shapes(*(p.shape[:-1] for p in parts))
-        return torch.cat([p.expand(*lead, p.shape[-1]) for p in parts], -1)
+        return side_by_side(*parts)
 
     def _below(self, i: int, h: Tensor, z: Tensor) -> dist.TorchDistribution:
         """q of layer i, given the layer above."""
@@ -339,20 +337,6 @@ def layer_sizes(layers: object) -> tuple[int, ...]:
             f"got {layers!r}"
         )
     return sizes
-
-
-def check_layers(prior: Layered, guide: Layered) -> None:
-    """Raise if guide and prior have different supports at some layer."""
-    pairs = zip(guide.conditionals, prior.conditionals, strict=True)
-    for layer, (q, p) in enumerate(pairs, start=1):
-        if same_support(p, q) is False:
-            name, other = (type(innermost(d)).__name__ for d in (q, p))
-            advice = f"BottomUp([{', '.join([other] * len(guide.sizes))}])"
-            raise ValueError(
-                f"at z{layer} the guide's {name} draws {describe_constraint(q.support)}, "
-                f"the prior's {other} {describe_constraint(p.support)}: "
-                f"say the families of both, layer by layer, such as guide={advice!r}"
-            )
 
 
 def _make_layer(

@@ -1,6 +1,8 @@
 """What p(x|z) needs beyond its family: missing cells, and the check that x lies in the support."""
 
 import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pyro.distributions as dist
 import torch
@@ -9,13 +11,17 @@ from torch import Tensor
 
 from .support import describe_constraint, innermost, support_bounds
 
-__all__ = ["check_support", "drop_missing", "fill"]
+__all__ = ["check_support", "drop_missing", "fill", "with_offset"]
+
+ROWS = 8192  # observations whose support is checked together
 
 ADVICE = {
     "Bernoulli": "binarize it (dynamic binarization draws fresh bits from grey values), "
     "or use ContinuousBernoulli",
     "Beta": "shrink the ends, x -> (x * (n - 1) + 0.5) / n, or use ContinuousBernoulli",
     "Categorical": "code the categories as 0, 1, ..., categories - 1",
+    "Multinomial": "give rows of one total, or model each count, as Poisson or NegativeBinomial, "
+    "with the logarithm of the row's total as an offset block",
 }
 
 
@@ -41,33 +47,95 @@ def fill(x: Tensor, mask: Tensor, support: constraints.Constraint) -> Tensor:
     return torch.where(mask, x, value)
 
 
-def check_support(x: Tensor, likelihood: dist.TorchDistribution, name: str) -> None:
+def with_offset(likelihood: dist.TorchDistribution, offset: Tensor) -> dist.TorchDistribution:
+    r"""The likelihood with its mean multiplied by :math:`e^{offset}`, as an exposure does.
+
+    Args:
+        likelihood: of batch shape ``(..., B)``; of independent ``Poisson``, ``NegativeBinomial``,
+            ``GammaPoisson``, ``Exponential`` or ``LogNormal`` cells.
+        offset: ``(B, *x_shape)``, or ``(B, 1, ...)``; on the scale of the logarithm.
+
+    Raises:
+        ValueError: another family.
+    """
+    base: Any = innermost(likelihood)
+    match base:
+        case dist.Poisson():
+            shifted = dist.Poisson(base.rate * offset.exp())
+        case dist.NegativeBinomial():
+            shifted = dist.NegativeBinomial(base.total_count, logits=base.logits + offset)
+        case dist.GammaPoisson():
+            shifted = dist.GammaPoisson(base.concentration, base.rate * (-offset).exp())
+        case dist.Exponential():
+            shifted = dist.Exponential(base.rate * (-offset).exp())
+        case dist.LogNormal():
+            shifted = dist.LogNormal(base.loc + offset, base.scale)
+        case _:
+            raise ValueError(
+                f"{type(base).__name__} takes no offset, which multiplies a mean: use Poisson, "
+                "NegativeBinomial, GammaPoisson, Exponential or LogNormal, or a context block"
+            )
+    return shifted.to_event(likelihood.event_dim)
+
+
+def check_support(
+    x: Tensor,
+    likelihoods: Sequence[dist.TorchDistribution],
+    name: str,
+    place: Callable[..., str],
+) -> None:
     """Raise unless x lies in the likelihood's support, where its density is finite.
+
+    Where the support depends on z, that of an observation's own z is not known yet, and only
+    numbers that are not finite are refused.
 
     Args:
         x: ``(N, *x_shape)``; NaN cells are skipped.
-        likelihood: of batch shape ``(1,)``.
+        likelihoods: p(x|z) at some draws of z, each of batch shape ``(1,)``.
         name: the family's name, for the message.
+        place: from a row and the index of a cell to words that say where it is.
     """
-    base = innermost(likelihood)
-    for rows in x.split(8192):
+    base = innermost(likelihoods[0])
+    ends = [_ends(innermost(p).support) for p in likelihoods]
+    moves = any(end != ends[0] for end in ends)
+    support: Any = constraints.real if moves else base.support
+    for start in range(0, len(x), ROWS):
+        rows = x[start : start + ROWS]
         there = ~rows.isnan()
-        inside = base.support.check(rows)  # pyright: ignore[reportOptionalMemberAccess]
+        inside = support.check(rows)
+        inside = inside & rows.isfinite() if moves else inside
         bad = ~inside & (there if inside.shape == there.shape else True)
         if bad.any():
-            index = bad.nonzero()[0]
-            cell = rows[tuple(index)]
-            text = ", ".join(f"{v:.3g}" for v in cell.flatten().tolist())
-            text = text if cell.ndim == 0 else f"[{text}]"
-            _refuse(text, f"needs {describe_constraint(base.support)}", name)  # pyright: ignore
-    if base.event_dim == 0:
+            row, *cell = bad.nonzero()[0].tolist()
+            value = rows[(row, *cell)]
+            _refuse(value, f"needs {_needs(base, support, value)}", name, place(start + row, *cell))
+    if base.event_dim == 0 and not moves:
         seen = x[~x.isnan()]
         for edge in (seen.min(), seen.max()):
-            log_prob = base.log_prob(edge.expand(likelihood.event_shape))
+            log_prob = base.log_prob(edge.expand(likelihoods[0].event_shape))
             if not log_prob.isfinite().all():
-                _refuse(f"{edge.item():g}", "has no finite density there", name)
+                at = place(*(x == edge).nonzero()[0].tolist())
+                _refuse(edge, "has no finite density there", name, at)
 
 
-def _refuse(cell: str, why: str, name: str) -> None:
+def _ends(support: Any) -> list[list[float]]:  # noqa: ANN401
+    """The bounds of a support, of every cell."""
+    while isinstance(inner := getattr(support, "base_constraint", None), constraints.Constraint):
+        support = inner
+    bounds = (getattr(support, name, 0.0) for name in ("lower_bound", "upper_bound"))
+    return [torch.as_tensor(bound).flatten().tolist() for bound in bounds]
+
+
+def _needs(base: Any, support: constraints.Constraint, value: Tensor) -> str:  # noqa: ANN401
+    """What a support asks for, in words."""
+    if isinstance(base, dist.Multinomial):
+        total, sums = base.total_count, f"and these sum to {value.sum().item():g}"
+        return f"whole numbers of at least 0 that sum to {total}, {sums}"
+    return describe_constraint(support)
+
+
+def _refuse(cell: Tensor, why: str, name: str, place: str) -> None:
+    text = ", ".join(f"{v:.3g}" for v in cell.flatten().tolist())
+    text = text if cell.ndim == 0 else f"[{text}]"
     advice = ADVICE.get(name, "choose a likelihood with this support, or transform x")
-    raise ValueError(f"x holds {cell}; {name} {why}: {advice}")
+    raise ValueError(f"x holds {text}; {name} {why}: {advice} (first in {place})")

@@ -52,7 +52,8 @@ def latent_kl(summary: "LatentSummary", ax: "Axes | None" = None) -> "Axes":
     few = len(table) <= 25
     names = [str(name) for name in table.index]
     ax.set_xticks(across if few else [], names if few else [], rotation=90)
-    return finish(ax, "KL by latent dimension", "latent dimension", "KL (nats per datum)", grid="y")
+    unit = "KL (nats per observation)"
+    return finish(ax, "KL by latent dimension", "latent dimension", unit, grid="y")
 
 
 def khat(evidence: "Evidence", ax: "Axes | None" = None) -> "Axes":
@@ -104,7 +105,7 @@ def gaps(table: pd.DataFrame, ax: "Axes | None" = None) -> "Axes":
         ax.errorbar(values.mean(), i, xerr=values.sem(), color=ink(), capsize=3)
     ax.set_yticks(range(len(rows)), list(rows))
     ax.set_ylim(len(rows) - 0.5, -0.5)
-    return finish(ax, f"Gaps of {len(table)} data", "nats per datum", grid="x")
+    return finish(ax, f"Gaps of {len(table)} observations", "nats per observation", grid="x")
 
 
 def calibration(result: "Calibration", ax: "Axes | None" = None) -> "Axes":
@@ -176,7 +177,7 @@ def predictive_check(
 
 def posterior(
     draws: "InferenceData",
-    datum: int = 0,
+    observation: int = 0,
     dims: Sequence[int] = (0, 1),
     ax: "Axes | None" = None,
 ) -> "Axes":
@@ -184,15 +185,16 @@ def posterior(
 
     Args:
         draws: of :func:`~pyro_vae.posterior`.
-        datum: the number of the observation.
+        observation: the number of the observation.
         dims: two latent dimensions; for a z of one dimension histograms are drawn.
         ax: to draw on.
     """
-    datum, dims = whole("datum", datum, 0), [whole("dims", dim, 0) for dim in dims]
+    observation = whole("observation", observation, 0)
+    dims = [whole("dims", dim, 0) for dim in dims]
     ax = ax or new_axes(4.6, 4.2)
     parts = {"posterior, by chains": draws["posterior"], "guide": draws["guide"]}
     for (label, group), colour in zip(parts.items(), ("0.5", "C0"), strict=True):
-        z = np.asarray(group["z"])[:, :, datum]
+        z = np.asarray(group["z"])[:, :, observation]
         z = z.reshape(z.shape[0] * z.shape[1], -1)
         if z.shape[1] == 1:
             ax.hist(z[:, 0], 40, density=True, alpha=0.5, color=colour, label=label)
@@ -201,4 +203,4 @@ def posterior(
             ax.scatter(across, up, s=4, alpha=0.5, color=colour, label=label)
     names = [str(name) for name in np.asarray(draws["posterior"]["latent_dim"])]
     x, y = (names[0], "density") if len(names) == 1 else (names[i] for i in dims)
-    return finish(ax, f"Posterior of datum {datum}", x, y)
+    return finish(ax, f"Posterior of observation {observation}", x, y)

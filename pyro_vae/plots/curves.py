@@ -27,7 +27,7 @@ def learning_curves(history: pd.DataFrame, ax: "Axes | None" = None) -> "Axes":
     shown = history.iloc[len(history) // 20 :]  # the first epochs would flatten the rest
     values = shown[["elbo_train", "elbo_validation"]].stack()
     clip_start(ax, values.min(), values.max())
-    return finish(ax, "Learning curves", "epoch", "ELBO (nats per datum)")
+    return finish(ax, "Learning curves", "epoch", "ELBO (nats per observation)")
 
 
 def kl_curve(history: pd.DataFrame, ax: "Axes | None" = None) -> "Axes":
@@ -40,7 +40,7 @@ def kl_curve(history: pd.DataFrame, ax: "Axes | None" = None) -> "Axes":
     ax = ax or new_axes(6, 3.6)
     ax.plot(history.index, history.kl)
     ax.set_ylim(bottom=min(0.0, history.kl.min()))
-    return finish(ax, "KL of the guide to the prior", "epoch", "KL (nats per datum)")
+    return finish(ax, "KL of the guide to the prior", "epoch", "KL (nats per observation)")
 
 
 def gradient_variance(
@@ -66,7 +66,7 @@ def gradient_variance(
     ax.set_yticks(range(len(names)), names)
     ax.set_ylim(len(names) - 0.5, -0.5)
     ax.set_xscale("log")
-    unit = "variance of one gradient draw, trace and standard error, (nats per datum)²"
+    unit = "variance of one gradient draw, trace and standard error, (nats per observation)²"
     return finish(ax, f"Gradient variance: {parameter}", unit, grid="x")
 
 
@@ -89,4 +89,4 @@ def training_curves(
     shown = bound.isel(epoch=slice(bound.sizes["epoch"] // 20, None))  # as in learning_curves
     clip_start(ax, float(shown.min()), float(shown.max()))
     data = "validation" if held_out else "training"
-    return finish(ax, f"ELBO of {data} data", against, "ELBO (nats per datum)")
+    return finish(ax, f"ELBO of {data} data", against, "ELBO (nats per observation)")

@@ -10,8 +10,8 @@ from torch.distributions import constraints
 
 from ..core.checks import whole
 from ..core.seeding import seeded
-from ..evaluate.inference_data import latent_names
-from ..model.vae import VAE, point
+from ..model.latents import point
+from ..model.vae import VAE
 from .axes import new_axes
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def traversals(
     x_hat = point(vae.decode(moved.reshape(-1, *vae.z_shape)))
     ax = images(x_hat, steps, ax, "Traversals: one latent dimension moves")
     height = x_hat.shape[-2] + 2 if x_hat.ndim > 2 else round(x_hat.shape[-1] ** 0.5) + 2
-    names = latent_names(vae)
+    names = vae.latents.coordinates
     for row, dim in enumerate(dims):
         middle = (row + 0.5) * height - 0.5
         ax.text(-1.5, middle, names[dim], ha="right", va="center", fontsize=8)
@@ -178,7 +178,7 @@ def interpolations(
     steps = whole("steps", steps, 2)
     between = torch.stack([vae.interpolate(*pair, steps) for pair in zip(start, end, strict=True)])
     rows = torch.cat([start[:, None].cpu(), between.cpu(), end[:, None].cpu()], 1)
-    return images(rows.flatten(0, 1), steps + 2, ax, "Interpolations between pairs of data")
+    return images(rows.flatten(0, 1), steps + 2, ax, "Interpolations, between pairs of data")
 
 
 @torch.no_grad()
@@ -213,7 +213,7 @@ def attribute_arithmetic(
         ValueError: a label that no observation has, or a categorical z.
     """
     steps, rows = whole("steps", steps), whole("rows", rows)
-    if vae.categories:
+    if vae.latents.categorical:
         raise ValueError("z is categorical: there is no line between two categories")
     which = torch.as_tensor(labels).cpu()
     for label in (source, target):
@@ -246,7 +246,7 @@ def latent_space(
     from sklearn.decomposition import PCA
 
     z = point(vae.encode(vae.as_data(x))).flatten(1).cpu().double().numpy()
-    axis_names = [*latent_names(vae), ""]
+    axis_names = [*vae.latents.coordinates, ""]
     if z.shape[1] > 2:
         pca = PCA(2).fit(z)
         z = pca.transform(z)

@@ -17,7 +17,9 @@ from ..core.seeding import seeded
 from ..evaluate.evidence.importance import RELIABLE, log_evidence
 from ..evaluate.latent.summary import latent_summary
 from ..infer.elbo_terms import elbo_terms
-from ..model.vae import VAE, WEIGHTS, load
+from ..model.files import WEIGHTS
+from ..model.saving import load
+from ..model.vae import VAE
 from .folder import RESULTS, held_out
 from .settings import CONFIG, read_settings
 

@@ -26,7 +26,9 @@ from .. import plots
 from ..core.files import write_whole
 from ..evaluate.assessment import Assessment, assess
 from ..evaluate.evidence.importance import log_evidence
-from ..model.vae import VAE, load, point
+from ..model.latents import point
+from ..model.saving import load
+from ..model.vae import VAE
 from ..plots.pictures import has_images
 from .folder import HISTORY, held_out, read_results
 from .settings import RunSettings, read_settings
@@ -292,7 +294,7 @@ def _farthest_labels(vae: VAE, x: Tensor, labels: Tensor) -> tuple[int, int] | N
     """Of the labels with 5 observations or more, the two whose mean z are farthest apart."""
     values, counts = labels.unique(return_counts=True)
     values = values[counts >= 5]
-    if vae.categories or not 2 <= len(values) <= 50:
+    if vae.latents.categorical or not 2 <= len(values) <= 50:
         return None
     z = point(vae.encode(vae.as_data(x))).flatten(1)
     means = torch.stack([z[(labels == v).to(z.device)].mean(0) for v in values])

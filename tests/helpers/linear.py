@@ -32,14 +32,14 @@ def linear_vae(guide="full", scale_factor=1.0, shift=0.0, weight_factor=1.0, mix
         w[:, 1] += mix * w[:, 0]
         decoder.weight.copy_(w)
         precision = torch.eye(Z, dtype=torch.float64) + w.T @ w / SCALE**2
-        encoder = vae.posterior.sources["loc"].head
+        encoder = vae.approximation.sources["loc"].head
         encoder.weight.copy_(torch.linalg.solve(precision, w.T) / SCALE**2)
         encoder.bias.copy_(shift - encoder.weight @ decoder.bias)
         if guide == "full":
             name, value = "scale_tril", torch.linalg.cholesky(precision.inverse())
         else:
             name, value = "scale", precision.diagonal().rsqrt()
-        source = vae.posterior.sources[name]
+        source = vae.approximation.sources[name]
         source.unconstrained.copy_(source.transform.inv(scale_factor * value))
     return vae
 

@@ -25,24 +25,17 @@ NOISE = 16  # bits to which noise is added together
 class Code:
     """Tables of the probabilities of symbols under a model's prior, likelihood and guide.
 
-    Args:
-        vae: a model in evaluation mode.
-        latent_bits: bits of a continuous z, one of two to this number of bins.
-        largest: the largest number in x.
-
-    Attributes:
-        observed: the map between x and symbols.
-        latent: the map between z and symbols.
-        largest: as given, or 0 where the likelihood's support is finite.
+    ``observed`` and ``latent`` map x and z to symbols; ``largest``, the largest number in x, is 0
+    where the likelihood's support is finite.
 
     Raises:
         ValueError: the model has missing cells, or cells that are not independent.
     """
 
     def __init__(self, vae: VAE, latent_bits: int, largest: float) -> None:
-        if vae.missing:
+        if vae.record.missing:
             raise ValueError("VAE(..., missing=True) has no code for missing cells: impute x first")
-        like = vae.as_data(torch.zeros(1, *vae.x_shape))
+        like = vae.as_data(torch.zeros(1, *vae.record.shape))
         prior, guide = vae.prior(), vae.encode(like)
         z = prior.expand([1]).sample()
         self._vae = vae
@@ -130,13 +123,7 @@ class Values:
 
 
 class Bins:
-    """Bins of equal mass under a prior of independent continuous cells; a symbol is a bin.
-
-    Args:
-        prior: a distribution of batch shape ``()``.
-        size: the number of bins.
-        like: a tensor of the type and device that values are to have.
-    """
+    """Bins of equal mass under a prior of independent continuous cells; a symbol is a bin."""
 
     def __init__(self, prior: dist.TorchDistribution, size: int, like: Tensor) -> None:
         self.size, self._shape = size, prior.event_shape
@@ -231,12 +218,8 @@ def _rows(table: Tensor) -> np.ndarray:
 class EntropyCoder:
     """A stack of symbols in words of 32 bits, by asymmetric numeral systems.
 
-    Args:
-        words: the first contents of the stack.
-        seal: put a word on top, without which zeros there would be lost.
-
-    Attributes:
-        untouched: the number of words at the bottom that no pop has reached.
+    ``seal`` puts a bit on top of the first words, without which zeros there would be lost;
+    ``untouched`` counts the words at the bottom that no pop has reached.
     """
 
     def __init__(self, words: np.ndarray, *, seal: bool = False) -> None:

@@ -15,7 +15,7 @@ from ...core.checks import whole
 from ...infer.elbo_terms import elbo_terms
 from ...model.joint import reading
 from ...model.vae import VAE
-from ..statistics import by_datum
+from ..statistics import by_observation
 from .coding import WORD, Code, EntropyCoder
 
 __all__ = ["Compressed", "compress", "decompress", "rate_distortion"]
@@ -48,7 +48,7 @@ def rate_distortion(
         that they depend on the unit of x and may be negative.
 
     Raises:
-        ValueError: data outside the likelihood's support or of another shape, or no draws.
+        ValueError: data that the model refuses, or no draws.
 
     References:
         Alemi et al. (2018), arXiv:1711.00464.
@@ -62,7 +62,7 @@ def rate_distortion(
     with reading(vae, seed), pyro.get_param_store().scope():
         likelihood, rate = elbo_terms(vae.model, vae.guide, x, num_samples=num_samples)
     bits = (rate - likelihood) / math.log(2) / math.prod(vae.x_shape)
-    return by_datum({"rate": rate, "distortion": -likelihood, "bits_per_dimension": bits})
+    return by_observation({"rate": rate, "distortion": -likelihood, "bits_per_dimension": bits})
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,20 +88,20 @@ class Compressed:
     seed: int
 
     @property
-    def bits_per_datum(self) -> float:
+    def bits_per_observation(self) -> float:
         """The bits of the words, the start included, over N."""
         return WORD * len(self.words) / self.num_data
 
     @property
-    def net_bits_per_datum(self) -> float:
+    def net_bits_per_observation(self) -> float:
         """The bits that each observation added to the start: they match the negative ELBO."""
         all_bits = WORD * (len(self.words) - 1) + int(self.words[-1]).bit_length()
         return (all_bits - WORD * self.initial_words - SEAL) / self.num_data
 
     @property
     def bits_per_dimension(self) -> float:
-        """``bits_per_datum`` over the number of cells of an observation."""
-        return self.bits_per_datum / self.num_dimensions
+        """``bits_per_observation`` over the number of cells of an observation."""
+        return self.bits_per_observation / self.num_dimensions
 
     def __bytes__(self) -> bytes:
         numbers = (self.num_data, self.num_dimensions, self.latent_bits, self.largest)
@@ -145,8 +145,7 @@ def compress(
         seed: of the random words at the start.
 
     Raises:
-        ValueError: data outside the likelihood's support or of another shape, or a model with
-            cells that are not independent.
+        ValueError: data that the model refuses, or a model whose cells are not independent.
 
     References:
         Townsend, Bird & Barber (2019), arXiv:1901.04866; Hinton & van Camp (1993); the coder is

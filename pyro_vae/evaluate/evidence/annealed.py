@@ -24,7 +24,7 @@ GAIN = 0.2  # of the step's logarithm, per unit of acceptance above that
 
 @dataclass(frozen=True)
 class Sandwich:
-    """log p(x) of data drawn from the model, from below and from above, nats per datum."""
+    """log p(x) of data drawn from the model, from below and from above, nats per observation."""
 
     x: Tensor
     lower: Evidence
@@ -43,8 +43,8 @@ class Sandwich:
     def summary(self) -> str:
         """The figures in words."""
         return (
-            f"log p(x) of {len(self.x)} data drawn from the model is between "
-            f"{self.lower.mean:.2f} and {self.upper.mean:.2f} nats per datum, in expectation "
+            f"log p(x) of {len(self.x)} observations drawn from the model is between "
+            f"{self.lower.mean:.2f} and {self.upper.mean:.2f} nats per observation, in expectation "
             f"(gap {self.gap:.2g}, standard error {self.gap_error:.2g})."
         )
 
@@ -83,8 +83,7 @@ def ais(
         :class:`Evidence`; its standard error is over the chains, by the delta method.
 
     Raises:
-        ValueError: data outside the likelihood's support or of another shape, a discrete z, or
-            a number that is too small.
+        ValueError: data that the model refuses, a discrete z, or a number that is too small.
 
     References:
         Neal (2001), Statistics and Computing 11; Wu et al. (2017), arXiv:1611.04273.
@@ -157,11 +156,7 @@ def bdmc(
 
 @dataclass
 class Plan:
-    """The numbers of an annealing run, checked.
-
-    Attributes:
-        temperatures: as in :func:`ais`, as are the others.
-    """
+    """The arguments of :func:`ais`, checked."""
 
     temperatures: int
     chains: int

@@ -18,12 +18,12 @@ __all__ = ["RELIABLE", "Evidence", "log_evidence"]
 
 CELLS = 2**20  # numbers of x-hat at once: they stay in the cache
 RELIABLE = 0.7  # the k-hat above which an importance sampling estimate is not to be trusted
-RISE = 0.05  # nats between K / 4 and K draws, above which the estimate is called unfinished
+RISE = 0.05  # nats between K / 4 and K draws, above which the estimate has not converged
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """An estimate of the marginal likelihood log p(x), nats per datum, and checks of its error.
+    """An estimate of the marginal likelihood log p(x) in nats per observation, with its error.
 
     All of them look at the weights that were drawn, and none sees mass of the posterior that no
     draw has reached (a mode that the guide has missed): :func:`ais` and :func:`calibration` look
@@ -62,7 +62,7 @@ class Evidence:
 
     @property
     def mean(self) -> float:
-        """Over the data, nats per datum."""
+        """Over the data, nats per observation."""
         return self.log_evidence.mean().item()
 
     @property
@@ -80,8 +80,8 @@ class Evidence:
         """The figure in words, with what its checks say."""
         n = len(self.log_evidence)
         text = (
-            f"log p(x) = {self.mean:.2f} nats per datum, by {self.num_samples} draws a datum "
-            f"(standard error over {n} data {self.mean_error:.2g}, of drawing z "
+            f"log p(x) = {self.mean:.2f} nats per observation, by {self.num_samples} draws of z "
+            f"(standard error over {n} observations {self.mean_error:.2g}, of drawing z "
             f"{self.monte_carlo_error:.2g})."
         )
         if self.khat.isnan().all():
@@ -89,13 +89,13 @@ class Evidence:
         doubtful = (self.khat > RELIABLE).double().mean().item()
         if doubtful:
             text += (
-                f" {doubtful:.1%} of the data have k-hat > {RELIABLE}: "
+                f" {doubtful:.1%} of the observations have k-hat > {RELIABLE}: "
                 "for them this figure is a loose lower bound."
             )
         else:
             text += (
-                f" No datum has k-hat > {RELIABLE}; that speaks of the draws that were made, not "
-                "of what the guide never draws."
+                f" No observation has k-hat > {RELIABLE}; that tells nothing of mass that the "
+                "guide never draws."
             )
         rise = math.nan if self.rise is None else self.rise.mean().item()
         if rise > RISE:
@@ -110,7 +110,7 @@ class Evidence:
 def log_evidence(
     vae: VAE, x: Tensor | ArrayLike, *, num_samples: int = 5000, seed: int | None = None
 ) -> Evidence:
-    r"""log p(x) of each datum, estimated by importance sampling from the guide.
+    r"""log p(x) of each observation, estimated by importance sampling from the guide.
 
     .. math:: \log \hat p(x) = \log \frac1K \sum_{k=1}^K w_k, \quad
         w_k = \frac{p(x, z_k)}{q(z_k|x)}, \quad z_k \sim q(z|x)
@@ -133,16 +133,15 @@ def log_evidence(
         ``summary()`` says them in words.
 
     Raises:
-        ValueError: data outside the likelihood's support or of another shape, or fewer than two
-            draws.
+        ValueError: data that the model refuses, or fewer than two draws.
 
     References:
         Burda, Grosse & Salakhutdinov (2016), arXiv:1509.00519; Vehtari et al. (2024),
         arXiv:1507.02646, for k-hat.
 
     >>> vae = VAE(2, latent_dim=1, likelihood="Normal", seed=0)
-    >>> found = log_evidence(vae, torch.zeros(3, 2), num_samples=200, seed=0)
-    >>> found.log_evidence.shape, found.khat.shape
+    >>> evidence = log_evidence(vae, torch.zeros(3, 2), num_samples=200, seed=0)
+    >>> evidence.log_evidence.shape, evidence.khat.shape
     (torch.Size([3]), torch.Size([3]))
     """
     num_samples = whole("num_samples", num_samples, 2)

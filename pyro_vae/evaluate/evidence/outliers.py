@@ -8,7 +8,7 @@ from torch import Tensor
 from ...core.checks import whole
 from ...model.joint import Joint, reading
 from ...model.vae import VAE
-from ..statistics import by_datum, chunks, log_mean_exp
+from ..statistics import by_observation, chunks, log_mean_exp
 from .importance import log_evidence
 
 __all__ = ["outlier_scores"]
@@ -48,8 +48,7 @@ def outlier_scores(
         A row for each observation: ``surprise``, ``typicality``, ``waic``, nats.
 
     Raises:
-        ValueError: data outside the likelihood's support or of another shape, or fewer than two
-            draws.
+        ValueError: data that the model refuses, or fewer than two draws.
 
     References:
         Nalisnick et al. (2019), arXiv:1810.09136, for the failure, and arXiv:1906.02994, for
@@ -67,7 +66,7 @@ def outlier_scores(
     with reading(vae, seed):
         parts = chunks(data, num_samples, ROWS)
         waic = torch.cat([_waic(Joint(vae, some), num_samples) for some in parts])
-    return by_datum({"surprise": -log_p, "typicality": (log_p - usual).abs(), "waic": waic})
+    return by_observation({"surprise": -log_p, "typicality": (log_p - usual).abs(), "waic": waic})
 
 
 def _waic(joint: Joint, num_samples: int) -> Tensor:

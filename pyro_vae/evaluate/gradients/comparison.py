@@ -15,7 +15,7 @@ from ...infer.estimators.soundness import check_and_nest
 from ...model.vae import VAE
 from .figures import FIGURES, Groups, Measurement, figures
 from .references import EstimatorLike, References
-from .sample import MEASURED, Plan, sample_gradients, trainable
+from .sample import MEASURED, Plan, forgotten_sources, sample_gradients, trainable
 
 if TYPE_CHECKING:
     from xarray import Dataset
@@ -37,7 +37,7 @@ def compare_estimators(
 ) -> "Dataset":
     r"""Draw each estimator's gradient many times at the model's weights, and compare.
 
-    A gradient is that of the estimator's bound per datum of the batch, in ascent:
+    A gradient is that of the estimator's bound per observation of the batch, in ascent:
     :math:`g = -\nabla \text{loss} / B`. With :math:`m` the mean of n draws, :math:`S` their
     covariance and :math:`r` the reference, on the coordinates of one group of parameters:
 
@@ -64,9 +64,9 @@ def compare_estimators(
         estimators: lines, or Pyro ``ELBO`` objects.
         num_draws: of each estimator, at least 4. The reference has four times as many.
         seed: of all draws.
-        reference: an unbiased estimator, or the exact gradient of the ELBO per datum by parameter.
-            By default exact enumeration where z has at most 4,096 states, else the first of the
-            analytic KL, pathwise, and RLOO with 10 particles that serves the guide. An
+        reference: an unbiased estimator, or the exact gradient of the ELBO per observation, by
+            parameter. By default exact enumeration where z has at most 4,096 states, else the first
+            of the analytic KL, pathwise, and RLOO with 10 particles that serves the guide. An
             estimator of another bound (IWAE, Rényi) is compared with a reference for that bound.
         burn_in: see above.
         coordinates: whether to give the variance of each coordinate, ``coordinate_variance``.
@@ -100,15 +100,15 @@ def compare_estimators(
     """
     x = vae.check(x)
     plan = Plan(vae, x, num_draws, burn_in, seed, coordinates, compile)
-    made = make_estimators(estimators)
+    lines = make_estimators(estimators)
     if not trainable(vae):
         raise ValueError("the model has no trainable parameter, so there is no gradient")
-    with evaluating(vae, plan.seed):
-        for estimator in made:
+    with evaluating(vae, plan.seed), forgotten_sources():
+        for estimator in lines:
             check_and_nest(estimator, vae.model, vae.guide, x)
         with pyro.validation_enabled(False):
             references = References(plan, reference)
-            measurements = [_measure(plan, estimator, references) for estimator in made]
+            measurements = [_measure(plan, estimator, references) for estimator in lines]
     dataset = _dataset(measurements, Groups(vae), coordinates=plan.coordinates)
     return dataset.assign_attrs(num_draws=plan.num_draws, seed=plan.seed, batch_size=len(x))
 

@@ -59,13 +59,13 @@ def elbo_draws(
 
     Returns:
         ``InferenceData`` (a ``DataTree`` under ArviZ 1.x) whose ``posterior`` holds ``elbo``
-        (chain, draw, datum), nats per datum, and ``total`` (chain, draw), nats, their sum:
+        (chain, draw, observation), and ``total`` (chain, draw), their sum, in nats:
         ``arviz.summary`` gives mean, sd, quantiles and Monte Carlo error, ``arviz.plot_forest`` a
         picture. The draws are independent; they are dealt into 4 chains where num_draws is a
         multiple of 4 and at least 16, for ArviZ's diagnostics, else they are one chain.
 
     Raises:
-        ValueError: data outside the likelihood's support or of another shape, an estimator that
+        ValueError: data that the model refuses, an estimator that
             cannot serve the guide or whose bound is not known here.
 
     >>> vae = VAE(2, latent_dim=1, likelihood="Normal", seed=0)
@@ -91,7 +91,7 @@ def elbo_draws(
             exact_kl = isinstance(line.elbo, TraceMeanField_ELBO)
             parts = [_log_weights(vae, x, n * k, exact_kl) for n in counts if n]
             values = bound(torch.cat(parts).double().reshape(num_draws, k, -1).movedim(1, 0))
-    draws = {"elbo": as_draws(values, "datum"), "total": as_draws(values.sum(-1))}
+    draws = {"elbo": as_draws(values, "observation"), "total": as_draws(values.sum(-1))}
     return container({"posterior": draws}, {})
 
 

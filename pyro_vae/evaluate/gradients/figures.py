@@ -15,21 +15,21 @@ from .sample import Sample, trainable
 __all__ = ["FIGURES", "Groups", "Measurement", "figures"]
 
 FIGURES = {  # what it is, and its unit; the first five are of the estimator as a whole
-    "value_mean": ("mean of the bound", "nats per datum"),
-    "value_sd": ("standard deviation of the bound of the batch", "nats per datum"),
-    "value_mcse": ("Monte Carlo standard error of value_mean", "nats per datum"),
+    "value_mean": ("mean of the bound", "nats per observation"),
+    "value_sd": ("standard deviation of the bound of the batch", "nats per observation"),
+    "value_mcse": ("Monte Carlo standard error of value_mean", "nats per observation"),
     "grad_variance": (
         "variance of one gradient draw (trace of the covariance)",
-        "(nats per datum)^2",
+        "(nats per observation)^2",
     ),
-    "grad_variance_se": ("standard error of grad_variance", "(nats per datum)^2"),
+    "grad_variance_se": ("standard error of grad_variance", "(nats per observation)^2"),
     "snr": ("norm of the mean gradient over the root of its variance", ""),
     "cosine": ("mean cosine of one gradient draw and the reference", ""),
     "bias": ("norm of the bias, relative to the reference", ""),
     "bias_z": ("z-score of the bias", ""),
     "ms_per_draw": ("median time of a gradient draw", "ms"),
-    "work": ("grad_variance times ms_per_draw", "ms (nats per datum)^2"),
-    "evaluations": ("evaluations of log p(x|z) per datum and draw", ""),
+    "work": ("grad_variance times ms_per_draw", "ms (nats per observation)^2"),
+    "evaluations": ("evaluations of log p(x|z) per observation and draw", ""),
 }
 LEAST = 1e-300  # a tail probability; its z-score is 37
 
@@ -44,17 +44,10 @@ class Measurement:
 
 
 class Groups:
-    """The groups of a model's parameters, then ``all``, then each tensor alone.
+    """The G groups of a model's parameters: its parts, then ``all``, then each of T tensors.
 
-    Args:
-        vae: a model.
-
-    Attributes:
-        tensors: names of the T tensors.
-        sizes: how many numbers each has.
-        names: of the G groups.
-        with_guide: which of them hold parameters of the guide, ``(G,)``.
-        rounding: the relative rounding error of a norm.
+    ``with_guide`` ``(G,)`` says which hold parameters of the guide, ``rounding`` is the relative
+    rounding error of a norm.
     """
 
     def __init__(self, vae: VAE) -> None:
@@ -83,14 +76,7 @@ class Groups:
 
 @dataclass
 class Spread:
-    """The covariance S of one gradient draw, by group.
-
-    Attributes:
-        trace: of S.
-        error: its standard error.
-        square: trace of S squared.
-        count: draws.
-    """
+    """Trace of the covariance of a gradient draw with its error, and of its square, by group."""
 
     trace: np.ndarray
     error: np.ndarray
@@ -101,9 +87,9 @@ class Spread:
     def of(cls, sample: Sample, groups: Groups) -> "Spread":
         """The covariance of a sample."""
         moments = sample.moments
-        increments = groups.sum(moments.increments())
+        increments = groups.sum(moments.by_draw("increments"))
         error = increments.std(0, ddof=1) / len(increments) ** 0.5
-        square = np.square(groups.sum(moments.pairs())).mean(0)
+        square = np.square(groups.sum(moments.by_draw("pairs"))).mean(0)
         return cls(groups.sum(moments.trace), error, square, moments.count)
 
 
@@ -140,8 +126,8 @@ def _against(
     if reference is None:
         return dict.fromkeys(("cosine", "bias", "bias_z"), np.full(len(norm), np.nan))
     norm_r = groups.norms(reference.mean)
-    lengths = np.sqrt(groups.sum(moments.norms()) * norm_r)
-    cosines = np.divide(groups.sum(moments.dots()), lengths)
+    lengths = np.sqrt(groups.sum(moments.by_draw("norms")) * norm_r)
+    cosines = np.divide(groups.sum(moments.by_draw("dots")), lengths)
     n = spread.count
     trace, root = spread.trace / n, np.sqrt(spread.square) / n
     if reference.sample is not None:

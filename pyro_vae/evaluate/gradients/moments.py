@@ -98,9 +98,8 @@ class Moments:
         self._mean = torch.cat(self.center).double() * 0
         self._sum_squares = torch.zeros_like(self._mean) if coordinates else None
         self._trace_sums = np.zeros(len(self.sizes))
-        self._rows: list[np.ndarray] = []
-        self._increments: list[np.ndarray] = []
-        self._pairs: list[np.ndarray] = []
+        names = ("norms", "dots", "increments", "pairs")
+        self._by_draw: dict[str, list[np.ndarray]] = {name: [] for name in names}
         self._of_center = self._center_products()
 
     def measure(self, gradients: Sequence[Tensor], keep: Tensor) -> tuple[Tensor, Tensor]:
@@ -137,11 +136,15 @@ class Moments:
         """Take in a chunk of :meth:`measure`, of which the first n draws count."""
         products = rows.double().cpu().numpy()[:, :, :n]
         first = 0 if self.count + self.pending else 1
-        self._pairs.append(pairs.double().cpu().numpy()[:, first : n // 2].T)
-        self._increments.append(products[:, 0].T * (self.weight / (self.weight + 1)))
         norm, dot = self._of_center
-        norms = products[:, 0] + 2 * products[:, 1] + norm[:, None]
-        self._rows.append(np.stack([norms, products[:, 2] + dot[:, None]]).transpose(0, 2, 1))
+        by_draw = {
+            "norms": products[:, 0] + 2 * products[:, 1] + norm[:, None],
+            "dots": products[:, 2] + dot[:, None],
+            "increments": products[:, 0] * (self.weight / (self.weight + 1)),
+            "pairs": pairs.double().cpu().numpy()[:, first : n // 2],
+        }
+        for name, values in by_draw.items():
+            self._by_draw[name].append(values.T)
         self._trace_sums += products[:, 0].sum(1)
         self.pending, self.chunks = self.pending + n, self.chunks + 1
         if self.chunks == BLOCK:
@@ -187,21 +190,14 @@ class Moments:
         """Trace of the covariance, by tensor, ``(T,)``, unbiased."""
         return self._trace_sums / (self.count - 1)
 
-    def increments(self) -> np.ndarray:
-        """``(n, T)``: their expectation is the trace of the covariance, by tensor."""
-        return np.concatenate(self._increments)
+    def by_draw(self, name: str) -> np.ndarray:
+        """A number by draw and tensor, ``(n, T)``.
 
-    def norms(self) -> np.ndarray:
-        """``(n, T)``: squared norms of the draws."""
-        return np.concatenate(self._rows, 1)[0]
-
-    def dots(self) -> np.ndarray:
-        """``(n, T)``: inner products of the draws with ``towards``."""
-        return np.concatenate(self._rows, 1)[1]
-
-    def pairs(self) -> np.ndarray:
-        """``(n // 2 - 1, T)``: summed over tensors and squared, the trace of a squared block."""
-        return np.concatenate(self._pairs)
+        ``norms`` are squared norms, ``dots`` inner products with ``towards``; the expectation of
+        ``increments`` is the trace of the covariance. ``pairs`` ``(n // 2 - 1, T)``, summed over
+        tensors and squared, have that of its square.
+        """
+        return np.concatenate(self._by_draw[name])
 
     def _center_products(self) -> tuple[np.ndarray, np.ndarray]:
         """The centre's squared norm and its inner product with ``towards``, by tensor."""

@@ -30,13 +30,7 @@ UNBIASED = ("TraceMeanField_ELBO", "Trace_ELBO(gradient=pathwise)", "RLOO(num_pa
 
 @dataclass
 class Reference:
-    """A gradient of a bound, per datum.
-
-    Attributes:
-        line: the estimator, and how many draws.
-        mean: ``(P,)``, float64.
-        sample: its draws; ``None`` where it is exact.
-    """
+    """A gradient of a bound per observation, ``(P,)``, and its draws where it is not exact."""
 
     line: str
     mean: Tensor
@@ -48,8 +42,8 @@ class References:
 
     Args:
         plan: the model and the batch; the draws are not those of the estimators that are compared.
-        given: for the ELBO: an estimator, or the exact gradient of the ELBO per datum by parameter;
-            for another bound where that is the bound of the given estimator.
+        given: for the ELBO: an estimator, or its exact gradient per observation, by parameter; for
+             another bound where that is the bound of the given estimator.
     """
 
     def __init__(

@@ -1,7 +1,9 @@
 """Draws of an estimator's gradient at fixed weights; the model is left as it was."""
 
+import linecache
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +22,15 @@ from ...infer.estimators.estimator import Estimator
 from ...model.vae import VAE
 from .moments import Moments, View
 
-__all__ = ["MEASURED", "REFERENCE", "Plan", "Sample", "sample_gradients", "trainable"]
+__all__ = [
+    "MEASURED",
+    "REFERENCE",
+    "Plan",
+    "Sample",
+    "forgotten_sources",
+    "sample_gradients",
+    "trainable",
+]
 
 TIMED = 32  # draws
 CHUNK = 2**22  # numbers in the gradients of one chunk of draws
@@ -30,17 +40,7 @@ MEASURED, REFERENCE, BURN_IN, PILOT = range(4)  # streams of seeds
 
 @dataclass
 class Plan:
-    """A model, a batch, and the numbers of :func:`compare_estimators`, checked.
-
-    Attributes:
-        vae: the model, :func:`untouched` by the caller.
-        x: the batch, ``(B, *x_shape)``.
-        num_draws: gradient draws of an estimator.
-        burn_in: steps in which a baseline learns, before it is frozen.
-        seed: with the number of a stream and of a chunk it gives the chunk's seed.
-        coordinates: see :class:`Moments`.
-        compile: whether to compile the graph of a draw.
-    """
+    """A model, a batch ``(B, *x_shape)``, and the numbers of :func:`compare_estimators`."""
 
     vae: VAE
     x: Tensor
@@ -63,14 +63,14 @@ class Plan:
 
 @dataclass
 class Sample:
-    """Draws of one estimator, per datum.
+    """Draws of one estimator, per observation.
 
     Attributes:
-        values: of its bound, ``(n,)``, in nats per datum.
+        values: of its bound, ``(n,)``, in nats per observation.
         seconds: of an eager draw, ``(m,)``.
         elapsed: seconds of all draws, without what is built before the first.
-        evaluations: of log p(x|z) per datum and draw, as counted; NaN where none was seen.
-        moments: of the gradients, of the bound per datum (ascent), in the order of the parameters.
+        evaluations: of log p(x|z) per observation and draw, as counted; NaN where none was seen.
+        moments: of the gradients of the bound (ascent), in the order of the parameters.
     """
 
     values: np.ndarray
@@ -78,6 +78,20 @@ class Sample:
     elapsed: float
     evaluations: float
     moments: Moments
+
+
+@contextmanager
+def forgotten_sources() -> Iterator[None]:
+    """Within it graphs may be made; their source text, which PyTorch keeps for ever, is dropped."""
+    from torch.fx.graph_module import _loader
+
+    before = set(_loader.eval_cache)
+    try:
+        yield
+    finally:
+        for key in set(_loader.eval_cache) - before:
+            del _loader.eval_cache[key]
+            linecache.cache.pop(key, None)
 
 
 def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
@@ -88,16 +102,11 @@ def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
 def sample_gradients(
     plan: Plan, estimator: Estimator, stream: int, towards: Tensor | None = None
 ) -> Sample:
-    """Draws of the gradient at the model's weights, from the graph of one.
+    """Draws of a checked estimator's gradient at the model's weights, from the graph of one.
 
     A few draws by the estimator itself come first: they are timed, and their mean is the centre of
-    the others. Estimators of which no graph can be made draw one by one.
-
-    Args:
-        plan: what all estimators have in common.
-        estimator: checked before.
-        stream: draws of one stream have common random numbers.
-        towards: see :class:`Moments`, ``(P,)``.
+    the others. Estimators of which no graph can be made draw one by one. Draws of one stream have
+    common random numbers; ``towards`` is as in :class:`Moments`, ``(P,)``.
     """
     x, n = plan.x, plan.num_draws
     with pyro.get_param_store().scope():
@@ -129,12 +138,7 @@ def sample_gradients(
 
 
 class Eager:
-    """Draws by an estimator's own ``loss_and_grads``, one at a time.
-
-    Args:
-        plan: the model, the batch and the seeds.
-        estimator: its network, if it has one, learns here and is then frozen.
-    """
+    """Draws by an estimator's own ``loss_and_grads``; its network learns first and is frozen."""
 
     def __init__(self, plan: Plan, estimator: Estimator) -> None:
         self.elbo: Any = estimator.elbo
@@ -154,7 +158,7 @@ class Eager:
         return [gradients[0].new_tensor(loss), *gradients]
 
     def count_evaluations(self) -> float:
-        """Evaluations of log p(x|z) per datum; it also warms up memory and the parameter store."""
+        """Evaluations of log p(x|z) per observation; a warm-up of memory and parameter store."""
         with _Count() as count:
             self.elbo.loss_and_grads(self.model, self.guide, self.x)
         return max(count.seen.values(), default=float("nan")) / len(self.x)
@@ -222,9 +226,9 @@ def _measure(
     keep = torch.ones(size).to(moments.center[0])
     with torch.no_grad(), torch.random.fork_rng():
         module, live = capture_function(chunk, keep)
-        compiled = compile_module(module, [keep, *live])
+        run = compile_module(module, [keep, *live])
         moments.restart()
-    return torch.no_grad()(lambda keep: compiled(keep, *live))
+    return torch.no_grad()(lambda keep: run(keep, *live))
 
 
 def _from_graph(

@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 __all__ = ["train_estimators"]
 
 ABOUT = {  # variable: what it is, and its unit
-    "elbo_train": ("ELBO of training data", "nats per datum"),
-    "elbo_validation": ("ELBO of validation data", "nats per datum"),
-    "log_likelihood": ("E[log p(x|z)]", "nats per datum"),
-    "kl": ("KL(q(z|x) || p(z))", "nats per datum"),
+    "elbo_train": ("ELBO of training data", "nats per observation"),
+    "elbo_validation": ("ELBO of validation data", "nats per observation"),
+    "log_likelihood": ("E[log p(x|z)]", "nats per observation"),
+    "kl": ("KL(q(z|x) || p(z))", "nats per observation"),
     "seconds": ("training so far", "s"),
 }
 EXAMPLE = 1000  # observations that an estimator is tried on
@@ -70,7 +70,7 @@ def train_estimators(
 
     Returns:
         A dataset over (estimator, epoch): ``elbo_train``, ``elbo_validation``, ``log_likelihood``
-        and ``kl`` in nats per datum, and ``seconds`` of training so far (compiling is in them).
+        and ``kl`` in nats per observation, and ``seconds`` of training so far, with compiling.
         The coordinate ``step`` counts gradients. Ctrl-C gives the epochs that have ended.
 
     Raises:
@@ -86,7 +86,7 @@ def train_estimators(
     """
     if odd := [name for name in OWN if name in settings]:
         raise ValueError(f"each estimator trains from the same start to the end: leave out {odd}")
-    made = make_estimators(estimators)
+    lines = make_estimators(estimators)
     epochs, batch_size = whole("epochs", epochs), whole("batch_size", batch_size)
     x = x if isinstance(x, Rows) else vae.as_data(x)
     with seeded(seed), pyro.get_param_store().scope():
@@ -94,10 +94,10 @@ def train_estimators(
         trial.start_from(example)
         batch = example[:batch_size]
         batch = bits.binarize(batch) if binarize else batch
-        for estimator in made:
+        for estimator in lines:
             check_and_nest(estimator, trial.model, trial.guide, batch)
     histories = {}
-    for name, estimator in zip(unique(made), made, strict=True):
+    for name, estimator in zip(unique(lines), lines, strict=True):
         try:
             fitted = fit(
                 deepcopy(vae),

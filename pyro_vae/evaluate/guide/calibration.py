@@ -11,7 +11,6 @@ from torch import Tensor
 from ...core.checks import whole
 from ...model.joint import Joint, reading
 from ...model.vae import VAE
-from ..inference_data import latent_names
 from ..statistics import chunks
 
 __all__ = ["Calibration", "calibration"]
@@ -132,9 +131,9 @@ def calibration(
     with reading(vae, seed):
         z = vae.prior().expand([num_data]).sample()
         ranks = torch.cat([_ranks(vae, some, num_samples) for some in chunks(z, num_samples, ROWS)])
-    names = [*latent_names(vae), "log_likelihood"]
+    names = [*vae.latents.coordinates, "log_likelihood"]
     table = pd.DataFrame(ranks.cpu().numpy(), columns=names)
-    return Calibration(table.rename_axis("datum"), num_samples)
+    return Calibration(table.rename_axis("observation"), num_samples)
 
 
 def _ranks(vae: VAE, z: Tensor, num_samples: int) -> Tensor:

@@ -15,7 +15,7 @@ from ...families.flows import zuko_flows
 from ...model.joint import Joint, reading
 from ...model.vae import VAE
 from ..evidence.importance import Evidence
-from ..statistics import by_datum, standard_error
+from ..statistics import by_observation, standard_error
 
 __all__ = ["gaps"]
 
@@ -60,8 +60,7 @@ def gaps(
         ``amortization``. The ascent may stop short, so a gap may come out a little below 0.
 
     Raises:
-        ValueError: data outside the likelihood's support or of another shape, a discrete z, or a
-            guide without reparameterized sampler.
+        ValueError: data that the model refuses, a discrete z, or a guide without ``rsample``.
 
     References:
         Cremer, Li & Duvenaud (2018), arXiv:1801.03558.
@@ -76,7 +75,7 @@ def gaps(
     x = vae.check(x)
     with reading(vae, seed):
         parts = [_gaps(vae, some, steps, num_samples, flow) for some in x.split(BLOCK)]
-    return by_datum({k: torch.cat([part[k] for part in parts]) for k in parts[0]})
+    return by_observation({k: torch.cat([part[k] for part in parts]) for k in parts[0]})
 
 
 def _gaps(vae: VAE, x: Tensor, steps: int, num_samples: int, flow: bool) -> dict[str, Tensor]:
@@ -110,9 +109,7 @@ def _gaps(vae: VAE, x: Tensor, steps: int, num_samples: int, flow: bool) -> dict
 class FullCovariance(nn.Module):
     """A normal with a full covariance for each observation, on the real line that maps to z.
 
-    Args:
-        transform: from the real line to the support of z.
-        z: draws to start from, ``(S, B, *z_shape)``.
+    It starts from the moments of draws z, ``(S, B, *z_shape)``.
     """
 
     def __init__(self, transform: Transform, z: Tensor) -> None:
@@ -145,11 +142,7 @@ class FullCovariance(nn.Module):
 
 
 class SplineFlow(nn.Module):
-    """A neural spline flow around a full-covariance normal; its context is the observation.
-
-    Args:
-        base: a fitted normal, which is not trained further.
-    """
+    """A neural spline flow around a fitted normal, which stays; its context is the observation."""
 
     def __init__(self, base: FullCovariance) -> None:
         super().__init__()

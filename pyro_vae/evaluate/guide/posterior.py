@@ -50,13 +50,13 @@ def posterior(
 
     Returns:
         ``InferenceData`` (a ``DataTree`` under ArviZ 1.x): ``posterior`` and ``guide`` hold ``z``
-        (chain, draw, datum, latent_dim); ``agreement`` holds ``mean_shift`` (guide minus posterior,
-        in posterior standard deviations) and ``sd_ratio`` (datum, latent_dim),
-        ``sliced_wasserstein`` of guide and posterior and ``sliced_wasserstein_floor`` (datum), what
-        two halves of the chains have between themselves.
+        (chain, draw, observation, latent_dim). ``agreement`` holds ``mean_shift`` (guide minus
+        posterior, in posterior standard deviations) and ``sd_ratio`` (observation, latent_dim), and
+        by observation ``sliced_wasserstein`` of guide and posterior, and
+        ``sliced_wasserstein_floor`` of two halves of the chains.
 
     Raises:
-        ValueError: data outside the likelihood's support or of another shape, a discrete z, an
+        ValueError: data that the model refuses, a discrete z, an
             unknown method, too few draws.
 
     References:
@@ -85,13 +85,13 @@ def posterior(
         ]
     p = torch.cat(runs, 2)
     latent = latent_axes(vae)
-    dims = ("chain", "draw", "datum", *latent)
+    dims = ("chain", "draw", "observation", *latent)
     groups = {
         "posterior": {"z": (dims, p.cpu().numpy())},
         "guide": {"z": (dims, q.cpu().numpy())},
         "agreement": _agreement(p.flatten(0, 1), q.flatten(0, 1), latent, seed),
     }
-    return container(groups, {**latent_coords(vae), "datum": np.arange(len(x))})
+    return container(groups, {**latent_coords(vae), "observation": np.arange(len(x))})
 
 
 def sliced_wasserstein(a: Tensor, b: Tensor, *, num_projections: int = 200, seed: int = 0) -> float:
@@ -100,11 +100,7 @@ def sliced_wasserstein(a: Tensor, b: Tensor, *, num_projections: int = 200, seed
     .. math:: \left(E_{\|u\|=1} \int_0^1 (F^{-1}_{u \cdot a}(t) - F^{-1}_{u \cdot b}(t))^2 \, dt
         \right)^{1/2}
 
-    Args:
-        a: ``(S, D)``.
-        b: ``(S, D)``.
-        num_projections: directions.
-        seed: of the directions.
+    The samples are ``(S, D)`` each; ``seed`` is that of the directions.
 
     >>> z = torch.randn(100, 3)
     >>> sliced_wasserstein(z, z)
@@ -123,7 +119,7 @@ def _chain(vae: VAE, x: Tensor, method: str, num_samples: int, warmup: int) -> T
     run = MCMC(kernel, num_samples=num_samples, warmup_steps=warmup, disable_progbar=True)
     run.run(x)
     draws = run.get_samples()
-    return torch.cat([draws[site] for site in vae.sites], -1).detach()
+    return vae.latents.join(draws).detach()
 
 
 def _agreement(p: Tensor, q: Tensor, latent: tuple[str, ...], seed: int) -> dict:
@@ -140,8 +136,8 @@ def _agreement(p: Tensor, q: Tensor, latent: tuple[str, ...], seed: int) -> dict
         distance.append(sum(apart) / 2)
         floor.append(sliced_wasserstein(first, second, seed=seed))
     return {
-        "mean_shift": (("datum", *latent), shift.cpu().numpy()),
-        "sd_ratio": (("datum", *latent), ratio.cpu().numpy()),
-        "sliced_wasserstein": (("datum",), np.array(distance)),
-        "sliced_wasserstein_floor": (("datum",), np.array(floor)),
+        "mean_shift": (("observation", *latent), shift.cpu().numpy()),
+        "sd_ratio": (("observation", *latent), ratio.cpu().numpy()),
+        "sliced_wasserstein": (("observation",), np.array(distance)),
+        "sliced_wasserstein_floor": (("observation",), np.array(floor)),
     }

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ...core.checks import whole
 from ...model.joint import Joint, reading
-from ...model.vae import VAE, point
+from ...model.latents import point
+from ...model.vae import VAE
 from .summary import cross_factors, dimension_names
 
 __all__ = ["FactorScores", "factor_scores", "label_scores"]
@@ -70,7 +71,7 @@ def label_scores(
     if len(counts) < 2 or counts.min() < folds:
         raise ValueError(
             f"{len(counts)} classes, the smallest of {counts.min()}: "
-            f"expected two or more, of at least {folds} data each (folds={folds})"
+            f"expected two or more, of at least {folds} observations each (folds={folds})"
         )
     split = StratifiedKFold(folds, shuffle=True, random_state=seed)
     probes = {
@@ -149,7 +150,7 @@ def factor_scores(
     data = vae.check(x)
     table = pd.DataFrame(np.asarray(factors)) if not isinstance(factors, pd.DataFrame) else factors
     if len(table) != len(data):
-        raise ValueError(f"{len(table)} rows of factors for {len(data)} data")
+        raise ValueError(f"{len(table)} rows of factors for {len(data)} observations")
     codes = {str(k): _as_labels(v, len(data)) for k, v in table.items()}
     if constant := [k for k, v in codes.items() if len(np.unique(v)) < 2]:
         raise ValueError(f"factor {constant[0]} has one value only: leave it out")

@@ -15,7 +15,6 @@ from ...distributions import Layered
 from ...families.support import innermost
 from ...model.joint import Joint, reading
 from ...model.vae import VAE
-from ..inference_data import latent_names
 from ..statistics import chunks, standard_error
 
 __all__ = ["LatentSummary", "cross_factors", "dimension_names", "latent_summary"]
@@ -27,7 +26,7 @@ CELLS = 2**21  # densities of draws under the guides of all observations, at onc
 
 @dataclass(frozen=True)
 class LatentSummary:
-    """What z says of x; nats per datum.
+    """What z says of x; nats per observation.
 
     Attributes:
         totals: rows ``kl``, ``mutual_information``, ``aggregate_kl``, ``total_correlation`` and
@@ -62,7 +61,9 @@ class LatentSummary:
         have = "has" if d - active == 1 else "have"
         text += "." if active == d else f"; {d - active} {have} collapsed to the prior."
         if value["mutual_information"] > ceiling - 1:
-            text += f" That is near the ceiling of {self.num_data} data, {ceiling:.1f} nats: "
+            text += (
+                f" That is near the ceiling of {self.num_data} observations, {ceiling:.1f} nats: "
+            )
             text += "more data would show more."
         if value["aggregate_kl"] > 1:
             text += (
@@ -101,8 +102,7 @@ def latent_summary(
         that need marginals which the guide or the prior does not give are NaN.
 
     Raises:
-        ValueError: data outside the likelihood's support or of another shape, or fewer than two
-            observations.
+        ValueError: data that the model refuses, or fewer than two observations.
 
     References:
         Hoffman & Johnson (2016), "ELBO surgery"; Chen et al. (2018), arXiv:1802.04942; Burda,
@@ -158,7 +158,7 @@ def latent_summary(
 
 def dimension_names(vae: VAE, dims: int) -> pd.Index:
     """Names of the coordinates of z; a one-hot vector counts as one."""
-    names = latent_names(vae)
+    names = vae.latents.coordinates
     same = len(names) == dims
     return pd.Index(names if same else [f"z[{i}]" for i in range(dims)], name="latent_dim")
 

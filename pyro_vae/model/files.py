@@ -1,0 +1,86 @@
+"""The two files of a saved model, weights and a readable description; nothing is unpickled."""
+
+import hashlib
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ..core.toml import write_toml
+
+__all__ = ["DESCRIPTION", "WEIGHTS", "read_model", "write_model"]
+
+DESCRIPTION, WEIGHTS = "model.toml", "model.safetensors"
+FORMAT = 2  # 1 is that of version 0.1.0, which does not say it
+# The beginnings of weights' names in format 1, the longest first, and those of today.
+RENAMED = {"posterior.posterior.": "approximation.family.", "posterior.": "approximation."}
+
+
+def write_model(
+    folder: str | Path, about: Mapping[str, object], weights: Mapping[str, Tensor]
+) -> Path:
+    """Write both files into a folder, which is made: the weights first, and each of them whole.
+
+    The description holds a checksum of the weights, so those of another save are seen as such.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / WEIGHTS
+    parts = path.with_suffix(".part"), (folder / DESCRIPTION).with_suffix(".part.toml")
+    save_file({k: v.detach().cpu().contiguous().clone() for k, v in weights.items()}, parts[0])
+    settings = {"format": FORMAT, **about, "checksum": _checksum(parts[0])}
+    write_toml(parts[1], settings, "a model of pyro_vae: pv.load(folder)")
+    for part, name in zip(parts, (WEIGHTS, DESCRIPTION), strict=True):
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        part.replace(folder / name)
+    return folder
+
+
+def read_model(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The description and the weights of a folder.
+
+    Raises:
+        ValueError: no model, a damaged one, or one of a later version.
+    """
+    folder = Path(folder)
+    for path in (folder / DESCRIPTION, folder / WEIGHTS):
+        if not path.is_file():
+            raise ValueError(f"{folder} holds no saved model: {path} is missing")
+    try:
+        about = tomllib.loads((folder / DESCRIPTION).read_text())
+        weights = load_file(folder / WEIGHTS)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, safetensors.SafetensorError) as problem:
+        raise ValueError(f"{folder} holds a damaged model: {problem}") from problem
+    version = about.pop("format", 1)
+    if version not in range(1, FORMAT + 1):
+        raise ValueError(
+            f"{folder / DESCRIPTION} has the format {version}, and this version of pyro_vae reads "
+            f"up to {FORMAT}: install a newer one"
+        )
+    checksum = about.pop("checksum", None)
+    if checksum is not None and checksum != _checksum(folder / WEIGHTS):
+        raise ValueError(
+            f"{folder} holds a damaged model: {WEIGHTS} does not fit the description's checksum, "
+            "so it is damaged or of another save"
+        )
+    if version == 1:
+        weights = {_renamed(name): value for name, value in weights.items()}
+    return about, weights
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _renamed(name: str) -> str:
+    for old, new in RENAMED.items():
+        if name.startswith(old):
+            return new + name.removeprefix(old)
+    return name

@@ -1,0 +1,214 @@
+"""What users ask of a trained model; no answer has a graph."""
+
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+
+from ..core.checks import positive, whole
+from ..core.seeding import seeded
+from ..families.guides import refine
+from .imputation import impute
+from .joint import Joint
+from .latents import Latents, point
+from .record import Record
+
+__all__ = ["Inference"]
+
+
+class Inference(nn.Module):
+    """Encode, refine, reconstruct, impute, sample and interpolate, by a model's parts.
+
+    Attributes:
+        record: what an observation is.
+        latents: what z is.
+        prior: from nothing to p(z).
+        encoder: from x to features.
+        approximation: from features to q(z|x).
+    """
+
+    record: Record
+    latents: Latents
+    prior: nn.Module
+    encoder: nn.Module
+    approximation: nn.Module
+
+    def approximate_posterior(self, x: Tensor) -> dist.TorchDistribution:
+        """q(z|x) with its graph, for training: batch shape ``(B,)``, event shape of z."""
+        raise NotImplementedError
+
+    def decode(self, z: Tensor, x: Tensor | None = None) -> dist.TorchDistribution:
+        """p(x|z): batch shape ``(...)``, event shape of x."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def encode(self, x: Tensor | ArrayLike) -> dist.TorchDistribution:
+        """q(z|x): batch shape ``(N,)``, event shape of z.
+
+        Args:
+            x: ``(N, *x_shape)``, or as :attr:`record` packs it.
+
+        Raises:
+            ValueError: observations that are not the model's.
+        """
+        return self.approximate_posterior(self.as_data(x))
+
+    def refine(
+        self,
+        x: Tensor | ArrayLike,
+        *,
+        steps: int = 100,
+        lr: float = 0.05,
+        num_particles: int = 8,
+        seed: int | None = None,
+    ) -> dist.TorchDistribution:
+        r"""q(z|x) improved for each observation by steps on its own ELBO.
+
+        The steps start from the encoder's answer: what they add to the ELBO is what amortization
+        cost. The weights stay as they are.
+
+        Args:
+            x: ``(B, *x_shape)``.
+            steps: of Adam, on the encoder's features of each observation; the rate falls to 0.
+            lr: the learning rate.
+            num_particles: draws of z a step.
+            seed: of the draws.
+
+        Returns:
+            A distribution of batch shape ``(B,)``, as :meth:`encode` gives.
+
+        Raises:
+            ValueError: a guide without a reparameterized sampler, or other data than the model's.
+
+        References:
+            Cremer, Li & Duvenaud (2018), arXiv:1801.03558; Kim et al. (2018), arXiv:1802.02550.
+        """
+        x = self.as_data(x)
+        options: dict[str, Any] = {
+            "steps": whole("steps", steps),
+            "lr": positive("lr", lr),
+            "num_particles": whole("num_particles", num_particles),
+        }
+        with seeded(seed):
+            with torch.no_grad():
+                features = self.encoder(self.record.see(x))
+            return refine(self.approximation, features, Joint(self, x).log_joint, **options)
+
+    @torch.no_grad()
+    def reconstruct(self, x: Tensor | ArrayLike) -> Tensor:
+        """The mean of p(x|z) at the mean of q(z|x), ``(N, *x_shape)``.
+
+        Where a family has no mean, its mode or a median of draws stands for it.
+        """
+        x = self.as_data(x)
+        return point(self.decode(point(self.approximate_posterior(x)), x))
+
+    @torch.no_grad()
+    def impute(
+        self,
+        x: Tensor | ArrayLike,
+        *,
+        draws: int | None = None,
+        num_samples: int = 1000,
+        sweeps: int = 20,
+        seed: int | None = None,
+    ) -> Tensor:
+        r"""x with its NaN cells filled from the model, given the cells that are there.
+
+        .. math:: p(x_{mis} \mid x_{obs}) = \int p(x_{mis} \mid z)\, p(z \mid x_{obs})\, dz
+
+        With ``VAE(..., missing=True)`` draws of the guide, which sees what is missing, are weighted
+        by :math:`p(x_{obs} \mid z)\, p(z) / q(z \mid x_{obs})`. Where the encoder knows complete
+        data only, that many chains alternate z, proposed by the guide and accepted or rejected, and
+        the missing cells. Both are exact in the limit of many draws, or of many sweeps.
+
+        Args:
+            x: ``(N, *x_shape)``, with NaN.
+            draws: so many draws of the missing cells, not their mean.
+            num_samples: K, draws of z or chains for each observation.
+            sweeps: of the chains.
+            seed: of the draws.
+
+        Returns:
+            ``(N, *x_shape)``, the missing cells at their mean, or ``(draws, N, *x_shape)``; the
+            others as they are.
+
+        Raises:
+            ValueError: cells that are not independent given z, or without a mean.
+
+        References:
+            Mattei & Frellsen (2018), arXiv:1802.04826, and (2019), arXiv:1812.02633; Rezende et al.
+            (2014), arXiv:1401.4082.
+
+        >>> from pyro_vae import VAE
+        >>> vae = VAE(3, latent_dim=2, likelihood="Normal", missing=True, seed=0)
+        >>> x = torch.tensor([[1.0, float("nan"), 2.0]])
+        >>> vae.impute(x, seed=0).isnan().any(), vae.impute(x, draws=5, seed=0).shape
+        (tensor(False), torch.Size([5, 1, 3]))
+        """
+        x = self.record.take(x, self.example)
+        with seeded(seed):
+            return impute(self, x, draws=draws, num_samples=num_samples, sweeps=sweeps)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        num_samples: int = 1,
+        *,
+        given: Tensor | ArrayLike | None = None,
+        mean: bool = False,
+        seed: int | None = None,
+    ) -> Tensor:
+        """Draws of x from p(x), ``(num_samples, *x_shape)``.
+
+        Args:
+            num_samples: how many.
+            given: N observations whose context and offset are taken: the draws are
+                ``(num_samples, N, *x_shape)``.
+            mean: give the mean of p(x|z) for each drawn z, not a draw of x.
+            seed: of the draws.
+        """
+        given = None if given is None else self.as_data(given)
+        shape = (whole("num_samples", num_samples), *(() if given is None else (len(given),)))
+        with seeded(seed):
+            p = self.decode(self.prior().expand(torch.Size(shape)).sample(), given)
+            return point(p) if mean else p.sample()
+
+    @torch.no_grad()
+    def interpolate(self, start: Tensor, end: Tensor, steps: int = 8) -> Tensor:
+        """Means of p(x|z) on the straight line between two encoded observations.
+
+        Args:
+            start: one observation, ``(*x_shape)``.
+            end: another.
+            steps: how many points, the ends included.
+
+        Returns:
+            ``(steps, *x_shape)``.
+        """
+        if self.latents.categorical:
+            raise ValueError("z is categorical: there is no line between two categories")
+        z = point(self.encode(torch.stack([start, end])))
+        weight = torch.linspace(0, 1, whole("steps", steps), dtype=z.dtype, device=z.device)
+        weight = weight.reshape(-1, *[1] * len(self.z_shape))
+        return point(self.decode(z[0] + weight * (z[1] - z[0])))
+
+    # The boundary: what comes in is checked once.
+
+    @property
+    def example(self) -> Tensor:
+        """Some tensor of the model's type, on its device."""
+        return next(self.parameters(), torch.zeros(()))
+
+    def as_data(self, x: Tensor | ArrayLike) -> Tensor:
+        """x as a tensor of this model's type on its device, its shape checked.
+
+        Raises:
+            ValueError: empty, not numbers, of another shape than ``(N, *x_shape)``, or with NaN
+                where the model was not told of missing cells.
+        """
+        x = self.record.take(x, self.example)
+        self.record.check_complete(x)
+        return x

@@ -1,0 +1,157 @@
+"""The latent variables as named blocks: their sites, sizes, and how the decoder reads each."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import cast
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+from ..core.seeding import seeded
+from ..distributions import Layered
+from ..families.guides import suggest_guide
+from ..families.support import describe_constraint, innermost, same_support
+
+__all__ = ["Latents", "check_supports", "point"]
+
+
+@dataclass(frozen=True)
+class Latents:
+    """The latent sites of a model, whose values side by side are z.
+
+    Args:
+        sites: their names, in the order in which they lie in z.
+        shapes: of each.
+        categories: of each, how many category numbers it can hold; 0 where it holds none. The
+            decoder reads category numbers as one-hot vectors, all others as they are.
+        read: how many of the sites the decoder reads, from the first on.
+
+    >>> Latents(("z1", "z2"), ((2,), (1,)), (0, 0), read=1).coordinates
+    ('z1[0]', 'z1[1]', 'z2[0]')
+    """
+
+    sites: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    categories: tuple[int, ...]
+    read: int
+
+    @classmethod
+    def of(cls, q: dist.TorchDistribution) -> "Latents":
+        """The sites that a distribution of z is drawn as: ``z``, or those of a :class:`Layered`."""
+        if not isinstance(q, Layered):
+            return cls(("z",), (tuple(q.event_shape),), (_categories(q),), 1)
+        shapes = tuple((size,) for size in q.sizes)
+        return cls(q.names, shapes, tuple(map(_categories, q.conditionals)), q.read)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """How many numbers each site holds."""
+        return tuple(map(math.prod, self.shapes))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one z."""
+        return self.shapes[0] if len(self.shapes) == 1 else (sum(self.sizes),)
+
+    @property
+    def coordinates(self) -> tuple[str, ...]:
+        """One name for each number in z, flattened: ``z[0]``, ``z2[1]``, ``z[0, 3]``."""
+        return tuple(
+            f"{site}[{', '.join(map(str, place))}]"
+            for site, shape in zip(self.sites, self.shapes, strict=True)
+            for place in product(*map(range, shape))
+        )
+
+    @property
+    def categorical(self) -> bool:
+        """Whether some site holds category numbers, between which there is no line."""
+        return any(self.categories)
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The widths of stochastic layers, from x upward; empty where there are none."""
+        return self.sizes if self.read < len(self.sites) else ()
+
+    def draw(self, d: dist.TorchDistribution) -> Tensor:
+        """z from a distribution, drawn as Pyro's sites."""
+        if isinstance(d, Layered):
+            return d.along(lambda layer, part: pyro.sample(d.names[layer], part))
+        return pyro.sample("z", d)
+
+    def join(self, values: Mapping[str, Tensor]) -> Tensor:
+        """z from the value of each site, ``(..., *shape)``."""
+        return torch.cat([values[site] for site in self.sites], -1)
+
+    def features(self, z: Tensor, dtype: torch.dtype) -> Tensor:
+        """What the decoder reads of z, ``(..., *shape)``: as it is, or ``(..., D)``."""
+        if not self.categorical:
+            return z if self.read == len(self.sites) else z[..., : sum(self.sizes[: self.read])]
+        start = z.ndim - len(self.shape)
+        parts = [z] if len(self.sites) == 1 else z.split(self.sizes, -1)
+        each = [
+            nn.functional.one_hot(part.long(), n).to(dtype) if n else part
+            for part, n in zip(parts, self.categories, strict=True)
+        ]
+        return torch.cat([part.flatten(start) for part in each[: self.read]], -1)
+
+
+def check_supports(
+    p: dist.TorchDistribution, q: dist.TorchDistribution, prior: str, guide: str
+) -> None:
+    """Raise if guide and prior have different supports at some site.
+
+    Args:
+        p: a prior.
+        q: a guide.
+        prior: the prior's line, for the message.
+        guide: the guide's line.
+    """
+    if not (isinstance(p, Layered) and isinstance(q, Layered)):
+        if same_support(p, q) is False:
+            _refuse(p, q, "", (prior, guide), suggest_guide(p, prior.split("(")[0]))
+        return
+    for site, p_site, q_site in zip(p.names, p.conditionals, q.conditionals, strict=True):
+        if same_support(p_site, q_site) is False:
+            names = [type(innermost(d)).__name__ for d in (p_site, q_site)]
+            advice = suggest_guide(p_site, names[0])
+            if p.read < len(p.names):
+                each = ", ".join(names[:1] * len(p.names))
+                advice = f"layer by layer, such as guide='BottomUp([{each}])'"
+            _refuse(p_site, q_site, f"at {site} ", names, advice)
+
+
+def _refuse(
+    p: dist.TorchDistribution,
+    q: dist.TorchDistribution,
+    where: str,
+    names: Sequence[str],
+    advice: str,
+) -> None:
+    supports = [describe_constraint(d.support) for d in (p, q)]  # pyright: ignore[reportArgumentType]
+    raise ValueError(
+        f"{where}the guide {names[1]} draws {supports[1]}, the prior {names[0]} {supports[0]}: "
+        f"choose a guide with the prior's support, {advice}"
+    )
+
+
+def point(d: dist.TorchDistribution) -> Tensor:
+    """One value for a distribution: its mean, else its mode, else the median of 101 draws."""
+    for name in ("mean", "mode"):
+        try:
+            value = getattr(d, name)
+        except (NotImplementedError, AttributeError):
+            continue
+        if value.isfinite().all():
+            return value
+    with seeded(0):
+        return d.sample(torch.Size([101])).median(0).values
+
+
+def _categories(q: dist.TorchDistribution) -> int:
+    """The number of categories where a draw is category numbers, else 0."""
+    base = innermost(q)
+    return cast("Tensor", base.logits).shape[-1] if isinstance(base, dist.Categorical) else 0

@@ -1,0 +1,376 @@
+"""An observation as named blocks: the one place that knows how x is laid out."""
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, cast
+
+import pyro.distributions as dist
+import pyro.poutine as poutine
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from ..core.checks import boolean
+from ..distributions import side_by_side
+from ..families.likelihoods import check_support, drop_missing, fill, with_offset
+from ..families.support import innermost
+from .arrays import numbers
+from .blocks import Block, Role, shape_of
+
+__all__ = ["Record"]
+
+
+class Record:
+    r"""Observations as named blocks, packed into one tensor.
+
+    A record of one block is the plain array, ``(N, *shape)``. Of several blocks, each is flattened
+    and they lie side by side, ``(N, D)``, the observed ones first.
+
+    Args:
+        blocks: at least one of them ``observed``. Several observed blocks share a likelihood.
+
+    Attributes:
+        shape: of one packed observation.
+        x_shape: of what the likelihood scores.
+        missing: whether observed cells may be missing.
+        columns: the names of x's columns, once a data frame has told them.
+
+    Raises:
+        ValueError: no observed block, two blocks of one name, or two of a role that one can have.
+
+    >>> record = Record([Block("counts", 3), Block("exposure", role="offset")])
+    >>> x = record.pack({"counts": torch.ones(2, 3), "exposure": torch.zeros(2)})
+    >>> x.shape, record.cells(x).shape, record.unpack(x)["exposure"].shape
+    (torch.Size([2, 4]), torch.Size([2, 3]), torch.Size([2]))
+    """
+
+    def __init__(self, blocks: Sequence[Block]) -> None:
+        self.blocks = tuple(sorted(blocks, key=lambda block: block.role != "observed"))
+        names, roles = [b.name for b in self.blocks], [b.role for b in self.blocks]
+        self.observed = [b for b in self.blocks if b.role == "observed"]
+        if not self.observed:
+            raise ValueError("a record has an observed block: Block('x', 784)")
+        if len(set(names)) < len(names):
+            raise ValueError(f"two blocks have one name: {', '.join(names)}")
+        for role in ("label", "offset", "weight"):
+            if roles.count(role) > 1:
+                raise ValueError(f"two blocks have the role {role}: give one of them")
+        lines = {b.likelihood for b in self.observed} - {None}
+        if len(lines) > 1:
+            raise ValueError("the observed blocks of a record share one likelihood")
+        self.likelihood = lines.pop() if lines else None
+        self.x_shape = self.observed[0].shape or (1,)
+        if len(self.observed) > 1:
+            self.x_shape = (sum(b.width for b in self.observed),)
+        width = sum(b.width for b in self.blocks)
+        self.shape = self.x_shape if len(self.observed) == len(self.blocks) else (width,)
+        self.missing = any(b.missing for b in self.observed)
+        self.columns: tuple[str, ...] | None = None
+        self._places: dict[str, slice] = {}
+        start = 0
+        for block in self.blocks:
+            self._places[block.name] = slice(start, start + block.width)
+            start += block.width
+
+    @classmethod
+    def of(cls, x: "int | tuple[int, ...] | Record", missing: bool = False) -> "Record":
+        """The record of a plain array of this shape; a record as it is."""
+        if isinstance(x, Record):
+            if missing:
+                raise ValueError("of a record the blocks say it: Block('x', 784, missing=True)")
+            return x
+        shape = shape_of(x, "x_shape", least=1)
+        return cls([Block("x", shape, missing=boolean("missing", missing))])
+
+    def describe(self) -> dict[str, object]:
+        """What makes this record again, as plain values."""
+        columns = {} if self.columns is None else {"columns": list(self.columns)}
+        if self.blocks == Record.of(self.x_shape, self.missing).blocks:
+            return {"x_shape": list(self.x_shape), "missing": self.missing, **columns}
+        return {"blocks": [block.row for block in self.blocks], **columns}
+
+    @staticmethod
+    def arguments(about: Mapping[str, Any]) -> dict[str, object]:
+        """The arguments of a model, from what :meth:`describe` gives."""
+        if "blocks" in about:
+            return {"x_shape": Record([Block(*row) for row in about["blocks"]])}
+        return {"x_shape": tuple(about["x_shape"]), "missing": about["missing"]}
+
+    # The layout.
+
+    def pack(self, arrays: Mapping[str, Tensor | ArrayLike]) -> Tensor:
+        """Blocks by name as one tensor, ``(N, *self.shape)``.
+
+        Args:
+            arrays: of each block, ``(N, *shape)``; of a label, ``(N,)`` whole numbers from 0, with
+                -1 or NaN where it is not known. A label that is not given is known nowhere.
+
+        Raises:
+            ValueError: a block that is absent or unknown, or an array of another shape.
+        """
+        if unknown := set(arrays) - set(self._places):
+            names = ", ".join(self._places)
+            raise ValueError(f"unknown block {', '.join(sorted(unknown))}; there are {names}")
+        parts: list[Tensor] = []
+        for block in self.blocks:
+            if block.name not in arrays and block.role != "label":
+                raise ValueError(f"block {block.name!r} is absent: give an array of it")
+            n = len(parts[0]) if parts else -1
+            value = numbers(arrays.get(block.name, torch.full((max(n, 0),), -1)))[0]
+            value = value.to(parts[0].device) if parts else value
+            if block.role == "label":
+                value = _one_hot(value, block.width, n)
+            expected = (n if parts else len(value), *block.shape)
+            if value.shape != expected:
+                got = tuple(value.shape)
+                raise ValueError(f"expected block {block.name!r} of shape {expected}, got {got}")
+            parts.append(value)
+        if len(parts) == 1:
+            return parts[0].reshape(-1, *self.x_shape)
+        return torch.cat([part.reshape(len(part), -1) for part in parts], 1)
+
+    def unpack(self, x: Tensor) -> dict[str, Tensor]:
+        """The blocks by name, ``(N, *shape)``; they share the memory of x."""
+        flat = x.flatten(1)
+        return {b.name: flat[:, self._places[b.name]].reshape(-1, *b.shape) for b in self.blocks}
+
+    def cells(self, x: Tensor) -> Tensor:
+        """The part of x that the likelihood models, ``(N, *x_shape)``."""
+        if x.shape[1:] == self.x_shape:
+            return x
+        return x[:, : math.prod(self.x_shape)].reshape(-1, *self.x_shape)
+
+    def with_cells(self, x: Tensor, cells: Tensor) -> Tensor:
+        """The observations x with other cells in their observed blocks."""
+        if x.shape[1:] == self.x_shape:
+            return cells
+        return torch.cat([cells.flatten(1), x[:, math.prod(self.x_shape) :]], 1)
+
+    def part(self, x: Tensor | None, role: Role) -> Tensor | None:
+        """All blocks of a role side by side, ``(N, D)``; ``None`` where the record has none.
+
+        Raises:
+            ValueError: the model reads the block, and x is not given, or is given without it.
+        """
+        blocks = [b for b in self.blocks if b.role == role]
+        if not blocks:
+            return None
+        if x is not None and x.shape[1:] != self.x_shape:
+            each = [x[:, self._places[b.name]] for b in blocks]
+            return each[0] if len(each) == 1 else torch.cat(each, 1)
+        if role == "label" and x is not None:
+            return x.new_zeros(len(x), blocks[0].width)
+        names = ", ".join(b.name for b in blocks)
+        raise ValueError(f"this model reads {names} ({role}) beside z: give x with it")
+
+    # What the parts of a model read.
+
+    def see(self, x: Tensor) -> Tensor:
+        """What the encoder reads: x, with zeros and a mask where cells may be missing, and context.
+
+        The mask (1 where a cell is observed) and the context are channels more. Channels are the
+        first dimension of ``(D,)``, ``(C, H, W)`` and ``(C, D, H, W)``, and the last one of
+        ``(T, C)``, a sequence of T steps.
+        """
+        cells = self.cells(x)
+        parts, channels = [cells], 2 if len(self.x_shape) == 2 else 1
+        if self.missing:
+            mask = ~cells.isnan()
+            parts = [torch.where(mask, cells, 0.0), mask.to(x.dtype)]
+        if (context := self.part(x, "context")) is not None:
+            planes = context.reshape(len(x), -1, *[1] * (len(self.x_shape) - 1))
+            planes = planes.transpose(1, channels)
+            size = list(cells.shape)
+            size[channels] = context.shape[1]
+            parts.append(planes.expand(size))
+        return parts[0] if len(parts) == 1 else torch.cat(parts, channels)
+
+    def context(self, h: Tensor, x: Tensor | None, event_dim: int) -> tuple[Tensor, int]:
+        """What the decoder reads, h of z with the context of x beside it, and its dimensions."""
+        if (context := self.part(x, "context")) is None:
+            return h, event_dim
+        return side_by_side(h.flatten(h.ndim - event_dim), context), 1
+
+    def shift(self, p: dist.TorchDistribution, x: Tensor | None) -> dist.TorchDistribution:
+        """The likelihood with the offset of x added to the logarithm of its mean."""
+        if (offset := self.part(x, "offset")) is None:
+            return p
+        shape = self.x_shape if offset.shape[1] > 1 else [1] * len(self.x_shape)
+        return with_offset(p, offset.reshape(-1, *shape))
+
+    def weighted(self, x: Tensor | None) -> AbstractContextManager[object]:
+        """Within it the sites of each observation count as often as its weight says."""
+        if x is None or (weight := self.part(x, "weight")) is None:
+            return nullcontext()
+        return poutine.scale(scale=weight[:, 0])  # pyright: ignore[reportReturnType, reportArgumentType]
+
+    def observe(
+        self, p: dist.TorchDistribution, x: Tensor | None
+    ) -> tuple[dist.TorchDistribution, Tensor | None]:
+        """The likelihood of the observed cells, and these cells.
+
+        Missing cells drop out of the likelihood, and hold a value of its support.
+
+        Args:
+            p: p(x|z), of batch shape ``(..., N)``.
+            x: observations; ``None`` stays it.
+        """
+        if x is None:
+            return p, None
+        cells = self.cells(x)
+        if not self.missing:
+            return p, cells
+        mask = ~cells.isnan()
+        return drop_missing(p, mask), fill(cells, mask, p.support)  # pyright: ignore[reportArgumentType]
+
+    def score(self, p: dist.TorchDistribution, x: Tensor) -> Tensor:
+        r"""log p(x|z) of the observed cells, ``(..., N)``, nats.
+
+        Of bits it is :math:`x \cdot l - \sum \log(1 + e^l)`, in fewer passes over memory: beside
+        the matrix products of the decoder this is what a long loop spends its time on.
+        """
+        p, cells = self.observe(p, x)
+        cells, bits = cast("Tensor", cells), innermost(p)
+        lowered = torch.is_autocast_enabled(cells.device.type)
+        if type(bits) is not dist.Bernoulli or p.batch_shape[-1:] != cells.shape[:1] or lowered:
+            return p.log_prob(cells)
+        logits = bits.logits.flatten(-p.event_dim)
+        fit = torch.einsum("...bd,bd->...b", logits, cells.flatten(-p.event_dim))
+        return fit - torch.nn.functional.softplus(logits).sum(-1)
+
+    # The boundary: what comes in is checked once.
+
+    def take(self, x: Tensor | ArrayLike, like: Tensor) -> Tensor:
+        """Observations as a packed tensor of the type and device of ``like``; NaN stays.
+
+        Args:
+            x: packed observations, those of the observed blocks alone where all else is labels, or
+                a mapping of blocks by name.
+            like: a tensor.
+
+        Raises:
+            ValueError: not numbers, another shape, whole numbers that the type would change.
+        """
+        given = self.pack(x) if isinstance(x, Mapping) else self._in_order(*numbers(x))
+        given = _convert(given, like)
+        if given.ndim == 0 or given.shape[1:] != self.shape:
+            given = self._complete(given)
+        if len(given) == 0:
+            raise ValueError(f"x is empty: shape {tuple(given.shape)}; give at least one datum")
+        for block in self.blocks:
+            if block.role not in ("observed", "index"):
+                _check_values(block, given[:, self._places[block.name]])
+        return given
+
+    def check_complete(self, x: Tensor) -> None:
+        """Raise if a cell is missing in a block that was not told of missing cells."""
+        for block in self.observed:
+            gone = x.flatten(1)[:, self._places[block.name]].isnan()
+            if not block.missing and gone.any():
+                row, cell = gone.nonzero()[0].tolist()
+                at = self.place(row, cell + self._places[block.name].start)
+                advice = "VAE(..., missing=True) takes NaN as a missing cell"
+                raise ValueError(f"x holds NaN: {advice} (first in {at})")
+
+    def check(self, x: Tensor, likelihoods: Sequence[dist.TorchDistribution], name: str) -> None:
+        """Raise unless all observed cells lie in the support of the likelihood.
+
+        Args:
+            x: observations.
+            likelihoods: p(x|z) at some draws of z, each of batch shape ``(1,)``.
+            name: the likelihood's, for the message.
+        """
+        check_support(self.cells(x), likelihoods, name, self.place)
+
+    def place(self, row: int, *cell: int) -> str:
+        """Where an observed cell lies, in words: its row, and its column or block."""
+        if len(cell) != 1:
+            return f"row {row}, cell {cell}" if cell else f"row {row}"
+        if self.columns is not None:
+            return f"row {row}, column {self.columns[cell[0]]!r}"
+        block = next(b for b in self.observed if cell[0] < self._places[b.name].stop)
+        named = f", block {block.name!r}" if len(self.observed) > 1 else ""
+        return f"row {row}{named}, cell {cell[0] - self._places[block.name].start}"
+
+    def _in_order(self, x: Tensor, columns: tuple[str, ...] | None) -> Tensor:
+        """The columns of a frame in the order of the first one."""
+        if columns is None or len(self.x_shape) > 1 or len(columns) < self.x_shape[0]:
+            return x
+        if self.columns is None and len(columns) == self.x_shape[0]:
+            self.columns = columns
+        if self.columns in (None, columns):
+            return x
+        if absent := [name for name in self.columns or () if name not in columns]:
+            raise ValueError(f"x lacks the column {absent[0]!r}; it has {', '.join(columns)}")
+        return x[:, [columns.index(name) for name in self.columns or ()]]
+
+    def _complete(self, x: Tensor) -> Tensor:
+        """Observed cells alone, beside labels that are not known."""
+        got, shape = tuple(x.shape), self.x_shape
+        if got[1:] == shape:
+            if any(b.role not in ("observed", "label") for b in self.blocks):
+                names = ", ".join(self._places)
+                raise ValueError(
+                    f"give x by blocks, as a dict of {names}, or packed by record.pack"
+                )
+            return torch.cat([x.flatten(1), x.new_zeros(len(x), self.shape[0] - x[0].numel())], 1)
+        advice = f"reshape x, or make VAE({got[1:]}, ...)"
+        if got == shape:
+            advice = "one observation is x[None]"
+        elif len(shape) == 3 and len(got) == 4 and (got[3], *got[1:3]) == shape:
+            advice = "channels come first: x.transpose(0, 3, 1, 2), or permute of a tensor"
+        expected = ", ".join(map(str, ("N", *shape)))
+        raise ValueError(f"expected x of shape ({expected}), got {got}: {advice}")
+
+
+def _check_values(block: Block, values: Tensor) -> None:
+    """Raise if the values of a block, ``(N, D)``, are none that its role can have."""
+    wrong, need = ~values.isfinite(), "a finite number"
+    if block.role == "label":
+        one_hot = ((values == 0) | (values == 1)).all(1) & (values.sum(1) <= 1)
+        if not one_hot.all():
+            raise ValueError(
+                f"the last {block.width} columns are a label as a one-hot vector, or zeros: "
+                "make data by vae.labelled(x, labels)"
+            )
+    elif block.role == "weight":
+        wrong, need = wrong | (values <= 0), "a number greater than 0"
+    if wrong.any():
+        row, cell = wrong.nonzero()[0].tolist()
+        got = f"{values[row, cell].item():g} in row {row}"
+        raise ValueError(f"block {block.name!r} ({block.role}) needs {need}, got {got}")
+
+
+def _one_hot(labels: Tensor, classes: int, n: int) -> Tensor:
+    """Labels as one-hot vectors, zeros where they are not known."""
+    y = labels.double().nan_to_num(-1)
+    if y.shape != (n,):
+        raise ValueError(
+            f"expected a label for each observation, ({n},), got {tuple(y.shape)}: "
+            "give -1 where it is not known"
+        )
+    wrong = y[(y != y.round()) | (y < -1) | (y >= classes)]
+    if len(wrong):
+        raise ValueError(
+            f"labels are whole numbers from 0 to {classes - 1}, or -1 where they are not known, "
+            f"got {wrong[0].item():g}"
+        )
+    return (y[:, None] == torch.arange(classes, device=y.device)).to(torch.get_default_dtype())
+
+
+def _convert(x: Tensor, like: Tensor) -> Tensor:
+    """x in another type; whole numbers that it cannot hold are refused."""
+    x = x.to(like.device)
+    converted = x.to(like.dtype)
+    if x.dtype in (torch.int32, torch.int64, torch.float64) and x.dtype != like.dtype:
+        large = x.abs() > 2 / torch.finfo(like.dtype).eps
+        if large.any():
+            changed = large & (x == x.round()) & (converted.to(x) != x)
+            if changed.any():
+                kind = str(like.dtype).removeprefix("torch.")
+                raise ValueError(
+                    f"x holds the whole number {x[changed][0].item():.15g}, which {kind} "
+                    "cannot hold: use vae.double(), or number the categories from 0"
+                )
+    return converted

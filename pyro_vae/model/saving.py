@@ -1,0 +1,74 @@
+"""Reading saved models: the one place that knows which kinds of model there are."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..core.seeding import seeded
+from .files import DESCRIPTION, WEIGHTS, read_model
+from .semisupervised import M2
+from .vae import CUSTOM, VAE
+
+__all__ = ["load"]
+
+KINDS: dict[str, type[VAE]] = {"VAE": VAE, "M2": M2}
+
+
+def load(folder: str | Path, cls: type[VAE] | None = None, **modules: nn.Module) -> VAE:
+    """Read what :meth:`VAE.save` wrote.
+
+    Args:
+        folder: with ``model.toml`` and ``model.safetensors``.
+        cls: the class of the model, where it is a subclass of your own. Its constructor takes what
+            its method ``arguments`` makes of the description.
+        modules: ``encoder=``, ``prior=`` ...: those that are classes of your own.
+
+    Returns:
+        The model, in evaluation mode.
+
+    Raises:
+        ValueError: a damaged or foreign folder, or a class of your own that is not given.
+    """
+    about, weights = read_model(folder)
+    where = Path(folder) / DESCRIPTION
+    cls = _kind(about, cls)
+    if unknown := set(modules) - set(cls.ROLES):
+        known = ", ".join(cls.ROLES)
+        raise ValueError(f"unknown part {', '.join(sorted(unknown))}; there are {known}")
+    try:
+        arguments = cls.arguments(about) | modules
+        dtype = getattr(torch, str(about["dtype"]), None)
+    except KeyError as absent:
+        raise ValueError(f"{where} lacks {absent.args[0]}") from None
+    for role in cls.ROLES:
+        line = str(arguments[role])
+        if line.startswith(CUSTOM):
+            raise ValueError(
+                f"the {role} of this model is a class of your own ({line.removeprefix(CUSTOM)}): "
+                f"load(folder, {role}=...)"
+            )
+    if not isinstance(dtype, torch.dtype):
+        raise ValueError(f"{where} names an unknown dtype {about['dtype']!r}")
+    with seeded(0):
+        vae = cls(**arguments).to(dtype)
+    vae.record.columns = tuple(about["columns"]) if "columns" in about else None
+    try:
+        vae.load_state_dict(weights)
+    except RuntimeError as problem:
+        raise ValueError(
+            f"{Path(folder) / WEIGHTS} does not fit the description: {problem}"
+        ) from None
+    return vae.eval()
+
+
+def _kind(about: dict[str, Any], cls: type[VAE] | None) -> type[VAE]:
+    """The class of a saved model: one of those known, or the user's own that is given."""
+    kind = about.get("kind", "M2" if "classes" in about else "VAE")
+    if cls is not None and cls.kind() != kind:
+        raise ValueError(f"the folder holds a {kind}, and cls= is {cls.kind()}")
+    if cls is None and kind not in KINDS:
+        name = str(kind).rsplit(".", 1)[-1]
+        raise ValueError(f"the model is of a class of your own ({kind}): load(folder, cls={name})")
+    return cls or KINDS[kind]
