@@ -1,7 +1,6 @@
 """The two files of a saved model, weights and a readable description; nothing is unpickled."""
 
 import hashlib
-import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ import safetensors
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ..core.files import replacing
 from ..core.toml import write_toml
 
 __all__ = ["DESCRIPTION", "WEIGHTS", "read_model", "write_model"]
@@ -30,15 +30,11 @@ def write_model(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / WEIGHTS
-    parts = path.with_suffix(".part"), (folder / DESCRIPTION).with_suffix(".part.toml")
-    save_file({k: v.detach().cpu().contiguous().clone() for k, v in weights.items()}, parts[0])
-    settings = {"format": FORMAT, **about, "checksum": _checksum(parts[0])}
-    write_toml(parts[1], settings, "a model of pyro_vae: pv.load(folder)")
-    for part, name in zip(parts, (WEIGHTS, DESCRIPTION), strict=True):
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        part.replace(folder / name)
+    with replacing(folder / WEIGHTS) as new:
+        save_file({k: v.detach().cpu().contiguous().clone() for k, v in weights.items()}, new)
+        checksum = _checksum(new)
+    settings = {"format": FORMAT, **about, "checksum": checksum}
+    write_toml(folder / DESCRIPTION, settings, "a model of pyro_vae: pv.load(folder)")
     return folder
 
 
