@@ -1,5 +1,6 @@
 """What every estimator of the table keeps to; a new one is tested by its entry alone."""
 
+import inspect
 import itertools
 import math
 import re
@@ -15,6 +16,8 @@ from helpers.bounds import exact, part
 from helpers.gradients import bit_model, draws, z_scores
 from pyro_vae import ESTIMATORS, MLP, VAE, SpecError, make_estimator
 from pyro_vae.infer.estimators.soundness import check, check_and_nest
+from skeletons import estimator
+from skeletons.estimator import CyclicBaseline
 
 GRADIENTS = list(dict.fromkeys(rule for p in ESTIMATORS.values() for rule in p.gradients))
 LINES = [
@@ -460,3 +463,31 @@ def test_an_estimator_says_which_guides_it_cannot_serve(line):
     vae = VAE(6, 2, prior=prior, guide=guide, likelihood="Normal")
     with pytest.raises(ValueError, match=reason):
         check(make_estimator(line), vae.model, vae.guide, torch.randn(3, 6))
+
+
+# The skeleton of a new estimator keeps the contract by its entry in the table alone.
+
+KEPT = [
+    test_it_is_unbiased_for_its_bound_or_says_that_it_is_biased,
+    test_the_differentiable_loss_has_the_loss_and_its_gradient,
+    test_a_minibatch_scales_the_bound,
+    test_plain_svi_trains_model_and_guide,
+    test_dependent_sites_are_served_or_refused,
+]
+
+
+@pytest.fixture
+def listed(monkeypatch):
+    monkeypatch.setitem(ESTIMATORS, "CyclicBaseline", CyclicBaseline.profile)
+
+
+@pytest.mark.parametrize("test", KEPT, ids=lambda test: test.__name__)
+def test_a_new_estimator_keeps_the_contract(test, listed):
+    test("CyclicBaseline(gradient=score, num_particles=2)")
+
+
+def test_a_new_estimator_is_in_the_language(listed):
+    test_its_entry_agrees_with_its_class("CyclicBaseline")
+    test_a_gradient_that_it_lacks_is_refused_with_advice("CyclicBaseline")
+    assert make_estimator("CyclicBaseline(share=0.5)").elbo.share == 0.5
+    assert len(inspect.getsource(estimator).splitlines()) <= 40
