@@ -17,7 +17,7 @@ FLOORS = [
     {"language"},
     {"distributions"},
     {"families", "data"},
-    {"model", "infer"},
+    {"model", "infer", "describe"},
     {"evaluate"},
     {"plots"},
     {"runs"},

@@ -124,6 +124,10 @@ class Part(nn.Module):
         """Whether the distribution depends on the features."""
         return True
 
+    def error(self, message: str, at: str | int | None = None) -> ValueError:
+        """An error that points into the line of the part, where there is one."""
+        return self.spec.error(message, at) if self.spec else ValueError(message)
+
 
 def connect(module: nn.Module, ends: Ends) -> None:
     """Let the parts within a module take notice of the others, once all are built."""
@@ -214,20 +218,18 @@ class Registry:
             return part
         if (ends.components or ends.cells) and not part.batches:
             part = Copies(part)
-        spec = part.spec
         try:
             part.build(replace(ends, registry=self))
+        except SpecError:
+            raise
         except ValueError as problem:
-            if spec is None or isinstance(problem, SpecError):
-                raise
-            raise spec.error(str(problem)) from problem
+            raise part.error(str(problem)) from problem
         if depends and ends.role != "prior" and not part.depends():
             reader, variable = READERS.get(ends.role, ("encoder", "x"))
-            message = (
+            raise part.error(
                 f"a {ends.role} without an amortized parameter does not depend on {variable}: "
                 f"leave one parameter to the {reader}"
             )
-            raise spec.error(message) if spec else ValueError(message)
         return part
 
 
