@@ -225,7 +225,7 @@ def test_memory_is_bounded_where_the_data_are_not(tmp_path, monkeypatch):
     np.lib.format.open_memmap(path, "w+", np.float32, shape).flush()  # a sparse file of zeros
     monkeypatch.setattr(sources, "MAPPED", 2**20)
     monkeypatch.setattr(sources, "HELD_OUT", 500)
-    monkeypatch.setattr(sys.modules["pyro_vae.infer.training.fit"], "HELD_OUT", 500)
+    monkeypatch.setattr(sys.modules["pyro_vae.infer.training.preparation"], "HELD_OUT", 500)
     vae = pv.VAE(784, 2, encoder="MLP([8])", decoder="MLP([8])", seed=0)
     pv.fit(vae, torch.zeros(1000, 784), epochs=1, batch_size=1000)  # what training itself takes
     before, most, done = anonymous(), [0.0], threading.Event()

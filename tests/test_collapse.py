@@ -267,18 +267,20 @@ def test_the_model_moves_only_when_the_guide_no_longer_improves(monkeypatch):
     assert 0 < sum(moved) < len(moved) / 2
 
 
-def begin(epochs):
+def begin(vae, epochs):
     """The callback at the start of a run, as far as it looks at it."""
     optim, processes = FusedOptim(torch.optim.Adam, {"lr": 1e-3}), Processes()
     ahead = AggressiveGuide(epochs)
-    ahead.run = SimpleNamespace(vae=lagging(), sample=X, optim=optim, processes=processes, epoch=0)
+    ahead.run = SimpleNamespace(vae=vae, sample=X, optim=optim, processes=processes, epoch=0)
     ahead.start()
     return ahead
 
 
 def test_when_the_model_moves_follows_the_windows_of_the_loss():
+    vae = lagging()
+
     def at(losses):
-        ahead = begin(9)
+        ahead = begin(vae, 9)
         found = []
         for i, loss in enumerate(losses):
             ahead.before_step(0.0)
@@ -307,11 +309,12 @@ def test_it_ends_where_the_mutual_information_no_longer_rises():
             MEASURED,
             lambda g, x: torch.tensor(next(found)),
         )
-        ahead = begin(9)
+        vae = lagging()
+        ahead = begin(vae, 9)
         assert watched(ahead, 4) == [False, False, True, True]
         ahead.before_step(4.0)
         assert not ahead.run.optim.frozen
-    ahead = begin(1)
+    ahead = begin(vae, 1)
     ahead.before_step(0.0)
     assert ahead.run.optim.frozen and watched(ahead, 1) == [True]
 

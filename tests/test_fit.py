@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import pyro_vae as pv
 from pyro_vae.infer import FusedOptim, KLWeight, make_optimizer, schedule
+from pyro_vae.infer.training.binarize import binarize
 from pyro_vae.infer.training.loop import Loop
 
 X = torch.randn(250, 4, generator=torch.Generator().manual_seed(1))
@@ -322,7 +323,7 @@ def test_bits_are_fresh_every_epoch_or_drawn_once(monkeypatch):
         assert all(((x == 0) | (x == 1)).all() for x in seen)
         same = [sorted(x.tolist()) == sorted(seen[0].tolist()) for x in seen[1:]]
         assert same == [not fresh] * 2
-    mean = torch.stack([pv.infer.bits.binarize(grey) for _ in range(2000)]).mean(0)
+    mean = torch.stack([binarize(grey) for _ in range(2000)]).mean(0)
     z = (mean - grey) / (grey * (1 - grey) / 2000).sqrt()
     assert z.abs().max() < 5
 

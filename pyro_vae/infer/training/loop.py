@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from functools import wraps
 
 import pyro
 import torch
@@ -47,10 +46,9 @@ class Loop:
         """Take the steps that are left."""
         run = self.run
         with ExitStack() as stack:
-            for callback in run.callbacks.values():
+            for name, callback in run.callbacks.items():
+                self._annotate(callback.start, f"start of the callback {name}")()
                 stack.push(lambda kind, *_, end=callback.end: end(kind is None))
-            for start in self._hooks("start"):
-                start()
             if run.pays(run.batches.rows):
                 with suppress(CaptureError):  # the step says why
                     run.batches.compile()
@@ -65,22 +63,21 @@ class Loop:
     def _hooks(self, method: str) -> list[Callable]:
         """A method of those callbacks that override it."""
         return [
-            self._name(getattr(callback, method), name)
+            self._annotate(getattr(callback, method), f"{method} of the callback {name}")
             for name, callback in self.run.callbacks.items()
             if getattr(type(callback), method) is not getattr(Callback, method)
         ]
 
-    def _name(self, method: Callable, name: str) -> Callable:
-        """A method whose exceptions say of which callback they are, and what the model is then."""
+    def _annotate(self, method: Callable, place: str) -> Callable:
+        """A method whose exceptions say where they were raised, and what the model is then."""
 
-        @wraps(method)
         def call(*args: object) -> object:
             try:
                 return method(*args)
             except Exception as problem:
                 done = f"{self.run.epoch} epochs and {self.run.step} steps"
                 problem.add_note(
-                    f"In {method.__name__} of the callback {name}: the model has the weights after "
+                    f"In {place}: the model has the weights after "
                     f"{done}, and the last checkpoint stays"
                 )
                 raise

@@ -84,7 +84,7 @@ class Callback:
         """
 
     def end(self, finished: bool) -> None:
-        """Hear that the run is over; ``finished`` is false where an error ended it."""
+        """Hear that a run that has started is over; ``finished`` is false where an error ended it."""
 
     def state_dict(self) -> dict[str, object]:
         """What a checkpoint must keep: tensors, numbers, texts, and lists and dictionaries of them.
@@ -179,7 +179,8 @@ class Run:
         """The parts of a checkpoint; every process must ask at the same time."""
         team, network = self.processes, self.estimator.network
         loss, count = team.total(self.loss, self.count)
-        parts: Parts = {
+        states = {name: callback.state_dict() for name, callback in self.callbacks.items()}
+        return {
             "identity": self.identity,
             "machine": describe_machine(self.sample.device),
             "progress": {
@@ -195,9 +196,8 @@ class Run:
             "optimizer": self.optim.get_state(),
             "rng": team.gather(self.resumed_rng or rng_state()),
             "epoch_rng": team.gather(self.epoch_rng),
+            "callbacks": {name: state for name, state in states.items() if state},
         }
-        states = {name: callback.state_dict() for name, callback in self.callbacks.items()}
-        return parts | {f"callbacks/{name}": state for name, state in states.items() if state}
 
     def load_state_dict(self, parts: Parts, folder: Path) -> None:
         """Go on where the checkpoint of a folder stopped.
@@ -218,9 +218,8 @@ class Run:
         if team.rank:
             self.loss, self.count = 0.0, 0
         self.epoch_rng, self.resumed_rng = team.own(parts["epoch_rng"]), team.own(parts["rng"])
-        for name, callback in self.callbacks.items():
-            if f"callbacks/{name}" in parts:
-                callback.load_state_dict(parts[f"callbacks/{name}"])
+        for name in parts["callbacks"].keys() & self.callbacks.keys():
+            self.callbacks[name].load_state_dict(parts["callbacks"][name])
 
     def _compare(self, parts: Parts, folder: Path) -> None:
         """Raise where a checkpoint is of another run, and warn where it is of another machine."""
@@ -240,12 +239,7 @@ class Run:
                 "digits from those of a run that was not interrupted",
                 stacklevel=4,
             )
-        lost = [
-            name
-            for name in parts
-            if name.startswith("callbacks/") and name[10:] not in self.callbacks
-        ]
-        if lost:
+        if lost := sorted(parts["callbacks"].keys() - self.callbacks.keys()):
             warnings.warn(f"{folder} has the state of {lost}, which are not given", stacklevel=4)
 
 
