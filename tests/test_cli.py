@@ -392,7 +392,7 @@ WRONG = {
     "width": (["--encoder", "MLP([0])"], "MLP takes a list of widths"),
     "optimizer": (["--optimizer", "Adamm"], "unknown optimizer 'Adamm'; did you mean Adam"),
     "schedule": (["--lr", "cosin(1e-3)"], r"unknown schedule 'cosin'; did you mean cosine\?"),
-    "negative": (["--lr", "-1"], "lr must be a number of at least 0, got -1"),
+    "negative": (["--lr", "-1"], "lr is a number of at least 0, got -1"),
     "binarize": (["--binarize", "often"], r"(?s)--binarize.*'often'.*dynamic"),
     "epochs": (["--epochs", "0"], "epochs is a whole number of at least 1, got 0"),
     "not a number": (["--epochs", "ten"], "(?s)--epochs.*integer"),

@@ -93,8 +93,8 @@ def measure(run: str | Path, *, num_samples: int = 1000, seed: int = 0) -> Measu
 
 
 def _recall(path: Path, key: str) -> Measurement | None:
-    """What was kept under this key; nothing where the file is damaged."""
-    with suppress(Exception), np.load(path) as kept:  # a damaged file may raise anything
+    """What was kept under this key; nothing where the file is damaged, which may raise anything."""
+    with suppress(Exception), path.open("rb") as file, np.load(file) as kept:
         if str(kept["key"]) == key:
             parts = {k: kept[k] for k in Measurement.__annotations__}
             return Measurement(**{k: v if v.ndim else v.item() for k, v in parts.items()})
