@@ -50,7 +50,7 @@ def test_a_narrow_guide_is_seen_by_its_khat():
     tail = 1 - 0.4**2  # one over the index of the weights' tail
     assert abs(found.khat.mean() - tail) < 0.1
     doubtful = (found.khat > 0.7).double().mean()
-    assert f"{doubtful:.1%} of the data have k-hat > 0.7" in found.summary()
+    assert f"{doubtful:.1%} of the observations have k-hat > 0.7" in found.summary()
     assert "loose lower bound" in found.summary()
 
 

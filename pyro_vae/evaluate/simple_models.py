@@ -23,9 +23,9 @@ __all__ = ["baselines"]
 LEAST = 20  # observations
 CLUSTERS = 10  # of the mixture, at most
 MOST_VALUES = 256  # of a cell whose values are counted one by one
-FLOOR = 1e-2  # of the columns' mean variance: the least variance of a column
+FLOOR = 1e-4  # of the columns' median variance: the least variance of a column
 Density = Callable[[np.ndarray], np.ndarray]  # (M, D) to log densities (M,)
-Fit = Callable[[np.ndarray], Density]
+Fit = Callable[[np.ndarray, np.ndarray], Density]  # of some rows, and of all that are known
 
 
 @torch.no_grad()
@@ -63,16 +63,17 @@ def baselines(vae: VAE, x: Tensor | ArrayLike, *, seed: int = 0) -> pd.DataFrame
     columns, continuous = _columns(vae, cells)
     fits: dict[str, Fit] = {
         "independent columns": columns,
-        "mixture": lambda rows: _mixture(rows, columns, seed),
+        "mixture": lambda rows, _: _mixture(rows, columns, seed),
     }
     if continuous:
-        fits["probabilistic PCA"] = lambda rows: _pca(rows, math.prod(vae.z_shape))
+        fits["probabilistic PCA"] = lambda rows, _: _pca(rows, math.prod(vae.z_shape))
     values = cells.flatten(1).double().cpu().numpy()
     first, second = np.array_split(np.random.default_rng(seed).permutation(len(x)), 2)
     scores = {name: torch.empty(len(x), dtype=torch.float64) for name in fits}
     for name, fit in fits.items():
         for train, test in ((first, second), (second, first)):
-            scores[name][test] = torch.as_tensor(fit(values[train])(values[test]))
+            density = fit(values[train], values[train])
+            scores[name][test] = torch.as_tensor(density(values[test]))
     return by_observation(scores)
 
 
@@ -89,13 +90,18 @@ def _columns(vae: VAE, x: Tensor) -> tuple[Fit, bool]:
         return _normal, True
     lower, upper = (0, 1) if kind == "boolean" else (lower, upper)
     if upper - lower < MOST_VALUES:
-        return lambda rows: _frequencies(rows, int(lower), int(upper)), False
-    return _counts, False
+        return lambda rows, _: _frequencies(rows, int(lower), int(upper)), False
+    return lambda rows, _: _counts(rows), False
 
 
-def _normal(rows: np.ndarray) -> Density:
-    mean, variance = rows.mean(0), rows.var(0)
-    variance = np.maximum(variance, max(FLOOR * variance.mean(), 1e-12))
+def _floor(variance: np.ndarray) -> float:
+    return FLOOR * float(np.median(variance[variance > 0])) if variance.any() else FLOOR
+
+
+def _normal(rows: np.ndarray, known: np.ndarray) -> Density:
+    """Normal columns; the variance of all that is known counts as one further row."""
+    mean, spread, n = rows.mean(0), known.var(0), len(rows)
+    variance = np.maximum((n * rows.var(0) + spread) / (n + 1), _floor(spread))
     return lambda x: -0.5 * ((x - mean) ** 2 / variance + np.log(2 * math.pi * variance)).sum(1)
 
 
@@ -127,7 +133,7 @@ def _mixture(rows: np.ndarray, columns: Fit, seed: int) -> Density:
         which = KMeans(k, random_state=seed).fit_predict(rows)
     parts = [rows[which == cluster] for cluster in np.unique(which)]
     weights = [math.log(len(part) / len(rows)) for part in parts]
-    densities = [columns(part) for part in parts]
+    densities = [columns(part, rows) for part in parts]
 
     def density(x: np.ndarray) -> np.ndarray:
         terms = [w + d(x) for w, d in zip(weights, densities, strict=True)]
@@ -138,11 +144,10 @@ def _mixture(rows: np.ndarray, columns: Fit, seed: int) -> Density:
 
 def _pca(rows: np.ndarray, components: int) -> Density:
     mean = rows.mean(0)
-    values, vectors = np.linalg.eigh(np.cov(rows.T, bias=True).reshape(len(mean), -1))
-    k = min(components, len(mean) - 1)
-    rest = values[: len(mean) - k].mean()
-    variance = np.maximum(np.append(np.full(len(mean) - k, rest), values[len(mean) - k :]), 1e-12)
-    variance = np.maximum(variance, FLOOR * variance.mean() / len(mean))
+    variance, vectors = np.linalg.eigh(np.cov(rows.T, bias=True).reshape(len(mean), -1))
+    rest = len(mean) - min(components, len(mean) - 1)
+    variance[:rest] = variance[:rest].mean()
+    variance = np.maximum(variance, _floor(rows.var(0)))
 
     def density(x: np.ndarray) -> np.ndarray:
         scores = (x - mean) @ vectors
