@@ -25,6 +25,10 @@ from .evaluate.latent.summary import latent_summary as latent_summary
 from .evaluate.lower_bound import elbo as elbo
 from .families.family import Family as Family
 from .families.flows import Flow as Flow
+from .families.layers import BottomUp as BottomUp
+from .families.layers import Hierarchy as Hierarchy
+from .families.layers import Ladder as Ladder
+from .families.layers import TopDown as TopDown
 from .families.mixtures import Mixture as Mixture
 from .families.mixtures import Transformed as Transformed
 from .families.networks import MLP as MLP
@@ -45,11 +49,7 @@ from .language.spec import SpecError as SpecError
 from .language.spec import amortized as amortized
 from .language.spec import learned as learned
 from .language.spec import parse as parse
-from .model.layers import BottomUp as BottomUp
-from .model.layers import Hierarchy as Hierarchy
-from .model.layers import Ladder as Ladder
-from .model.layers import TopDown as TopDown
-from .model.record import Block as Block
+from .model.blocks import Block as Block
 from .model.record import Record as Record
 from .model.saving import load as load
 from .model.semisupervised import M2 as M2

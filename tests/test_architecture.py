@@ -80,7 +80,7 @@ def test_rooms_see_only_what_they_may(path):
 
 def test_the_check_sees_what_it_should():
     names = {n for n, _ in imports(ROOT / "model" / "vae.py")}
-    assert "pyro_vae.families.family" in names
+    assert "pyro_vae.families.registry" in names
     assert "torch" in names
     estimator = ROOT / "infer" / "estimators" / "estimator.py"
     assert "pyro_vae.language.spec" in {n for n, _ in imports(estimator)}

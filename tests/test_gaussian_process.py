@@ -10,9 +10,9 @@ from scipy.stats import multivariate_normal
 from sklearn.gaussian_process import GaussianProcessRegressor, kernels
 
 import pyro_vae as pv
-from pyro_vae.families.family import family
-from pyro_vae.families.priors import PRIORS
+from pyro_vae.families.part import Ends
 from pyro_vae.families.processes import KERNELS
+from pyro_vae.families.registry import make_part
 from pyro_vae.infer.engine.compiled import capture
 
 REFERENCES = {  # ours, as a line, and scikit-learn's
@@ -32,7 +32,7 @@ INDEX = {  # as said, and the points it means
 
 
 def process(line, shape=(6,)):
-    return family(f"GaussianProcess({line})", shape, "prior", structures=PRIORS).double()
+    return make_part(f"GaussianProcess({line})", Ends(shape, "prior")).double()
 
 
 def test_every_kernel_has_its_reference():

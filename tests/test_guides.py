@@ -9,8 +9,8 @@ from pyro.infer import Trace_ELBO
 
 import pyro_vae as pv
 from pyro_vae.distributions import Pushforward
-from pyro_vae.families.family import family
-from pyro_vae.families.guides import GUIDES
+from pyro_vae.families.part import Ends
+from pyro_vae.families.registry import make_part
 from pyro_vae.infer.estimators.handlers import NonReparameterized, PathOnly
 from pyro_vae.model.joint import Joint
 
@@ -22,7 +22,7 @@ FLOWS = ["Flow(IAF)", "Flow(NSF, transforms=2)", "Flow(NSF, passes=2)", "Flow(Re
 def flow(line, seed=0):
     """A conditional flow of 3 dimensions, away from the identity, and features."""
     torch.manual_seed(seed)
-    guide = family(line, (3,), "guide", (5,), structures=GUIDES).double()
+    guide = make_part(line, Ends((3,), "guide", (5,))).double()
     with torch.no_grad():
         for p in guide.parameters():
             p += 0.3 * torch.randn_like(p) / p.shape[-1] ** 0.5

@@ -12,10 +12,10 @@ from torch.distributions import MultivariateNormal
 from torch.distributions.constraints import _Cat
 
 import pyro_vae as pv
+from pyro_vae.distributions import Layered
 from pyro_vae.infer import make_estimator
 from pyro_vae.infer.engine.compiled import capture
 from pyro_vae.model.joint import Joint
-from pyro_vae.model.layers import Layered
 from pyro_vae.runs.folder import new_model
 from pyro_vae.runs.settings import merge
 
@@ -436,7 +436,7 @@ REFUSED = {
     "one layer": (dict(latent_dim=3, guide="Ladder"), r"Ladder is of stochastic layers: say .*=\["),
     "one prior": (dict(latent_dim=3, prior="Hierarchy(Normal)"), "Hierarchy is of stochastic lay"),
     "families": (dict(layers=[3, 2], guide="BottomUp([Normal, Normal, Normal])"),
-                 r"layers=\[3, 2\]: 3 families for 2 layers: give one, or one for each"),
+                 r"3 families for 2 layers: give one, or one for each\n  BottomUp\(\[Normal"),
     "networks": (dict(layers=[3, 2], guide="BottomUp(Normal, network=[MLP([3]), MLP([3])])"),
                  "2 networks for the 1 places between layers"),
     "support": (dict(layers=[3, 2], prior="Gamma"),
@@ -444,17 +444,18 @@ REFUSED = {
                 r"least 0: choose a guide .*BottomUp\(\[Gamma, Gamma\]\)"),
     "ladder": (dict(layers=[3, 2], prior="Hierarchy([Laplace, Normal])", guide="Ladder"),
                "below the top the model is Laplace: use guide='TopDown"),
-    "delta": (dict(layers=[3, 2], guide="DeltaNormal(0.1)"), "commits to a rate against N"),
-    "steps": (dict(layers=[3, 2], guide="SemiAmortized(Normal)"), "of the whole guide, not of a"),
+    "delta": (dict(layers=[3, 2], guide="DeltaNormal(0.1)"), "DeltaNormal can be a guide, not"),
+    "steps": (dict(layers=[3, 2], guide="SemiAmortized(Normal)"), "can be a guide, not"),
     "fixed": (dict(layers=[3, 2], prior="Hierarchy([Normal(loc=0, scale=1), Normal])"),
               "a layer without an amortized parameter does not depend on the layer before it"),
     "categorical": (dict(layers=[3, 2], guide="Categorical(categories=3)"),
                     "OneHotCategorical, or"),
-    "vamp": (dict(layers=[3, 2], prior="Hierarchy([VampPrior, Normal])"), "unknown family 'VampPr"),
+    "vamp": (dict(layers=[3, 2], prior="Hierarchy([VampPrior, Normal])"),
+             "can be a prior, not a layer"),
     "means": (dict(layers=[3, 2], guide="Flow(NSF)", prior="VampPrior(components=3)"),
               r"by the means of those below, and Pushforward has none: use guide='TopDown"),
     "network": (dict(layers=[3, 2], guide="BottomUp(Normal, network=ConvEncoder([3]))"),
-                "layers=.*ConvEncoder reads images"),
+                "ConvEncoder reads images"),
 }  # fmt: skip
 
 

@@ -12,9 +12,9 @@ from torch.distributions import kl_divergence
 
 import pyro_vae as pv
 from pyro_vae import distributions as ours
-from pyro_vae.families.family import family
 from pyro_vae.families.likelihoods import check_support
-from pyro_vae.families.priors import PRIORS
+from pyro_vae.families.part import Ends
+from pyro_vae.families.registry import make_part
 
 N = 20_000
 
@@ -22,7 +22,7 @@ N = 20_000
 def build(line, shape, seed=0):
     """A prior with every parameter moved off its start, in evaluation mode."""
     torch.manual_seed(seed)
-    prior = family(line, shape, "prior", structures=PRIORS).double()
+    prior = make_part(line, Ends(shape, "prior")).double()
     with torch.no_grad():
         for p in prior.parameters():
             p += 0.4 * torch.randn_like(p) / (p.shape[-1] if p.ndim else 1) ** 0.5
@@ -295,8 +295,8 @@ def test_one_hot_data_are_pseudo_inputs_on_the_simplex():
 
 
 def test_components_start_apart_or_where_they_are_told():
-    prior = family("Mixture(Normal(loc=learned, scale=learned(0.5)), components=9)", (2,), "prior",
-                   structures=PRIORS)().expand([3])  # fmt: skip
+    line = "Mixture(Normal(loc=learned, scale=learned(0.5)), components=9)"
+    prior = make_part(line, Ends((2,), "prior"))().expand([3])
     assert torch.pdist(prior.loc).min() > 1e-3
     assert torch.allclose(prior.scale, torch.tensor(0.5))
     assert torch.allclose(prior.logits.exp(), torch.tensor(1 / 9))

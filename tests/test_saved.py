@@ -47,7 +47,7 @@ def test_a_subclass_is_given_again_and_never_turned_into_its_parent(tmp_path):
     assert type(again) is Mine and torch.equal(again.sample(2, seed=0), vae.sample(2, seed=0))
     pv.VAE(3, 2, **NETS).save(tmp_path)
     assert type(pv.load(tmp_path)) is pv.VAE
-    with pytest.raises(ValueError, match="the folder holds a VAE, and cls= is .*Mine"):
+    with pytest.raises(ValueError, match=r"the folder holds a VAE, and cls= is .*Mine"):
         pv.load(tmp_path, cls=Mine)
 
 
@@ -58,7 +58,7 @@ def test_a_description_says_kind_format_and_the_checksum_of_its_weights(tmp_path
     pv.VAE(3, 2, **NETS).save(tmp_path)
     later = (tmp_path / "model.toml").read_text().replace("format = 2", "format = 3")
     (tmp_path / "model.toml").write_text(later)
-    with pytest.raises(ValueError, match="has the format 3, .* install a newer one"):
+    with pytest.raises(ValueError, match=r"has the format 3, .* install a newer one"):
         pv.load(tmp_path)
 
 

@@ -9,7 +9,7 @@ import torch
 from pyro.distributions import constraints
 from torch import Tensor
 
-__all__ = ["NormalMixture", "mixture"]
+__all__ = ["NormalMixture", "SideBySide", "mixture"]
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -44,7 +44,7 @@ class NormalMixture(dist.TorchDistribution):
 
     def __init__(self, logits: Tensor, loc: Tensor, scale: Tensor, *, event_dim: int = 1) -> None:
         self.logits = logits.log_softmax(-1)
-        self.loc, self.scale = loc.flatten(-event_dim), scale.flatten(-event_dim)
+        self.loc, self.scale = _flatten(loc, event_dim), _flatten(scale, event_dim)
         batch = torch.broadcast_shapes(logits.shape[:-1], self.loc.shape[:-2])
         super().__init__(batch, loc.shape[loc.ndim - event_dim :], validate_args=False)
 
@@ -70,7 +70,7 @@ class NormalMixture(dist.TorchDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log density, by logsumexp over the components."""
-        z = value.flatten(-len(self.event_shape))
+        z = _flatten(value, len(self.event_shape))
         log = self.logits - self.scale.log().sum(-1)
         if self.loc.ndim == 2:
             precision = self.scale.square().reciprocal()
@@ -106,6 +106,60 @@ class NormalMixture(dist.TorchDistribution):
                     for v in (self.loc, self.scale)
                 )
             return (loc + scale * torch.randn_like(loc)).reshape(shape)
+
+
+class SideBySide(dist.TorchDistribution):
+    """Distributions of one event shape, whatever they are, in the last batch dimension.
+
+    Args:
+        parts: of the batch shape that is left.
+    """
+
+    arg_constraints: ClassVar[dict] = {}  # pyright: ignore[reportIncompatibleMethodOverride]
+
+    def __init__(self, parts: Sequence[dist.TorchDistribution]) -> None:
+        self.parts = list(parts)
+        batch = torch.broadcast_shapes(*(p.batch_shape for p in parts))
+        self.dim = -1 - len(parts[0].event_shape)
+        super().__init__((*batch, len(parts)), parts[0].event_shape, validate_args=False)
+
+    @property
+    def has_rsample(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether all are reparameterized."""
+        return all(p.has_rsample for p in self.parts)
+
+    @property
+    def support(self) -> constraints.Constraint | None:
+        """That of the first."""
+        return self.parts[0].support
+
+    @property
+    def mean(self) -> Tensor:
+        """That of each."""
+        return torch.stack([p.mean for p in self.parts], self.dim)
+
+    def expand(self, batch_shape: Size, _instance: object = None) -> "SideBySide":
+        """Each for a larger batch."""
+        return SideBySide([p.expand(torch.Size(batch_shape)[:-1]) for p in self.parts])
+
+    def sample(self, sample_shape: Size = ()) -> Tensor:
+        """A draw of each."""
+        return torch.stack([p.sample(torch.Size(sample_shape)) for p in self.parts], self.dim)
+
+    def rsample(self, sample_shape: Size = ()) -> Tensor:
+        """A reparameterized draw of each."""
+        return torch.stack([p.rsample(torch.Size(sample_shape)) for p in self.parts], self.dim)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The log density of each, at its own value or at one for all."""
+        values = value.expand(*value.shape[: self.dim], len(self.parts), *self.event_shape)
+        values = values.unbind(self.dim)
+        return torch.stack([p.log_prob(v) for p, v in zip(self.parts, values, strict=True)], -1)
+
+
+def _flatten(value: Tensor, event_dim: int) -> Tensor:
+    """The event's dimensions as one, of length 1 where there are none."""
+    return value.flatten(-event_dim) if event_dim else value.unsqueeze(-1)
 
 
 def _logsumexp(log: Tensor) -> Tensor:

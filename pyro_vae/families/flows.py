@@ -4,6 +4,7 @@ import inspect
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from types import ModuleType
 from typing import Any, cast
 
@@ -12,10 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from ..core.checks import boolean
 from ..distributions import Pushforward
 from ..language.spec import Spec, Value, as_spec, nearest
-from .family import Family, Role
 from .networks import checked_activation
+from .part import Ends, Part
 
 __all__ = ["Flow"]
 
@@ -25,22 +27,22 @@ REFUSED = {
 }
 
 
-class Flow(nn.Module):
-    r"""A flow of Zuko's as a prior, or conditional on the encoder's features as a guide.
+class Flow(Part):
+    r"""A flow of Zuko's as a prior, or conditional on a network's features elsewhere.
 
     .. math:: z = f_h(u), \quad u \sim p_0(u | h), \quad
         \log p(z | h) = \log p_0(u | h) - \log |\det \partial f_h / \partial u|
 
-    The base :math:`p_0` is a family: as a prior standard, in a guide amortized, so that the flow
-    bends a mean-field guide. ``IAF`` is ``MAF`` with ``inverse=True``. An autoregressive flow is
-    quick in one direction and takes D passes in the other: a prior wants densities and a guide
-    wants draws, so ``inverse`` is true in guides where it is not said. ``NICE``, ``RealNVP`` and
-    ``passes=2`` are quick in both. The other direction of ``NAF``, ``UNAF``, ``BPF`` and ``SOSPF``
-    is found by bisection: slow, and within -10 and 10.
+    The base :math:`p_0` is a family, or a structure such as a mixture: as a prior standard, in a
+    guide amortized, so that the flow bends a mean-field guide. ``IAF`` is ``MAF`` with
+    ``inverse=True``. An autoregressive flow is quick in one direction and takes D passes in the
+    other: a prior or likelihood wants densities and a guide wants draws, so ``inverse`` is true by
+    default in guides. ``NICE``, ``RealNVP`` and ``passes=2`` are quick in both. The other direction
+    of ``NAF``, ``UNAF``, ``BPF`` and ``SOSPF`` is found by bisection: slow, and within -10 and 10.
 
     Args:
         name: a flow of ``zuko.flows``: ``NSF``, ``MAF``, ``RealNVP``, ``NAF``, ``CNF`` ...
-        base: the family of u.
+        base: the distribution of u: ``"Mixture(Normal, components=4)"``; ``Normal`` by default.
         inverse: whether the quick direction is that of the draws.
         options: of Zuko's class: ``transforms=3``, ``hidden_features=[64, 64]``, ``passes=2`` ...
 
@@ -51,11 +53,13 @@ class Flow(nn.Module):
         Rezende & Mohamed (2015), arXiv:1505.05770; Kingma et al. (2016), IAF, arXiv:1606.04934;
         Durkan et al. (2019), NSF, arXiv:1906.04032; Rozet et al. (2022), Zuko.
 
-    >>> prior = Flow("NSF", transforms=2)
-    >>> prior.build((3,), "prior")
+    >>> from pyro_vae.families.registry import make_part
+    >>> prior = make_part(Flow("NSF", transforms=2), Ends((3,), "prior"))
     >>> prior().sample((5,)).shape
     torch.Size([5, 3])
     """
+
+    spec: Spec
 
     def __init__(
         self,
@@ -65,19 +69,18 @@ class Flow(nn.Module):
         **options: Value,
     ) -> None:
         super().__init__()
-        self.name, self.inverse = str(name), inverse
+        self.name = str(name)
+        self.inverse = None if inverse is None else boolean("inverse", inverse)
         self.base_spec = None if base is None else as_spec(base)
         self.options = options
-        said = {"base": self.base_spec, "inverse": inverse}
-        said = {k: v for k, v in said.items() if v is not None}
-        self.spec = Spec("Flow", Spec(self.name), **said, **options)
+        named = {"base": self.base_spec, "inverse": inverse}
+        named = {k: v for k, v in named.items() if v is not None}
+        self.spec = Spec("Flow", Spec(self.name), **named, **options)
 
-    def build(
-        self, shape: tuple[int, ...], role: Role, feature_shape: tuple[int, ...] | None = None
-    ) -> None:
+    def build(self, ends: Ends) -> None:
         """Make the networks for draws of this shape."""
-        flow, features = self._class(), math.prod(shape)
-        context = 0 if feature_shape is None else math.prod(feature_shape)
+        flow, features = self._class(), math.prod(ends.shape)
+        context = 0 if ends.feature_shape is None else math.prod(ends.feature_shape)
         names = _arguments(flow)
         for option in self.options:
             if option not in names:
@@ -89,18 +92,20 @@ class Flow(nn.Module):
             options["activation"] = getattr(nn, checked_activation(str(options["activation"])))
         try:
             with kept_validation():
-                made = flow(features=features, context=context, **options)
-        except (TypeError, ValueError, RuntimeError, AssertionError) as problem:
+                zuko_flow = flow(features=features, context=context, **options)
+        except Exception as problem:  # whatever a constructor raises at what it was given
             raise self.spec.error(f"Zuko cannot build {self.name}: {problem}") from problem
-        self.transform = cast("nn.Module", made.transform)
+        self.transform = cast("nn.Module", zuko_flow.transform)
         base = self.base_spec or Spec("Normal")
-        own = cast("nn.Module", made.base)()
+        inner = replace(ends, shape=(features,))
+        own = cast("nn.Module", zuko_flow.base)()
         if type(own).__name__ == "BoxUniform":  # a flow on circles
-            base, role = Spec("Uniform", low=-math.pi, high=math.pi), "prior"
-        self.base = Family(base, (features,), role, None if role == "prior" else feature_shape)
-        self.shape, self.feature_dim = shape, len(feature_shape or ())
-        quick_draws = (context > 0) if self.inverse is None else self.inverse
-        self.backwards = quick_draws or self.name == "IAF"
+            base = Spec("Uniform", low=-math.pi, high=math.pi)
+            inner = replace(inner, role="prior", feature_shape=None)
+        self.base = inner.make(base, depends=False)
+        self.shape, self.feature_dim = ends.shape, len(ends.feature_shape or ())
+        draws = context > 0 and ends.role != "likelihood"
+        self.backwards = self.name == "IAF" or (draws if self.inverse is None else self.inverse)
 
     def forward(self, features: Tensor | None = None) -> dist.TorchDistribution:
         """The distribution of z, of batch shape that of the features."""
@@ -125,8 +130,8 @@ def zuko_flows() -> ModuleType:
     with kept_validation():
         import zuko.distributions
         import zuko.flows
-    made: Any = zuko.distributions.NormalizingFlow
-    made.arg_constraints = {}  # torch's validation asks for them
+    flow: Any = zuko.distributions.NormalizingFlow
+    flow.arg_constraints = {}  # torch's validation asks for them
     return zuko.flows
 
 

@@ -2,32 +2,34 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from ..core.checks import boolean, positive, whole
 from ..language.spec import Spec, Value, as_spec
-from .family import Family, Role, check_amortized, family, innermost, support_bounds
-from .flows import Flow
-from .mixtures import Mixture, Transformed
+from .family import Family
+from .part import Ends, Part, Role
+from .priors import VampPrior
+from .support import innermost, support_bounds
 
-__all__ = ["GUIDES", "DeltaNormal", "SemiAmortized", "fitting", "refined"]
+__all__ = ["DeltaNormal", "SemiAmortized", "refine", "suggest_guide"]
 
 
-class DeltaNormal(nn.Module):
+class DeltaNormal(Part):
     r"""Normal, its scale so far below 1 that each dimension carries a committed rate (delta-VAE).
 
     .. math:: KL(q(z_j|x) \| N(0, 1)) \ge \tfrac12 (\sigma_\delta^2 - 1 - \log \sigma_\delta^2)
         = \delta, \quad \sigma_j(x) < \sigma_\delta < 1
 
-    No datum's posterior can be the prior then, in any dimension. The prior must be ``Normal`` as it
-    is: one that learns would follow the guide.
+    No data point's posterior can be the prior then, in any dimension. The prior must be ``Normal``
+    as it is: one that learns would follow the guide.
 
     Args:
         rate: :math:`\delta`, nats per dimension.
-        parameters: ``scale=learned``; ``loc`` and ``scale`` are amortized where it is not said.
+        parameters: ``scale=learned``; ``loc`` and ``scale`` are amortized by default.
 
     Raises:
         ValueError: a rate that is not positive, or a scale that is a number.
@@ -40,13 +42,13 @@ class DeltaNormal(nn.Module):
     (0.3982, 0.5)
     """
 
+    roles: ClassVar[frozenset[Role]] = frozenset({"guide"})
+
     def __init__(self, rate: float = 0.1, **parameters: Value) -> None:
         super().__init__()
-        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < math.inf:
-            raise ValueError(f"rate is a positive number of nats per dimension, got {rate!r}")
         if isinstance(parameters.get("scale"), int | float):
             raise ValueError("the rate says how large the scale may be: leave it out, or learned")
-        self.rate, self.inner = rate, Spec("Normal", **parameters)
+        self.rate, self.inner = positive("rate", rate), Spec("Normal", **parameters)
         self.spec = Spec("DeltaNormal", rate=rate, **parameters)
 
         def excess(s: float) -> float:
@@ -58,12 +60,15 @@ class DeltaNormal(nn.Module):
             low, high = (middle, high) if excess(middle) >= 0 else (low, middle)
         self.largest = low
 
-    def build(
-        self, shape: tuple[int, ...], role: Role, feature_shape: tuple[int, ...] | None = None
-    ) -> None:
+    def build(self, ends: Ends) -> None:
         """Make the parameters for draws of this shape."""
-        self.family = Family(self.inner, shape, role, feature_shape)
-        check_amortized(self, role)
+        if not ends.whole:
+            raise ValueError(
+                "DeltaNormal commits to a rate against N(0, 1), so it is of the whole guide, not "
+                "of a part of it: use Normal here, with fit(..., free_bits=...)"
+            )
+        self.family = Family(self.inner)
+        self.family.build(ends)
 
     def forward(self, features: Tensor | None = None) -> dist.TorchDistribution:
         """The normal distribution, of batch shape that of the features."""
@@ -71,8 +76,13 @@ class DeltaNormal(nn.Module):
         scale = -self.largest * torch.expm1(-q.scale)
         return dist.Normal(q.loc, scale).to_event(len(self.family.event_shape))
 
-    def check_prior(self, prior: nn.Module) -> None:
-        """Raise where the rate would not be committed: another prior than N(0, 1)."""
+    def depends(self) -> bool:
+        """Whether a parameter is amortized."""
+        return self.family.depends()
+
+    def connect(self, ends: Ends) -> None:
+        """Raise if the rate would not be committed: the prior is another than N(0, 1)."""
+        prior: Any = ends.partner
         p: Any = innermost(prior())
         standard = isinstance(p, dist.Normal) and bool((p.loc == 0).all() & (p.scale == 1).all())
         if not standard or any(True for _ in prior.parameters()):
@@ -82,8 +92,8 @@ class DeltaNormal(nn.Module):
             )
 
 
-class SemiAmortized(nn.Module):
-    r"""A guide that starts from the encoder's answer and takes some steps for each datum, always.
+class SemiAmortized(Part):
+    r"""A guide that takes some steps for each data point from the encoder's answer, always.
 
     .. math:: h_{i+1} = h_i + \rho\, \nabla_h L(x; h_i), \quad h_0 = \mathrm{encoder}(x), \quad
         q(z \mid x) = \mathrm{Family}(z; h_{steps})
@@ -94,10 +104,10 @@ class SemiAmortized(nn.Module):
 
     Args:
         guide: the family: ``"Normal"``.
-        steps: for each datum.
+        steps: for each data point.
         lr: :math:`\rho`.
         num_particles: draws of z a step.
-        clip_norm: no datum's gradient is longer in a step.
+        clip_norm: no data point's gradient is longer in a step.
         through: whether training's gradient passes through the steps (exactly, by second
             derivatives, at the price of about as many backward passes more), or takes what they
             add for a constant. Either is exact for the model where the steps have converged;
@@ -111,6 +121,8 @@ class SemiAmortized(nn.Module):
     SemiAmortized(Normal, steps=3, lr=0.5)
     """
 
+    roles: ClassVar[frozenset[Role]] = frozenset({"guide"})
+
     def __init__(
         self,
         guide: str | Spec = "Normal",
@@ -121,38 +133,40 @@ class SemiAmortized(nn.Module):
         through: bool = True,
     ) -> None:
         super().__init__()
-        whole = {"steps": steps, "num_particles": num_particles}
-        for name, value in whole.items():
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name} is a whole number of at least 1, got {value!r}")
-        for name, number in {"lr": lr, "clip_norm": clip_norm}.items():
-            if isinstance(number, bool) or not isinstance(number, int | float) or not number > 0:
-                raise ValueError(f"{name} is a number greater than 0, got {number!r}")
         self.start = as_spec(guide)
-        self.steps, self.lr, self.num_particles = steps, lr, num_particles
-        self.clip_norm, self.through = clip_norm, through
-        given = {"num_particles": (num_particles, 1), "clip_norm": (clip_norm, 10.0),
-                 "through": (through, True)}  # fmt: skip
-        said = {name: value for name, (value, usual) in given.items() if value != usual}
-        self.spec = Spec("SemiAmortized", self.start, steps=steps, lr=lr, **said)
+        self.steps, self.lr = whole("steps", steps), positive("lr", lr)
+        self.num_particles = whole("num_particles", num_particles)
+        self.clip_norm, self.through = positive("clip_norm", clip_norm), boolean("through", through)
+        options = {
+            "num_particles": (num_particles, 1),
+            "clip_norm": (clip_norm, 10.0),
+            "through": (through, True),
+        }
+        named = {name: value for name, (value, usual) in options.items() if value != usual}
+        self.spec = Spec("SemiAmortized", self.start, steps=steps, lr=lr, **named)
 
-    def build(
-        self, shape: tuple[int, ...], role: Role, feature_shape: tuple[int, ...] | None = None
-    ) -> None:
+    def build(self, ends: Ends) -> None:
         """Make the family for draws of this shape."""
-        self.family = family(self.start, shape, role, feature_shape, structures=GUIDES)
+        if not ends.whole:
+            raise ValueError("SemiAmortized is of the whole guide, not of a part of it")
+        self.family = ends.make(self.start)
+
+    def connect(self, ends: Ends) -> None:
+        """Raise if prior and steps would ask for each other without end."""
+        parts = () if ends.partner is None else ends.partner.modules()
+        if any(isinstance(part, VampPrior) for part in parts):
+            raise ValueError(
+                f"{self.spec} asks for p(z) to make q(z|x), and a VampPrior is made of q(z|x): "
+                "choose another prior, or a guide without steps and vae.refine"
+            )
+        super().connect(ends)
 
     def forward(self, features: Tensor | None = None) -> dist.TorchDistribution:
         """The family at features, of batch shape that of the features."""
         return self.family(features)
 
     def improve(self, features: Tensor, log_joint: Callable[[Tensor], Tensor]) -> Tensor:
-        """The features after the steps.
-
-        Args:
-            features: the encoder's answer, ``(B, ...)``.
-            log_joint: from z, ``(K, B, ...)``, to log p(x, z), ``(K, B)``.
-        """
+        """The features after the steps."""
         training = torch.is_grad_enabled()
         with torch.enable_grad():
             free = training and features.requires_grad
@@ -165,22 +179,9 @@ class SemiAmortized(nn.Module):
                 h = h + self.lr * slope * (self.clip_norm / norm).reshape(-1, *[1] * (h.ndim - 1))
         return h if training else h.detach()
 
-    def check_prior(self, prior: nn.Module) -> None:
-        """Raise where prior and steps would ask for each other without end."""
-        if any(hasattr(part, "attach") for part in prior.modules()):
-            raise ValueError(
-                f"{self.spec} asks for p(z) to make q(z|x), and a VampPrior is made of q(z|x): "
-                "choose another prior, or a guide without steps and vae.refine"
-            )
 
-
-GUIDES: dict[str, type[nn.Module]] = {
-    c.__name__: c for c in (DeltaNormal, Flow, Mixture, SemiAmortized, Transformed)
-}
-
-
-def fitting(p: dist.TorchDistribution, name: str) -> str:
-    """Guides that live where a prior does, in words.
+def suggest_guide(p: dist.TorchDistribution, name: str) -> str:
+    """Guides with the support of a prior, in words.
 
     Args:
         p: the prior.
@@ -188,8 +189,8 @@ def fitting(p: dist.TorchDistribution, name: str) -> str:
     """
     kind, lower, upper = support_bounds(p.support)  # pyright: ignore[reportArgumentType]
     known = {
-        ("continuous", float("-inf"), float("inf")): "Normal",
-        ("continuous", 0.0, float("inf")): "Transformed(Normal, SoftplusTransform)",
+        ("continuous", -math.inf, math.inf): "Normal",
+        ("continuous", 0.0, math.inf): "Transformed(Normal, SoftplusTransform)",
         ("continuous", 0.0, 1.0): "Transformed(Normal, SigmoidTransform)",
     }
     if kind == "simplex":
@@ -198,12 +199,12 @@ def fitting(p: dist.TorchDistribution, name: str) -> str:
         return "guide='VonMisesFisher' or 'ProjectedNormal'"
     if (kind, lower, upper) in known:
         return f"for example guide={known[kind, lower, upper]!r}"
-    if kind == "continuous" and upper < float("inf"):
+    if kind == "continuous" and upper < math.inf:
         return f"for example guide='Transformed(Normal, Interval({lower:g}, {upper:g}))'"
     return f"for example guide={name!r}"
 
 
-def refined(
+def refine(
     posterior: nn.Module,
     features: Tensor,
     log_joint: Callable[[Tensor], Tensor],
@@ -212,7 +213,7 @@ def refined(
     lr: float,
     num_particles: int,
 ) -> dist.TorchDistribution:
-    r"""q(z|x) with its features improved for each datum by ascent on its ELBO.
+    r"""q(z|x) with its features improved for each data point by ascent on its ELBO.
 
     The features, not the family's parameters, are what moves: so it serves every guide.
 
@@ -244,7 +245,7 @@ def _slope(
     *,
     through: bool = False,
 ) -> Tensor:
-    """The gradient of each datum's ELBO in its features; with a graph of its own on request."""
+    """The gradient of each data point's ELBO in its features; differentiable on request."""
     q = posterior(h)
     if not q.has_rsample:
         raise ValueError(

@@ -9,9 +9,9 @@ import torch
 from pyro.distributions import constraints
 from torch import Tensor
 
-from .family import describe, innermost, support_bounds
+from .support import describe_constraint, innermost, support_bounds
 
-__all__ = ["check_support", "fill", "observed", "with_offset"]
+__all__ = ["check_support", "drop_missing", "fill", "with_offset"]
 
 ROWS = 8192  # observations whose support is checked together
 
@@ -25,7 +25,7 @@ ADVICE = {
 }
 
 
-def observed(likelihood: dist.TorchDistribution, mask: Tensor) -> dist.TorchDistribution:
+def drop_missing(likelihood: dist.TorchDistribution, mask: Tensor) -> dist.TorchDistribution:
     """The likelihood of the cells that are there: the others drop out of log p(x|z).
 
     Args:
@@ -82,7 +82,7 @@ def check_support(
     x: Tensor,
     likelihoods: Sequence[dist.TorchDistribution],
     name: str,
-    place: Callable[[Sequence[int]], str],
+    place: Callable[..., str],
 ) -> None:
     """Raise unless x lies in the likelihood's support, where its density is finite.
 
@@ -93,7 +93,7 @@ def check_support(
         x: ``(N, *x_shape)``; NaN cells are skipped.
         likelihoods: p(x|z) at some draws of z, each of batch shape ``(1,)``.
         name: the family's name, for the message.
-        place: from the index of a cell to words that say where it is.
+        place: from a row and the index of a cell to words that say where it is.
     """
     base = innermost(likelihoods[0])
     ends = [_ends(innermost(p).support) for p in likelihoods]
@@ -109,14 +109,14 @@ def check_support(
             row, *cell = bad.nonzero()[0].tolist()
             value = rows[(row, *cell)]
             _refuse(
-                value, f"needs {_needs(base, support, value)}", name, place((start + row, *cell))
+                value, f"needs {_needs(base, support, value)}", name, place(start + row, *cell)
             )
     if base.event_dim == 0 and not moves:
         seen = x[~x.isnan()]
         for edge in (seen.min(), seen.max()):
             log_prob = base.log_prob(edge.expand(likelihoods[0].event_shape))
             if not log_prob.isfinite().all():
-                at = place((x == edge).nonzero()[0].tolist())
+                at = place(*(x == edge).nonzero()[0].tolist())
                 _refuse(edge, "has no finite density there", name, at)
 
 
@@ -133,7 +133,7 @@ def _needs(base: Any, support: constraints.Constraint, value: Tensor) -> str:  #
     if isinstance(base, dist.Multinomial):
         total, sums = base.total_count, f"and these sum to {value.sum().item():g}"
         return f"whole numbers of at least 0 that sum to {total}, {sums}"
-    return describe(support)
+    return describe_constraint(support)
 
 
 def _refuse(cell: Tensor, why: str, name: str, place: str) -> None:

@@ -1,84 +1,96 @@
-"""Mixtures and transformed families: structure around one family."""
+"""Mixtures and transformed families: structure around a family."""
 
-from typing import Any
+from dataclasses import replace
 
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
-from torch.distributions import Transform
+from torch.distributions import ComposeTransform, Transform
 
+from ..core.checks import whole
 from ..distributions import Interval, Sticks, mixture
 from ..language.spec import Spec, Value, as_spec, nearest
-from .family import Family, Fixed, Role, check_amortized
+from .family import Family, is_amortized
+from .parameters import Fixed
+from .part import Ends, Part
 
-__all__ = ["Mixture", "Transformed", "weights"]
+__all__ = ["Mixture", "Transformed", "make_weights"]
 
 
-class Mixture(nn.Module):
-    r"""A mixture of any family of Pyro's: a family with one more dimension, and weights.
+class Mixture(Part):
+    r"""A mixture of any family or structure: so many of it side by side, and weights.
 
     .. math:: p(z) = \sum_{k=1}^K \pi_k\, \mathrm{Family}(z; \theta_k)
 
-    A component is all of z, not one coordinate. Its parameters, and the weights' ``logits``, are
-    numbers, learned or amortized, as in any family. Mixtures of ``Normal`` are reparameterized.
+    As a prior or guide a component is all of z, not one coordinate. As a likelihood each cell of x
+    is a mixture of its own (each vector, where the family draws vectors), so that cells are
+    independent given z, and some may be missing. Parameters of the components, and the weights'
+    ``logits``, are numbers, learned or amortized, as in any family. Mixtures of ``Normal`` are
+    reparameterized.
 
     Args:
         family: the components: ``"Normal(loc=learned, scale=learned)"``.
         components: K.
-        logits: of the weights: as a prior 0 (equal weights) where it is not said, in a guide
-            amortized.
+        logits: of the weights: by default 0 (equal weights) in a prior, amortized elsewhere.
 
     Raises:
         SpecError: a family that cannot be built.
+        ValueError: a number of components that is not positive.
 
-    >>> prior = Mixture("Normal(loc=learned)", components=10)
-    >>> prior.build((2,), "prior")
+    >>> from pyro_vae.families.registry import make_part
+    >>> prior = make_part(Mixture("Normal(loc=learned)", components=10), Ends((2,), "prior"))
     >>> prior().event_shape, len(prior.family.sources["loc"].unconstrained)
     (torch.Size([2]), 10)
     """
 
+    batches = True
+
     def __init__(self, family: str | Spec, components: int = 10, logits: Value = None) -> None:
         super().__init__()
-        if not isinstance(components, int) or isinstance(components, bool) or components < 1:
-            raise ValueError(f"components is a positive whole number, got {components!r}")
-        self.components, said = components, {} if logits is None else {"logits": logits}
-        self.parts = as_spec(family)
-        self.said = said
-        self.spec = Spec("Mixture", self.parts, components=components, **said)
+        self.components, self.line = whole("components", components), as_spec(family)
+        self.options = {} if logits is None else {"logits": logits}
+        self.spec = Spec("Mixture", self.line, components=self.components, **self.options)
 
-    def build(
-        self, shape: tuple[int, ...], role: Role, feature_shape: tuple[int, ...] | None = None
-    ) -> None:
-        """Make the parameters for draws of this shape."""
-        self.family = Family(self.parts, shape, role, feature_shape, components=self.components)
-        self.weights = weights(self.components, role, feature_shape, **self.said)
-        check_amortized(self, role)
-        normal = self.parts.name == "Normal"
-        if role == "guide" and normal and isinstance(self.family.sources["loc"], Fixed):
-            raise self.spec.error(
+    def build(self, ends: Ends) -> None:
+        """Make the components and the weights for events of this shape."""
+        if ends.role == "likelihood":
+            independent = len(ends.shape) - self.event_dim(ends)
+            cells = (*ends.cells, *ends.shape[:independent])
+            ends = replace(ends, shape=ends.shape[independent:], cells=cells)
+        self.independent = len(ends.cells)
+        components = (*ends.components, self.components)
+        self.family = ends.make(self.line, depends=False, components=components)
+        self.weights = make_weights(self.components, ends, **self.options)
+        loc = isinstance(self.family, Family) and "loc" in self.family.sources
+        fixed = loc and isinstance(self.family.sources["loc"], Fixed)
+        if ends.role == "guide" and self.line.name == "Normal" and fixed:
+            raise ValueError(
                 "components that stay at one place have no path from one to the other: "
                 "leave loc to the encoder"
             )
 
     def forward(self, features: Tensor | None = None) -> dist.TorchDistribution:
         """The mixture, of batch shape that of the features."""
-        return mixture(self.weights(features), self.family(features))
+        return mixture(self.weights(features), self.family(features)).to_event(self.independent)
+
+    def event_dim(self, ends: Ends) -> int:
+        """As the components draw, in a likelihood; all of z elsewhere."""
+        return ends.event_dim(self.line) if ends.role == "likelihood" else len(ends.shape)
+
+    def depends(self) -> bool:
+        """Whether components or weights are amortized."""
+        return is_amortized(self)
 
 
-def weights(
-    components: int,
-    role: Role,
-    feature_shape: tuple[int, ...] | None = None,
-    *,
-    logits: Value = None,
-) -> Family:
+def make_weights(components: int, ends: Ends, *, logits: Value = None) -> Family:
     """The distribution over components: a categorical family."""
-    said: dict[str, Any] = {} if logits is None else {"logits": logits}
-    spec = Spec("Categorical", categories=components, **said)
-    return Family(spec, (), role, feature_shape)
+    options = {} if logits is None else {"logits": logits}
+    weights = Family(Spec("Categorical", categories=components, **options))
+    weights.build(replace(ends, shape=()))
+    return weights
 
 
-class Transformed(nn.Module):
+class Transformed(Part):
     r"""A family mapped onto another support by transformations of Pyro's.
 
     .. math:: z = f(u), \quad u \sim \mathrm{Family}(\theta)
@@ -100,11 +112,13 @@ class Transformed(nn.Module):
         Srivastava & Sutton (2017), ProdLDA, arXiv:1703.01488; Nalisnick & Smyth (2017),
         arXiv:1605.06197.
 
-    >>> prior = Transformed("Normal", "StickBreakingTransform")
-    >>> prior.build((3,), "prior")
+    >>> from pyro_vae.families.registry import make_part
+    >>> prior = make_part("Transformed(Normal, StickBreakingTransform)", Ends((3,), "prior"))
     >>> bool((prior().sample().sum() - 1).abs() < 1e-6)
     True
     """
+
+    batches = True
 
     def __init__(self, family: str | Spec, transforms: Value) -> None:
         super().__init__()
@@ -113,35 +127,48 @@ class Transformed(nn.Module):
         lines = tuple(as_spec(t) if isinstance(t, str | Spec) else t for t in many)
         self.spec = Spec("Transformed", self.inner, lines[0] if len(lines) == 1 else lines)
         self.transforms = [self._transform(line) for line in lines]
+        composed = ComposeTransform(self.transforms)
+        self.reads, self.gives = composed.domain.event_dim, composed.codomain.event_dim
 
-    def build(
-        self, shape: tuple[int, ...], role: Role, feature_shape: tuple[int, ...] | None = None
-    ) -> None:
-        """Make the parameters for draws of this shape."""
-        inner = torch.Size(shape)
+    def build(self, ends: Ends) -> None:
+        """Make the parameters for events of this shape."""
+        inner = torch.Size(ends.shape)
         for transform in reversed(self.transforms):
             inner = torch.Size(transform.inverse_shape(inner))
-        self.family = Family(self.inner, tuple(inner), role, feature_shape)
-        check_amortized(self, role)
+        self.family = ends.make(self.inner, depends=False, shape=tuple(inner))
+        self.event = len(ends.shape)
 
     def forward(self, features: Tensor | None = None) -> dist.TorchDistribution:
         """The transformed distribution, of batch shape that of the features."""
-        return dist.TransformedDistribution(self.family(features), self.transforms)
+        base = self.family(features)
+        while isinstance(base, dist.Independent) and base.event_dim > self.reads:
+            independent = min(base.reinterpreted_batch_ndims, base.event_dim - self.reads)
+            base = base.base_dist.to_event(base.reinterpreted_batch_ndims - independent)
+        d = dist.TransformedDistribution(base, self.transforms)
+        return d.to_event(self.event - d.event_dim)
+
+    def event_dim(self, ends: Ends) -> int:
+        """What the family draws at once, and what the transformations map at once."""
+        return self.gives + max(ends.event_dim(self.inner) - self.reads, 0)
+
+    def depends(self) -> bool:
+        """Whether a parameter of the family is amortized."""
+        return self.family.depends() if isinstance(self.family, Part) else True
 
     def _transform(self, line: Value) -> Transform:
         if not isinstance(line, Spec):
             raise self.spec.error(f"a transformation is a name such as ExpTransform, got {line}")
-        rooms = {**vars(dist.transforms), "Interval": Interval, "Sticks": Sticks}
-        known = {
-            n: c for n, c in rooms.items()
-            if isinstance(c, type) and issubclass(c, Transform) and not issubclass(c, nn.Module)
-        }  # fmt: skip
+        known = {"Interval": Interval, "Sticks": Sticks}
+        for name, cls in vars(dist.transforms).items():
+            if isinstance(cls, type) and issubclass(cls, Transform):
+                known |= {} if issubclass(cls, nn.Module) else {name: cls}
         if line.name not in known:
             raise line.error(f"unknown transformation {line.name!r}{nearest(line.name, known)}")
         try:
-            made: Transform = known[line.name](*line.args, **line.kwargs)  # pyright: ignore
-        except TypeError as problem:
+            transform: Transform = known[line.name](*line.args, **line.kwargs)  # pyright: ignore
+            bijective = transform.bijective
+        except Exception as problem:  # whatever a constructor raises at what it was given
             raise line.error(f"{line.name} cannot be built: {problem}") from problem
-        if not made.bijective:
+        if not bijective:
             raise line.error(f"{line.name} is not one to one, so densities cannot go through it")
-        return made
+        return transform

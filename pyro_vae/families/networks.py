@@ -16,8 +16,16 @@ from torch import Tensor, nn
 from ..language.spec import Spec, as_spec, nearest
 
 __all__ = [
-    "MLP", "ConvDecoder", "ConvEncoder", "Corrupted", "batched", "built", "network", "spec_of",
-]  # fmt: skip
+    "MLP",
+    "ConvDecoder",
+    "ConvEncoder",
+    "Corrupted",
+    "batched",
+    "build_network",
+    "checked_activation",
+    "make_network",
+    "spec_of",
+]
 
 
 class MLP(nn.Module):
@@ -48,7 +56,7 @@ class MLP(nn.Module):
         self.layers = nn.Sequential(nn.Flatten())
         for width_in, width in zip((math.prod(in_shape), *self.hidden), self.hidden, strict=False):
             self.layers.append(nn.Linear(width_in, wide(width, self.activation)))
-            self.layers.append(activated(self.activation))
+            self.layers.append(activation_layer(self.activation))
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, *in_shape)`` to features ``(B, hidden[-1])``."""
@@ -79,7 +87,7 @@ class ConvEncoder(nn.Module):
         for c_in, c_out in zip((c, *self.channels), self.channels, strict=False):
             out = wide(c_out, self.activation)
             self.layers.append(nn.Conv2d(c_in, out, 3, stride=2, padding=1))
-            self.layers.append(activated(self.activation))
+            self.layers.append(activation_layer(self.activation))
         self.layers.append(nn.Flatten())
 
     def forward(self, x: Tensor) -> Tensor:
@@ -117,11 +125,11 @@ class ConvDecoder(nn.Module):
         for c_in, c_out, target in zip((c, *self.channels), self.channels, sizes[1:], strict=False):
             odd = cast("tuple[int, int]", tuple(1 - s % 2 for s in target))
             out = wide(c_out, self.activation)
-            self.layers.append(activated(self.activation))
+            self.layers.append(activation_layer(self.activation))
             self.layers.append(
                 nn.ConvTranspose2d(c_in, out, 3, stride=2, padding=1, output_padding=odd)
             )
-        self.layers.append(activated(self.activation))
+        self.layers.append(activation_layer(self.activation))
 
     def forward(self, z: Tensor) -> Tensor:
         """``(B, *in_shape)`` to feature maps ``(B, channels[-1], H, W)``."""
@@ -134,7 +142,8 @@ class Corrupted(nn.Module):
     .. math:: h = f(\tilde x), \quad \tilde x = m \odot (x + \epsilon), \quad
         \epsilon \sim N(0, s^2), \quad m \sim \mathrm{Bernoulli}(1 - d)
 
-    The model is still asked for the clean x. In ``eval()`` mode the network reads x as it is.
+    The likelihood is evaluated at the uncorrupted x. In ``eval()`` mode the network reads x
+    without noise.
 
     Args:
         network: a network, or its line: ``"Corrupted(MLP([200]), noise=0.3)"``.
@@ -158,7 +167,7 @@ class Corrupted(nn.Module):
             raise ValueError(f"noise is a standard deviation of at least 0, got {noise}")
         if not 0 <= drop < 1:
             raise ValueError(f"drop is a fraction in [0, 1), got {drop}")
-        self.network, self.noise, self.drop = _made(network), noise, drop
+        self.network, self.noise, self.drop = make_network(network), noise, drop
         spec = spec_of(self.network)
         self.spec = spec and Spec("Corrupted", spec, noise=noise, drop=drop)
 
@@ -178,7 +187,7 @@ class Corrupted(nn.Module):
 NETWORKS = {c.__name__: c for c in (MLP, ConvEncoder, ConvDecoder, Corrupted)}
 
 
-def network(value: "str | Spec | nn.Module") -> nn.Module:
+def make_network(value: "str | Spec | nn.Module") -> nn.Module:
     """A network from its line; a module is taken as it is."""
     if isinstance(value, nn.Module):
         return value
@@ -189,16 +198,16 @@ def network(value: "str | Spec | nn.Module") -> nn.Module:
     return NETWORKS[spec.name](**options)  # pyright: ignore[reportArgumentType]
 
 
-def built(
+def build_network(
     net: nn.Module, example: Tensor, out_shape: tuple[int, ...], name: str
 ) -> tuple[int, ...]:
-    """Build a network's ends where it asks for them; the shape of its features for one datum."""
+    """Build a network if it asks for its shapes; the shape of its features for one data point."""
     build = getattr(net, "build", None)
     if build is not None:
         build(tuple(example.shape[1:]), out_shape)
     training = net.training
     try:
-        with torch.no_grad():  # one datum, so as after training: batch normalization needs more
+        with torch.no_grad():  # in evaluation mode: batch normalization needs more than one
             features = net.eval()(example)
     except RuntimeError as problem:
         raise ValueError(
@@ -231,7 +240,7 @@ def wide(width: int, activation: str) -> int:
     return 2 * width if activation == "GLU" else width
 
 
-def activated(activation: str) -> nn.Module:
+def activation_layer(activation: str) -> nn.Module:
     """The activation, over the features or channels."""
     return nn.GLU(1) if activation == "GLU" else getattr(nn, activation)()
 
@@ -261,7 +270,3 @@ def _image(shape: tuple[int, ...], who: str) -> tuple[int, ...]:
             "reshape the data, or use MLP"
         )
     return shape
-
-
-def _made(value: "str | Spec | nn.Module") -> nn.Module:
-    return network(value)  # by a name that an argument does not hide

@@ -2,86 +2,86 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import pyro.distributions as dist
 import torch
 from pyro.distributions import constraints
 from torch import Tensor, nn
 
+from ..core.checks import whole
 from ..core.seeding import seeded
 from ..distributions import AutoregressiveBits, ResampledDistribution, mixture
 from ..language.spec import Spec, Value, as_spec
-from .family import Learned, Role, family, support_bounds, transform
-from .flows import Flow, kept_validation
+from .flows import kept_validation
 from .likelihoods import fill
-from .mixtures import Mixture, Transformed, weights
+from .mixtures import make_weights
 from .networks import MLP
-from .processes import GaussianProcess
+from .parameters import GlobalParameter
+from .part import Ends, Part, Role
+from .support import convex, support_bounds, transform
 
-__all__ = ["PRIORS", "AutoregressiveBernoulli", "Resampled", "VampPrior"]
+__all__ = ["AutoregressiveBernoulli", "Resampled", "VampPrior"]
 
 MARGIN = 0.02  # how far pseudo-inputs start from the ends of their range
 
 
-class VampPrior(nn.Module):
+class VampPrior(Part):
     r"""A mixture of the guide at pseudo-inputs, which are learned.
 
     .. math:: p(z) = \sum_{k=1}^K \pi_k\, q(z \mid u_k)
 
     The best prior for an ELBO is the guide averaged over the data; this is that average over K
     made-up data. They are a learned parameter with x's range as its constraint (within [0, 1] for
-    bits and grey values). The encoder is the VAE's own, given by :meth:`attach`; it is called, not
-    kept as a part.
+    bits and grey values). The encoder is the VAE's own; it is called, not kept as a part.
 
     Args:
         components: K.
         start: where pseudo-inputs start: ``data`` (training data, once :func:`fit` or
             :meth:`start_from` gives them; random until then) or ``random``.
-        logits: of the weights: 0 (equal weights) where it is not said; ``learned``.
+        logits: of the weights: 0 (equal weights) by default, numbers or ``learned``.
 
     References:
         Tomczak & Welling (2018), arXiv:1705.07120.
     """
 
+    roles: ClassVar[frozenset[Role]] = frozenset({"prior"})
     started: Tensor
 
     def __init__(
         self, components: int = 500, start: str | Spec = "data", logits: Value = None
     ) -> None:
         super().__init__()
-        if not isinstance(components, int) or isinstance(components, bool) or components < 1:
-            raise ValueError(f"components is a positive whole number, got {components!r}")
         if str(start) not in ("data", "random"):
             raise ValueError(f"start is data or random, got {start}")
-        self.components = components
-        said: dict[str, Any] = {} if logits is None else {"logits": logits}
-        self.spec = Spec("VampPrior", components=components, start=Spec(str(start)), **said)
-        self.weights = weights(components, "prior", **said)
-        self.register_buffer("started", torch.tensor(str(start) == "random"))
+        self.components = whole("components", components)
+        self.options = {} if logits is None else {"logits": logits}
+        start = Spec(str(start))
+        self.spec = Spec("VampPrior", components=components, start=start, **self.options)
+        self.register_buffer("started", torch.tensor(start.name == "random"))
         self.encode: Callable[[Tensor], dist.TorchDistribution] | None = None
 
-    def attach(
-        self,
-        encode: Callable[[Tensor], dist.TorchDistribution],
-        x_shape: tuple[int, ...],
-        support: constraints.Constraint,
-    ) -> None:
-        """Give the encoder, and what a datum is.
+    def build(self, ends: Ends) -> None:
+        """Make the weights."""
+        self.weights = make_weights(self.components, ends, **self.options)
 
-        Args:
-            encode: from x, ``(K, *x_shape)``, to q(z|x).
-            x_shape: of one datum.
-            support: of the likelihood; pseudo-inputs stay within its range.
-        """
-        self.encode, self.range = encode, convex(support)
-        to_range, shape = transform(self.range), (self.components, *x_shape)
+    def connect(self, ends: Ends) -> None:
+        """Take the encoder, and make pseudo-inputs within the range of the likelihood's support."""
+        if ends.encode is None or ends.x_shape is None or ends.x_support is None:
+            raise ValueError(
+                "a VampPrior is made of q(z|x), and here it cannot be: choose another prior, such "
+                "as Mixture(Normal(loc=learned, scale=learned))"
+            )
+        self.encode, self.range = ends.encode, convex(ends.x_support)
+        to_range, shape = transform(self.range), (self.components, *ends.x_shape)
         start: Any = to_range(torch.randn(to_range.inverse_shape(shape)))
-        self.pseudo_inputs = Learned(start, shape, to_range)
+        self.pseudo_inputs = GlobalParameter(start, shape, to_range)
 
     @torch.no_grad()
     def start_from(self, x: Tensor) -> None:
-        """Set the pseudo-inputs to data drawn from x (with replacement where there are too few)."""
+        """Set pseudo-inputs to data points drawn from x (with replacement if there are too few)."""
+        if self.started:
+            return
         n, k = len(x), self.components
         rows = torch.randperm(n)[:k] if k <= n else torch.randint(n, (k,))
         start: Any = self.pseudo_inputs.transform.inv(inside(x[rows.to(x.device)], self.range))
@@ -91,11 +91,11 @@ class VampPrior(nn.Module):
     def forward(self, features: None = None) -> dist.TorchDistribution:
         """The mixture, of batch shape ()."""
         if self.encode is None:
-            raise ValueError("a VampPrior needs an encoder: attach(encode, x_shape, support)")
+            raise ValueError("a VampPrior needs an encoder: connect(ends) with encode")
         return mixture(self.weights(), self.encode(self.pseudo_inputs(None)))
 
 
-class Resampled(nn.Module):
+class Resampled(Part):
     r"""A proposal whose draws are accepted or rejected by a learned function.
 
     .. math:: p(z) \propto \pi(z)\, a(z), \quad 0 \le a(z) \le 1
@@ -114,12 +114,13 @@ class Resampled(nn.Module):
     References:
         Bauer & Mnih (2019), arXiv:1810.11428.
 
-    >>> prior = Resampled("Normal")
-    >>> prior.build((2,), "prior")
+    >>> from pyro_vae.families.registry import make_part
+    >>> prior = make_part(Resampled("Normal"), Ends((2,), "prior"))
     >>> prior().sample((5,)).shape
     torch.Size([5, 2])
     """
 
+    roles: ClassVar[frozenset[Role]] = frozenset({"prior"})
     normalizer: Tensor
     measured = 2**17
 
@@ -131,23 +132,19 @@ class Resampled(nn.Module):
         num_samples: int = 1024,
     ) -> None:
         super().__init__()
-        for name, value, least in (("truncation", truncation, 2), ("num_samples", num_samples, 1)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f"{name} is a whole number of at least {least}, got {value!r}")
         self.proposed = as_spec(proposal)
-        self.truncation, self.num_samples = truncation, num_samples
+        self.truncation = whole("truncation", truncation, 2)
+        self.num_samples = whole("num_samples", num_samples)
         self.features = MLP(hidden, activation="Tanh")
-        self.spec = Spec(
-            "Resampled", self.proposed, hidden=self.features.hidden, truncation=truncation,
-            num_samples=num_samples,
-        )  # fmt: skip
+        options = {"truncation": truncation, "num_samples": num_samples}
+        self.spec = Spec("Resampled", self.proposed, hidden=self.features.hidden, **options)
         self.register_buffer("normalizer", torch.tensor(0.5))
 
-    def build(self, shape: tuple[int, ...], role: Role, feature_shape: None = None) -> None:
+    def build(self, ends: Ends) -> None:
         """Make the proposal and the network for draws of this shape."""
-        self.proposal = family(self.proposed, shape, role, structures=PRIORS)
-        self.features.build(shape, ())
-        width = (*shape, *self.features.hidden)[-1]
+        self.proposal = ends.make(self.proposed)
+        self.features.build(ends.shape, ())
+        width = (math.prod(ends.shape), *self.features.hidden)[-1]
         self.accept = nn.Linear(width, 1)
 
     def forward(self, features: None = None) -> dist.TorchDistribution:
@@ -176,7 +173,7 @@ class Resampled(nn.Module):
         return self.log_accept(z).exp().mean()
 
 
-class AutoregressiveBernoulli(nn.Module):
+class AutoregressiveBernoulli(Part):
     r"""Bits, each one's probability a function of those before it.
 
     .. math:: p(z) = \prod_d \mathrm{Bernoulli}(z_d; \mathrm{logits}_d(z_{<d}))
@@ -189,17 +186,19 @@ class AutoregressiveBernoulli(nn.Module):
         Frey, Hinton & Dayan (1996); Germain et al. (2015), MADE, arXiv:1502.03509.
     """
 
+    roles: ClassVar[frozenset[Role]] = frozenset({"prior"})
+
     def __init__(self, hidden: Sequence[int] = ()) -> None:
         super().__init__()
         self.hidden = MLP(hidden).hidden  # checked there
         self.spec = Spec("AutoregressiveBernoulli", self.hidden)
 
-    def build(self, shape: tuple[int, ...], role: Role, feature_shape: None = None) -> None:
+    def build(self, ends: Ends) -> None:
         """Make the masked network for draws of this shape."""
         with kept_validation():
             from zuko.nn import MaskedMLP
 
-        self.shape = torch.Size(shape)
+        self.shape = torch.Size(ends.shape)
         n = self.shape.numel()
         before: Any = torch.ones(n, n).tril(-1).bool()
         self.network = MaskedMLP(before, hidden_features=self.hidden)
@@ -208,24 +207,6 @@ class AutoregressiveBernoulli(nn.Module):
         """The joint distribution of the bits, of batch shape ()."""
         like = next(self.network.parameters())
         return AutoregressiveBits(self.network, self.shape, like=like)
-
-
-STRUCTURES = (
-    AutoregressiveBernoulli, Flow, GaussianProcess, Mixture, Resampled, Transformed, VampPrior,
-)  # fmt: skip
-PRIORS: dict[str, type[nn.Module]] = {c.__name__: c for c in STRUCTURES}
-
-
-def convex(support: constraints.Constraint) -> constraints.Constraint:
-    """The range of a support, without gaps: [0, 1] for bits, the simplex for one-hot vectors."""
-    kind, lower, upper = support_bounds(support)
-    if kind in ("simplex", "onehot"):
-        return constraints.simplex
-    if kind == "boolean":
-        return constraints.unit_interval
-    if math.isfinite(lower) and math.isfinite(upper):
-        return constraints.interval(lower, upper)
-    return constraints.greater_than_eq(lower) if math.isfinite(lower) else constraints.real
 
 
 def inside(x: Tensor, region: constraints.Constraint) -> Tensor:

@@ -2,15 +2,18 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import pyro.distributions as dist
 import torch
 from pyro.distributions import constraints
 from torch import Tensor, nn
 
+from ..core.checks import positive
 from ..language.spec import Source, Spec, Value, nearest
-from .family import Fixed, Learned, Role, transform
+from .parameters import Fixed, GlobalParameter
+from .part import Ends, Part, Role
+from .support import transform
 
 __all__ = ["KERNELS", "GaussianProcess"]
 
@@ -24,14 +27,14 @@ KERNELS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-class GaussianProcess(nn.Module):
+class GaussianProcess(Part):
     r"""Gaussian processes over an index, time or place: the last dimension of z.
 
     .. math:: p(z) = \prod_l N(z_l; 0, \sigma_l^2 (K_l + \epsilon I)), \quad
         K_{l,ij} = k(|t_i - t_j| / \ell_l)
 
-    z has shape ``(T,)``, or ``(L, T)`` for L independent processes at the same T points. A datum is
-    a whole series (or map): of a table sorted by time with T rows there is one,
+    z has shape ``(T,)``, or ``(L, T)`` for L independent processes at the same T points. A data
+    point is a whole series (or map): of a table sorted by time with T rows there is one,
     ``x = torch.tensor(table.values)[None]``, and ``index`` holds the times. The guide
     ``MultivariateNormal`` has the full covariance along the index, and its KL in closed form.
 
@@ -42,8 +45,8 @@ class GaussianProcess(nn.Module):
             list of one for each process, or ``learned``.
         scale: :math:`\sigma`, as ``lengthscale``.
         period: p, of ``Periodic`` alone; as ``lengthscale``.
-        index: t, T numbers, or T points of as many coordinates each; 0, 1, ... T - 1 where it is
-            not said.
+        index: t, T numbers, or T points of as many coordinates each; 0, 1, ... T - 1 by
+            default.
         jitter: :math:`\epsilon`, which keeps the Cholesky factor stable.
 
     Raises:
@@ -54,11 +57,12 @@ class GaussianProcess(nn.Module):
         (2018), arXiv:1810.11738, and Fortuin et al. (2020), arXiv:1907.04155, in VAEs.
 
     >>> prior = GaussianProcess("Matern32", lengthscale=5.0)
-    >>> prior.build((2, 100), "prior")
+    >>> prior.build(Ends((2, 100), "prior"))
     >>> prior().sample((3,)).shape
     torch.Size([3, 2, 100])
     """
 
+    roles: ClassVar[frozenset[Role]] = frozenset({"prior"})
     distance: Tensor
 
     def __init__(
@@ -76,16 +80,15 @@ class GaussianProcess(nn.Module):
             raise ValueError(f"unknown kernel {self.kernel!r}{nearest(self.kernel, KERNELS)}")
         if (period is None) == (self.kernel == "Periodic"):
             raise ValueError(f"a period goes with the kernel Periodic, got {self.kernel} {period=}")
-        if isinstance(jitter, bool) or not isinstance(jitter, int | float) or not jitter > 0:
-            raise ValueError(f"jitter is a small positive number, got {jitter!r}")
-        self.said = {"lengthscale": lengthscale, "scale": scale, "period": period}
-        self.index, self.jitter = index, jitter
-        options = {k: v for k, v in (*self.said.items(), ("index", index)) if v is not None}
+        values = {"lengthscale": lengthscale, "scale": scale, "period": period}
+        self.values = {name: value for name, value in values.items() if value is not None}
+        self.index, self.jitter = index, positive("jitter", jitter)
+        options = self.values if index is None else self.values | {"index": index}
         self.spec = Spec("GaussianProcess", Spec(self.kernel), **options, jitter=jitter)
 
-    def build(self, shape: tuple[int, ...], role: Role, feature_shape: None = None) -> None:
+    def build(self, ends: Ends) -> None:
         """Make the parameters for draws of this shape."""
-        *processes, points = shape
+        *processes, points = ends.shape
         t = torch.as_tensor(list(range(points)) if self.index is None else self.index).double()
         if t.ndim not in (1, 2) or len(t) != points or not t.isfinite().all():
             raise ValueError(
@@ -95,20 +98,20 @@ class GaussianProcess(nn.Module):
         t = t.reshape(points, -1)
         distance = (t[:, None] - t).norm(dim=-1).to(torch.get_default_dtype())
         self.register_buffer("distance", distance, persistent=False)  # a part of the description
-        self.parameters_of = nn.ModuleDict({
-            name: _positive(name, value, tuple(processes))
-            for name, value in self.said.items() if value is not None
-        })  # fmt: skip
+        shape = tuple(processes)
+        self.parameters_of = nn.ModuleDict(
+            {name: _positive(name, value, shape) for name, value in self.values.items()}
+        )
 
     def covariance(self) -> Tensor:
         """That of each process, ``(L, T, T)``."""
-        said = {name: source(None)[..., None, None] for name, source in self.parameters_of.items()}
+        value = {name: source(None)[..., None, None] for name, source in self.parameters_of.items()}
         d = self.distance
-        if "period" in said:
-            d = 2 * (math.pi * d / said["period"]).sin().abs()
-        k = KERNELS[self.kernel](d / said["lengthscale"])
+        if "period" in value:
+            d = 2 * (math.pi * d / value["period"]).sin().abs()
+        k = KERNELS[self.kernel](d / value["lengthscale"])
         eye = torch.eye(len(self.distance), dtype=d.dtype, device=d.device)
-        return said["scale"].square() * (k + self.jitter * eye)
+        return value["scale"].square() * (k + self.jitter * eye)
 
     def forward(self, features: None = None) -> dist.TorchDistribution:
         """The distribution of all processes, of batch shape ()."""
@@ -135,5 +138,5 @@ def _positive(name: str, value: Value, shape: tuple[int, ...]) -> nn.Module:
     if not ((tensor > 0) & tensor.isfinite()).all():
         raise ValueError(f"{name} is greater than 0, got {value}")
     if isinstance(value, Source):
-        return Learned(tensor, shape, transform(constraints.positive))
+        return GlobalParameter(tensor, shape, transform(constraints.positive))
     return Fixed(tensor.clone())

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from ..core.checks import whole
-from ..families.family import innermost
 from ..families.likelihoods import fill
+from ..families.support import innermost
 from .joint import Joint, Model
 
 __all__ = ["chains", "impute"]

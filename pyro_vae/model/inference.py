@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..core.checks import positive, whole
 from ..core.seeding import seeded
-from ..families.guides import refined
+from ..families.guides import refine
 from .imputation import impute
 from .joint import Joint
 from .latents import Latents, point
@@ -94,7 +94,7 @@ class Inference(nn.Module):
         with seeded(seed):
             with torch.no_grad():
                 features = self.encoder(self.record.see(x))
-            return refined(self.approximation, features, Joint(self, x).log_joint, **options)
+            return refine(self.approximation, features, Joint(self, x).log_joint, **options)
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor | ArrayLike) -> Tensor:
@@ -148,7 +148,7 @@ class Inference(nn.Module):
         >>> vae.impute(x, seed=0).isnan().any(), vae.impute(x, draws=5, seed=0).shape
         (tensor(False), torch.Size([5, 1, 3]))
         """
-        x = self.take(x)
+        x = self.record.take(x, self.example)
         with seeded(seed):
             return impute(self, x, draws=draws, num_samples=num_samples, sweeps=sweeps)
 
@@ -197,9 +197,10 @@ class Inference(nn.Module):
 
     # The boundary: what comes in is checked once.
 
-    def take(self, x: Tensor | ArrayLike) -> Tensor:
-        """x as a tensor of this model's type on its device, its shape checked; NaN stays."""
-        return self.record.take(x, next(self.parameters(), torch.zeros(())))
+    @property
+    def example(self) -> Tensor:
+        """Some tensor of the model's type, on its device."""
+        return next(self.parameters(), torch.zeros(()))
 
     def as_data(self, x: Tensor | ArrayLike) -> Tensor:
         """x as a tensor of this model's type on its device, its shape checked.
@@ -208,6 +209,6 @@ class Inference(nn.Module):
             ValueError: empty, not numbers, of another shape than ``(N, *x_shape)``, or with NaN
                 where the model was not told of missing cells.
         """
-        x = self.take(x)
+        x = self.record.take(x, self.example)
         self.record.check_complete(x)
         return x

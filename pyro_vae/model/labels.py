@@ -1,19 +1,18 @@
 """The parts of a model with labels: p(y) p(z) and q(y|x) q(z|x, y), each as one distribution."""
 
 import math
-from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import pyro.distributions as dist
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..families.family import Family, Role, family
-from ..families.guides import GUIDES
-from ..families.networks import batched, built, network, spec_of
-from ..families.priors import PRIORS
-from ..language.spec import Spec, as_spec
-from .latents import Layered, point, side_by_side
+from ..distributions import Given, Layered, side_by_side
+from ..families.guides import SemiAmortized
+from ..families.networks import batched, build_network, make_network, spec_of
+from ..families.part import Ends, Line, Part, connect
+from .latents import point
 
 __all__ = ["NEVER", "Labelled", "LabelledGuide", "LabelledPrior"]
 
@@ -36,7 +35,7 @@ class Labelled(Layered):
     def __init__(
         self,
         label: dist.TorchDistribution,
-        given: Callable[[Tensor], dist.TorchDistribution],
+        given: Given,
         latent_dim: int,
     ) -> None:
         sizes = label.event_shape[0], latent_dim
@@ -63,28 +62,23 @@ class Labelled(Layered):
         return Labelled(dist.OneHotCategorical(logits=logits), self.given[0], self.sizes[1])
 
 
-class LabelledPrior(nn.Module):
-    """p(y) p(z)."""
+class LabelledPrior(Part):
+    """p(y) p(z), from a line of each."""
 
-    def __init__(self, labels: str | Spec, prior: str | Spec | nn.Module, classes: int) -> None:
+    def __init__(self, labels: Line, prior: Line, classes: int) -> None:
         super().__init__()
-        self.labels, self.said, self.classes = as_spec(labels), prior, classes
+        self.labels, self.line, self.classes = labels, prior, classes
 
-    def build(self, shape: tuple[int, ...], role: Role, feature_shape: None = None) -> None:
-        """Make both families for y and z side by side."""
-        self.latent_dim = shape[0] - self.classes
-        self.label = Family(self.labels, (self.classes,), role)
-        self.family = family(self.said, (self.latent_dim,), role, structures=PRIORS)
-        if any(hasattr(part, "attach") for part in self.family.modules()):
-            raise ValueError(
-                "a VampPrior is made of q(z|x), and here z comes with a label: choose another "
-                "prior, such as Mixture(Normal(loc=learned, scale=learned))"
-            )
+    def build(self, ends: Ends) -> None:
+        """Make both families, for y and z side by side."""
+        self.latent_dim = ends.shape[0] - self.classes
+        self.label = ends.make(self.labels, shape=(self.classes,))
+        self.family = ends.make(self.line, shape=(self.latent_dim,))
+        self.spec = spec_of(self.family)
 
-    @property
-    def spec(self) -> Spec | None:
-        """The line of p(z)."""
-        return spec_of(self.family)
+    def connect(self, ends: Ends) -> None:
+        """Let p(z) take notice of the guide, whose q(z|x) comes with a label."""
+        connect(self.family, replace(ends, encode=None))
 
     def forward(self, features: None = None) -> Labelled:
         """The joint distribution, of batch shape ()."""
@@ -92,32 +86,28 @@ class LabelledPrior(nn.Module):
         return Labelled(self.label(), lambda y: p.expand(y.shape[:-1]), self.latent_dim)
 
 
-class LabelledGuide(nn.Module):
-    """q(y|x) q(z|x, y)."""
+class LabelledGuide(Part):
+    """q(y|x) q(z|x, y), from the network between them and the line of the latter."""
 
-    def __init__(
-        self, merge: str | Spec | nn.Module, guide: str | Spec | nn.Module, classes: int
-    ) -> None:
+    def __init__(self, merge: Line, guide: Line, classes: int) -> None:
         super().__init__()
-        self.merge, self.said, self.classes = network(merge), guide, classes
+        self.merge, self.line, self.classes = make_network(merge), guide, classes
 
-    def build(self, shape: tuple[int, ...], role: Role, feature_shape: tuple[int, ...]) -> None:
-        """Make the families, and the network between them, for the encoder's features."""
-        self.latent_dim = shape[0] - self.classes
-        self.label = Family("OneHotCategorical", (self.classes,), role, feature_shape)
-        width = math.prod(feature_shape) + self.classes
-        h = built(self.merge, torch.zeros(1, width), (self.latent_dim,), "merge")
-        self.family = family(self.said, (self.latent_dim,), role, h, structures=GUIDES)
+    def build(self, ends: Ends) -> None:
+        """Make both families, and the network between them."""
+        self.latent_dim = ends.shape[0] - self.classes
+        self.label = ends.make("OneHotCategorical", shape=(self.classes,))
+        features = torch.zeros(1, math.prod(ends.feature_shape or ()) + self.classes)
+        h = build_network(self.merge, features, (self.latent_dim,), "merge")
+        self.family = ends.make(self.line, whole=True, shape=(self.latent_dim,), feature_shape=h)
+        if isinstance(self.family, SemiAmortized):
+            raise ValueError("SemiAmortized is of the whole guide, not of a part of it")
+        self.spec = spec_of(self.family)
 
-    def check_prior(self, prior: LabelledPrior) -> None:
-        """Raise where the guide of z refuses the prior of z."""
-        if (check := getattr(self.family, "check_prior", None)) is not None:
-            check(prior.family)
-
-    @property
-    def spec(self) -> Spec | None:
-        """The line of q(z|x, y)."""
-        return spec_of(self.family)
+    def connect(self, ends: Ends) -> None:
+        """Let q(z|x, y) take notice of p(z)."""
+        prior: Any = ends.partner
+        connect(self.family, replace(ends, partner=prior.family))
 
     def forward(self, features: Tensor) -> Labelled:
         """The joint distribution, of batch shape that of the features."""

@@ -3,8 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, cast, get_args
+from typing import Any, cast
 
 import pyro.distributions as dist
 import pyro.poutine as poutine
@@ -13,96 +12,13 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ..core.checks import boolean
-from ..families.family import innermost
-from ..families.likelihoods import check_support, fill, observed, with_offset
-from ..language.spec import Spec, as_spec
+from ..distributions import side_by_side
+from ..families.likelihoods import check_support, drop_missing, fill, with_offset
+from ..families.support import innermost
 from .arrays import numbers
+from .blocks import Block, Role, shape_of
 
-__all__ = ["Block", "Record", "Role", "shape_of"]
-
-Role: TypeAlias = Literal["observed", "context", "label", "offset", "index", "weight"]
-SINGLE = ("label", "offset", "weight")  # roles that one block can have
-PER_OBSERVATION = {"label": 1, "weight": 0}  # the number of dimensions of such a block
-
-
-def shape_of(value: int | Sequence[int], name: str, least: int = 0) -> tuple[int, ...]:
-    """A shape from a number or several, checked; of so many dimensions at least."""
-    shape = (value,) if isinstance(value, int) else tuple(value)
-    if len(shape) < least or not all(
-        isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in shape
-    ):
-        raise ValueError(f"{name} must be a positive whole number or a tuple of them, got {value}")
-    return shape
-
-
-@dataclass(frozen=True)
-class Block:
-    """A named part of an observation.
-
-    Args:
-        name: of the block.
-        shape: of one observation's part; ``()`` for a number.
-        role: what it is to the model:
-
-            - ``observed``: scored by the likelihood, and read by the encoder;
-            - ``context``: read by the encoder and, beside z, by the decoder; never scored;
-            - ``label``: one of ``shape`` classes, scored where it is known, latent elsewhere;
-            - ``offset``: added to the logarithm of the likelihood's mean (a log exposure), of the
-              shape of x, or one number; of families of counts, such as ``Poisson``;
-            - ``weight``: a number that multiplies the observation's term in the objective;
-            - ``index``: a time or place, kept beside the observation and read by no network.
-        likelihood: the line of an observed block; the model's ``likelihood`` by default.
-        missing: whether NaN in an observed block is a missing cell, and no mistake.
-
-    Raises:
-        ValueError: an unknown role, or a shape that the role cannot have.
-
-    >>> Block("age", role="context").spec
-    Block('age', [], role='context')
-    """
-
-    name: str
-    shape: int | tuple[int, ...] = ()
-    role: Role = "observed"
-    likelihood: str | Spec | None = None
-    missing: bool = False
-
-    def __post_init__(self) -> None:
-        shape = shape_of(self.shape, f"the shape of block {self.name!r}")
-        object.__setattr__(self, "shape", shape)
-        if self.role not in get_args(Role):
-            known = ", ".join(get_args(Role))
-            raise ValueError(f"the role of block {self.name!r} is one of {known}, got {self.role}")
-        if len(shape) != PER_OBSERVATION.get(self.role, len(shape)):
-            needs = "a number of classes" if self.role == "label" else "one number, ()"
-            raise ValueError(f"the shape of a {self.role} is {needs}, got {shape}")
-        if self.role != "observed" and (self.missing or self.likelihood is not None):
-            raise ValueError(f"missing and likelihood are of observed blocks, not of a {self.role}")
-
-    @property
-    def dims(self) -> tuple[int, ...]:
-        """The shape, always a tuple."""
-        return cast("tuple[int, ...]", self.shape)
-
-    @property
-    def width(self) -> int:
-        """How many numbers an observation has in the block."""
-        return math.prod(self.dims)
-
-    @property
-    def spec(self) -> Spec:
-        """The block as a line, which :meth:`of` reads."""
-        line = None if self.likelihood is None else as_spec(self.likelihood)
-        usual = {"role": "observed", "likelihood": None, "missing": False}
-        said = {"role": self.role, "likelihood": line, "missing": self.missing}
-        options = {name: value for name, value in said.items() if value != usual[name]}
-        return Spec("Block", self.name, self.dims, **options)  # pyright: ignore[reportArgumentType]
-
-    @classmethod
-    def of(cls, line: str) -> "Block":
-        """The block that a line describes."""
-        given = as_spec(line).bind("name", "shape", "role", "likelihood", "missing")
-        return cls(**given)  # pyright: ignore[reportArgumentType]
+__all__ = ["Record"]
 
 
 class Record:
@@ -132,28 +48,30 @@ class Record:
     def __init__(self, blocks: Sequence[Block]) -> None:
         self.blocks = tuple(sorted(blocks, key=lambda block: block.role != "observed"))
         names, roles = [b.name for b in self.blocks], [b.role for b in self.blocks]
-        scored = [b for b in self.blocks if b.role == "observed"]
-        if not scored:
+        self.observed = [b for b in self.blocks if b.role == "observed"]
+        if not self.observed:
             raise ValueError("a record has an observed block: Block('x', 784)")
         if len(set(names)) < len(names):
             raise ValueError(f"two blocks have one name: {', '.join(names)}")
-        if twice := [role for role in SINGLE if roles.count(role) > 1]:
-            raise ValueError(f"two blocks have the role {twice[0]}: give one of them")
-        lines = {b.likelihood for b in scored if b.likelihood is not None}
+        for role in ("label", "offset", "weight"):
+            if roles.count(role) > 1:
+                raise ValueError(f"two blocks have the role {role}: give one of them")
+        lines = {b.likelihood for b in self.observed} - {None}
         if len(lines) > 1:
             raise ValueError("the observed blocks of a record share one likelihood")
         self.likelihood = lines.pop() if lines else None
-        self.x_shape = scored[0].dims or (1,)
-        if len(scored) > 1:
-            self.x_shape = (sum(b.width for b in scored),)
-        self.plain = len(self.blocks) == len(scored)
-        self.shape = self.x_shape if self.plain else (sum(b.width for b in self.blocks),)
-        self.missing = any(b.missing for b in scored)
+        self.x_shape = self.observed[0].shape or (1,)
+        if len(self.observed) > 1:
+            self.x_shape = (sum(b.width for b in self.observed),)
+        width = sum(b.width for b in self.blocks)
+        self.shape = self.x_shape if len(self.observed) == len(self.blocks) else (width,)
+        self.missing = any(b.missing for b in self.observed)
         self.columns: tuple[str, ...] | None = None
-        ends = torch.tensor([b.width for b in self.blocks]).cumsum(0).tolist()
-        self._places = {
-            b.name: slice(end - b.width, end) for b, end in zip(self.blocks, ends, strict=True)
-        }
+        self._places: dict[str, slice] = {}
+        start = 0
+        for block in self.blocks:
+            self._places[block.name] = slice(start, start + block.width)
+            start += block.width
 
     @classmethod
     def of(cls, x: "int | tuple[int, ...] | Record", missing: bool = False) -> "Record":
@@ -168,65 +86,54 @@ class Record:
     def describe(self) -> dict[str, object]:
         """What makes this record again, as plain values."""
         columns = {} if self.columns is None else {"columns": list(self.columns)}
-        if self == Record.of(self.x_shape, self.missing):
+        if self.blocks == Record.of(self.x_shape, self.missing).blocks:
             return {"x_shape": list(self.x_shape), "missing": self.missing, **columns}
-        return {"blocks": [str(block.spec) for block in self.blocks], **columns}
+        return {"blocks": [block.row for block in self.blocks], **columns}
 
     @staticmethod
     def arguments(about: Mapping[str, Any]) -> dict[str, object]:
         """The arguments of a model, from what :meth:`describe` gives."""
         if "blocks" in about:
-            return {"x_shape": Record([Block.of(line) for line in about["blocks"]])}
+            return {"x_shape": Record([Block(*row) for row in about["blocks"]])}
         return {"x_shape": tuple(about["x_shape"]), "missing": about["missing"]}
-
-    def __eq__(self, other: object) -> bool:
-        """Whether the blocks are alike."""
-        return isinstance(other, Record) and self.blocks == other.blocks
 
     # The layout.
 
     def pack(self, arrays: Mapping[str, Tensor | ArrayLike]) -> Tensor:
-        """Blocks by name as one tensor.
+        """Blocks by name as one tensor, ``(N, *self.shape)``.
 
         Args:
             arrays: of each block, ``(N, *shape)``; of a label, ``(N,)`` whole numbers from 0, with
                 -1 or NaN where it is not known. A label that is not given is known nowhere.
 
-        Returns:
-            ``(N, *self.shape)``.
-
         Raises:
             ValueError: a block that is absent or unknown, or an array of another shape.
         """
-        if unknown := set(arrays) - {b.name for b in self.blocks}:
+        if unknown := set(arrays) - set(self._places):
             names = ", ".join(self._places)
             raise ValueError(f"unknown block {', '.join(sorted(unknown))}; there are {names}")
         parts: list[Tensor] = []
         for block in self.blocks:
-            if block.name in arrays:
-                value = numbers(arrays[block.name])[0].to(parts[0].device if parts else None)
-                if block.role == "label":
-                    value = _one_hot(value, block.width, len(parts[0]))
-                parts.append(value)
-            elif block.role == "label":
-                parts.append(parts[0].new_zeros(len(parts[0]), block.width))
-            else:
+            if block.name not in arrays and block.role != "label":
                 raise ValueError(f"block {block.name!r} is absent: give an array of it")
-            expected = (len(parts[0]), *block.dims)
-            if parts[-1].shape != expected:
-                raise ValueError(
-                    f"expected block {block.name!r} of shape {expected}, "
-                    f"got {tuple(parts[-1].shape)}"
-                )
+            n = len(parts[0]) if parts else -1
+            value = numbers(arrays.get(block.name, torch.full((max(n, 0),), -1)))[0]
+            value = value.to(parts[0].device) if parts else value
+            if block.role == "label":
+                value = _one_hot(value, block.width, n)
+            expected = (n if parts else len(value), *block.shape)
+            if value.shape != expected:
+                got = tuple(value.shape)
+                raise ValueError(f"expected block {block.name!r} of shape {expected}, got {got}")
+            parts.append(value)
         if len(parts) == 1:
             return parts[0].reshape(-1, *self.x_shape)
-        packed = torch.cat([part.reshape(len(part), -1) for part in parts], 1)
-        return packed.reshape(-1, *self.shape)
+        return torch.cat([part.reshape(len(part), -1) for part in parts], 1)
 
     def unpack(self, x: Tensor) -> dict[str, Tensor]:
         """The blocks by name, ``(N, *shape)``; they share the memory of x."""
         flat = x.flatten(1)
-        return {b.name: flat[:, self._places[b.name]].reshape(-1, *b.dims) for b in self.blocks}
+        return {b.name: flat[:, self._places[b.name]].reshape(-1, *b.shape) for b in self.blocks}
 
     def cells(self, x: Tensor) -> Tensor:
         """The part of x that the likelihood models, ``(N, *x_shape)``."""
@@ -249,13 +156,13 @@ class Record:
         blocks = [b for b in self.blocks if b.role == role]
         if not blocks:
             return None
-        if x is None or x.shape[1:] == self.x_shape:
-            if role == "label" and x is not None:
-                return x.new_zeros(len(x), blocks[0].width)
-            names = ", ".join(b.name for b in blocks)
-            raise ValueError(f"this model reads {names} ({role}) beside z: give x with it")
-        each = [x[:, self._places[b.name]] for b in blocks]
-        return each[0] if len(each) == 1 else torch.cat(each, 1)
+        if x is not None and x.shape[1:] != self.x_shape:
+            each = [x[:, self._places[b.name]] for b in blocks]
+            return each[0] if len(each) == 1 else torch.cat(each, 1)
+        if role == "label" and x is not None:
+            return x.new_zeros(len(x), blocks[0].width)
+        names = ", ".join(b.name for b in blocks)
+        raise ValueError(f"this model reads {names} ({role}) beside z: give x with it")
 
     # What the parts of a model read.
 
@@ -267,36 +174,30 @@ class Record:
         ``(T, C)``, a sequence of T steps.
         """
         cells = self.cells(x)
-        parts = [cells]
+        parts, channels = [cells], 2 if len(self.x_shape) == 2 else 1
         if self.missing:
             mask = ~cells.isnan()
             parts = [torch.where(mask, cells, 0.0), mask.to(x.dtype)]
-        if (context := self.context(x)) is not None:
-            last = len(self.x_shape) == 2
-            width, rest = context.shape[1], self.x_shape[:-1] if last else self.x_shape[1:]
-            ones = [1] * len(rest)
-            planes = context.reshape(-1, *((*ones, width) if last else (width, *ones)))
-            parts.append(planes.expand(-1, *((*rest, width) if last else (width, *rest))))
-        return (
-            parts[0] if len(parts) == 1 else torch.cat(parts, -1 if len(self.x_shape) == 2 else 1)
-        )
+        if (context := self.part(x, "context")) is not None:
+            planes = context.reshape(len(x), -1, *[1] * (len(self.x_shape) - 1))
+            planes = planes.transpose(1, channels)
+            size = list(cells.shape)
+            size[channels] = context.shape[1]
+            parts.append(planes.expand(size))
+        return parts[0] if len(parts) == 1 else torch.cat(parts, channels)
 
-    def context(self, x: Tensor | None) -> Tensor | None:
-        """What the decoder reads beside z, ``(N, D)``; ``None`` where there is none."""
-        return self.part(x, "context")
-
-    @property
-    def context_width(self) -> int:
-        """How many numbers of context an observation has."""
-        return sum(b.width for b in self.blocks if b.role == "context")
+    def context(self, h: Tensor, x: Tensor | None, event_dim: int) -> tuple[Tensor, int]:
+        """What the decoder reads, h of z with the context of x beside it, and its dimensions."""
+        if (context := self.part(x, "context")) is None:
+            return h, event_dim
+        return side_by_side(h.flatten(h.ndim - event_dim), context), 1
 
     def shift(self, p: dist.TorchDistribution, x: Tensor | None) -> dist.TorchDistribution:
-        """The likelihood with the offset added to the logarithm of its mean."""
-        offset = self.part(x, "offset")
-        if offset is None:
+        """The likelihood with the offset of x added to the logarithm of its mean."""
+        if (offset := self.part(x, "offset")) is None:
             return p
-        wide = offset.shape[1] > 1
-        return with_offset(p, offset.reshape(-1, *(self.x_shape if wide else [1] * p.event_dim)))
+        shape = self.x_shape if offset.shape[1] > 1 else [1] * len(self.x_shape)
+        return with_offset(p, offset.reshape(-1, *shape))
 
     def weighted(self, x: Tensor | None) -> AbstractContextManager[object]:
         """Within it the sites of each observation count as often as its weight says."""
@@ -321,7 +222,7 @@ class Record:
         if not self.missing:
             return p, cells
         mask = ~cells.isnan()
-        return observed(p, mask), fill(cells, mask, p.support)  # pyright: ignore[reportArgumentType]
+        return drop_missing(p, mask), fill(cells, mask, p.support)  # pyright: ignore[reportArgumentType]
 
     def score(self, p: dist.TorchDistribution, x: Tensor) -> Tensor:
         r"""log p(x|z) of the observed cells, ``(..., N)``, nats.
@@ -352,29 +253,25 @@ class Record:
             ValueError: not numbers, another shape, whole numbers that the type would change.
         """
         given = self.pack(x) if isinstance(x, Mapping) else self._in_order(*numbers(x))
-        given = _converted(given, like)
-        if given.shape[1:] != self.shape:
-            given = self._completed(given)
-        if given.ndim == 0 or len(given) == 0:
+        given = _convert(given, like)
+        if given.ndim == 0 or given.shape[1:] != self.shape:
+            given = self._complete(given)
+        if len(given) == 0:
             raise ValueError(f"x is empty: shape {tuple(given.shape)}; give at least one datum")
         for block in self.blocks:
             if block.role not in ("observed", "index"):
-                self._check_block(block, given[:, self._places[block.name]])
+                _check_values(block, given[:, self._places[block.name]])
         return given
 
     def check_complete(self, x: Tensor) -> None:
-        """Raise where a cell is missing in a block that was not told of missing cells."""
-        flat = x.flatten(1)
-        for block in self.blocks:
-            if block.role != "observed" or block.missing:
-                continue
-            gone = flat[:, self._places[block.name]].isnan()
-            if gone.any():
+        """Raise if a cell is missing in a block that was not told of missing cells."""
+        for block in self.observed:
+            gone = x.flatten(1)[:, self._places[block.name]].isnan()
+            if not block.missing and gone.any():
                 row, cell = gone.nonzero()[0].tolist()
-                at = self.place((row, cell + self._places[block.name].start))
-                raise ValueError(
-                    f"x holds NaN: VAE(..., missing=True) takes NaN as a missing cell ({at})"
-                )
+                at = self.place(row, cell + self._places[block.name].start)
+                advice = "VAE(..., missing=True) takes NaN as a missing cell"
+                raise ValueError(f"x holds NaN: {advice} (first in {at})")
 
     def check(self, x: Tensor, likelihoods: Sequence[dist.TorchDistribution], name: str) -> None:
         """Raise unless all observed cells lie in the support of the likelihood.
@@ -386,68 +283,63 @@ class Record:
         """
         check_support(self.cells(x), likelihoods, name, self.place)
 
-    def place(self, index: Sequence[int]) -> str:
+    def place(self, row: int, *cell: int) -> str:
         """Where an observed cell lies, in words: its row, and its column or block."""
-        row, *cell = index
-        if not cell:
-            return f"row {row}"
-        if len(cell) == 1 and self.columns is not None:
+        if len(cell) != 1:
+            return f"row {row}, cell {cell}" if cell else f"row {row}"
+        if self.columns is not None:
             return f"row {row}, column {self.columns[cell[0]]!r}"
-        scored = [b for b in self.blocks if b.role == "observed"]
-        if len(scored) > 1:
-            block = next(b for b in scored if cell[0] < self._places[b.name].stop)
-            return f"row {row}, block {block.name!r}"
-        return f"row {row}, cell {cell[0] if len(cell) == 1 else tuple(cell)}"
+        block = next(b for b in self.observed if cell[0] < self._places[b.name].stop)
+        named = f", block {block.name!r}" if len(self.observed) > 1 else ""
+        return f"row {row}{named}, cell {cell[0] - self._places[block.name].start}"
 
     def _in_order(self, x: Tensor, columns: tuple[str, ...] | None) -> Tensor:
-        """The columns of a frame in the order in which the model has met them first."""
-        if columns is None or x.shape[1:] != self.x_shape or self.columns == columns:
+        """The columns of a frame in the order of the first one."""
+        if columns is None or len(self.x_shape) > 1 or len(columns) < self.x_shape[0]:
             return x
-        if self.columns is None:
+        if self.columns is None and len(columns) == self.x_shape[0]:
             self.columns = columns
+        if self.columns in (None, columns):
             return x
-        if absent := [name for name in self.columns if name not in columns]:
+        if absent := [name for name in self.columns or () if name not in columns]:
             raise ValueError(f"x lacks the column {absent[0]!r}; it has {', '.join(columns)}")
-        return x[:, [columns.index(name) for name in self.columns]]
+        return x[:, [columns.index(name) for name in self.columns or ()]]
 
-    def _completed(self, x: Tensor) -> Tensor:
-        """Observed cells without their labels, as observations whose labels are not known."""
-        others = [b for b in self.blocks if b.role not in ("observed", "label")]
-        if x.ndim and x.shape[1:] == self.x_shape and not others:
+    def _complete(self, x: Tensor) -> Tensor:
+        """Observed cells alone, beside labels that are not known."""
+        got, shape = tuple(x.shape), self.x_shape
+        if got[1:] == shape:
+            if any(b.role not in ("observed", "label") for b in self.blocks):
+                names = ", ".join(self._places)
+                raise ValueError(
+                    f"give x by blocks, as a dict of {names}, or packed by record.pack"
+                )
             return torch.cat([x.flatten(1), x.new_zeros(len(x), self.shape[0] - x[0].numel())], 1)
-        if others and x.shape[1:] == self.x_shape:
-            names = ", ".join(self._places)
-            raise ValueError(f"give x by blocks, as a dict of {names}, or packed by record.pack")
-        shape, got = self.x_shape, tuple(x.shape)
-        expected = ", ".join(map(str, ("N", *shape)))
+        advice = f"reshape x, or make VAE({got[1:]}, ...)"
         if got == shape:
             advice = "one observation is x[None]"
         elif len(shape) == 3 and len(got) == 4 and (got[3], *got[1:3]) == shape:
-            advice = (
-                "channels come first, x.transpose(0, 3, 1, 2) of an array (of a tensor permute)"
-            )
-        else:
-            advice = f"reshape x, or make VAE({got[1:]}, ...)"
+            advice = "channels come first: x.transpose(0, 3, 1, 2), or permute of a tensor"
+        expected = ", ".join(map(str, ("N", *shape)))
         raise ValueError(f"expected x of shape ({expected}), got {got}: {advice}")
 
-    def _check_block(self, block: Block, values: Tensor) -> None:
-        wrong = ~values.isfinite()
-        if block.role == "label":
-            one_hot = ((values == 0) | (values == 1)).all(1) & (values.sum(1) <= 1)
-            if not one_hot.all():
-                raise ValueError(
-                    f"the last {block.width} columns are a label as a one-hot vector, or zeros: "
-                    "make data by vae.labelled(x, labels)"
-                )
-        if block.role == "weight":
-            wrong = wrong | (values <= 0)
-        if wrong.any():
-            row, cell = wrong.nonzero()[0].tolist()
-            need = "a number greater than 0" if block.role == "weight" else "a finite number"
+
+def _check_values(block: Block, values: Tensor) -> None:
+    """Raise if the values of a block, ``(N, D)``, are none that its role can have."""
+    wrong, need = ~values.isfinite(), "a finite number"
+    if block.role == "label":
+        one_hot = ((values == 0) | (values == 1)).all(1) & (values.sum(1) <= 1)
+        if not one_hot.all():
             raise ValueError(
-                f"block {block.name!r} ({block.role}) needs {need}, got "
-                f"{values[row, cell].item():g} in row {row}"
+                f"the last {block.width} columns are a label as a one-hot vector, or zeros: "
+                "make data by vae.labelled(x, labels)"
             )
+    elif block.role == "weight":
+        wrong, need = wrong | (values <= 0), "a number greater than 0"
+    if wrong.any():
+        row, cell = wrong.nonzero()[0].tolist()
+        got = f"{values[row, cell].item():g} in row {row}"
+        raise ValueError(f"block {block.name!r} ({block.role}) needs {need}, got {got}")
 
 
 def _one_hot(labels: Tensor, classes: int, n: int) -> Tensor:
@@ -467,19 +359,18 @@ def _one_hot(labels: Tensor, classes: int, n: int) -> Tensor:
     return (y[:, None] == torch.arange(classes, device=y.device)).to(torch.get_default_dtype())
 
 
-def _converted(x: Tensor, like: Tensor) -> Tensor:
+def _convert(x: Tensor, like: Tensor) -> Tensor:
     """x in another type; whole numbers that it cannot hold are refused."""
-    as_given = x.to(like.device)
-    found = as_given.to(like.dtype)
-    exact = as_given.dtype in (torch.int32, torch.int64, torch.float64)
-    if exact and as_given.dtype != like.dtype:
-        large = as_given.abs() > 2 / torch.finfo(like.dtype).eps
+    x = x.to(like.device)
+    converted = x.to(like.dtype)
+    if x.dtype in (torch.int32, torch.int64, torch.float64) and x.dtype != like.dtype:
+        large = x.abs() > 2 / torch.finfo(like.dtype).eps
         if large.any():
-            changed = large & (as_given == as_given.round()) & (found.to(as_given) != as_given)
+            changed = large & (x == x.round()) & (converted.to(x) != x)
             if changed.any():
                 kind = str(like.dtype).removeprefix("torch.")
                 raise ValueError(
-                    f"x holds the whole number {as_given[changed][0].item():.15g}, which {kind} "
+                    f"x holds the whole number {x[changed][0].item():.15g}, which {kind} "
                     "cannot hold: use vae.double(), or number the categories from 0"
                 )
-    return found
+    return converted

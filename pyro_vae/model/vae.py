@@ -1,6 +1,7 @@
 """The VAE: ``model(x)`` and ``guide(x)``, two ordinary Pyro functions over three families."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,17 +13,17 @@ from torch import Tensor, nn
 
 from ..core.modes import untouched
 from ..core.seeding import seeded
-from ..families.family import family, innermost
-from ..families.guides import GUIDES
-from ..families.networks import MLP, batched, built, network, spec_of
-from ..families.priors import PRIORS, VampPrior
-from ..language.spec import Spec
+from ..families.layers import layer_sizes
+from ..families.networks import MLP, batched, build_network, make_network, spec_of
+from ..families.part import Ends, Line, Part, connect
+from ..families.registry import make_layers, make_part
+from ..families.support import innermost, support_of
+from .blocks import shape_of
 from .files import write_model
 from .inference import Inference
 from .joint import Joint
-from .latents import Latents, check_supports, side_by_side
-from .layers import check_plain, layer_sizes, stacked
-from .record import Record, shape_of
+from .latents import Latents, check_supports
+from .record import Record
 
 __all__ = ["CUSTOM", "VAE"]
 
@@ -80,60 +81,42 @@ class VAE(Inference):
         latent_dim: int | tuple[int, ...] | None = None,
         *,
         layers: Sequence[int] | None = None,
-        prior: str | Spec | nn.Module = "Normal",
-        likelihood: str | Spec | nn.Module = "Bernoulli",
-        guide: str | Spec | nn.Module = "Normal",
-        encoder: str | Spec | nn.Module | None = None,
-        decoder: str | Spec | nn.Module | None = None,
+        prior: Line = "Normal",
+        likelihood: Line = "Bernoulli",
+        guide: Line = "Normal",
+        encoder: Line | None = None,
+        decoder: Line | None = None,
         missing: bool = False,
         seed: int | None = None,
     ) -> None:
         super().__init__()
         self.record = Record.of(x_shape, missing)
-        z_shape, sizes = _latent_shape(latent_dim, layers)
+        z_shape, layers = _latent_shape(latent_dim, layers)
         with seeded(seed):
-            self.encoder = network(encoder if encoder is not None else MLP())
-            self.decoder = network(decoder if decoder is not None else MLP())
+            self.encoder = make_network(encoder if encoder is not None else MLP())
+            self.decoder = make_network(decoder if decoder is not None else MLP())
             if self.encoder is self.decoder:
                 raise ValueError("encoder and decoder are one module: give each its own")
-            q = self._build_latents(prior, guide, z_shape, sizes)
-            p = self._build_likelihood(self.record.likelihood or likelihood)
-            if not sizes:
-                self.prior = family(prior, z_shape, "prior", structures=PRIORS)
-            for part in self._vamp_priors():
-                encode = self._encode_top if sizes else self.approximate_posterior
-                part.attach(encode, self.x_shape, p.support)  # pyright: ignore[reportArgumentType]
+            x = self.record.see(torch.zeros(1, *self.record.shape))
+            h = build_network(self.encoder, x, self.x_shape, "encoder")
+            ends = Ends(z_shape, "guide", h, layers, self.encoder)
+            if layers:
+                self.prior, self.approximation = make_layers(prior, guide, ends, self.decoder)
+            else:
+                self.approximation = make_part(guide, ends)
+            q = self.approximation(torch.zeros(1, *h))
+            _check_event(q, z_shape, "guide")
+            self.latents = Latents.of(q)
+            z = self.latents.features(torch.zeros(1, *z_shape), torch.get_default_dtype())
+            z, _ = self.record.context(z, torch.zeros(1, *self.record.shape), len(z_shape))
+            h = build_network(self.decoder, z, self.x_shape, "decoder")
+            line = self.record.likelihood or likelihood
+            self.likelihood = make_part(line, Ends(self.x_shape, "likelihood", h))
+            p = self.likelihood(torch.zeros(1, *h))
+            if not layers:
+                self.prior = make_part(prior, Ends(z_shape, "prior"))
+            self._connect(replace(ends, x_shape=self.x_shape, x_support=support_of(p)))
         self._check_parts(q, p)
-
-    def _build_latents(
-        self,
-        prior: str | Spec | nn.Module,
-        guide: str | Spec | nn.Module,
-        z_shape: tuple[int, ...],
-        sizes: tuple[int, ...],
-    ) -> dist.TorchDistribution:
-        """Make the guide, and with stochastic layers the prior, for the encoder's features."""
-        x = torch.zeros(1, *self.record.shape)
-        h = built(self.encoder, self.record.see(x), self.x_shape, "encoder")
-        if sizes:
-            ends = self.encoder, self.decoder
-            self.prior, self.approximation = stacked(prior, guide, sizes, h, *ends)
-        else:
-            check_plain(prior, guide)
-            self.approximation = family(guide, z_shape, "guide", h, structures=GUIDES)
-        q = self.approximation(torch.zeros(1, *h))
-        _check_event(q, z_shape, "guide")
-        self.latents = Latents.of(q)
-        return q
-
-    def _build_likelihood(self, likelihood: str | Spec | nn.Module) -> dist.TorchDistribution:
-        """Make the likelihood, for the features that the decoder makes of z and context."""
-        z = self.latents.features(torch.zeros(1, *self.z_shape), torch.get_default_dtype())
-        if self.record.context_width:
-            z = side_by_side(z.flatten(1), torch.zeros(1, self.record.context_width))
-        h = built(self.decoder, z, self.x_shape, "decoder")
-        self.likelihood = family(likelihood, self.x_shape, "likelihood", h, structures={})
-        return self.likelihood(torch.zeros(1, *h))
 
     @property
     def x_shape(self) -> tuple[int, ...]:
@@ -180,8 +163,8 @@ class VAE(Inference):
         Args:
             x: training data, ``(N, *x_shape)``.
         """
-        for part in self._vamp_priors():
-            if not part.started:
+        for part in self.modules():
+            if isinstance(part, Part):
                 part.start_from(self.record.cells(x))
 
     def approximate_posterior(self, x: Tensor) -> dist.TorchDistribution:
@@ -191,8 +174,8 @@ class VAE(Inference):
             x: as for :meth:`model`, a tensor of the model's type.
         """
         features = self.encoder(self.record.see(x))
-        if (improve := getattr(self.approximation, "improve", None)) is not None:
-            features = improve(features, Joint(self, x).log_joint)
+        if isinstance(self.approximation, Part):
+            features = self.approximation.improve(features, Joint(self, x).log_joint)
         return self.approximation(features)
 
     def decode(self, z: Tensor, x: Tensor | None = None) -> dist.TorchDistribution:
@@ -203,10 +186,8 @@ class VAE(Inference):
             x: ``(B, ...)`` for z ``(..., B, *z_shape)``: where the context or the offset that come
                 with an observation are read; not needed where the record has none.
         """
-        h = self.latents.features(z, self._like().dtype)
-        event_dim = len(self.z_shape)
-        if (context := self.record.context(x)) is not None:
-            h, event_dim = side_by_side(h.flatten(h.ndim - event_dim), context), 1
+        h = self.latents.features(z, self.example.dtype)
+        h, event_dim = self.record.context(h, x, len(self.z_shape))
         return self.record.shift(self.likelihood(batched(self.decoder, h, event_dim)), x)
 
     # The boundary: what comes in is checked once.
@@ -236,7 +217,7 @@ class VAE(Inference):
             **self.record.describe(),
             **({"layers": latents} if latents else {"latent_dim": self.z_shape}),
             **{role: _line(self.get_submodule(path)) for role, path in self.ROLES.items()},
-            "dtype": str(self._like().dtype).removeprefix("torch."),
+            "dtype": str(self.example.dtype).removeprefix("torch."),
         }
 
     @classmethod
@@ -260,16 +241,11 @@ class VAE(Inference):
         """Write ``model.toml`` and ``model.safetensors`` into a folder, which is made."""
         return write_model(folder, self.describe(), self.state_dict())
 
-    def _like(self) -> Tensor:
-        """A tensor of the model's type, on its device."""
-        return next(self.parameters(), torch.zeros(()))
-
-    def _encode_top(self, x: Tensor) -> dist.TorchDistribution:
-        """q of the top layer: what a VampPrior there is a mixture of."""
-        return self.approximation.top(self.encoder(self.record.see(x)))  # pyright: ignore[reportCallIssue]
-
-    def _vamp_priors(self) -> list[VampPrior]:
-        return [m for m in self.prior.modules() if isinstance(m, VampPrior)]
+    def _connect(self, ends: Ends) -> None:
+        """Let prior and guide take notice of the other parts."""
+        ends = replace(ends, encode=self.approximate_posterior)
+        connect(self.prior, replace(ends, role="prior", partner=self.approximation))
+        connect(self.approximation, replace(ends, partner=self.prior))
 
     def _register(self, *names: str) -> None:
         """Tell Pyro of the parameters; two models under one name would share them silently."""
@@ -284,10 +260,6 @@ class VAE(Inference):
 
     def _check_parts(self, q: dist.TorchDistribution, p_x: dist.TorchDistribution) -> None:
         """Raise unless prior, guide and likelihood, at some features, go together."""
-        if any(hasattr(part, "improve") for part in list(self.approximation.modules())[1:]):
-            raise ValueError("SemiAmortized is of the whole guide, not of a part of it")
-        if (check := getattr(self.approximation, "check_prior", None)) is not None:
-            check(self.prior)
         p = self.prior()
         _check_event(p, self.z_shape, "prior")
         _check_event(p_x, self.x_shape, "likelihood")

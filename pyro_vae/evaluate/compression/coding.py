@@ -9,7 +9,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from ...families.family import innermost, support_bounds
+from ...families.support import innermost, support_bounds
 from ...model.vae import VAE
 
 __all__ = ["WORD", "Code", "Stack"]

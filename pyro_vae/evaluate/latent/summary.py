@@ -10,9 +10,9 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from ...families.family import innermost
+from ...distributions import Layered
+from ...families.support import innermost
 from ...model.joint import Joint, reading
-from ...model.latents import Layered
 from ...model.vae import VAE
 
 __all__ = ["LatentSummary", "cross_factors", "factors_of", "latent_summary"]

@@ -1,43 +1,50 @@
-"""Stochastic layers: z = (z1, ..., zL), from x upward, each layer drawn given the one before it."""
+"""Priors and guides of stochastic layers: each drawn given the one before it."""
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from typing import Any, TypeAlias
+from dataclasses import replace
+from typing import Any, ClassVar, TypeAlias
 
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from ..families.family import Role, construct, family, innermost
-from ..families.guides import GUIDES, DeltaNormal
-from ..families.networks import MLP, batched, built, network, spec_of
-from ..families.priors import PRIORS
-from ..language.spec import Spec, SpecError, Value, as_spec
-from .latents import Given, Layered, Size, side_by_side
+from ..distributions import Layered, side_by_side
+from ..language.spec import Spec, Value, as_spec
+from .networks import MLP, batched, build_network, make_network, spec_of
+from .part import Ends, Line, Part, Role, connect
+from .support import innermost
 
 __all__ = [
-    "BottomUp", "Hierarchy", "Ladder", "TopDown", "check_plain", "layer_sizes", "stacked",
-]  # fmt: skip
+    "BottomUp",
+    "Hierarchy",
+    "Ladder",
+    "LayeredPart",
+    "TopDown",
+    "layer_sizes",
+]
 
-Line: TypeAlias = str | Spec | nn.Module
 Networks: TypeAlias = Line | Sequence[Line] | None
 
 
-class Conditional(nn.Module):
+class Conditional(Part):
     """A distribution of one layer given another: a network, and a family over its features.
 
     Args:
         line: the family.
         net: the network.
         given: the width of the layer that the network reads.
-        size: the width of the layer that is drawn.
     """
 
-    def __init__(self, line: Line, net: nn.Module, given: int, size: int) -> None:
+    def __init__(self, line: Line, net: nn.Module, given: int) -> None:
         super().__init__()
-        self.network, self.given = net, given
-        shape = built(net, torch.zeros(1, given), (size,), "network between layers")
-        self.family = _family(line, size, "layer", shape)
+        self.line, self.network, self.given = line, net, given
+
+    def build(self, ends: Ends) -> None:
+        """Make the network and the family for a layer of this shape."""
+        example = torch.zeros(1, self.given)
+        shape = build_network(self.network, example, ends.shape, "network between layers")
+        self.family = _make_layer(self.line, ends, "layer", ends.shape[0], shape)
 
     def features(self, z: Tensor) -> Tensor:
         """From the layer that is given, ``(..., D)``, to the network's features."""
@@ -48,46 +55,66 @@ class Conditional(nn.Module):
         return self.family(self.features(z))
 
 
-class Stack(nn.Module):
+class LayeredPart(Part):
     """What prior and guides of stochastic layers share: a line for each layer, and networks.
 
     Args:
         families: a line, or a list of them, from x upward.
-        network: between the layers: a line, or a list of them, from x upward. Where it is not said
-            they are as the encoder (in a prior, as the decoder), if that is an ``MLP``.
+        network: between the layers: a line, or a list of them, from x upward. By default they are
+            as the encoder (in a prior, as the decoder), if that is an ``MLP``.
     """
+
+    roles: ClassVar[frozenset[Role]] = frozenset({"guide"})
 
     def __init__(
         self, families: Line | Sequence[Line] = "Normal", network: Networks = None
     ) -> None:
         super().__init__()
-        many = isinstance(families, list | tuple)
-        some: Any = families if many else [families]
-        self.said = [f if isinstance(f, nn.Module) else as_spec(f) for f in some]
-        self.single, self.between = not many, network
-        told: dict[str, Any] = {} if network is None else {"network": _as_said(network)}
-        values: list[Any] = [_as_said(families), *told.values()]
-        self.spec = None if None in values else Spec(type(self).__name__, values[0], **told)
+        self.single = not isinstance(families, list | tuple)
+        many = [families] if self.single else families
+        self.lines = [f if isinstance(f, nn.Module) else as_spec(f) for f in many]  # pyright: ignore
+        self.between = network
+        options = {} if network is None else {"network": _as_value(network)}
+        values = [_as_value(families), *options.values()]
+        self.spec = None if None in values else Spec(type(self).__name__, values[0], **options)
 
-    def lines(self, n: int) -> list[Line]:
+    def layer_lines(self, n: int) -> list[Line]:
         """The line of each of n layers."""
-        if not self.single and len(self.said) != n:
-            raise ValueError(f"{len(self.said)} families for {n} layers: give one, or one for each")
-        return [deepcopy(self.said[0]) for _ in range(n)] if self.single else list(self.said)
+        if self.single:
+            return [deepcopy(self.lines[0]) for _ in range(n)]
+        if len(self.lines) != n:
+            message = f"{len(self.lines)} families for {n} layers: give one, or one for each"
+            raise self.spec.error(message) if self.spec else ValueError(message)
+        return list(self.lines)
 
-    def networks(self, n: int, like: nn.Module) -> list[nn.Module]:
-        """New networks for the n places between the layers."""
-        said: Any = self.between
-        if said is None:
-            said = spec_of(like) if isinstance(like, MLP) else Spec("MLP")
-        many = list(said) if isinstance(said, list | tuple) else [said] * n
+    def make_networks(self, ends: Ends) -> list[nn.Module]:
+        """New networks for the places between the layers."""
+        n, network = len(ends.sizes) - 1, self.between
+        if network is None:
+            like = ends.network
+            network = (spec_of(like) if isinstance(like, MLP) else None) or Spec("MLP")
+        many = list(network) if isinstance(network, list | tuple) else [network] * n
         if len(many) != n:
-            raise ValueError(f"{len(many)} networks for the {n} places between layers: give one, "
-                             "or one for each")  # fmt: skip
-        return [network(deepcopy(net)) for net in many]
+            raise ValueError(
+                f"{len(many)} networks for the {n} places between layers: give one, or one for each"
+            )
+        return [make_network(deepcopy(net)) for net in many]
+
+    def check(self, ends: Ends) -> None:
+        """Raise where the model has one layer, or this is a part of something else."""
+        name = type(self).__name__
+        if not ends.whole:
+            raise ValueError(
+                f"{name} is of the whole {ends.role}, not of a part of it: use Normal here"
+            )
+        if not ends.sizes:
+            raise ValueError(
+                f"{name} is of stochastic layers: say their widths, layers=[100, 50], in place of "
+                "latent_dim"
+            )
 
 
-class Hierarchy(Stack):
+class Hierarchy(LayeredPart):
     r"""The prior of stochastic layers: from the top down, each layer given the one above it.
 
     .. math:: p(z) = p(z_L) \prod_{l < L} p(z_l \mid z_{l+1})
@@ -97,7 +124,7 @@ class Hierarchy(Stack):
             guide's families. A list says each, from x upward; what is not named in those below the
             top is amortized over the layer above.
         network: from :math:`z_{l+1}` to the features of :math:`z_l`, one or a list of them; as the
-            decoder where it is not said.
+            decoder by default.
 
     References:
         Burda, Grosse & Salakhutdinov (2016), arXiv:1509.00519; Tomczak & Welling (2018),
@@ -107,22 +134,37 @@ class Hierarchy(Stack):
     Hierarchy(VampPrior(components=500), network=MLP([100, 100]))
     """
 
-    def build(self, sizes: Size, below: Sequence[Line], decoder: nn.Module) -> None:
-        """Make the conditionals.
+    roles: ClassVar[frozenset[Role]] = frozenset({"prior"})
 
-        Args:
-            sizes: of the layers, from x upward.
-            below: the lines of the layers below the top, where they are not said here.
-            decoder: as which the networks are, where they are not said.
-        """
-        self.sizes = tuple(sizes)
-        n = len(self.sizes)
-        lines = [*below, self.said[0]] if self.single else self.lines(n)
-        nets = self.networks(n - 1, decoder)
+    def build(self, ends: Ends) -> None:
+        """Make the conditionals; the guide, ``ends.partner``, says families that are not named."""
+        self.check(ends)
+        self.sizes, n = ends.sizes, len(ends.sizes)
+        lines = self.layer_lines(n)
+        if self.single and isinstance(ends.partner, LayeredPart):
+            lines = [*ends.partner.layer_lines(n)[:-1], self.lines[0]]
+        nets = self.make_networks(ends)
+        links = [Conditional(lines[i], nets[i], self.sizes[i + 1]) for i in range(n - 1)]
         self.links = nn.ModuleList(
-            Conditional(lines[i], nets[i], self.sizes[i + 1], self.sizes[i]) for i in range(n - 1)
+            ends.make(link, role="layer", shape=(size,))
+            for link, size in zip(links, self.sizes, strict=False)
         )
-        self.top = family(lines[-1], (self.sizes[-1],), "prior", structures=PRIORS)
+        self.top = ends.make(lines[-1], shape=(self.sizes[-1],))
+
+    def connect(self, ends: Ends) -> None:
+        """Give the top layer's prior the guide of the top layer."""
+
+        def encode(x: Tensor) -> dist.TorchDistribution:
+            q: Any = ends.encode and ends.encode(x)
+            try:
+                return q.top
+            except NotImplementedError:
+                raise ValueError(
+                    "the way up to the top layer is by the means of those below, and "
+                    f"{type(innermost(q.first)).__name__} has none: use guide='TopDown(...)'"
+                ) from None
+
+        connect(self.top, replace(ends, encode=encode))
 
     def forward(self, features: None = None) -> dist.TorchDistribution:
         """The chain, of batch shape ()."""
@@ -130,7 +172,7 @@ class Hierarchy(Stack):
         return Layered(self.sizes, down, self.top(), list(self.links)[::-1])  # pyright: ignore
 
 
-class BottomUp(Stack):
+class BottomUp(LayeredPart):
     r"""A guide of stochastic layers that goes up from x: what a plain line such as ``Normal`` is.
 
     .. math:: q(z \mid x) = q(z_1 \mid x) \prod_{l > 1} q(z_l \mid z_{l-1})
@@ -138,7 +180,7 @@ class BottomUp(Stack):
     Args:
         families: one line for all layers, or a list, from x upward.
         network: from :math:`z_{l-1}` to the features of :math:`z_l`, one or a list of them; as the
-            encoder where it is not said.
+            encoder by default.
 
     References:
         Burda, Grosse & Salakhutdinov (2016), arXiv:1509.00519.
@@ -147,38 +189,24 @@ class BottomUp(Stack):
     BottomUp(Normal, network=MLP([100, 100]))
     """
 
-    def build(
-        self, sizes: Size, feature_shape: tuple[int, ...], encoder: nn.Module, prior: Hierarchy
-    ) -> None:
-        """Make the conditionals; ``feature_shape`` is the encoder's."""
-        self.sizes = tuple(sizes)
-        n = len(self.sizes)
-        lines, nets = self.lines(n), self.networks(n - 1, encoder)
-        self.first = _family(lines[0], self.sizes[0], "guide", feature_shape)
+    def build(self, ends: Ends) -> None:
+        """Make the conditionals."""
+        self.check(ends)
+        self.sizes, n = ends.sizes, len(ends.sizes)
+        lines, nets = self.layer_lines(n), self.make_networks(ends)
+        self.first = _make_layer(lines[0], ends, "guide", self.sizes[0], ends.feature_shape or ())
+        links = [Conditional(lines[i + 1], nets[i], self.sizes[i]) for i in range(n - 1)]
         self.links = nn.ModuleList(
-            Conditional(lines[i + 1], nets[i], self.sizes[i], self.sizes[i + 1])
-            for i in range(n - 1)
+            ends.make(link, role="layer", shape=(size,))
+            for link, size in zip(links, self.sizes[1:], strict=True)
         )
 
     def forward(self, features: Tensor) -> dist.TorchDistribution:
         """The chain, of batch shape that of the features."""
         return Layered(self.sizes, range(len(self.sizes)), self.first(features), list(self.links))  # pyright: ignore
 
-    def top(self, features: Tensor) -> dist.TorchDistribution:
-        """q of the top layer at the means of the layers below it."""
-        q = self.first(features)
-        for link in self.links:
-            try:
-                q = link(q.mean)
-            except NotImplementedError:
-                raise ValueError(
-                    f"the way up to the top layer is by the means of those below, and "
-                    f"{type(innermost(q)).__name__} has none: use guide='TopDown(...)'"
-                ) from None
-        return q
 
-
-class TopDown(Stack):
+class TopDown(LayeredPart):
     r"""A guide of stochastic layers in the model's own order: x speaks to every layer.
 
     .. math:: q(z \mid x) = q(z_L \mid x) \prod_{l < L} q(z_l \mid z_{l+1}, x)
@@ -192,7 +220,7 @@ class TopDown(Stack):
     Args:
         families: one line for all layers, or a list, from x upward.
         network: from the features of layer l to those of the next, one or a list of them; as the
-            encoder where it is not said.
+            encoder by default.
 
     References:
         Tomczak & Welling (2018), arXiv:1705.07120; Kingma et al. (2016), arXiv:1606.04934.
@@ -201,23 +229,26 @@ class TopDown(Stack):
     TopDown(Normal)
     """
 
-    def build(
-        self, sizes: Size, feature_shape: tuple[int, ...], encoder: nn.Module, prior: Hierarchy
-    ) -> None:
-        """Make the networks and families; ``feature_shape`` is the encoder's."""
-        self.sizes = tuple(sizes)
-        lines, nets = self.lines(len(self.sizes)), self.networks(len(self.sizes) - 1, encoder)
-        self.above: list[Any] = [self._shared(p) for p in prior.links]  # pyright: ignore
-        self.up, shapes = nn.ModuleList(nets), [feature_shape]
+    def build(self, ends: Ends) -> None:
+        """Make the networks and families; the prior, ``ends.partner``, is there already."""
+        self.check(ends)
+        if not isinstance(ends.partner, Hierarchy):
+            raise ValueError(
+                f"{type(self).__name__} needs the prior Hierarchy, whose links it uses"
+            )
+        self.sizes = ends.sizes
+        lines, nets = self.layer_lines(len(self.sizes)), self.make_networks(ends)
+        self.above: list[Any] = [self._shared(p) for p in ends.partner.links]  # pyright: ignore
+        self.up, shapes = nn.ModuleList(nets), [ends.feature_shape or ()]
         for net, size in zip(nets, self.sizes[1:], strict=True):
             example = torch.zeros(1, *shapes[-1])
-            shapes.append(built(net, example, (size,), "network between layers"))
+            shapes.append(build_network(net, example, (size,), "network between layers"))
         with torch.no_grad():
             tops = [torch.zeros(1, size) for size in self.sizes[1:]]
             read = [self._read(i, torch.zeros(1, *shapes[i]), z) for i, z in enumerate(tops)]
         widths = [*(h.shape[1:] for h in read), shapes[-1]]
         self.families = nn.ModuleList(
-            _family(line, size, "guide", tuple(width))
+            _make_layer(line, ends, "guide", size, tuple(width))
             for line, size, width in zip(lines, self.sizes, widths, strict=True)
         )
 
@@ -225,16 +256,12 @@ class TopDown(Stack):
         """The chain, of batch shape that of the features."""
         h = self._features(features)
 
-        def link(i: int) -> Given:
+        def link(i: int) -> Callable[[Tensor], dist.TorchDistribution]:
             return lambda z: self._below(i, h[i], z)
 
         down = range(len(self.sizes) - 1, -1, -1)
         given = [link(i) for i in down[1:]]
         return Layered(self.sizes, down, self.families[-1](h[-1]), given)
-
-    def top(self, features: Tensor) -> dist.TorchDistribution:
-        """q of the top layer."""
-        return self.families[-1](self._features(features)[-1])
 
     def _features(self, features: Tensor) -> list[Tensor]:
         h = [features]
@@ -248,7 +275,8 @@ class TopDown(Stack):
 
     def _read(self, i: int, h: Tensor, z: Tensor) -> Tensor:
         """What the family of layer i reads, given the layer above."""
-        return side_by_side(h.flatten(1), self.above[i](z).flatten(z.ndim - 1))
+        parts = h.flatten(1), self.above[i](z).flatten(z.ndim - 1)
+        return side_by_side(*parts)
 
     def _below(self, i: int, h: Tensor, z: Tensor) -> dist.TorchDistribution:
         """q of layer i, given the layer above."""
@@ -266,7 +294,7 @@ class Ladder(TopDown):
 
     Args:
         network: as in :class:`TopDown`.
-        parameters: ``scale=learned``; ``loc`` and ``scale`` are amortized where it is not said.
+        parameters: ``scale=learned``; ``loc`` and ``scale`` are amortized by default.
 
     References:
         Sønderby et al. (2016), arXiv:1602.02282.
@@ -300,40 +328,6 @@ class Ladder(TopDown):
         return dist.Normal(loc, precision.rsqrt()).to_event(1)
 
 
-LAYERED_GUIDES: dict[str, type[Stack]] = {c.__name__: c for c in (BottomUp, Ladder, TopDown)}
-
-
-def stacked(
-    prior: Line,
-    guide: Line,
-    sizes: Size,
-    feature_shape: tuple[int, ...],
-    encoder: nn.Module,
-    decoder: nn.Module,
-) -> tuple[nn.Module, nn.Module]:
-    """Prior and guide of stochastic layers, from their lines.
-
-    Args:
-        prior: a line such as ``"Hierarchy([Normal, Laplace])"``; another is of the top layer.
-        guide: ``"BottomUp(...)"``, ``"TopDown(...)"``, ``"Ladder"``; another is each layer's of a
-            :class:`BottomUp`.
-        sizes: of the layers, from x upward.
-        feature_shape: of the encoder's features.
-        encoder: as which the guide's networks are, where they are not said.
-        decoder: as which the prior's are.
-    """
-    q: Any = _stack(guide, LAYERED_GUIDES, BottomUp)
-    p: Any = _stack(prior, {"Hierarchy": Hierarchy}, Hierarchy)
-    try:
-        p.build(sizes, q.lines(len(sizes))[:-1], decoder)
-        q.build(sizes, feature_shape, encoder, p)
-    except ValueError as problem:
-        if isinstance(problem, SpecError):
-            raise
-        raise ValueError(f"layers={list(sizes)}: {problem}") from problem
-    return p, q
-
-
 def layer_sizes(layers: object) -> tuple[int, ...]:
     """Widths from x upward, checked."""
     sizes = tuple(layers) if isinstance(layers, Sequence) and not isinstance(layers, str) else ()
@@ -345,45 +339,27 @@ def layer_sizes(layers: object) -> tuple[int, ...]:
     return sizes
 
 
-def check_plain(*lines: Line) -> None:
-    """Raise where a line, or module, is of stochastic layers and there is one layer."""
-    for line in lines:
-        name = type(line).__name__ if isinstance(line, nn.Module) else as_spec(line).name
-        if name in (*LAYERED_GUIDES, "Hierarchy"):
-            raise ValueError(
-                f"{name} is of stochastic layers: say their widths, layers=[100, 50], in place of "
-                "latent_dim"
-            )
-
-
-def _stack(line: Line, known: dict[str, type[Stack]], plain: type[Stack]) -> nn.Module:
-    """A stack as it is said, or of one plain line."""
-    if isinstance(line, nn.Module):
-        return line if isinstance(line, tuple(known.values())) else plain(line)
-    spec = as_spec(line)
-    return construct(known[spec.name], spec) if spec.name in known else plain(spec)
-
-
-def _family(line: Line, size: int, role: Role, feature_shape: tuple[int, ...]) -> nn.Module:
+def _make_layer(
+    line: Line, ends: Ends, role: Role, size: int, feature_shape: tuple[int, ...]
+) -> nn.Module:
     """The family of a layer that depends on features; what cannot be one is refused."""
-    made = family(line, (size,), role, feature_shape, structures=GUIDES)
+    layer = ends.make(line, role=role, shape=(size,), feature_shape=feature_shape)
     with torch.no_grad():
-        d = made(torch.zeros(1, *feature_shape))
+        d = layer(torch.zeros(1, *feature_shape))
     if d.event_shape != (size,):
         raise ValueError(f"a layer has events of shape {tuple(d.event_shape)}, expected ({size},)")
     if isinstance(innermost(d), dist.Categorical):
-        raise ValueError("the layers are read by networks as numbers: OneHotCategorical, or "
-                         "Bernoulli, in place of Categorical")  # fmt: skip
-    if isinstance(made, DeltaNormal):
-        raise ValueError(f"{spec_of(made)} commits to a rate against N(0, 1), which the layers "
-                         "below the top are not: use fit(..., free_bits=...)")  # fmt: skip
-    return made
+        raise ValueError(
+            "the layers are read by networks as numbers: OneHotCategorical, or Bernoulli, "
+            "in place of Categorical"
+        )
+    return layer
 
 
-def _as_said(value: Line | Sequence[Line]) -> Value:
+def _as_value(value: Line | Sequence[Line]) -> Value:
     """Lines as a value of the language; ``None`` where one is a class of the user's."""
     if isinstance(value, list | tuple):
-        each = tuple(map(_as_said, value))
+        each = tuple(map(_as_value, value))
         return None if None in each else each
     if isinstance(value, nn.Module):
         return spec_of(value)

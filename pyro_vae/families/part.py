@@ -1,0 +1,252 @@
+"""What a part of a model may ask for when it is built, and how one is made from a line."""
+
+import inspect
+from collections.abc import Callable, Iterable
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, TypeAlias
+
+import pyro.distributions as dist
+from pyro.distributions import constraints
+from torch import Tensor, nn
+
+from ..distributions import SideBySide
+from ..language.spec import Spec, SpecError, Value, as_spec, nearest
+
+__all__ = ["Copies", "Ends", "Line", "Part", "Registry", "Role", "connect"]
+
+Role: TypeAlias = Literal["prior", "likelihood", "guide", "layer"]  # a layer, given another one
+Line: TypeAlias = str | Spec | nn.Module
+# From the role to the network that the part reads, and what that network reads.
+READERS = {"likelihood": ("decoder", "z"), "layer": ("network", "the layer before it")}
+
+
+@dataclass(frozen=True)
+class Ends:
+    """The ends of a part: what it may ask for when it is built, and when all parts are there.
+
+    Args:
+        shape: the event shape: of one z, or of one data point.
+        role: what the part is in the model.
+        feature_shape: the shape of the features of one data point that the part reads; ``None`` in
+            a prior.
+        sizes: widths of the stochastic layers, from x upward; empty where there is one layer.
+        network: the network that those between stochastic layers are like.
+        partner: of a prior the guide, and of a guide the prior.
+        encode: from x, ``(K, *x_shape)``, to q(z|x), once all parts are there.
+        x_shape: the shape of one data point, once all parts are there.
+        x_support: the support of the likelihood, once all parts are there.
+        cells: the shape of independent cells outside of the event, each with parameters of its own
+            (what is shared in a likelihood is shared by the cells).
+        components: the last batch dimensions: so many parts side by side, each with parameters of
+            its own. Learned ones start apart.
+        whole: whether the part is all of the prior, likelihood or guide, not a part of one.
+        registry: what makes parts from lines.
+    """
+
+    shape: tuple[int, ...]
+    role: Role
+    feature_shape: tuple[int, ...] | None = None
+    sizes: tuple[int, ...] = ()
+    network: nn.Module | None = None
+    partner: nn.Module | None = None
+    encode: Callable[[Tensor], dist.TorchDistribution] | None = None
+    x_shape: tuple[int, ...] | None = None
+    x_support: constraints.Constraint | None = None
+    cells: tuple[int, ...] = ()
+    components: tuple[int, ...] = ()
+    whole: bool = True
+    registry: "Registry | None" = None
+
+    def make(self, value: Line, *, depends: bool = True, **changes: Any) -> nn.Module:  # noqa: ANN401
+        """A part of this part, from a line.
+
+        Args:
+            value: a line, a spec, or a module.
+            depends: whether it must depend on its features.
+            changes: the ends that differ from those of this part.
+        """
+        ends = replace(self, **({"sizes": (), "whole": False} | changes))
+        return self._registry.make(value, ends, depends=depends)
+
+    def event_dim(self, value: Line) -> int:
+        """How many dimensions of an event of this shape a part draws at once."""
+        part = self._registry.construct(value, self.role)
+        return part.event_dim(self) if isinstance(part, Part) else len(self.shape)
+
+    @property
+    def _registry(self) -> "Registry":
+        if self.registry is None:
+            raise ValueError("a part with parts of its own is built by make_part(part, ends)")
+        return self.registry
+
+
+class Part(nn.Module):
+    """A prior, likelihood or guide, or a part of one, that asks the model for its shapes.
+
+    A class of one's own needs ``build`` and ``forward(features | None) -> distribution``.
+    """
+
+    roles: ClassVar[frozenset[Role]] = frozenset({"prior", "likelihood", "guide", "layer"})
+    batches: ClassVar[bool] = False  # whether it can be built with cells and components
+    spec: Spec | None = None
+
+    def build(self, ends: Ends) -> None:
+        """Make the parameters.
+
+        Args:
+            ends: what surrounds the part. ``encode``, ``x_shape`` and ``x_support`` are not known
+                yet, and ``partner`` only where there are stochastic layers.
+        """
+
+    def connect(self, ends: Ends) -> None:
+        """Take notice of the other parts, once all are built; by default its own parts do so."""
+        for child in self.children():
+            connect(child, ends)
+
+    def start_from(self, x: Tensor) -> None:
+        """Start from training data, ``(N, *x_shape)``, if the part does; once."""
+
+    def improve(self, features: Tensor, log_joint: Callable[[Tensor], Tensor]) -> Tensor:
+        """The features that a guide reads, made better for each data point; as they are by default.
+
+        Args:
+            features: of the encoder, ``(B, *feature_shape)``.
+            log_joint: from z, ``(K, B, *z_shape)``, to log p(x, z), ``(K, B)``.
+        """
+        return features
+
+    def event_dim(self, ends: Ends) -> int:
+        """How many dimensions of the event are drawn at once; cells before them are independent."""
+        return len(ends.shape)
+
+    def depends(self) -> bool:
+        """Whether the distribution depends on the features."""
+        return True
+
+
+def connect(module: nn.Module, ends: Ends) -> None:
+    """Let the parts within a module take notice of the others, once all are built."""
+    if isinstance(module, Part):
+        module.connect(ends)
+    else:
+        for child in module.children():
+            connect(child, ends)
+
+
+class Copies(Part):
+    """Several parts of one kind side by side, where one module cannot hold all their parameters.
+
+    Args:
+        part: one of them, not built.
+    """
+
+    def __init__(self, part: Part) -> None:
+        super().__init__()
+        self.part = [part]
+
+    def build(self, ends: Ends) -> None:
+        """Build a copy for each component."""
+        n, *inner = ends.components
+        copies = [deepcopy(self.part[0]) for _ in range(n)]
+        ends = replace(ends, components=tuple(inner))
+        self.parts = nn.ModuleList(ends.make(c, depends=False) for c in copies)
+
+    def forward(self, features: Tensor | None = None) -> dist.TorchDistribution:
+        """The distributions, in the last batch dimension."""
+        return SideBySide([part(features) for part in self.parts])
+
+
+class Registry:
+    """The structures that lines may name, beside the families of Pyro.
+
+    Args:
+        family: the class that makes a family of parameters from a spec.
+        names: the names of all families.
+        structures: the classes of the structures.
+    """
+
+    def __init__(
+        self,
+        family: Callable[[Spec], Part],
+        names: Callable[[], set[str]],
+        structures: Iterable[type[Part]],
+    ) -> None:
+        self.family, self.names = family, names
+        self.structures = {c.__name__: c for c in structures}
+
+    def construct(self, value: Line, role: Role) -> nn.Module:
+        """A part that is not built yet, from a line; a module as it is.
+
+        Raises:
+            SpecError: an unknown name, a structure that cannot play the role, or an argument that
+                its class does not take.
+        """
+        if isinstance(value, nn.Module):
+            return value
+        spec = as_spec(value)
+        if spec.name in self.structures:
+            cls = self.structures[spec.name]
+            if role not in cls.roles:
+                can = " or ".join(f"a {r}" for r in sorted(cls.roles))
+                raise spec.error(
+                    f"{spec.name} can be {can}, not a {role}: for example Normal as a {role}"
+                )
+            return construct(cls, spec)
+        if spec.name not in (known := self.names()):
+            known |= {name for name, cls in self.structures.items() if role in cls.roles}
+            raise spec.error(f"unknown family {spec.name!r}{nearest(spec.name, known)}")
+        return self.family(spec)
+
+    def make(self, value: Line, ends: Ends, *, depends: bool = True) -> nn.Module:
+        """A module ``forward(features | None) -> distribution``, built.
+
+        Args:
+            value: a line, a spec, or a module; one that is no :class:`Part` is taken as it is.
+            ends: what surrounds it.
+            depends: whether it must depend on its features, in a likelihood or guide.
+
+        Raises:
+            SpecError: a line that cannot be read or served.
+        """
+        part = self.construct(value, ends.role)
+        if not isinstance(part, Part):
+            return part
+        if (ends.components or ends.cells) and not part.batches:
+            part = Copies(part)
+        spec = part.spec
+        try:
+            part.build(replace(ends, registry=self))
+        except ValueError as problem:
+            if spec is None or isinstance(problem, SpecError):
+                raise
+            raise spec.error(str(problem)) from problem
+        if depends and ends.role != "prior" and not part.depends():
+            reader, variable = READERS.get(ends.role, ("encoder", "x"))
+            message = (
+                f"a {ends.role} without an amortized parameter does not depend on {variable}: "
+                f"leave one parameter to the {reader}"
+            )
+            raise spec.error(message) if spec else ValueError(message)
+        return part
+
+
+def construct(cls: type[Part], spec: Spec) -> Part:
+    """A structure from its line: the constructor's arguments, by its names."""
+    parameters = inspect.signature(cls.__init__).parameters.values()
+    names = [p.name for p in parameters if p.name != "self" and p.kind is not p.VAR_KEYWORD]
+    free = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    given = spec.bind(*names, *(n for n in spec.kwargs if free and n not in names))
+    needed = [p.name for p in parameters if p.default is p.empty and p.name in names]
+    missing = [name for name in needed if name not in given]
+    if missing:
+        raise spec.error(f"{spec.name} needs {' and '.join(f'{n}=' for n in missing)}")
+    arguments: dict[str, Value] = given
+    try:
+        part = cls(**arguments)
+    except SpecError:
+        raise
+    except (ValueError, TypeError) as problem:
+        raise spec.error(str(problem)) from problem
+    part.spec = spec  # as the user wrote it, with the columns for later errors
+    return part

@@ -1,0 +1,86 @@
+"""Blocks: the named parts of an observation, and what each is to a model."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
+
+from ..language.spec import Spec
+
+__all__ = ["Block", "Role", "shape_of"]
+
+Role: TypeAlias = Literal["observed", "context", "label", "offset", "index", "weight"]
+SHAPES = {"label": (1, "a number of classes"), "weight": (0, "one number, ()")}
+
+
+def shape_of(value: int | Sequence[int], name: str, least: int = 0) -> tuple[int, ...]:
+    """A shape from a number or several, checked; of so many dimensions at least."""
+    shape = (value,) if isinstance(value, int) else tuple(value)
+    sizes = [n for n in shape if isinstance(n, int) and not isinstance(n, bool) and n > 0]
+    if len(shape) < least or len(sizes) < len(shape):
+        raise ValueError(f"{name} must be a positive whole number or a tuple of them, got {value}")
+    return shape
+
+
+@dataclass(frozen=True, init=False)
+class Block:
+    """A named part of an observation.
+
+    Args:
+        name: of the block.
+        shape: of one observation's part; ``()`` for a number.
+        role: what it is to the model:
+
+            - ``observed``: scored by the likelihood, and read by the encoder;
+            - ``context``: read by the encoder and, beside z, by the decoder; never scored;
+            - ``label``: one of ``shape`` classes, scored where it is known, latent elsewhere;
+            - ``offset``: added to the logarithm of the likelihood's mean (a log exposure), of the
+              shape of x, or one number; of families of counts, such as ``Poisson``;
+            - ``weight``: a number that multiplies the observation's term in the objective;
+            - ``index``: a time or place, kept beside the observation and read by no network.
+        likelihood: the line of an observed block; the model's ``likelihood`` by default.
+        missing: whether NaN in an observed block is a missing cell, and no mistake.
+
+    Raises:
+        ValueError: an unknown role, or a shape that the role cannot have.
+
+    >>> Block("age", role="context").shape, Block("x", 784).width
+    ((), 784)
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    role: Role
+    likelihood: str | None
+    missing: bool
+
+    def __init__(
+        self,
+        name: str,
+        shape: int | Sequence[int] = (),
+        role: Role = "observed",
+        likelihood: str | Spec | None = None,
+        missing: bool = False,
+    ) -> None:
+        shape = shape_of(shape, f"the shape of block {name!r}")
+        if role not in get_args(Role):
+            known = ", ".join(get_args(Role))
+            raise ValueError(f"the role of block {name!r} is one of {known}, got {role}")
+        dims, needs = SHAPES.get(role, (len(shape), ""))
+        if len(shape) != dims:
+            raise ValueError(f"the shape of a {role} is {needs}, got {shape}")
+        if role != "observed" and (missing or likelihood):
+            raise ValueError(f"missing and likelihood are of observed blocks, not of a {role}")
+        line = str(likelihood) if likelihood else None
+        values = {"name": name, "shape": shape, "role": role, "likelihood": line}
+        self.__dict__.update(values, missing=missing)
+
+    @property
+    def width(self) -> int:
+        """How many numbers an observation has in the block."""
+        return math.prod(self.shape)
+
+    @property
+    def row(self) -> list[str | list[int] | bool]:
+        """The arguments that make this block again, as plain values."""
+        return [self.name, list(self.shape), self.role, self.likelihood or "", self.missing]
