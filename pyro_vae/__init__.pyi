@@ -53,7 +53,7 @@ from .language.spec import SpecError as SpecError
 from .language.spec import amortized as amortized
 from .language.spec import learned as learned
 from .language.spec import parse as parse
-from .model.record import Block as Block
+from .model.blocks import Block as Block
 from .model.record import Record as Record
 from .model.saving import load as load
 from .model.semisupervised import M2 as M2

@@ -68,10 +68,8 @@ def _plain(x: object, where: str) -> np.ndarray:
     elif isinstance(x, np.ma.MaskedArray):
         values = source.astype(np.float64) if source.mask.any() else source
         source = values.filled(math.nan) if source.mask.any() else values.data
-    elif hasattr(x, "to_numpy"):  # pandas, polars, PyArrow, xarray
-        kind = getattr(source, "dtype", None)
-        nullable = hasattr(kind, "na_value") and hasattr(kind, "numpy_dtype")
-        source = source.to_numpy(np.float64, na_value=math.nan) if nullable else source.to_numpy()
+    elif hasattr(kind := getattr(x, "dtype", None), "na_value") and hasattr(kind, "numpy_dtype"):
+        source = source.to_numpy(np.float64, na_value=math.nan)  # a nullable type of pandas
     try:
         array = np.asarray(source)
     except (TypeError, ValueError, RuntimeError) as problem:
@@ -81,7 +79,7 @@ def _plain(x: object, where: str) -> np.ndarray:
     if array.dtype.kind == "O":
         array = _unboxed(array, where)
     if array.dtype.kind not in "biuf":
-        first = f", first {array.flat[0]!r}" if array.size else ""
+        first = f", first {array.ravel()[0].item()!r}" if array.size else ""
         raise ValueError(f"x must be an array of numbers, got {array.dtype}{first}{where}")
     wide = {"u": np.int64, "f": np.float64}.get(array.dtype.kind)
     if wide is not None and array.dtype.itemsize > (8 if array.dtype.kind == "f" else 1):

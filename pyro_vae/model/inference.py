@@ -35,6 +35,16 @@ class Inference(nn.Module):
     encoder: nn.Module
     approximation: nn.Module
 
+    @property
+    def x_shape(self) -> tuple[int, ...]:
+        """The shape of what the likelihood scores of one observation."""
+        return self.record.x_shape
+
+    @property
+    def z_shape(self) -> tuple[int, ...]:
+        """The shape of one z."""
+        return self.latents.shape
+
     def approximate_posterior(self, x: Tensor) -> dist.TorchDistribution:
         """q(z|x) with its graph, for training: batch shape ``(B,)``, event shape of z."""
         raise NotImplementedError

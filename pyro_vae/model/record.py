@@ -295,9 +295,10 @@ class Record:
 
     def _in_order(self, x: Tensor, columns: tuple[str, ...] | None) -> Tensor:
         """The columns of a frame in the order of the first one."""
-        if columns is None or len(self.x_shape) > 1 or len(columns) < self.x_shape[0]:
+        width = math.prod(self.x_shape)
+        if columns is None or len(self.x_shape) > 1 or len(columns) < width:
             return x
-        if self.columns is None and len(columns) == self.x_shape[0]:
+        if self.columns is None and len(columns) == width:
             self.columns = columns
         if self.columns in (None, columns):
             return x

@@ -38,7 +38,7 @@ def load(folder: str | Path, cls: type[VAE] | None = None, **modules: nn.Module)
         known = ", ".join(cls.ROLES)
         raise ValueError(f"unknown part {', '.join(sorted(unknown))}; there are {known}")
     try:
-        arguments = cls.arguments(about) | modules
+        arguments: dict[str, Any] = cls.arguments(about) | modules
         dtype = getattr(torch, str(about["dtype"]), None)
     except KeyError as absent:
         raise ValueError(f"{where} lacks {absent.args[0]}") from None

@@ -118,16 +118,6 @@ class VAE(Inference):
             self._connect(replace(ends, x_shape=self.x_shape, x_support=support_of(p)))
         self._check_parts(q, p)
 
-    @property
-    def x_shape(self) -> tuple[int, ...]:
-        """The shape of what the likelihood scores of one observation."""
-        return self.record.x_shape
-
-    @property
-    def z_shape(self) -> tuple[int, ...]:
-        """The shape of one z."""
-        return self.latents.shape
-
     # The two functions of Pyro's.
 
     def model(self, x: Tensor | None = None) -> Tensor:
