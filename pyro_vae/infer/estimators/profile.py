@@ -31,7 +31,7 @@ class Profile:
         gradients: its gradient rules.
         guides: for which guides, in words.
         note: unbiased or not, and the cost of a gradient.
-        build: the class, or a function that makes the ``ELBO``; its keywords are the options.
+        build: what makes the ``ELBO``, a class of ours by itself; its keywords are the options.
         needs: what is asked of a guide beside the needs of the gradient rule, in this order.
         refused: gradient rules that exist but do not serve this bound, and why.
         gradient: the default rule; ``None`` leaves it to each site.
@@ -45,7 +45,7 @@ class Profile:
     gradients: tuple[str, ...]
     guides: str
     note: str
-    build: Callable[..., ELBO] | None = None
+    build: Callable[..., ELBO] = ELBO
     needs: tuple[Rule, ...] = ()
     refused: tuple[tuple[str, str], ...] = ()
     gradient: str | None = None
@@ -63,13 +63,11 @@ class Profile:
     @property
     def num_particles(self) -> int:
         """How many particles it has by default."""
-        assert self.build is not None
         return inspect.signature(self.build).parameters["num_particles"].default
 
     @property
     def options(self) -> tuple[str, ...]:
         """The names of further arguments."""
-        assert self.build is not None
         parameters = inspect.signature(self.build).parameters.values()
         own = (p.name for p in parameters if p.kind is not p.VAR_KEYWORD)
         return (*(name for name in own if name not in OF_EVERY_BOUND), *self.of_guide)
@@ -80,5 +78,5 @@ def of_scores(guides: str, note: str, needs: tuple[Rule, ...], *, weighted: bool
     instead = {"pathwise": "use Trace_ELBO", "stl": STL_ELSEWHERE}
     refused = tuple((r, f"it is for sites without a path: {use}") for r, use in instead.items())
     return Profile(
-        ("score",), guides, note, None, needs, refused, gradient="score", weighted=weighted
+        ("score",), guides, note, ELBO, needs, refused, gradient="score", weighted=weighted
     )
