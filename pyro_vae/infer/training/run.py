@@ -84,7 +84,7 @@ class Callback:
         """
 
     def end(self, finished: bool) -> None:
-        """Hear that a run that has started is over; ``finished`` is false where an error ended it."""
+        """Hear that a run is over; ``finished`` is false where an error ended it."""
 
     def state_dict(self) -> dict[str, object]:
         """What a checkpoint must keep: tensors, numbers, texts, and lists and dictionaries of them.
