@@ -95,8 +95,8 @@ class VAE(nn.Module):
         self.z_shape = _shape(latent_dim, "latent_dim")
         self.missing = missing
         with seeded(seed):
-            self.encoder = make_network(encoder if encoder is not None else MLP())
-            self.decoder = make_network(decoder if decoder is not None else MLP())
+            self.encoder = make_network(MLP() if encoder is None else encoder, "encoder")
+            self.decoder = make_network(MLP() if decoder is None else decoder, "decoder")
             if self.encoder is self.decoder:
                 raise ValueError("encoder and decoder are one module: give each its own")
             x, z = torch.zeros(1, *self.x_shape), torch.zeros(1, *self.z_shape)
