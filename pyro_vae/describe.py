@@ -70,7 +70,8 @@ def _structure(name: str) -> pd.DataFrame:
         annotation = inspect.formatannotation(p.annotation).replace("pyro_vae.language.spec.", "")
         annotation = "number, list, learned or amortized" if "Source" in annotation else annotation
         default = "must be given" if p.default is p.empty else str(p.default)
-        rows[p.name] = {"takes": annotation, "default": default}
+        default = "" if p.kind is p.VAR_KEYWORD else default
+        rows[str(p).split(":")[0]] = {"takes": annotation, "default": default}
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("argument")
     table.attrs = {"name": name, "roles": tuple(r for r in ROLES if r in cls.roles)}
     return table
