@@ -192,8 +192,6 @@ def _settings(given: Mapping[str, object], line: Estimator) -> FitSettings:
     if not isinstance(plain["validation"], Real):  # data
         plain["validation"] = None
     settings = FitSettings(**plain)  # pyright: ignore[reportArgumentType]
-    if settings.patience is not None and given["validation"] is None:
-        raise ValueError("patience needs validation data: validation=0.1 holds out a tenth of x")
     if line.row and not line.row.weighted and settings.beta != 1:
         name = type(line.elbo).__name__
         raise ValueError(
@@ -241,7 +239,7 @@ def _result(run: Run, folder: Path | None, heard: Sequence[int]) -> Fit:
             f"it can be resumed from {folder}" if folder else "no run folder was given to keep it"
         )
         tqdm.write(f"interrupted in epoch {run.epoch + 1}, step {run.step}: {kept}")
-    collapsed = last["beta"] > 0 and abs(last["kl"]) < COLLAPSED
+    collapsed = not interrupted and last["beta"] > 0 and abs(last["kl"]) < COLLAPSED
     if run.processes.rank == 0 and collapsed and run.epoch * len(run.batches) >= ENOUGH:
         tqdm.write(
             f"the KL is {last['kl']:.2f} nats a data point, so z says next to nothing of x: try "
@@ -252,7 +250,7 @@ def _result(run: Run, folder: Path | None, heard: Sequence[int]) -> Fit:
     history = history.set_index("epoch") if len(history) else history
     best = next((c.best_epoch for c in run.callbacks.values() if isinstance(c, Patience)), None)
     signal = heard[0] if heard and interrupted else None
-    return Fit(run.vae, history, str(run.estimator), best, interrupted, signal, folder)
+    return Fit(run.vae, history, str(run.estimator), best or None, interrupted, signal, folder)
 
 
 def _run_folder(out: str | Path | None, resume: str | Path | None) -> Path | None:
