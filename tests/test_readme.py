@@ -17,7 +17,7 @@ FEWER = {"epochs=20": "epochs=2", "steps=50": "steps=2", "=50, warmup=50": "=10,
 def test_its_python_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     scope = {}
     for block in blocks:
         for words, fewer in FEWER.items():

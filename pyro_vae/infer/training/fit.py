@@ -241,7 +241,7 @@ def _result(run: Run, folder: Path | None, heard: Sequence[int]) -> Fit:
             f"it can be resumed from {folder}" if folder else "no run folder was given to keep it"
         )
         tqdm.write(f"interrupted in epoch {run.epoch + 1}, step {run.step}: {kept}")
-    collapsed = last["beta"] > 0 and abs(last["kl"]) < COLLAPSED
+    collapsed = not interrupted and last["beta"] > 0 and abs(last["kl"]) < COLLAPSED
     if run.processes.rank == 0 and collapsed and run.epoch * len(run.batches) >= ENOUGH:
         tqdm.write(
             f"the KL is {last['kl']:.2f} nats a data point, so z says next to nothing of x: try "
@@ -252,7 +252,7 @@ def _result(run: Run, folder: Path | None, heard: Sequence[int]) -> Fit:
     history = history.set_index("epoch") if len(history) else history
     best = next((c.best_epoch for c in run.callbacks.values() if isinstance(c, Patience)), None)
     signal = heard[0] if heard and interrupted else None
-    return Fit(run.vae, history, str(run.estimator), best, interrupted, signal, folder)
+    return Fit(run.vae, history, str(run.estimator), best or None, interrupted, signal, folder)
 
 
 def _run_folder(out: str | Path | None, resume: str | Path | None) -> Path | None:

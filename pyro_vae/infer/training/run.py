@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,7 +85,10 @@ class Callback:
         """
 
     def end(self, finished: bool) -> None:
-        """Hear that a run is over; ``finished`` is false where an error ended it."""
+        """Hear that the run is over; ``finished`` is false where an error ended it.
+
+        It is called once :meth:`start` was.
+        """
 
     def state_dict(self) -> dict[str, object]:
         """What a checkpoint must keep: tensors, numbers, texts, and lists and dictionaries of them.
@@ -246,16 +250,13 @@ class Run:
 def by_name(callbacks: Iterable[Callback]) -> dict[str, Callback]:
     """Callbacks by the name of their class; of several of one class the others are numbered."""
     named: dict[str, Callback] = {}
+    counts = Counter[str]()
     for callback in callbacks:
+        name = type(callback).__name__
         if not isinstance(callback, Callback):
-            raise ValueError(
-                f"callbacks are objects of pv.callbacks.Callback, got {type(callback).__name__}"
-            )
-        name, number = type(callback).__name__, 1
-        while name in named:
-            number += 1
-            name = f"{type(callback).__name__} {number}"
-        named[name] = callback
+            raise ValueError(f"callbacks are objects of pv.callbacks.Callback, got {name}")
+        counts[name] += 1
+        named[name if counts[name] == 1 else f"{name} {counts[name]}"] = callback
     return named
 
 

@@ -85,6 +85,11 @@ class Patience(Callback):
         self.best, self.best_epoch = -float("inf"), 0
         self.weights: Mapping[str, Tensor] = {}
 
+    def start(self) -> None:
+        """Raise where there are no validation data."""
+        if self.run.held_out is None:
+            raise ValueError("patience needs validation data: validation=0.1 holds out a tenth")
+
     def after_epoch(self, row: dict[str, float]) -> bool:
         """Keep the weights where they are the best so far."""
         if row["elbo_validation"] > self.best:
@@ -205,7 +210,7 @@ class Progress(Callback):
         self._describe()
 
     def end(self, finished: bool) -> None:
-        """Leave the bar as it is, and say where the run was interrupted or has collapsed."""
+        """Leave the bar as it is."""
         self.bar.close()
 
 
