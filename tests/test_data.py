@@ -245,8 +245,8 @@ BAD_FILES = {  # the file's name, what writes it, and what the message says
     "complex": ("complex.npy", lambda p: np.save(p, np.zeros((20, 2), complex)),
                 "array of complex128 .* expected numbers"),
     "too few": ("few.npy", lambda p: np.save(p, np.zeros((9, 2))),
-                "has 9 data: at least 10 make a train and test part"),
-    "no rows": ("none.npy", lambda p: np.save(p, np.zeros((0, 2))), "has 0 data: at least 10"),
+                "has 9 observations: at least 10 make a train and test part"),
+    "no rows": ("none.npy", lambda p: np.save(p, np.zeros((0, 2))), "has 0 observations: at"),
     "1-D part": ("part.npz", lambda p: np.savez(p, train=np.zeros((20, 2)), test=np.zeros(20)),
                  r"part.npz holds an array of float64 and shape \(20,\)"),
 }  # fmt: skip

@@ -30,7 +30,9 @@ def test_a_file_is_replaced_whole_or_stays_as_it_was(tmp_path):
     with pytest.raises(OSError, match="no space"):
         fail()
     assert path.read_text("utf-8").startswith("first") and names(tmp_path) == ["x.txt"]
-    write_whole(path, b"\x00\xff")
+    with path.open("rb") as reader:  # one that has it open goes on with the old one
+        write_whole(path, b"\x00\xff")
+        assert reader.read().startswith(b"first")
     assert path.read_bytes() == b"\x00\xff" and names(tmp_path) == ["x.txt"]
 
 

@@ -17,7 +17,7 @@ from .rows import Rows
 __all__ = ["SOURCES", "Data", "load_data"]
 
 MAPPED = 2**30  # a .npy file of more bytes stays on disk
-HELD_OUT = 10_000  # at most so many of its data make the test part
+HELD_OUT = 10_000  # of its observations, at most, make the test part
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,12 @@ def load_data(
             ``kmnist``, ``emnist``, ``omniglot`` (28x28, through torchvision), or a file. An
             ``.npz`` may hold ``train``, ``test``, ``train_labels``, ``test_labels``; of other
             files the first array is taken, and a part of it held out. An ``.npy`` file of more
-            than 1 GiB stays on disk, with at most 10,000 data held out.
+            than 1 GiB stays on disk, with at most 10,000 observations held out.
         root: where torchvision's files are; they are downloaded to ``~/.cache/pyro_vae`` where
             it is not given.
         seed: of the split where the source has none.
-        held_out: the share of a file's data that makes its test part where it has none; 1 takes
-            all, in their order.
+        held_out: the share of a file's observations that makes its test part where it has none; 1
+            takes all, in their order.
 
     Returns:
         A :class:`Data`.
@@ -194,9 +194,11 @@ def _split(
     held_out: float = 0.1,
 ) -> Data:
     if len(x) < 10 and held_out < 1:
-        raise ValueError(f"{description} has {len(x)} data: at least 10 make a train and test part")
+        raise ValueError(
+            f"{description} has {len(x)} observations: at least 10 make a train and test part"
+        )
     if labels is not None and len(labels) != len(x):
-        raise ValueError(f"{description} has {len(x)} data and {len(labels)} labels")
+        raise ValueError(f"{description} has {len(x)} observations and {len(labels)} labels")
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
     order = order if held_out < 1 else torch.arange(len(x))
     n = int(len(x) * held_out)
