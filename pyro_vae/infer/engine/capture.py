@@ -1,6 +1,6 @@
 """A Pyro program run once under a tracer that sees tensors alone: its computation as a graph."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -178,15 +178,16 @@ class _Constants(TorchDispatchMode):
     ) -> object:
         from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
 
+        kwargs = kwargs or {}
         fresh = func is aten.lift_fresh.default  # torch.tensor of numbers
-        given = [_storage(tensor) for tensor in _tensors((args, kwargs))]
+        given = [_storage(tensor) for tensor in _tensors((*args, *kwargs.values()))]
         constant = fresh or all(storage in self.constants for storage in given)
         if func is aten._local_scalar_dense.default and constant:
             with disable_proxy_modes_tracing():
                 return func(*args)
-        result = func(*args, **(kwargs or {}))
+        result = func(*args, **kwargs)
         noisy = torch.Tag.nondeterministic_seeded in getattr(func, "tags", ())
-        for tensor in _tensors(result):
+        for tensor in _tensors((result,)):
             if constant and not noisy:
                 self.constants[_storage(tensor)] = tensor
             else:
@@ -211,9 +212,9 @@ class _Undo(TorchDispatchMode):
                 place = _storage(value)
                 if place not in self.new and place not in self.written:
                     self.written[place] = value, value.clone()
-        given = {_storage(tensor) for tensor in _tensors((args, kwargs))}
+        given = {_storage(tensor) for tensor in _tensors((*args, *kwargs.values()))}
         result = func(*args, **kwargs)
-        for tensor in _tensors(result):
+        for tensor in _tensors((result,)):
             if _storage(tensor) not in given:
                 self.new.setdefault(_storage(tensor), tensor)
         return result
@@ -229,8 +230,12 @@ class _Undo(TorchDispatchMode):
                 tensor.copy_(was)
 
 
-def _tensors(values: object) -> Iterator[Tensor]:
-    return (leaf for leaf in pytree.tree_leaves(values) if isinstance(leaf, Tensor))
+def _tensors(values: Iterable[object]) -> Iterator[Tensor]:
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors(value)
 
 
 def _storage(tensor: Tensor) -> int:
