@@ -25,7 +25,7 @@ __all__ = [
     "REFERENCE",
     "Plan",
     "Sample",
-    "forgotten_sources",
+    "forget_sources",
     "sample_gradients",
     "trainable",
 ]
@@ -79,7 +79,7 @@ class Sample:
 
 
 @contextmanager
-def forgotten_sources() -> Iterator[None]:
+def forget_sources() -> Iterator[None]:
     """Within it graphs may be made; their source text, which PyTorch keeps for ever, is dropped."""
     from torch.fx.graph_module import _loader
 
