@@ -15,7 +15,7 @@ from ...infer.estimators.soundness import check_and_nest
 from ...model.vae import VAE
 from .figures import FIGURES, Groups, Measurement, figures
 from .references import EstimatorLike, References
-from .sample import MEASURED, Plan, forgotten_sources, sample_gradients, trainable
+from .sample import MEASURED, Plan, forget_sources, sample_gradients, trainable
 
 if TYPE_CHECKING:
     from xarray import Dataset
@@ -103,7 +103,7 @@ def compare_estimators(
     lines = make_estimators(estimators)
     if not trainable(vae):
         raise ValueError("the model has no trainable parameter, so there is no gradient")
-    with evaluating(vae, plan.seed), forgotten_sources():
+    with evaluating(vae, plan.seed), forget_sources():
         for estimator in lines:
             check_and_nest(estimator, vae.model, vae.guide, x)
         with pyro.validation_enabled(False):

@@ -27,7 +27,7 @@ __all__ = [
     "REFERENCE",
     "Plan",
     "Sample",
-    "forgotten_sources",
+    "forget_sources",
     "sample_gradients",
     "trainable",
 ]
@@ -81,7 +81,7 @@ class Sample:
 
 
 @contextmanager
-def forgotten_sources() -> Iterator[None]:
+def forget_sources() -> Iterator[None]:
     """Within it graphs may be made; their source text, which PyTorch keeps for ever, is dropped."""
     from torch.fx.graph_module import _loader
 

@@ -192,8 +192,6 @@ def _settings(given: Mapping[str, object], line: Estimator) -> FitSettings:
     if not isinstance(plain["validation"], Real):  # data
         plain["validation"] = None
     settings = FitSettings(**plain)  # pyright: ignore[reportArgumentType]
-    if settings.patience is not None and given["validation"] is None:
-        raise ValueError("patience needs validation data: validation=0.1 holds out a tenth of x")
     if not line.weighted and settings.beta != 1:
         name = type(line.elbo).__name__
         raise ValueError(
