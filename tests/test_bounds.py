@@ -95,7 +95,7 @@ def exact(vae, x, bound):
 
 def part(vae, value, which):
     """The gradient, and the coordinates of guide or model."""
-    guide = {n: n.split(".")[0] in ("encoder", "posterior") for n, _ in vae.named_parameters()}
+    guide = {n: n.split(".")[0] in ("encoder", "approximation") for n, _ in vae.named_parameters()}
     mask = [
         torch.full((p.numel(),), guide[n] == (which == "guide")) for n, p in vae.named_parameters()
     ]

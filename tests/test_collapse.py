@@ -253,7 +253,7 @@ def test_the_model_moves_only_when_the_guide_no_longer_improves(monkeypatch):
         lambda g, x: torch.tensor(next(rising)),
     )
     train(vae, batch_size=20, epochs=6, lr=1e-2, aggressive=6)
-    guides = {k for k, _ in vae.named_parameters() if k.startswith(("encoder", "posterior"))}
+    guides = {k for k, _ in vae.named_parameters() if k.startswith(("encoder", "approximation"))}
     everything = {k for k, _ in vae.named_parameters()}
     moved = [names == everything for names in seen]
     assert all(names in (guides, everything) for names in seen)

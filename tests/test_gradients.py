@@ -322,7 +322,7 @@ def test_variance_of_the_bernoulli_toy(line, p, t):
 def test_antithetic_pairs_divide_the_variance(bits):  # noqa: F811
     """DisARM < ARM, and DisARM < RLOO(2), which has as many evaluations (Dong et al. 2020)."""
     vae, x = bits
-    guide = [n.startswith(("encoder", "posterior")) for n, _ in vae.named_parameters()]
+    guide = [n.startswith(("encoder", "approximation")) for n, _ in vae.named_parameters()]
     guide = torch.cat(
         [torch.full((p.numel(),), g) for g, p in zip(guide, vae.parameters(), strict=True)]
     )

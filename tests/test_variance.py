@@ -111,14 +111,14 @@ def test_the_variance_is_the_closed_form(gauss):
     for line, by_name in expected.items():
         row = found.sel(estimator=line)
         for name, variance in by_name.items():
-            here = row.sel(parameter=f"posterior.sources.loc.head.{name}")
+            here = row.sel(parameter=f"approximation.sources.loc.head.{name}")
             error = here.grad_variance_se.item()
             assert abs(here.grad_variance.item() - variance) < 5 * error
             assert error < 0.15 * variance
         guide = row.sel(parameter="guide").grad_variance.item()
         assert guide == pytest.approx(sum(by_name.values()), rel=0.25)
         # by coordinate, it is the same
-        of_guide = row.tensor.str.startswith("posterior")
+        of_guide = row.tensor.str.startswith("approximation")
         assert row.coordinate_variance[of_guide].sum().item() == pytest.approx(guide)
         assert row.snr.sel(parameter="guide").item() == pytest.approx(
             norm / sum(by_name.values()) ** 0.5, abs=5 / 2000**0.5
@@ -136,7 +136,7 @@ def exact_gradient(vae, x):
     names = [n for n, p in vae.named_parameters() if p.requires_grad]
     grads = torch.autograd.grad(value, [vae.get_parameter(n) for n in names])
     given = dict(zip(names, grads, strict=True))
-    norm = sum(g.square().sum() for n, g in given.items() if n.startswith("posterior")) ** 0.5
+    norm = sum(g.square().sum() for n, g in given.items() if n.startswith("approximation")) ** 0.5
     return given, norm.item()
 
 
@@ -448,7 +448,7 @@ def test_gradients_by_factors_are_the_gradients(line):
     reduced, inputs = factored(whole)
     names = [name for name, p in whole.parameters.items() if p in inputs]
     assert names == [f"{n}.weight" for n in ("encoder.layers.1", *(
-        f"posterior.sources.{k}.head" for k in ("loc", "scale")))]  # fmt: skip
+        f"approximation.sources.{k}.head" for k in ("loc", "scale")))]  # fmt: skip
     found = []
     for graph in (whole, reduced):
         torch.manual_seed(3)
