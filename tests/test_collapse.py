@@ -102,7 +102,7 @@ def test_the_loss_of_a_short_dimension_is_its_minimum_and_the_history_has_the_el
 
 def exact_gradient(vae, x, minimum):
     """Of minus the free-bits objective of a linear Gaussian model, summed over data."""
-    q = vae.encode(x).base_dist
+    q = vae.approximate_posterior(x).base_dist
     head = vae.likelihood.sources["loc"].head
     w, b = head.weight, head.bias
     squares = (x - q.loc @ w.T - b).square().sum(1) + (q.scale**2 @ w.square().T).sum(1)

@@ -51,7 +51,7 @@ def linear():
 def exact_bits(vae, x, beta=1.0):
     """The ELBO summed over the data, by all states."""
     states = torch.tensor(list(itertools.product([0.0, 1.0], repeat=vae.z_shape[0]))).double()
-    q = vae.encode(x)
+    q = vae.approximate_posterior(x)
     log_q = q.log_prob(states[:, None])
     log_p = vae.prior().log_prob(states)[:, None]
     log_x = vae.decode(states[:, None].expand(-1, len(x), -1)).log_prob(x)
@@ -60,7 +60,7 @@ def exact_bits(vae, x, beta=1.0):
 
 def exact_linear(vae, x, beta=1.0):
     """The ELBO summed over the data, by the moments of q."""
-    q, scale = vae.encode(x), vae.likelihood.sources["scale"](None)
+    q, scale = vae.approximate_posterior(x), vae.likelihood.sources["scale"](None)
     m, s = q.base_dist.loc, q.base_dist.scale
     head = vae.likelihood.sources["loc"].head
     error = (x - head(m)).square() + s.square() @ head.weight.square().T
@@ -161,7 +161,7 @@ def test_the_evidence_of_discrete_z_lies_above_its_elbo_by_the_kl(bits):
         log_joint = vae.prior().log_prob(states)[:, None] + vae.decode(
             states[:, None].expand(-1, len(x), -1)
         ).log_prob(x)
-        log_q = vae.encode(x).log_prob(states[:, None])
+        log_q = vae.approximate_posterior(x).log_prob(states[:, None])
         evidence = log_joint.logsumexp(0)
         kl = (log_q.exp() * (log_q - (log_joint - evidence))).sum()
     _, values = draws("TraceEnum_ELBO", vae, x, batches=1, copies=1)
@@ -172,7 +172,7 @@ def renyi_by_quadrature(vae, x, alpha):
     """E of the 2-particle Rényi bound for a 1-dimensional z, by Gauss-Hermite quadrature."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(60)
     eps, w = torch.from_numpy(nodes), torch.from_numpy(weights / weights.sum())
-    q = vae.encode(x)
+    q = vae.approximate_posterior(x)
     z = q.base_dist.loc + q.base_dist.scale * eps[:, None, None]
     log_w = vae.prior().log_prob(z) + vae.decode(z).log_prob(x) - q.log_prob(z)
     pair = torch.stack(torch.broadcast_tensors(log_w[:, None], log_w[None]))
@@ -256,7 +256,7 @@ def test_pyros_own_decaying_baseline_breaks_on_another_batch_size(bits):
         vae._register("encoder", "approximation")
         with pyro.plate("data", len(x)):
             infer = {"baseline": {"use_decaying_avg_baseline": True}}
-            pyro.sample("z", vae.encode(x), infer=infer)
+            pyro.sample("z", vae.approximate_posterior(x), infer=infer)
 
     TraceGraph_ELBO().loss_and_grads(vae.model, guide, x)
     with pytest.raises((ValueError, RuntimeError)):
@@ -265,7 +265,7 @@ def test_pyros_own_decaying_baseline_breaks_on_another_batch_size(bits):
 
 def test_pyro_does_not_enumerate_a_product_and_the_handler_does(bits):
     vae, x = bits
-    assert vae.encode(x).has_enumerate_support is False
+    assert vae.approximate_posterior(x).has_enumerate_support is False
     marked = poutine.trace(Enumerate()(vae.guide)).get_trace(x).nodes["z"]
     assert marked["fn"].has_enumerate_support
     assert marked["fn"].enumerate_support(expand=False).shape == (16, 1, 4)
@@ -368,7 +368,9 @@ def test_why_renyi_refuses_the_score_function(linear):
     vae, x = linear
     elbo = RenyiELBO(alpha=0, num_particles=5, vectorize_particles=True, max_plate_nesting=1)
     elbo.loss_and_grads(vae.model, ScoreFunction()(vae.guide), x)
-    guide = [p.grad for n, p in vae.named_parameters() if n.startswith(("encoder", "approximation"))]
+    guide = [
+        p.grad for n, p in vae.named_parameters() if n.startswith(("encoder", "approximation"))
+    ]
     assert all((g == 0).all() for g in guide)
     assert vae.likelihood.sources["loc"].head.weight.grad.abs().sum() > 0
 

@@ -87,7 +87,7 @@ def test_unbiased_for_the_importance_weighted_bound(name, small):
 def iwae_by_enumeration(vae, x, k):
     """E of the k-particle bound, over all 16^k tuples of states."""
     states = torch.tensor(list(itertools.product([0.0, 1.0], repeat=4))).double()
-    log_q = vae.encode(x).log_prob(states[:, None])
+    log_q = vae.approximate_posterior(x).log_prob(states[:, None])
     log_x = vae.decode(states[:, None].expand(-1, len(x), -1)).log_prob(x)
     log_w = vae.prior().log_prob(states)[:, None] + log_x - log_q
     return sum(exact_bound(log_w[:, i], log_q[:, i], k) for i in range(len(x)))

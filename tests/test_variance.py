@@ -130,7 +130,7 @@ def test_the_variance_is_the_closed_form(gauss):
 def exact_gradient(vae, x):
     """By parameter, and the norm in the guide: the ELBO per datum by the moments of q."""
     head = vae.likelihood.sources["loc"].head
-    loc = vae.encode(x).mean
+    loc = vae.approximate_posterior(x).mean
     fit = -((x - head(loc)) ** 2 + 0.6**2 * head.weight**2) / (2 * 0.9**2)
     value = (fit - 0.5 * loc**2).sum() / len(x)
     names = [n for n, p in vae.named_parameters() if p.requires_grad]
