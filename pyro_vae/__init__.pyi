@@ -3,6 +3,7 @@
 from . import plots as plots
 from .data import Data as Data
 from .data import load_data as load_data
+from .describe import describe as describe
 from .evaluate.assessment import assess as assess
 from .evaluate.compression.compress import Compressed as Compressed
 from .evaluate.compression.compress import compress as compress
@@ -35,6 +36,8 @@ from .families.networks import MLP as MLP
 from .families.networks import ConvDecoder as ConvDecoder
 from .families.networks import ConvEncoder as ConvEncoder
 from .families.networks import Corrupted as Corrupted
+from .families.part import Ends as Ends
+from .families.part import Part as Part
 from .families.priors import AutoregressiveBernoulli as AutoregressiveBernoulli
 from .families.priors import Resampled as Resampled
 from .families.priors import VampPrior as VampPrior

@@ -16,7 +16,7 @@ FLOORS = [
     {"language"},
     {"distributions"},
     {"families", "data"},
-    {"model", "infer"},
+    {"model", "infer", "describe"},
     {"evaluate"},
     {"plots"},
     {"runs"},

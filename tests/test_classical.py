@@ -109,7 +109,10 @@ def test_corruption_is_of_training_alone_and_is_saved(tmp_path):
     again = pv.load(vae.save(tmp_path))
     assert again.describe()["encoder"] == vae.describe()["encoder"]
     assert torch.equal(again.eval().encode(x).mean, vae.encode(x).mean)
-    for bad, message in {"noise=-1": "noise is a standard", "drop=1": "drop is a fraction"}.items():
+    for bad, message in {
+        "noise=-1": "noise is a number of at least 0",
+        "drop=1": "drop is a fraction",
+    }.items():
         with pytest.raises(ValueError, match=message):
             pv.VAE(4, 2, encoder=f"Corrupted(MLP([20]), {bad})")
 

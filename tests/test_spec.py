@@ -19,6 +19,7 @@ names = st.text(string.ascii_letters + "_", min_size=1, max_size=8).filter(
     lambda s: (
         s.isidentifier()
         and s not in {"learned", "amortized", "True", "False", "None", "inf", "nan"}
+        and s not in {"true", "false", "none", "null"}
         and s not in __import__("keyword").kwlist
     )
 )

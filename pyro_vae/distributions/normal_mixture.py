@@ -121,7 +121,9 @@ class SideBySide(dist.TorchDistribution):
         self.parts = list(parts)
         batch = torch.broadcast_shapes(*(p.batch_shape for p in parts))
         self.dim = -1 - len(parts[0].event_shape)
-        super().__init__((*batch, len(parts)), parts[0].event_shape, validate_args=False)
+        super().__init__(
+            torch.Size([*batch, len(parts)]), parts[0].event_shape, validate_args=False
+        )
 
     @property
     def has_rsample(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -48,19 +48,18 @@ class Family(Part):
     """
 
     batches = True
-    spec: Spec
 
     def __init__(self, spec: str | Spec) -> None:
         super().__init__()
-        self.spec = as_spec(spec)
-        self.distribution = find_distribution(self.spec)
+        self.spec = spec = as_spec(spec)
+        self.name, self.distribution = spec.name, find_distribution(spec)
         try:
             names = [p.name for p in parameters_of(self.distribution)]
         except NotImplementedError:
-            message = f"Pyro does not say what the parameters of {self.spec.name} are"
-            raise self.spec.error(message) from None
-        sizes = {size for (family, _), (size, _) in SIZES.items() if family == self.spec.name}
-        self.given = self.spec.bind(*names, *sizes, what="parameter")
+            message = f"Pyro does not say what the parameters of {spec.name} are"
+            raise self.error(message) from None
+        sizes = {size for (family, _), (size, _) in SIZES.items() if family == spec.name}
+        self.given = spec.bind(*names, *sizes, what="parameter")
 
     def build(self, ends: Ends) -> None:
         """Make the parameters for events of this shape."""
@@ -95,6 +94,10 @@ class Family(Part):
         """Whether a parameter is amortized."""
         return is_amortized(self)
 
+    def is_fixed(self, name: str) -> bool:
+        """Whether a parameter is a number."""
+        return name in self.sources and isinstance(self.sources[name], Fixed)
+
     def extra_repr(self) -> str:
         """The spec, for ``repr``."""
         return str(self.spec)
@@ -103,8 +106,8 @@ class Family(Part):
         """The parameter's shape for one event."""
         ends, event_dim = self.ends, _event_dim(self.distribution)
         if len(ends.shape) < event_dim:
-            raise self.spec.error(
-                f"{self.spec.name} draws arrays of {event_dim} dimension(s) at once; "
+            raise self.error(
+                f"{self.name} draws arrays of {event_dim} dimension(s) at once; "
                 f"the event shape {ends.shape} has {len(ends.shape)}"
             )
         batch = (*ends.cells, *ends.components, *ends.shape[: len(ends.shape) - event_dim])
@@ -113,12 +116,12 @@ class Family(Part):
             return batch + (width,) * domain.event_dim
         size = self.given.get(parameter.size)
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise self.spec.error(
-                f"{self.spec.name} needs {parameter.size}=, a positive whole number "
+            raise self.error(
+                f"{self.name} needs {parameter.size}=, a positive whole number "
                 f"(for example {parameter.size}=3), got {size!r}",
                 at=parameter.size,
             )
-        return batch + SIZES[self.spec.name, parameter.name][1](size, width)
+        return batch + SIZES[self.name, parameter.name][1](size, width)
 
     def _source(
         self, parameter: Parameter, domain: constraints.Constraint, value: Value
@@ -128,14 +131,14 @@ class Family(Part):
         if not isinstance(value, Source):
             return Fixed(self._fixed(name, value, domain, shape))
         if domain.is_discrete:
-            raise self.spec.error(
-                f"{name} of {self.spec.name} is discrete, so it has no gradient: give a number",
+            raise self.error(
+                f"{name} of {self.name} is discrete, so it has no gradient: give a number",
                 at=name,
             )
         if value != amortized:
             return self._learned(parameter, value, domain, shape)
         if ends.feature_shape is None:
-            raise self.spec.error(f"a {role} has no network to amortize {name} over", at=name)
+            raise self.error(f"a {role} has no network to amortize {name} over", at=name)
         first, data = len(ends.components), len(ends.shape)
         if ends.cells:
             first, data = 0, len(ends.cells)
@@ -176,8 +179,8 @@ class Family(Part):
         try:
             tensor = torch.as_tensor(value, dtype=torch.get_default_dtype())
         except (TypeError, ValueError, RuntimeError):
-            raise self.spec.error(
-                f"{name} of {self.spec.name} takes a number, a list of numbers, learned or "
+            raise self.error(
+                f"{name} of {self.name} takes a number, a list of numbers, learned or "
                 f"amortized, got {value}",
                 at=name,
             ) from None
@@ -188,21 +191,21 @@ class Family(Part):
         try:
             tensor = tensor.expand(shape).clone()
         except RuntimeError:
-            raise self.spec.error(
-                f"{name} of {self.spec.name} has shape {shape} here, got {tuple(tensor.shape)}",
+            raise self.error(
+                f"{name} of {self.name} has shape {shape} here, got {tuple(tensor.shape)}",
                 at=name,
             ) from None
         if not domain.check(tensor).all():
-            raise self.spec.error(
-                f"{name} of {self.spec.name} must be {describe_constraint(domain)}, got {value}",
+            raise self.error(
+                f"{name} of {self.name} must be {describe_constraint(domain)}, got {value}",
                 at=name,
             )
         return tensor
 
     def _constant(self, name: str, value: Value) -> Value:
         if isinstance(value, Source | Spec):
-            raise self.spec.error(
-                f"{name} of {self.spec.name} is not a parameter that can be {value}: give a number",
+            raise self.error(
+                f"{name} of {self.name} is not a parameter that can be {value}: give a number",
                 at=name,
             )
         return torch.as_tensor(value) if name == "temperature" else value  # pyright: ignore
@@ -213,8 +216,8 @@ class Family(Part):
         if needed:
             table: Any = self.distribution.arg_constraints
             trainable = isinstance(table, Mapping) and needed[0].name in table
-            raise self.spec.error(
-                f"{self.spec.name} needs {' and '.join(f'{p.name}=' for p in needed)}: "
+            raise self.error(
+                f"{self.name} needs {' and '.join(f'{p.name}=' for p in needed)}: "
                 f"for example {needed[0].name}={'learned' if trainable else '1'}"
             )
 
@@ -227,9 +230,9 @@ class Family(Part):
                 event_shape = self(features).event_shape
             except Exception as problem:  # whatever a constructor raises at what it was given
                 message = str(problem).split("\n")[0] or type(problem).__name__
-                raise self.spec.error(f"Pyro cannot build {self.spec}: {message}") from problem
+                raise self.error(f"Pyro cannot build {self.spec}: {message}") from problem
         if event_shape != self.event_shape:
-            raise self.spec.error(
+            raise self.error(
                 f"{self.spec} has events of shape {tuple(event_shape)}, "
                 f"expected {tuple(self.event_shape)}"
             )

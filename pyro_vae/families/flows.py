@@ -59,8 +59,6 @@ class Flow(Part):
     torch.Size([5, 3])
     """
 
-    spec: Spec
-
     def __init__(
         self,
         name: str | Spec,
@@ -84,7 +82,7 @@ class Flow(Part):
         names = _arguments(flow)
         for option in self.options:
             if option not in names:
-                raise self.spec.error(
+                raise self.error(
                     f"{self.name} has no option {option!r}{nearest(option, names)}", at=option
                 )
         options = dict(self.options)
@@ -94,7 +92,7 @@ class Flow(Part):
             with kept_validation():
                 zuko_flow = flow(features=features, context=context, **options)
         except Exception as problem:  # whatever a constructor raises at what it was given
-            raise self.spec.error(f"Zuko cannot build {self.name}: {problem}") from problem
+            raise self.error(f"Zuko cannot build {self.name}: {problem}") from problem
         self.transform = cast("nn.Module", zuko_flow.transform)
         base = self.base_spec or Spec("Normal")
         inner = replace(ends, shape=(features,))
@@ -118,10 +116,10 @@ class Flow(Part):
     def _class(self) -> type[nn.Module]:
         flows = zuko_flows()
         if self.name in REFUSED:
-            raise self.spec.error(REFUSED[self.name])
+            raise self.error(REFUSED[self.name])
         known = {n for n in vars(flows) if n.isupper() or n == "RealNVP"} - {*REFUSED} | {"IAF"}
         if self.name not in known:
-            raise self.spec.error(f"unknown flow {self.name!r}{nearest(self.name, known)}")
+            raise self.error(f"unknown flow {self.name!r}{nearest(self.name, known)}")
         return getattr(flows, "MAF" if self.name == "IAF" else self.name)
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.checks import boolean, positive, whole
+from ..distributions import NormalMixture
 from ..language.spec import Spec, Value, as_spec
 from .family import Family
 from .part import Ends, Part, Role
@@ -150,6 +151,13 @@ class SemiAmortized(Part):
         if not ends.whole:
             raise ValueError("SemiAmortized is of the whole guide, not of a part of it")
         self.family = ends.make(self.start)
+        with torch.no_grad():
+            q = self.family(torch.zeros(1, *(ends.feature_shape or ())))
+        if self.through and isinstance(q, NormalMixture):
+            raise ValueError(
+                "draws of a mixture have first derivatives only, and the steps are differentiated "
+                "through: say through=False"
+            )
 
     def connect(self, ends: Ends) -> None:
         """Raise if prior and steps would ask for each other without end."""

@@ -84,7 +84,7 @@ class LayeredPart(Part):
             return [deepcopy(self.lines[0]) for _ in range(n)]
         if len(self.lines) != n:
             message = f"{len(self.lines)} families for {n} layers: give one, or one for each"
-            raise self.spec.error(message) if self.spec else ValueError(message)
+            raise self.error(message)
         return list(self.lines)
 
     def make_networks(self, ends: Ends) -> list[nn.Module]:
@@ -93,7 +93,7 @@ class LayeredPart(Part):
         if network is None:
             like = ends.network
             network = (spec_of(like) if isinstance(like, MLP) else None) or Spec("MLP")
-        many = list(network) if isinstance(network, list | tuple) else [network] * n
+        many: Any = list(network) if isinstance(network, list | tuple) else [network] * n
         if len(many) != n:
             raise ValueError(
                 f"{len(many)} networks for the {n} places between layers: give one, or one for each"

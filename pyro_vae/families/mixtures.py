@@ -11,7 +11,6 @@ from ..core.checks import whole
 from ..distributions import Interval, Sticks, mixture
 from ..language.spec import Spec, Value, as_spec, nearest
 from .family import Family, is_amortized
-from .parameters import Fixed
 from .part import Ends, Part
 
 __all__ = ["Mixture", "Transformed", "make_weights"]
@@ -53,16 +52,12 @@ class Mixture(Part):
 
     def build(self, ends: Ends) -> None:
         """Make the components and the weights for events of this shape."""
-        if ends.role == "likelihood":
-            independent = len(ends.shape) - self.event_dim(ends)
-            cells = (*ends.cells, *ends.shape[:independent])
-            ends = replace(ends, shape=ends.shape[independent:], cells=cells)
-        self.independent = len(ends.cells)
+        self.independent = n = len(ends.shape) - self.event_dim(ends)
+        ends = replace(ends, shape=ends.shape[n:], cells=(*ends.cells, *ends.shape[:n]))
         components = (*ends.components, self.components)
         self.family = ends.make(self.line, depends=False, components=components)
         self.weights = make_weights(self.components, ends, **self.options)
-        loc = isinstance(self.family, Family) and "loc" in self.family.sources
-        fixed = loc and isinstance(self.family.sources["loc"], Fixed)
+        fixed = isinstance(self.family, Family) and self.family.is_fixed("loc")
         if ends.role == "guide" and self.line.name == "Normal" and fixed:
             raise ValueError(
                 "components that stay at one place have no path from one to the other: "
@@ -157,7 +152,7 @@ class Transformed(Part):
 
     def _transform(self, line: Value) -> Transform:
         if not isinstance(line, Spec):
-            raise self.spec.error(f"a transformation is a name such as ExpTransform, got {line}")
+            raise self.error(f"a transformation is a name such as ExpTransform, got {line}")
         known = {"Interval": Interval, "Sticks": Sticks}
         for name, cls in vars(dist.transforms).items():
             if isinstance(cls, type) and issubclass(cls, Transform):

@@ -5,7 +5,6 @@ batch dimension. One that has ``build(in_shape, out_shape)``, as those here do, 
 the VAE: what comes in, and the shape of the data that its features will describe.
 """
 
-import inspect
 import math
 from collections.abc import Callable, Sequence
 from typing import cast
@@ -13,7 +12,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from ..core.checks import number, whole
 from ..language.spec import Spec, as_spec, nearest
+from .part import Line, construct, read_line
 
 __all__ = [
     "MLP",
@@ -163,9 +164,8 @@ class Corrupted(nn.Module):
         self, network: str | Spec | nn.Module, *, noise: float = 0.0, drop: float = 0.0
     ) -> None:
         super().__init__()
-        if not (noise >= 0 and math.isfinite(noise)):
-            raise ValueError(f"noise is a standard deviation of at least 0, got {noise}")
-        if not 0 <= drop < 1:
+        number("noise", noise, least=0.0)
+        if number("drop", drop, least=0.0) >= 1:
             raise ValueError(f"drop is a fraction in [0, 1), got {drop}")
         self.network, self.noise, self.drop = make_network(network), noise, drop
         spec = spec_of(self.network)
@@ -187,15 +187,22 @@ class Corrupted(nn.Module):
 NETWORKS = {c.__name__: c for c in (MLP, ConvEncoder, ConvDecoder, Corrupted)}
 
 
-def make_network(value: "str | Spec | nn.Module") -> nn.Module:
-    """A network from its line; a module is taken as it is."""
-    if isinstance(value, nn.Module):
-        return value
-    spec = as_spec(value)
+def make_network(value: Line | Sequence[int], what: str = "network") -> nn.Module:
+    """A network from its line, or from the hidden widths of an MLP; a module is taken as it is.
+
+    Args:
+        value: ``"MLP([200])"``, ``[200]``, or a module.
+        what: of the model, for the message.
+    """
+    if isinstance(value, list | tuple):
+        return MLP(value)
+    line = read_line(value, what)
+    if isinstance(line, nn.Module):
+        return line
+    spec = as_spec(line)
     if spec.name not in NETWORKS:
         raise spec.error(f"unknown network {spec.name!r}{nearest(spec.name, NETWORKS)}")
-    options = spec.bind(*inspect.signature(NETWORKS[spec.name]).parameters)
-    return NETWORKS[spec.name](**options)  # pyright: ignore[reportArgumentType]
+    return construct(NETWORKS[spec.name], spec)
 
 
 def build_network(
@@ -246,11 +253,13 @@ def activation_layer(activation: str) -> nn.Module:
 
 
 def _widths(widths: Sequence[int], name: str, at_least: int = 0) -> tuple[int, ...]:
-    ok = isinstance(widths, Sequence) and not isinstance(widths, str)
-    ok = ok and all(isinstance(w, int) and not isinstance(w, bool) and w > 0 for w in widths)
-    if not ok or len(widths) < at_least:
-        raise ValueError(f"{name} takes a list of widths such as [200, 200], got {widths!r}")
-    return tuple(widths)
+    message = f"{name} takes a list of widths such as [200, 200], got {widths!r}"
+    if isinstance(widths, str) or not isinstance(widths, Sequence) or len(widths) < at_least:
+        raise ValueError(message)
+    try:
+        return tuple(whole("a width", width) for width in widths)
+    except ValueError:
+        raise ValueError(message) from None
 
 
 def checked_activation(activation: str | Spec) -> str:

@@ -14,7 +14,15 @@ from torch.distributions.transforms import Transform
 from ..language.spec import Value, amortized
 from .part import Role
 
-__all__ = ["SIZES", "Amortized", "Fixed", "GlobalParameter", "Parameter", "parameters_of"]
+__all__ = [
+    "ALTERNATIVES",
+    "SIZES",
+    "Amortized",
+    "Fixed",
+    "GlobalParameter",
+    "Parameter",
+    "parameters_of",
+]
 
 # What a prior's parameter is when it is not named, and where a learned one starts.
 STANDARD = {

@@ -4,19 +4,31 @@ import inspect
 from collections.abc import Callable, Iterable
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 
 import pyro.distributions as dist
 from pyro.distributions import constraints
 from torch import Tensor, nn
+from torch.distributions import Distribution, Independent
 
 from ..distributions import SideBySide
-from ..language.spec import Spec, SpecError, Value, as_spec, nearest
+from ..language.spec import Spec, SpecError, as_spec, nearest
 
-__all__ = ["Copies", "Ends", "Line", "Part", "Registry", "Role", "connect"]
+__all__ = [
+    "Copies",
+    "Ends",
+    "Line",
+    "Part",
+    "Registry",
+    "Role",
+    "connect",
+    "construct",
+    "read_line",
+]
 
 Role: TypeAlias = Literal["prior", "likelihood", "guide", "layer"]  # a layer, given another one
 Line: TypeAlias = str | Spec | nn.Module
+Module = TypeVar("Module", bound=nn.Module)
 # From the role to the network that the part reads, and what that network reads.
 READERS = {"likelihood": ("decoder", "z"), "layer": ("network", "the layer before it")}
 
@@ -124,6 +136,10 @@ class Part(nn.Module):
         """Whether the distribution depends on the features."""
         return True
 
+    def error(self, message: str, at: str | int | None = None) -> ValueError:
+        """An error that points into the line of the part, where there is one."""
+        return self.spec.error(message, at) if self.spec else ValueError(message)
+
 
 def connect(module: nn.Module, ends: Ends) -> None:
     """Let the parts within a module take notice of the others, once all are built."""
@@ -182,6 +198,7 @@ class Registry:
             SpecError: an unknown name, a structure that cannot play the role, or an argument that
                 its class does not take.
         """
+        value = read_line(value, role)
         if isinstance(value, nn.Module):
             return value
         spec = as_spec(value)
@@ -192,7 +209,9 @@ class Registry:
                 raise spec.error(
                     f"{spec.name} can be {can}, not a {role}: for example Normal as a {role}"
                 )
-            return construct(cls, spec)
+            part = construct(cls, spec)
+            part.spec = spec  # as the user wrote it, with the columns for later errors
+            return part
         if spec.name not in (known := self.names()):
             known |= {name for name, cls in self.structures.items() if role in cls.roles}
             raise spec.error(f"unknown family {spec.name!r}{nearest(spec.name, known)}")
@@ -214,39 +233,82 @@ class Registry:
             return part
         if (ends.components or ends.cells) and not part.batches:
             part = Copies(part)
-        spec = part.spec
         try:
             part.build(replace(ends, registry=self))
+        except SpecError:
+            raise
         except ValueError as problem:
-            if spec is None or isinstance(problem, SpecError):
-                raise
-            raise spec.error(str(problem)) from problem
+            raise part.error(str(problem)) from problem
         if depends and ends.role != "prior" and not part.depends():
             reader, variable = READERS.get(ends.role, ("encoder", "x"))
-            message = (
+            raise part.error(
                 f"a {ends.role} without an amortized parameter does not depend on {variable}: "
                 f"leave one parameter to the {reader}"
             )
-            raise spec.error(message) if spec else ValueError(message)
         return part
 
 
-def construct(cls: type[Part], spec: Spec) -> Part:
-    """A structure from its line: the constructor's arguments, by its names."""
-    parameters = inspect.signature(cls.__init__).parameters.values()
-    names = [p.name for p in parameters if p.name != "self" and p.kind is not p.VAR_KEYWORD]
+def construct(cls: Callable[..., Module], spec: Spec) -> Module:
+    """An instance of a class from its line: the constructor's arguments, by its names.
+
+    Raises:
+        SpecError: arguments that the class does not take, whatever its constructor raises at them.
+    """
+    parameters = inspect.signature(cls).parameters.values()
+    names = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
     free = any(p.kind is p.VAR_KEYWORD for p in parameters)
     given = spec.bind(*names, *(n for n in spec.kwargs if free and n not in names))
     needed = [p.name for p in parameters if p.default is p.empty and p.name in names]
     missing = [name for name in needed if name not in given]
     if missing:
         raise spec.error(f"{spec.name} needs {' and '.join(f'{n}=' for n in missing)}")
-    arguments: dict[str, Value] = given
     try:
-        part = cls(**arguments)
+        return cls(**given)
     except SpecError:
         raise
-    except (ValueError, TypeError) as problem:
-        raise spec.error(str(problem)) from problem
-    part.spec = spec  # as the user wrote it, with the columns for later errors
-    return part
+    except Exception as problem:
+        raise spec.error(str(problem) or f"{spec.name} cannot be built so") from problem
+
+
+def read_line(value: object, what: str) -> Line:
+    """What is meant by a value that is no line, where that is clear.
+
+    Args:
+        value: a line, a module, or a distribution of Pyro or PyTorch, whose line is made.
+        what: of the model, for the message.
+
+    Raises:
+        ValueError: a class or a function, or a distribution that no line says.
+    """
+    if isinstance(value, Distribution):
+        return _line_of(value)
+    if isinstance(value, type):
+        name = value.__name__
+        raise ValueError(
+            f"the {what} is the class {name}: give an instance, {name}(...), or a line"
+        )
+    if callable(value) and not isinstance(value, nn.Module):
+        raise ValueError(
+            f"the {what} is a function: give a line, or a torch.nn.Module whose forward calls it"
+        )
+    return value  # pyright: ignore[reportReturnType]
+
+
+def _line_of(distribution: Distribution) -> Spec:
+    """The line of a distribution: its name, and its parameters as numbers."""
+    while isinstance(distribution, dist.Independent | Independent):
+        distribution = distribution.base_dist
+    name, values = type(distribution).__name__, {}
+    for p in inspect.signature(type(distribution)).parameters.values():
+        if p.name == "validate_args":
+            continue
+        if p.default is p.empty or p.name in vars(distribution):
+            value = getattr(distribution, p.name, None)
+            if not isinstance(value, Tensor | int | float):
+                raise ValueError(
+                    f"{name} is made of more than numbers: say it in a line, such as "
+                    "'Mixture(Normal(loc=learned), components=3)', or give a torch.nn.Module whose "
+                    "forward returns it"
+                )
+            values[p.name] = value.tolist() if isinstance(value, Tensor) else value
+    return Spec(name, **values)

@@ -176,7 +176,9 @@ def as_spec(value: "str | Spec") -> Spec:
     return value if isinstance(value, Spec) else parse(value)
 
 
-_RESERVED = {"learned", "amortized", "True", "False", "None", "inf", "nan"}
+# Words of other languages, as TOML has them, and ours.
+_FOREIGN = {"true": "True", "false": "False", "none": "None", "null": "None"}
+_RESERVED = {"learned", "amortized", "True", "False", "None", "inf", "nan", *_FOREIGN}
 
 
 def _fail(text: str, column: int, message: str) -> NoReturn:
@@ -229,6 +231,8 @@ def _read(node: ast.expr, text: str) -> Value:
             return math.inf
         case ast.Name(id="learned" | "amortized" as word):
             return learned if word == "learned" else amortized
+        case ast.Name(id=name) if name in _FOREIGN:
+            _fail(text, column, f"{name} is not a value here; did you mean {_FOREIGN[name]}?")
         case ast.Name(id=name) if name not in _RESERVED:
             return _placed(Spec(name), text, {None: column})
         case ast.Call(func=ast.Name(id=name), args=args, keywords=keywords):

@@ -93,8 +93,8 @@ class VAE(Inference):
         self.record = Record.of(x_shape, missing)
         z_shape, layers = _latent_shape(latent_dim, layers)
         with seeded(seed):
-            self.encoder = make_network(encoder if encoder is not None else MLP())
-            self.decoder = make_network(decoder if decoder is not None else MLP())
+            self.encoder = make_network(MLP() if encoder is None else encoder, "encoder")
+            self.decoder = make_network(MLP() if decoder is None else decoder, "decoder")
             if self.encoder is self.decoder:
                 raise ValueError("encoder and decoder are one module: give each its own")
             x = self.record.see(torch.zeros(1, *self.record.shape))
