@@ -62,7 +62,7 @@ def main() -> None:
         coded = pv.compress(vae, x)
         seconds = time.perf_counter() - start
         assert torch.equal(pv.decompress(vae, coded), x)
-        net = coded.net_bits_per_datum / coded.num_dimensions
+        net = coded.net_bits_per_observation / coded.num_dimensions
         name = f"VAE, {latent_dim} {line} z"
         rows.append([f"{name}: negative ELBO", f"{bound:.3f}", "", "", ""])
         rows.append([

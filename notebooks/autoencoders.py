@@ -243,7 +243,7 @@ for weight in (0.0, 0.01, 0.1):
     flat.weight = weight
     pv.fit(flat, circle, epochs=150, batch_size=100, lr="cosine(5e-3)", beta=0.0, seed=0,
            progress=False)  # fmt: skip
-    code = partial(lambda vae, one: vae.encode(one[None]).mean[0], flat)
+    code = partial(lambda vae, one: vae.approximate_posterior(one[None]).mean[0], flat)
     jacobian = torch.func.vmap(torch.func.jacrev(code))(circle).detach()
     along = torch.stack([-angle.sin(), angle.cos()], 1)
     rows[weight] = {

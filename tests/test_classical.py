@@ -121,7 +121,9 @@ def test_corruption_is_of_training_alone_and_is_saved(tmp_path):
 
 def jacobians(vae, x):
     """Of the guide's mean at each datum."""
-    return torch.func.vmap(torch.func.jacrev(lambda one: vae.encode(one[None]).mean[0]))(x)
+    return torch.func.vmap(
+        torch.func.jacrev(lambda one: vae.approximate_posterior(one[None]).mean[0])
+    )(x)
 
 
 class ContractiveVAE(pv.VAE):

@@ -105,7 +105,7 @@ def test_the_loss_of_a_short_dimension_is_its_minimum_and_the_history_has_the_el
 
 def exact_gradient(vae, x, minimum):
     """Of minus the free-bits objective of a linear Gaussian model, summed over data."""
-    q = vae.encode(x).base_dist
+    q = vae.approximate_posterior(x).base_dist
     head = vae.likelihood.sources["loc"].head
     w, b = head.weight, head.bias
     squares = (x - q.loc @ w.T - b).square().sum(1) + (q.scale**2 @ w.square().T).sum(1)
@@ -259,7 +259,7 @@ def test_the_model_moves_only_when_the_guide_no_longer_improves(monkeypatch):
         lambda g, x: torch.tensor(next(rising)),
     )
     train(vae, batch_size=20, epochs=6, lr=1e-2, aggressive=6)
-    guides = {k for k, _ in vae.named_parameters() if k.startswith(("encoder", "posterior"))}
+    guides = {k for k, _ in vae.named_parameters() if k.startswith(("encoder", "approximation"))}
     everything = {k for k, _ in vae.named_parameters()}
     moved = [names == everything for names in seen]
     assert all(names in (guides, everything) for names in seen)

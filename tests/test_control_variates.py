@@ -84,7 +84,7 @@ def test_unbiased_for_one_hot_vectors(line, wandered):
             p.add_(torch.randn_like(p) * 0.7)
     x, corners = torch.rand(3, 5).lt(0.5).double(), torch.eye(3).double()
     states = torch.stack([torch.stack(pair) for pair in itertools.product(corners, repeat=2)])
-    log_q = vae.encode(x).log_prob(states[:, None])
+    log_q = vae.approximate_posterior(x).log_prob(states[:, None])
     log_x = vae.decode(states[:, None].expand(-1, len(x), -1, -1)).log_prob(x)
     exact = (log_q.exp() * (log_x + vae.prior().log_prob(states)[:, None] - log_q)).sum()
     gradients, values = draws(line, vae, x, copies=400)

@@ -102,7 +102,7 @@ def test_bf16_rounds_layers_and_nothing_else():
     class Watched(VAE):
         def guide(self, x):
             features.add(self.encoder(x).dtype)
-            locs.add(self.encode(x).base_dist.loc.dtype)
+            locs.add(self.approximate_posterior(x).base_dist.loc.dtype)
             return super().guide(x)
 
     vae = Watched(6, 3, encoder=MLP([4]), decoder=MLP([4]), seed=0)

@@ -141,7 +141,7 @@ def test_draws_follow_the_density_and_it_integrates_to_one(line):
         mass = p.log_prob(points).exp() * area
         n = SLOW.get(line, N)
         z = p.expand([n]).sample()
-        check_support(z.float(), prior.float()().expand([1]), line)
+        check_support(z.float(), [prior.float()().expand([1])], line, "row {}".format)
     # The pole and tails of the horseshoe; a normalizer measured by 2^17 draws.
     tolerance = 1e-2 if grid is heavy or "Resampled" in line else 2e-3
     assert mass.sum().item() == pytest.approx(1, abs=tolerance)
@@ -238,7 +238,7 @@ def test_the_encoder_learns_through_the_vamp_prior_too():
     vae = vamp()
     vae.prior().log_prob(torch.randn(5, 2)).sum().backward()
     reached = {n for n, p in vae.named_parameters() if p.grad is not None and p.grad.any()}
-    assert {n.split(".")[0] for n in reached} == {"prior", "encoder", "posterior"}
+    assert {n.split(".")[0] for n in reached} == {"prior", "encoder", "approximation"}
 
 
 def test_pseudo_inputs_start_from_data_once(tmp_path):

@@ -178,6 +178,10 @@ def test_bad_blocks_are_refused():
         ValueError, match=r"'age' \(context\) needs a finite number, got nan in row 2"
     ):
         vae.as_data(observations(age=torch.tensor([0.0, 0, NAN, 0, 0, 0])))
+    with pytest.raises(ValueError, match=r"expected block 'age' of shape \('N',\), got \(5,\)"):
+        vae.as_data(observations(age=torch.zeros(5)))
+    with pytest.raises(ValueError, match="the whole number 16777217, which float32 cannot hold"):
+        vae.as_data(observations(age=torch.full((6,), 2**24 + 1)))
     with pytest.raises(ValueError, match="give x by blocks, as a dict of x, age, sex"):
         vae.as_data(torch.zeros(2, 3))
 

@@ -116,19 +116,21 @@ class Record:
         for block in self.blocks:
             if block.name not in arrays and block.role != "label":
                 raise ValueError(f"block {block.name!r} is absent: give an array of it")
-            n = len(parts[0]) if parts else -1
-            value = numbers(arrays.get(block.name, torch.full((max(n, 0),), -1)))[0]
+            n = len(parts[0]) if parts else 0
+            value = numbers(arrays.get(block.name, torch.full((n,), -1)))[0]
             value = value.to(parts[0].device) if parts else value
             if block.role == "label":
                 value = _one_hot(value, block.width, n)
-            expected = (n if parts else len(value), *block.shape)
-            if value.shape != expected:
-                got = tuple(value.shape)
+            expected = (*(parts[0] if parts else value).shape[:1], *block.shape)
+            if value.ndim == 0 or value.shape != expected:
+                expected, got = ("N", *block.shape), tuple(value.shape)
                 raise ValueError(f"expected block {block.name!r} of shape {expected}, got {got}")
             parts.append(value)
         if len(parts) == 1:
             return parts[0].reshape(-1, *self.x_shape)
-        return torch.cat([part.reshape(len(part), -1) for part in parts], 1)
+        alike = all(part.dtype == parts[0].dtype for part in parts)
+        flat = [part.reshape(len(part), -1) for part in parts]
+        return torch.cat(flat if alike else [part.double() for part in flat], 1)
 
     def unpack(self, x: Tensor) -> dict[str, Tensor]:
         """The blocks by name, ``(N, *shape)``; they share the memory of x."""
