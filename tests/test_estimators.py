@@ -23,93 +23,7 @@ from helpers.gradients import (
 from pyro_vae import MLP, VAE, make_estimator
 from pyro_vae.infer import Enumerate, RunningMean, ScoreFunction
 from pyro_vae.infer.estimators.handlers import Baseline, NonReparameterized
-<<<<<<< HEAD
 from pyro_vae.infer.estimators.soundness import check_and_nest
-=======
-
-BATCHES, COPIES = 60, 100  # 6,000 draws; the standard error comes from the batches
-MANY = 1700  # copies for 102,000 draws
-
-
-def bit_model(n):
-    """A model of n Bernoulli latents, away from symmetry, and its data."""
-    pyro.set_rng_seed(0)
-    vae = VAE(
-        6, n, prior="Bernoulli(logits=learned)", guide="Bernoulli",
-        encoder=MLP([5], activation="Tanh"), decoder=MLP([5], activation="Tanh"), seed=3,
-    ).double()  # fmt: skip
-    with torch.no_grad():
-        for p in vae.parameters():
-            p.add_(torch.randn_like(p) * 0.7)
-    return vae, torch.rand(3, 6).lt(0.5).double()
-
-
-@pytest.fixture
-def bits():
-    """Four bits."""
-    return bit_model(4)
-
-
-@pytest.fixture
-def linear():
-    """A linear Gaussian model, whose ELBO is a polynomial of its parameters."""
-    vae = VAE(
-        3, 2, prior="Normal(loc=0.3, scale=1.5)", likelihood="Normal(scale=learned(0.8))",
-        guide="Normal(scale=learned(0.6))", encoder=MLP([]), decoder=MLP([]), seed=4,
-    ).double()  # fmt: skip
-    return vae, torch.randn(3, 3).double()
-
-
-def exact_bits(vae, x, beta=1.0):
-    """The ELBO summed over the data, by all states."""
-    states = torch.tensor(list(itertools.product([0.0, 1.0], repeat=vae.z_shape[0]))).double()
-    q = vae.approximate_posterior(x)
-    log_q = q.log_prob(states[:, None])
-    log_p = vae.prior().log_prob(states)[:, None]
-    log_x = vae.decode(states[:, None].expand(-1, len(x), -1)).log_prob(x)
-    return (log_q.exp() * (log_x + beta * (log_p - log_q))).sum()
-
-
-def exact_linear(vae, x, beta=1.0):
-    """The ELBO summed over the data, by the moments of q."""
-    q, scale = vae.approximate_posterior(x), vae.likelihood.sources["scale"](None)
-    m, s = q.base_dist.loc, q.base_dist.scale
-    head = vae.likelihood.sources["loc"].head
-    error = (x - head(m)).square() + s.square() @ head.weight.square().T
-    fit = (-error / (2 * scale**2) - scale.log() - 0.5 * math.log(2 * math.pi)).sum()
-    prior = dist.Normal(torch.tensor(0.3).double(), torch.tensor(1.5).double())
-    return fit - beta * dist.kl.kl_divergence(q.base_dist, prior).sum()
-
-
-def gradient_of(value, vae):
-    grads = torch.autograd.grad(value, list(vae.parameters()))
-    return torch.cat([g.flatten() for g in grads])
-
-
-def draws(line, vae, x, beta=1.0, batches=BATCHES, copies=COPIES):
-    """Gradients of the ELBO, ``(batches, P)``, each the mean over copies of the data."""
-    estimator = make_estimator(line)
-    many = x.repeat(copies, 1)
-    estimator.check(vae.model, vae.guide, many)
-    kl = KLWeight(beta)
-    model, guide = kl(vae.model), kl(estimator.wrap(vae.guide, many))
-    found, values = [], []
-    with pyro.validation_enabled(False):
-        for _ in range(batches):
-            vae.zero_grad()
-            if estimator.network is not None:
-                estimator.network.zero_grad()
-            loss = estimator.elbo.loss_and_grads(model, guide, many)
-            found.append(torch.cat([-p.grad.flatten() for p in vae.parameters()]) / copies)
-            values.append(-loss / copies)
-    return torch.stack(found), torch.tensor(values, dtype=torch.float64)
-
-
-def z_scores(sample, exact):
-    error = sample.std(0) / len(sample) ** 0.5
-    return (sample.mean(0) - exact) / error.clamp(min=1e-12)
-
->>>>>>> refs/heads/model
 
 DISCRETE = [
     "Trace_ELBO",
@@ -174,21 +88,6 @@ def test_the_evidence_of_discrete_z_lies_above_its_elbo_by_the_kl(bits):
     assert values[0] + kl == pytest.approx(evidence.sum().item(), rel=1e-9)
 
 
-<<<<<<< HEAD
-=======
-def renyi_by_quadrature(vae, x, alpha):
-    """E of the 2-particle Rényi bound for a 1-dimensional z, by Gauss-Hermite quadrature."""
-    nodes, weights = np.polynomial.hermite_e.hermegauss(60)
-    eps, w = torch.from_numpy(nodes), torch.from_numpy(weights / weights.sum())
-    q = vae.approximate_posterior(x)
-    z = q.base_dist.loc + q.base_dist.scale * eps[:, None, None]
-    log_w = vae.prior().log_prob(z) + vae.decode(z).log_prob(x) - q.log_prob(z)
-    pair = torch.stack(torch.broadcast_tensors(log_w[:, None], log_w[None]))
-    bound = ((1 - alpha) * pair).logsumexp(0).sub(math.log(2)) / (1 - alpha)
-    return (w[:, None, None] * w[None, :, None] * bound).sum()
-
-
->>>>>>> refs/heads/model
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 2.0])
 def test_renyi_is_unbiased_for_its_own_bound(alpha):
     vae = VAE(

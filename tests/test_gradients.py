@@ -82,24 +82,6 @@ def small():
     return vae, torch.randn(2, 3).double()
 
 
-<<<<<<< HEAD
-=======
-@pytest.mark.parametrize("name", ["DReG", "VIMCO"])
-def test_unbiased_for_the_importance_weighted_bound(name, small):
-    vae, x = small
-    right(*draws(f"{name}(num_particles=2)", vae, x), renyi_by_quadrature(vae, x, 0.0), vae)
-
-
-def iwae_by_enumeration(vae, x, k):
-    """E of the k-particle bound, over all 16^k tuples of states."""
-    states = torch.tensor(list(itertools.product([0.0, 1.0], repeat=4))).double()
-    log_q = vae.approximate_posterior(x).log_prob(states[:, None])
-    log_x = vae.decode(states[:, None].expand(-1, len(x), -1)).log_prob(x)
-    log_w = vae.prior().log_prob(states)[:, None] + log_x - log_q
-    return sum(exact_bound(log_w[:, i], log_q[:, i], k) for i in range(len(x)))
-
-
->>>>>>> refs/heads/model
 @pytest.mark.parametrize("k", [2, 3])
 def test_vimco_is_unbiased_for_bits(k, bits):
     vae, x = bits

@@ -456,12 +456,7 @@ REFUSED = {
               "a layer without an amortized parameter does not depend on the layer before it"),
     "categorical": (dict(layers=[3, 2], guide="Categorical(categories=3)"),
                     "OneHotCategorical, or"),
-<<<<<<< HEAD
-    "vamp": (dict(layers=[3, 2], prior="Hierarchy([VampPrior, Normal])"),
-             "can be a prior, not a layer"),
-=======
     "vamp": (dict(layers=[3, 2], prior="Hierarchy([VampPrior, Normal])"), "can be a prior, not a"),
->>>>>>> refs/heads/model
     "means": (dict(layers=[3, 2], guide="Flow(NSF)", prior="VampPrior(components=3)"),
               r"by the means of those below, and Pushforward has none: use guide='TopDown"),
     "network": (dict(layers=[3, 2], guide="BottomUp(Normal, network=ConvEncoder([3]))"),

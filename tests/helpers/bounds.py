@@ -8,17 +8,17 @@ import torch
 
 def grid(vae, x):
     """All z, ``(Z, N, D)``, log w and log q of each, and its probability under q."""
-    if vae.encode(x).has_rsample:
+    if vae.approximate_posterior(x).has_rsample:
         nodes, weights = np.polynomial.hermite_e.hermegauss(60)
-        q = vae.encode(x)
+        q = vae.approximate_posterior(x)
         z = q.base_dist.loc + q.base_dist.scale * torch.from_numpy(nodes)[:, None, None]
         mass = torch.from_numpy(weights / weights.sum())[:, None].expand(-1, len(x))
     else:
         z = torch.tensor(list(itertools.product([0.0, 1.0], repeat=vae.z_shape[0]))).double()
         z = z[:, None].expand(-1, len(x), -1)
-        mass = vae.encode(x).log_prob(z).exp()
+        mass = vae.approximate_posterior(x).log_prob(z).exp()
     log_p = vae.prior().log_prob(z) + vae.decode(z).log_prob(x)
-    log_q = vae.encode(x).log_prob(z)
+    log_q = vae.approximate_posterior(x).log_prob(z)
     return z, log_p - log_q, log_q, mass
 
 
@@ -31,7 +31,7 @@ def exact(vae, x, bound):
 
 def part(vae, value, which):
     """The gradient, and the coordinates of guide or model."""
-    guide = {n: n.split(".")[0] in ("encoder", "posterior") for n, _ in vae.named_parameters()}
+    guide = {n: n.split(".")[0] in ("encoder", "approximation") for n, _ in vae.named_parameters()}
     mask = [
         torch.full((p.numel(),), guide[n] == (which == "guide")) for n, p in vae.named_parameters()
     ]

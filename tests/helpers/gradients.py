@@ -42,7 +42,7 @@ def linear_model():
 def exact_bits(vae, x, beta=1.0):
     """The ELBO summed over the data, by all states."""
     states = torch.tensor(list(itertools.product([0.0, 1.0], repeat=vae.z_shape[0]))).double()
-    q = vae.encode(x)
+    q = vae.approximate_posterior(x)
     log_q = q.log_prob(states[:, None])
     log_p = vae.prior().log_prob(states)[:, None]
     log_x = vae.decode(states[:, None].expand(-1, len(x), -1)).log_prob(x)
@@ -51,7 +51,7 @@ def exact_bits(vae, x, beta=1.0):
 
 def exact_linear(vae, x, beta=1.0):
     """The ELBO summed over the data, by the moments of q."""
-    q, scale = vae.encode(x), vae.likelihood.sources["scale"](None)
+    q, scale = vae.approximate_posterior(x), vae.likelihood.sources["scale"](None)
     m, s = q.base_dist.loc, q.base_dist.scale
     head = vae.likelihood.sources["loc"].head
     error = (x - head(m)).square() + s.square() @ head.weight.square().T
@@ -102,7 +102,7 @@ def renyi_by_quadrature(vae, x, alpha):
     """E of the 2-particle Rényi bound for a 1-dimensional z, by Gauss-Hermite quadrature."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(60)
     eps, w = torch.from_numpy(nodes), torch.from_numpy(weights / weights.sum())
-    q = vae.encode(x)
+    q = vae.approximate_posterior(x)
     z = q.base_dist.loc + q.base_dist.scale * eps[:, None, None]
     log_w = vae.prior().log_prob(z) + vae.decode(z).log_prob(x) - q.log_prob(z)
     pair = torch.stack(torch.broadcast_tensors(log_w[:, None], log_w[None]))
@@ -120,7 +120,7 @@ def exact_bound(log_w, log_q, k):
 def iwae_by_enumeration(vae, x, k):
     """E of the k-particle bound, over all 16^k tuples of states."""
     states = torch.tensor(list(itertools.product([0.0, 1.0], repeat=4))).double()
-    log_q = vae.encode(x).log_prob(states[:, None])
+    log_q = vae.approximate_posterior(x).log_prob(states[:, None])
     log_x = vae.decode(states[:, None].expand(-1, len(x), -1)).log_prob(x)
     log_w = vae.prior().log_prob(states)[:, None] + log_x - log_q
     return sum(exact_bound(log_w[:, i], log_q[:, i], k) for i in range(len(x)))
