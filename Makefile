@@ -12,7 +12,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 demo: install
-	$(BIN)/pyro-vae fit digits
+	$(BIN)/pyro-vae fit digit-counts --likelihood "Binomial(total_count=16)"
 
 # While you work, under 90 seconds on two cores: lint, then types beside the tests that are fast,
 # which are those marked neither slow nor process.

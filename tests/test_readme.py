@@ -10,7 +10,12 @@ from helpers.families import GUIDES, LIKELIHOODS, PRIORS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-FEWER = {"epochs=20": "epochs=2", "steps=50": "steps=2", "=50, warmup=50": "=10, warmup=10"}
+FEWER = {
+    "epochs=40": "epochs=2",
+    "epochs=20": "epochs=2",
+    "steps=50": "steps=2",
+    "=50, warmup=50": "=10, warmup=10",
+}
 
 
 @pytest.mark.slow

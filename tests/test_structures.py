@@ -234,7 +234,7 @@ def test_a_head_at_each_place_reads_the_features_there(n, line):
 
 def test_a_sequence_read_by_a_guide_is_read_whole():
     vae = pv.VAE((9, 3), 9, encoder=Steps(3), decoder="MLP([8])", likelihood="Normal", seed=0)
-    assert vae.posterior.sources["loc"].head.weight.shape == (9, 63)
+    assert vae.approximation.sources["loc"].head.weight.shape == (9, 63)
 
 
 # What people mean.

@@ -2,7 +2,7 @@
 
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -55,11 +55,12 @@ def load_data(
     """A data set by name, or arrays from a ``.npy`` or ``.npz`` file.
 
     Args:
-        name: ``digits`` (within scikit-learn, 1,797 images of 8x8), ``mnist``, ``fashion-mnist``,
-            ``kmnist``, ``emnist``, ``omniglot`` (28x28, through torchvision), or a file. An
-            ``.npz`` may hold ``train``, ``test``, ``train_labels``, ``test_labels``; of other
-            files the first array is taken, and a part of it held out. An ``.npy`` file of more
-            than 1 GiB stays on disk, with at most 10,000 observations held out.
+        name: ``digits`` (within scikit-learn, 1,797 images of 8x8), ``digit-counts`` (the same
+            as counts of 0 to 16), ``mnist``, ``fashion-mnist``, ``kmnist``, ``emnist``,
+            ``omniglot`` (28x28, through torchvision), or a file. An ``.npz`` may hold ``train``,
+            ``test``, ``train_labels``, ``test_labels``; of other files the first array is taken,
+            and a part of it held out. An ``.npy`` file of more than 1 GiB stays on disk, with at
+            most 10,000 observations held out.
         root: where torchvision's files are; they are downloaded to ``~/.cache/pyro_vae`` where
             it is not given.
         seed: of the split where the source has none.
@@ -83,11 +84,24 @@ def load_data(
 
 
 def _digits(root: Path | None, seed: int) -> Data:
+    counts = _digit_counts(root, seed)
+    return replace(
+        counts,
+        name="digits",
+        description="handwritten digits, 8x8 grey",
+        train=counts.train / 16,  # pyright: ignore[reportOperatorIssue]
+        test=counts.test / 16,
+        grey=True,
+    )
+
+
+def _digit_counts(root: Path | None, seed: int) -> Data:
     from sklearn.datasets import load_digits
 
     bunch: Any = load_digits()
-    x = torch.tensor(bunch.data / 16, dtype=torch.float32).reshape(-1, 1, 8, 8)
-    return _split("digits", "handwritten digits, 8x8 grey", x, torch.tensor(bunch.target), seed)
+    x = torch.tensor(bunch.data, dtype=torch.float32).reshape(-1, 1, 8, 8)
+    description = "handwritten digits, 8x8 counts of 0 to 16"
+    return _split("digit-counts", description, x, torch.tensor(bunch.target), seed)
 
 
 def _torchvision(
@@ -209,11 +223,12 @@ def _split(
     parts = order[n:], order[:n]
     train, test = (x[part] for part in parts)
     targets = (None, None) if labels is None else (labels[parts[0]], labels[parts[1]])
-    return Data(name, description, train, test, targets[0], targets[1], grey=name == "digits")
+    return Data(name, description, train, test, targets[0], targets[1])
 
 
 SOURCES: dict[str, Callable[[Path | None, int], Data]] = {
     "digits": _digits,
+    "digit-counts": _digit_counts,
     "mnist": _torchvision("MNIST", "mnist", "handwritten digits, 28x28 grey"),
     "fashion-mnist": _torchvision("FashionMNIST", "fashion-mnist", "clothes, 28x28 grey"),
     "kmnist": _torchvision("KMNIST", "kmnist", "cursive Japanese characters, 28x28 grey"),
