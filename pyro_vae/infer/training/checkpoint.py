@@ -1,7 +1,6 @@
 """A training run on disk: parts by name in one safetensors file, written whole or not at all."""
 
 import json
-import os
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from ...core.files import replacing
 
 __all__ = ["CHECKPOINT", "Parts", "read", "write"]
 
@@ -37,15 +38,11 @@ def write(folder: Path, parts: Mapping[str, object]) -> None:
     except TypeError as problem:
         raise TypeError(f"a checkpoint holds tensors, numbers and texts: {problem}") from None
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / CHECKPOINT
-    new = path.with_suffix(".new")
+    metadata = {"parts": text, "checksum": _checksum(text, tensors)}
     try:
-        save_file(tensors, new, metadata={"parts": text, "checksum": _checksum(text, tensors)})
-        _sync(new)
-        os.replace(new, path)
-        _sync(folder)
-    except (SafetensorError, OSError) as problem:
-        new.unlink(missing_ok=True)
+        with replacing(folder / CHECKPOINT) as new:
+            save_file(tensors, new, metadata=metadata)
+    except SafetensorError as problem:
         raise OSError(str(problem)) from None
 
 
@@ -102,14 +99,3 @@ def _checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
     for _, tensor in sorted(tensors.items()):
         found = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, found)
     return f"{found:08x}"
-
-
-def _sync(path: Path) -> None:
-    """Have the system write a file or a folder's list of files to the disk."""
-    if path.is_dir() and os.name == "nt":
-        return
-    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
