@@ -108,9 +108,7 @@ def check_support(
         if bad.any():
             row, *cell = bad.nonzero()[0].tolist()
             value = rows[(row, *cell)]
-            _refuse(
-                value, f"needs {_needs(base, support, value)}", name, place(start + row, *cell)
-            )
+            _refuse(value, f"needs {_needs(base, support, value)}", name, place(start + row, *cell))
     if base.event_dim == 0 and not moves:
         seen = x[~x.isnan()]
         for edge in (seen.min(), seen.max()):
