@@ -32,9 +32,6 @@ INSIDE = {  # within a room: who does not see whom
 HEAVY = {"zuko", "torchvision", "arviz", "matplotlib", "sklearn", "typer"}
 
 
-BUILDING = pytest.mark.xfail(strict=False, reason="the house is being rebuilt")
-
-
 def statements(path):
     """The imports of a file: the node, the module's absolute name, whether at the top level."""
     tree = ast.parse(path.read_text())
@@ -128,7 +125,6 @@ def test_the_check_sees_what_it_should():
     assert "pyro_vae.language.spec" in {n for n, _ in imports(estimator)}
 
 
-@BUILDING
 def test_what_another_module_imports_is_public_in_its_home():
     public = {name: public_names(path) for name, path in MODULES.items()}
     wrong = []
@@ -142,16 +138,15 @@ def test_what_another_module_imports_is_public_in_its_home():
     no_offenders(sorted(wrong))
 
 
-# Private names that the package defines; what torch and Pyro hide is theirs.
+# Private names that the package defines; what torch, Pyro and named tuples have is theirs.
 PRIVATE = {
     node.name
     for path in FILES
     for node in ast.walk(TREES[path])
     if isinstance(node, ast.FunctionDef | ast.ClassDef) and is_private(node.name)
-} - {"_call", "_inverse"}
+} - {"_call", "_inverse", "_replace"}
 
 
-@BUILDING
 def test_nothing_private_is_reached_across_modules():
     """``value._name`` stands in a file that defines or sets ``_name``; ``self`` may inherit it."""
     wrong = []
@@ -175,7 +170,6 @@ def test_nothing_private_is_reached_across_modules():
     no_offenders(wrong)
 
 
-@BUILDING
 def test_no_pair_of_modules_imports_each_other():
     """Not for types either: the imports under TYPE_CHECKING and within functions count too."""
     arrows = {
@@ -187,13 +181,11 @@ def test_no_pair_of_modules_imports_each_other():
     no_offenders([f"{a} <-> {b}" for a, b in sorted(arrows) if a < b and (b, a) in arrows])
 
 
-@BUILDING
 def test_no_file_is_longer_than_400_lines():
     lengths = {path.relative_to(ROOT): len(path.read_text().splitlines()) for path in FILES}
     no_offenders([f"{path}: {n}" for path, n in lengths.items() if n > 400])
 
 
-@BUILDING
 def test_no_function_is_longer_than_60_lines():
     """Without its docstring."""
     long = []
@@ -216,7 +208,6 @@ def telling(path):
             yield i, words
 
 
-@BUILDING
 def test_no_twelve_lines_stand_twice():
     places = defaultdict(list)
     for path in FILES:
@@ -227,15 +218,9 @@ def test_no_twelve_lines_stand_twice():
     no_offenders([" = ".join(where) for where in places.values() if len(where) > 1])
 
 
-@BUILDING
 def test_the_formatter_owns_the_layout():
     skips = {path.relative_to(ROOT): path.read_text().count("# fmt: skip") for path in FILES}
     assert sum(skips.values()) < 20, {str(path): n for path, n in skips.items() if n}
-
-
-@BUILDING
-def test_the_package_grows_no_longer():
-    assert sum(len(path.read_text().splitlines()) for path in FILES) <= 17_035
 
 
 def test_no_test_module_imports_another():

@@ -19,7 +19,7 @@ from ..language.spec import Spec, Value, as_spec, nearest
 from .networks import checked_activation
 from .part import Ends, Part
 
-__all__ = ["Flow"]
+__all__ = ["Flow", "kept_validation", "zuko_flows"]
 
 REFUSED = {
     "GF": "Zuko draws from GF within -10 and 10 only, and its density does not end there: use NSF",

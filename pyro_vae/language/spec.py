@@ -10,7 +10,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NoReturn, TypeAlias
 
-__all__ = ["Source", "Spec", "SpecError", "amortized", "as_spec", "learned", "nearest", "parse"]
+__all__ = [
+    "Source",
+    "Spec",
+    "SpecError",
+    "Value",
+    "amortized",
+    "as_spec",
+    "learned",
+    "nearest",
+    "parse",
+]
 
 
 class SpecError(ValueError):

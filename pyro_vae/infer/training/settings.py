@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias, get_args
 from ...core.checks import boolean, fraction, positive, whole
 from ...language.schedules import schedule
 
-__all__ = ["Binarize", "Compile", "FitSettings", "Precision"]
+__all__ = ["Binarize", "Compile", "FitSettings", "Precision", "about"]
 
 Binarize: TypeAlias = Literal["dynamic", "static"] | None
 Compile: TypeAlias = bool | Literal["auto", "reduce-overhead", "max-autotune"]
