@@ -53,8 +53,8 @@ CALLS = {
     "bdmc": lambda **k: pv.bdmc(
         bits(), **{"num_data": 2, "temperatures": 2, "chains": 2, "leapfrog": 1, **k}
     ),
-    "assess": lambda **k: pv.assess(bits(), X, **{"num_samples": 2, "steps": 1, **k}),
-    "calibration": lambda **k: pv.calibration(bits(), **{"num_data": 4, "num_samples": 4, **k}),
+    "assess": lambda **k: pv.assess(bits(), X, **{"num_samples": 2, "steps": 2, **k}),
+    "calibration": lambda **k: pv.calibration(bits(), **{"num_data": 20, "num_samples": 4, **k}),
     "compare_estimators": lambda **k: pv.compare_estimators(
         bits(), X, ["Trace_ELBO"], **{"num_draws": 4, "burn_in": 1, **k}
     ),
@@ -87,7 +87,7 @@ CALLS = {
     "train_estimators": lambda **k: pv.train_estimators(
         bits(), X, ["Trace_ELBO"], **{"epochs": 1, **k}
     ),
-    "write_report": lambda **k: pv.write_report(SAVED, **{"num_samples": 2, "steps": 1, **k}),
+    "write_report": lambda **k: pv.write_report(SAVED, **{"num_samples": 2, "steps": 2, **k}),
     "plots.images": lambda **k: pv.plots.images(IMAGES, **k),
     "plots.interpolations": lambda **k: pv.plots.interpolations(
         digits(), IMAGES[0], IMAGES[1], **k
@@ -107,7 +107,7 @@ CALLS = {
     **{
         name: profile.build
         for name, profile in pv.ESTIMATORS.items()
-        if profile.build.__module__.startswith("pyro_vae")
+        if inspect.isclass(profile.build)
     },
 }
 # Whose arguments they are; of what stands in other names, the callable itself.
@@ -116,7 +116,7 @@ TARGETS = {
     "fit with validation": pv.fit,
     **{f"VAE.{n}": getattr(pv.VAE, n) for n in ("refine", "impute", "sample", "interpolate")},
     **{name: getattr(pv.plots, name[6:]) for name in CALLS if name.startswith("plots.")},
-    **{name: profile.build for name, profile in pv.ESTIMATORS.items()},
+    **{n: p.build for n, p in pv.ESTIMATORS.items() if inspect.isclass(p.build)},
 }  # fmt: skip
 WHOLE, REAL, TRUTH = (1.5, True, "a", -3), ("1", True, math.nan), (1, "yes")
 KINDS = {"int": WHOLE, "float": REAL, "bool": TRUTH}

@@ -1,7 +1,7 @@
 """Random numbers: every random act takes a seed, and leaves the global generator as it was."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 
@@ -15,14 +15,16 @@ __all__ = ["seeded"]
 def seeded(seed: int | None) -> Iterator[None]:
     """Within it torch's generators start from ``seed``; afterwards they are as they were.
 
-    With ``None`` the global generators are used, and advance. Other threads that come here wait.
+    With ``None`` the global generators are used, and advance. Threads that ask for a seed wait for
+    one another.
 
     Raises:
         ValueError: a seed that is no whole number from 0 to 2**64 - 1.
     """
     if seed is not None:
         seed = whole("seed", seed, 0, 2**64 - 1)
-    with LOCK, torch.random.fork_rng(enabled=seed is not None):
-        if seed is not None:
+    chosen = seed is not None
+    with LOCK if chosen else nullcontext(), torch.random.fork_rng(enabled=chosen):
+        if chosen:
             torch.manual_seed(seed)
         yield

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..core.checks import number, whole
 from ..language.spec import nearest
 from .rows import Rows
 
@@ -73,6 +74,7 @@ def load_data(
     Raises:
         ValueError: an unknown name, a missing or damaged file, or no network to download from.
     """
+    seed, held_out = whole("seed", seed, 0), number("held_out", held_out, 0)
     if name in SOURCES:
         return SOURCES[name](Path(root) if root else None, seed)
     if Path(name).suffix in (".npy", ".npz"):

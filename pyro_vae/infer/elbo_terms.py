@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from .sites import latent
+from .sites import latent, unweighted
 
 __all__ = ["draw_terms", "elbo_terms"]
 
@@ -42,6 +42,8 @@ def draw_terms(
 ) -> tuple[Tensor, Tensor]:
     """Both terms of the log weight of each draw: log p(x|z), and log q(z|x) - log p(z).
 
+    Weights of observations (``poutine.scale``) are of the objective, not of these.
+
     Args:
         model: a Pyro model whose sites all lie in one plate over data, at dimension -1.
         guide: its guide.
@@ -63,9 +65,9 @@ def draw_terms(
         if latent(site):
             own: Any = q.nodes[name]
             exact = kl_divergence(own["fn"], site["fn"]) if exact_kl else None
-            kl = kl + (own["log_prob"] - site["log_prob"] if exact is None else exact)
+            kl = kl + (unweighted(own) - unweighted(site) if exact is None else exact)
         elif site["type"] == "sample" and site["is_observed"]:
-            likelihood = likelihood + site["log_prob"]
+            likelihood = likelihood + unweighted(site)
     return likelihood, kl
 
 

@@ -7,10 +7,21 @@ import pyro.distributions as dist
 import pyro.poutine as poutine
 import torch
 from pyro.distributions.torch_distribution import ExpandedDistribution, TorchDistributionMixin
+from pyro.distributions.util import scale_and_mask
 from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import site_is_subsample
+from torch import Tensor
 
-__all__ = ["family_name", "is_product", "latent", "replayed", "same_order", "samples", "unwrapped"]
+__all__ = [
+    "family_name",
+    "is_product",
+    "latent",
+    "replayed",
+    "same_order",
+    "samples",
+    "unweighted",
+    "unwrapped",
+]
 
 
 def latent(site: Any) -> bool:  # noqa: ANN401
@@ -40,6 +51,11 @@ def same_order(model: Trace, guide: Trace) -> bool:
     """
     model_sites: list[Any] = [n for n, s in model.nodes.items() if n in guide.nodes and latent(s)]
     return model_sites == [n for n, s in guide.nodes.items() if n in model_sites and latent(s)]
+
+
+def unweighted(site: Any) -> Tensor:  # noqa: ANN401
+    """The log density of a scored site without the scale of ``poutine.scale``; masked as it is."""
+    return scale_and_mask(site["unscaled_log_prob"], 1.0, site["mask"])
 
 
 def unwrapped(distribution: Any) -> Any:  # noqa: ANN401

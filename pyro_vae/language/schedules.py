@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..core.checks import number, positive
+from ..core.checks import number, positive, whole
 from .spec import Spec, as_spec, nearest
 
 __all__ = ["Schedule", "schedule"]
@@ -112,6 +112,7 @@ def schedule(value: float | str | Spec, epochs: int, name: str = "value") -> Sch
     >>> schedule("linear(0, 1, epochs=10)", 100)(5.0)
     0.5
     """
+    epochs = whole("epochs", epochs, 0)
     if not isinstance(value, str | Spec):
         constant = number(name, value, 0)
         return lambda t: constant

@@ -33,6 +33,8 @@ def impute(model: Model, x: Tensor, *, draws: int | None, num_samples: int, swee
     cells = model.record.cells(x)
     rows = cells.flatten(1).isnan().any(1).nonzero()[:, 0]
     found = cells.clone() if draws is None else cells.expand(draws, *cells.shape).clone()
+    if not len(rows):
+        return found
     at_once = max(1, CELLS // (num_samples * math.prod(model.record.x_shape)))
     for some in rows.split(at_once):
         found[..., some, *[slice(None)] * (cells.ndim - 1)] = _impute(

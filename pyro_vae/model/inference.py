@@ -7,7 +7,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from ..core.checks import positive, whole
+from ..core.checks import boolean, positive, whole
 from ..core.seeding import seeded
 from ..families.guides import refine
 from .imputation import impute
@@ -184,7 +184,7 @@ class Inference(nn.Module):
         shape = (whole("num_samples", num_samples), *(() if given is None else (len(given),)))
         with seeded(seed):
             p = self.decode(self.prior().expand(torch.Size(shape)).sample(), given)
-            return point(p) if mean else p.sample()
+            return point(p) if boolean("mean", mean) else p.sample()
 
     @torch.no_grad()
     def interpolate(self, start: Tensor, end: Tensor, steps: int = 8) -> Tensor:
@@ -200,10 +200,12 @@ class Inference(nn.Module):
         """
         if self.latents.categorical:
             raise ValueError("z is categorical: there is no line between two categories")
-        z = point(self.encode(torch.stack([start, end])))
+        ends = self.as_data(torch.stack([start, end]))
+        z = point(self.encode(ends))
         weight = torch.linspace(0, 1, whole("steps", steps), dtype=z.dtype, device=z.device)
         weight = weight.reshape(-1, *[1] * len(self.z_shape))
-        return point(self.decode(z[0] + weight * (z[1] - z[0])))
+        x = ends[0] + weight.reshape(-1, *[1] * (ends.ndim - 1)) * (ends[1] - ends[0])
+        return point(self.decode(z[0] + weight * (z[1] - z[0]), x))
 
     # The boundary: what comes in is checked once.
 

@@ -86,6 +86,11 @@ class Latents:
         """z from the value of each site, ``(..., *shape)``."""
         return torch.cat([values[site] for site in self.sites], -1)
 
+    @property
+    def read_dim(self) -> int:
+        """The dimensions of what the decoder reads of one z: one-hot vectors are flat."""
+        return 1 if self.categorical else len(self.shape)
+
     def features(self, z: Tensor, dtype: torch.dtype) -> Tensor:
         """What the decoder reads of z, ``(..., *shape)``: as it is, or ``(..., D)``."""
         if not self.categorical:

@@ -65,6 +65,11 @@ class Record:
             self.x_shape = (sum(b.width for b in self.observed),)
         width = sum(b.width for b in self.blocks)
         self.shape = self.x_shape if len(self.observed) == len(self.blocks) else (width,)
+        cells = math.prod(self.x_shape)
+        if wrong := [b for b in self.blocks if b.role == "offset" and b.width not in (1, cells)]:
+            raise ValueError(
+                f"an offset is one number or has the shape of x, {cells} here, got {wrong[0].width}"
+            )
         self.missing = any(b.missing for b in self.observed)
         self.columns: tuple[str, ...] | None = None
         self._places: dict[str, slice] = {}
@@ -72,6 +77,10 @@ class Record:
         for block in self.blocks:
             self._places[block.name] = slice(start, start + block.width)
             start += block.width
+
+    def has(self, role: Role) -> bool:
+        """Whether a block has this role."""
+        return any(block.role == role for block in self.blocks)
 
     @classmethod
     def of(cls, x: "int | tuple[int, ...] | Record", missing: bool = False) -> "Record":

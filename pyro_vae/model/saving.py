@@ -66,9 +66,9 @@ def load(folder: str | Path, cls: type[VAE] | None = None, **modules: nn.Module)
 def _kind(about: dict[str, Any], cls: type[VAE] | None) -> type[VAE]:
     """The class of a saved model: one of those known, or the user's own that is given."""
     kind = about.get("kind", "M2" if "classes" in about else "VAE")
-    if cls is not None and cls.kind() != kind:
+    name = str(kind).rsplit(".", 1)[-1]
+    if cls is not None and cls.__name__ != name:  # a script's module is __main__
         raise ValueError(f"the folder holds a {kind}, and cls= is {cls.kind()}")
     if cls is None and kind not in KINDS:
-        name = str(kind).rsplit(".", 1)[-1]
         raise ValueError(f"the model is of a class of your own ({kind}): load(folder, cls={name})")
     return cls or KINDS[kind]

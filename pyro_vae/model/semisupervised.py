@@ -70,6 +70,10 @@ class M2(VAE):
         **parts: Any,  # noqa: ANN401
     ) -> None:
         classes, alpha = whole("classes", classes, 2), number("alpha", alpha, 0)
+        if isinstance(x_shape, Record):
+            raise ValueError(
+                "M2 makes its own record: give the shape of x, M2(784, 50, classes=10)"
+            )
         x, label = Record.of(x_shape, missing).blocks[0], Block("label", classes, role="label")
         super().__init__(
             Record([x, label]),

@@ -107,8 +107,10 @@ class VAE(Inference):
             q = self.approximation(torch.zeros(1, *h))
             _check_event(q, z_shape, "guide")
             self.latents = Latents.of(q)
+            if "y" not in self.latents.sites and self.record.has("label"):
+                raise ValueError("a label block is of M2: M2(x_shape, latent_dim, classes)")
             z = self.latents.features(torch.zeros(1, *z_shape), torch.get_default_dtype())
-            z, _ = self.record.context(z, torch.zeros(1, *self.record.shape), len(z_shape))
+            z, _ = self.record.context(z, torch.zeros(1, *self.record.shape), self.latents.read_dim)
             h = build_network(self.decoder, z, self.x_shape, "decoder")
             line = self.record.likelihood or likelihood
             self.likelihood = make_part(line, Ends(self.x_shape, "likelihood", h))
@@ -177,7 +179,7 @@ class VAE(Inference):
                 with an observation are read; not needed where the record has none.
         """
         h = self.latents.features(z, self.example.dtype)
-        h, event_dim = self.record.context(h, x, len(self.z_shape))
+        h, event_dim = self.record.context(h, x, self.latents.read_dim)
         return self.record.shift(self.likelihood(batched(self.decoder, h, event_dim)), x)
 
     # The boundary: what comes in is checked once.
@@ -233,7 +235,8 @@ class VAE(Inference):
 
     def _connect(self, ends: Ends) -> None:
         """Let prior and guide take notice of the other parts."""
-        ends = replace(ends, encode=self.approximate_posterior)
+        encode = None if self.record.has("context") else self.approximate_posterior
+        ends = replace(ends, encode=encode)
         connect(self.prior, replace(ends, role="prior", partner=self.approximation))
         connect(self.approximation, replace(ends, partner=self.prior))
 
@@ -254,6 +257,7 @@ class VAE(Inference):
         _check_event(p, self.z_shape, "prior")
         _check_event(p_x, self.x_shape, "likelihood")
         check_supports(p, q, _line(self.prior), _line(self.approximation))
+        self.record.shift(p_x, torch.zeros(1, *self.record.shape))
         if self.record.missing and innermost(p_x).event_dim:
             raise ValueError("missing cells need a likelihood of independent cells")
 

@@ -59,10 +59,10 @@ def sweep(
     Traceback (most recent call last):
     ValueError: the configuration has an unknown key 'epoch'; did you mean epochs?
     """
+    jobs = whole("jobs", jobs)
     runs = {_folder(Path(out), settings): settings for settings in map(_settled, configs)}
     if not runs:
         raise ValueError("there is nothing to run: give at least one configuration")
-    whole("jobs", jobs)
     waiting = {folder: s for folder, s in runs.items() if not (folder / RESULTS).exists()}
     errors = _on_ray(waiting, address) if address else _here(waiting, jobs)
     told = {folder: asdict(settings) for folder, settings in runs.items()}

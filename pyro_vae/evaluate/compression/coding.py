@@ -35,6 +35,8 @@ class Code:
     def __init__(self, vae: VAE, latent_bits: int, largest: float) -> None:
         if vae.record.missing:
             raise ValueError("VAE(..., missing=True) has no code for missing cells: impute x first")
+        if vae.record.shape != vae.x_shape:
+            raise ValueError("only x itself is coded, and this model's record has further blocks")
         like = vae.as_data(torch.zeros(1, *vae.record.shape))
         prior, guide = vae.prior(), vae.encode(like)
         z = prior.expand([1]).sample()

@@ -14,7 +14,7 @@ from pyro.optim import PyroOptim
 from pyro.params.param_store import normalize_param_name
 from torch import Tensor, nn
 
-from ...core.checks import positive
+from ...core.checks import number, positive
 from ...language.spec import Spec, as_spec, nearest
 from .adam import Adam, AdamW
 from .distributed import Processes
@@ -158,7 +158,7 @@ def make_optimizer(value: str | Spec, lr: float) -> FusedOptim:
             ``clip_value``.
         lr: the learning rate.
     """
-    spec = as_spec(value)
+    spec, lr = as_spec(value), number("lr", lr, 0)
     constructor = getattr(torch.optim, spec.name, None)
     optimizers = [n for n, c in vars(torch.optim).items() if isinstance(c, type)]
     if spec.name not in optimizers or not issubclass(constructor, torch.optim.Optimizer):  # pyright: ignore

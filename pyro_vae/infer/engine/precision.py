@@ -2,23 +2,13 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal, TypeAlias, get_args
 
 import torch
 
-__all__ = ["Precision", "check_precision", "lowered", "products"]
-
-Precision: TypeAlias = Literal["float32", "tf32", "bf16"]
+__all__ = ["lowered", "products"]
 
 
-def check_precision(precision: str) -> None:
-    """Raise if the precision is not one of :data:`Precision`."""
-    if precision not in get_args(Precision):
-        words = ", ".join(map(repr, get_args(Precision)))
-        raise ValueError(f"precision is one of {words}, got {precision!r}")
-
-
-def lowered(fn: Callable, precision: Precision, device: torch.device) -> Callable:
+def lowered(fn: Callable, precision: str, device: torch.device) -> Callable:
     """A model or guide whose networks compute in bfloat16, if ``precision`` is ``"bf16"``.
 
     Parameters and their gradients, the outputs of the heads and densities keep their precision.
@@ -29,7 +19,7 @@ def lowered(fn: Callable, precision: Precision, device: torch.device) -> Callabl
 
 
 @contextmanager
-def products(precision: Precision) -> Iterator[None]:
+def products(precision: str) -> Iterator[None]:
     """Within it matrix products on a GPU use TensorFloat-32, if ``precision`` is ``"tf32"``."""
     before = torch.get_float32_matmul_precision()
     if precision == "tf32":

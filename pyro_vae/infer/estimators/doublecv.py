@@ -6,6 +6,7 @@ import torch
 from pyro.infer.util import MultiFrameTensor
 from torch import Tensor, nn
 
+from ...core.checks import number
 from .learner import Learner, learned
 from .logits import OF_DISCRETE, LogitELBO, Scored, linear_part, pull, spread
 from .multisample import Plates, total
@@ -52,7 +53,7 @@ class DoubleCV(LogitELBO):
         self, num_particles: int = 2, alpha: float | None = None, **plates: Unpack[Plates]
     ) -> None:
         super().__init__(num_particles, **plates)
-        self.alpha = alpha
+        self.alpha = None if alpha is None else number("alpha", alpha)
         self.learner = Learner("DoubleCV", self._start)
 
     def _start(self, sites: list[Any], args: tuple) -> nn.Module:

@@ -14,6 +14,7 @@ from pyro.distributions.util import sum_rightmost
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
+from ...core.checks import number
 from ..sites import is_product, latent
 
 __all__ = [
@@ -283,7 +284,7 @@ class RunningMean(nn.Module):
 
     def __init__(self, decay: float = 0.9) -> None:
         super().__init__()
-        self.decay = decay
+        self.decay = number("decay", decay, 0)
         self.register_buffer("average", torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:

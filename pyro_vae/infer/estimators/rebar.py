@@ -7,7 +7,7 @@ import torch
 from pyro.infer.util import MultiFrameTensor
 from torch import Tensor, nn
 
-from ...core.checks import positive, whole
+from ...core.checks import number, positive, whole
 from .learner import Learner, learned
 from .logits import OF_DISCRETE, LogitELBO, Scored, spread
 from .multisample import Plates, add
@@ -62,7 +62,8 @@ class REBAR(LogitELBO):
         super().__init__(num_particles, **plates)
         if temperature is not None:
             temperature = positive("temperature", temperature)
-        self.temperature, self.eta = temperature, eta
+        self.temperature = temperature
+        self.eta = None if eta is None else number("eta", eta)
         self.learner = Learner(type(self).__name__, self._start)
 
     def _start(self, sites: list[Any], args: tuple) -> nn.Module:

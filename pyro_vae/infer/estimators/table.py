@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import torch
 from pyro.infer import (
     ELBO,
     RenyiELBO,
@@ -12,7 +13,7 @@ from pyro.infer import (
 )
 from torch.distributions import kl_divergence
 
-from ..sites import family_name, same_order
+from ..sites import family_name, same_order, samples
 from .arm import ARM, DisARM, DisARMIWAE
 from .bounds import renyi
 from .cubo import CUBO
@@ -99,6 +100,13 @@ def build_renyi(
     )
 
 
+def nothing_is_weighted(trial: Trial) -> None:
+    """Pyro's Rényi bound keeps ``poutine.scale`` within its logarithm."""
+    scales = [site["scale"] for site in samples(trial.model_trace)]
+    if trial.elbo.num_particles > 1 and any((torch.as_tensor(s) != 1).any() for s in scales):
+        raise UnsoundError("it weighs within its logarithm, which is no bound: use DReG or VIMCO")
+
+
 OF_PYRO: dict[type[ELBO], Profile] = {
     Trace_ELBO: Profile(
         gradients=("pathwise", "score", "stl", *RELAXED),
@@ -144,7 +152,7 @@ OF_PYRO: dict[type[ELBO], Profile] = {
         note="a bound of its own (alpha=0: importance-weighted), unbiased for it; one evaluation "
         "a particle",
         build=build_renyi,
-        needs=(paths_exist,),
+        needs=(paths_exist, nothing_is_weighted),
         refused=(
             ("score", "its guide gradient is exactly zero at alpha=0, else biased: use VIMCO"),
             ("stl", "it is biased with more than one particle: use DReG"),

@@ -189,7 +189,7 @@ def _settings(given: Mapping[str, object], line: Estimator) -> FitSettings:
     """The plain values among the arguments of ``fit``, checked, alone and together."""
     plain = {f.name: given[f.name] for f in fields(FitSettings)} | {"estimator": str(line)}
     plain = {name: str(v) if isinstance(v, Spec) else v for name, v in plain.items()}
-    if not isinstance(plain["validation"], Real):  # data
+    if not isinstance(plain["validation"], Real | str):  # data
         plain["validation"] = None
     settings = FitSettings(**plain)  # pyright: ignore[reportArgumentType]
     if not line.weighted and settings.beta != 1:

@@ -66,6 +66,11 @@ def prepare(
         ValueError: data that cannot be served, with what to do.
     """
     held_out, binarize = None, settings.binarize
+    blocks = getattr(getattr(vae, "record", None), "blocks", ())
+    if binarize and (others := [b.name for b in blocks if b.role not in ("observed", "label")]):
+        raise ValueError(
+            f"binarize would draw bits of {', '.join(others)} too: binarize x before packing it"
+        )
     x = Rows(x) if isinstance(x, np.memmap) else x
     given = None if settings.validation or validation is None else vae.as_data(validation)  # pyright: ignore
     if given is not None:
@@ -111,7 +116,7 @@ def _hold_out(vae: Trainable, x: Data, settings: FitSettings) -> tuple[Data, Ten
     if not 0 < n < len(x):
         raise ValueError(f"validation={fraction} of {len(x)} data points leaves a part empty")
     n = min(n, HELD_OUT) if isinstance(x, Rows) else n
-    held_out = draw_bits(vae.as_data(x[order[:n]]), settings.binarize)
+    held_out = vae.check(draw_bits(vae.as_data(x[order[:n]]), settings.binarize))
     return x.subset(order[n:]) if isinstance(x, Rows) else x[order[n:]], held_out
 
 

@@ -45,7 +45,8 @@ class Callback:
     """What ``fit`` calls around its steps; each method does nothing until it is overridden.
 
     The callbacks of ``fit(..., callbacks=[...])`` are called in their order, :meth:`end` in the
-    reverse one. In several processes each calls its own, at the same time.
+    reverse one. In several processes each calls its own, at the same time. Training holds the lock
+    of seeded acts: a callback must not wait for a thread that asks for a seed.
 
     Attributes:
         run: the training run, set before any method is called: its ``vae``, ``optim``,

@@ -15,7 +15,7 @@ from torch.distributions import Distribution, Independent, kl_divergence
 
 from ....core.checks import positive, whole
 from ...estimators.rloo import RLOO
-from ...sites import latent, same_order
+from ...sites import latent, same_order, unweighted
 from ..run import Callback
 
 __all__ = ["AggressiveGuide", "FreeBits", "mutual_information", "with_free_bits"]
@@ -56,7 +56,7 @@ def with_free_bits(model: Callable, guide: Callable, minimum: float) -> tuple[Ca
     >>> Trace_ELBO().loss(*with_free_bits(model, guide, 3.0)) - Trace_ELBO().loss(model, guide) > 0
     True
     """
-    posteriors: dict[str, Distribution] = {}
+    posteriors, minimum = {}, positive("minimum", minimum)
     return _Factor(posteriors, minimum)(model), _Remember(posteriors)(guide)
 
 
@@ -272,5 +272,5 @@ def mutual_information(guide: Callable, x: Tensor) -> Tensor:
         trace = poutine.trace(crossed).get_trace(x)
     trace.compute_log_prob()
     nodes: dict[str, Any] = dict(trace.nodes)
-    log_q = torch.stack([nodes[name]["log_prob"] for name in values]).sum(0)
+    log_q = torch.stack([unweighted(nodes[name]) for name in values]).sum(0)
     return (log_q.diagonal() - log_q.logsumexp(1)).mean() + torch.tensor(float(n)).log()

@@ -28,7 +28,7 @@ class Log(Callback):
     def start(self) -> None:
         """Write the rows of a resumed run anew, and drop those past its checkpoint."""
         if self.run.processes.rank == 0:
-            if self.path.exists() and not self.run.history:
+            if not self.run.history and self.path.exists() and self.path.stat().st_size:
                 raise ValueError(f"{self.path} exists: remove it, or log to another file")
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.write_text("")
