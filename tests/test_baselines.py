@@ -6,10 +6,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from linear import linear_vae, marginal
 from matplotlib import pyplot
 
 import pyro_vae as pv
+from helpers.linear import linear_vae, marginal
 from pyro_vae import plots
 from pyro_vae.evaluate import baselines
 

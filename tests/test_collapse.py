@@ -228,7 +228,7 @@ def test_delta_normal_saves_loads_and_refuses(tmp_path):
     for prior in ("Normal(scale=learned)", "Normal(scale=2)", "Laplace", "Mixture(Normal)"):
         with pytest.raises(ValueError, match=r"commits to a rate against N\(0, 1\)"):
             pv.VAE(3, 2, likelihood="Normal", guide="DeltaNormal(rate=0.3)", prior=prior)
-    with pytest.raises(ValueError, match="rate is a positive number"):
+    with pytest.raises(ValueError, match="rate is a number greater than 0"):
         pv.VAE(3, 2, guide="DeltaNormal(rate=0)")
     with pytest.raises(ValueError, match="says how large the scale may be"):
         pv.VAE(3, 2, guide="DeltaNormal(rate=1, scale=0.5)")

@@ -283,7 +283,7 @@ def test_fit_compiles_whole_and_ragged_batches_and_resumes_bit_for_bit(tmp_path)
 
 
 def test_compile_takes_its_words():
-    with pytest.raises(ValueError, match=r"compile is True, False or one of 'auto', .* got 'yes'"):
+    with pytest.raises(ValueError, match=r"compile is True, False, 'auto', .* got 'yes'"):
         fit(small(), X, compile="yes")
 
 

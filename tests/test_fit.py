@@ -461,6 +461,6 @@ def test_a_second_interrupt_ends_at_once(monkeypatch, interruptible):
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(30)
 
-    monkeypatch.setattr(Loop, "run", hang)
+    monkeypatch.setattr(Loop, "train", hang)
     with pytest.raises(KeyboardInterrupt):
         pv.fit(small(), X, epochs=1)

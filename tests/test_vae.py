@@ -135,7 +135,7 @@ def test_elbo_is_per_datum_and_in_nats():
     standard_error = each.std(1) / 4000**0.5
     assert bound.shape == (5,)
     assert ((bound - (fit - kl)) / standard_error).abs().max() < 5
-    with pytest.raises(ValueError, match="num_samples must be at least 1"):
+    with pytest.raises(ValueError, match="num_samples is a whole number of at least 1"):
         pv.elbo(vae, x, num_samples=0)
 
 

@@ -608,7 +608,7 @@ def test_the_command_prints_and_writes(trained):
     args = (*given, "--num-draws", 20, "--batch-size", 10)
     code, out, err = command("compare", "estimators", trained, *args)
     assert (code, err) == (0, "")
-    assert "10 test data, 20 draws" in out
+    assert "10 test observations, 20 draws" in out
     assert all(line in out for line in lines) and "grad_variance" in out
     assert "reference for the ELBO: TraceMeanField_ELBO, 80 draws" in out
     table = pd.read_csv(trained / "compare" / "estimators.csv", index_col="estimator")

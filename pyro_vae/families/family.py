@@ -23,6 +23,9 @@ from .support import describe_constraint, transform
 
 __all__ = ["Family", "family_names", "find_distribution", "is_amortized"]
 
+# Required arguments of Pyro's that are numbers, though no parameters with a constraint.
+PLAIN = ("self", "temperature", "low", "high", "df", "dim", "d", "eta", "group_idx")
+
 
 class Family(Part):
     r"""A lazy distribution: a spec, waiting for its shapes, and then for features.
@@ -247,17 +250,28 @@ def find_distribution(spec: Spec) -> type[dist.TorchDistribution]:
     """The class of a distribution, by the spec's name."""
     cls = getattr(distributions, spec.name, None) or getattr(dist, spec.name, None)
     if isinstance(cls, type) and issubclass(cls, Distribution):
-        parts = {"base_dist", "base_distribution", "component_distribution", "propose"}
-        if parts & set(inspect.signature(cls.__init__).parameters):
+        if _other_arguments(cls):
             raise spec.error(f"{spec.name} is made of distributions, not of parameters")
         return cls  # pyright: ignore[reportReturnType]
     raise spec.error(f"unknown family {spec.name!r}{nearest(spec.name, family_names())}")
 
 
 def family_names() -> set[str]:
-    """The names of all distributions of Pyro and of this package."""
+    """The names of the distributions of Pyro and of this package that parameters make."""
     rooms = {**vars(dist), **vars(distributions)}
-    return {n for n, c in rooms.items() if isinstance(c, type) and issubclass(c, Distribution)}
+    classes = {
+        n: c for n, c in rooms.items() if isinstance(c, type) and issubclass(c, Distribution)
+    }
+    return {name for name, cls in classes.items() if not _other_arguments(cls)}
+
+
+def _other_arguments(cls: type[Distribution]) -> set[str]:
+    """The required arguments of a distribution that are neither parameters nor numbers."""
+    table = getattr(cls, "arg_constraints", None)
+    known = {*(table if isinstance(table, dict) else ()), *PLAIN}
+    parameters = inspect.signature(cls.__init__).parameters.values()
+    named = (p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD))
+    return {p.name for p in named if p.default is p.empty} - known
 
 
 def _event_dim(distribution: type[dist.TorchDistribution]) -> int:

@@ -212,7 +212,8 @@ class Registry:
             part = construct(cls, spec)
             part.spec = spec  # as the user wrote it, with the columns for later errors
             return part
-        if spec.name not in (known := self.names()):
+        known = self.names()
+        if spec.name not in known and not hasattr(dist, spec.name):
             known |= {name for name, cls in self.structures.items() if role in cls.roles}
             raise spec.error(f"unknown family {spec.name!r}{nearest(spec.name, known)}")
         return self.family(spec)
@@ -264,8 +265,10 @@ def construct(cls: Callable[..., Module], spec: Spec) -> Module:
         raise spec.error(f"{spec.name} needs {' and '.join(f'{n}=' for n in missing)}")
     try:
         return cls(**given)
-    except SpecError:
-        raise
+    except SpecError as problem:
+        if "^ column" in str(problem):
+            raise
+        raise spec.error(str(problem)) from problem
     except Exception as problem:
         raise spec.error(str(problem) or f"{spec.name} cannot be built so") from problem
 

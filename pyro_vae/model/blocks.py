@@ -15,7 +15,7 @@ SHAPES = {"label": (1, "a number of classes"), "weight": (0, "one number, ()")}
 
 def shape_of(value: int | Sequence[int], name: str, least: int = 0) -> tuple[int, ...]:
     """A shape from a number or several, checked; of so many dimensions at least."""
-    shape = (value,) if isinstance(value, int) else tuple(value)
+    shape = tuple(value) if isinstance(value, Sequence) else (value,)
     sizes = [n for n in shape if isinstance(n, int) and not isinstance(n, bool) and n > 0]
     if len(shape) < least or len(sizes) < len(shape):
         raise ValueError(f"{name} must be a positive whole number or a tuple of them, got {value}")

@@ -52,7 +52,10 @@ def _impute(model: Model, x: Tensor, draws: int | None, num_samples: int, sweeps
         z = chains(model, x, num_samples, sweeps)
         log_w = z.new_zeros(z.shape[:2], dtype=cells.dtype)
     if draws is None:
-        mean = joint.likelihood(z).mean
+        try:
+            mean = joint.likelihood(z).mean
+        except NotImplementedError:  # of a transformed family it has no closed form
+            mean = torch.tensor(math.nan)
         if not mean.isfinite().all():
             raise ValueError("these cells have no mean: ask for draws of them, draws=100")
         weights = log_w.softmax(0).reshape(*log_w.shape, *[1] * (cells.ndim - 1))

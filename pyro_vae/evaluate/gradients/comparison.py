@@ -92,6 +92,7 @@ def compare_estimators(
         to noise); Dempster (1958), Annals of Mathematical Statistics 29, and Box (1954), ibid. 25
         (the distribution of F).
 
+    >>> import torch
     >>> vae = VAE(4, latent_dim=2, likelihood="Normal", encoder="MLP([3])", seed=0)
     >>> lines = ["Trace_ELBO", "Trace_ELBO(gradient=score)"]
     >>> dataset = compare_estimators(vae, torch.zeros(8, 4), lines, num_draws=20)

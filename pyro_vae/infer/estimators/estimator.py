@@ -124,7 +124,7 @@ def make_estimator(value: "str | Spec | ELBO | Estimator") -> Estimator:
     """An estimator from a line such as ``"TraceGraph_ELBO(gradient=score, baseline=neural)"``.
 
     Args:
-        value: a line, or any Pyro ``ELBO`` object, taken as it is.
+        value: a line, or any Pyro ``ELBO`` object, with the gradient rule of its line by default.
 
     Raises:
         SpecError: unknown names, or a pair of bound and gradient rule that is unsound.
@@ -136,9 +136,9 @@ def make_estimator(value: "str | Spec | ELBO | Estimator") -> Estimator:
         return value
     if isinstance(value, ELBO):
         rule = getattr(value, "rule", None)
-        return Estimator(
-            value, next((w for w, made in RELAXED.items() if type(rule) is made), None)
-        )
+        word = next((w for w, made in RELAXED.items() if type(rule) is made), None)
+        profile = profile_of(value)
+        return Estimator(value, word or (profile.gradient if profile else None))
     spec = as_spec(value)
     if spec.name not in ESTIMATORS:
         raise spec.error(f"unknown estimator {spec.name!r}{nearest(spec.name, ESTIMATORS)}")

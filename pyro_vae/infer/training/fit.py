@@ -172,7 +172,7 @@ def fit(
             batches=data.batches,
             sample=data.sample,
             held_out=data.held_out,
-            callbacks=by_name(_callbacks(settings, folder, callbacks, team)),
+            callbacks=by_name([*_callbacks(settings, folder, callbacks, team)]),
             identity=_identify(vae, settings, user, team) | data.identity,
         )
         loop = Loop(run)

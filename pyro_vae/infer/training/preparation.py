@@ -102,9 +102,19 @@ def prepare(
         sample = draw_bits(vae.as_data(sample), binarize)
     else:
         with torch.random.fork_rng():
-            sample = next(iter(batches))
+            sample = _first(batches)
     sample = vae.check(sample)
     return Prepared(batches, sample, held_out, x if isinstance(x, Tensor) else sample, identity)
+
+
+def _first(batches: Batches) -> Tensor:
+    """Some observations of a loader: its first batches."""
+    parts: list[Tensor] = []
+    for batch in batches:
+        parts.append(batch)
+        if sum(map(len, parts)) >= EVALUATED:
+            break
+    return torch.cat(parts)
 
 
 def _hold_out(vae: Trainable, x: Data, settings: FitSettings) -> tuple[Data, Tensor]:

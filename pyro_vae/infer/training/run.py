@@ -3,7 +3,7 @@
 import json
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -248,8 +248,10 @@ class Run:
             warnings.warn(f"{folder} has the state of {lost}, which are not given", stacklevel=4)
 
 
-def by_name(callbacks: Iterable[Callback]) -> dict[str, Callback]:
+def by_name(callbacks: Sequence[Callback]) -> dict[str, Callback]:
     """Callbacks by the name of their class; of several of one class the others are numbered."""
+    if not isinstance(callbacks, Sequence):
+        raise ValueError(f"callbacks is a list, callbacks=[...], got {type(callbacks).__name__}")
     named: dict[str, Callback] = {}
     counts = Counter[str]()
     for callback in callbacks:
