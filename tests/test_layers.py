@@ -447,7 +447,7 @@ REFUSED = {
                  "2 networks for the 1 places between layers"),
     "support": (dict(layers=[3, 2], prior="Gamma"),
                 "at z2 the guide Normal draws a finite number, the prior Gamma a number of at "
-                r"least 0: choose a guide .*BottomUp\(\[Gamma, Gamma\]\)"),
+                r"least 0: choose a guide .*BottomUp\(\[Normal, Transformed"),
     "ladder": (dict(layers=[3, 2], prior="Hierarchy([Laplace, Normal])", guide="Ladder"),
                "below the top the model is Laplace: use guide='TopDown"),
     "delta": (dict(layers=[3, 2], guide="DeltaNormal(0.1)"), "DeltaNormal can be a guide, not"),

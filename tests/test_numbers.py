@@ -163,7 +163,6 @@ def nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(f"{__name__}.SAVED", Path(shutil.copytree(SAVED, tmp_path / "run")))
 
 
-@pytest.mark.xfail(strict=False, reason="the house is being rebuilt")
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     "name, argument, values",

@@ -105,9 +105,49 @@ def test_an_offset_multiplies_the_mean(line):
 
 def test_a_family_without_a_logarithm_takes_no_offset():
     blocks = [pv.Block("x", 3), pv.Block("exposure", role="offset")]
-    vae = pv.VAE(pv.Record(blocks), 2, likelihood="Normal", **NETS)
     with pytest.raises(ValueError, match="Normal takes no offset"):
-        vae.check({"x": torch.zeros(3, 3), "exposure": torch.zeros(3)})
+        pv.VAE(pv.Record(blocks), 2, likelihood="Normal", **NETS)
+
+
+def test_what_a_record_cannot_be_is_refused():
+    """Each of these was taken once, and gave a wrong figure or a late error."""
+    label, context = pv.Block("y", 3, role="label"), pv.Block("c", role="context")
+    weight, x = pv.Block("w", role="weight"), pv.Block("x", 5)
+    with pytest.raises(ValueError, match="a label block is of M2"):
+        pv.VAE(pv.Record([x, label]), 2, **NETS)
+    with pytest.raises(ValueError, match="M2 makes its own record"):
+        pv.M2(pv.Record([x, weight]), 2, 3)
+    with pytest.raises(ValueError, match="an offset is one number or has the shape of x, 5 here"):
+        pv.Record([x, pv.Block("o", 3, role="offset")])
+    with pytest.raises(ValueError, match="a VampPrior is made of"):
+        pv.VAE(pv.Record([x, context]), 2, prior="VampPrior(components=3)", **NETS)
+    with pytest.raises(ValueError, match="binarize would draw bits of c too"):
+        vae = pv.VAE(pv.Record([x, context]), 2, **NETS)
+        pv.fit(vae, torch.rand(20, 6), binarize="dynamic", epochs=1)
+    vae, ones = pv.VAE(pv.Record([x, weight]), 2, **NETS), torch.ones(20, 5)
+    data = vae.record.pack({"x": ones, "w": 2 * ones[:, 0]})
+    with pytest.raises(ValueError, match="it weighs within its logarithm"):
+        pv.fit(vae, data, estimator="RenyiELBO(num_particles=2)", epochs=1)
+    with pytest.raises(ValueError, match="only x itself is coded"):
+        pv.compress(vae, data)
+
+
+def test_reported_bounds_are_not_weighted():
+    record = pv.Record([pv.Block("x", 3), pv.Block("w", role="weight")])
+    vae, x = pv.VAE(record, 2, likelihood="Normal", **NETS), torch.zeros(6, 3)
+    one, three = (record.pack({"x": x, "w": torch.full((6,), w)}) for w in (1.0, 3.0))
+    assert torch.allclose(pv.elbo(vae, one, seed=0), pv.elbo(vae, three, seed=0), atol=1e-6)
+
+
+def test_categorical_z_may_have_several_dimensions():
+    line = "Categorical(categories=4)"
+    assert pv.VAE(5, (2, 3), prior=line, guide=line, **NETS).sample(7, seed=0).shape == (7, 5)
+
+
+def test_complete_data_are_imputed_as_they_are():
+    x = torch.ones(3, 5)
+    for missing in (True, False):
+        assert torch.equal(pv.VAE(5, 2, missing=missing, **NETS).impute(x), x)
 
 
 def test_a_weight_of_two_is_an_observation_twice():

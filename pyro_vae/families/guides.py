@@ -188,28 +188,31 @@ class SemiAmortized(Part):
         return h if training else h.detach()
 
 
-def suggest_guide(p: dist.TorchDistribution, name: str) -> str:
-    """Guides with the support of a prior, in words.
+GUIDE_OF = {  # kinds of supports, and a line for a guide that has them
+    "simplex": "Transformed(Normal, StickBreakingTransform)",
+    "sphere": "VonMisesFisher",
+    "boolean": "Bernoulli",
+    "onehot": "OneHotCategorical",
+}
 
-    Args:
-        p: the prior.
-        name: its family's.
-    """
+
+def suggest_guide(p: dist.TorchDistribution) -> str:
+    """The line of a guide with the support of a prior."""
     kind, lower, upper = support_bounds(p.support)  # pyright: ignore[reportArgumentType]
-    known = {
-        ("continuous", -math.inf, math.inf): "Normal",
-        ("continuous", 0.0, math.inf): "Transformed(Normal, SoftplusTransform)",
-        ("continuous", 0.0, 1.0): "Transformed(Normal, SigmoidTransform)",
-    }
-    if kind == "simplex":
-        return f"guide='Transformed(Normal, StickBreakingTransform)' or '{name}'"
-    if kind == "sphere":
-        return "guide='VonMisesFisher' or 'ProjectedNormal'"
-    if (kind, lower, upper) in known:
-        return f"for example guide={known[kind, lower, upper]!r}"
-    if kind == "continuous" and upper < math.inf:
-        return f"for example guide='Transformed(Normal, Interval({lower:g}, {upper:g}))'"
-    return f"for example guide={name!r}"
+    finite = math.isfinite(lower) and math.isfinite(upper)
+    if kind in GUIDE_OF:
+        return GUIDE_OF[kind]
+    if kind == "discrete" and lower == 0:
+        if isinstance(innermost(p), dist.Categorical):
+            return f"Categorical(categories={int(upper) + 1})"
+        return f"Binomial(total_count={int(upper)})" if finite else "Poisson"
+    if (lower, upper) == (0, 1):
+        return "Transformed(Normal, SigmoidTransform)"
+    if finite:
+        return f"Transformed(Normal, Interval({lower:g}, {upper:g}))"
+    if lower == -math.inf:
+        return "Normal"
+    return "Transformed(Normal, SoftplusTransform)" if lower == 0 else type(innermost(p)).__name__
 
 
 def refine(

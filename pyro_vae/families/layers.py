@@ -161,7 +161,7 @@ class Hierarchy(LayeredPart):
             except NotImplementedError:
                 raise ValueError(
                     "the way up to the top layer is by the means of those below, and "
-                    f"{type(innermost(q.first)).__name__} has none: use guide='TopDown(...)'"
+                    f"{type(innermost(q.first)).__name__} has none: use guide='TopDown(Normal)'"
                 ) from None
 
         connect(self.top, replace(ends, encode=encode))

@@ -1,5 +1,6 @@
 """Mixtures and transformed families: structure around a family."""
 
+import inspect
 from dataclasses import replace
 
 import pyro.distributions as dist
@@ -158,7 +159,8 @@ class Transformed(Part):
             if isinstance(cls, type) and issubclass(cls, Transform):
                 known |= {} if issubclass(cls, nn.Module) else {name: cls}
         if line.name not in known:
-            raise line.error(f"unknown transformation {line.name!r}{nearest(line.name, known)}")
+            able = [name for name, cls in known.items() if cls.bijective and not _required(cls)]
+            raise line.error(f"unknown transformation {line.name!r}{nearest(line.name, able)}")
         try:
             transform: Transform = known[line.name](*line.args, **line.kwargs)  # pyright: ignore
             bijective = transform.bijective
@@ -167,3 +169,9 @@ class Transformed(Part):
         if not bijective:
             raise line.error(f"{line.name} is not one to one, so densities cannot go through it")
         return transform
+
+
+def _required(cls: type) -> list[str]:
+    """The arguments that a class must be given."""
+    parameters = inspect.signature(cls).parameters.values()
+    return [p.name for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD]

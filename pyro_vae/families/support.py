@@ -15,8 +15,6 @@ from torch.distributions.transforms import (
     identity_transform,
 )
 
-from ..language.spec import SpecError
-
 __all__ = [
     "convex",
     "describe_constraint",
@@ -118,7 +116,7 @@ def transform(constraint: constraints.Constraint) -> Transform:
         return transform_to(constraint)
     except NotImplementedError:
         message = f"no parameter can be learned under the constraint {constraint}"
-        raise SpecError(message) from None
+        raise ValueError(message) from None
 
 
 def _cell(constraint: constraints.Constraint) -> constraints.Constraint:

@@ -72,7 +72,7 @@ def _plain(x: object, where: str) -> np.ndarray:
         source = source.to_numpy(np.float64, na_value=math.nan)  # a nullable type of pandas
     try:
         array = np.asarray(source)
-    except (TypeError, ValueError, RuntimeError) as problem:
+    except Exception as problem:  # whatever an array of another library raises
         raise ValueError(
             f"x must be an array of numbers, got {type(x).__name__}{where}"
         ) from problem
@@ -97,7 +97,8 @@ def _unboxed(array: np.ndarray, where: str) -> np.ndarray:
         elif isinstance(value, Real) or hasattr(value, "is_nan"):  # decimals
             found[index] = float(value)  # pyright: ignore[reportArgumentType]
         else:
-            raise ValueError(f"x must be an array of numbers, got {value!r}{where}")
+            shown = repr(value) if isinstance(value, str) else type(value).__name__
+            raise ValueError(f"x must be an array of numbers, got {shown}{where}")
     return found
 
 

@@ -6,16 +6,18 @@ from typing import Any, ClassVar
 
 import pyro.distributions as dist
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..distributions import Given, Layered, side_by_side
 from ..families.guides import SemiAmortized
 from ..families.networks import batched, build_network, make_network, spec_of
 from ..families.part import Ends, Line, Part, connect
+from ..language.spec import as_spec
 from .latents import point
 
 __all__ = ["NEVER", "Labelled", "LabelledGuide", "LabelledPrior"]
 
+ONE_HOT = "OneHotCategorical"
 NEVER = 1e4  # nats: the exponential of minus it is 0, and 0 times it is 0 too
 
 
@@ -71,6 +73,8 @@ class LabelledPrior(Part):
 
     def build(self, ends: Ends) -> None:
         """Make both families, for y and z side by side."""
+        if not isinstance(self.labels, nn.Module) and as_spec(self.labels).name != ONE_HOT:
+            raise ValueError(f"labels are {ONE_HOT}, or {ONE_HOT}(logits=learned)")
         self.latent_dim = ends.shape[0] - self.classes
         self.label = ends.make(self.labels, shape=(self.classes,))
         self.family = ends.make(self.line, shape=(self.latent_dim,))
@@ -96,7 +100,7 @@ class LabelledGuide(Part):
     def build(self, ends: Ends) -> None:
         """Make both families, and the network between them."""
         self.latent_dim = ends.shape[0] - self.classes
-        self.label = ends.make("OneHotCategorical", shape=(self.classes,))
+        self.label = ends.make(ONE_HOT, shape=(self.classes,))
         features = torch.zeros(1, math.prod(ends.feature_shape or ()) + self.classes)
         h = build_network(self.merge, features, (self.latent_dim,), "merge")
         self.family = ends.make(self.line, whole=True, shape=(self.latent_dim,), feature_shape=h)

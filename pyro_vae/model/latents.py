@@ -117,14 +117,14 @@ def check_supports(
     """
     if not (isinstance(p, Layered) and isinstance(q, Layered)):
         if same_support(p, q) is False:
-            _refuse(p, q, "", (prior, guide), suggest_guide(p, prior.split("(")[0]))
+            _refuse(p, q, "", (prior, guide), f"for example guide={suggest_guide(p)!r}")
         return
     for site, p_site, q_site in zip(p.names, p.conditionals, q.conditionals, strict=True):
         if same_support(p_site, q_site) is False:
             names = [type(innermost(d)).__name__ for d in (p_site, q_site)]
-            advice = suggest_guide(p_site, names[0])
+            advice = f"for example guide={suggest_guide(p_site)!r}"
             if p.read < len(p.names):
-                each = ", ".join(names[:1] * len(p.names))
+                each = ", ".join(suggest_guide(d) for d in p.conditionals)
                 advice = f"layer by layer, such as guide='BottomUp([{each}])'"
             _refuse(p_site, q_site, f"at {site} ", names, advice)
 

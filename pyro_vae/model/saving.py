@@ -42,6 +42,8 @@ def load(folder: str | Path, cls: type[VAE] | None = None, **modules: nn.Module)
         dtype = getattr(torch, str(about["dtype"]), None)
     except KeyError as absent:
         raise ValueError(f"{where} lacks {absent.args[0]}") from None
+    except TypeError as problem:  # values of another kind, or a constructor of the user's own
+        raise ValueError(f"{where} does not make a {cls.__name__}: {problem}") from None
     for role in cls.ROLES:
         line = str(arguments[role])
         if line.startswith(CUSTOM):
@@ -51,8 +53,14 @@ def load(folder: str | Path, cls: type[VAE] | None = None, **modules: nn.Module)
             )
     if not isinstance(dtype, torch.dtype):
         raise ValueError(f"{where} names an unknown dtype {about['dtype']!r}")
-    with seeded(0):
-        vae = cls(**arguments).to(dtype)
+    try:
+        with seeded(0):
+            vae = cls(**arguments).to(dtype)
+    except TypeError as problem:
+        raise ValueError(
+            f"{where} does not make a {cls.__name__}: {problem}; a class whose constructor takes "
+            "other arguments says them in its classmethod arguments(about)"
+        ) from None
     vae.record.columns = tuple(about["columns"]) if "columns" in about else None
     try:
         vae.load_state_dict(weights)

@@ -53,7 +53,9 @@ __all__ = [
     "sites_can_be_relaxed",
 ]
 
-NO_TEMPERATURE = "temperature serves relaxed draws: gradient=concrete or gradient=st_gumbel"
+NO_TEMPERATURE = (
+    "temperature serves relaxed draws: use Trace_ELBO(gradient=concrete, temperature=0.5)"
+)
 
 
 class Bits:
