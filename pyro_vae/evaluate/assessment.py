@@ -193,7 +193,7 @@ def _against_baselines(log_p: Tensor, scores: pd.DataFrame) -> str:
     )
     if mean > ERRORS * error:
         return text
-    return f"{text} The model is not seen to say more of x than it does."
+    return f"{text} Nothing shows that the model describes x better than it."
 
 
 def _accuracy(scores: pd.DataFrame) -> str:

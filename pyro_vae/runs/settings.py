@@ -25,7 +25,8 @@ class ModelSettings:
     data: str = field(
         default="digits",
         metadata=about(
-            "digits, mnist, fashion-mnist, kmnist, emnist, omniglot, or a .npy or .npz file.",
+            "digits, digit-counts, mnist, fashion-mnist, kmnist, emnist, omniglot, or a .npy or "
+            ".npz file.",
             "[DATA]",
         ),
     )
