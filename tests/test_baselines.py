@@ -93,7 +93,7 @@ def test_a_model_of_noise_is_not_said_to_say_anything():
     assert (found.latents.dimensions["activity"] > 0.01).all()  # the mean moves, for 0.01 nats
     assert found.latents.active_units == 0
     assert "none of 4 latent dimensions" in found.verdicts["Latent space"]
-    assert "is not seen to say more of x" in found.verdicts["Baselines"]
+    assert "Nothing shows that the model describes x better" in found.verdicts["Baselines"]
     assert "log p(x), independent columns" in found.table.index
 
 
