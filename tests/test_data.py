@@ -170,7 +170,9 @@ TORCHVISION = {
 
 
 def test_every_source_has_a_test_here():
-    assert set(SOURCES) == {"digits", *TORCHVISION}
+    assert set(SOURCES) == {"digits", "digit-counts", *TORCHVISION}
+    grey, counts = (pv.load_data(name) for name in ("digits", "digit-counts"))
+    assert torch.equal(16 * grey.train, counts.train) and grey.grey and not counts.grey
 
 
 @pytest.mark.parametrize("name", TORCHVISION)

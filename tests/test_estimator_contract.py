@@ -391,7 +391,7 @@ REFUSED = {
     "RLOO(gradient=concrete)": "RLOO has no gradient=concrete: use Trace_ELBO.gradient=concrete",
     "TraceGraph_ELBO(gradient=st_gumbel)": "or TraceMeanField_ELBO.gradient=st_gumbel",
     "Trace_ELBO(gradient=gumbel)": "straight_through, st_gumbel, .*got gumbel",
-    "Trace_ELBO(temperature=1)": "gradient=concrete or gradient=st_gumbel",
+    "Trace_ELBO(temperature=1)": "use Trace_ELBO.gradient=concrete, temperature=0.5",
     "Trace_ELBO(gradient=straight_through, temperature=1)": "temperature serves relaxed draws",
     "Trace_ELBO(gradient=concrete, temperature=0)": "temperature is positive throughout",
     "Trace_ELBO(gradient=concrete, temperature=cosine(1))": "positive throughout",

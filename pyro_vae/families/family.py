@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from .. import distributions
+from ..core.checks import positive
 from ..language.spec import Source, Spec, Value, amortized, as_spec, nearest
 from .parameters import SIZES, Amortized, Fixed, GlobalParameter, Parameter, parameters_of
 from .part import Ends, Part
@@ -211,7 +212,9 @@ class Family(Part):
                 f"{name} of {self.name} is not a parameter that can be {value}: give a number",
                 at=name,
             )
-        return torch.as_tensor(value) if name == "temperature" else value  # pyright: ignore
+        if name == "temperature":
+            return torch.as_tensor(positive(name, value))  # pyright: ignore[reportReturnType]
+        return value
 
     def _check_required(self, parameters: list[Parameter]) -> None:
         have = {*self.sources, *self.constants}
