@@ -59,8 +59,8 @@ def draw_diagnostics(
     pv.plots.gaps(found.gaps, axes[0, 1])
     pv.plots.calibration(found.calibration, axes[0, 2])
     pv.plots.latent_kl(found.latents, axes[1, 0])
-    said = found.latents.dimensions["kl"].nlargest(6).index.tolist()
-    pv.plots.traversals(vae, x[0], said, ax=axes[1, 1])
+    largest = found.latents.dimensions["kl"].argsort().iloc[::-1][:6].tolist()
+    pv.plots.traversals(vae, x[0], largest, ax=axes[1, 1])
     pv.plots.attribute_arithmetic(vae, x, labels, source=0, target=7, ax=axes[1, 2])
     return figure
 
