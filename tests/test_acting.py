@@ -68,6 +68,7 @@ def calls():
     ]
 
 
+@pytest.mark.slow
 def test_a_thread_pool_has_one_threads_values(calls, often_switched):
     assert len(calls) == 480
     alone = [call() for call in calls]
@@ -81,6 +82,7 @@ def test_a_thread_pool_has_one_threads_values(calls, often_switched):
     assert not list(pyro.get_param_store().keys())
 
 
+@pytest.mark.slow
 def test_asyncio_has_one_threads_values(calls, often_switched):
     async def gather():
         return await asyncio.gather(*(asyncio.to_thread(call) for call in calls[:80]))
@@ -89,6 +91,7 @@ def test_asyncio_has_one_threads_values(calls, often_switched):
     assert all(map(torch.equal, asyncio.run(gather()), alone))
 
 
+@pytest.mark.slow
 def test_training_in_threads_is_training_alone(often_switched):
     """Beside evaluations of another model."""
     models = [small(0), small(1)]
@@ -191,6 +194,7 @@ def test_every_function_of_a_model_is_walked():
 
 
 @pytest.mark.parametrize("name", EVALUATING)
+@pytest.mark.slow
 def test_training_mode_changes_no_figure_and_evaluating_no_model(name):
     vae, act = noisy(), EVALUATING[name]
     vae.eval()

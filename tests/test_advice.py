@@ -173,12 +173,14 @@ def said(case):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("case", BAD, ids=lambda case: str(case)[1:-1].replace("'", ""))
+@pytest.mark.slow
 def test_what_an_error_advises_builds(case):
     ends = dead_ends(PLAIN | case)
     assert not ends, "\n".join(ends)
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.slow
 def test_most_of_the_table_is_refused_with_advice():
     """So that the test above tests something: what is taken, or advises nothing, is counted."""
     advice = 0

@@ -80,6 +80,7 @@ def test_data_without_baselines_are_refused(model, x, message):
         baselines(model, x)
 
 
+@pytest.mark.slow
 def test_a_model_of_noise_is_not_said_to_say_anything():
     x = torch.randn(60, 4, generator=generator(7))  # not the numbers of z, of seed 0
     line = "Normal(scale=1.0)"
@@ -120,6 +121,7 @@ def test_figures_that_nobody_shows_do_not_stay_open():
     assert ax.get_figure().canvas.get_width_height()[0] > 0
 
 
+@pytest.mark.slow
 def test_comparing_estimators_keeps_no_source_of_its_graphs():
     from torch.fx.graph_module import _loader
 

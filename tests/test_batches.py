@@ -279,6 +279,7 @@ def test_a_bad_value_on_disk_is_found_when_it_is_read(tmp_path):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.slow
 def test_a_loaders_run_resumes_whoever_reads(workers, tmp_path, monkeypatch):
     def loader():
         return DataLoader(TensorDataset(X), 60, shuffle=True, num_workers=workers)

@@ -77,6 +77,7 @@ def agrees(gradients, vae, value, which):
 
 
 @pytest.mark.parametrize("n", [1, 4, 10])
+@pytest.mark.slow
 def test_vimco_is_unbiased_for_bits_at_many_draws(n):
     vae, x = bit_model(n)
     found = draws("VIMCO(num_particles=2)", vae, x, copies=MANY)

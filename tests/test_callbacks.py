@@ -188,6 +188,7 @@ def test_two_of_one_class_keep_their_states_apart(tmp_path):
 
 
 @pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.slow
 def test_the_contractive_one_is_the_handler_around_the_guide(compiled):
     class Wrapped(pv.VAE):
         def guide(self, x):
@@ -293,6 +294,7 @@ def test_a_signal_with_a_handler_of_its_own_keeps_it(tmp_path):
 
 @pytest.mark.parametrize("epochs", [2, 3])
 @pytest.mark.parametrize("optimizer", ["Adam", "SGD(momentum=0.9)"])
+@pytest.mark.slow
 def test_a_resume_with_nothing_left_keeps_the_optimizers_state(epochs, optimizer, tmp_path):
     """Also where it was stopped within an epoch and is asked to stop before its first step."""
     whole, parts = small(), small()
@@ -447,6 +449,7 @@ def test_the_scale_of_the_data_is_looked_at_before_advice():
         pv.fit(vae, X * 2e18, epochs=2)
 
 
+@pytest.mark.slow
 def test_a_fit_that_ends_with_no_kl_says_what_to_do(capsys):
     noise = torch.randn(500, 4, generator=torch.Generator().manual_seed(0))
     told = dict(epochs=60, lr=1e-2, progress=False)

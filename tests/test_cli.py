@@ -127,6 +127,7 @@ FILES = {
 
 
 @pytest.mark.parametrize("case", FILES)
+@pytest.mark.slow
 def test_a_missing_file_is_said_before_anything_heavy_is_imported(case):
     code = (
         "import sys\nfrom pyro_vae.cli import main\n"
@@ -302,6 +303,7 @@ LIKELIHOODS = {  # what --binarize is where it is not given
 
 
 @pytest.mark.parametrize("line", LIKELIHOODS)
+@pytest.mark.slow
 def test_likelihoods_in_a_line(line, tmp_path):
     done = run("fit", "--likelihood", line, "--epochs", 1, *SMALL, "--out", tmp_path / "run")
     assert done.code == 0
@@ -470,6 +472,7 @@ def test_a_run_is_never_written_over(copy):
     assert (copy / "checkpoint.safetensors").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_two_runs_do_not_share_a_folder(tmp_path):
     folder = tmp_path / "run"
     args = ("fit", "digits", *SMALL, "--lr", "1e-3", "--out", folder, "--epochs")
@@ -494,6 +497,7 @@ def test_two_runs_do_not_share_a_folder(tmp_path):
     assert contents(folder) == CONTENTS
 
 
+@pytest.mark.slow
 def test_runs_without_a_name_have_folders_of_their_own(tmp_path, monkeypatch):
     from pyro_vae.runs import folder
 
@@ -506,6 +510,7 @@ def test_runs_without_a_name_have_folders_of_their_own(tmp_path, monkeypatch):
     assert {p.name for p in (tmp_path / "runs").iterdir()} == {stem, f"{stem}-2", f"{stem}-3"}
 
 
+@pytest.mark.slow
 def test_a_name_of_data_may_hold_any_character(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     name = "\N{GRINNING FACE}'\"\\ \x7fnä.npy"

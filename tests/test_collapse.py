@@ -372,6 +372,7 @@ def treated(name, seed=0):
 
 
 @pytest.mark.parametrize("name", TREATMENTS)
+@pytest.mark.slow
 def test_a_resumed_run_is_the_run_that_was_not_interrupted(name, tmp_path, monkeypatch):
     told = dict(epochs=4, batch_size=50, seed=3, lr=1e-2) | TREATMENTS[name]
     whole, parts, again = treated(name), treated(name), treated(name, seed=9)

@@ -96,6 +96,7 @@ PROGRAMS = {
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.slow
 def test_static_programs_have_pyros_numbers(name):
     elbo, model, guide = PROGRAMS[name]
     compiled = CompiledELBO(elbo)

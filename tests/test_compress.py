@@ -87,6 +87,7 @@ def test_data_return_bit_for_bit_at_the_negative_elbo(name):
     assert coded.bits_per_observation > coded.net_bits_per_observation
 
 
+@pytest.mark.slow
 def test_a_trained_model_reaches_the_elbo_on_data_it_has_not_seen(trained):
     vae, x = trained
     coded = pv.compress(vae, x)

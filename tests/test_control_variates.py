@@ -65,6 +65,7 @@ def test_unbiased_for_bits(line, n, beta, wandered):
     "line", ["MuProp(num_particles=2)", "DoubleCV", "REBAR(num_particles=2, temperature=0.2)",
              "REBAR(eta=0.5)", "RELAX(num_particles=2, temperature=2)"],
 )  # fmt: skip
+@pytest.mark.slow
 def test_unbiased_with_other_arguments(line, wandered):
     vae, x = bit_model(4)
     right(*draws(line, vae, x), exact_bits(vae, x), vae)
@@ -361,6 +362,7 @@ def test_a_baseline_needs_a_plate_of_the_data():
 
 
 @pytest.mark.parametrize("line", ["DoubleCV", "REBAR", "RELAX", BASELINED])
+@pytest.mark.slow
 def test_fit_trains_it_and_goes_on_bit_for_bit(line, tmp_path):
     def fresh(seed):
         return VAE(

@@ -53,6 +53,7 @@ def served(line):
 
 
 @pytest.mark.parametrize("line", LINES)
+@pytest.mark.slow
 def test_it_is_unbiased_for_its_bound_or_says_that_it_is_biased(line):
     vae, x, estimator = served(line)
     value = exact(vae, x, estimator.bound)

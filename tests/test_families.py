@@ -47,6 +47,7 @@ def unwrapped(fn):
 
 
 @pytest.mark.parametrize("role, line, said", CASES, ids=[f"{r}-{n}" for r, n, _ in CASES])
+@pytest.mark.slow
 def test_a_family_trains_and_survives_saving(role, line, said, tmp_path):
     options = {"likelihood": "Normal", "encoder": MLP([8]), "decoder": MLP([8]), **said}
     draw = LIKELIHOODS[line][0] if role == "likelihood" else normal

@@ -63,6 +63,7 @@ def test_unbiased_for_bits(line, n, beta):
 
 @pytest.mark.parametrize("beta", [1.0, 0.25])
 @pytest.mark.parametrize("line", OF_NORMALS)
+@pytest.mark.slow
 def test_unbiased_for_normals(line, beta, linear):
     vae, x = linear
     copies = MANY // make_estimator(line).elbo.num_particles
@@ -318,6 +319,7 @@ def test_variance_of_gaussian_costs(parameter, d):
         assert abs(variance - known[rule, parameter]) < 5 * error
 
 
+@pytest.mark.slow
 def test_signal_to_noise_over_particles():
     """Slopes over K: -1/2 for the guide's standard gradient, +1/2 for DReG's and the model's."""
     x, n = torch.tensor([0.5, -1.0, 1.5]).double(), 10_000
@@ -431,6 +433,7 @@ def test_a_count_by_plain_svi():
     assert pyro.param("rate").item() == pytest.approx(best.item(), abs=0.5)
 
 
+@pytest.mark.slow
 def test_a_mean_by_plain_svi():
     """DReG on a model that is no VAE: one latent for all data."""
     data = torch.tensor([0.5, 1.5, 1.0])

@@ -53,6 +53,7 @@ MODELS = {
 
 
 @pytest.mark.parametrize("name", MODELS)
+@pytest.mark.slow
 def test_the_mean_is_the_conditional_one(name):
     make, told = MODELS[name]
     vae, x = make(), data()
@@ -69,6 +70,7 @@ def test_the_mean_is_the_conditional_one(name):
 
 
 @pytest.mark.parametrize("name", MODELS)
+@pytest.mark.slow
 def test_draws_have_the_conditional_mean_and_covariance(name):
     make, told = MODELS[name]
     vae, x, n = make(), data(2), 4000

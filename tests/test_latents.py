@@ -54,6 +54,7 @@ def closed_forms(vae):
     ],
     ids=["exact", "shifted"],
 )
+@pytest.mark.slow
 def test_a_linear_model_has_closed_forms(options):
     vae = linear_vae(weight_factor=0.5, **options)
     found = pv.latent_summary(vae, vae.sample(N, seed=0), num_samples=4, seed=1).totals

@@ -252,6 +252,7 @@ SERVED = [
 
 
 @pytest.mark.parametrize(("guide", "prior", "line"), SERVED)
+@pytest.mark.slow
 def test_gradients_reach_every_parameter(guide, prior, line):
     vae, x = small(guide, prior), bits()
     vae.start_from(x)

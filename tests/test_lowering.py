@@ -153,6 +153,7 @@ def test_small_products_and_other_processors_keep_mkl(mkl, monkeypatch):
 
 
 @pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.slow
 def test_layers_of_every_kind_of_input(onednn, bias):
     layer = nn.Linear(784, 200, bias=bias)
     for shape in ((300, 784), (3, 100, 784)):
@@ -163,6 +164,7 @@ def test_layers_of_every_kind_of_input(onednn, bias):
         assert torch.allclose(rewritten(x, *live), layer(x), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_products_however_they_are_written(onednn):
     def products(a, w, right):
         return a @ w.T, a @ w.t(), a @ w.mT, w @ a.T, a @ right, w.T @ w, a.mT @ a

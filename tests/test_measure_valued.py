@@ -183,6 +183,7 @@ def test_unbiased_for_sites_of_both_kinds(particles, mixed):
 
 
 @pytest.mark.parametrize("minibatch", [None, 2])
+@pytest.mark.slow
 def test_sites_in_different_plates(minibatch):
     """A global and a local site: as the path's, also where the local plate is subsampled."""
     x, n = torch.tensor([0.5, -0.3, 1.4]).double(), 4000
@@ -248,6 +249,7 @@ def test_it_counts_its_evaluations(linear):
 
 
 @pytest.mark.parametrize("family", ["Normal", "Poisson"])
+@pytest.mark.slow
 def test_it_trains(family):
     vae = VAE(6, 2, prior=family, guide=family, encoder=MLP([16]), decoder=MLP([16]), seed=1)
     x = torch.tensor([[1.0, 1, 1, 0, 0, 0], [0, 0, 0, 1, 1, 1]]).repeat(100, 1)

@@ -89,6 +89,7 @@ def test_draws_on_the_axes_that_are_given(name, vae, x):
 
 
 @pytest.mark.parametrize("name", DRAWINGS)
+@pytest.mark.slow
 def test_makes_axes_where_none_are_given_and_saves_a_png(name, vae, x, tmp_path):
     ax = DRAWINGS[name](vae, x, None)
     assert ax.has_data()

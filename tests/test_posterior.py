@@ -58,6 +58,7 @@ def test_the_gaps_add_up():
 
 @pytest.mark.parametrize("prior, guide", [("Gamma(concentration=2)", "LogNormal"),
                                           ("Dirichlet(2)", "Dirichlet")])  # fmt: skip
+@pytest.mark.slow
 def test_richer_guides_come_closer(prior, guide):
     vae = pv.VAE(6, 3, prior=prior, guide=guide, likelihood="Normal(scale=0.5)",
                  encoder=pv.MLP([8]), decoder=pv.MLP([8]), seed=0).double()  # fmt: skip

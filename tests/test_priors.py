@@ -383,6 +383,7 @@ def test_bessel_functions(order):
 
 
 @pytest.mark.parametrize("d, kappa", [(2, 0.5), (3, 4.0), (5, 40.0), (30, 15.0)])
+@pytest.mark.slow
 def test_the_sphere_is_reparameterized_without_bias(d, kappa):
     """E[cos] and E[cos^2] are known: A and 1 - (D - 1) A / kappa."""
     k = torch.tensor(kappa, dtype=torch.float64, requires_grad=True)

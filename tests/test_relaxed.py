@@ -156,6 +156,7 @@ def test_straight_through_is_right_for_what_is_linear(bound, phi, theta):
 @pytest.mark.parametrize("bound", ELBOS)
 @pytest.mark.parametrize("rule", [Concrete, GumbelStraightThrough])
 @pytest.mark.parametrize("temperature", [0.3, 1.0])
+@pytest.mark.slow
 def test_the_gradient_is_that_of_its_definition(rule, temperature, bound):
     """By quadrature over the noise: for Concrete, of the relaxed objective."""
     phi, theta, t = -0.5, 0.4, 0.3
@@ -345,6 +346,7 @@ def test_the_model_and_guide_are_left_as_they_were():
     assert ((z["value"] == 0) | (z["value"] == 1)).all()
 
 
+@pytest.mark.slow
 def test_handlers_serve_any_pyro_model():
     """A bit and a normal variable, by stock SVI: the normal site keeps its own path."""
     x = torch.tensor(1.5)

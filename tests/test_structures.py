@@ -47,6 +47,7 @@ def model(role, line):
     [(role, line) for role in ("prior", "likelihood", "guide") for line in NESTED]
     + [("prior", line) for line in PRIORS],
 )
+@pytest.mark.slow
 def test_nested_structures_train_every_parameter(role, line):
     vae = model(role, line)
     assert str(vae.describe()[role]) == str(pv.parse(line))
@@ -291,6 +292,7 @@ VALUES = ["0", "-1", "1.5", "[]", "[1, 2]", "'x'", "None", "True", "inf", "1e300
           "amortized", "Normal", "learned(0)", "99999"]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_nearly_right_lines_give_a_model_or_a_sentence():
     generator = torch.Generator().manual_seed(0)
 

@@ -263,6 +263,7 @@ def test_a_reference_may_be_said(gauss):
 # What it leaves, and what repeats it.
 
 
+@pytest.mark.slow
 def test_everything_is_as_it_was(bits):
     vae, x = bits
     vae.train()
@@ -450,6 +451,7 @@ def test_moments_of_a_factor_are_those_of_the_gradient(rank):
 
 
 @pytest.mark.parametrize("line", ["Trace_ELBO", "TraceMeanField_ELBO", "DReG(num_particles=3)"])
+@pytest.mark.slow
 def test_gradients_by_factors_are_the_gradients(line):
     """The encoder's, with fewer data than inputs; those of the decoder are as they were."""
     vae = pv.VAE(9, 2, encoder=pv.MLP([7]), decoder=pv.MLP([8]), seed=0).double()
