@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import biject_to
 from torch.distributions.transforms import Transform
 
-from ..core.modes import untouched
-from ..core.seeding import seeded
+from ..core.acting import evaluating
 from .record import Record
 
 __all__ = ["Joint", "Model", "reading"]
@@ -35,7 +34,7 @@ def reading(model: nn.Module, seed: int | None) -> Iterator[None]:
 
     Data were checked at the boundary; a loop of thousands of chunks does not pay for it again.
     """
-    with untouched(model), seeded(seed), pyro.validation_enabled(False):
+    with evaluating(model, seed), pyro.validation_enabled(False):
         yield
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import pyro
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
@@ -59,7 +58,7 @@ def rate_distortion(
     """
     num_samples = whole("num_samples", num_samples)
     x = vae.check(x)
-    with reading(vae, seed), pyro.get_param_store().scope():
+    with reading(vae, seed):
         likelihood, rate = elbo_terms(vae.model, vae.guide, x, num_samples=num_samples)
     bits = (rate - likelihood) / math.log(2) / math.prod(vae.x_shape)
     return by_observation({"rate": rate, "distortion": -likelihood, "bits_per_dimension": bits})

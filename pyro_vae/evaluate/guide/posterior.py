@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import pyro
 import torch
 from numpy.typing import ArrayLike
 from pyro.infer import MCMC, NUTS
@@ -74,7 +73,7 @@ def posterior(
     num_samples, warmup = whole("num_samples", num_samples, 4), whole("warmup", warmup)
     chains = whole("chains", chains)
     x = vae.check(x)
-    with reading(vae, seed), pyro.get_param_store().scope():
+    with reading(vae, seed):
         with torch.no_grad():
             joint = Joint(vae, x)
             joint.to_support(method)
