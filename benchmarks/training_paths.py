@@ -88,7 +88,9 @@ def configurations() -> Iterator[tuple[str, pv.VAE, Tensor, dict]]:
 def digest(vae: pv.VAE, fitted: pv.Fit) -> str:
     """One hash of all weights, whatever their names, and of the history."""
     weights = sorted(
-        hashlib.sha256(v.detach().numpy().tobytes()).hexdigest() for v in vae.state_dict().values()
+        hashlib.sha256(v.detach().numpy().tobytes()).hexdigest()
+        for name, v in vae.state_dict().items()
+        if not name.startswith("inputs.")
     )
     history = fitted.history.drop(columns="seconds").to_numpy(dtype=float).tobytes()
     return hashlib.sha256("".join(weights).encode() + history).hexdigest()[:16]

@@ -445,7 +445,10 @@ def test_a_gradient_that_is_not_finite_is_told_at_the_next_step():
 
 def test_the_scale_of_the_data_is_looked_at_before_advice():
     vae = small(likelihood="Normal(scale=1)", guide="Normal(scale=learned)")
-    with pytest.raises(pv.NonFiniteLossError, match=r"x holds [\d.e+]+: standardize it"):
+    with (
+        pytest.warns(UserWarning, match="far from unit scale"),
+        pytest.raises(pv.NonFiniteLossError, match=r"x holds [\d.e+]+: standardize it"),
+    ):
         pv.fit(vae, X * 2e18, epochs=2)
 
 

@@ -39,6 +39,7 @@ def test_fit_walks_the_path_of_a_hand_written_svi_loop():
     pv.fit(ours, x, epochs=4, batch_size=60, lr=1e-2, seed=7)
 
     torch.manual_seed(7)
+    theirs.start_from(x)
     torch.randperm(len(x))  # fit's choice of training data to evaluate
     svi = SVI(theirs.model, theirs.guide, pyro.optim.Adam({"lr": 1e-2}), Trace_ELBO())
     for _ in range(4):

@@ -42,9 +42,10 @@ def test_blocks_are_packed_side_by_side_and_unpacked_as_views():
 
 
 def test_a_plain_array_is_a_record_of_one_block_and_nothing_is_copied():
-    record, x = pv.VAE((1, 4, 4), 2, **NETS).record, torch.rand(3, 1, 4, 4)
+    vae, x = pv.VAE((1, 4, 4), 2, **NETS), torch.rand(3, 1, 4, 4)
+    record = vae.record
     cells = record.observe(None, x)[1]
-    assert all(t is x for t in (record.see(x), record.cells(x), cells))
+    assert all(t is x for t in (vae.inputs(x), record.cells(x), cells))
     assert record.take(x, x).data_ptr() == x.data_ptr()
 
 
@@ -71,7 +72,7 @@ def test_context_of_images_and_sequences_is_a_channel():
     for shape, seen in {(1, 4, 4): (3, 2, 4, 4), (5, 2): (3, 5, 3)}.items():
         record = pv.Record([pv.Block("x", shape), pv.Block("t", role="context")])
         x = record.pack({"x": torch.zeros(3, *shape), "t": torch.arange(3)})
-        read = record.see(x)
+        read = pv.VAE(record, 2, encoder=torch.nn.Flatten(), seed=0).inputs(x)
         assert read.shape == seen
         plane = read[2, 1] if len(shape) == 3 else read[2, :, 2]
         assert (plane == 2).all() and (read[0] == 0).all()
@@ -172,7 +173,7 @@ def test_an_index_is_kept_and_read_by_no_network():
     vae = pv.VAE(pv.Record([pv.Block("x", 3), pv.Block("time", role="index")]), 2, **NETS)
     x = vae.as_data({"x": torch.ones(2, 3), "time": [3.0, 5.0]})
     assert vae.record.unpack(x)["time"].tolist() == [3, 5]
-    assert vae.record.see(x).shape == (2, 3) and vae.check(x).shape == (2, 4)
+    assert vae.inputs(x).shape == (2, 3) and vae.check(x).shape == (2, 4)
 
 
 def test_records_are_saved_and_loaded(tmp_path):
@@ -246,7 +247,7 @@ def test_the_mask_of_a_sequence_lies_beside_its_channels(encoder):
     vae = pv.VAE((5, 3), 2, likelihood="Normal", encoder=encoder, missing=True, seed=0)
     x = torch.randn(4, 5, 3, generator=torch.Generator().manual_seed(0))
     x[0, 1, 2] = NAN
-    read = vae.record.see(x)
+    read = vae.inputs(x)
     assert read.shape == (4, 5, 6) and read[0, 1].tolist() == [*x[0, 1, :2], 0, 1, 1, 0]
     assert pv.fit(vae, x, epochs=1).history.elbo_train.notna().all()
     assert vae.impute(x, num_samples=10, seed=0).isfinite().all()

@@ -1,6 +1,7 @@
 """Transformations that Pyro lacks."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from pyro.distributions import constraints
@@ -8,13 +9,19 @@ from torch import Tensor
 from torch.distributions import (
     AffineTransform,
     ComposeTransform,
+    LowerCholeskyTransform,
     SigmoidTransform,
+    SoftplusTransform,
     Transform,
 )
+from torch.nn.functional import softplus
 
-__all__ = ["Interval", "Sticks"]
+__all__ = ["Interval", "Positive", "PositiveCholesky", "Sticks"]
 
 Size = Sequence[int]
+
+FLOOR = 1e-7  # of positive parameters
+ROOM = 1e4  # times the floor, above which it is not felt
 
 
 class Interval(ComposeTransform):
@@ -32,6 +39,53 @@ class Interval(ComposeTransform):
     def codomain(self) -> constraints.Constraint:  # pyright: ignore
         """The interval."""
         return constraints.interval(self.low, self.high)
+
+
+class Positive(SoftplusTransform):
+    r"""Softplus that never is 0, which a scale must not be.
+
+    .. math:: \sqrt{\mathrm{softplus}(x)^2 + 10^{-14}}
+
+    In float32 softplus itself is 0 below -104. The floor is so low that a number of ordinary size
+    keeps its bits, and so high that the gradient of a squared residual over a squared scale does
+    not overflow.
+
+    >>> Positive()(torch.tensor([-200.0, 1.0]))
+    tensor([1.0000e-07, 1.3133e+00])
+    """
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Positive)
+
+    def __hash__(self) -> int:
+        return hash(Positive)
+
+    def _call(self, x: Tensor) -> Tensor:
+        y = softplus(x)  # the root is y to the last bit where y is large, but its gradient is not
+        return torch.where(y > ROOM * FLOOR, y, (y.square() + FLOOR**2).sqrt())
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return super()._inverse((y.square() - FLOOR**2).clamp(min=torch.finfo(y.dtype).tiny).sqrt())
+
+
+class PositiveCholesky(LowerCholeskyTransform):
+    """To lower triangles whose diagonal is positive, and never 0."""
+
+    codomain = constraints.lower_cholesky
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PositiveCholesky)
+
+    def __hash__(self) -> int:
+        return hash(PositiveCholesky)
+
+    def _call(self, x: Tensor) -> Tensor:
+        diagonal: Any = Positive()(x.diagonal(dim1=-2, dim2=-1))
+        return x.tril(-1) + diagonal.diag_embed()
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        raw: Any = Positive().inv(y.diagonal(dim1=-2, dim2=-1))
+        return y.tril(-1) + raw.diag_embed()
 
 
 class Sticks(Transform):

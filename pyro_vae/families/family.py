@@ -20,7 +20,8 @@ from ..core.checks import positive
 from ..language.spec import Source, Spec, Value, amortized, as_spec, nearest
 from .parameters import SIZES, Amortized, Fixed, GlobalParameter, Parameter, parameters_of
 from .part import Ends, Part
-from .support import describe_constraint, transform
+from .support import describe_constraint, innermost, transform
+from .units import Unit, starts, units
 
 __all__ = ["Family", "family_names", "find_distribution", "is_amortized"]
 
@@ -51,7 +52,9 @@ class Family(Part):
     (torch.Size([3]), tensor([2., 2., 2.]))
     """
 
-    batches = True
+    batches = in_units = True
+    started: Tensor
+    ends: Ends
 
     def __init__(self, spec: str | Spec) -> None:
         super().__init__()
@@ -77,8 +80,33 @@ class Family(Part):
                     self.constants[name] = self._constant(name, self.given[name])
             elif (value := self.given.get(name, parameter.default(ends.role))) is not None:
                 self.sources[name] = self._source(parameter, parameter.constraint, value)
+        self.units = nn.ModuleDict()
+        if ends.in_units:
+            self.register_buffer("started", torch.tensor(False))
+            example = units(self.distribution, torch.ones(1, *ends.cells, *ends.shape))
+            free = {n for n in self.sources if n in example and self._is_free(n)}
+            self.units.update({n: Unit(self._beside(example[n][1]).shape) for n in sorted(free)})
         self._check_required(parameters)
         self._check_shape()
+
+    @torch.no_grad()
+    def start_from(self, x: Tensor) -> None:
+        """Let parameters of a likelihood count in the units of x, and start at its frequencies."""
+        if not self.ends.in_units or self.started:
+            return
+        self.started.fill_(True)
+        learned = units(self.distribution, x)
+        for name, unit in self.units.items():
+            parts: Any = unit.shift, unit.factor
+            for part, value in zip(parts, learned[name], strict=True):
+                part.copy_(self._beside(value))
+        shape = self.ends.feature_shape
+        p = innermost(self(None if shape is None else torch.zeros(1, *shape).to(x)))
+        for name, value in starts(p, x).items():
+            if name in self.sources and self._is_free(name):
+                source: Any = self.sources[name]
+                target = self._beside(value).expand(source.shape)
+                source.move(source.transform.inv(target).to(x))
 
     def forward(self, features: Tensor | None = None) -> dist.TorchDistribution:
         """The distribution, of event shape ``shape`` and batch shape that of the features.
@@ -87,6 +115,7 @@ class Family(Part):
             features: ``(..., *feature_shape)``, or ``None`` where nothing is amortized.
         """
         parameters = {name: source(features) for name, source in self.sources.items()}
+        parameters |= {name: unit(parameters[name]) for name, unit in self.units.items()}
         d = self.distribution(**parameters, **self.constants)  # pyright: ignore[reportArgumentType]
         return d.to_event(len(self.event_shape) - d.event_dim)
 
@@ -105,6 +134,18 @@ class Family(Part):
     def extra_repr(self) -> str:
         """The spec, for ``repr``."""
         return str(self.spec)
+
+    def _is_free(self, name: str) -> bool:
+        """Whether a parameter is trained from where we say, and no number of the user's."""
+        value = self.given.get(name)
+        chosen = isinstance(value, Source) and value.init is not None
+        return not self.is_fixed(name) and not chosen
+
+    def _beside(self, value: Tensor) -> Tensor:
+        """A value for each cell, of the parameter's dimensions: components are in between."""
+        n = len(self.ends.cells)
+        ones = [1] * len(self.ends.components)
+        return value.reshape(*value.shape[:n], *ones, *value.shape[n:])
 
     def _shape(self, parameter: Parameter, domain: constraints.Constraint) -> tuple[int, ...]:
         """The parameter's shape for one event."""

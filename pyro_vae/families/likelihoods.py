@@ -9,9 +9,17 @@ import torch
 from pyro.distributions import constraints
 from torch import Tensor
 
+from ..distributions import Joined, JoinedSupport
 from .support import describe_constraint, innermost, support_bounds
 
-__all__ = ["check_support", "drop_missing", "fill", "with_offset"]
+__all__ = [
+    "check_support",
+    "drop_missing",
+    "fill",
+    "has_independent_cells",
+    "parts_of",
+    "with_offset",
+]
 
 ROWS = 8192  # observations whose support is checked together
 
@@ -25,6 +33,16 @@ ADVICE = {
 }
 
 
+def parts_of(likelihood: dist.TorchDistribution) -> list[dist.TorchDistribution]:
+    """The likelihoods of the blocks, where they have their own; else the one that there is."""
+    return likelihood.parts if isinstance(likelihood, Joined) else [likelihood]
+
+
+def has_independent_cells(likelihood: dist.TorchDistribution) -> bool:
+    """Whether cells are independent given z, so that some may be missing."""
+    return not any(innermost(part).event_dim for part in parts_of(likelihood))
+
+
 def drop_missing(likelihood: dist.TorchDistribution, mask: Tensor) -> dist.TorchDistribution:
     """The likelihood of the cells that are there: the others drop out of log p(x|z).
 
@@ -32,11 +50,18 @@ def drop_missing(likelihood: dist.TorchDistribution, mask: Tensor) -> dist.Torch
         likelihood: batch shape ``(..., B)``, independent cells.
         mask: ``(B, *x_shape)``, true where the cell was observed.
     """
+    if isinstance(likelihood, Joined):
+        return likelihood.map(drop_missing, mask)
     return innermost(likelihood).mask(mask).to_event(likelihood.event_dim)
 
 
 def fill(x: Tensor, mask: Tensor, support: constraints.Constraint) -> Tensor:
     """x with a value of the support in its missing cells, so that no NaN reaches a gradient."""
+    if isinstance(support, JoinedSupport):
+        shares = (v.split(support.widths, -1) for v in (x, mask))
+        return torch.cat(
+            [fill(*share) for share in zip(*shares, support.supports, strict=True)], -1
+        )
     kind, lower, upper = support_bounds(support)
     if math.isfinite(lower) and math.isfinite(upper) and kind == "continuous":
         value = (lower + upper) / 2

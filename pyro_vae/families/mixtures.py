@@ -43,7 +43,7 @@ class Mixture(Part):
     (torch.Size([2]), 10)
     """
 
-    batches = True
+    batches = in_units = True
 
     def __init__(self, family: str | Spec, components: int = 10, logits: Value = None) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ def make_weights(components: int, ends: Ends, *, logits: Value = None) -> Family
     """The distribution over components: a categorical family."""
     options = {} if logits is None else {"logits": logits}
     weights = Family(Spec("Categorical", categories=components, **options))
-    weights.build(replace(ends, shape=()))
+    weights.build(replace(ends, shape=(), in_units=False))
     return weights
 
 

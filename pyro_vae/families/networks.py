@@ -148,7 +148,7 @@ class Corrupted(nn.Module):
 
     Args:
         network: a network, or its line: ``"Corrupted(MLP([200]), noise=0.3)"``.
-        noise: s, in x's units.
+        noise: s, in the units of what the network reads.
         drop: d, the fraction of cells that are set to 0.
 
     References:

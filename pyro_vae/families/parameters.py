@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import pyro.distributions as dist
+import torch
 from pyro.distributions import constraints
 from torch import Tensor, nn
 from torch.distributions.transforms import Transform
@@ -138,6 +139,12 @@ class GlobalParameter(nn.Module):
         start: Any = transform.inv(initial)
         self.unconstrained = nn.Parameter(start.clone())
 
+    @torch.no_grad()
+    def move(self, raw: Tensor) -> None:
+        """Add to the unconstrained value, ``(*shape)``; shared, it takes the mean over cells."""
+        own = self.unconstrained
+        own += raw if own.shape == raw.shape else _mean_over_cells(raw, own.shape)
+
     def forward(self, features: Tensor | None) -> Tensor:
         """The value, expanded to the parameter's shape."""
         value: Any = self.transform(self.unconstrained)
@@ -172,12 +179,20 @@ class Amortized(nn.Module):
         n = 0 if self.kind == "whole" else len(feature_shape) - 1
         self.places = raw[self.at : self.at + n]
         self.rest = raw[: self.at] + raw[self.at + n :]
-        width = math.prod(self.rest)
+        self.rest_width = width = math.prod(self.rest)
         if self.kind == "pixels":
             convolution = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[n - 1]
             self.head = convolution(feature_shape[0], width, 1)
         else:
             self.head = nn.Linear(math.prod(feature_shape[n:]), width)
+
+    @torch.no_grad()
+    def move(self, raw: Tensor) -> None:
+        """Add to the unconstrained value at all features, ``(*shape)``; places take the mean."""
+        n = len(self.places)
+        rest = raw.movedim(tuple(range(self.at, self.at + n)), tuple(range(n)))
+        bias: Any = self.head.bias
+        bias += rest.reshape(-1, self.rest_width).mean(0)
 
     def forward(self, features: Tensor) -> Tensor:
         """Features ``(..., *feature_shape)`` to the parameter ``(..., *shape)``."""
@@ -195,6 +210,12 @@ class Amortized(nn.Module):
         raw = raw.movedim(tuple(moved), tuple(range(n + self.at, n + self.at + m)))
         value: Any = self.transform(raw)
         return value
+
+
+def _mean_over_cells(raw: Tensor, shape: torch.Size) -> Tensor:
+    """The mean over the leading dimensions that a shared value of this shape lacks."""
+    event = raw.shape[raw.ndim - len(shape) :]
+    return raw.reshape(-1, *event).mean(0)
 
 
 def _places(

@@ -24,6 +24,7 @@ __all__ = [
     "connect",
     "construct",
     "read_line",
+    "start_from",
 ]
 
 Role: TypeAlias = Literal["prior", "likelihood", "guide", "layer"]  # a layer, given another one
@@ -53,6 +54,7 @@ class Ends:
         components: the last batch dimensions: so many parts side by side, each with parameters of
             its own. Learned ones start apart.
         whole: whether the part is all of the prior, likelihood or guide, not a part of one.
+        in_units: whether the parameters of a likelihood count in the data's units.
         registry: what makes parts from lines.
     """
 
@@ -68,6 +70,7 @@ class Ends:
     cells: tuple[int, ...] = ()
     components: tuple[int, ...] = ()
     whole: bool = True
+    in_units: bool = False
     registry: "Registry | None" = None
 
     def make(self, value: Line, *, depends: bool = True, **changes: Any) -> nn.Module:  # noqa: ANN401
@@ -101,6 +104,7 @@ class Part(nn.Module):
 
     roles: ClassVar[frozenset[Role]] = frozenset({"prior", "likelihood", "guide", "layer"})
     batches: ClassVar[bool] = False  # whether it can be built with cells and components
+    in_units: ClassVar[bool] = False  # whether its parameters can count in the data's units
     spec: Spec | None = None
 
     def build(self, ends: Ends) -> None:
@@ -117,7 +121,9 @@ class Part(nn.Module):
             connect(child, ends)
 
     def start_from(self, x: Tensor) -> None:
-        """Start from training data, ``(N, *x_shape)``, if the part does; once."""
+        """Start from training data, ``(N, *x_shape)``, once; by default its own parts do so."""
+        for child in self.children():
+            start_from(child, x)
 
     def improve(self, features: Tensor, log_joint: Callable[[Tensor], Tensor]) -> Tensor:
         """The features that a guide reads, made better for each data point; as they are by default.
@@ -148,6 +154,15 @@ def connect(module: nn.Module, ends: Ends) -> None:
     else:
         for child in module.children():
             connect(child, ends)
+
+
+def start_from(module: nn.Module, x: Tensor) -> None:
+    """Let the parts within a module start from training data, ``(N, *x_shape)``."""
+    if isinstance(module, Part):
+        module.start_from(x)
+    else:
+        for child in module.children():
+            start_from(child, x)
 
 
 class Copies(Part):
@@ -232,6 +247,11 @@ class Registry:
         part = self.construct(value, ends.role)
         if not isinstance(part, Part):
             return part
+        if ends.in_units and not part.in_units:
+            raise part.error(
+                "units='data' serves families and mixtures of them, whose parameters have units: "
+                "standardize x for this likelihood"
+            )
         if (ends.components or ends.cells) and not part.batches:
             part = Copies(part)
         try:

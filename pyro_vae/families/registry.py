@@ -8,6 +8,7 @@ from ..language.spec import as_spec
 from .family import Family, family_names
 from .flows import Flow
 from .guides import DeltaNormal, SemiAmortized
+from .hurdle import Hurdle
 from .layers import BottomUp, Hierarchy, Ladder, LayeredPart, TopDown
 from .mixtures import Mixture, Transformed
 from .part import Ends, Line, Registry, Role
@@ -26,6 +27,7 @@ REGISTRY = Registry(
         Flow,
         GaussianProcess,
         Hierarchy,
+        Hurdle,
         Ladder,
         Mixture,
         Resampled,

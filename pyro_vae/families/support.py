@@ -10,10 +10,11 @@ from torch.distributions import Distribution, transform_to
 from torch.distributions.transforms import (
     AffineTransform,
     ComposeTransform,
-    SoftplusTransform,
     Transform,
     identity_transform,
 )
+
+from ..distributions import Positive, PositiveCholesky
 
 __all__ = [
     "convex",
@@ -108,10 +109,10 @@ def transform(constraint: constraints.Constraint) -> Transform:
         return identity_transform
     if isinstance(base, constraints.greater_than | constraints.greater_than_eq):
         if base.lower_bound == 0:
-            return SoftplusTransform()
-        return ComposeTransform([SoftplusTransform(), AffineTransform(base.lower_bound, 1.0)])
+            return Positive()
+        return ComposeTransform([Positive(), AffineTransform(base.lower_bound, 1.0)])
     if base is constraints.lower_cholesky:
-        return transform_to(constraints.softplus_lower_cholesky)
+        return PositiveCholesky()
     try:
         return transform_to(constraint)
     except NotImplementedError:

@@ -11,6 +11,7 @@ from ..core.checks import boolean, positive, whole
 from ..core.seeding import seeded
 from ..families.guides import refine
 from .imputation import impute
+from .inputs import Inputs
 from .joint import Joint
 from .latents import Latents, point
 from .record import Record
@@ -25,13 +26,15 @@ class Inference(nn.Module):
         record: what an observation is.
         latents: what z is.
         prior: from nothing to p(z).
-        encoder: from x to features.
+        inputs: from x to what the encoder reads.
+        encoder: from that to features.
         approximation: from features to q(z|x).
     """
 
     record: Record
     latents: Latents
     prior: nn.Module
+    inputs: Inputs
     encoder: nn.Module
     approximation: nn.Module
 
@@ -103,7 +106,7 @@ class Inference(nn.Module):
         }
         with seeded(seed):
             with torch.no_grad():
-                features = self.encoder(self.record.see(x))
+                features = self.encoder(self.inputs(x))
             return refine(self.approximation, features, Joint(self, x).log_joint, **options)
 
     @torch.no_grad()

@@ -12,9 +12,9 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ..core.checks import boolean
-from ..distributions import side_by_side
-from ..families.likelihoods import check_support, drop_missing, fill, with_offset
+from ..families.likelihoods import check_support, drop_missing, fill, parts_of, with_offset
 from ..families.support import innermost
+from ..language.spec import as_spec
 from .arrays import numbers
 from .blocks import Block, Role, shape_of
 
@@ -28,9 +28,11 @@ class Record:
     and they lie side by side, ``(N, D)``, the observed ones first.
 
     Args:
-        blocks: at least one of them ``observed``. Several observed blocks share a likelihood.
+        blocks: at least one of them ``observed``. Observed blocks whose likelihoods differ are
+            scored each by its own; else one likelihood scores all of them.
 
     Attributes:
+        scored: the line (``None`` is the model's) and the shape of what each likelihood scores.
         shape: of one packed observation.
         x_shape: of what the likelihood scores.
         missing: whether observed cells may be missing.
@@ -56,15 +58,14 @@ class Record:
         for role in ("label", "offset", "weight"):
             if roles.count(role) > 1:
                 raise ValueError(f"two blocks have the role {role}: give one of them")
-        lines = {b.likelihood for b in self.observed} - {None}
-        if len(lines) > 1:
-            raise ValueError("the observed blocks of a record share one likelihood")
-        self.likelihood = lines.pop() if lines else None
         self.x_shape = self.observed[0].shape or (1,)
         if len(self.observed) > 1:
             self.x_shape = (sum(b.width for b in self.observed),)
         width = sum(b.width for b in self.blocks)
         self.shape = self.x_shape if len(self.observed) == len(self.blocks) else (width,)
+        self.scored = [(b.likelihood, (b.width,)) for b in self.observed]
+        if len({line for line, _ in self.scored}) == 1:
+            self.scored = [(self.observed[0].likelihood, self.x_shape)]
         cells = math.prod(self.x_shape)
         if wrong := [b for b in self.blocks if b.role == "offset" and b.width not in (1, cells)]:
             raise ValueError(
@@ -175,33 +176,14 @@ class Record:
         names = ", ".join(b.name for b in blocks)
         raise ValueError(f"this model reads {names} ({role}) beside z: give x with it")
 
-    # What the parts of a model read.
-
-    def see(self, x: Tensor) -> Tensor:
-        """What the encoder reads: x, with zeros and a mask where cells may be missing, and context.
-
-        The mask (1 where a cell is observed) and the context are channels more. Channels are the
-        first dimension of ``(D,)``, ``(C, H, W)`` and ``(C, D, H, W)``, and the last one of
-        ``(T, C)``, a sequence of T steps.
-        """
+    def split(self, x: Tensor) -> list[Tensor]:
+        """What each likelihood scores, ``(N, *shape)`` with the shapes of :attr:`scored`."""
         cells = self.cells(x)
-        parts, channels = [cells], 2 if len(self.x_shape) == 2 else 1
-        if self.missing:
-            mask = ~cells.isnan()
-            parts = [torch.where(mask, cells, 0.0), mask.to(x.dtype)]
-        if (context := self.part(x, "context")) is not None:
-            planes = context.reshape(len(x), -1, *[1] * (len(self.x_shape) - 1))
-            planes = planes.transpose(1, channels)
-            size = list(cells.shape)
-            size[channels] = context.shape[1]
-            parts.append(planes.expand(size))
-        return parts[0] if len(parts) == 1 else torch.cat(parts, channels)
+        if len(self.scored) == 1:
+            return [cells]
+        return list(cells.split([shape[0] for _, shape in self.scored], 1))
 
-    def context(self, h: Tensor, x: Tensor | None, event_dim: int) -> tuple[Tensor, int]:
-        """What the decoder reads, h of z with the context of x beside it, and its dimensions."""
-        if (context := self.part(x, "context")) is None:
-            return h, event_dim
-        return side_by_side(h.flatten(h.ndim - event_dim), context), 1
+    # What the likelihood reads.
 
     def shift(self, p: dist.TorchDistribution, x: Tensor | None) -> dist.TorchDistribution:
         """The likelihood with the offset of x added to the logarithm of its mean."""
@@ -285,14 +267,22 @@ class Record:
                 raise ValueError(f"x holds NaN: {advice} (first in {at})")
 
     def check(self, x: Tensor, likelihoods: Sequence[dist.TorchDistribution], name: str) -> None:
-        """Raise unless all observed cells lie in the support of the likelihood.
+        """Raise unless all observed cells lie in the support of their likelihood.
 
         Args:
             x: observations.
             likelihoods: p(x|z) at some draws of z, each of batch shape ``(1,)``.
-            name: the likelihood's, for the message.
+            name: the model's likelihood, for the message.
         """
-        check_support(self.cells(x), likelihoods, name, self.place)
+        each = zip(*map(parts_of, likelihoods), strict=True)
+        start = 0
+        for cells, parts, (line, shape) in zip(self.split(x), each, self.scored, strict=True):
+
+            def place(row: int, *cell: int, start: int = start) -> str:
+                return self.place(row, *cell[:-1], cell[-1] + start) if cell else self.place(row)
+
+            check_support(cells, parts, as_spec(line).name if line else name, place)
+            start += shape[-1]
 
     def place(self, row: int, *cell: int) -> str:
         """Where an observed cell lies, in words: its row, and its column or block."""

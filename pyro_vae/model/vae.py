@@ -1,9 +1,11 @@
 """The VAE: ``model(x)`` and ``guide(x)``, two ordinary Pyro functions over three families."""
 
+import warnings
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 import pyro
 import pyro.distributions as dist
@@ -13,20 +15,24 @@ from torch import Tensor, nn
 
 from ..core.modes import untouched
 from ..core.seeding import seeded
+from ..families.joined import JoinedLikelihood
 from ..families.layers import layer_sizes
+from ..families.likelihoods import has_independent_cells
 from ..families.networks import MLP, batched, build_network, make_network, spec_of
-from ..families.part import Ends, Line, Part, connect
+from ..families.part import Ends, Line, Part, connect, start_from
 from ..families.registry import make_layers, make_part
-from ..families.support import innermost, support_of
+from ..families.support import support_of
 from .blocks import shape_of
 from .files import write_model
 from .inference import Inference
+from .inputs import InputMode, Inputs
 from .joint import Joint
 from .latents import Latents, check_supports
 from .record import Record
 
-__all__ = ["CUSTOM", "VAE"]
+__all__ = ["CUSTOM", "VAE", "Units"]
 
+Units: TypeAlias = Literal["data", "none"]
 CUSTOM = "custom "  # begins the description of a part that is a class of the user's
 DRAWS = 8  # of z, at which the likelihood's support is looked at
 
@@ -51,7 +57,13 @@ class VAE(Inference):
         decoder: from z to features; ``MLP([200, 200])`` where it is not given.
         missing: whether x may hold NaN. Those cells drop out of the likelihood, and the encoder
             reads x with zeros there, beside a mask of the observed cells (twice the channels:
-            :meth:`Record.see` says along which dimension).
+            :class:`Inputs` says along which dimension).
+        inputs: what the encoder reads: ``"auto"`` brings numbers to unit scale, by what training
+            data say when training starts (:class:`Inputs` says how; data in [0, 1] stay as they
+            are); ``"raw"`` leaves x as it is.
+        units: ``"data"`` lets the parameters of the likelihood count in the data's units, and start
+            at what training data say: for x that is not standardized. Numbers that a line names are
+            the user's, in the units of x, either way.
         seed: of the initial weights; the global generator's state where it is not given.
 
     Raises:
@@ -87,17 +99,23 @@ class VAE(Inference):
         encoder: Line | None = None,
         decoder: Line | None = None,
         missing: bool = False,
+        inputs: InputMode = "auto",
+        units: Units = "none",
         seed: int | None = None,
     ) -> None:
         super().__init__()
-        self.record = Record.of(x_shape, missing)
+        if units not in get_args(Units):
+            raise ValueError(f"units must be 'data' or 'none', got {units!r}")
+        self.record, self.units = Record.of(x_shape, missing), units
+        likelihood = _joined(self.record, likelihood)
         z_shape, layers = _latent_shape(latent_dim, layers)
         with seeded(seed):
             self.encoder = make_network(MLP() if encoder is None else encoder, "encoder")
             self.decoder = make_network(MLP() if decoder is None else decoder, "decoder")
             if self.encoder is self.decoder:
                 raise ValueError("encoder and decoder are one module: give each its own")
-            x = self.record.see(torch.zeros(1, *self.record.shape))
+            self.inputs = Inputs(self.record, _example(likelihood, self.x_shape), inputs)
+            x = self.inputs(torch.zeros(1, *self.record.shape))
             h = build_network(self.encoder, x, self.x_shape, "encoder")
             ends = Ends(z_shape, "guide", h, layers, self.encoder)
             if layers:
@@ -110,10 +128,10 @@ class VAE(Inference):
             if "y" not in self.latents.sites and self.record.has("label"):
                 raise ValueError("a label block is of M2: M2(x_shape, latent_dim, classes)")
             z = self.latents.features(torch.zeros(1, *z_shape), torch.get_default_dtype())
-            z, _ = self.record.context(z, torch.zeros(1, *self.record.shape), self.latents.read_dim)
+            z, _ = self.inputs.beside(z, torch.zeros(1, *self.record.shape), self.latents.read_dim)
             h = build_network(self.decoder, z, self.x_shape, "decoder")
-            line = self.record.likelihood or likelihood
-            self.likelihood = make_part(line, Ends(self.x_shape, "likelihood", h))
+            ends_x = Ends(self.x_shape, "likelihood", h, in_units=units == "data")
+            self.likelihood = make_part(likelihood, ends_x)
             p = self.likelihood(torch.zeros(1, *h))
             if not layers:
                 self.prior = make_part(prior, Ends(z_shape, "prior"))
@@ -148,16 +166,23 @@ class VAE(Inference):
         return self.latents.draw(self.prior())
 
     def start_from(self, x: Tensor) -> None:
-        """Give data to what starts from data (a VampPrior's pseudo-inputs), once.
+        """Give data to what starts from data, once: encoder inputs, units, pseudo-inputs.
 
         ``fit`` does so; with ``SVI`` it is yours to do. A second call changes nothing.
 
         Args:
             x: training data, ``(N, *x_shape)``.
         """
-        for part in self.modules():
-            if isinstance(part, Part):
-                part.start_from(self.record.cells(x))
+        if self.units == "none" and (cell := self.inputs.far_cell(x)):
+            warnings.warn(
+                "x is far from unit scale, where this likelihood starts "
+                f"(see {self.record.place(0, *cell)}): training takes long or fails. "
+                "VAE(..., units='data') starts it in the data's own units",
+                stacklevel=2,
+            )
+        self.inputs.start_from(x)
+        for part in (self.likelihood, self.approximation, self.prior):
+            start_from(part, self.record.cells(x))
 
     def approximate_posterior(self, x: Tensor) -> dist.TorchDistribution:
         """q(z|x) with its graph, for training: batch shape ``(B,)``, event shape of z.
@@ -165,7 +190,7 @@ class VAE(Inference):
         Args:
             x: as for :meth:`model`, a tensor of the model's type.
         """
-        features = self.encoder(self.record.see(x))
+        features = self.encoder(self.inputs(x))
         if isinstance(self.approximation, Part):
             features = self.approximation.improve(features, Joint(self, x).log_joint)
         return self.approximation(features)
@@ -179,7 +204,7 @@ class VAE(Inference):
                 with an observation are read; not needed where the record has none.
         """
         h = self.latents.features(z, self.example.dtype)
-        h, event_dim = self.record.context(h, x, self.latents.read_dim)
+        h, event_dim = self.inputs.beside(h, x, self.latents.read_dim)
         return self.record.shift(self.likelihood(batched(self.decoder, h, event_dim)), x)
 
     # The boundary: what comes in is checked once.
@@ -209,6 +234,8 @@ class VAE(Inference):
             **self.record.describe(),
             **({"layers": latents} if latents else {"latent_dim": self.z_shape}),
             **{role: _line(self.get_submodule(path)) for role, path in self.ROLES.items()},
+            "inputs": self.inputs.mode,
+            "units": self.units,
             "dtype": str(self.example.dtype).removeprefix("torch."),
         }
 
@@ -221,7 +248,9 @@ class VAE(Inference):
         """
         latent = "layers" if "layers" in about else "latent_dim"
         latent_dim = {latent: tuple(about[latent])}
-        return Record.arguments(about) | latent_dim | {k: about[k] for k in cls.ROLES}
+        before = {"inputs": "raw", "units": "none"}  # of folders that do not say it
+        own = {name: about.get(name, default) for name, default in before.items()}
+        return Record.arguments(about) | latent_dim | own | {k: about[k] for k in cls.ROLES}
 
     @classmethod
     def kind(cls) -> str:
@@ -258,7 +287,7 @@ class VAE(Inference):
         _check_event(p_x, self.x_shape, "likelihood")
         check_supports(p, q, _line(self.prior), _line(self.approximation))
         self.record.shift(p_x, torch.zeros(1, *self.record.shape))
-        if self.record.missing and innermost(p_x).event_dim:
+        if self.record.missing and not has_independent_cells(p_x):
             raise ValueError("missing cells need a likelihood of independent cells")
 
 
@@ -280,6 +309,23 @@ def _latent_shape(
         return shape_of(latent_dim, "latent_dim", least=1), ()
     sizes = layer_sizes(layers)
     return (sum(sizes),), sizes if len(sizes) > 1 else ()
+
+
+def _joined(record: Record, likelihood: Line) -> Line:
+    """The likelihood of all observed blocks, where they say their own."""
+    lines = [(line or likelihood, shape[-1]) for line, shape in record.scored]
+    return lines[0][0] if len(lines) == 1 else JoinedLikelihood(lines, likelihood)
+
+
+def _example(likelihood: Line, x_shape: tuple[int, ...]) -> dist.TorchDistribution | None:
+    """The likelihood at some z, for what its support says; ``None`` of a module without a line."""
+    line = likelihood
+    if isinstance(likelihood, JoinedLikelihood):
+        line = deepcopy(likelihood)
+    elif isinstance(likelihood, nn.Module) and (line := spec_of(likelihood)) is None:
+        return None
+    with seeded(0), torch.no_grad():
+        return make_part(line, Ends(x_shape, "likelihood", (1,)))(torch.zeros(1, 1))
 
 
 def _line(module: nn.Module) -> str:

@@ -1,0 +1,112 @@
+"""A spike at one value and another distribution elsewhere."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions import constraints
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+__all__ = ["WithSpike"]
+
+Size = Sequence[int]
+
+
+class SpikeOr(constraints.Constraint):
+    """One value, or those of a support."""
+
+    def __init__(self, at: float, support: constraints.Constraint) -> None:
+        self.at, self.support = at, support
+        self.is_discrete = support.is_discrete
+        self.lower_bound = min(at, float(torch.as_tensor(_bound(support, "lower", -1)).min()))
+        self.upper_bound = max(at, float(torch.as_tensor(_bound(support, "upper", 1)).max()))
+
+    def check(self, value: Tensor) -> Tensor:
+        """Whether each number is one of them."""
+        return (value == self.at) | self.support.check(value)
+
+
+class WithSpike(dist.TorchDistribution):
+    r"""A number that is ``at`` with a probability, and else drawn from a distribution.
+
+    .. math:: p(x) = \pi\,\delta_{at}(x) + (1 - \pi)\, f(x)
+
+    The density is with respect to the distribution's own measure plus a unit mass at the spike,
+    where f is not looked at: zeros of a hurdle model come from the spike alone.
+
+    Args:
+        logits: of the spike, ``(...)``.
+        base: f, of event shape ``()``.
+        at: where the spike is.
+
+    References:
+        Cragg (1971), Econometrica 39; Mullahy (1986), Journal of Econometrics 33.
+
+    >>> p = WithSpike(torch.tensor(0.0), dist.LogNormal(0.0, 1.0))
+    >>> p.log_prob(torch.tensor([0.0, 1.0]))
+    tensor([-0.6931, -1.6121])
+    """
+
+    arg_constraints: ClassVar[dict] = {}  # pyright: ignore[reportIncompatibleMethodOverride]
+
+    def __init__(self, logits: Tensor, base: dist.TorchDistribution, at: float = 0.0) -> None:
+        self.base, self.at = base, at
+        batch = torch.broadcast_shapes(logits.shape, base.batch_shape)
+        self.logits = logits.expand(batch)
+        super().__init__(batch, validate_args=False)
+
+    @property
+    def support(self) -> constraints.Constraint | None:
+        """The spike, or the support of the distribution."""
+        base: Any = self.base.support
+        return SpikeOr(self.at, base)
+
+    @property
+    def mean(self) -> Tensor:
+        """Of the spike and the distribution together."""
+        share = self.logits.sigmoid()
+        return share * self.at + (1 - share) * self.base.mean
+
+    @property
+    def variance(self) -> Tensor:
+        """Of the spike and the distribution together."""
+        share, mean = self.logits.sigmoid(), self.base.mean
+        apart = (mean - self.at).square()
+        return (1 - share) * (self.base.variance + share * apart)
+
+    def expand(self, batch_shape: Size, _instance: object = None) -> "WithSpike":
+        """The same, expanded."""
+        shape = torch.Size(batch_shape)
+        return WithSpike(self.logits.expand(shape), self.base.expand(shape), self.at)
+
+    def sample(self, sample_shape: Size = ()) -> Tensor:
+        """A draw: the spike exactly, among others."""
+        with torch.no_grad():
+            draw = self.base.expand(self.batch_shape).sample(torch.Size(sample_shape))
+            spike = torch.rand(draw.shape, device=draw.device) < self.logits.sigmoid()
+            return torch.where(spike, torch.as_tensor(self.at).to(draw), draw)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The log probability of the spike, the log density elsewhere."""
+        spike = value == self.at
+        inside = torch.where(spike, self._within().to(value), value)
+        rest = logsigmoid(-self.logits) + self.base.log_prob(inside)
+        return torch.where(spike, logsigmoid(self.logits), rest)
+
+    def _within(self) -> Tensor:
+        """Some number of the support, so that no infinite density reaches a gradient."""
+        support: Any = self.base.support
+        low = torch.as_tensor(_bound(support, "lower", -1))
+        high = torch.as_tensor(_bound(support, "upper", 1))
+        middle = torch.where(high.isfinite(), (low + high) / 2, low + 1)
+        return torch.where(low.isfinite(), middle, torch.zeros(()))
+
+
+def _bound(support: Any, side: str, sign: int) -> Any:  # noqa: ANN401
+    """A bound of a support, infinite where it has none."""
+    while isinstance(inner := getattr(support, "base_constraint", None), constraints.Constraint):
+        support = inner
+    return getattr(support, f"{side}_bound", sign * math.inf)

@@ -1,0 +1,141 @@
+"""The data's own units: where the parameters of a likelihood start, and what they count in."""
+
+import inspect
+import math
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+from .support import support_bounds
+
+__all__ = ["Unit", "centre_and_spread", "far_cell", "or_one", "starts", "units"]
+
+# Families whose parameter grows with the mean of the data, or falls with it.
+BY_MEAN = {
+    "rate": ("Poisson", "ZeroInflatedPoisson", "InverseGamma"),
+    "scale": ("HalfNormal", "HalfCauchy", "Weibull"),
+}
+BY_INVERSE = ("Gamma", "Exponential", "GammaPoisson")
+COUNTS = ("NegativeBinomial", "ZeroInflatedNegativeBinomial")
+CODES = ("Categorical", "OneHotCategorical", "Multinomial")
+FAR = 30.0  # from unit scale, in which training that starts near 0 and 1 gets lost
+SMOOTHING = 0.5  # added to the count of each category, and of ones
+
+
+class Unit(nn.Module):
+    """A parameter in the data's units: ``shift + factor * value``; as it is until they are known.
+
+    Args:
+        shape: what shift and factor have, to be broadcast with the parameter.
+    """
+
+    shift: Tensor
+    factor: Tensor
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.register_buffer("shift", torch.zeros(shape))
+        self.register_buffer("factor", torch.ones(shape))
+
+    def forward(self, value: Tensor) -> Tensor:
+        """The parameter in the data's units."""
+        return self.shift + self.factor * value
+
+
+def centre_and_spread(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The median of each column, and the mean distance from it in standard deviations.
+
+    Args:
+        x: ``(N, ...)``; NaN is skipped. A column without a number has centre 0, and one without
+            spread has spread 1.
+    """
+    centre = x.nanmedian(0).values.nan_to_num(0.0)
+    return centre, or_one((x - centre).abs().nanmean(0) * math.sqrt(math.pi / 2))
+
+
+def far_cell(x: Tensor) -> int | None:
+    """The cell whose numbers are farthest from unit scale, if training would get lost in them.
+
+    Args:
+        x: ``(N, ...)``; NaN is skipped.
+    """
+    centre, spread = centre_and_spread(x.flatten(1).double())
+    size = torch.maximum(centre.abs(), spread)
+    return int(size.argmax()) if size.max() > FAR or spread.max() < 1 / FAR else None
+
+
+def or_one(x: Tensor) -> Tensor:
+    """x where it is positive and finite, else 1."""
+    return torch.where((x > 0) & x.isfinite(), x, 1.0)
+
+
+def units(family: type[dist.TorchDistribution], x: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+    """Shift and factor of each parameter that counts in the data's units, by its name.
+
+    Args:
+        family: of the likelihood.
+        x: training data, ``(N, ...)``; NaN is skipped.
+    """
+    name, log = family.__name__, issubclass(family, dist.LogNormal)
+    x = x.double()
+    has_loc = "loc" in inspect.signature(family.__init__).parameters
+    if log or (has_loc and _real(family)):
+        centre, spread = centre_and_spread(x.log() if log else x)
+        zero, column = torch.zeros_like(spread), spread.unsqueeze(-1)
+        return {
+            "loc": (centre, spread),
+            "scale": (zero, spread),
+            "scale_tril": (0 * column, column),
+            "cov_factor": (0 * column, column),
+            "cov_diag": (zero, spread**2),
+        }
+    mean = or_one(x.nanmean(0))
+    found = {p: (0 * mean, mean) for p, names in BY_MEAN.items() if name in names}
+    return found | ({"rate": (0 * mean, 1 / mean)} if name in BY_INVERSE else {})
+
+
+def starts(p: dist.TorchDistribution, x: Tensor) -> dict[str, Tensor]:
+    """Where parameters that have no unit start: at what the data's frequencies say.
+
+    Args:
+        p: a likelihood of the family, without batch shape of its own, for its sizes.
+        x: training data, ``(N, ...)``; NaN is skipped.
+    """
+    name, x = type(p).__name__, x.double()
+    n = (~x.isnan()).sum(0)
+    if name in COUNTS:
+        return {"logits": or_one(x.nanmean(0)).log()}
+    if name == "Geometric":
+        return {"logits": -or_one(x.nanmean(0)).log()}
+    if name in ("Bernoulli", "Binomial"):
+        total = p.total_count if isinstance(p, dist.Binomial) else torch.ones(())
+        ones = x.nansum(0) / total.max()
+        return {"logits": ((ones + SMOOTHING) / (n - ones + SMOOTHING)).log()}
+    if name in CODES:
+        if p.event_dim:
+            return {"logits": (x.nansum(0) + SMOOTHING).log()}
+        return {"logits": (_frequencies(x, p.logits.shape[-1]) + SMOOTHING).log()}
+    if isinstance(p, dist.OrderedLogistic):
+        share = (_frequencies(x, p.cutpoints.shape[-1] + 1) + SMOOTHING).cumsum(-1)
+        below, above = share[..., :-1], share[..., -1:] - share[..., :-1]
+        return {"cutpoints": (below / above).log()}
+    return {}
+
+
+def _frequencies(x: Tensor, categories: int) -> Tensor:
+    """How often each code occurs in each cell, ``(..., categories)``."""
+    cells = x.flatten(1) if x.ndim > 1 else x[:, None]
+    first = categories * torch.arange(cells.shape[1], device=x.device)
+    codes = (cells + first)[~cells.isnan()].long()
+    counts = torch.bincount(codes, minlength=categories * cells.shape[1])
+    return counts.reshape(*x.shape[1:], categories).double()
+
+
+def _real(family: type[dist.TorchDistribution]) -> bool:
+    """Whether the family lives on the whole real line."""
+    try:
+        kind, lower, upper = support_bounds(family.support)  # pyright: ignore
+    except (AttributeError, NotImplementedError, TypeError):
+        return True  # it hangs on the parameters, among which is loc
+    return kind == "continuous" and math.isinf(lower) and math.isinf(upper)

@@ -1,0 +1,206 @@
+"""What the encoder reads of an observation: numbers near unit scale, learned from training data."""
+
+import math
+from typing import Any, Literal, TypeAlias, get_args
+
+import numpy as np
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+from ..distributions import side_by_side
+from ..families.likelihoods import parts_of
+from ..families.support import innermost, support_bounds, support_of
+from ..families.units import centre_and_spread, far_cell, or_one
+from .record import Record
+
+__all__ = ["InputMode", "Inputs"]
+
+InputMode: TypeAlias = Literal["auto", "raw"]
+ROWS = 10_000  # at most so many observations are looked at
+WIDEST = 2**14  # a longer one-hot vector is read as codes in [0, 1]
+
+
+class Inputs(nn.Module):
+    """What the encoder reads of x, and the context that it reads beside it.
+
+    Real numbers are standardized by the training data, cell by cell (channel by channel, where x
+    has channels), positive numbers and counts after their logarithm, ``log(1 + x / scale)``; counts
+    with an upper bound are divided by it, and codes are one-hot vectors. Bits, and any data that
+    lie in [0, 1], are read as they are.
+
+    A mask (1 where a cell is observed) and the context are channels more. Channels are the first
+    dimension of ``(D,)``, ``(C, H, W)`` and ``(C, D, H, W)``, and the last one of ``(T, C)``, a
+    sequence of T steps.
+
+    Args:
+        record: what an observation is.
+        likelihood: p(x|z) at some z, of batch shape ``(1,)``; ``None`` where it is not known.
+        mode: ``raw`` reads all blocks as they are.
+
+    Raises:
+        ValueError: an unknown mode.
+    """
+
+    def __init__(
+        self, record: Record, likelihood: dist.TorchDistribution | None, mode: InputMode = "auto"
+    ) -> None:
+        super().__init__()
+        if mode not in get_args(InputMode):
+            known = " or ".join(map(repr, get_args(InputMode)))
+            raise ValueError(f"inputs must be {known}, got {mode!r}")
+        self.record, self.mode = record, mode
+        self.channels = 2 if len(record.x_shape) == 2 else 1
+        parts: list[Any] = parts_of(likelihood) if likelihood else [None] * len(record.scored)
+        self.readers = nn.ModuleList(
+            nn.Identity() if mode == "raw" else _reader(p, shape)
+            for p, (_, shape) in zip(parts, record.scored, strict=True)
+        )
+        width = sum(b.width for b in record.blocks if b.role == "context")
+        plain = mode == "raw" or not width
+        self.context = nn.Identity() if plain else Standardized((width,))
+
+    @torch.no_grad()
+    def start_from(self, x: Tensor) -> None:
+        """Learn centres and spreads from observations, ``(N, *record.shape)``, once."""
+        some = x[:: max(1, len(x) // ROWS)]
+        blocks = [*self.record.split(some), self.record.part(some, "context")]
+        for reader, values in zip([*self.readers, self.context], blocks, strict=True):
+            if isinstance(reader, Standardized) and values is not None:
+                reader.start_from(values)
+
+    def far_cell(self, x: Tensor) -> tuple[int, ...] | None:
+        """A cell of x whose numbers are far from unit scale, among those without bounds."""
+        start = 0
+        for reader, block in zip(self.readers, self.record.split(x), strict=True):
+            cell = far_cell(block) if isinstance(reader, Standardized) else None
+            if cell is not None:
+                return tuple(int(i) for i in np.unravel_index(start + cell, self.record.x_shape))
+            start += block[0].numel()
+        return None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What the encoder reads, of observations ``(N, *record.shape)``."""
+        record, channels = self.record, self.channels
+        blocks = record.split(x)
+        parts = [reader(block) for reader, block in zip(self.readers, blocks, strict=True)]
+        if record.missing:
+            there = [~block.isnan() for block in blocks]
+            parts = [part.nan_to_num(0.0) for part in parts]
+            parts += [mask.to(x.dtype) for mask in there]
+        if (context := self._context(x)) is not None:
+            planes = context.reshape(len(x), -1, *[1] * (len(record.x_shape) - 1))
+            size = list(blocks[0].shape)
+            size[channels] = context.shape[1]
+            parts.append(planes.transpose(1, channels).expand(size))
+        return parts[0] if len(parts) == 1 else torch.cat(parts, channels)
+
+    def beside(self, h: Tensor, x: Tensor | None, event_dim: int) -> tuple[Tensor, int]:
+        """What the decoder reads, h of z with the context of x beside it, and its dimensions."""
+        if (context := self._context(x)) is None:
+            return h, event_dim
+        return side_by_side(h.flatten(h.ndim - event_dim), context), 1
+
+    def _context(self, x: Tensor | None) -> Tensor | None:
+        context = self.record.part(x, "context")
+        return None if context is None else self.context(context)
+
+
+class Standardized(nn.Module):
+    r"""Numbers less their centre, over their spread; as they are before that is learned.
+
+    The centre is the median and the spread the mean distance from it, times
+    :math:`\sqrt{\pi / 2}`, so that it is a normal distribution's standard deviation. Data that lie
+    in [0, 1] stay as they are.
+
+    Args:
+        shape: of the numbers of one observation.
+        scale: s of the logarithm :math:`\log(1 + x / s)` that is taken first; the mean of the
+            data where it is ``None``, and no logarithm where it is 0.
+    """
+
+    centre: Tensor
+    spread: Tensor
+    scale: Tensor
+    started: Tensor
+    active: Tensor
+
+    def __init__(self, shape: tuple[int, ...], scale: float | None = 0.0) -> None:
+        super().__init__()
+        self.channel = 2 if len(shape) == 2 else 1
+        self.log, self.by_mean = scale != 0, scale is None
+        each = [n if i + 1 == self.channel else 1 for i, n in enumerate(shape)]
+        self.register_buffer("centre", torch.zeros(each))
+        self.register_buffer("spread", torch.ones(each))
+        if self.log:
+            self.register_buffer("scale", torch.ones(each))
+        self.register_buffer("started", torch.tensor(False))
+        self.register_buffer("active", torch.tensor(False))
+
+    def start_from(self, x: Tensor) -> None:
+        """Learn centre and spread from numbers, ``(N, *shape)``, once; NaN is skipped."""
+        seen = x[~x.isnan()]
+        if self.started or not len(seen):
+            return
+        self.started.fill_(True)
+        if seen.min() >= 0 and seen.max() <= 1:
+            return
+        self.active.fill_(True)
+        by_cell = x.double().movedim(self.channel, -1).flatten(0, -2)
+        if self.log:
+            if self.by_mean:
+                self.scale.copy_(or_one(by_cell.nanmean(0)).reshape(self.scale.shape))
+            by_cell = (by_cell / self.scale.flatten()).log1p()
+        centre, spread = centre_and_spread(by_cell)
+        self.centre.copy_(centre.reshape(self.centre.shape))
+        self.spread.copy_(spread.reshape(self.spread.shape))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, *shape)``, of that shape."""
+        if self.log:
+            x = torch.where(self.active, (x / self.scale).log1p(), x)
+        return (x - self.centre) / self.spread
+
+
+class Scaled(nn.Module):
+    """Whole numbers from 0 to an upper bound as numbers in [0, 1]."""
+
+    def __init__(self, upper: float) -> None:
+        super().__init__()
+        self.upper = upper
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Of the shape of x."""
+        return x / self.upper
+
+
+class OneHot(nn.Module):
+    """Codes as one-hot vectors, along the channels; zeros where a code is missing."""
+
+    def __init__(self, categories: int, channel: int) -> None:
+        super().__init__()
+        self.categories, self.channel = categories, channel
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, C, ...)`` to ``(N, C * categories, ...)``."""
+        bits = x[..., None] == torch.arange(self.categories, device=x.device)
+        return bits.movedim(-1, self.channel + 1).flatten(self.channel, self.channel + 1).to(x)
+
+
+def _reader(p: dist.TorchDistribution | None, shape: tuple[int, ...]) -> nn.Module:
+    """How the encoder reads observations with this likelihood."""
+    support = None if p is None else support_of(p)
+    if p is None or support is None:
+        return Standardized(shape)
+    kind, lower, upper = support_bounds(support)
+    if isinstance(innermost(p), dist.Categorical):
+        codes = int(upper) + 1
+        if codes * math.prod(shape) > WIDEST:
+            return Scaled(upper)
+        return OneHot(codes, 2 if len(shape) == 2 else 1)
+    if kind not in ("discrete", "continuous") or (lower, upper) == (0, 1):
+        return nn.Identity()
+    if kind == "discrete" and lower == 0:
+        return Scaled(upper) if math.isfinite(upper) else Standardized(shape, 1.0)
+    positive = lower == 0 and not math.isfinite(upper)
+    return Standardized(shape, None if positive else 0.0)

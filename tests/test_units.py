@@ -1,0 +1,267 @@
+"""Data of any scale: what the encoder reads, and likelihoods in the data's own units."""
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+import scipy.stats as st
+import torch
+from sklearn.datasets import load_wine
+from torch import nn
+
+import pyro_vae as pv
+from pyro_vae.distributions import Positive, PositiveCholesky
+from pyro_vae.families.units import centre_and_spread
+
+SMALL = {"encoder": "MLP([16])", "decoder": "MLP([16])", "seed": 0}
+GENERATOR = torch.Generator().manual_seed(0)
+REAL = torch.randn(400, 3, generator=GENERATOR) * torch.tensor([1.0, 20.0, 300.0]) + 50
+POSITIVE = (torch.randn(400, 3, generator=GENERATOR) * 0.7 + torch.arange(3)).exp()
+
+
+def started(likelihood, x, **options):
+    vae = pv.VAE(x.shape[1:], 2, likelihood=likelihood, **(SMALL | {"units": "data"} | options))
+    vae.start_from(vae.as_data(x))
+    return vae
+
+
+# Units.
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "x"),
+    [(line, REAL) for line in (
+        "Normal", "Laplace", "StudentT(df=4)", "Cauchy", "SoftLaplace", "AsymmetricLaplace",
+        "SkewLogistic", "Normal(scale=learned)", "Mixture(Normal, components=3)",
+        "MultivariateNormal", "LowRankMultivariateNormal(rank=2)",
+    )]
+    + [(line, POSITIVE) for line in (
+        "LogNormal", "Gamma", "Exponential", "Weibull", "Gumbel", "InverseGamma", "HalfNormal",
+        "HalfCauchy",
+        "Mixture(Gamma, components=2)", "Hurdle(LogNormal)",
+    )],
+)  # fmt: skip
+def test_millimetres_change_an_elbo_by_the_log_jacobian(likelihood, x):
+    values = []
+    for factor in (1.0, 1000.0):
+        vae = started(likelihood, x * factor).double()
+        values.append(pv.elbo(vae, (x * factor).double(), seed=0))
+    expected = 3 * math.log(1000)
+    if likelihood.startswith("Hurdle"):
+        expected = (x != 0).sum(1) * math.log(1000)
+    assert (values[0] - values[1] - expected).abs().max() < 2e-4
+
+
+def test_trained_in_metres_and_in_millimetres_is_one_model():
+    x = REAL * torch.tensor([1.0, 0.05, 0.003])
+    elbos = []
+    for factor in (1.0, 1000.0):
+        vae = started("Normal", x * factor)
+        pv.fit(vae, x * factor, epochs=20, lr=3e-3, seed=0, compile=False, progress=False)
+        elbos.append(pv.elbo(vae, x * factor, num_samples=50, seed=0).mean().item())
+    assert elbos[0] - elbos[1] == pytest.approx(3 * math.log(1000), abs=0.05)
+
+
+def test_likelihoods_start_at_what_the_data_say():
+    counts = torch.poisson(torch.tensor([[0.5, 20.0, 3000.0]]).expand(500, 3), generator=GENERATOR)
+    bits = (torch.rand(500, 3, generator=GENERATOR) < torch.tensor([0.1, 0.5, 0.9])).float()
+    codes = (torch.rand(500, 1, generator=GENERATOR) ** 2 * 4).floor()
+    z = torch.zeros(1, 2)
+    for line in ("Poisson", "NegativeBinomial(total_count=1.0)", "Geometric"):
+        vae = started(line, counts)
+        ratio = vae.decode(z).mean[0] / counts.mean(0)
+        assert (ratio.log().abs() < 1).all(), line
+    for line, total in (("Bernoulli", 1), ("Binomial(total_count=4)", 4)):
+        vae = started(line, bits * total)
+        nn.init.zeros_(vae.likelihood.sources["logits"].head.weight)
+        before = started(line, bits * total, units="none").likelihood.sources["logits"].head.bias
+        found = vae.likelihood.sources["logits"].head.bias - before
+        ones = bits.sum(0)
+        assert torch.allclose(found, ((ones + 0.5) / (500.5 - ones)).log(), atol=1e-5), line
+    vae = started("Categorical(categories=4)", codes)
+    nn.init.zeros_(vae.likelihood.sources["logits"].head.weight)
+    share = torch.tensor([(codes == k).float().mean() for k in range(4)])
+    assert (vae.decode(z).base_dist.probs[0, 0] - share).abs().max() < 0.1
+    vae = started("OrderedLogistic(categories=4)", codes)
+    cutpoints = vae.decode(z).base_dist.cutpoints[0, 0]
+    cumulative = share.cumsum(0)[:3]
+    assert (cutpoints - (cumulative / (1 - cumulative)).log()).abs().max() < 1
+
+
+def test_numbers_of_the_user_stay_in_the_units_of_x():
+    vae = started("Normal(scale=0.5)", REAL)
+    assert (vae.decode(torch.zeros(1, 2)).base_dist.scale == 0.5).all()
+    vae = started("Normal(scale=learned(0.5))", REAL)
+    assert torch.allclose(vae.decode(torch.zeros(1, 2)).base_dist.scale, torch.tensor(0.5))
+
+
+def test_units_are_learned_once_saved_and_loaded(tmp_path):
+    vae = started("Normal", REAL)
+    weights = {name: value.clone() for name, value in vae.state_dict().items()}
+    vae.start_from(REAL * 7)
+    assert all(torch.equal(value, weights[name]) for name, value in vae.state_dict().items())
+    loaded = pv.load(vae.save(tmp_path))
+    assert torch.equal(pv.elbo(loaded, REAL, seed=0), pv.elbo(vae, REAL, seed=0))
+    assert loaded.units == "data" and loaded.inputs.mode == "auto"
+
+
+def test_units_of_images_and_sequences():
+    for shape in ((1, 4, 4), (6, 2)):
+        x = torch.randn(50, *shape, generator=GENERATOR) * 30 + 200
+        vae = started("Normal", x)
+        assert abs(vae.decode(torch.zeros(1, 2)).mean.mean() - 200) < 30
+    for encoder, decoder in (("ConvEncoder([4])", "ConvDecoder([4])"),):
+        x = torch.poisson(torch.rand(50, 1, 8, 8, generator=GENERATOR) * 200, generator=GENERATOR)
+        vae = started("NegativeBinomial", x, encoder=encoder, decoder=decoder)
+        assert pv.elbo(vae, x, seed=0).isfinite().all()
+
+
+def test_a_likelihood_without_units_is_refused():
+    for line in ("Flow(NSF)", "Transformed(Normal, ExpTransform)"):
+        with pytest.raises(ValueError, match="units='data' serves families"):
+            pv.VAE(3, 2, likelihood=line, units="data")
+    with pytest.raises(ValueError, match="units must be 'data' or 'none', got 'metres'"):
+        pv.VAE(3, 2, units="metres")
+
+
+# What the encoder reads.
+
+
+def test_numbers_are_standardized_and_data_in_0_1_are_not():
+    vae = started("Normal", REAL)
+    read = vae.inputs(REAL)
+    centre = REAL.median(0).values
+    spread = (REAL - centre).abs().mean(0) * math.sqrt(math.pi / 2)
+    assert torch.allclose(read, (REAL - centre) / spread, atol=1e-5)
+    assert (read.std(0) - 1).abs().max() < 0.1
+    for line in ("Normal", "Bernoulli", "ContinuousBernoulli", "Exponential", "Poisson"):
+        grey = torch.rand(20, 3, generator=GENERATOR).round(decimals=0 if "P" in line else 3)
+        assert torch.equal(started(line, grey).inputs(grey), grey), line
+    raw = started("Normal", REAL, inputs="raw")
+    assert torch.equal(raw.inputs(REAL), REAL)
+    with pytest.raises(ValueError, match="inputs must be 'auto' or 'raw', got 'standard'"):
+        pv.VAE(3, 2, inputs="standard")
+
+
+def test_counts_codes_and_positive_numbers():
+    counts = torch.poisson(torch.full((200, 2), 500.0), generator=GENERATOR)
+    read = started("NegativeBinomial", counts).inputs(counts)
+    centre, spread = centre_and_spread(counts.double().log1p())
+    assert torch.allclose(read, ((counts.log1p() - centre) / spread).float(), atol=1e-4)
+    byte = (torch.rand(50, 4, generator=GENERATOR) * 255).round()
+    assert torch.equal(started("Binomial(total_count=255)", byte).inputs(byte), byte / 255)
+    codes = torch.tensor([[0.0, 2.0], [1.0, 1.0]])
+    read = started("Categorical(categories=3)", codes).inputs(codes)
+    assert read.tolist() == [[1, 0, 0, 0, 0, 1], [0, 1, 0, 0, 1, 0]]
+    many = torch.arange(5000.0).repeat(4).reshape(5000, 4)
+    read = started("Categorical(categories=5000)", many, encoder="MLP([2])", decoder="MLP([2])")
+    assert read.inputs(many).shape == (5000, 4) and read.inputs(many).max() == 1
+    one, other = (started("Gamma", POSITIVE * f).inputs(POSITIVE * f) for f in (1.0, 1e6))
+    assert torch.allclose(one, other, atol=1e-4) and one.std() < 2
+
+
+def test_channels_share_what_they_learn_and_holes_read_as_the_centre():
+    images = torch.randn(20, 2, 3, 3, generator=GENERATOR)
+    images = images * torch.tensor([1.0, 9.0])[:, None, None] + 100
+    vae = started("Normal", images, encoder=nn.Flatten())
+    assert vae.inputs.readers[0].centre.shape == (2, 1, 1)
+    assert (vae.inputs(images).std((0, 2, 3)) - 1).abs().max() < 0.2
+    holes = REAL.clone()
+    holes[0, 1] = math.nan
+    vae = started("Normal", holes, missing=True)
+    read = vae.inputs(holes)
+    assert read.shape == (400, 6) and read[0, 1] == 0 and read[0, 4] == 0 and read[0, 3] == 1
+    assert not read.isnan().any()
+    codes = torch.tensor([[0.0, math.nan]])
+    vae = started("Categorical(categories=2)", codes, missing=True)
+    assert vae.inputs(codes).tolist() == [[1, 0, 0, 0, 1, 0]]
+
+
+def test_context_is_standardized_where_it_is_read():
+    record = pv.Record([pv.Block("x", 3), pv.Block("age", role="context")])
+    vae = pv.VAE(record, 2, likelihood="Normal", units="data", **SMALL)
+    age = torch.arange(20.0, 70.0)
+    x = record.pack({"x": REAL[:50], "age": age})
+    vae.start_from(x)
+    read = vae.inputs(x)[:, 3]
+    assert abs(read.mean()) < 0.1 and 0.8 < read.std() < 1.3
+    assert torch.equal(vae.inputs.beside(torch.zeros(50, 2), x, 1)[0][:, 2], read)
+
+
+# Data as people have them.
+
+
+def scaled(rows: int = 150) -> dict[str, torch.Tensor]:
+    raw = torch.tensor(load_wine().data[:rows]).float()
+    generator = torch.Generator().manual_seed(1)
+    counts = (torch.randn(rows, 5, generator=generator) * 2 + 4).exp().floor().clamp(max=29_406)
+    near = REAL[:rows] * torch.tensor([1.0, 1.0, 0.1]) + torch.tensor([0.0, 0.0, 5e4])
+    byte = (torch.rand(rows, 6, generator=generator) * 255).round()
+    codes = torch.randint(5000, (rows, 1), generator=generator).float()
+    return {"raw": raw, "counts": counts, "near 5e4": near, "byte": byte, "codes": codes}
+
+
+@pytest.mark.parametrize("units", ["none", "data"])
+@pytest.mark.parametrize(
+    ("data", "likelihood"),
+    [
+        ("raw", "Normal"), ("raw", "Mixture(Normal, components=2)"), ("raw", "Gamma"),
+        ("raw", "LogNormal"), ("counts", "Poisson"), ("counts", "NegativeBinomial"),
+        ("counts", "GammaPoisson"), ("counts", "ZeroInflatedPoisson"),
+        ("counts", "ZeroInflatedNegativeBinomial"), ("counts", "Geometric"),
+        ("counts", "Hurdle(LogNormal)"), ("near 5e4", "Normal"), ("near 5e4", "StudentT(df=3)"),
+        ("byte", "Normal"), ("byte", "Binomial(total_count=255)"),
+        ("codes", "Categorical(categories=5000)"),
+    ],
+)  # fmt: skip
+def test_data_of_any_scale_train(data, likelihood, units):
+    x = scaled()[data]
+    vae = pv.VAE(x.shape[1:], 2, likelihood=likelihood, units=units, **SMALL)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fit = pv.fit(vae, x, epochs=4, batch_size=50, seed=0, compile=False, progress=False)
+    elbo = fit.history.elbo_train
+    assert elbo.notna().all() and elbo.iloc[-1] > elbo.iloc[0] - abs(elbo.iloc[0]) * 0.02
+    if units == "data" and data != "codes":  # within reach of what independent columns get
+        expected = independent(x, likelihood)
+        assert elbo.iloc[-1] > expected - max(2.5 * x.shape[1], 0.1 * abs(expected))
+
+
+def independent(x: torch.Tensor, likelihood: str) -> float:
+    """The mean log density of independent columns: normal, or log-normal, or binomial."""
+    a = x.numpy().astype(float)
+    if "Binomial(total" in likelihood:
+        return st.binom.logpmf(a, 255, a.mean(0) / 255).sum(1).mean()
+    if likelihood in ("Poisson", "ZeroInflatedPoisson"):
+        return st.poisson.logpmf(a, a.mean(0)).sum(1).mean()
+    if x.max() == 29_406 or ((a == a.round()).all() and a.max() > 300):
+        k = np.log1p(a)
+        return (st.norm.logpdf(k, k.mean(0), k.std(0)) - k).sum(1).mean()
+    return st.norm.logpdf(a, a.mean(0), a.std(0)).sum(1).mean()
+
+
+def test_an_array_far_from_unit_scale_is_warned_of():
+    x = REAL + torch.tensor([0.0, 0.0, 5e4])
+    with pytest.warns(UserWarning, match=r"far from unit scale.*cell 2.*units='data'"):
+        started("Normal", x, units="none")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        started("Normal", x)
+        started("Normal", (x - x.mean(0)) / x.std(0), units="none")
+        started("Normal", torch.rand(50, 3), units="none")
+        started("Bernoulli", torch.ones(50, 3), units="none")
+
+
+def test_a_positive_parameter_is_never_0_and_has_a_gradient():
+    raw = torch.tensor([-1e4, -200.0, 0.0, 200.0], requires_grad=True)
+    value = Positive()(raw)
+    assert (value >= 1e-8).all() and value[2] == nn.functional.softplus(torch.tensor(0.0))
+    loss = -torch.distributions.Normal(0.0, value).log_prob(torch.tensor(1e4)).sum()
+    loss.backward()
+    assert raw.grad.isfinite().all()
+    assert torch.allclose(
+        Positive().inv(Positive()(torch.tensor([-5.0, 3.0]))), torch.tensor([-5.0, 3.0]), atol=1e-4
+    )
+    low = PositiveCholesky()(torch.full((2, 2), -500.0))
+    assert (low.diagonal() > 0).all() and low[0, 1] == 0
