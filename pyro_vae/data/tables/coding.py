@@ -102,6 +102,7 @@ def check_support(column: Column, cells: Cells, values: np.ndarray) -> None:
         "event": ((values != 0) & (values != 1), "an event is 0 (censored) or 1 (seen)"),
     }
     wrong, problem = rules.get(kind or "", (np.zeros(len(values), bool), ""))
+    wrong = wrong & cells.known
     if wrong.any():
         advice = {
             "positive": f"if it is right: likelihood={{{name!r}: 'Normal'}}, or 'Hurdle({inner})' "
@@ -111,9 +112,7 @@ def check_support(column: Column, cells: Cells, values: np.ndarray) -> None:
             "missing cell, put None there",
             "event": f"make it so: frame[{name!r}] == 2, where 2 stands for the event",
         }
-        raise cells.error(
-            wrong & ~np.isnan(values), f"{cells.first(wrong)!r}: {problem}", advice[kind or ""]
-        )
+        raise cells.error(wrong, f"{cells.first(wrong)!r}: {problem}", advice[kind or ""])
     parts = values != np.round(values)
     if (column.whole or kind == "count") and (parts & cells.known).any():
         raise cells.error(
