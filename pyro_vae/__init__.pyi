@@ -3,6 +3,7 @@
 from . import plots as plots
 from .data import Data as Data
 from .data import load_data as load_data
+from .data.tables import Table as Table
 from .describe import describe as describe
 from .evaluate.assessment import assess as assess
 from .evaluate.compression.compress import Compressed as Compressed

@@ -1,4 +1,4 @@
-"""TOML files of flat settings."""
+"""TOML files of settings: a line for each, with tables in place."""
 
 import json
 import math
@@ -26,7 +26,7 @@ def read_config(path: str | Path) -> dict[str, object]:
 
 
 def write_toml(path: Path, values: Mapping[str, object], comment: str) -> None:
-    """Flat settings as TOML; those that are ``None`` are left out."""
+    """Settings as TOML, a line for each; those that are ``None`` are left out."""
     lines = [f"{k} = {_value(v)}\n" for k, v in values.items() if v is not None]
     write_whole(path, f"# {comment}\n" + "".join(lines))
 
@@ -35,6 +35,8 @@ def _value(value: object) -> str:
     """As JSON, but for numbers that are not finite and what TOML escapes beyond it."""
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_value, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{json.dumps(k)} = {_value(v)}' for k, v in value.items())}}}"
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,0 +1,6 @@
+"""Tables: frames of mixed columns with missing cells, as numbers that a model reads, and back."""
+
+from .columns import KINDS, Column, Kind, Level
+from .table import Schema, Table
+
+__all__ = ["KINDS", "Column", "Kind", "Level", "Schema", "Table"]

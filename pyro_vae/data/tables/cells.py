@@ -1,0 +1,221 @@
+"""A column of a frame of any library as one array, with what is missing told apart."""
+
+import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import narwhals as nw
+import numpy as np
+
+from .columns import Level, Sort
+from .native import categories, dtype_text
+
+__all__ = ["Cells", "cells_of", "check_years"]
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The cells of a column.
+
+    Attributes:
+        name: of the column.
+        sort: what the known cells are; ``None`` where all are missing.
+        values: ``(N,)``: booleans, whole numbers, float64, words or levels (objects), times or
+            durations of NumPy; what stands in missing cells means nothing.
+        known: ``(N,)``, false where a cell is missing.
+        dtype: the type of the frame's column, by its library's name.
+        labels: of the rows, where the library has them.
+        levels: where the type of the column names them.
+        ordered: whether that type says that they are in order.
+    """
+
+    name: str
+    sort: Sort | None
+    values: np.ndarray
+    known: np.ndarray
+    dtype: str
+    labels: Sequence[object] | None = None
+    levels: tuple[Level, ...] = ()
+    ordered: bool = False
+
+    def __len__(self) -> int:
+        return len(self.known)
+
+    def take(self, rows: np.ndarray) -> "Cells":
+        """The cells of some rows, without the labels of the rows."""
+        return replace(self, values=self.values[rows], known=self.known[rows], labels=None)
+
+    @property
+    def seen(self) -> np.ndarray:
+        """The known cells alone."""
+        return self.values[self.known]
+
+    def error(self, where: "np.ndarray | int | None", problem: str, advice: str) -> ValueError:
+        """An error that names the column and the first row of ``where``, from 0."""
+        place = ""
+        if where is not None:
+            row = int(where) if isinstance(where, int) else int(np.flatnonzero(where)[0])
+            label = row if self.labels is None else self.labels[row]
+            place = f", row {row}" + (f" (index {label!r})" if label != row else "")
+        return ValueError(f"column {self.name!r}{place}: {problem}\n{advice}")
+
+    def first(self, where: np.ndarray) -> object:
+        """The first cell of ``where``, as Python has it."""
+        value = self.values[np.flatnonzero(where)[0]]
+        return value.item() if isinstance(value, np.generic) and value.dtype.kind != "M" else value
+
+
+def cells_of(series: nw.Series, labels: Sequence[object] | None = None) -> Cells:
+    """The cells of a column.
+
+    Args:
+        series: the column.
+        labels: of its rows, for messages.
+
+    Raises:
+        ValueError: cells of several types, or of one that a table cannot hold.
+    """
+    kind, name = series.dtype, series.name
+    known = ~series.is_null().to_numpy().astype(bool)
+    blank = Cells(name, None, np.empty(len(series), object), known, dtype_text(series), labels)
+    if not known.any():
+        levels, ordered = categories(series)
+        return replace(blank, levels=levels, ordered=ordered)
+    if kind in (nw.Categorical, nw.Enum):
+        return _levelled(blank, series)
+    seen = series.drop_nulls()
+    if kind == nw.Boolean:
+        return _filled(blank, "boolean", seen.to_numpy().astype(bool))
+    if kind.is_integer():
+        return _filled(blank, "whole", seen.to_numpy())
+    if kind.is_float():
+        values = np.full(len(series), np.nan)
+        values[known] = seen.to_numpy()
+        return replace(blank, sort="number", values=values, known=~np.isnan(values))
+    if kind in (nw.Datetime, nw.Date):
+        return _times(blank, seen.to_numpy())
+    if kind == nw.Duration:
+        return _filled(blank, "duration", seen.to_numpy())
+    if kind in (nw.String, nw.Object, nw.Unknown):
+        return _objects(blank, seen.to_list())
+    raise blank.error(
+        known, f"a table cannot hold {blank.dtype}", "give numbers, words, booleans or dates"
+    )
+
+
+def _filled(blank: Cells, sort: Sort, seen: np.ndarray) -> Cells:
+    """The known cells among the missing ones."""
+    values = np.zeros(len(blank), seen.dtype)
+    values[blank.known] = seen
+    return replace(blank, sort=sort, values=values)
+
+
+def _levelled(blank: Cells, series: nw.Series) -> Cells:
+    """A column whose type names its levels."""
+    levels, ordered = categories(series)
+    sorts = {_sort(level) for level in levels}
+    sort = sorts.pop() if len(sorts) == 1 else None
+    if sort not in ("word", "whole", "number", "boolean"):
+        raise blank.error(
+            None,
+            f"its categories are {', '.join(map(repr, levels[:3]))}",
+            "give categories that are words, or numbers, or booleans, all of one type",
+        )
+    values = np.empty(len(blank), object)
+    values[blank.known] = series.drop_nulls().to_list()
+    return replace(blank, sort=sort, values=values, levels=levels, ordered=ordered)
+
+
+def _sort(value: object) -> str:
+    """The sort of a single cell, or the name of its type where there is none."""
+    match value:
+        case bool() | np.bool_():
+            return "boolean"
+        case int() | np.integer():
+            return "whole"
+        case float() | np.floating():
+            return "number"
+        case str():
+            return "word"
+        case datetime.date() | np.datetime64():
+            return "time"
+        case datetime.timedelta() | np.timedelta64():
+            return "duration"
+    return type(value).__name__
+
+
+def _objects(blank: Cells, seen: list[object]) -> Cells:
+    """A column of Python's objects: all of one type, or whole numbers among others."""
+    sorts = np.array([_sort(value) for value in seen])
+    places = np.flatnonzero(blank.known)
+    names = set(sorts.tolist())
+    if names == {"whole", "number"}:
+        sorts[:], names = "number", {"number"}
+    if len(names) > 1:
+        one, other = sorts[0], next(sort for sort in sorts if sort != sorts[0])
+        at = int(np.argmax(sorts == other))
+        raise blank.error(
+            int(places[at]),
+            f"cells of several types: {seen[at]!r} ({other}) beside {seen[0]!r} ({one}) in row "
+            f"{places[0]}",
+            "give cells of one type: frame[name].astype(str) makes words of them, "
+            "pandas.to_numeric(frame[name], errors='coerce') numbers",
+        )
+    sort = names.pop()
+    if sort not in ("boolean", "whole", "number", "word", "time", "duration"):
+        raise blank.error(
+            int(places[0]),
+            f"a table cannot hold {sort}, got {seen[0]!r}",
+            "give numbers, words, booleans or dates: frame[name].astype(float) for decimals, "
+            ".dt.to_timestamp() for periods, or leave the column out",
+        )
+    if sort == "time":
+        return _days(blank, seen)
+    if sort == "number":
+        values = np.full(len(blank), np.nan)
+        values[blank.known] = [float(value) for value in seen]  # pyright: ignore[reportArgumentType]
+        return replace(blank, sort=sort, values=values)
+    kind = {"word": object, "boolean": bool, "whole": np.int64, "duration": "timedelta64[us]"}
+    try:
+        return _filled(blank, sort, np.array(seen, dtype=kind[sort]))
+    except OverflowError:
+        raise blank.error(
+            None, "whole numbers beyond 64 bits", "give them as words: frame[name].astype(str)"
+        ) from None
+
+
+def _days(blank: Cells, seen: list[object]) -> Cells:
+    """Dates and times as Python's objects; without zones."""
+    zoned = [getattr(value, "tzinfo", None) is not None for value in seen]
+    if any(zoned):
+        raise blank.error(
+            int(np.flatnonzero(blank.known)[int(np.argmax(zoned))]),
+            "objects with a time zone",
+            "give a column of times: pandas.to_datetime(frame[name], utc=True)",
+        )
+    exact = any(isinstance(value, datetime.datetime | np.datetime64) for value in seen)
+    found = _times(blank, np.array(seen, dtype=f"datetime64[{'us' if exact else 'D'}]"))
+    return found if exact else replace(found, dtype=f"{blank.dtype}[date]")
+
+
+def _times(blank: Cells, seen: np.ndarray) -> Cells:
+    return check_years(_filled(blank, "time", seen))
+
+
+def check_years(cells: Cells) -> Cells:
+    """The times as they are.
+
+    Raises:
+        ValueError: the first whose year is beyond the calendar, or one of those that stand for
+            "never".
+    """
+    years = cells.values.astype("datetime64[Y]").astype(int) + 1970
+    wrong = cells.known & ((years <= 1) | (years >= 9999))
+    if wrong.any():
+        raise cells.error(
+            wrong,
+            f"the date {cells.first(wrong)} is out of range",
+            "dates lie in the years 2 to 9998; a date that stands for 'never' or 'unknown' is "
+            "missing: put None there",
+        )
+    return cells

@@ -1,0 +1,187 @@
+"""Cells as the numbers that a model reads, and back, with a check of each cell."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ...language.spec import Spec, as_spec, nearest
+from .cells import Cells
+from .columns import Column, Level
+from .declared import kind_of_line
+from .moments import as_days, as_times, read_words, write_words
+
+__all__ = ["check_support", "codes", "constant", "decoded", "encoded", "quantities"]
+
+EXACT = 2**53  # whole numbers beyond it have no float64 of their own
+MICROSECONDS = 86_400_000_000  # of a day
+# What may come in place of what: whole numbers that have holes are floats in pandas.
+ALIKE = ({"whole", "number"}, {"boolean"}, {"word"}, {"time"}, {"duration"})
+
+
+def quantities(cells: Cells) -> np.ndarray:
+    """Numbers, booleans and durations (in days) as float64, NaN where a cell is missing.
+
+    Raises:
+        ValueError: the first that is infinite, or whole and too large for a float64.
+    """
+    values = np.full(len(cells), np.nan)
+    seen = cells.seen
+    if cells.sort == "duration":
+        seen = seen.astype("timedelta64[us]").astype(np.int64) / MICROSECONDS
+    elif cells.sort == "whole":
+        large = cells.known.copy()
+        large[large] = np.abs(seen.astype(np.float64)) > EXACT
+        if large.any():
+            raise cells.error(
+                large,
+                f"{cells.first(large)} is too large for a number that is modelled",
+                f"if it identifies something: kinds={{{cells.name!r}: 'identifier'}}; otherwise "
+                "give the column in a larger unit",
+            )
+    values[cells.known] = seen
+    if (infinite := np.isinf(values)).any():
+        raise cells.error(
+            infinite,
+            f"{values[infinite][0]} is no number that can be modelled",
+            "put a number there, or None where it is missing",
+        )
+    return values
+
+
+def codes(cells: Cells, levels: tuple[Level, ...]) -> np.ndarray:
+    """The place of each cell among the levels, NaN where a cell is missing.
+
+    Raises:
+        ValueError: the first that is not among them.
+    """
+    places: Mapping[object, int] = {level: i for i, level in enumerate(levels)}
+    found = np.full(len(cells), np.nan)
+    found[cells.known] = [places.get(value, -1) for value in cells.seen.tolist()]
+    if (unseen := found == -1).any():
+        value, words = cells.first(unseen), [str(level) for level in levels]
+        raise cells.error(
+            unseen,
+            f"{value!r} is not among its levels{nearest(str(value), words)}",
+            f"the levels are {', '.join(words[:12])}{' ...' if len(words) > 12 else ''}: put one "
+            "of them there, or None, or make the table from a frame that has this level",
+        )
+    return found
+
+
+def encoded(column: Column, cells: Cells) -> np.ndarray:
+    """The numbers of a column's own cells, ``(N,)``.
+
+    Raises:
+        ValueError: the first cell that is of another sort, or outside of what the column can hold.
+    """
+    if not cells.known.any():
+        return np.full(len(cells), np.nan)
+    _check_sort(column, cells)
+    if column.has_codes:
+        return codes(cells, column.levels)
+    if column.sort == "time":
+        if column.format is not None and cells.sort == "word":
+            cells = read_words(cells, column.format)
+        return as_days(cells, str(column.origin))
+    values = quantities(cells)
+    check_support(column, cells, values)
+    return values
+
+
+def check_support(column: Column, cells: Cells, values: np.ndarray) -> None:
+    """Raise for the first number that a column of this kind cannot have."""
+    name, spec = column.name, as_spec(column.line) if column.line else Spec("Normal")
+    inner = spec.args[0] if spec.args and isinstance(spec.args[0], Spec) else spec
+    of_numbers = column.kind in ("hurdle", "survival")
+    kind = kind_of_line(inner) if of_numbers else column.kind
+    beside = values if column.spike is None else np.where(values == column.spike, np.nan, values)
+    rules = {
+        "positive": (beside <= 0, f"{inner} has positive numbers alone"),
+        "bounded": ((beside <= 0) | (beside >= 1), f"{inner} has numbers within (0, 1) alone"),
+        "count": (beside < 0, "a count is not negative"),
+        "event": ((values != 0) & (values != 1), "an event is 0 (censored) or 1 (seen)"),
+    }
+    wrong, problem = rules.get(kind or "", (np.zeros(len(values), bool), ""))
+    wrong = wrong & cells.known
+    if wrong.any():
+        advice = {
+            "positive": f"if it is right: likelihood={{{name!r}: 'Normal'}}, or 'Hurdle({inner})' "
+            "where 0 occurs often",
+            "bounded": f"if it is right: likelihood={{{name!r}: 'Normal'}}",
+            "count": f"if it is right: likelihood={{{name!r}: 'Normal'}}; where it stands for a "
+            "missing cell, put None there",
+            "event": f"make it so: frame[{name!r}] == 2, where 2 stands for the event",
+        }
+        raise cells.error(wrong, f"{cells.first(wrong)!r}: {problem}", advice[kind or ""])
+    parts = values != np.round(values)
+    if (column.whole or kind == "count") and (parts & cells.known).any():
+        raise cells.error(
+            parts & cells.known,
+            f"{cells.first(parts & cells.known)!r} in a column of whole numbers",
+            "round it, or make the table from a frame that has such numbers",
+        )
+
+
+def _check_sort(column: Column, cells: Cells) -> None:
+    expected = column.sort
+    if column.format is not None and cells.sort == "word":
+        return
+    if not any({expected, cells.sort} <= alike for alike in ALIKE):
+        words = {"whole": "whole numbers", "number": "numbers", "boolean": "booleans"}
+        words |= {"word": "words", "time": "times", "duration": "durations"}
+        advice = {
+            "whole": "pandas.to_numeric(frame[name])",
+            "number": "pandas.to_numeric(frame[name])",
+            "time": "pandas.to_datetime(frame[name])",
+            "word": "frame[name].astype(str)",
+            "boolean": "frame[name].astype(bool)",
+            "duration": "pandas.to_timedelta(frame[name])",
+        }
+        raise cells.error(
+            cells.known,
+            f"expected {words[expected]}, got {words[str(cells.sort)]}, first "
+            f"{cells.first(cells.known)!r}",
+            f"give the type of the table's first frame, as by {advice[expected]}",
+        )
+
+
+def decoded(column: Column, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The cells of a column's numbers, ``(N,)``, and which of them are known.
+
+    Raises:
+        ValueError: the code of no level.
+    """
+    known = ~np.isnan(numbers)
+    if column.has_codes:
+        places = np.where(known, numbers, 0)
+        wrong = (places != np.round(places)) | (places < 0) | (places >= len(column.levels))
+        if wrong.any():
+            raise ValueError(
+                f"column {column.name!r}, row {int(np.argmax(wrong))}: {places[wrong][0]:g} is no "
+                f"code of its levels\ngive whole numbers from 0 to {len(column.levels) - 1}"
+            )
+        return _array(column.levels)[places.astype(int)], known
+    values = np.where(known, numbers, 0.0)
+    if column.sort == "time":
+        times = as_times(values, str(column.origin), column.whole, column.dtype)
+        return (write_words(times, column.format) if column.format else times), known
+    if column.whole:
+        values = np.clip(np.round(values), column.low, column.high)
+    if column.sort == "duration":
+        return np.round(values * MICROSECONDS).astype("timedelta64[us]"), known
+    return values, known
+
+
+def constant(column: Column, known: np.ndarray) -> np.ndarray:
+    """The value of a constant column, ``(N,)``."""
+    if column.sort == "time":
+        return np.full(len(known), np.datetime64(str(column.value)))
+    if column.sort == "duration":
+        ticks = round(float(column.value or 0) * MICROSECONDS)
+        return np.full(len(known), np.timedelta64(ticks, "us"))
+    return _array([column.value]).repeat(len(known))
+
+
+def _array(levels: Sequence[object]) -> np.ndarray:
+    """Words as objects, numbers and booleans in NumPy's types."""
+    return np.array(levels, dtype=object if isinstance(levels[0], str) else None)

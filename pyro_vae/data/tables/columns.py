@@ -1,0 +1,134 @@
+"""What is known of a table's columns: plain values, which a TOML file can hold."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Literal, TypeAlias, get_args
+
+__all__ = ["KINDS", "Column", "Kind", "Level", "Sort"]
+
+Kind: TypeAlias = Literal[
+    "real",
+    "heavy-tailed",
+    "positive",
+    "bounded",
+    "integer",
+    "count",
+    "hurdle",
+    "binary",
+    "categorical",
+    "ordinal",
+    "time",
+    "survival",
+    "event",
+    "constant",
+    "identifier",
+]
+Sort: TypeAlias = Literal["boolean", "whole", "number", "word", "time", "duration"]
+Level: TypeAlias = "str | int | float | bool"
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table: how it is modelled, and how its cells come back.
+
+    Args:
+        name: of the column.
+        kind: what its values are:
+
+            - ``real``, ``heavy-tailed``, ``positive``, ``bounded`` (within (0, 1)): numbers;
+            - ``integer``: whole numbers that are no counts, such as an age;
+            - ``count``: whole numbers from 0;
+            - ``hurdle``: one value that occurs often (``spike``) and numbers beside it;
+            - ``binary``, ``categorical``, ``ordinal``: one of the ``levels``, which lie in order;
+            - ``time``: a date, in days since the ``origin``;
+            - ``survival``: a time until an event or until it was censored; its second cell is the
+              column ``event``, 1 where the event was seen;
+            - ``event``: that second column, which has no cells of its own;
+            - ``constant``, ``identifier``: left out of the model.
+        line: the likelihood of the column in the package's language; empty where it has none.
+        why: why it is of this kind, in words.
+        sort: what its cells are.
+        dtype: the type of the frame's column, by its library's name.
+        levels: of a category, from the first code to the last.
+        ordered: whether the frame's type says that the levels are in order.
+        whole: whether the numbers are whole, so that new ones are rounded to it and stay between
+            ``low`` and ``high``; of a time, whether all are midnights.
+        low: the least value, in the column's unit; of a time in days.
+        high: the greatest.
+        spike: the value that occurs often.
+        origin: of a time, the day that is 0.
+        format: of a time that was written as words, how.
+        event: of a survival time, the column that says whether the event was seen.
+        value: of a constant; a duration in days, a time as ISO 8601 has it.
+    """
+
+    name: str
+    kind: Kind
+    line: str
+    why: str
+    sort: Sort
+    dtype: str
+    levels: tuple[Level, ...] = ()
+    ordered: bool = False
+    whole: bool = False
+    low: float | None = None
+    high: float | None = None
+    spike: float | None = None
+    origin: str | None = None
+    format: str | None = None
+    event: str | None = None
+    value: "Level | None" = None
+
+    @property
+    def width(self) -> int:
+        """How many of a row's numbers are its cells."""
+        if self.kind in ("constant", "identifier", "event"):
+            return 0
+        return 2 if self.kind == "survival" else 1
+
+    @property
+    def has_codes(self) -> bool:
+        """Whether its cells are codes of its levels, from 0."""
+        return self.kind in ("binary", "categorical", "ordinal")
+
+    @property
+    def extent(self) -> str:
+        """Its levels or its range, in words."""
+        if self.kind == "constant":
+            return str(self.value)
+        if self.levels:
+            shown = [str(level) for level in self.levels[:4]]
+            more = len(self.levels) - len(shown)
+            return ", ".join(shown) + (f" and {more} more" if more else "")
+        if self.low is None or self.high is None:
+            return ""
+        if self.kind == "time":
+            return f"{self.high - self.low:.6g} days from {self.origin}"
+        return f"{self.low:.6g} to {self.high:.6g}"
+
+    def as_dict(self) -> dict[str, object]:
+        """Plain values by name, without those that say nothing."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values["levels"] = list(self.levels)
+        return {
+            k: v
+            for k, v in values.items()
+            if v is not None and v != [] and (v is not False or k == "value")
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, object]) -> "Column":
+        """The column that :meth:`as_dict` described.
+
+        Raises:
+            ValueError: a field that columns do not have, or a kind that there is not.
+        """
+        known = {field.name for field in fields(cls)}
+        if unknown := set(values) - known:
+            raise ValueError(f"a column has no field {', '.join(sorted(unknown))}")
+        if values.get("kind") not in KINDS:
+            raise ValueError(f"a column is of one of the kinds {', '.join(KINDS)}")
+        given = dict(values)
+        given["levels"] = tuple(values.get("levels", ()))  # pyright: ignore[reportArgumentType]
+        return cls(**given)  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,307 @@
+"""What kind of column a frame's cells are, from their type and their values, and why."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from ...language.spec import Spec, as_spec, nearest
+from .cells import Cells
+from .coding import check_support, codes, quantities
+from .columns import KINDS, Column, Kind, Level
+from .declared import kind_of_line, with_categories
+from .moments import as_days, iso_format, midnight, read_words
+from .numbers import by_values, count_line, positive_line
+
+__all__ = ["Wishes", "decide"]
+
+LEVELS = 200  # more of them are no category, unless a user says so
+CODES = ((10, 5), (20, 30))  # so many whole numbers, each in so many rows on average, are codes
+ROWS = 20  # fewer words or numbers that differ in each row are no identifier
+ID = re.compile(r"(^|[_.\s])(id|uuid|guid|index)$|^unnamed: 0$|^(row|rownames)$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What a user said of columns, by name.
+
+    Args:
+        kinds: a kind, or the levels of an ordinal column in their order.
+        lines: a likelihood in the package's language.
+        dates: the form of words that are dates.
+        censored: of a survival time, the column of its event.
+    """
+
+    kinds: Mapping[str, str | Sequence[Level]] = field(default_factory=dict)
+    lines: Mapping[str, str] = field(default_factory=dict)
+    dates: Mapping[str, str] = field(default_factory=dict)
+    censored: Mapping[str, str] = field(default_factory=dict)
+
+    def check(self, names: Sequence[str]) -> None:
+        """Raise where something is said of a column that there is not."""
+        said = {"kinds": self.kinds, "likelihood": self.lines, "dates": self.dates}
+        events = dict.fromkeys(self.censored.values())
+        for what, of in {**said, "censored": {**self.censored, **events}}.items():
+            for name in of:
+                if name not in names:
+                    raise ValueError(
+                        f"{what} names the column {name!r}, which the frame does not have"
+                        f"{nearest(str(name), names)}"
+                    )
+
+
+def decide(cells: Cells, wishes: Wishes) -> Column:
+    """A column from its cells: what a user said, and the rest from type and values.
+
+    Raises:
+        ValueError: nothing is known of it, or it cannot be what the user said.
+    """
+    name = cells.name
+    if not cells.known.any():
+        raise cells.error(
+            None,
+            "all its cells are missing, so nothing can be learned of it",
+            "leave the column out of the frame",
+        )
+    wish, line = wishes.kinds.get(name), wishes.lines.get(name)
+    levels = None if wish is None or isinstance(wish, str) else tuple(wish)
+    if levels is None and wish is not None and wish not in KINDS:
+        known = ", ".join(KINDS)
+        raise ValueError(f"the kind of column {name!r} is one of {known}, got {wish!r}")
+    kind: Kind | None = "ordinal" if levels else wish  # pyright: ignore[reportAssignmentType]
+    try:
+        if kind is None and line is not None:
+            kind = kind_of_line(line)
+        if name in wishes.censored.values():
+            kind = "event"
+        elif name in wishes.censored:
+            kind = "survival"
+        elif kind in ("survival", "event"):
+            raise ValueError(f"say which column tells the event: censored={{{name!r}: 'status'}}")
+        column = _decide(cells, kind, levels, wishes, line)
+        column = replace(column, event=wishes.censored.get(name))
+        if line is not None and column.width == 0:
+            raise ValueError(f"it is left out of the model ({column.why}): leave the line out too")
+        if line is not None:
+            line = with_categories(line, len(column.levels))
+            column = replace(column, line=line, why=f"declared; {column.why}")
+    except ValueError as problem:
+        if str(problem).startswith("column "):
+            raise
+        raise ValueError(f"column {name!r}: {problem}") from None
+    return column
+
+
+def _decide(
+    cells: Cells,
+    kind: Kind | None,
+    levels: tuple[Level, ...] | None,
+    wishes: Wishes,
+    line: str | None,
+) -> Column:
+    base = Column(cells.name, "real", "", "", cells.sort or "word", cells.dtype)
+    base = replace(base, levels=cells.levels, ordered=cells.ordered)
+    if kind == "identifier":
+        return replace(base, kind=kind, why="declared an identifier: left out", levels=())
+    form = wishes.dates.get(cells.name)
+    if cells.sort == "word" and not cells.levels and kind not in ("categorical", "ordinal"):
+        form = form or iso_format(cells.seen)
+    if form is not None and cells.sort != "word":
+        raise ValueError(f"its form as a date is given, and it holds no words but {cells.dtype}")
+    if form is not None:
+        cells, base = read_words(cells, form), replace(base, sort="time", format=form)
+    distinct = sorted(set(cells.seen.tolist()))
+    if len(distinct) == 1 and kind in (None, "constant"):
+        return _constant(base, cells)
+    if kind == "constant":
+        raise ValueError(f"it is no constant: it holds {distinct[0]!r} and {distinct[1]!r}")
+    if kind is None and _identifies(cells, distinct):
+        why = "another value in each row, as an identifier has: left out"
+        return replace(base, kind="identifier", why=why, levels=())
+    if cells.sort == "time" and kind not in ("categorical", "ordinal", "binary"):
+        return _time(base, cells, line)
+    levelled = kind in ("binary", "categorical", "ordinal")
+    if levelled or (kind is None and (cells.sort in ("word", "boolean") or cells.levels)):
+        return _levelled(base, cells, kind, levels or cells.levels, distinct)
+    if (cells.sort in ("word", "boolean") and kind != "event") or cells.levels:
+        raise ValueError(
+            f"a column of {cells.dtype} is not {kind}: convert it to numbers, or let it be "
+            "categorical"
+        )
+    return _number(base, cells, kind, line, distinct)
+
+
+def _constant(base: Column, cells: Cells) -> Column:
+    """The one value that occurs, kept as a level."""
+    holes = (
+        "" if cells.known.all() else ", and holes that stay (give them a value if they mean one)"
+    )
+    value = cells.seen.tolist()[0]
+    why = f"one value alone{holes}: left out, put back"
+    if base.sort == "time":
+        value = str(cells.seen[0])
+    elif base.sort == "duration":
+        value = float(quantities(cells)[cells.known][0])
+    return replace(base, kind="constant", why=why, value=value)
+
+
+def _identifies(cells: Cells, distinct: list) -> bool:
+    """Whether each row has another word, or another number as rows are numbered."""
+    n = len(cells.seen)
+    if len(distinct) < n or n < ROWS or cells.sort not in ("word", "whole"):
+        return False
+    if cells.sort == "word" or ID.search(cells.name):
+        return True
+    return distinct[0] in (0, 1) and distinct[-1] - distinct[0] == n - 1
+
+
+def _time(base: Column, cells: Cells, line: str | None) -> Column:
+    origin = str(cells.seen.min().astype("datetime64[D]"))
+    days = as_days(cells, origin)
+    words = f" written {base.format}" if base.format else ""
+    return replace(
+        base,
+        kind="time",
+        line=line or "Normal",
+        why=f"dates{words}, in days since the first",
+        origin=origin,
+        whole=midnight(cells.seen),
+        low=float(np.nanmin(days)),
+        high=float(np.nanmax(days)),
+    )
+
+
+def _levelled(
+    base: Column, cells: Cells, kind: Kind | None, levels: tuple[Level, ...], distinct: list
+) -> Column:
+    """A column of categories."""
+    if cells.sort in ("time", "duration"):
+        raise ValueError(f"a column of {cells.dtype} is not {kind}")
+    numeric = cells.sort != "word" or _numbers(distinct) is not None
+    ordered = bool(levels) and (cells.ordered or kind == "ordinal")
+    if not levels:
+        distinct = _numbers(distinct) or distinct
+        if kind is None and len(distinct) > LEVELS:
+            likely = "numbers: pandas.to_numeric(frame[name], errors='coerce')" if numeric else ""
+            raise ValueError(
+                f"it has {len(distinct):,} levels, the first {distinct[0]!r}\n"
+                f"{f'they look like {likely}; otherwise ' if likely else ''}join the rare ones, "
+                f"or say kinds={{{cells.name!r}: 'identifier'}} to leave it out, or 'categorical' "
+                "to model all of them"
+            )
+        levels = tuple(distinct)
+    if len(set(levels)) < len(levels):
+        raise ValueError(f"its levels are given twice: {levels}")
+    codes(cells, levels)
+    if len(levels) < 2 or (kind == "binary" and len(levels) != 2):
+        raise ValueError(f"it has {len(levels)} levels; a {kind} column has 2 or more, binary 2")
+    if kind == "ordinal" and not (ordered or numeric):
+        raise ValueError(
+            "the order of its levels is not known\nsay it, from the least to the greatest: "
+            f"kinds={{{cells.name!r}: {distinct!r}}}"
+        )
+    if kind is None:
+        kind = "ordinal" if cells.ordered else "categorical"
+        kind = "binary" if len(levels) == 2 else kind
+    line = {"binary": "Bernoulli", "ordinal": "OrderedLogistic", "categorical": "Categorical"}[kind]
+    why = f"{len(levels)} " + ("levels in order" if kind == "ordinal" else "levels")
+    if cells.sort == "word" and numeric:
+        why += ", words that look like numbers"
+    line = with_categories(line, len(levels))
+    return replace(base, kind=kind, levels=levels, line=line, why=why)
+
+
+def _numbers(words: list) -> list | None:
+    """Words in the order of the numbers that they look like."""
+    try:
+        return sorted(words, key=float)
+    except (ValueError, TypeError):
+        return None
+
+
+def _number(
+    base: Column, cells: Cells, kind: Kind | None, line: str | None, distinct: list
+) -> Column:
+    """A column of numbers: codes of something, or a quantity."""
+    values = quantities(cells)
+    x = values[cells.known]
+    whole = bool((x == np.round(x)).all())
+    if kind is None and cells.sort != "duration" and (found := _codes(base, x, distinct, whole)):
+        return found
+    base = replace(base, whole=whole, low=float(x.min()), high=float(x.max()))
+    if kind is None:
+        kind, chosen, spike, why = by_values(x, whole)
+        if whole and len(distinct) <= LEVELS:
+            why += f"; {len(distinct)} whole numbers read as a quantity, 'Categorical' if codes"
+        return replace(base, kind=kind, line=chosen, spike=spike, why=why)
+    if kind == "real" and whole:
+        kind = "integer"
+    spike = _spike(line, x) if kind == "hurdle" else None
+    chosen = line or DEFAULTS[kind](x)
+    column = replace(base, kind=kind, line=chosen, spike=spike, why=WORDS[kind])
+    check_support(column, cells, values)
+    return column
+
+
+def _codes(base: Column, x: np.ndarray, distinct: list, whole: bool) -> Column | None:
+    """Few numbers, each in many rows: codes of categories, and said so."""
+    k = len(distinct)
+    levels = tuple(distinct)
+    shown = f"{k} {'whole ' if whole else ''}numbers from {distinct[0]:g} to {distinct[-1]:g}"
+    if k == 2:
+        return replace(base, kind="binary", levels=levels, line="Bernoulli", why="two numbers")
+    if not any(k <= most and len(x) >= rows * k for most, rows in CODES):
+        return None
+    if not whole and k > CODES[0][0] // 2:
+        return None
+    return replace(
+        base,
+        kind="categorical",
+        levels=levels,
+        line=f"Categorical(categories={k})",
+        why=f"{shown} read as codes; 'OrderedLogistic' if in order, 'Normal' or 'Poisson' if "
+        "quantities",
+    )
+
+
+def _spike(line: str | None, x: np.ndarray) -> float:
+    """Where a hurdle stands: as its line says, or the value that occurs most."""
+    if line is not None and isinstance(at := as_spec(line).kwargs.get("at", 0), int | float):
+        return float(at)
+    values, counts = np.unique(x, return_counts=True)
+    return float(values[np.argmax(counts)])
+
+
+def _hurdle(x: np.ndarray) -> str:
+    spike = _spike(None, x)
+    rest = x[x != spike]
+    _, name, _, _ = by_values(rest, whole=False) if len(set(rest)) > 1 else ("", "Normal", 0, "")
+    inner = as_spec(name)
+    inner = inner.args[0] if inner.name == "Hurdle" else inner
+    return str(Spec("Hurdle", inner)) if spike == 0 else str(Spec("Hurdle", inner, at=spike))
+
+
+DEFAULTS: dict[str, Callable[[np.ndarray], str]] = {
+    "real": lambda x: "Normal",
+    "integer": lambda x: "Normal",
+    "heavy-tailed": lambda x: "StudentT",
+    "positive": positive_line,
+    "bounded": lambda x: "Beta",
+    "count": count_line,
+    "hurdle": _hurdle,
+    "time": lambda x: "Normal",
+    "survival": lambda x: "Censored(Weibull)",
+    "event": lambda x: "",
+}
+WORDS = {
+    "real": "numbers",
+    "integer": "whole numbers, rounded on return",
+    "heavy-tailed": "numbers with heavy tails",
+    "positive": "positive numbers",
+    "bounded": "numbers within (0, 1)",
+    "count": "whole numbers from 0",
+    "hurdle": "one value that occurs often, and numbers beside it",
+    "survival": "a time until an event, or until it was censored",
+    "event": "whether the event of a survival time was seen",
+}

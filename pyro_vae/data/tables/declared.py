@@ -1,0 +1,61 @@
+"""The kind of a column whose likelihood line a user declared."""
+
+from ...language.spec import Spec, as_spec
+from .columns import Kind
+
+__all__ = ["kind_of_line", "with_categories"]
+
+FAMILIES: dict[Kind, tuple[str, ...]] = {
+    "real": ("Normal", "Laplace", "Cauchy", "Gumbel", "Logistic", "AsymmetricLaplace"),
+    "heavy-tailed": ("StudentT", "Stable"),
+    "positive": ("LogNormal", "Gamma", "Weibull", "InverseGamma", "Exponential", "Pareto"),
+    "bounded": ("Beta", "Kumaraswamy", "LogitNormal"),
+    "count": (
+        "Poisson",
+        "NegativeBinomial",
+        "GammaPoisson",
+        "Geometric",
+        "Binomial",
+        "BetaBinomial",
+        "ZeroInflatedPoisson",
+        "ZeroInflatedNegativeBinomial",
+    ),
+    "binary": ("Bernoulli",),
+    "categorical": ("Categorical", "OneHotCategorical"),
+    "ordinal": ("OrderedLogistic",),
+    "hurdle": ("Hurdle",),
+    "survival": ("Censored",),
+}
+KIND_OF: dict[str, Kind] = {name: kind for kind, names in FAMILIES.items() for name in names}
+AROUND = ("Mixture", "Transformed")  # of the kind of the family within
+CATEGORIES = ("Categorical", "OrderedLogistic")
+
+
+def kind_of_line(line: str | Spec) -> Kind | None:
+    """The kind of column that a family is of; ``None`` where it is of several or unknown.
+
+    >>> kind_of_line("Mixture(LogNormal, components=5)")
+    'positive'
+    """
+    spec = as_spec(line)
+    if spec.name in AROUND and spec.args and isinstance(spec.args[0], Spec):
+        return kind_of_line(spec.args[0])
+    return KIND_OF.get(spec.name)
+
+
+def with_categories(line: str | Spec, levels: int) -> str:
+    """The line with the number of its categories, where it needs one and does not say it.
+
+    Raises:
+        ValueError: it says another number than there are levels.
+    """
+    spec = as_spec(line)
+    if spec.name in AROUND and spec.args and isinstance(spec.args[0], Spec):
+        inner = as_spec(with_categories(spec.args[0], levels))
+        return str(Spec(spec.name, inner, *spec.args[1:], **spec.kwargs))
+    if spec.name not in CATEGORIES:
+        return str(spec)
+    said = spec.kwargs.get("categories", levels)
+    if said != levels:
+        raise ValueError(f"{spec} says {said} categories, and the column has {levels} levels")
+    return str(Spec(spec.name, *spec.args, **{"categories": levels, **spec.kwargs}))

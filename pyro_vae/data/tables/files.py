@@ -1,0 +1,43 @@
+"""Tables in files: separated values and Parquet, as frames of pandas."""
+
+import zlib
+from pathlib import Path
+from typing import Any
+
+__all__ = ["SUFFIXES", "read_file"]
+
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
+COMPRESSED = (".gz", ".bz2", ".xz", ".zip")
+SUFFIXES = (*SEPARATORS, ".parquet")
+
+
+def read_file(path: Path) -> Any:  # noqa: ANN401
+    """A frame of pandas.
+
+    Empty cells, ``NA``, ``NaN`` and the like are missing.
+
+    Raises:
+        ValueError: no such file, or one that cannot be read, with the line where it fails.
+    """
+    import pandas as pd
+
+    suffixes = [s for s in path.suffixes if s not in COMPRESSED]
+    kind = suffixes[-1].lower() if suffixes else ""
+    if kind not in SUFFIXES:
+        raise ValueError(f"{path}: a table is a file {', '.join(SUFFIXES)}, got {kind or 'none'}")
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}")
+    try:
+        if kind == ".parquet":
+            return pd.read_parquet(path)
+        separator = SEPARATORS[kind]
+        names = pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str).iloc[0]
+        twice = names[names.duplicated() & names.notna()]
+        if len(twice):
+            raise ValueError(f"column {twice.iloc[0]!r} occurs twice in the first line")
+        return pd.read_csv(path, sep=separator, low_memory=False)
+    except ImportError:
+        raise ValueError(f"{path}: Parquet files need pyarrow: pip install pyarrow") from None
+    except (ValueError, OSError, EOFError, zlib.error) as problem:
+        words = str(problem).strip()
+        raise ValueError(f"{path} cannot be read as {kind[1:]}: {words}") from problem

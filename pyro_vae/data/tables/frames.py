@@ -1,0 +1,108 @@
+"""A frame of any library: checked where it comes in, and made where it goes out."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import narwhals as nw
+import numpy as np
+
+from .cells import Cells, cells_of
+from .native import LIBRARIES
+
+__all__ = ["Frame"]
+
+
+class Frame:
+    """A frame that a user gave, as it is.
+
+    Args:
+        frame: of pandas, polars or pyarrow, or a dictionary of columns (pandas makes a frame of it;
+            masked arrays are read there).
+
+    Raises:
+        ValueError: no such frame, no rows, no columns, or names that are no words or occur twice.
+    """
+
+    def __init__(self, frame: object) -> None:
+        if isinstance(frame, Mapping):
+            import pandas as pd
+
+            frame = pd.DataFrame(frame)
+        if isinstance(frame, nw.DataFrame):
+            frame = frame.to_native()
+        _check_names(frame)
+        try:
+            self.frame = nw.from_native(frame, eager_only=True)  # pyright: ignore[reportCallIssue]
+        except TypeError:
+            lazy = "; .collect() it" if hasattr(frame, "collect") else ""
+            raise ValueError(
+                f"expected a frame of pandas, polars or pyarrow, got {type(frame).__name__}{lazy}\n"
+                "of an array: pandas.DataFrame(x, columns=[...])"
+            ) from None
+        self.native: Any = frame
+        self.library = self.frame.implementation.value
+        if self.library not in LIBRARIES:
+            raise ValueError(f"expected a frame of {', '.join(LIBRARIES)}, got {self.library}")
+        if not self.frame.columns:
+            raise ValueError("the frame has no columns")
+        if not len(self.frame):
+            raise ValueError("the frame has no rows: there is nothing to read")
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    @property
+    def names(self) -> list[str]:
+        """Of the columns, in the frame's order."""
+        return self.frame.columns
+
+    def cells(self, name: str) -> Cells:
+        """The cells of a column."""
+        return cells_of(self.frame.get_column(name), self._labels)
+
+    @property
+    def _labels(self) -> Sequence[object] | None:
+        return self.native.index if self.library == "pandas" else None
+
+    def take(self, rows: np.ndarray) -> "Frame":
+        """Some rows, in this order."""
+        if self.library == "pandas":
+            return Frame(self.native.iloc[rows])
+        if self.library == "polars":
+            return Frame(self.native[rows])
+        return Frame(self.native.take(rows))
+
+    def replaced(self, columns: Mapping[str, Any]) -> object:
+        """The user's frame with some columns in place of its own."""
+        if not columns:
+            return self.native
+        if self.library == "pandas":
+            new = self.native.copy(deep=False)
+            for name, series in columns.items():
+                new[name] = series.set_axis(new.index)
+            return new
+        if self.library == "polars":
+            return self.native.with_columns(list(columns.values()))
+        new = self.native
+        for name, column in columns.items():
+            new = new.set_column(new.column_names.index(name), name, column)
+        return new
+
+
+def _check_names(frame: Any) -> None:  # noqa: ANN401
+    names = getattr(frame, "column_names", None)
+    names = list(getattr(frame, "columns", [])) if names is None else list(names)
+    if not hasattr(frame, "iloc") and not hasattr(frame, "column_names"):
+        return
+    for name in names:
+        if not isinstance(name, str):
+            raise ValueError(
+                f"the columns of a table have names that are words, got {name!r}\n"
+                "name them: frame.rename(columns=str), or frame.columns = [...]"
+            )
+        if names.count(name) > 1:
+            places = [i for i, other in enumerate(names) if other == name]
+            raise ValueError(
+                f"column {name!r} occurs {len(places)} times, in places {places}: give each column "
+                "a name of its own"
+            )

@@ -1,0 +1,116 @@
+"""Which family a column of numbers is of, by what it holds."""
+
+import numpy as np
+
+from .columns import Kind
+from .fits import fitted
+
+__all__ = ["by_values", "count_line", "positive_line"]
+
+ROWS = 5_000  # of a longer column that are fitted
+SPIKE = 0.1  # the share of a column that one value has to have, to be a spike
+FEW = 12  # values that are too few for a spike beside numbers
+GAIN = 0.05  # nats a row that a family of numbers must win over the Normal
+KIND_OF: dict[str, Kind] = {
+    "Normal": "real",
+    "StudentT": "heavy-tailed",
+    "LogNormal": "positive",
+    "Gamma": "positive",
+    "Beta": "bounded",
+    "Poisson": "count",
+    "NegativeBinomial": "count",
+}
+
+
+def by_values(x: np.ndarray, whole: bool) -> tuple[Kind, str, float | None, str]:
+    """The kind of a quantity, the line of its family, its spike, and why.
+
+    Args:
+        x: ``(N,)`` finite numbers, of two values at least.
+        whole: whether all are whole.
+    """
+    x = _some(x)
+    spike, scores = _spike(x), _scores(x, whole)
+    if spike is not None:
+        rest = x[x != spike]
+        share = 1 - len(rest) / len(x)
+        beside = _scores(rest, whole=False)
+        name, gain = _best(beside)
+        sides = share * np.log(share) + (1 - share) * np.log1p(-share)
+        hurdle = (1 - share) * beside[name] + sides
+        counts = [scores[n] for n in ("Poisson", "NegativeBinomial") if n in scores]
+        if not counts or hurdle > max(counts) + GAIN:
+            line = f"Hurdle({name})" if spike == 0 else f"Hurdle({name}, at={spike!r})"
+            why = f"{share:.0%} of the values are {spike:g}, the others are numbers"
+            return "hurdle", line, spike, why + _said(name, gain)
+    name, gain = _best(scores)
+    kind = KIND_OF[name]
+    if kind == "real" and whole:
+        kind = "integer"
+    reason = {
+        "real": "numbers",
+        "integer": "numbers",
+        "heavy-tailed": "numbers with heavy tails",
+        "positive": "positive numbers",
+        "bounded": "numbers within (0, 1)",
+        "count": "numbers from 0 or 1, read as counts",
+    }[kind]
+    return kind, name, None, ("whole " if whole else "") + reason + _said(name, gain)
+
+
+def positive_line(x: np.ndarray) -> str:
+    """The better of the families of positive numbers."""
+    x = _some(x)
+    return max(("LogNormal", "Gamma"), key=lambda name: fitted(name, x))
+
+
+def count_line(x: np.ndarray) -> str:
+    """The better of the families of counts."""
+    x = _some(x)
+    return max(("Poisson", "NegativeBinomial"), key=lambda name: fitted(name, x))
+
+
+def _said(name: str, gain: float) -> str:
+    if name == "Normal":
+        return ""
+    return f"; {name} fits better than Normal by {gain:.2f} nats a row"
+
+
+def _some(x: np.ndarray) -> np.ndarray:
+    """All, or some thousand at even distances in the column's order."""
+    return x if len(x) <= ROWS else x[np.linspace(0, len(x) - 1, ROWS).astype(int)]
+
+
+def _spike(x: np.ndarray) -> float | None:
+    """A value that occurs far more often than the others, at an end of the range or at 0.
+
+    Zeros that are few count where the rest is of a family of positive numbers.
+    """
+    values, counts = np.unique(x, return_counts=True)
+    if len(values) < FEW:
+        return None
+    order = np.argsort(counts)
+    often, share = float(values[order[-1]]), counts[order[-1]] / len(x)
+    ends = (values[0], values[-1], 0.0)
+    if share >= SPIKE and counts[order[-1]] >= 3 * counts[order[-2]] and often in ends:
+        return often
+    if values[0] == 0 and KIND_OF[_best(_scores(x[x > 0], whole=False))[0]] == "positive":
+        return 0.0
+    return None
+
+
+def _scores(x: np.ndarray, whole: bool) -> dict[str, float]:
+    """The nats a row of each family that could be."""
+    names = ["Normal", "StudentT"]
+    if x.min() > 0:
+        names += ["LogNormal", "Gamma"] + (["Beta"] if x.max() < 1 else [])
+    if whole and 0 <= x.min() <= 1:
+        names += ["NegativeBinomial", "Poisson"]
+    return {name: fitted(name, x) / len(x) for name in names}
+
+
+def _best(scores: dict[str, float]) -> tuple[str, float]:
+    """The winner and its gain in nats a row: over the Normal by enough, or a count by any."""
+    name = max(scores, key=lambda name: scores[name])
+    gain = scores[name] - scores["Normal"]
+    return (name, gain) if gain > GAIN or KIND_OF[name] == "count" else ("Normal", 0.0)

@@ -1,0 +1,366 @@
+"""A table: the rows of a frame under a schema, as numbers that a model reads, and back."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ...core.checks import fraction, whole
+from ...language.spec import nearest
+from .cells import Cells
+from .coding import constant, decoded, encoded
+from .columns import Column, Level
+from .deciding import Wishes, decide
+from .files import read_file
+from .frames import Frame
+from .native import make_frame, make_series
+
+__all__ = ["Schema", "Table"]
+
+
+@dataclass(frozen=True)
+class Schema:
+    """The columns of a table, in the order of its first frame; plain values alone.
+
+    Args:
+        columns: all of them, those that are left out of the model too.
+        library: of the frames that :meth:`to_frame` makes.
+
+    >>> import pandas as pd
+    >>> table = Table.from_frame(pd.DataFrame({"pet": ["cat", "dog"] * 5, "kilos": [4.1, 9.7] * 5}))
+    >>> Schema.from_dict(table.schema.as_dict()) == table.schema
+    True
+    """
+
+    columns: tuple[Column, ...]
+    library: str = "pandas"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all columns."""
+        return tuple(column.name for column in self.columns)
+
+    @property
+    def modelled(self) -> tuple[Column, ...]:
+        """The columns that have cells in a table's ``values``, in this order."""
+        return tuple(column for column in self.columns if column.width)
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """The names of the cells of a row, ``(D,)``: a survival time is followed by its event."""
+        pairs = [(c.name, c.event) if c.event else (c.name,) for c in self.modelled]
+        return tuple(name for pair in pairs for name in pair)
+
+    @property
+    def likelihood(self) -> dict[str, str]:
+        """The likelihood line of each modelled column, as ``from_frame`` takes it."""
+        return {column.name: column.line for column in self.modelled}
+
+    def __getitem__(self, name: str) -> Column:
+        for column in self.columns:
+            if column.name == name:
+                return column
+        raise ValueError(f"the table has no column {name!r}{nearest(str(name), self.names)}")
+
+    def as_dict(self) -> dict[str, object]:
+        """Plain values, which :meth:`from_dict` reads."""
+        return {"library": self.library, "columns": [c.as_dict() for c in self.columns]}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Schema":
+        """The schema that :meth:`as_dict` described."""
+        columns = tuple(Column.from_dict(column) for column in values["columns"])
+        return cls(columns, values["library"])
+
+    def read(self, frame: object) -> "Table":
+        """Another frame as a table of this schema.
+
+        Its columns may stand in any order, and be of another library. A column may have holes where
+        it had none, or be missing in all rows; a model answers for them.
+
+        Args:
+            frame: of pandas, polars or pyarrow.
+
+        Raises:
+            ValueError: a column that is absent or unknown, or a cell that the schema does not
+                allow, with the column and the first such row.
+        """
+        given = Frame(frame)
+        for name in self.names:
+            if name not in given.names:
+                spare = [other for other in given.names if other not in self.names]
+                raise ValueError(
+                    f"the frame has no column {name!r}{nearest(name, spare) if spare else ''}\n"
+                    "rename it, or give it with None in all rows where it is not known"
+                )
+        if unknown := [name for name in given.names if name not in self.names]:
+            raise ValueError(
+                f"the frame has {len(unknown)} columns that the table does not have, the first "
+                f"{unknown[0]!r}{nearest(unknown[0], self.names)}\n"
+                "give those of the table alone: frame[list(schema.names)]"
+            )
+        return Table(self, given, self._numbers(given))
+
+    def _numbers(self, given: Frame) -> np.ndarray:
+        parts = []
+        for column in self.columns:
+            if column.kind == "event":
+                continue
+            cells = given.cells(column.name)
+            if column.kind == "constant":
+                _check_constant(column, cells)
+            if not column.width:
+                continue
+            parts.append(encoded(column, cells))
+            if column.event is not None:
+                events = given.cells(column.event)
+                parts.append(encoded(self[column.event], events))
+                half = np.isnan(parts[-1]) != np.isnan(parts[-2])
+                if half.any():
+                    raise cells.error(
+                        half,
+                        f"of {column.name!r} and its event {column.event!r} one is missing",
+                        "give both, or neither",
+                    )
+        return np.stack(parts, 1) if parts else np.empty((len(given), 0))
+
+    def to_frame(self, values: ArrayLike) -> Any:  # noqa: ANN401
+        """A frame of new rows, such as a model simulates.
+
+        Columns, types, levels and their order are those of the table's first frame. Whole numbers
+        are rounded and stay within the range that was seen; a constant is put back; what
+        identifies rows is missing, since these are others.
+
+        Args:
+            values: ``(N, D)``, as a table's ``values``.
+
+        Raises:
+            ValueError: another shape, or the code of no level.
+        """
+        numbers = self.check(values)
+        known, made, at = np.ones(len(numbers), bool), {}, self.places
+        for column in self.columns:
+            cells, held = np.zeros(len(numbers)), ~known
+            if column.kind == "constant":
+                cells, held = constant(column, known), known
+            elif column.name in at:
+                cells, held = decoded(column, numbers[:, at[column.name]])
+            made[column.name] = make_series(
+                self.library, column.name, cells, held, column.dtype, column.levels
+            )
+        return make_frame(self.library, made)
+
+    @property
+    def places(self) -> dict[str, int]:
+        """Where in a row the cells of a column are."""
+        return {name: i for i, name in enumerate(self.cells)}
+
+    def check(self, values: ArrayLike) -> np.ndarray:
+        """Values as an array of ``(N, D)``, or an error."""
+        array = np.asarray(values, dtype=np.float64)
+        if array.ndim != 2 or array.shape[1] != len(self.cells):
+            raise ValueError(
+                f"expected values of shape (N, {len(self.cells)}), a column each of "
+                f"{', '.join(self.cells)}, got {array.shape}"
+            )
+        return array
+
+
+def _check_constant(column: Column, cells: Cells) -> None:
+    value = constant(column, np.ones(1, bool))[0]
+    if column.format is not None:
+        return
+    other = cells.known & (cells.values != value)
+    if other.any():
+        raise cells.error(
+            other,
+            f"{cells.first(other)!r} in a column that held {column.value!r} alone",
+            "the model knows nothing of other values: make the table from a frame that has them",
+        )
+
+
+class Table:
+    """Rows of a frame, under a schema.
+
+    Args:
+        schema: of the columns.
+        frame: that the rows came in.
+        values: ``(N, D)`` float64: numbers as they are, categories as codes from 0, booleans as 0
+            and 1, times in days, NaN where a cell is missing. Column i is ``schema.cells[i]``.
+
+    >>> import pandas as pd
+    >>> frame = pd.DataFrame({"pet": ["cat", "dog", None] * 4, "kilos": [4.1, 9.7, 5.2] * 4})
+    >>> table = Table.from_frame(frame)
+    >>> table.values[:3].tolist()
+    [[0.0, 4.1], [1.0, 9.7], [nan, 5.2]]
+    >>> table.to_frame(table.values).equals(frame)
+    True
+    """
+
+    def __init__(self, schema: Schema, frame: Frame, values: np.ndarray) -> None:
+        self.schema, self.values, self._frame = schema, values, frame
+
+    @classmethod
+    def from_frame(
+        cls,
+        frame: object,
+        *,
+        kinds: Mapping[str, str | Sequence[Level]] | None = None,
+        likelihood: str | Mapping[str, str] = "auto",
+        dates: Mapping[str, str] | None = None,
+        censored: Mapping[str, str] | None = None,
+    ) -> "Table":
+        """A table, and its schema, from a frame of pandas, polars or pyarrow.
+
+        Args:
+            frame: the data. NaN, None, NaT and NA are missing cells.
+            kinds: of some columns, by name: one of the kinds of
+                :class:`~pyro_vae.data.tables.Column`, or the levels of an ordinal column in order.
+            likelihood: ``"auto"``: a family for each column, from its type and its values; or the
+                lines of some columns by name, and the others from their values.
+            dates: of columns of words, the form of their dates, ``{"day": "%d/%m/%Y"}``. Words that
+                are all dates as ISO 8601 has them are read as such without being asked.
+            censored: of survival times by name, the column that says whether the event was seen
+                (1) or the time was censored (0).
+
+        Returns:
+            The table; ``print(table)`` says what was decided and why.
+
+        Raises:
+            ValueError: what a table cannot hold, with the column, the first row, and what to do.
+        """
+        lines = _lines(likelihood)
+        wishes = Wishes(kinds or {}, lines, dates or {}, censored or {})
+        given = Frame(frame)
+        wishes.check(given.names)
+        columns = tuple(decide(given.cells(name), wishes) for name in given.names)
+        schema = Schema(columns, given.library)
+        if not schema.modelled:
+            raise ValueError(f"no column is left to model\n{_described(schema, None)}")
+        return schema.read(given.native)
+
+    @classmethod
+    def read(
+        cls,
+        path: str | Path,
+        *,
+        kinds: Mapping[str, str | Sequence[Level]] | None = None,
+        likelihood: str | Mapping[str, str] = "auto",
+        dates: Mapping[str, str] | None = None,
+        censored: Mapping[str, str] | None = None,
+    ) -> "Table":
+        """A table from a file ``.csv``, ``.tsv`` (also compressed) or ``.parquet``.
+
+        The arguments are those of :meth:`from_frame`, the frame is one of pandas; errors name the
+        file.
+        """
+        frame = read_file(Path(path))
+        try:
+            return cls.from_frame(
+                frame, kinds=kinds, likelihood=likelihood, dates=dates, censored=censored
+            )
+        except ValueError as problem:
+            raise ValueError(f"{path}: {problem}") from problem
+
+    @property
+    def likelihood(self) -> dict[str, str]:
+        """The likelihood line of each modelled column, as ``from_frame`` takes it."""
+        return self.schema.likelihood
+
+    @property
+    def missing(self) -> np.ndarray:
+        """``(N, D)``, true where a cell is missing."""
+        return np.isnan(self.values)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __repr__(self) -> str:
+        n, d = len(self), len(self.schema.columns)
+        missing = int(self.missing.sum())
+        head = f"Table of {n:,} rows and {d} columns, {missing:,} cells missing"
+        return f"{head}\n{_described(self.schema, self.missing)}"
+
+    def __getitem__(self, rows: "int | slice | ArrayLike") -> "Table":
+        """Some rows: by number, slice, list or mask."""
+        chosen = np.arange(len(self))[rows]  # pyright: ignore[reportArgumentType, reportCallIssue]
+        chosen = np.atleast_1d(chosen)
+        if not len(chosen):
+            raise ValueError("no row is chosen: a table has one at least")
+        return Table(self.schema, self._frame.take(chosen), self.values[chosen])
+
+    def split(self, share: float, *, seed: int) -> tuple["Table", "Table"]:
+        """Two tables of this schema, of rows at random in their order.
+
+        Args:
+            share: of the rows that the first one has.
+            seed: of the choice.
+        """
+        n = round(fraction("share", share) * len(self))
+        if not 0 < n < len(self):
+            raise ValueError(f"a share of {share} of {len(self)} rows leaves a part without rows")
+        order = np.random.default_rng(whole("seed", seed, 0)).permutation(len(self))
+        return self[np.sort(order[:n])], self[np.sort(order[n:])]
+
+    def to_frame(self, values: ArrayLike | None = None) -> Any:  # noqa: ANN401
+        """A frame like the one that came in.
+
+        Of as many rows as the table has, they are the table's own rows: index, identifiers and
+        cells whose number is unchanged come back exactly as they were, and what is new has the
+        frame's own types. Of another number of rows, they are new ones, as
+        :meth:`Schema.to_frame` makes them.
+
+        Args:
+            values: ``(N, D)``; the frame as it came in where they are not given.
+        """
+        if values is None:
+            return self._frame.native
+        numbers = self.schema.check(values)
+        if len(numbers) != len(self):
+            return self.schema.to_frame(numbers)
+        made: dict[str, object] = {}
+        for name, at in self.schema.places.items():
+            new, old = numbers[:, at], self.values[:, at]
+            same = (new == old) | (np.isnan(new) & np.isnan(old))
+            if not same.all():
+                made[name] = self._column(self.schema[name], new, same)
+        return self._frame.replaced(made)
+
+    def _column(self, column: Column, numbers: np.ndarray, same: np.ndarray) -> object:
+        """A column of the frame in which some cells are new."""
+        old = self._frame.cells(column.name)
+        cells, known = decoded(column, numbers)
+        if old.sort is not None and old.values.dtype.kind == cells.dtype.kind:
+            cells = np.where(same, old.values, cells)
+        fits = old.sort is not None and (not old.levels or set(column.levels) <= set(old.levels))
+        fits = fits and self._frame.library != "x"
+        dtype, levels = (old.dtype, old.levels) if fits else (column.dtype, column.levels)
+        return make_series(self._frame.library, column.name, cells, known, dtype, levels)
+
+
+def _lines(likelihood: str | Mapping[str, str]) -> dict[str, str]:
+    if isinstance(likelihood, Mapping):
+        return {name: str(line) for name, line in likelihood.items()}
+    if likelihood != "auto":
+        raise ValueError(
+            f"the likelihood of a table is 'auto' or a line for each column, got {likelihood!r}\n"
+            "say the column: likelihood={'Income': 'LogNormal'}"
+        )
+    return {}
+
+
+def _described(schema: Schema, missing: np.ndarray | None) -> str:
+    """The columns of a table in words, a line each."""
+    shares = {} if missing is None else dict(zip(schema.cells, missing.mean(0), strict=True))
+    rows = [("column", "kind", "levels or range", "missing", "line", "why")]
+    for column in schema.columns:
+        share = shares.get(column.name)
+        shown = "" if not share else f"{share:.1%}"
+        extent = column.extent if len(column.extent) < 40 else f"{column.extent[:37]}..."
+        rows.append((column.name, column.kind, extent, shown, column.line, column.why))
+    widths = [max(len(row[i]) for row in rows) for i in range(5)]
+    lines = ["  ".join(f"{r[i]:<{widths[i]}}" for i in range(5)) + f"  {r[5]}" for r in rows]
+    return "\n".join(line.rstrip() for line in lines)

@@ -1,0 +1,257 @@
+"""What a table refuses: the column, the first row, and what to do."""
+
+import datetime
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import pyro_vae as pv
+
+
+def good(**columns):
+    """A frame of 40 rows, some columns of which are replaced."""
+    frame = pd.DataFrame(
+        {
+            "pet": ["cat", "dog", "cow", "cat"] * 10,
+            "age": [23.5, 31.0, 44.25, 58.0] * 10 + np.arange(40),
+            "count": list(range(20)) * 2,
+            "day": pd.date_range("2020-01-01", periods=40),
+        }
+    )
+    return frame.assign(**columns)
+
+
+def put(name, value, row=7):
+    """The good frame, with one cell replaced."""
+    column = good()[name].astype(object).copy()
+    column.iloc[row] = value
+    return good(**{name: column})
+
+
+# Of a first frame: what is wrong with it, and words of the message, the column and row among them.
+FIRST = {
+    "no rows": (good()[:0], "no rows"),
+    "no columns": (good()[[]], "no columns"),
+    "no frame": (np.zeros((3, 2)), "expected a frame.*got ndarray"),
+    "a number as a name": (good().rename(columns={"age": 3}), "names that are words, got 3"),
+    "one name twice": (pd.concat([good(), good()[["age"]]], axis=1), "'age' occurs 2 times"),
+    "infinite": (put("age", np.inf), r"column 'age', row 7: inf is no number"),
+    "infinite in a float column": (
+        good(age=good()["age"].where(good().index != 9, -np.inf)),
+        r"column 'age', row 9: -inf is no number",
+    ),
+    "a word among numbers": (
+        put("age", "old"),
+        r"column 'age', row 7: cells of several types: 'old' \(word\) beside 23.5 \(number\) in "
+        "row 0",
+    ),
+    "a number among words": (put("pet", 3), r"column 'pet', row 7: cells of several types: 3"),
+    "a list among words": (put("pet", ["cat"]), r"column 'pet', row 7: cells of several types"),
+    "lists": (good(pet=[["cat"]] * 40), r"column 'pet', row 0: a table cannot hold list"),
+    "complex": (good(age=np.ones(40) * 1j), r"column 'age', row 0: a table cannot hold complex"),
+    "periods": (
+        good(day=pd.period_range("2020", periods=40, freq="M")),
+        r"column 'day', row 0: a table cannot hold Period.*to_timestamp",
+    ),
+    "all missing": (good(age=np.nan), r"column 'age': all its cells are missing"),
+    "10,000 levels": (
+        pd.DataFrame({"zip": [f"z{i % 10_000}" for i in range(20_000)]}),
+        r"column 'zip': it has 10,000 levels.*join the rare ones.*'identifier'",
+    ),
+    "numbers as words": (
+        pd.DataFrame({"x": [f"{i % 500}.5" for i in range(1000)]}),
+        r"column 'x': it has 500 levels.*look like numbers: pandas.to_numeric",
+    ),
+    "a date that means never": (
+        put("day", datetime.date(9999, 12, 31)),
+        r"column 'day', row 7.*",
+    ),
+    "a date beyond the calendar": (
+        good(day=["2020-02-28"] * 39 + ["2020-02-30"]),
+        r"column 'day', row 39: '2020-02-30' is not a date",
+    ),
+    "a date out of range": (
+        good(day=[datetime.date(2020, 1, 1 + i % 9) for i in range(39)] + [datetime.date.max]),
+        r"column 'day', row 39: the date 9999-12-31 is out of range.*put None there",
+    ),
+    "numbers too large": (
+        good(count=[2**60 + i % 30 for i in range(40)]),
+        r"column 'count', row 0: .* too large.*'identifier'",
+    ),
+    "only a constant": (pd.DataFrame({"x": [1] * 9}), "no column is left to model"),
+}
+
+
+@pytest.mark.parametrize("name", FIRST)
+def test_a_first_frame_is_refused(name):
+    frame, words = FIRST[name]
+    with pytest.raises(ValueError, match=re.compile(words, re.DOTALL)):
+        pv.Table.from_frame(frame)
+
+
+# Of another frame, under the schema of the good one.
+OTHER = {
+    "an absent column": (good().drop(columns="age"), r"no column 'age'"),
+    "a renamed column": (
+        good().rename(columns={"age": "Age"}),
+        r"no column 'age'; did you mean Age",
+    ),
+    "a new column": (good(size=1), r"1 columns that the table does not have, the first 'size'"),
+    "an unseen category": (
+        put("pet", "cad"),
+        r"column 'pet', row 7: 'cad' is not among its levels; did you mean cat\?",
+    ),
+    "a negative count": (put("count", -1), r"column 'count', row 7: -1: a count is not negative"),
+    "half a count": (put("count", 1.5), r"column 'count', row 7: 1.5 in a column of whole numbers"),
+    "words for numbers": (
+        good(age="old"),
+        r"column 'age', row 0: expected numbers, got words, first 'old'.*pandas.to_numeric",
+    ),
+    "numbers for words": (good(pet=1), r"column 'pet', row 0: expected words, got whole numbers"),
+    "numbers for dates": (good(day=1.5), r"column 'day', row 0: expected times, got numbers"),
+    "dates for numbers": (good(age=good()["day"]), r"column 'age', row 0: expected numbers"),
+    "booleans for numbers": (
+        good(age=True),
+        r"column 'age', row 0: expected numbers, got booleans",
+    ),
+    "infinite": (put("age", np.inf), r"column 'age', row 7: inf is no number"),
+    "no rows": (good()[:0], "no rows"),
+}
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_another_frame_is_refused(name):
+    table = pv.Table.from_frame(good(), likelihood={"count": "NegativeBinomial"})
+    frame, words = OTHER[name]
+    with pytest.raises(ValueError, match=re.compile(words, re.DOTALL)):
+        table.schema.read(frame)
+
+
+def test_a_row_is_named_by_number_and_label():
+    frame = put("age", np.inf).set_axis([f"p{i}" for i in range(40)])
+    with pytest.raises(ValueError, match=r"column 'age', row 7 \(index 'p7'\): inf"):
+        pv.Table.from_frame(frame)
+
+
+def test_all_missing_rows_and_columns_of_another_frame_are_read():
+    table = pv.Table.from_frame(good())
+    rows = pd.DataFrame({name: [None, None] for name in good()})
+    assert table.schema.read(rows).missing.all()
+
+
+# What a user says of columns.
+SAID = {
+    "an unknown column": (
+        {"likelihood": {"Age": "Normal"}},
+        "likelihood names the column 'Age'.*did you mean age",
+    ),
+    "an unknown kind": ({"kinds": {"age": "float"}}, "the kind of column 'age' is one of"),
+    "a line that cannot be read": ({"likelihood": {"age": "Normal("}}, "column 'age': cannot read"),
+    "a family for all": ({"likelihood": "Normal"}, "'auto' or a line for each column"),
+    "a family of numbers for words": (
+        {"likelihood": {"pet": "LogNormal"}},
+        "column 'pet': .*is not positive",
+    ),
+    "a positive family with 0": (
+        {"likelihood": {"count": "Gamma"}},
+        r"column 'count', row 0: 0: Gamma has positive numbers alone.*Hurdle\(Gamma\)",
+    ),
+    "a fraction beyond 1": (
+        {"likelihood": {"age": "Beta"}},
+        r"column 'age', row 0: 23.5: Beta has numbers within \(0, 1\)",
+    ),
+    "three levels of a bit": (
+        {"likelihood": {"pet": "Bernoulli"}},
+        "column 'pet': it has 3 levels",
+    ),
+    "other categories": (
+        {"likelihood": {"pet": "Categorical(categories=4)"}},
+        "column 'pet': .* says 4 categories, and the column has 3 levels",
+    ),
+    "a level that is not said": (
+        {"kinds": {"pet": ["cat", "dog"]}},
+        r"column 'pet', row 2: 'cow' is not among its levels",
+    ),
+    "a form of dates for numbers": ({"dates": {"age": "%Y"}}, "column 'age': .*holds no words"),
+    "another form of dates": (
+        {"dates": {"pet": "%Y"}},
+        r"column 'pet', row 0: 'cat' is not a date of the form %Y",
+    ),
+    "a survival time without event": (
+        {"likelihood": {"age": "Censored(Weibull)"}},
+        "column 'age': say which column tells the event: censored=",
+    ),
+    "an event of many values": (
+        {"censored": {"age": "count"}},
+        r"column 'count', row 2: 2: an event is 0 \(censored\) or 1 \(seen\)",
+    ),
+    "a constant that varies": ({"kinds": {"age": "constant"}}, "column 'age': it is no constant"),
+}
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_what_is_said_of_columns_is_checked(name):
+    said, words = SAID[name]
+    with pytest.raises(ValueError, match=re.compile(words, re.DOTALL)):
+        pv.Table.from_frame(good(), **said)
+
+
+def test_half_a_survival_time_is_refused():
+    frame = pd.DataFrame({"t": np.arange(1.0, 31), "e": [0.0, 1.0, np.nan] * 10})
+    with pytest.raises(ValueError, match=r"column 't', row 2: of 't' and its event 'e' one is"):
+        pv.Table.from_frame(frame, censored={"t": "e"})
+
+
+def test_another_value_of_a_constant_is_refused():
+    table = pv.Table.from_frame(good(unit="kg"))
+    with pytest.raises(ValueError, match=r"column 'unit', row 0: 'g' in a column that held 'kg'"):
+        table.schema.read(good(unit="g"))
+
+
+VALUES = {
+    "another width": (np.zeros((3, 2)), r"expected values of shape \(N, 4\)"),
+    "a code of no level": ([[3, 1, 1, 1]], r"column 'pet', row 0: 3 is no code"),
+    "half a code": ([[0.5, 1, 1, 1]], r"column 'pet', row 0: 0.5 is no code"),
+}
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_values_that_are_no_rows_are_refused(name):
+    values, words = VALUES[name]
+    with pytest.raises(ValueError, match=words):
+        pv.Table.from_frame(good()).to_frame(values)
+
+
+# Files.
+
+
+def test_files_are_read_and_named_in_errors(tmp_path):
+    frame = good().drop(columns="day")
+    for suffix, separator in ((".csv", ","), (".tsv", "\t"), (".csv.gz", ",")):
+        path = tmp_path / f"pets{suffix}"
+        frame.to_csv(path, sep=separator, index=False)
+        assert pv.Table.read(path).to_frame().equals(frame)
+    (tmp_path / "inf.csv").write_text("a,b\n" + "1.5,x\n2.5,y\n" * 9 + "inf,x\n")
+    with pytest.raises(ValueError, match=r"inf.csv: column 'a', row 18: inf is no number"):
+        pv.Table.read(tmp_path / "inf.csv")
+
+
+FILES = {
+    "absent.csv": (None, "there is no file"),
+    "empty.csv": ("", "cannot be read as csv"),
+    "twice.csv": ("a,b,a\n1,2,3\n", "column 'a' occurs twice"),
+    "ragged.csv": ("a,b\n1,2\n1,2,3\n", "line 3"),
+    "head.csv": ("a,b\n", "no rows"),
+    "table.xlsx": ("", r"a table is a file .csv, .tsv, .parquet, got .xlsx"),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_is_refused(tmp_path, name):
+    text, words = FILES[name]
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=words):
+        pv.Table.read(tmp_path / name)
