@@ -85,9 +85,9 @@ class Imputations:
             return f"{text} of z at the median row, no row is doubtful."
         return (
             f"{text} of z at the median row. {wrong} rows are doubtful: fewer than "
-            f"{self.enough:g} effective draws, or k-hat above {RELIABLE}, even of {2**ROUNDS} times "
-            "the draws and sweeps that were asked for: raise num_samples and sweeps, or train with "
-            "missing=True on rows with as many holes."
+            f"{self.enough:g} effective draws, or k-hat above {RELIABLE}, even of {2**ROUNDS} "
+            "times the draws and sweeps asked for: raise num_samples and sweeps, or train "
+            "with missing=True on rows with as many holes."
         )
 
 
