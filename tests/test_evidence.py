@@ -9,10 +9,10 @@ import torch
 
 import pyro_vae as pv
 from helpers.linear import linear_vae, marginal, pooled, z_scores
+from pyro_vae.core.pareto import tail_shape
 from pyro_vae.evaluate.evidence import annealed
 from pyro_vae.evaluate.evidence import importance as evidence
 from pyro_vae.evaluate.evidence.importance import Evidence
-from pyro_vae.evaluate.inference_data import tail_shape
 from pyro_vae.evaluate.statistics import log_mean_exp
 from pyro_vae.model.joint import Joint
 

@@ -8,7 +8,8 @@ import torch
 
 import pyro_vae as pv
 from helpers.linear import SCALE, X, Z, linear_vae, marginal
-from pyro_vae.model.imputation import chains
+from pyro_vae.model.conditional import condition
+from pyro_vae.model.joint import Joint
 
 GONE = torch.tensor([[0, 1, 0, 0, 1], [1, 0, 1, 1, 0], [0, 0, 0, 0, 0], [1] * X]).bool()
 
@@ -44,10 +45,10 @@ def seeing():
 
 MODELS = {
     "weighted draws of the prior": (seeing, dict(num_samples=5000)),
-    "chains by the posterior": (linear_vae, dict(num_samples=50, sweeps=60)),
-    "chains by another guide": (
+    "sweeps by the posterior": (linear_vae, dict(num_samples=500)),
+    "sweeps by another guide": (
         lambda: linear_vae("mean-field", scale_factor=1.5, shift=0.3),
-        dict(num_samples=50, sweeps=100),
+        dict(num_samples=500),
     ),
 }
 
@@ -79,24 +80,37 @@ def test_draws_have_the_conditional_mean_and_covariance(name):
     for i, one in enumerate(x):
         mean, covariance = conditional(one)
         drawn = draws[:, i, one.isnan()]
-        # Weighted draws and chains' last states repeat: fewer than n are different.
-        size = n / 8 if make is seeing else n / 2
+        size = n / 8 if make is seeing else n / 2  # weighted draws repeat
         variance = covariance.diagonal()
         assert ((drawn.mean(0) - mean).abs() < 5 * (variance / size).sqrt()).all()
         error = ((covariance**2 + torch.outer(variance, variance)) / size).sqrt()
         assert ((torch.cov(drawn.T) - covariance).abs() < 5 * error).all()
 
 
-def test_chains_leave_z_at_the_posterior_given_what_is_there():
+def test_weighted_draws_have_the_posterior_given_what_is_there():
     vae, x = linear_vae("mean-field", scale_factor=1.5, shift=0.3), data(1)
-    z = chains(vae, x, 4000, 60)[:, 0]
+    torch.manual_seed(0)
+    with torch.no_grad():
+        found = condition(vae, x, 4000, 5)
     head = vae.likelihood.sources["loc"].head
     w, b = head.weight.detach()[~GONE[0]], head.bias.detach()[~GONE[0]]
     precision = torch.eye(Z).double() + w.T @ w / SCALE**2
     mean = torch.linalg.solve(precision, w.T @ (x[0, ~GONE[0]] - b)) / SCALE**2
-    covariance = precision.inverse()
-    assert ((z.mean(0) - mean).abs() < 5 * (covariance.diagonal() / len(z)).sqrt()).all()
-    assert torch.allclose(torch.cov(z.T), covariance, rtol=0.15, atol=0.01)
+    covariance, weights = precision.inverse(), found.log_w.softmax(0)
+    error = (covariance.diagonal() / found.ess).sqrt()
+    assert found.ess > 1000
+    z = found.z[:, 0]
+    assert ((weights.T @ z - mean).abs() < 4 * error).all()
+    spread = (weights * (z - mean)).T @ (z - mean)
+    assert torch.allclose(spread, covariance, rtol=0.15, atol=0.01)
+    # The weights' mean is the marginal likelihood of the observed cells.
+    p = marginal(vae)
+    there = ~GONE[0]
+    exact = torch.distributions.MultivariateNormal(
+        p.loc[there], p.covariance_matrix[there][:, there]
+    ).log_prob(x[0, there])
+    evidence = found.log_w.logsumexp(0) - math.log(len(z))
+    assert (evidence - exact).abs() < 4 / found.ess.sqrt()
 
 
 @pytest.mark.parametrize("missing", [True, False])
@@ -114,11 +128,11 @@ def test_cells_of_every_kind_are_filled_in_their_support(missing):
         vae.check(draws.flatten(0, 1))
         assert torch.equal(draws, vae.impute(x, draws=7, num_samples=20, sweeps=3, seed=0))
         assert not torch.equal(draws, vae.impute(x, draws=7, num_samples=20, sweeps=3, seed=1))
-        if likelihood.startswith("Categorical"):
-            with pytest.raises(ValueError, match="no mean: ask for draws"):
-                vae.impute(x, num_samples=20, sweeps=3)
-        else:
-            assert vae.impute(x.numpy(), num_samples=20, sweeps=3).isfinite().all()
+        for point in ("mean", "median", "mode"):
+            filled = vae.impute(x.numpy(), point=point, num_samples=20, sweeps=3)
+            assert filled.isfinite().all() and torch.equal(filled[2:], x[2:])
+            if point != "mean" or likelihood.startswith("Categorical"):
+                vae.check(filled)
 
 
 @pytest.mark.parametrize("missing", [True, False])
@@ -156,12 +170,220 @@ def test_it_beats_the_mean_of_the_column():
     assert best.square().mean() * 0.9 < error < 1.15 * best.square().mean() < 0.5 * column
 
 
+class Square(torch.nn.Module):
+    """z beside its square; it counts the z that it reads."""
+
+    rows = 0
+
+    def forward(self, z):
+        self.rows += z.shape[:-1].numel()
+        return torch.cat([z, z * z], -1)
+
+
+def two_humps():
+    """x1 ~ N(z^2 + 0.6 z, .09), x2 ~ N(1.5 z, .09); the guide is q(z|x2), so it needs x2."""
+    vae = pv.VAE(2, 1, likelihood="Normal(scale=0.3)", guide="Normal(scale=learned)",
+                 encoder=pv.MLP([]), decoder=Square(), seed=0).double()  # fmt: skip
+    precision = 1 + 1.5**2 / 0.3**2
+    with torch.no_grad():
+        decoder = vae.likelihood.sources["loc"].head
+        decoder.weight.copy_(torch.tensor([[0.6, 1.0], [1.5, 0.0]]))
+        encoder = vae.approximation.sources["loc"].head
+        encoder.weight.copy_(torch.tensor([[0.0, 1.5 / 0.3**2 / precision]]))
+        decoder.bias.zero_(), encoder.bias.zero_()
+        scale = vae.approximation.sources["scale"]
+        scale.unconstrained.copy_(scale.transform.inv(torch.tensor([precision**-0.5])))
+    return vae
+
+
+def posterior_on_a_grid(vae, x):
+    """z, the probability of each given the observed cells of one row, and p(x|z) there."""
+    z = torch.linspace(-7, 7, 2001, dtype=vae.example.dtype)[:, None]
+    with torch.no_grad():
+        p = vae.decode(z).base_dist
+    log_p = p.log_prob(x.nan_to_num(0.0))[:, ~x.isnan()].sum(-1) + vae.prior().log_prob(z)
+    return z[:, 0], log_p.softmax(0), p
+
+
+def metropolis_within_gibbs(model, x, num_samples, sweeps):
+    """z of chains that alternate z and the missing cells, as ``impute`` once had them."""
+    x = x.repeat(num_samples, 1)
+    there, prior = ~x.isnan(), model.prior()
+    z = model.approximate_posterior(x.nan_to_num(0.0)).sample()
+    for _ in range(sweeps):
+        joint = Joint(model, torch.where(there, x, model.decode(z).sample()), prior)
+        proposed = joint.guide.sample()
+        accept = torch.rand(len(z)).log() < joint.log_weight(proposed) - joint.log_weight(z)
+        z = torch.where(accept[:, None], proposed, z)
+    return z.reshape(num_samples, -1, 1)
+
+
+def test_a_posterior_of_two_humps_is_met_where_chains_get_stuck():
+    """z^2 says little of the sign: chains stay where they began, in the likelier half or not."""
+    vae, n = two_humps(), 40
+    x = torch.tensor([[1.6, math.nan]]).double()
+    z, weights, _ = posterior_on_a_grid(vae, x[0])
+    exact = (weights * 1.5 * z).sum()
+    found, cost = {}, {}
+    for name, draw in {
+        "chains": lambda x: 1.5 * metropolis_within_gibbs(vae, x, 50, 20).mean((0, 2)),
+        "weights": lambda x: vae.impute(x, num_samples=1000, sweeps=5)[:, 1],
+    }.items():
+        torch.manual_seed(0)
+        vae.decoder.rows = 0
+        with torch.no_grad():
+            values = draw(x.repeat(n, 1))
+        found[name] = ((values.mean() - exact) / (values.std() / n**0.5)).item()
+        cost[name] = vae.decoder.rows
+    assert abs(found["weights"]) < 3 and cost["weights"] < cost["chains"]
+    assert found["chains"] > 8
+    # Its draws have the law of the exact conditional: where the truth's rank is uniform.
+    draws = vae.impute(x, draws=2000, num_samples=4000, seed=0)[:, 0, 1]
+    left = weights[z < 0].sum()
+    error = (left * (1 - left) / 500).sqrt()  # weighted draws repeat
+    assert ((draws < 0).double().mean() - left).abs() < 4 * error
+
+
+DISCRETE = ("Poisson", "Bernoulli", "Categorical(categories=4)", "NegativeBinomial(total_count=4)")
+
+
+@pytest.mark.parametrize("likelihood", [*DISCRETE, "Normal", "StudentT(df=4)"])
+@pytest.mark.parametrize("missing", [True, False])
+def test_mean_median_and_mode_are_those_of_the_exact_conditional(likelihood, missing):
+    """By quadrature over z, and enumeration of the cell or its distribution function."""
+    vae = pv.VAE(3, 1, likelihood=likelihood, encoder=pv.MLP([]), decoder=pv.MLP([4]),
+                 missing=missing, seed=4).double()  # fmt: skip
+    x = torch.tensor([[1.0, math.nan, 0.0]]).double()
+    _, weights, p = posterior_on_a_grid(vae, x[0])
+    if likelihood in DISCRETE:
+        top = {"B": 2, "C": 4}.get(likelihood[0], 60)
+        values = torch.arange(top).double()
+    else:
+        values = torch.linspace(-20, 20, 1001).double()
+    mass = torch.stack([weights @ p.log_prob(v)[:, 1].exp() for v in values])
+    mass = mass / mass.sum()
+    mean, cdf = (values * mass).sum(), mass.cumsum(0)
+    sd = ((values - mean) ** 2 * mass).sum().sqrt()
+    for point in ("mean", "median", "mode"):
+        found = vae.impute(x.repeat(20, 1), point=point, num_samples=1000, sweeps=3, seed=0)[:, 1]
+        at = (found[:, None] - values).abs().argmin(1)
+        if likelihood.startswith("C") or (point == "mode" and likelihood in DISCRETE):
+            assert (mass[at] > mass.max() - 0.05).all()
+        elif point == "mode":  # of so many draws one is near that of a single hump
+            assert (found - values[mass.argmax()]).abs().max() < sd / 3
+        elif point == "mean":
+            assert (found.mean() - mean).abs() < 4 * found.std() / 20**0.5
+        else:  # the share of weighted draws below it, of 150 effective ones, errs by .1 at most
+            assert ((cdf[at] > 0.4) & (cdf[at] - mass[at] < 0.6)).all()
+
+
+def test_intervals_cover_as_often_as_they_say():
+    """Rows from the model itself, a third of the cells gone at random: 90 % intervals."""
+    vae, n, draws = linear_vae("mean-field", scale_factor=1.3, shift=0.2), 600, 199
+    torch.manual_seed(3)
+    whole = marginal(vae).sample((n,))
+    gone = torch.rand_like(whole) < 1 / 3
+    found = vae.impute(whole.masked_fill(gone, math.nan), draws=draws, num_samples=500, sweeps=3)
+    rank = (found < whole).sum(0)  # uniform on 0 ... 199 where the draws are the truth's law
+    covered = ((rank >= 10) & (rank < 190)).double()
+    rows = gone.any(1)
+    by_row = (covered * gone).sum(1)[rows] - 0.9 * gone.sum(1)[rows]
+    z = by_row.sum() / by_row.square().sum().sqrt()
+    share = covered[gone].mean()
+    assert abs(z) < 4 and 0.88 < share < 0.92
+    # Filled from the prior the intervals would be as honest, but wide; by the mean they cover none.
+    width = found.quantile(0.95, 0) - found.quantile(0.05, 0)
+    assert width[gone].mean() < 0.75 * 3.29 * marginal(vae).stddev.mean()
+
+
+def test_a_masked_bound_is_that_of_the_observed_cells():
+    """ELBO and log p(x) of rows with holes, by the Gaussian of the cells that are there."""
+    vae, x = seeing(), data(3)
+    head = vae.likelihood.sources["loc"].head
+    w, b = head.weight.detach(), head.bias.detach()
+    evidence = pv.log_evidence(vae, x, num_samples=20000, seed=0)
+    bound = pv.elbo(vae, x, num_samples=4000, seed=0)
+    q = vae.encode(x[:1])
+    scale = q.base_dist.scale[0].detach()
+    kl = (scale.square() - 1 - 2 * scale.log()).sum() / 2
+    for i, row in enumerate(x):
+        there = ~row.isnan()
+        p = torch.distributions.MultivariateNormal(
+            b[there], w[there] @ w[there].T + SCALE**2 * torch.eye(int(there.sum())).double()
+        )
+        gap = evidence.log_evidence[i] - p.log_prob(row[there])
+        assert gap.abs() < 4 * evidence.standard_error[i]
+        r = row[there] - b[there]
+        quadratic = r.square().sum() + (w[there] * scale).square().sum()
+        exact = -quadratic / 2 / SCALE**2 - there.sum() * math.log(SCALE * (2 * math.pi) ** 0.5)
+        spread = ((w[there] * scale).square().sum(0) / SCALE**2).sum() + (
+            w[there].T @ r * scale
+        ).norm() / SCALE**2
+        assert (bound[i] - (exact - kl)).abs() < 5 * spread / 4000**0.5
+
+
+# The checks.
+
+
+def narrow(weight_factor):
+    """A guide that knows the prior alone, and a posterior that is so many times narrower."""
+    vae = seeing()
+    with torch.no_grad():
+        vae.likelihood.sources["loc"].head.weight.mul_(weight_factor)
+    return vae
+
+
+def test_rows_of_too_few_effective_draws_are_drawn_anew(monkeypatch):
+    vae = narrow(4.0)
+    x = torch.cat([data(2), torch.zeros(1, X).double()])
+    more = vae.imputations(x, num_samples=1000, seed=0)
+    assert not more.doubtful.any() and (more.ess[:2] >= 100).all()
+    assert more.ess[2] == math.inf and "no row is doubtful" in more.summary()
+    monkeypatch.setattr("pyro_vae.model.imputation.ROUNDS", 0)
+    once = vae.imputations(x, num_samples=1000, seed=0)
+    assert once.doubtful[:2].any() and (once.ess[:2] < more.ess[:2])[once.doubtful[:2]].all()
+    assert "1 rows are doubtful" in once.summary() or "2 rows are doubtful" in once.summary()
+
+
+def test_a_guide_that_misses_the_posterior_is_warned_of():
+    vae = narrow(200.0)
+    with pytest.warns(UserWarning, match="rows are doubtful: fewer than 50 effective draws"):
+        vae.impute(data(2), num_samples=500, sweeps=1, seed=0)
+
+
+@pytest.mark.parametrize("draws", [None, 3])
+def test_no_more_is_decoded_than_is_asked_for(draws):
+    vae = two_humps()
+    vae.decoder.rows = 0
+    vae.impute(torch.ones(5, 2).double())
+    assert vae.decoder.rows == 1  # one z, at which the cells are looked at
+    vae = pv.VAE(2, 1, likelihood="Normal", missing=True, encoder=pv.MLP([]),
+                 decoder=Square(), seed=0).double()  # fmt: skip
+    x = torch.tensor([[1.6, math.nan], [1.0, 1.0], [math.nan, 0.0]]).double()
+    vae.decoder.rows = 0
+    vae.impute(x, draws=draws, num_samples=1000, seed=0)
+    assert vae.decoder.rows == 1 + 2 * (1000 + (draws or 0))
+
+
+def test_training_mode_changes_no_cell():
+    dropout = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Dropout(0.5))
+    vae = pv.VAE(X, 2, likelihood="Normal", decoder=dropout, encoder=pv.MLP([3]), seed=0).double()
+    first = vae.eval().imputations(data(2), num_samples=30, sweeps=1, seed=0)
+    second = vae.train().imputations(data(2), num_samples=30, sweeps=1, seed=0)
+    assert torch.equal(first.values, second.values) and torch.equal(first.ess, second.ess)
+    assert vae.training
+
+
 def test_bad_arguments_are_refused():
     x = np.full((2, X), np.nan)
     with pytest.raises(ValueError, match="num_samples is a whole number"):
         linear_vae().impute(x, num_samples=0)
     with pytest.raises(ValueError, match="draws is a whole number"):
         linear_vae().impute(x, draws=1.5)
+    with pytest.raises(ValueError, match="point is one of mean, median, mode, got 'best'"):
+        linear_vae().impute(x, point="best")
+    with pytest.raises(ValueError, match="no mean: ask for point='median'"):
+        pv.VAE(X, 2, likelihood="Cauchy", seed=0).impute(x, num_samples=20, sweeps=1)
     with pytest.raises(ValueError, match="expected x of shape"):
         linear_vae().impute(x[:, :2])
     with pytest.raises(ValueError, match="of independent cells"):

@@ -3,7 +3,6 @@
 Only this module knows of the two.
 """
 
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -20,10 +19,9 @@ from ..model.vae import VAE
 if TYPE_CHECKING:
     from arviz import InferenceData
 
-__all__ = ["as_draws", "container", "latent_axes", "latent_coords", "tail_shape", "to_arviz"]
+__all__ = ["as_draws", "container", "latent_axes", "latent_coords", "to_arviz"]
 
 CHAINS = 4
-LEAST = 25  # draws: a fifth of them are the tail, and ArviZ fits no tail of fewer than 5
 AXES = {1: ("column",), 2: ("row", "column"), 3: ("channel", "row", "column")}
 Variable: TypeAlias = tuple[Sequence[str], np.ndarray]
 
@@ -132,42 +130,6 @@ def container(
     if _major(arviz) >= 1:
         return xarray.DataTree.from_dict(sets)  # pyright: ignore[reportReturnType]
     return arviz.InferenceData(**sets)
-
-
-def tail_shape(log_w: Tensor) -> Tensor:
-    r"""Pareto k-hat of the weights' tail, by ArviZ: above 0.7 their mean is not to be trusted.
-
-    It describes the largest weights that were drawn. At or below 0.7 the mean may still be too low,
-    where the proposal gives no draws to a part of the target.
-
-    Args:
-        log_w: ``(K, N)``.
-
-    Returns:
-        ``(N,)``; NaN of fewer than 25 draws; minus infinity where the largest weights are all
-        equal (an exact guide, or a discrete z), so that there is no tail.
-    """
-    if len(log_w) < LEAST:
-        return torch.full_like(log_w[0], math.nan, dtype=torch.float64)
-    tail = math.floor(min(len(log_w) / 5, 3 * math.sqrt(len(log_w))))
-    top = log_w.topk(tail, 0).values
-    uneven = top[0] > top[-1]
-    khat = torch.full_like(log_w[0], -math.inf, dtype=torch.float64)
-    if uneven.any():
-        khat[uneven] = _fit_tail(log_w[:, uneven])
-    return khat
-
-
-def _fit_tail(log_w: Tensor) -> Tensor:
-    arviz, weights = _arviz(), log_w.T.double().cpu().numpy()
-    if _major(arviz) >= 1:
-        from arviz_stats.base import array_stats  # pyright: ignore[reportMissingImports]
-
-        khat = array_stats.psislw(-weights)[1]  # 1.x takes log likelihoods, the negative weights
-    else:
-        with np.errstate(all="ignore"):  # a tail with ties, as a discrete z has them
-            khat = arviz.psislw(weights)[1]
-    return torch.as_tensor(np.asarray(khat, dtype=np.float64), device=log_w.device)
 
 
 def latent_axes(vae: VAE) -> tuple[str, ...]:

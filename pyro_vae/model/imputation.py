@@ -1,107 +1,183 @@
 """Missing cells from the model, given the cells that are there."""
 
 import math
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
 
 import pyro.distributions as dist
 import torch
 from torch import Tensor
 
 from ..core.checks import whole
-from ..families.likelihoods import fill
+from ..core.pareto import RELIABLE
 from ..families.support import innermost
-from .joint import Joint, Model
+from .conditional import Posterior, condition
+from .joint import Model
 
-__all__ = ["chains", "impute"]
+__all__ = ["Imputations", "Plan", "Point", "impute"]
 
 CELLS = 2**22  # numbers of x at once
+ENOUGH = 100  # effective draws, with which more are no longer worth their time
+MANY = 0.05  # share of the rows with holes, above which doubtful ones are warned of
+ROUNDS = 3  # times that draws and sweeps are doubled where they were not enough
+CANDIDATES = 64  # values of a cell, of which the most probable is its mode
+
+Point: TypeAlias = Literal["mean", "median", "mode"]
 
 
-def impute(model: Model, x: Tensor, *, draws: int | None, num_samples: int, sweeps: int) -> Tensor:
-    """The observed blocks of x with their NaN cells filled; :meth:`VAE.impute` says how.
+@dataclass(frozen=True)
+class Plan:
+    """How missing cells are filled; :meth:`VAE.impute` says what each number is."""
+
+    draws: int | None
+    point: Point
+    num_samples: int
+    sweeps: int
+
+    def __post_init__(self) -> None:
+        for name, least in {"draws": 1, "num_samples": 1, "sweeps": 0}.items():
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, whole(name, value, least))
+        if self.point not in get_args(Point):
+            raise ValueError(f"point is one of {', '.join(get_args(Point))}, got {self.point!r}")
+
+    @property
+    def enough(self) -> float:
+        """The effective draws below which a row is doubtful: of few draws, a tenth."""
+        return min(ENOUGH, self.num_samples / 10)
+
+
+@dataclass(frozen=True)
+class Imputations:
+    """Filled cells, and how far the draws behind each row are to be trusted.
+
+    Attributes:
+        values: as :meth:`VAE.impute` gives them, ``(N, *x_shape)`` or ``(draws, N, *x_shape)``.
+        ess: the effective number of draws of z, ``(N,)``; infinite where no cell was missing.
+        k_hat: Pareto's shape of the largest weights, ``(N,)``; NaN of fewer than 25 draws. Above
+            0.7 the weights have too heavy a tail; below it nothing is said of what was never drawn.
+        enough: the effective number of draws below which a row is doubtful.
+    """
+
+    values: Tensor
+    ess: Tensor
+    k_hat: Tensor
+    enough: float
+
+    @property
+    def doubtful(self) -> Tensor:
+        """Whether a row's draws are too few or too uneven to be trusted, ``(N,)``."""
+        return (self.ess < self.enough) | (self.k_hat > RELIABLE)
+
+    @property
+    def unreliable(self) -> bool:
+        """Whether more than a twentieth of the rows with holes are doubtful."""
+        return bool(self.doubtful.sum() > MANY * self.ess.isfinite().sum())
+
+    def summary(self) -> str:
+        """The two checks in words."""
+        holes = self.ess.isfinite()
+        n, wrong = int(holes.sum()), int(self.doubtful.sum())
+        if not n:
+            return "No cell is missing."
+        text = f"{n} rows have missing cells; {self.ess[holes].median().item():.0f} effective draws"
+        if not wrong:
+            return f"{text} of z at the median row, no row is doubtful."
+        return (
+            f"{text} of z at the median row. {wrong} rows are doubtful: fewer than "
+            f"{self.enough:g} effective draws, or k-hat above {RELIABLE}, even of {2**ROUNDS} "
+            "times the draws and sweeps asked for: raise num_samples and sweeps, or train "
+            "with missing=True on rows with as many holes."
+        )
+
+
+def impute(model: Model, x: Tensor, plan: Plan) -> Imputations:
+    """The observed blocks of x with their NaN cells filled, and the checks of each row.
+
+    Rows whose draws are too few or too uneven are drawn anew, twice as many after twice the sweeps,
+    up to three times. Rows without a hole cost nothing.
 
     Args:
         model: whose likelihood is of independent cells.
         x: ``(B, ...)`` as the model's record packs them.
-        draws: so many draws of the missing cells; their mean where it is ``None``.
-        num_samples: K, draws of z or chains for each observation.
-        sweeps: of the chains.
+        plan: what is asked for.
+
+    Raises:
+        ValueError: cells that are not independent given z, or have no mean.
     """
-    draws = draws if draws is None else whole("draws", draws)
-    num_samples, sweeps = whole("num_samples", num_samples), whole("sweeps", sweeps)
-    if innermost(Joint(model, x[:1]).likelihood(_one(model))).event_dim:
+    if innermost(model.decode(model.prior().expand([1]).sample(), x[:1])).event_dim:
         raise ValueError("missing cells need a likelihood of independent cells")
     cells = model.record.cells(x)
     rows = cells.flatten(1).isnan().any(1).nonzero()[:, 0]
-    found = cells.clone() if draws is None else cells.expand(draws, *cells.shape).clone()
-    if not len(rows):
-        return found
-    at_once = max(1, CELLS // (num_samples * math.prod(model.record.x_shape)))
-    for some in rows.split(at_once):
-        found[..., some, *[slice(None)] * (cells.ndim - 1)] = _impute(
-            model, x[some], draws, num_samples, sweeps
-        )
+    values = cells.clone() if plan.draws is None else cells.repeat(plan.draws, *[1] * cells.ndim)
+    ess = torch.full((len(x),), math.inf, dtype=torch.float64, device=x.device)
+    found = Imputations(values, ess, -ess, plan.enough)
+    for attempt in range(ROUNDS + 1):
+        if not len(rows):
+            break
+        times = 2**attempt
+        num_samples = plan.num_samples * times
+        # An encoder that knows of missing cells is tried as it is before it is adapted.
+        sweeps = plan.sweeps * times if attempt or not model.record.missing else 0
+        for some in rows.split(max(1, CELLS // (num_samples * cells[0].numel()))):
+            posterior = condition(model, x[some], num_samples, sweeps)
+            filled = _fill(model, x[some], posterior, plan)
+            values[..., some, *[slice(None)] * (cells.ndim - 1)] = filled
+            found.ess[some], found.k_hat[some] = posterior.ess, posterior.k_hat
+        rows = rows[found.doubtful[rows]]
     return found
 
 
-def _impute(model: Model, x: Tensor, draws: int | None, num_samples: int, sweeps: int) -> Tensor:
-    cells, joint = model.record.cells(x), Joint(model, x)
-    if model.record.missing:
-        z = joint.guide.sample(torch.Size([num_samples]))
-        log_w = joint.log_weight(z)
+def _fill(model: Model, x: Tensor, posterior: Posterior, plan: Plan) -> Tensor:
+    """The observed blocks of some rows, their missing cells filled from the posterior of z."""
+    if plan.draws is not None:
+        filled = model.decode(posterior.choose(plan.draws), x).sample()
     else:
-        z = chains(model, x, num_samples, sweeps)
-        log_w = z.new_zeros(z.shape[:2], dtype=cells.dtype)
-    if draws is None:
-        try:
-            mean = joint.likelihood(z).mean
-        except NotImplementedError:  # of a transformed family it has no closed form
-            mean = torch.tensor(math.nan)
-        if not mean.isfinite().all():
-            raise ValueError("these cells have no mean: ask for draws of them, draws=100")
-        weights = log_w.softmax(0).reshape(*log_w.shape, *[1] * (cells.ndim - 1))
-        filled = (weights * mean).sum(0)
-    else:
-        chosen = dist.Categorical(logits=log_w.T).sample(torch.Size([draws]))
-        filled = joint.likelihood(z[chosen, torch.arange(len(x), device=z.device)]).sample()
+        nominal = type(innermost(posterior.likelihood)) is dist.Categorical
+        filled = _mode(posterior) if nominal else POINTS[plan.point](posterior)
+    cells = model.record.cells(x)
     return torch.where(cells.isnan(), filled, cells)
 
 
-def chains(model: Model, x: Tensor, num_samples: int, sweeps: int) -> Tensor:
-    r"""z of so many chains by Metropolis within Gibbs, for an encoder of complete data.
-
-    In turn the missing cells are drawn given z, and z, proposed by the guide given all cells, is
-    accepted with the Metropolis-Hastings probability: the chain's law is
-    :math:`p(z, x_{mis} \mid x_{obs})`. Where the guide is the posterior all are accepted.
-
-    Args:
-        model: its prior, likelihood and guide.
-        x: ``(B, ...)``, with NaN.
-        num_samples: K chains for each observation.
-        sweeps: of each chain.
-
-    Returns:
-        ``(K, B, *z_shape)``.
-
-    References:
-        Mattei & Frellsen (2018), arXiv:1802.04826; Rezende et al. (2014), arXiv:1401.4082, for
-        chains that accept all.
-    """
-    x = x.repeat(num_samples, *[1] * (x.ndim - 1))
-    record, prior = model.record, model.prior()
-    cells = record.cells(x)
-    there = ~cells.isnan()
-    support = model.decode(_one(model), x[:1]).support
-    data = record.with_cells(x, fill(cells, there, support))  # pyright: ignore[reportArgumentType]
-    z = model.approximate_posterior(data).sample()
-    for _ in range(sweeps):
-        drawn = model.decode(z, x).sample()
-        joint = Joint(model, record.with_cells(x, torch.where(there, cells, drawn)), prior)
-        proposed = joint.guide.sample()
-        gain = joint.log_weight(proposed) - joint.log_weight(z)
-        accept = torch.rand_like(gain).log() < gain
-        z = torch.where(accept.reshape(-1, *[1] * (z.ndim - 1)), proposed, z)
-    return z.reshape(num_samples, -1, *z.shape[1:])
+def _mean(posterior: Posterior) -> Tensor:
+    try:
+        mean = posterior.likelihood.mean
+    except NotImplementedError:  # of a transformed family it has no closed form
+        mean = torch.tensor(math.nan)
+    if not mean.isfinite().all():
+        raise ValueError("these cells have no mean: ask for point='median', or draws=100")
+    return (_beside(posterior.log_w.softmax(0), mean) * mean).sum(0)
 
 
-def _one(model: Model) -> Tensor:
-    return model.prior().expand([1]).sample()
+def _median(posterior: Posterior) -> Tensor:
+    values, order = posterior.likelihood.sample().sort(0)
+    share = _beside(posterior.log_w.softmax(0), values).expand(values.shape).gather(0, order)
+    middle = (share.cumsum(0) < 0.5).sum(0, keepdim=True).clamp(max=len(values) - 1)
+    return values.gather(0, middle)[0]
+
+
+def _mode(posterior: Posterior) -> Tensor:
+    """Of all values, or of some that are drawn, the one of the highest density given the cells."""
+    base = innermost(posterior.likelihood)
+    log_w = posterior.log_w.log_softmax(0)
+    if base.has_enumerate_support:
+        candidates = base.enumerate_support(expand=False).flatten()
+    else:
+        drawn = posterior.likelihood.sample()
+        chosen = dist.Categorical(logits=log_w.T).sample(torch.Size([CANDIDATES]))
+        candidates = drawn[chosen, torch.arange(log_w.shape[1], device=log_w.device)]
+    best = torch.full(base.batch_shape[1:], -math.inf, dtype=log_w.dtype, device=log_w.device)
+    mode = best.new_zeros(best.shape)
+    for value in candidates:
+        each = base.log_prob(value)
+        log_p = (_beside(log_w, each) + each).logsumexp(0)
+        mode, best = torch.where(log_p > best, value.to(mode), mode), torch.maximum(log_p, best)
+    return mode
+
+
+def _beside(weights: Tensor, values: Tensor) -> Tensor:
+    """Weights ``(K, B)`` with as many dimensions as the values ``(K, B, ...)``."""
+    return weights.reshape(*weights.shape, *[1] * (values.ndim - 2))
+
+
+POINTS = {"mean": _mean, "median": _median, "mode": _mode}

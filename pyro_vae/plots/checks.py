@@ -66,7 +66,7 @@ def khat(evidence: "Evidence", ax: "Axes | None" = None) -> "Axes":
     Raises:
         ValueError: too few draws for a k-hat.
     """
-    from ..evaluate.evidence.importance import RELIABLE
+    from ..core.pareto import RELIABLE
 
     values = evidence.khat.cpu().numpy()
     if np.isnan(values).all():

@@ -13,8 +13,9 @@ import pyro
 import torch
 
 from ..core.files import replacing
+from ..core.pareto import RELIABLE
 from ..core.seeding import seeded
-from ..evaluate.evidence.importance import RELIABLE, log_evidence
+from ..evaluate.evidence.importance import log_evidence
 from ..evaluate.latent.summary import latent_summary
 from ..infer.elbo_terms import elbo_terms
 from ..model.files import WEIGHTS

@@ -9,15 +9,14 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ...core.checks import whole
+from ...core.pareto import RELIABLE, tail_shape
 from ...model.joint import Joint, reading
 from ...model.vae import VAE
-from ..inference_data import tail_shape
 from ..statistics import chunks, log_mean_exp, standard_error
 
-__all__ = ["RELIABLE", "Evidence", "log_evidence"]
+__all__ = ["Evidence", "log_evidence"]
 
 CELLS = 2**20  # numbers of x-hat at once: they stay in the cache
-RELIABLE = 0.7  # the k-hat above which an importance sampling estimate is not to be trusted
 RISE = 0.05  # nats between K / 4 and K draws, above which the estimate has not converged
 
 

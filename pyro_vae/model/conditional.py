@@ -1,0 +1,131 @@
+"""The posterior of z given the cells that are there, as weighted draws of an adapted proposal."""
+
+import math
+from dataclasses import dataclass
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+from ..core.pareto import effective_draws, tail_shape
+from ..families.likelihoods import drop_missing, fill
+from .joint import Model
+
+__all__ = ["COMPONENTS", "Posterior", "condition"]
+
+COMPONENTS = 16  # completed observations, whose guides are the proposal
+TRIES = 4  # draws for each of them in a sweep
+WIDE = 0.1  # the prior's share of the proposal, which bounds the weights of what the guides miss
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """Draws of z with weights, which stand for p(z | observed cells) of B observations.
+
+    Args:
+        z: ``(K, B, *z_shape)``.
+        log_w: their log weights, ``(K, B)``.
+        likelihood: p(x|z) at the draws, of batch shape ``(K, B)``.
+    """
+
+    z: Tensor
+    log_w: Tensor
+    likelihood: dist.TorchDistribution
+
+    @property
+    def ess(self) -> Tensor:
+        """The effective number of draws, ``(B,)``."""
+        return effective_draws(self.log_w)
+
+    @property
+    def k_hat(self) -> Tensor:
+        """Pareto's shape of the largest weights, ``(B,)``."""
+        return tail_shape(self.log_w)
+
+    def choose(self, n: int) -> Tensor:
+        """z drawn from among the draws by their weights, ``(n, B, *z_shape)``."""
+        chosen = dist.Categorical(logits=self.log_w.T).sample(torch.Size([n]))
+        return self.z[chosen, torch.arange(chosen.shape[1], device=self.z.device)]
+
+
+def condition(model: Model, x: Tensor, num_samples: int, sweeps: int) -> Posterior:
+    r"""Weighted draws of z given the observed cells of each row.
+
+    .. math:: w_k = \frac{p(x_{obs} \mid z_k)\, p(z_k)}{r(z_k)}, \quad
+        r(z) = \frac{1 - \epsilon}{M} \sum_m q(z \mid x^{(m)}) + \epsilon\, p(z)
+
+    The proposal r mixes guides and, for what they miss, the prior. An encoder that knows of missing
+    cells gives one guide, at x as it is. Sweeps give M others, at completions :math:`x^{(m)}`: in
+    each, draws of r are chosen by their weights and the missing cells are drawn given them. The
+    weights are exact for whatever r has become, so no chain has to have forgotten where it began.
+
+    Args:
+        model: its prior, likelihood and guide.
+        x: ``(B, ...)``, with NaN.
+        num_samples: K at least; rounded up to as many from each component.
+        sweeps: of adaptation.
+
+    References:
+        Simkus & Gutmann (2023), arXiv:2308.09078 (LAIR); Hesterberg (1995), Technometrics 37(2),
+        for the prior's share.
+    """
+    proposal = _Proposal(model, x)
+    for _ in range(sweeps):
+        proposal.adapt()
+    return proposal.draw(num_samples)
+
+
+class _Proposal:
+    """The mixture r, at B observations; z is ``(..., B, *z_shape)``."""
+
+    def __init__(self, model: Model, x: Tensor) -> None:
+        self.model, self.x, self.prior = model, x, model.prior()
+        self.cells = model.record.cells(x)
+        self.there = ~self.cells.isnan()
+        # A label that is known rules out what the prior would draw.
+        self.wide = 0.0 if model.record.has("label") else WIDE
+        if model.record.missing:
+            self.guides, self.components = model.approximate_posterior(x), 1
+        else:
+            z = self.prior.expand(torch.Size([COMPONENTS, len(x)])).sample()
+            self._complete(self._decode(z).sample())
+
+    def adapt(self) -> None:
+        """One sweep: completions drawn given z, which are drawn by their weights."""
+        posterior = self.draw(COMPONENTS * TRIES)
+        self._complete(self._decode(posterior.choose(COMPONENTS)).sample())
+
+    def draw(self, num_samples: int) -> Posterior:
+        """Draws of the mixture, with their weights."""
+        each = math.ceil(num_samples / self.components)
+        z = self.guides.sample(torch.Size([each])).unflatten(1, (self.components, -1)).flatten(0, 1)
+        if self.wide:
+            wide = self.prior.expand(z.shape[:2]).sample()
+            chosen = torch.rand(z.shape[:2], device=z.device) < self.wide
+            z = torch.where(chosen.reshape(*chosen.shape, *[1] * (z.ndim - 2)), wide, z)
+        p, log_prior = self._decode(z), self.prior.log_prob(z)
+        log_r = self._log_guides(z) + math.log1p(-self.wide)
+        if self.wide:
+            log_r = torch.logaddexp(log_r, log_prior + math.log(self.wide))
+        return Posterior(z, self._log_likelihood(p) + log_prior - log_r, p)
+
+    def _complete(self, drawn: Tensor) -> None:
+        """Take the guides at so many completions, ``(M, B, *x_shape)``, as the components."""
+        record, m = self.model.record, len(drawn)
+        cells = torch.where(self.there, self.cells, drawn).flatten(0, 1)
+        x = record.with_cells(self.x.repeat(m, *[1] * (self.x.ndim - 1)), cells)
+        self.guides, self.components = self.model.approximate_posterior(x), m
+
+    def _decode(self, z: Tensor) -> dist.TorchDistribution:
+        return self.model.decode(z, self.x)
+
+    def _log_likelihood(self, p: dist.TorchDistribution) -> Tensor:
+        cells = fill(self.cells, self.there, p.support)  # pyright: ignore[reportArgumentType]
+        return drop_missing(p, self.there).log_prob(cells)
+
+    def _log_guides(self, z: Tensor) -> Tensor:
+        """The logarithm of the guides' mean density, ``(K, B)``."""
+        m = self.components
+        many = z[:, None].expand(-1, m, *z.shape[1:]).flatten(1, 2)
+        log_q = self.guides.log_prob(many).unflatten(1, (m, -1))
+        return log_q.logsumexp(1) - math.log(m)
