@@ -136,7 +136,7 @@ def check_support(
             _refuse(value, f"needs {_needs(base, support, value)}", name, place(start + row, *cell))
     if base.event_dim == 0 and not moves:
         seen = x[~x.isnan()]
-        for edge in (seen.min(), seen.max()):
+        for edge in (seen.min(), seen.max()) if len(seen) else ():
             log_prob = base.log_prob(edge.expand(likelihoods[0].event_shape))
             if not log_prob.isfinite().all():
                 at = place(*(x == edge).nonzero()[0].tolist())

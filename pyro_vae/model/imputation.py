@@ -1,7 +1,7 @@
 """Missing cells from the model, given the cells that are there."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias, get_args
 
 import pyro.distributions as dist
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..core.checks import whole
 from ..core.pareto import RELIABLE
+from ..families.likelihoods import has_independent_cells, parts_of
 from ..families.support import innermost
 from .conditional import Posterior, condition
 from .joint import Model
@@ -105,7 +106,7 @@ def impute(model: Model, x: Tensor, plan: Plan) -> Imputations:
     Raises:
         ValueError: cells that are not independent given z, or have no mean.
     """
-    if innermost(model.decode(model.prior().expand([1]).sample(), x[:1])).event_dim:
+    if not has_independent_cells(model.decode(model.prior().expand([1]).sample(), x[:1])):
         raise ValueError("missing cells need a likelihood of independent cells")
     cells = model.record.cells(x)
     rows = cells.flatten(1).isnan().any(1).nonzero()[:, 0]
@@ -133,10 +134,27 @@ def _fill(model: Model, x: Tensor, posterior: Posterior, plan: Plan) -> Tensor:
     if plan.draws is not None:
         filled = model.decode(posterior.choose(plan.draws), x).sample()
     else:
-        nominal = type(innermost(posterior.likelihood)) is dist.Categorical
-        filled = _mode(posterior) if nominal else POINTS[plan.point](posterior)
+        parts = parts_of(posterior.likelihood)
+        alone = len(parts) == 1
+        each = [_point(replace(posterior, likelihood=p), plan.point, alone) for p in parts]
+        filled = each[0] if len(each) == 1 else torch.cat(each, -1)
     cells = model.record.cells(x)
     return torch.where(cells.isnan(), filled, cells)
+
+
+def _point(posterior: Posterior, name: Point, strict: bool) -> Tensor:
+    """One value for each cell; of codes, which are no quantities, the mode.
+
+    A block without a mean has its median, unless it is all of x.
+    """
+    if isinstance(innermost(posterior.likelihood), dist.Categorical):
+        return _mode(posterior)
+    try:
+        return POINTS[name](posterior)
+    except ValueError:
+        if strict:
+            raise
+        return _median(posterior)
 
 
 def _mean(posterior: Posterior) -> Tensor:

@@ -116,8 +116,9 @@ class Inference(nn.Module):
 
         Where a family has no mean, its mode or a median of draws stands for it.
         """
-        x = self.as_data(x)
-        return point(self.decode(point(self.approximate_posterior(x)), x))
+        data = self.as_data(x)
+        cells = point(self.decode(point(self.approximate_posterior(data)), data))
+        return self.record.answer(cells, x)
 
     def impute(
         self,
@@ -171,7 +172,7 @@ class Inference(nn.Module):
         )
         if found.unreliable:
             warnings.warn(found.summary(), stacklevel=2)
-        return found.values
+        return self.record.answer(found.values, x, keep=True)
 
     @torch.no_grad()
     def imputations(
@@ -225,11 +226,24 @@ class Inference(nn.Module):
             mean: give the mean of p(x|z) for each drawn z, not a draw of x.
             seed: of the draws.
         """
+        whole("num_samples", num_samples)
+        if given is not None and (rows := self.record.given(given)) is not None:
+            return self._sample_given(rows, num_samples, seed)
         given = None if given is None else self.as_data(given)
-        shape = (whole("num_samples", num_samples), *(() if given is None else (len(given),)))
+        shape = (num_samples, *(() if given is None else (len(given),)))
         with seeded(seed):
             p = self.decode(self.prior().expand(torch.Size(shape)).sample(), given)
-            return point(p) if boolean("mean", mean) else p.sample()
+            return self.record.answer(point(p) if boolean("mean", mean) else p.sample())
+
+    def _sample_given(self, rows: object, num_samples: int, seed: int | None) -> Any:  # noqa: ANN401
+        """Draws of the missing cells of rows: a frame of them for one row, else one a draw."""
+        at_least = max(1000, 4 * num_samples)
+        found = self.imputations(rows, draws=num_samples, num_samples=at_least, seed=seed)  # pyright: ignore
+        if found.unreliable:
+            warnings.warn(found.summary(), stacklevel=3)
+        if found.values.shape[1] == 1:
+            return self.record.answer(found.values[:, 0])
+        return self.record.answer(found.values, rows, keep=True)
 
     @torch.no_grad()
     def interpolate(self, start: Tensor, end: Tensor, steps: int = 8) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.seeding import seeded
-from ..distributions import Layered
+from ..distributions import Joined, Layered
 from ..families.guides import suggest_guide
 from ..families.support import describe_constraint, innermost, same_support
 
@@ -145,6 +145,8 @@ def _refuse(
 
 def point(d: dist.TorchDistribution) -> Tensor:
     """One value for a distribution: its mean, else its mode, else the median of 101 draws."""
+    if isinstance(d, Joined):
+        return torch.cat([point(part) for part in d.parts], -1)
     for name in ("mean", "mode"):
         try:
             value = getattr(d, name)

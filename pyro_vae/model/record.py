@@ -284,6 +284,14 @@ class Record:
             check_support(cells, parts, as_spec(line).name if line else name, place)
             start += shape[-1]
 
+    def given(self, cells: Any) -> Any:  # noqa: ANN401
+        """Rows whose known cells a draw is conditioned on: of a table alone."""
+        return None
+
+    def answer(self, cells: Tensor, x: object = None, *, keep: bool = False) -> Any:  # noqa: ANN401
+        """Cells ``(..., N, *x_shape)`` as users get them: of a plain array as they are."""
+        return cells
+
     def place(self, row: int, *cell: int) -> str:
         """Where an observed cell lies, in words: its row, and its column or block."""
         if len(cell) != 1:

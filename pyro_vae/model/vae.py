@@ -1,7 +1,7 @@
 """The VAE: ``model(x)`` and ``guide(x)``, two ordinary Pyro functions over three families."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..core.modes import untouched
 from ..core.seeding import seeded
+from ..data.tables import Table
 from ..families.joined import JoinedLikelihood
 from ..families.layers import layer_sizes
 from ..families.likelihoods import has_independent_cells
@@ -29,6 +30,7 @@ from .inputs import InputMode, Inputs
 from .joint import Joint
 from .latents import Latents, check_supports
 from .record import Record
+from .tables import TableRecord, as_record
 
 __all__ = ["CUSTOM", "VAE", "Units"]
 
@@ -44,14 +46,17 @@ class VAE(Inference):
 
     Args:
         x_shape: the shape of one observation, ``(784,)`` or ``(1, 28, 28)``; a number for a vector.
-            A :class:`Record` in its place says x as named blocks, each with a role.
+            A :class:`Record` in its place says x as named blocks, each with a role; a
+            :class:`Table` says its columns, and frames come in and go out.
         latent_dim: the shape of one z; a number for a vector.
         layers: in its place, the widths of stochastic layers, from x upward: ``[100, 50]``. The
             sites are ``z1``, ``z2`` ..., z is all of them side by side, the decoder reads ``z1``.
             A prior's line is then of the top layer (:class:`Hierarchy` says more), a guide's of
             each layer, going up (:class:`BottomUp`); :class:`TopDown` and :class:`Ladder` go down.
         prior: a line such as ``"Normal"``, or any module with ``forward() -> distribution``.
-        likelihood: a line, or a module with ``forward(features) -> distribution``.
+        likelihood: a line, or a module with ``forward(features) -> distribution``; ``"Bernoulli"``
+            where it is not given. Of a table, lines of some columns by name; the others have what
+            the table decided.
         guide: a line, or a module with ``forward(features) -> distribution``.
         encoder: from x to features; ``MLP([200, 200])`` where it is not given.
         decoder: from z to features; ``MLP([200, 200])`` where it is not given.
@@ -63,7 +68,7 @@ class VAE(Inference):
             are); ``"raw"`` leaves x as it is.
         units: ``"data"`` lets the parameters of the likelihood count in the data's units, and start
             at what training data say: for x that is not standardized. Numbers that a line names are
-            the user's, in the units of x, either way.
+            the user's, in the units of x, either way. A table's model has them, others do not.
         seed: of the initial weights; the global generator's state where it is not given.
 
     Raises:
@@ -89,25 +94,26 @@ class VAE(Inference):
 
     def __init__(
         self,
-        x_shape: int | tuple[int, ...] | Record,
+        x_shape: int | tuple[int, ...] | Record | Table,
         latent_dim: int | tuple[int, ...] | None = None,
         *,
         layers: Sequence[int] | None = None,
         prior: Line = "Normal",
-        likelihood: Line = "Bernoulli",
+        likelihood: Line | Mapping[str, str] | None = None,
         guide: Line = "Normal",
         encoder: Line | None = None,
         decoder: Line | None = None,
         missing: bool = False,
         inputs: InputMode = "auto",
-        units: Units = "none",
+        units: Units | None = None,
         seed: int | None = None,
     ) -> None:
         super().__init__()
-        if units not in get_args(Units):
-            raise ValueError(f"units must be 'data' or 'none', got {units!r}")
-        self.record, self.units = Record.of(x_shape, missing), units
+        self.record, likelihood = as_record(x_shape, missing, likelihood)
         likelihood = _joined(self.record, likelihood)
+        self.units = units or ("data" if isinstance(self.record, TableRecord) else "none")
+        if self.units not in get_args(Units):
+            raise ValueError(f"units must be 'data' or 'none', got {units!r}")
         z_shape, layers = _latent_shape(latent_dim, layers)
         with seeded(seed):
             self.encoder = make_network(MLP() if encoder is None else encoder, "encoder")
@@ -130,7 +136,7 @@ class VAE(Inference):
             z = self.latents.features(torch.zeros(1, *z_shape), torch.get_default_dtype())
             z, _ = self.inputs.beside(z, torch.zeros(1, *self.record.shape), self.latents.read_dim)
             h = build_network(self.decoder, z, self.x_shape, "decoder")
-            ends_x = Ends(self.x_shape, "likelihood", h, in_units=units == "data")
+            ends_x = Ends(self.x_shape, "likelihood", h, in_units=self.units == "data")
             self.likelihood = make_part(likelihood, ends_x)
             p = self.likelihood(torch.zeros(1, *h))
             if not layers:
@@ -250,7 +256,8 @@ class VAE(Inference):
         latent_dim = {latent: tuple(about[latent])}
         before = {"inputs": "raw", "units": "none"}  # of folders that do not say it
         own = {name: about.get(name, default) for name, default in before.items()}
-        return Record.arguments(about) | latent_dim | own | {k: about[k] for k in cls.ROLES}
+        record = TableRecord if "table" in about else Record
+        return record.arguments(about) | latent_dim | own | {k: about[k] for k in cls.ROLES}
 
     @classmethod
     def kind(cls) -> str:

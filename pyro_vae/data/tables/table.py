@@ -1,7 +1,7 @@
 """A table: the rows of a frame under a schema, as numbers that a model reads, and back."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -102,9 +102,10 @@ class Schema:
                 f"{unknown[0]!r}{nearest(unknown[0], self.names)}\n"
                 "give those of the table alone: frame[list(schema.names)]"
             )
-        return Table(self, given, self._numbers(given))
+        return Table(self, given, self.numbers(given))
 
-    def _numbers(self, given: Frame) -> np.ndarray:
+    def numbers(self, given: Frame) -> np.ndarray:
+        """The cells of a frame of this schema's columns as numbers, ``(N, D)``."""
         parts = []
         for column in self.columns:
             if column.kind == "event":
@@ -200,8 +201,11 @@ class Table:
     True
     """
 
-    def __init__(self, schema: Schema, frame: Frame, values: np.ndarray) -> None:
+    def __init__(
+        self, schema: Schema, frame: Frame, values: np.ndarray, wishes: Wishes | None = None
+    ) -> None:
         self.schema, self.values, self._frame = schema, values, frame
+        self._wishes = wishes or Wishes()
 
     @classmethod
     def from_frame(
@@ -232,15 +236,31 @@ class Table:
         Raises:
             ValueError: what a table cannot hold, with the column, the first row, and what to do.
         """
-        lines = _lines(likelihood)
-        wishes = Wishes(kinds or {}, lines, dates or {}, censored or {})
-        given = Frame(frame)
+        wishes = Wishes(kinds or {}, _lines(likelihood), dates or {}, censored or {})
+        return cls._decided(Frame(frame), wishes)
+
+    @classmethod
+    def _decided(cls, given: Frame, wishes: Wishes) -> "Table":
         wishes.check(given.names)
         columns = tuple(decide(given.cells(name), wishes) for name in given.names)
         schema = Schema(columns, given.library)
         if not schema.modelled:
             raise ValueError(f"no column is left to model\n{_described(schema, None)}")
-        return schema.read(given.native)
+        return Table(schema, given, schema.numbers(given), wishes)
+
+    def with_likelihood(self, lines: Mapping[str, str]) -> "Table":
+        """The same rows, some columns with another likelihood.
+
+        Args:
+            lines: by column; what was said of other columns stays.
+
+        Raises:
+            ValueError: an unknown column, or one that cannot have this likelihood.
+        """
+        if not lines:
+            return self
+        wishes = replace(self._wishes, lines={**self._wishes.lines, **_lines(lines)})
+        return self._decided(self._frame, wishes)
 
     @classmethod
     def read(
@@ -290,7 +310,7 @@ class Table:
         chosen = np.atleast_1d(chosen)
         if not len(chosen):
             raise ValueError("no row is chosen: a table has one at least")
-        return Table(self.schema, self._frame.take(chosen), self.values[chosen])
+        return Table(self.schema, self._frame.take(chosen), self.values[chosen], self._wishes)
 
     def split(self, share: float, *, seed: int) -> tuple["Table", "Table"]:
         """Two tables of this schema, of rows at random in their order.

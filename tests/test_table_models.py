@@ -1,0 +1,213 @@
+"""A VAE of a table: blocks of columns, frames in and out, conditional draws."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pyro.distributions as dist
+import pytest
+import torch
+
+import pyro_vae as pv
+from pyro_vae.distributions import Joined, WithSpike
+
+SMALL = {"encoder": "MLP([16])", "decoder": "MLP([16])", "seed": 0}
+RNG = np.random.default_rng(0)
+
+
+def frame(rows: int = 60) -> pd.DataFrame:
+    age = RNG.integers(18, 80, rows)
+    home = np.array(["rent", "own", "other"])[RNG.integers(0, 3, rows)]
+    df = pd.DataFrame(
+        {
+            "home": home,
+            "age": age,
+            "income": np.exp(RNG.normal(7, 1, rows)).round(2),
+            "children": RNG.poisson(1.5, rows),
+            "debt": np.where(RNG.random(rows) < 0.6, 0.0, RNG.gamma(2, 900, rows).round(2)),
+            "married": RNG.random(rows) < 0.5,
+            "grade": pd.Categorical(RNG.choice(["a", "b", "c"], rows), ordered=True),
+        },
+        index=[f"r{i}" for i in range(rows)],
+    )
+    for name in ("income", "home"):
+        df.loc[RNG.random(rows) < 0.2, name] = None
+    return df
+
+
+@pytest.fixture(scope="module")
+def data():
+    return frame()
+
+
+@pytest.fixture(scope="module")
+def vae(data):
+    table = pv.Table.from_frame(data)
+    lines = {"debt": "Hurdle(Gamma)", "income": "LogNormal", "children": "Poisson"}
+    vae = pv.VAE(table, 3, likelihood=lines, **SMALL)
+    pv.fit(vae, table, epochs=3, seed=0, compile=False, progress=False)
+    return vae
+
+
+def test_a_likelihood_of_blocks_is_their_product(vae, data):
+    x = vae.as_data(data)
+    z = torch.randn(5, len(data), 3, generator=torch.Generator().manual_seed(0))
+    p = vae.decode(z, x)
+    assert isinstance(p, Joined)
+    expected, start = 0.0, 0
+    for part, width in zip(p.parts, p.widths, strict=True):
+        cells = x[:, start : start + width]
+        seen = ~cells.isnan()
+        base = part.base_dist
+        value = torch.where(seen, cells, torch.ones(()))
+        expected = expected + torch.where(seen, base.log_prob(value), torch.zeros(())).sum(-1)
+        start += width
+    assert torch.allclose(vae.record.score(p, x), expected, atol=1e-4)
+
+
+def test_like_columns_are_one_block():
+    wide = pd.DataFrame({f"c{i}": RNG.normal(i, 1 + i, 50) for i in range(60)})
+    for i in range(0, 60, 3):
+        wide[f"k{i}"] = RNG.choice(["u", "v", "w"], 50)
+    vae = pv.VAE(pv.Table.from_frame(wide), 2, **SMALL)
+    assert len(vae.record.blocks) == 2
+    assert vae.record.x_shape == (80,)
+
+
+def test_imputation_gives_the_frame_back(vae, data):
+    filled = vae.impute(data, seed=0)
+    assert list(filled.columns) == list(data.columns) and filled.index.equals(data.index)
+    assert (filled.dtypes == data.dtypes).all() and not filled.isna().any().any()
+    known = data.notna()
+    assert filled.where(known).equals(data.where(known))
+    draws = vae.impute(data, draws=3, seed=0)
+    assert len(draws) == 3 and all(d.where(known).equals(data.where(known)) for d in draws)
+    assert set(filled["home"]) <= {"rent", "own", "other"}
+    shuffled = data[list(data.columns)[::-1]]
+    assert pv.elbo(vae, shuffled, seed=0).equal(pv.elbo(vae, data, seed=0))
+
+
+def test_rows_without_a_cell_are_answered_from_the_prior(vae, data):
+    gone = data.head(2).copy()
+    for name in gone:
+        gone[name] = None
+    found = pv.log_evidence(vae, gone, num_samples=5000, seed=0)  # of nothing: log 1
+    assert (found.log_evidence.abs() < 4 * found.standard_error).all()
+    assert not vae.impute(gone, seed=0).isna().any().any()
+
+
+def test_simulated_rows_look_like_the_frame(vae, data):
+    new = vae.sample(40, seed=0)
+    assert list(new.columns) == list(data.columns) and (new.dtypes == data.dtypes).all()
+    assert len(new) == 40 and new["age"].between(18, 79).all() and (new["debt"] == 0).any()
+    assert new.equals(vae.sample(40, seed=0))
+    given = vae.sample(30, given={"home": "rent", "age": 40}, seed=0)
+    assert (given["home"] == "rent").all() and (given["age"] == 40).all()
+    assert given["children"].nunique() > 1
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        ({"Home": "rent"}, "no column 'Home'; did you mean home"),
+        ({"home": None}, "given column 'home' has no value"),
+        ({"home": "castle"}, "'castle' is not among its levels"),
+        ({"income": -3.0}, "LogNormal has positive numbers alone"),
+    ],
+)
+def test_a_wrong_condition_is_refused(vae, cells, message):
+    with pytest.raises(ValueError, match=message):
+        vae.sample(3, given=cells)
+
+
+def test_a_model_of_a_table_is_saved_with_its_schema(vae, data, tmp_path):
+    again = pv.load(vae.save(tmp_path))
+    assert again.record.schema == vae.record.schema and again.units == "data"
+    assert pv.elbo(again, data, seed=0).equal(pv.elbo(vae, data, seed=0))
+    assert again.impute(data, seed=0).equals(vae.impute(data, seed=0))
+
+
+def test_lines_by_column_are_of_a_table(data):
+    with pytest.raises(ValueError, match="lines by column, and 'auto', are of a table"):
+        pv.VAE(3, 2, likelihood={"age": "Normal"})
+    with pytest.raises(ValueError, match="likelihood of a table is 'auto' or a line for each"):
+        pv.VAE(pv.Table.from_frame(data), 2, likelihood="Normal")
+    with pytest.raises(ValueError, match=r"column 'incom'.*did you mean income"):
+        pv.VAE(pv.Table.from_frame(data), 2, likelihood={"incom": "Normal"})
+
+
+def test_a_conditional_draw_has_the_distribution_of_quadrature():
+    """Two columns, a count and a bit, one z: p(bit | count) by quadrature."""
+    n = 400
+    u = RNG.normal(size=n)
+    df = pd.DataFrame(
+        {"count": RNG.poisson(np.exp(1 + u)), "bit": RNG.random(n) < 1 / (1 + np.exp(-2 * u))}
+    )
+    lines = {"count": "Poisson", "bit": "Bernoulli"}
+    vae = pv.VAE(pv.Table.from_frame(df), 1, likelihood=lines, **SMALL)
+    pv.fit(vae, df, epochs=20, lr=1e-2, seed=0, compile=False, progress=False)
+    vae.requires_grad_(False)
+    z = torch.linspace(-8, 8, 4001)[:, None]
+    p, cells = vae.decode(z), vae.record.columns.index("count")
+    count, bit = (p.parts[i].base_dist for i in (cells, 1 - cells))
+    log_w = dist.Normal(0, 1).log_prob(z[:, 0])
+    for k in (0, 3, 12):
+        weight = (log_w + count.log_prob(torch.tensor(float(k)))[:, 0]).softmax(0)
+        exact = (weight * bit.probs[:, 0]).sum().item()
+        m = 4000
+        share = vae.sample(m, given={"count": k}, seed=1)["bit"].mean()
+        assert abs(share - exact) < 3 * math.sqrt(exact * (1 - exact) / m), k
+        evidence = (log_w + count.log_prob(torch.tensor(float(k)))[:, 0]).logsumexp(0)
+        evidence = evidence + math.log(16 / 4000)
+        row = pd.DataFrame({"count": [k], "bit": [None]})
+        found = pv.log_evidence(vae, row, num_samples=5000, seed=0)
+        assert abs(found.log_evidence - evidence) < 4 * found.standard_error + 1e-4
+
+
+def test_a_linear_gaussian_table_is_the_gaussian():
+    """Cells given cells: mean and covariance by the formula of the conditional normal."""
+    n = 300
+    u = RNG.normal(size=(n, 2))
+    x = u @ RNG.normal(size=(2, 4)) + 0.5 * RNG.normal(size=(n, 4))
+    df = pd.DataFrame(x * [1, 10, 100, 1000] + [0, 50, 5, -700], columns=list("abcd"))
+    linear = {"encoder": "MLP([])", "decoder": "MLP([])", "seed": 0}
+    lines = dict.fromkeys("abcd", "Normal(scale=learned)")
+    vae = pv.VAE(pv.Table.from_frame(df), 2, likelihood=lines, **linear)
+    pv.fit(vae, df, epochs=30, lr=1e-2, seed=0, compile=False, progress=False)
+    vae.double().requires_grad_(False)
+    zero, eye = torch.zeros(1, 2).double(), torch.eye(2).double()
+    p = vae.decode(torch.cat([zero, eye]))
+    mean, w = p.mean[0].numpy(), (p.mean[1:] - p.mean[0]).numpy()
+    cov = w.T @ w + np.diag(p.variance[0].numpy())
+    row = np.array([1.0, math.nan, 20.0, math.nan])
+    seen, gone = [0, 2], [1, 3]
+    gain = cov[np.ix_(gone, seen)] @ np.linalg.inv(cov[np.ix_(seen, seen)])
+    exact = mean[gone] + gain @ (row[seen] - mean[seen])
+    left = cov[np.ix_(gone, gone)] - gain @ cov[np.ix_(seen, gone)]
+    drawn = vae.sample(4000, given={"a": 1.0, "c": 20.0}, seed=0)[["b", "d"]].to_numpy()
+    error = np.sqrt(np.diag(left) / 4000)
+    assert (np.abs(drawn.mean(0) - exact) < 3.5 * error).all()
+    assert np.allclose(np.cov(drawn.T), left, rtol=0.12)
+    density = dist.MultivariateNormal(
+        torch.tensor(mean[seen]), torch.tensor(cov[np.ix_(seen, seen)])
+    ).log_prob(torch.tensor(row[seen]))
+    given = pd.DataFrame([dict(zip("abcd", row, strict=True))])
+    found = pv.log_evidence(vae, given, num_samples=20_000, seed=0)
+    assert abs(found.log_evidence[0] - density) < 4 * found.standard_error[0]
+
+
+def test_a_hurdle_has_its_density_mean_and_variance():
+    p = WithSpike(torch.tensor([0.3, -1.0]), dist.Gamma(torch.tensor([2.0, 3.0]), 0.5))
+    pi = torch.tensor([0.3, -1.0]).sigmoid()
+    x = torch.tensor([0.0, 4.0])
+    expected = torch.stack([pi[0].log(), (1 - pi[1]).log() + dist.Gamma(3.0, 0.5).log_prob(x[1])])
+    assert torch.allclose(p.log_prob(x), expected)
+    draws = p.sample((200_000,))
+    error = p.variance.sqrt() / math.sqrt(200_000)
+    assert ((draws.mean(0) - p.mean).abs() < 4 * error).all()
+    assert torch.allclose(draws.var(0), p.variance, rtol=0.03)
+    assert p.support.check(torch.tensor([0.0, -1.0])).tolist() == [True, False]
+    away = WithSpike(torch.tensor(0.0), dist.Normal(0.0, 1.0), at=5.0)
+    assert away.log_prob(torch.tensor(5.0)) == pytest.approx(math.log(0.5))
+    with pytest.raises(ValueError, match="a hurdle is of single numbers"):
+        pv.VAE(3, 2, likelihood="Hurdle(MultivariateNormal)")
