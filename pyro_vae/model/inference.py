@@ -166,12 +166,12 @@ class Inference(nn.Module):
         >>> vae.impute(x, seed=0).isnan().any(), vae.impute(x, draws=5, seed=0).shape
         (tensor(False), torch.Size([5, 1, 3]))
         """
-        found = self.imputations(
+        imputations = self.imputations(
             x, draws=draws, point=point, num_samples=num_samples, sweeps=sweeps, seed=seed
         )
-        if found.unreliable:
-            warnings.warn(found.summary(), stacklevel=2)
-        return found.values
+        if imputations.unreliable:
+            warnings.warn(imputations.summary(), stacklevel=2)
+        return imputations.values
 
     @torch.no_grad()
     def imputations(
