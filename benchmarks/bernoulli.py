@@ -96,7 +96,7 @@ def picture(kept: dict, cost: pd.Series) -> None:
     for ax, name in zip(axes, ("thousand steps", "seconds of steps"), strict=True):
         ax.set(xlabel=name, ylim=(-150, None))
         ax.grid(alpha=0.3)
-    axes[0].set_ylabel("ELBO of 1,000 training data, nats per datum")
+    axes[0].set_ylabel("ELBO of 1,000 training data, nats per observation")
     axes[0].legend()
     figure.savefig(RESULTS / "bernoulli.png", dpi=120)
 
@@ -123,9 +123,10 @@ def main() -> None:
     ]  # fmt: skip
     head = ["", "ms a step", *(f"{n:,} steps" for n in SHOWN), "all training data", "published, 1M"]
     note = (
-        "ELBO in nats per datum. The curve is of the same 1,000 training data with the same noise; "
-        "the last figure of ours is of all 60,000, with the standard error over data. Published: "
-        "final training ELBO at 1,000,000 steps (Dong et al. 2020, from memory of the paper).\n\n"
+        "ELBO in nats per observation. The curve is of the same 1,000 training data with the same "
+        "noise; the last figure of ours is of all 60,000, with the standard error over data. "
+        "Published: final training ELBO at 1,000,000 steps (Dong et al. 2020, from memory of "
+        "the paper).\n\n"
         "![ELBO against steps and seconds](bernoulli.png)"
     )
     publish("bernoulli", "Bernoulli latents, four estimators", f"{table(head, rows)}\n\n{note}")

@@ -70,7 +70,7 @@ def place(folder: Path) -> dict[str, Path]:
 
 
 def each(row: dict) -> np.ndarray:
-    """log p(x) of each test datum, as a run's folder keeps it."""
+    """log p(x) of each test observation, as a run's folder keeps it."""
     return np.load(RUNS / row["folder"] / "log_evidence.npy")
 
 

@@ -83,7 +83,7 @@ def run(about: dict, draws: int, train: torch.Tensor, test: torch.Tensor) -> dic
 
 
 def report(rows: list[dict], epochs: int, draws: int) -> None:
-    """The table: differences paired by datum and seed."""
+    """The table: differences paired by observation and seed."""
     base = {(r["k"], r["seed"]): each(r) for r in rows if r["model"] == "1 layer"}
     lines = []
     for model, k in sorted({(r["model"], r["k"]) for r in rows}, key=lambda m: (m[1], m[0])):
@@ -106,7 +106,7 @@ def report(rows: list[dict], epochs: int, draws: int) -> None:
         f"Dynamic MNIST, 60,000 training and 10,000 test data, tanh, {epochs} epochs at batch "
         f"{BATCH}, `{OPTIMIZER}`: {WARM:.0%} by `Trace_ELBO` at lr {LR} while beta rises from 0 to "
         f'1, then `lr="cosine({LR})"`, K = 1 by `{estimator(1)}`, others by '
-        "`RenyiELBO(alpha=0, num_particles=K)`. Nats per datum. Active: the variance of the "
+        "`RenyiELBO(alpha=0, num_particles=K)`. Nats per observation. Active: the variance of the "
         "guide's mean over 1,000 test data is above 0.01; at z2, of the mean at the mean of z1. "
         "Published: Burda et al. (2016), arXiv:1509.00519, after 3,280 epochs at batch 20.\n\n"
     )

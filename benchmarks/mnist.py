@@ -2,8 +2,8 @@
 
     python benchmarks/mnist.py [EPOCHS]
 
-Prints the test ELBO (10 draws of z per datum, bits drawn once), log p(x) by 5,000 draws of z for
-each of the 10,000 test data, the times and the peak memory.
+Prints the test ELBO (10 draws of z per observation, bits drawn once), log p(x) by 5,000 draws of z
+for each of the 10,000 test data, the times and the peak memory.
 """
 
 import resource
@@ -38,7 +38,7 @@ def main() -> None:
     evidence_wall = time.perf_counter() - start
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     rows = [
-        ["test ELBO, nats per datum", f"{bound.mean():.2f}"],
+        ["test ELBO, nats per observation", f"{bound.mean():.2f}"],
         ["its standard error over the data", f"{bound.std() / len(bound) ** 0.5:.2f}"],
         ["log p(x) of the test data, 5,000 draws each", f"{evidence.mean:.2f}"],
         ["its standard error over the data, of drawing z",

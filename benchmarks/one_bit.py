@@ -31,7 +31,7 @@ MODELS = {
 def losses(
     n: int, *, epochs: int = 2000, seeds: int = 2, estimator: str = "Trace_ELBO", **parts: str
 ) -> list[float]:
-    """Minus the ELBO in nats per datum after training, for each start; all maps are linear."""
+    """Minus the ELBO, nats per observation, after training from each start; all maps are linear."""
     x = torch.tensor([0.0, 1.0]).repeat(50)[:, None].expand(-1, n).contiguous()
     found = []
     for seed in range(seeds):
@@ -83,10 +83,10 @@ def main() -> None:
     for name, parts in MODELS.items():
         rows.append([name, *(f"{min(losses(n, **parts)):.3f}" for n in SIZES)])
     note = (
-        f"Loss in nats per datum, the best of two starts; the floor is ln 2 = {math.log(2):.3f}. "
-        "Encoder and decoder are linear, the latent has one dimension. The optimum is by "
-        "quadrature and a quasi-Newton search over the decoder's line and the guide's mean and "
-        "scale at both points."
+        "Loss in nats per observation, the best of two starts; the floor is "
+        f"ln 2 = {math.log(2):.3f}. Encoder and decoder are linear, the latent has one dimension. "
+        "The optimum is by quadrature and a quasi-Newton search over the decoder's line and "
+        "the guide's mean and scale at both points."
     )
     publish("one_bit", "One bit", f"{table(['', *(f'n = {n}' for n in SIZES)], rows)}\n\n{note}")
 

@@ -48,7 +48,7 @@ def run(prior: str, seed: int, epochs: int, folder: Path, data: dict[str, torch.
 
 
 def report(rows: list[dict], epochs: int) -> None:
-    """The table: means over the seeds, differences paired by datum and seed."""
+    """The table: means over the seeds, differences paired by observation and seed."""
     base = {r["seed"]: each(r) for r in rows if r["prior"] == "Normal"}
     lines = []
     for prior in dict.fromkeys(r["prior"] for r in rows):
@@ -70,7 +70,7 @@ def report(rows: list[dict], epochs: int) -> None:
     text = (
         f"Static MNIST, 50,000 training and 10,000 test data, 784-300-300-40 with gated layers, "
         f'{epochs} epochs at batch {BATCH}, `{ESTIMATOR}`, `lr="{LR}"`, beta from 0 to 1 over the '
-        f"first {WARM:.0%}. Nats per datum. Published: Tomczak & Welling (2018), "
+        f"first {WARM:.0%}. Nats per observation. Published: Tomczak & Welling (2018), "
         "arXiv:1705.07120, with early stopping.\n\n"
     )
     publish("priors", "Priors", text + table(head, lines))

@@ -5,8 +5,8 @@
 A linear VAE 784-200-784 is trained by DisARM. Beside it every estimator that has parameters of its
 own (baselines, REBAR's temperature, RELAX's network, Double CV's factor) trains them at the same
 weights on the same fresh batches, without a hand on the model. At some steps all are drawn many
-times on one fixed batch; all score two values of z per datum and gradient. Interrupt it as you
-like, and call it again: it goes on from its last measurement.
+times on one fixed batch; all score two values of z per observation and gradient. Interrupt it as
+you like, and call it again: it goes on from its last measurement.
 """
 
 import argparse
@@ -66,7 +66,7 @@ class Line:
         self.optim = torch.optim.Adam(groups) if any(g["params"] for g in groups) else None
 
     def gradient(self, x: Tensor, seed: int) -> list[Tensor]:
-        """Of the ELBO per datum in the guide's parameters; the estimator's own stay in ``grad``."""
+        """Of the mean ELBO in the guide's parameters; the estimator's own stay in ``grad``."""
         for p in (*self.vae.parameters(), *self.network.parameters()):
             p.grad = None
         torch.default_generator.manual_seed(seed)
@@ -172,13 +172,13 @@ def report(rows: list[dict], learned: dict[str, str]) -> None:
     text = (
         f"A linear VAE 784-200-784 with Bernoulli latents and a learned prior, static MNIST, "
         f"trained by {TRAINS}, batch {BATCH}, Adam at {LR:g}. Variance of one gradient of the "
-        "guide (trace of the covariance, and its standard error; (nats per datum)²) on one fixed "
-        f"batch of {BATCH} training data, {DRAWS} draws, by step of that one trajectory.\n\n"
-        "**Every gradient takes two evaluations of log p(x, z) per datum**: REINFORCE, NVIL, RLOO "
-        "and Double CV two draws (with one draw the first two would have twice their variance), "
-        "ARM and DisARM an antithetic pair, MuProp the draw and the mean, REBAR and RELAX the draw "
-        "and a relaxed one. Those that learn do so along the trajectory, from its start and on its "
-        f"batches, by Adam at {LR_NUMBERS:g} (numbers) and {LR_NETWORKS:g} (networks). MuProp's "
+        "guide (trace of the covariance, and its standard error; (nats per observation)²) on one "
+        f"fixed batch of {BATCH} training data, {DRAWS} draws, by step of that one trajectory.\n\n"
+        "**Every gradient takes two evaluations of log p(x, z) per observation**: REINFORCE, NVIL, "
+        "RLOO and Double CV two draws (with one draw the first two would have twice their "
+        "variance), ARM and DisARM an antithetic pair, MuProp the draw and the mean, REBAR "
+        "and RELAX the draw and a relaxed one. Those that learn do so along the trajectory, from "
+        f"its start and on its batches, by Adam at {LR_NUMBERS:g} (numbers) and {LR_NETWORKS:g} (networks). MuProp's "
         "paper has the learned baseline; without it what its expansion leaves has a mean that "
         "depends on x.\n\n"
         + table(head, body)
@@ -205,7 +205,7 @@ def picture(order: list[str], steps: list[int], at: dict, learned: dict[str, str
         ax.plot(steps, values, style, marker="o", ms=6 - 0.4 * i, lw=3 - 0.2 * i, label=name)
     ax.set(
         xscale="log", yscale="log", xlabel="step of the shared trajectory",
-        ylabel="variance of one gradient of the guide,\ntrace, (nats per datum)²",
+        ylabel="variance of one gradient of the guide,\ntrace, (nats per observation)²",
         title="Two evaluations a gradient: 784-200-784, Bernoulli latents, static MNIST",
     )  # fmt: skip
     ax.grid(alpha=0.3)

@@ -69,7 +69,7 @@ def autoencoder(x: torch.Tensor, latent_dim: int, epochs: int = 400, **parts: ob
 
 
 def error(vae: pv.VAE, x: torch.Tensor) -> float:
-    """Squared error of the reconstruction, per datum."""
+    """Squared error of the reconstruction, per observation."""
     return (vae.reconstruct(x) - x).square().sum(1).mean().item()
 
 
@@ -117,7 +117,7 @@ pd.DataFrame(
         "linear VAE": [pv.elbo(vae, wine, num_samples=400, seed=0).mean().item(), scale**2],
         "probabilistic PCA": [ppca.score(wine), ppca.noise_variance_ * 177 / 178],
     },
-    index=["log p(x), or its bound (nats per datum)", "variance of the noise"],
+    index=["log p(x), or its bound (nats per observation)", "variance of the noise"],
 ).round(3)
 
 # %% [markdown]
@@ -274,7 +274,7 @@ pv.fit(mixture, blobs, estimator="TraceEnum_ELBO", epochs=150, batch_size=100, l
 parts = mixture.decode(torch.arange(3.0).reshape(3, 1)).base_dist
 joint = mixture.decode(torch.arange(3.0).reshape(3, 1)).log_prob(blobs[:, None])
 joint = (joint + mixture.prior().base_dist.logits.log_softmax(-1)).detach()
-print(f"log-likelihood per datum: EM {em.score(blobs):.4f}, VAE {joint.logsumexp(1).mean():.4f}")
+print(f"log-likelihood, mean: EM {em.score(blobs):.4f}, VAE {joint.logsumexp(1).mean():.4f}")
 
 # %%
 _, ax = plt.subplots(figsize=(5, 4))

@@ -27,8 +27,8 @@
 #
 # Here each choice is one line: the three distributions, and how the bound is estimated. This
 # notebook fits a few models to small images, and then swaps first the likelihood and then the
-# estimator. All figures are in **nats per datum**, and higher is better. It runs in about a minute
-# on two cores.
+# estimator. All figures are in **nats per observation**, and higher is better. It runs in about a
+# minute on two cores.
 
 # %%
 import warnings
@@ -111,10 +111,10 @@ ax = pv.plots.samples(vae, 50, seed=0)
 ax = pv.plots.latent_space(vae, x, data.train_labels)
 
 # %% [markdown]
-# ## The ELBO of each datum
+# ## The ELBO of each observation
 #
-# `elbo` gives one value per datum, so its mean comes with a standard error. That error is over the
-# test data: it says nothing of how the figure varies with the seed of the training.
+# `elbo` gives one value per observation, so its mean comes with a standard error. That error is
+# over the test data: it says nothing of how the figure varies with the seed of the training.
 
 
 # %%
@@ -125,7 +125,7 @@ def mean_and_error(values: torch.Tensor) -> tuple[float, float]:
 
 binomial = pv.elbo(vae, x_test, num_samples=10, seed=0)
 mean, error = mean_and_error(binomial)
-print(f"{tuple(binomial.shape)} values; ELBO {mean:.1f} +- {error:.1f} nats per datum")
+print(f"{tuple(binomial.shape)} values; ELBO {mean:.1f} +- {error:.1f} nats per observation")
 
 # %% [markdown]
 # The data that the model finds least likely are worth a look:
@@ -173,7 +173,7 @@ pd.DataFrame(
 # %%
 difference = bounds["BetaBinomial(total_count=16)"] - bounds["Binomial(total_count=16)"]
 mean, error = mean_and_error(difference)
-print(f"beta-binomial over binomial: {mean:.1f} +- {error:.1f} nats per datum")
+print(f"beta-binomial over binomial: {mean:.1f} +- {error:.1f} nats per observation")
 
 # %% [markdown]
 # Below is how often each count occurs in the data, and in draws from each model: `sample` draws
@@ -260,7 +260,7 @@ pd.DataFrame(
 _, ax = plt.subplots(figsize=(7, 3.4))
 for line, run in runs.items():
     ax.plot(run.history.index, run.history.elbo_validation, label=line)
-ax.set(xlabel="epoch", ylabel="ELBO (nats per datum)", title="Validation ELBO, by estimator")
+ax.set(xlabel="epoch", ylabel="ELBO (nats per observation)", title="Validation ELBO, by estimator")
 ax.set_ylim(-145, -88)
 ax.grid(alpha=0.3)
 ax.legend(frameon=False, fontsize=8, loc="lower right")
@@ -314,7 +314,7 @@ mine = pv.VAE((1, 8, 8), latent_dim=8, likelihood=LIKELIHOOD, seed=0)
 svi = SVI(mine.model, mine.guide, pyro.optim.Adam({"lr": 2e-3}), Trace_ELBO())
 for epoch in range(3):
     losses = [svi.step(batch) for batch in x[torch.randperm(len(x))].split(100)]
-    print(f"epoch {epoch + 1}: loss {sum(losses) / len(x):.1f} nats per datum")
+    print(f"epoch {epoch + 1}: loss {sum(losses) / len(x):.1f} nats per observation")
 
 # %% [markdown]
 # ## Keep it

@@ -121,7 +121,7 @@ def test_bits_are_independent_over_data_and_places():
 
 
 @pytest.mark.parametrize("word", [0, 1])
-def test_either_key_of_a_datum_makes_bits_of_its_own(word):
+def test_either_key_of_an_observation_makes_bits_of_its_own(word):
     torch.manual_seed(0)
     keys, other = random_keys(300), random_keys(300)
     other[:, word] = keys[:, word]

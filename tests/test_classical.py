@@ -36,7 +36,7 @@ def autoencoder(x, latent_dim, epochs=600, *, beta=0.0, **parts):
 
 
 def error(vae, x):
-    """Squared error per datum."""
+    """Squared error per observation."""
     return (vae.reconstruct(x) - x).square().sum(1).mean().item()
 
 
@@ -120,7 +120,7 @@ def test_corruption_is_of_training_alone_and_is_saved(tmp_path):
 
 
 def jacobians(vae, x):
-    """Of the guide's mean at each datum."""
+    """Of the guide's mean at each observation."""
     return torch.func.vmap(
         torch.func.jacrev(lambda one: vae.approximate_posterior(one[None]).mean[0])
     )(x)

@@ -189,7 +189,7 @@ def test_free_bits_serve_any_pyro_program_and_the_kls_weight():
 
 @pytest.mark.parametrize("rate", [0.01, 0.1, 1.0, 5.0])
 @pytest.mark.parametrize("line", ["DeltaNormal(rate={})", "DeltaNormal({}, scale=learned)"])
-def test_a_committed_rate_is_kept_by_every_datum_and_is_tight(rate, line):
+def test_a_committed_rate_is_kept_by_every_observation_and_is_tight(rate, line):
     vae = pv.VAE(3, 4, likelihood="Normal", guide=line.format(rate), seed=0)
     q = vae.encode(3 * torch.randn(200, 3)).base_dist
     assert kl_divergence(q, dist.Normal(0.0, 1.0)).min() > rate

@@ -64,7 +64,7 @@ def trained(request, digits):
 
 
 def bits_of_elbo(vae, x, num_samples=200):
-    """The negative ELBO in bits per datum, and the standard error of a rate of one draw each."""
+    """The negative ELBO, bits per observation; the standard error of a rate of one draw each."""
     with pyro.get_param_store().scope():
         fit, kl = draw_terms(vae.model, vae.guide, x, num_samples)
     bits = (kl - fit).double() / math.log(2)
@@ -128,7 +128,7 @@ def test_words_are_as_long_as_the_information_in_what_is_pushed_and_popped(train
     assert abs(actual - total) < 2  # of some 7,000: a whole last bit, probabilities of 24 bits
 
 
-def test_a_double_model_and_one_datum():
+def test_a_double_model_and_one_observation():
     vae = model(dtype=torch.float64)
     x = vae.sample(1, seed=0)
     coded = pv.compress(vae, x)

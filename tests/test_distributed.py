@@ -39,7 +39,7 @@ DRAWN = dict(epochs=4, batch_size=30, seed=5, patience=4, validation=0.1)
 
 
 class Wave(dist.Normal):
-    """A Normal whose noise is given: a function of the datum."""
+    """A Normal whose noise is given: a function of the observation."""
 
     def rsample(self, sample_shape=()):
         noise = 2 * torch.cos(5 * self.loc.detach())

@@ -31,7 +31,7 @@ def linear_vae(wine):
 
 
 def ppca(x):
-    """Eigenvalues of the covariance, the noise variance and the log likelihood per datum."""
+    """Eigenvalues of the covariance, the noise variance and the log likelihood per observation."""
     values = np.linalg.eigvalsh(np.cov(x.T.numpy(), bias=True))[::-1]
     sigma2 = values[LATENT:].mean()
     d = len(values)

@@ -215,7 +215,8 @@ def test_a_non_finite_loss_stops_with_the_site_and_the_last_checkpoint(tmp_path,
 def test_a_fit_says_itself_in_a_line():
     fitted = pv.fit(small(), X, epochs=1, validation=0.1)
     assert re.fullmatch(
-        r"Fit\(Trace_ELBO, 1 epochs: ELBO -\S+ train, -\S+ validation nats/datum\)", repr(fitted)
+        r"Fit\(Trace_ELBO, 1 epochs: ELBO -\S+ train, -\S+ validation nats per observation\)",
+        repr(fitted),
     )
 
 

@@ -21,7 +21,7 @@ def data(n=4, seed=0):
 
 
 def conditional(x):
-    """Mean of the missing cells given the others, and their covariance, of one datum."""
+    """Mean of the missing cells given the others, and their covariance, of one observation."""
     p = marginal(linear_vae())
     gone, there = x.isnan(), ~x.isnan()
     s = p.covariance_matrix

@@ -213,7 +213,7 @@ def cells(ax, columns: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("n", [1, 5, 12, 15])
-def test_each_reconstruction_stands_beneath_its_datum(n, vae, x):
+def test_each_reconstruction_stands_beneath_its_observation(n, vae, x):
     columns = min(n, 12)
     drawn = cells(plots.reconstructions(vae, x[:n]), columns)
     means = vae.reconstruct(x[:n])
@@ -243,7 +243,7 @@ LATENT = {  # dimensions of z: the names of the axes
 
 
 @pytest.mark.parametrize("dim", LATENT)
-def test_latent_space_has_a_point_a_datum(dim, x):
+def test_latent_space_has_a_point_an_observation(dim, x):
     vae = pv.VAE((1, 8, 8), dim, encoder=pv.MLP([16]), decoder=pv.MLP([16]), seed=0)
     ax = plots.latent_space(vae, x)
     (points,) = ax.collections

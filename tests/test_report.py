@@ -192,7 +192,7 @@ def test_a_model_of_vectors_with_a_discrete_z_has_a_report_too(tmp_path):
 # The command `evaluate`.
 
 
-def test_evaluate_prints_figures_and_keeps_a_row_a_datum(discrete):
+def test_evaluate_prints_figures_and_keeps_a_row_an_observation(discrete):
     done = run("evaluate", discrete, *QUICK, "--num-data", 100)
     assert (done.code, done.err) == (0, "")
     x, labels = held_out(read_settings(discrete))

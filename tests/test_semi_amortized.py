@@ -1,4 +1,4 @@
-"""A guide that takes steps for each datum from the encoder's answer, in training too."""
+"""A guide that takes steps for each observation from the encoder's answer, in training too."""
 
 import pytest
 import torch

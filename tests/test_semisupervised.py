@@ -54,7 +54,7 @@ def states(vae, x):
 
 
 def by_hand(vae, x, labels):
-    """The ELBO of each datum, and log p(x) or log p(x, y): sums over all states."""
+    """The ELBO of each observation, and log p(x) or log p(x, y): sums over all states."""
     bound, joint = torch.zeros(len(x)).double(), [[] for _ in x]
     for y, log_p, log_q_y, log_q_z in states(vae, x):
         for i, label in enumerate(labels):
@@ -162,7 +162,7 @@ def test_a_draw_that_denies_the_label_is_ruled_out(x):
 
 
 def test_labels_teach_the_classifier_by_alpha_alone(x):
-    """The ELBO of a labelled datum does not hold q(y|x): Kingma et al. (2014), equation 9."""
+    """The ELBO of a labelled observation does not hold q(y|x): Kingma et al. (2014), equation 9."""
     for alpha in (0.0, 1.0):
         pyro.clear_param_store()
         vae = small(alpha)

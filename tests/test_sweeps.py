@@ -85,7 +85,7 @@ def test_a_failure_is_a_row(quick, tmp_path):
     assert "1 of 2 runs failed" in str(done.exception)
 
 
-def test_differences_are_paired_by_seed_and_datum(known, tmp_path):
+def test_differences_are_paired_by_seed_and_observation(known, tmp_path):
     rng = np.random.default_rng(0)
     rows, common = [], rng.normal(-90, 20, (2, 500))  # what is hard is hard for both
     gain = rng.normal(1.5, 0.5, (2, 500))

@@ -121,7 +121,7 @@ def test_what_stands_for_a_mean_that_is_not_there():
     assert point(dist.Logistic(2.0, 0.1)) == pytest.approx(2.0, abs=0.1)
 
 
-def test_elbo_is_per_datum_and_in_nats():
+def test_elbo_is_per_observation_and_in_nats():
     vae = pv.VAE(
         3, 1, likelihood="Normal(scale=0.5)", encoder=pv.MLP([]), decoder=pv.MLP([]), seed=0
     ).double()
@@ -225,7 +225,7 @@ def test_data_come_as_arrays_frames_and_lists():
 BAD_DATA = {
     "another shape": (torch.zeros(3, 5), r"expected x of shape \(N, 4\), got \(3, 5\)"),
     "width 1, which Pyro would broadcast": (torch.zeros(3, 1), r"got \(3, 1\)"),
-    "one datum without N": (torch.zeros(4), r"expected x of shape \(N, 4\), got \(4,\)"),
+    "one observation without N": (torch.zeros(4), r"expected x of shape \(N, 4\), got \(4,\)"),
     "empty": (torch.zeros(0, 4), "x is empty"),
     "NaN": (torch.full((2, 4), float("nan")), r"x holds NaN: VAE\(..., missing=True\)"),
     "text": (["a", "b"], "x must be an array of numbers"),

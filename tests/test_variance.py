@@ -82,8 +82,8 @@ class Unknown(ELBO):
 def gaussian_variance(vae, x):
     """Variance of one gradient draw of the guide's weight and bias, pathwise and score function.
 
-    With z = loc + s e the log weight is quadratic, f = alpha e^2 + beta e + c. A datum's gradient
-    in loc is linear in e by the path, -a z + c', and f e / s by the score function.
+    With z = loc + s e the log weight is quadratic, f = alpha e^2 + beta e + c. The gradient of an
+    observation in loc is linear in e by the path, -a z + c', and f e / s by the score function.
     """
     head = vae.likelihood.sources["loc"].head
     w, b, loc = head.weight.item(), head.bias.item(), vae.encode(x).mean.flatten().detach()
@@ -130,7 +130,7 @@ def test_the_variance_is_the_closed_form(gauss):
 
 
 def exact_gradient(vae, x):
-    """By parameter, and the norm in the guide: the ELBO per datum by the moments of q."""
+    """By parameter, and the norm in the guide: the ELBO per observation by the moments of q."""
     head = vae.likelihood.sources["loc"].head
     loc = vae.approximate_posterior(x).mean
     fit = -((x - head(loc)) ** 2 + 0.6**2 * head.weight**2) / (2 * 0.9**2)

@@ -45,8 +45,8 @@ class Rows(Dataset[Tensor]):
 
     def __getitem__(self, rows: "int | slice | Tensor") -> Tensor:
         """Rows in memory, in the array's own type."""
-        found = np.asarray(self.array[self.rows[rows].numpy()])
-        return torch.from_numpy(found.astype(found.dtype.newbyteorder("="), copy=False))
+        values = np.asarray(self.array[self.rows[rows].numpy()])
+        return torch.from_numpy(values.astype(values.dtype.newbyteorder("="), copy=False))
 
     def __repr__(self) -> str:
         return f"Rows({self.shape}, {self.array.dtype})"

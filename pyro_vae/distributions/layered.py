@@ -61,15 +61,15 @@ class Layered(dist.TorchDistribution):
 
         They say on what a layer lives and how it is drawn, whatever that draw.
         """
-        found: dict[int, dist.TorchDistribution] = {}
+        layers: dict[int, dist.TorchDistribution] = {}
 
         def take(layer: int, d: dist.TorchDistribution) -> Tensor:
-            found[layer] = d
+            layers[layer] = d
             return d.sample()
 
         with torch.no_grad(), seeded(0):
             self.along(take)
-        return [found[layer] for layer in range(len(self.sizes))]
+        return [layers[layer] for layer in range(len(self.sizes))]
 
     @property
     def has_rsample(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -112,14 +112,14 @@ class Layered(dist.TorchDistribution):
     def factors(self, value: Tensor) -> list[tuple[dist.TorchDistribution, Tensor]]:
         """Each layer's distribution given the value of the one before, and its value, by layer."""
         parts = value.split(self.sizes, -1)
-        found: dict[int, dist.TorchDistribution] = {}
+        layers: dict[int, dist.TorchDistribution] = {}
 
         def take(layer: int, d: dist.TorchDistribution) -> Tensor:
-            found[layer] = d
+            layers[layer] = d
             return parts[layer]
 
         self.along(take)
-        return [(found[layer], parts[layer]) for layer in range(len(parts))]
+        return [(layers[layer], parts[layer]) for layer in range(len(parts))]
 
     @property
     def top(self) -> dist.TorchDistribution:

@@ -157,9 +157,10 @@ def assess(
         evidence=log_evidence(vae, x, num_samples=num_samples, seed=seed),
         latents=attempt("Latent space", lambda: latent_summary(vae, x[:LATENT_DATA], seed=seed)),
         gaps=attempt("Guide", lambda: gaps(vae, x[:FEW], steps=steps, seed=seed)),
-        calibration=attempt("Calibration", lambda: calibration(vae, seed=seed)),
+        calibration=attempt("Calibration", lambda: calibration(vae, given=x, seed=seed)),
         sandwich=attempt(
-            "Annealing", lambda: bdmc(vae, FEW, temperatures=steps, chains=8, seed=seed)
+            "Annealing",
+            lambda: bdmc(vae, FEW, given=x, temperatures=steps, chains=8, seed=seed),
         ),
         labels=None if labels is None else attempt("Labels", lambda: label_scores(vae, x, labels)),
         baselines=attempt("Baselines", lambda: baselines(vae, x)),

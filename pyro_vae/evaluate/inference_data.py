@@ -49,7 +49,8 @@ def to_arviz(
         - ``posterior_predictive``: ``x`` (chain, draw, observation, row, column ...) from p(x|z);
         - ``log_likelihood``: ``x`` (chain, draw, observation), log p(x|z) there, in nats;
         - ``sample_stats``: ``lp``, log p(x, z), and ``log_weight``, log p(x, z) - log q(z|x);
-        - ``prior``: ``z`` (chain, draw, latent_dim); ``prior_predictive``: ``x``;
+        - ``prior``: ``z`` (chain, draw, latent_dim); ``prior_predictive``: ``x``, which has the
+          dimension observation too where the model reads a context or an offset;
         - ``observed_data``: ``x`` (observation, row, column ...).
 
         The draws are independent; they are dealt into 4 chains where num_samples is a multiple of
@@ -72,13 +73,16 @@ def to_arviz(
     with reading(vae, seed):
         joint = Joint(vae, x)
         z = joint.guide.sample(shape)
-        p = vae.decode(z)
+        x_hat = joint.likelihood(z).sample()
         log_likelihood = joint.log_likelihood(z)
         log_joint = log_likelihood + joint.log_prior(z)
-        log_weight, x_hat = log_joint - joint.log_guide(z), p.sample()
+        log_weight = log_joint - joint.log_guide(z)
         z_prior = joint.prior.expand(shape).sample()
-        x_prior = vae.decode(z_prior).sample()
+        conditional = vae.record.has("context") or vae.record.has("offset")
+        each = z_prior[:, None].expand_as(z) if conditional else z_prior
+        x_prior = vae.decode(each, x if conditional else None).sample()
     cell, latent = _cell_axes(vae.x_shape), latent_axes(vae)
+    known = ("observation", *cell) if conditional else cell
     coords = {
         **latent_coords(vae),
         "observation": np.arange(len(x)) if callable(index) or index is None else np.asarray(index),
@@ -94,7 +98,7 @@ def to_arviz(
             "log_weight": as_draws(log_weight, "observation"),
         },
         "prior": {"z": as_draws(z_prior, *latent)},
-        "prior_predictive": {"x": as_draws(x_prior, *cell)},
+        "prior_predictive": {"x": as_draws(x_prior, *known)},
         "observed_data": {"x": (("observation", *cell), vae.record.cells(x).cpu().numpy())},
     }
     return container(groups, coords)

@@ -32,7 +32,7 @@ Fit = Callable[[np.ndarray, np.ndarray], Density]  # of some rows, and of all th
 def baselines(vae: VAE, x: Tensor | ArrayLike, *, seed: int = 0) -> pd.DataFrame:
     """log p(x) of each observation under simple models, fitted to the other half of x.
 
-    A VAE is worth its network where its log p(x) is above theirs.
+    A VAE is worth its network where its log p(x) is above theirs. They read no context or offset.
 
     Args:
         vae: a model; its likelihood says whether x is continuous, finite or counts.
@@ -60,7 +60,7 @@ def baselines(vae: VAE, x: Tensor | ArrayLike, *, seed: int = 0) -> pd.DataFrame
     cells = vae.record.cells(x)
     if len(x) < LEAST or cells.isnan().any():
         raise ValueError(f"baselines need at least {LEAST} observations without missing cells")
-    columns, continuous = _columns(vae, cells)
+    columns, continuous = _columns(vae, x)
     fits: dict[str, Fit] = {
         "independent columns": columns,
         "mixture": lambda rows, _: _mixture(rows, columns, seed),
@@ -80,10 +80,10 @@ def baselines(vae: VAE, x: Tensor | ArrayLike, *, seed: int = 0) -> pd.DataFrame
 def _columns(vae: VAE, x: Tensor) -> tuple[Fit, bool]:
     """Independent columns for the likelihood's support, and whether it is continuous."""
     with reading(vae, 0):
-        p = vae.decode(vae.prior().expand([1]).sample())
+        p = vae.decode(vae.prior().expand([1]).sample(), x[:1])
     base = innermost(p)
     support: Any = base.support
-    if p.event_shape != x.shape[1:] or base.event_dim or isinstance(support, constraints.cat):
+    if p.event_shape != vae.x_shape or base.event_dim or isinstance(support, constraints.cat):
         raise ValueError("baselines need an x whose cells are independent and of one kind")
     kind, lower, upper = support_bounds(support)
     if kind == "continuous":

@@ -320,11 +320,11 @@ class Ladder(TopDown):
         return h
 
     def _below(self, i: int, h: Tensor, z: Tensor) -> dist.TorchDistribution:
-        said: Any = innermost(self.families[i](h))
+        encoded: Any = innermost(self.families[i](h))
         model: Any = innermost(self.above[i](z))
-        own, other = said.scale.square().reciprocal(), model.scale.square().reciprocal()
+        own, other = encoded.scale.square().reciprocal(), model.scale.square().reciprocal()
         precision = own + other
-        loc = (said.loc * own + model.loc * other) / precision
+        loc = (encoded.loc * own + model.loc * other) / precision
         return dist.Normal(loc, precision.rsqrt()).to_event(1)
 
 

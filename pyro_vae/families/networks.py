@@ -265,8 +265,8 @@ def _widths(widths: Sequence[int], name: str, at_least: int = 0) -> tuple[int, .
 def checked_activation(activation: str | Spec) -> str:
     """The name of an activation of ``torch.nn``."""
     name = str(activation)
-    found = getattr(nn, name, None)
-    if not (isinstance(found, type) and found.__module__ == "torch.nn.modules.activation"):
+    cls = getattr(nn, name, None)
+    if not (isinstance(cls, type) and cls.__module__ == "torch.nn.modules.activation"):
         known = [n for n in dir(nn.modules.activation) if n[0].isupper()]
         raise ValueError(f"unknown activation {name!r}{nearest(name, known)}")
     return name

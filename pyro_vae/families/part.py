@@ -227,8 +227,7 @@ class Registry:
             part = construct(cls, spec)
             part.spec = spec  # as the user wrote it, with the columns for later errors
             return part
-        known = self.names()
-        if spec.name not in known and not hasattr(dist, spec.name):
+        if not hasattr(dist, spec.name) and spec.name not in (known := self.names()):
             known |= {name for name, cls in self.structures.items() if role in cls.roles}
             raise spec.error(f"unknown family {spec.name!r}{nearest(spec.name, known)}")
         return self.family(spec)

@@ -91,8 +91,8 @@ def units(family: type[dist.TorchDistribution], x: Tensor) -> dict[str, tuple[Te
             "cov_diag": (zero, spread**2),
         }
     mean = or_one(x.nanmean(0))
-    found = {p: (0 * mean, mean) for p, names in BY_MEAN.items() if name in names}
-    return found | ({"rate": (0 * mean, 1 / mean)} if name in BY_INVERSE else {})
+    units = {p: (0 * mean, mean) for p, names in BY_MEAN.items() if name in names}
+    return units | ({"rate": (0 * mean, 1 / mean)} if name in BY_INVERSE else {})
 
 
 def starts(p: dist.TorchDistribution, x: Tensor) -> dict[str, Tensor]:

@@ -38,8 +38,8 @@ def numbers(x: Tensor | ArrayLike) -> tuple[Tensor, tuple[str, ...] | None]:
         raise ValueError("x is empty: it has no column")
     values = [_plain(column, f" in column {name!r}") for name, column in columns.items()]
     named = all(isinstance(name, str) for name in columns)
-    found = torch.from_numpy(np.stack(values, 1))
-    return found, tuple(columns) if named else None
+    array = torch.from_numpy(np.stack(values, 1))
+    return array, tuple(columns) if named else None
 
 
 def _columns(x: object) -> dict[str, object] | None:
@@ -90,16 +90,16 @@ def _plain(x: object, where: str) -> np.ndarray:
 
 def _unboxed(array: np.ndarray, where: str) -> np.ndarray:
     """An array of Python's objects as numbers; ``None`` and ``NA`` are missing."""
-    found = np.empty(array.shape)
+    values = np.empty(array.shape)
     for index, value in np.ndenumerate(array):
         if value is None or type(value).__name__ in ("NAType", "NaTType"):
-            found[index] = math.nan
+            values[index] = math.nan
         elif isinstance(value, Real) or hasattr(value, "is_nan"):  # decimals
-            found[index] = float(value)  # pyright: ignore[reportArgumentType]
+            values[index] = float(value)  # pyright: ignore[reportArgumentType]
         else:
             shown = repr(value) if isinstance(value, str) else type(value).__name__
             raise ValueError(f"x must be an array of numbers, got {shown}{where}")
-    return found
+    return values
 
 
 def _real(x: Tensor) -> Tensor:

@@ -112,7 +112,7 @@ def impute(model: Model, x: Tensor, plan: Plan) -> Imputations:
     rows = cells.flatten(1).isnan().any(1).nonzero()[:, 0]
     values = cells.clone() if plan.draws is None else cells.repeat(plan.draws, *[1] * cells.ndim)
     ess = torch.full((len(x),), math.inf, dtype=torch.float64, device=x.device)
-    found = Imputations(values, ess, -ess, plan.enough)
+    imputations = Imputations(values, ess, -ess, plan.enough)
     for attempt in range(ROUNDS + 1):
         if not len(rows):
             break
@@ -124,9 +124,9 @@ def impute(model: Model, x: Tensor, plan: Plan) -> Imputations:
             posterior = condition(model, x[some], num_samples, sweeps)
             filled = _fill(model, x[some], posterior, plan)
             values[..., some, *[slice(None)] * (cells.ndim - 1)] = filled
-            found.ess[some], found.k_hat[some] = posterior.ess, posterior.k_hat
-        rows = rows[found.doubtful[rows]]
-    return found
+            imputations.ess[some], imputations.k_hat[some] = posterior.ess, posterior.k_hat
+        rows = rows[imputations.doubtful[rows]]
+    return imputations
 
 
 def _fill(model: Model, x: Tensor, posterior: Posterior, plan: Plan) -> Tensor:

@@ -167,12 +167,12 @@ class Inference(nn.Module):
         >>> vae.impute(x, seed=0).isnan().any(), vae.impute(x, draws=5, seed=0).shape
         (tensor(False), torch.Size([5, 1, 3]))
         """
-        found = self.imputations(
+        imputations = self.imputations(
             x, draws=draws, point=point, num_samples=num_samples, sweeps=sweeps, seed=seed
         )
-        if found.unreliable:
-            warnings.warn(found.summary(), stacklevel=2)
-        return self.record.answer(found.values, x, keep=True)
+        if imputations.unreliable:
+            warnings.warn(imputations.summary(), stacklevel=2)
+        return self.record.answer(imputations.values, x, keep=True)
 
     @torch.no_grad()
     def imputations(

@@ -250,7 +250,7 @@ class Record:
         if given.ndim == 0 or given.shape[1:] != self.shape:
             given = self._complete(given)
         if len(given) == 0:
-            raise ValueError(f"x is empty: shape {tuple(given.shape)}; give at least one datum")
+            raise ValueError(f"x is empty, of shape {tuple(given.shape)}: give an observation")
         for block in self.blocks:
             if block.role not in ("observed", "index"):
                 _check_values(block, given[:, self._places[block.name]])

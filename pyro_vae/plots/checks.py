@@ -152,6 +152,8 @@ def predictive_check(
 ) -> "Axes":
     """A statistic of held-out data, and of data sets of the same size drawn from p(x).
 
+    The drawn observations have the contexts and offsets of the held-out ones.
+
     Args:
         vae: a trained model.
         x: ``(N, *x_shape)``.
@@ -164,9 +166,9 @@ def predictive_check(
     x = vae.as_data(x)
     reduce = statistic or (lambda some: some.flatten(1).nanmean(1))
     name = "mean of the cells" if statistic is None else "statistic"
-    observed = reduce(x).cpu().numpy()
+    observed = reduce(vae.record.cells(x)).cpu().numpy()
     with seeded(seed):
-        drawn = [reduce(vae.sample(len(x))).cpu().numpy() for _ in range(num_replicates)]
+        drawn = [reduce(vae.sample(given=x)[0]).cpu().numpy() for _ in range(num_replicates)]
     ax = ax or new_axes(6, 3.6)
     for i, values in enumerate(drawn):
         label = "" if i else "draws of p(x)"

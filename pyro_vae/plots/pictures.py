@@ -11,6 +11,7 @@ from torch.distributions import constraints
 from ..core.checks import whole
 from ..core.seeding import seeded
 from ..model.latents import point
+from ..model.simulation import in_turn
 from ..model.vae import VAE
 from .axes import new_axes
 
@@ -71,42 +72,56 @@ def reconstructions(vae: VAE, x: Tensor, ax: "Axes | None" = None) -> "Axes":
         x: ``(N, *x_shape)``; a row holds up to 12.
         ax: to draw on.
     """
-    columns = min(len(x), 12)
-    gap = x.new_full((-len(x) % columns, *x.shape[1:]), float(x.min())).cpu()
-    both = (torch.cat([part.cpu(), gap]).split(columns) for part in (x, vae.reconstruct(x)))
+    columns, cells = min(len(x), 12), vae.record.cells(vae.as_data(x))
+    gap = cells.new_full((-len(x) % columns, *vae.x_shape), float(cells.min())).cpu()
+    both = (torch.cat([part.cpu(), gap]).split(columns) for part in (cells, vae.reconstruct(x)))
     rows = zip(*both, strict=True)
     pairs = torch.cat([part for pair in rows for part in pair])
     return images(pairs, columns, ax, "Data, and beneath them their reconstructions")
 
 
-def samples(vae: VAE, num_samples: int = 64, *, seed: int = 0, ax: "Axes | None" = None) -> "Axes":
+def samples(
+    vae: VAE,
+    num_samples: int = 64,
+    *,
+    given: Tensor | None = None,
+    seed: int = 0,
+    ax: "Axes | None" = None,
+) -> "Axes":
     """Means of p(x|z) for z drawn from the prior.
 
     Args:
         vae: a model of images.
         num_samples: how many.
+        given: observations whose context and offset are taken in turn, where the model reads any.
         seed: of the draws.
         ax: to draw on.
     """
     num_samples = whole("num_samples", num_samples)
-    x = vae.sample(num_samples, mean=True, seed=seed).cpu()
+    x = _means(vae, num_samples, given, seed)
     columns = min(12, round(num_samples**0.5 * 1.4) or 1)
     return images(x, columns, ax, "Samples from the prior")
 
 
 def samples_by(
-    vaes: Mapping[str, VAE], num_samples: int = 12, *, seed: int = 0, ax: "Axes | None" = None
+    vaes: Mapping[str, VAE],
+    num_samples: int = 12,
+    *,
+    given: Tensor | None = None,
+    seed: int = 0,
+    ax: "Axes | None" = None,
 ) -> "Axes":
     """A row for each model: means of p(x|z) for z drawn from its prior.
 
     Args:
         vaes: models of images, by the name that stands beside their row.
         num_samples: of each.
+        given: as in :func:`samples`.
         seed: of the draws.
         ax: to draw on.
     """
     num_samples = whole("num_samples", num_samples)
-    x = [vae.sample(num_samples, mean=True, seed=seed).cpu() for vae in vaes.values()]
+    x = [_means(vae, num_samples, given, seed) for vae in vaes.values()]
     ax = images(torch.cat(x), num_samples, ax, "Samples from the prior")
     low, high = sorted(ax.get_ylim())
     for i, name in enumerate(vaes):
@@ -144,7 +159,8 @@ def traversals(
             f"the coordinates of z do not move alone: its support is {support}. "
             "interpolations() moves all of them"
         )
-    z = point(vae.encode(vae.as_data(x[None]))).flatten(1)
+    x = vae.as_data(x[None])
+    z = point(vae.encode(x)).flatten(1)
     with seeded(0):
         draws = prior.expand([2001]).sample().flatten(1).sort(0).values
     values = draws[torch.linspace(20, 1980, steps).round().long()]
@@ -152,7 +168,8 @@ def traversals(
     moved = z.repeat(len(dims), steps, 1)
     for row, dim in zip(moved, dims, strict=True):
         row[:, dim] = values[:, dim]
-    x_hat = point(vae.decode(moved.reshape(-1, *vae.z_shape)))
+    moved = moved.reshape(-1, *vae.z_shape)
+    x_hat = point(vae.decode(moved, in_turn(x, len(moved))))
     ax = images(x_hat, steps, ax, "Traversals: one latent dimension moves")
     height = x_hat.shape[-2] + 2 if x_hat.ndim > 2 else round(x_hat.shape[-1] ** 0.5) + 2
     names = vae.latents.coordinates
@@ -177,7 +194,8 @@ def interpolations(
     """
     steps = whole("steps", steps, 2)
     between = torch.stack([vae.interpolate(*pair, steps) for pair in zip(start, end, strict=True)])
-    rows = torch.cat([start[:, None].cpu(), between.cpu(), end[:, None].cpu()], 1)
+    first, last = (vae.record.cells(vae.as_data(x))[:, None].cpu() for x in (start, end))
+    rows = torch.cat([first, between.cpu(), last], 1)
     return images(rows.flatten(0, 1), steps + 2, ax, "Interpolations, between pairs of data")
 
 
@@ -221,12 +239,13 @@ def attribute_arithmetic(
             raise ValueError(
                 f"no observation has the label {label}; there are {which.unique().tolist()}"
             )
-    z = point(vae.encode(vae.as_data(x)))
+    x = vae.as_data(x)
+    z = point(vae.encode(x))
     direction = z[which == target].mean(0) - z[which == source].mean(0)
     shown = torch.nonzero(which == source).flatten()[:rows]
-    t = torch.linspace(0, 1, steps).to(z).reshape(-1, *[1] * len(vae.z_shape))
-    moved = point(vae.decode((z[shown, None] + t * direction).flatten(0, 1)))
-    both = torch.cat([x[shown, None].cpu(), moved.unflatten(0, (len(shown), steps)).cpu()], 1)
+    t = torch.linspace(0, 1, steps).to(z).reshape(-1, *[1] * z.ndim)
+    moved = point(vae.decode(z[shown] + t * direction, x[shown]))
+    both = torch.cat([vae.record.cells(x)[None, shown], moved]).transpose(0, 1).cpu()
     title = f"Attribute arithmetic: {source} plus the mean step to {target}"
     return images(both.flatten(0, 1), steps + 1, ax, title)
 
@@ -263,6 +282,13 @@ def latent_space(
         ax.legend(*names, frameon=False, fontsize=8, bbox_to_anchor=(1, 1))
     ax.set(xlabel=axis_names[0], ylabel=axis_names[1], title="Means of q(z|x)")
     return ax
+
+
+def _means(vae: VAE, num_samples: int, given: Tensor | None, seed: int) -> Tensor:
+    if given is None:
+        return vae.sample(num_samples, mean=True, seed=seed).cpu()
+    given = in_turn(vae.as_data(given), num_samples)
+    return vae.sample(given=given, mean=True, seed=seed)[0].cpu()
 
 
 def _as_images(x: Tensor) -> Tensor:

@@ -78,7 +78,7 @@ def measure(run: str | Path, *, num_samples: int = 1000, seed: int = 0) -> Measu
     evidence = log_evidence(vae, x, num_samples=num_samples, seed=seed)
     with seeded(seed), pyro.get_param_store().scope(), torch.no_grad():
         likelihood, kl = elbo_terms(vae.model, vae.guide, vae.as_data(x), num_samples=10)
-        support = vae.decode(vae.prior().expand([1]).sample()).support
+        support = vae.decode(vae.prior().expand([1]).sample(), vae.as_data(x[:1])).support
     measurement = Measurement(
         log_evidence=evidence.log_evidence.numpy(force=True),
         khat=evidence.khat.numpy(force=True),

@@ -96,8 +96,8 @@ def train(settings: RunSettings, out: Path | None = None, *, resume: bool = Fals
         vae.save(folder)
         with replacing(folder / HISTORY) as new:
             fitted.history.to_csv(new)
-        found = {} if fitted.interrupted else _test(vae, fitted, data, settings, folder)
-    return Run(folder, data, fitted, found)
+        figures = {} if fitted.interrupted else _test(vae, fitted, data, settings, folder)
+    return Run(folder, data, fitted, figures)
 
 
 def run_data(settings: RunSettings) -> Data:
@@ -132,7 +132,7 @@ def new_model(settings: RunSettings, data: Data) -> VAE:
 @contextmanager
 def _claim(out: Path | None, data: str, resume: bool) -> Iterator[Path]:
     """Make the folder and lock it; one that was made and is still empty afterwards is removed."""
-    made = out is None or not out.exists()
+    new = out is None or not out.exists()
     folder = _new_folder(data) if out is None else out
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -143,7 +143,7 @@ def _claim(out: Path | None, data: str, resume: bool) -> Iterator[Path]:
                 )
             yield folder
     finally:
-        if made and not any(folder.iterdir()):
+        if new and not any(folder.iterdir()):
             folder.rmdir()
 
 
@@ -192,7 +192,7 @@ def _test(
         likelihood, kl = elbo_terms(vae.model, vae.guide, test, num_samples=10)
     bound = likelihood - kl
     last = fitted.history.iloc[-1]
-    found = {
+    figures = {
         "elbo_train": float(last.elbo_train),
         "elbo_validation": float(last.elbo_validation),
         "elbo_test": bound.mean().item(),
@@ -206,9 +206,9 @@ def _test(
     with replacing(folder / TEST) as new:
         np.save(new, bound.numpy(force=True))
     comment = "nats per observation, on the data as the model sees them"
-    write_toml(folder / RESULTS, found, comment)
+    write_toml(folder / RESULTS, figures, comment)
     _draw(vae, fitted, test, data.test_labels, folder / PICTURES)
-    return found
+    return figures
 
 
 def _draw(vae: VAE, fitted: Fit, test: Tensor, labels: Tensor | None, folder: Path) -> None:

@@ -186,7 +186,7 @@ def _drawings(vae: VAE, x: Tensor, labels: Tensor | None, assessment: Assessment
     few = max(1, min(7, len(x) // 2))
     parts = [
         _figure(plots.reconstructions, vae, x[:48]),
-        _figure(plots.samples, vae, 84, seed=seed),
+        _figure(plots.samples, vae, 84, given=x, seed=seed),
         _figure(plots.traversals, vae, x[0], _dimensions(assessment)),
         _figure(plots.interpolations, vae, x[:few], x[-few:]),
     ]

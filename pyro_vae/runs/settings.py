@@ -105,8 +105,8 @@ def merge(flags: Mapping[str, object], config: Mapping[str, object]) -> RunSetti
         if name not in known:
             raise ValueError(f"the configuration has an unknown key {name!r}{nearest(name, known)}")
     given = {**config, **{name: value for name, value in flags.items() if value is not None}}
-    told: dict[str, Any] = {name: _read(name, v, known[name]) for name, v in given.items()}
-    return RunSettings(**told)
+    values: dict[str, Any] = {name: _read(name, v, known[name]) for name, v in given.items()}
+    return RunSettings(**values)
 
 
 def read_settings(run: str | Path) -> RunSettings:

@@ -65,10 +65,10 @@ def sweep(
         raise ValueError("there is nothing to run: give at least one configuration")
     waiting = {folder: s for folder, s in runs.items() if not (folder / RESULTS).exists()}
     errors = _on_ray(waiting, address) if address else _here(waiting, jobs)
-    told = {folder: asdict(settings) for folder, settings in runs.items()}
-    varied = [k for k in SETTINGS if len({str(each[k]) for each in told.values()}) > 1]
+    settings = {folder: asdict(each) for folder, each in runs.items()}
+    varied = [k for k in SETTINGS if len({str(each[k]) for each in settings.values()}) > 1]
     rows = [
-        {**{k: told[folder][k] for k in varied}, **read_results(folder), "folder": str(folder)}
+        {**{k: settings[folder][k] for k in varied}, **read_results(folder), "folder": str(folder)}
         for folder in runs
     ]
     return pd.DataFrame(rows).assign(error=[errors.get(folder, "") for folder in runs])
@@ -83,9 +83,9 @@ def _settled(config: Mapping[str, object]) -> RunSettings:
 
 def _folder(out: Path, settings: RunSettings) -> Path:
     """Named after what is not the default, with a digest of all the settings and a data file."""
-    told, default = asdict(settings), asdict(RunSettings())
-    words = [f"{k} {v}" for k, v in told.items() if k not in UNNAMED and v != default[k]]
-    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    values, default = asdict(settings), asdict(RunSettings())
+    words = [f"{k} {v}" for k, v in values.items() if k not in UNNAMED and v != default[k]]
+    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
     if Path(settings.data).is_file():
         with Path(settings.data).open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())

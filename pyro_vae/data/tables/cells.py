@@ -194,8 +194,8 @@ def _days(blank: Cells, seen: list[object]) -> Cells:
             "give a column of times: pandas.to_datetime(frame[name], utc=True)",
         )
     exact = any(isinstance(value, datetime.datetime | np.datetime64) for value in seen)
-    found = _times(blank, np.array(seen, dtype=f"datetime64[{'us' if exact else 'D'}]"))
-    return found if exact else replace(found, dtype=f"{blank.dtype}[date]")
+    times = _times(blank, np.array(seen, dtype=f"datetime64[{'us' if exact else 'D'}]"))
+    return times if exact else replace(times, dtype=f"{blank.dtype}[date]")
 
 
 def _times(blank: Cells, seen: np.ndarray) -> Cells:

@@ -55,9 +55,9 @@ def codes(cells: Cells, levels: tuple[Level, ...]) -> np.ndarray:
         ValueError: the first that is not among them.
     """
     places: Mapping[object, int] = {level: i for i, level in enumerate(levels)}
-    found = np.full(len(cells), np.nan)
-    found[cells.known] = [places.get(value, -1) for value in cells.seen.tolist()]
-    if (unseen := found == -1).any():
+    codes = np.full(len(cells), np.nan)
+    codes[cells.known] = [places.get(value, -1) for value in cells.seen.tolist()]
+    if (unseen := codes == -1).any():
         value, words = cells.first(unseen), [str(level) for level in levels]
         raise cells.error(
             unseen,
@@ -65,7 +65,7 @@ def codes(cells: Cells, levels: tuple[Level, ...]) -> np.ndarray:
             f"the levels are {', '.join(words[:12])}{' ...' if len(words) > 12 else ''}: put one "
             "of them there, or None, or make the table from a frame that has this level",
         )
-    return found
+    return codes
 
 
 def encoded(column: Column, cells: Cells) -> np.ndarray:

@@ -40,9 +40,9 @@ class Wishes:
 
     def check(self, names: Sequence[str]) -> None:
         """Raise where something is said of a column that there is not."""
-        said = {"kinds": self.kinds, "likelihood": self.lines, "dates": self.dates}
+        wishes = {"kinds": self.kinds, "likelihood": self.lines, "dates": self.dates}
         events = dict.fromkeys(self.censored.values())
-        for what, of in {**said, "censored": {**self.censored, **events}}.items():
+        for what, of in {**wishes, "censored": {**self.censored, **events}}.items():
             for name in of:
                 if name not in names:
                     raise ValueError(
@@ -227,8 +227,8 @@ def _number(
     values = quantities(cells)
     x = values[cells.known]
     whole = bool((x == np.round(x)).all())
-    if kind is None and cells.sort != "duration" and (found := _codes(base, x, distinct, whole)):
-        return found
+    if kind is None and cells.sort != "duration" and (column := _codes(base, x, distinct, whole)):
+        return column
     base = replace(base, whole=whole, low=float(x.min()), high=float(x.max()))
     if kind is None:
         kind, chosen, spike, why = by_values(x, whole)

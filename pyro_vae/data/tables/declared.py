@@ -55,7 +55,7 @@ def with_categories(line: str | Spec, levels: int) -> str:
         return str(Spec(spec.name, inner, *spec.args[1:], **spec.kwargs))
     if spec.name not in CATEGORIES:
         return str(spec)
-    said = spec.kwargs.get("categories", levels)
-    if said != levels:
-        raise ValueError(f"{spec} says {said} categories, and the column has {levels} levels")
+    count = spec.kwargs.get("categories", levels)
+    if count != levels:
+        raise ValueError(f"{spec} says {count} categories, and the column has {levels} levels")
     return str(Spec(spec.name, *spec.args, **{"categories": levels, **spec.kwargs}))

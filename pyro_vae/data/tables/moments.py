@@ -75,9 +75,9 @@ def as_days(cells: Cells, origin: str) -> np.ndarray:
 
 def as_times(days: np.ndarray, origin: str, whole: bool, dtype: str) -> np.ndarray:
     """Times of days since the origin, rounded to what the type can hold, and within it."""
-    found = re.search(r"[\['](ns|us|ms|s)\b", dtype)
-    unit = "D" if whole else found[1].replace("ns", "us") if found else "us"
-    last = LAST if found and found[1] == "ns" else ALL_LAST
+    match = re.search(r"[\['](ns|us|ms|s)\b", dtype)
+    unit = "D" if whole else match[1].replace("ns", "us") if match else "us"
+    last = LAST if match and match[1] == "ns" else ALL_LAST
     start = np.datetime64(origin, "D")
     low, high = ((np.datetime64(year, "D") - start) / DAY for year in last)
     ticks = np.round(np.clip(days, low, high) * (DAY / np.timedelta64(1, unit)))

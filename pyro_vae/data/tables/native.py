@@ -118,9 +118,9 @@ def _pandas(name: str, values: np.ndarray, known: np.ndarray, text: str, levels:
 def _positions(values: np.ndarray, known: np.ndarray, levels: list) -> np.ndarray:
     """The place of each known value among the levels."""
     places = {level: i for i, level in enumerate(levels)}
-    found = np.full(len(values), -1)
-    found[known] = [places[value] for value in values[known].tolist()]
-    return found
+    positions = np.full(len(values), -1)
+    positions[known] = [places[value] for value in values[known].tolist()]
+    return positions
 
 
 def _polars(name: str, values: np.ndarray, known: np.ndarray, text: str, levels: list) -> object:
@@ -152,8 +152,8 @@ def _pyarrow(name: str, values: np.ndarray, known: np.ndarray, text: str, levels
         codes = pa.array(_listed(_positions(values, known, levels), known))
         indices = codes.cast(pa.type_for_alias(parts["indices"]))
         kinds = pa.array(levels, type=_arrow_type(parts["values"]))
-        made = pa.DictionaryArray.from_arrays(indices, kinds, ordered=parts["ordered"] == "1")
-        return pa.chunked_array([made])
+        array = pa.DictionaryArray.from_arrays(indices, kinds, ordered=parts["ordered"] == "1")
+        return pa.chunked_array([array])
     dtype = _arrow_type(text)
     if values.dtype.kind in "mM":
         coarse = pa.types.is_date(dtype)
@@ -162,8 +162,8 @@ def _pyarrow(name: str, values: np.ndarray, known: np.ndarray, text: str, levels
             f"{'datetime' if values.dtype.kind == 'M' else 'timedelta'}64[{unit}]"
         )
         ticks = pa.array(_listed(whole.astype(np.int64), known), type=pa.int64())
-        made = ticks.cast(pa.timestamp("us")).cast(dtype) if coarse else ticks.cast(dtype)
-        return pa.chunked_array([made])
+        array = ticks.cast(pa.timestamp("us")).cast(dtype) if coarse else ticks.cast(dtype)
+        return pa.chunked_array([array])
     return pa.chunked_array([pa.array(_listed(values, known)).cast(dtype)])
 
 

@@ -42,7 +42,7 @@ def by_values(x: np.ndarray, whole: bool) -> tuple[Kind, str, float | None, str]
         if not counts or hurdle > max(counts) + GAIN:
             line = f"Hurdle({name})" if spike == 0 else f"Hurdle({name}, at={spike!r})"
             why = f"{share:.0%} of the values are {spike:g}, the others are numbers"
-            return "hurdle", line, spike, why + _said(name, gain)
+            return "hurdle", line, spike, why + _gain_in_words(name, gain)
     name, gain = _best(scores)
     kind = KIND_OF[name]
     if kind == "real" and whole:
@@ -55,7 +55,7 @@ def by_values(x: np.ndarray, whole: bool) -> tuple[Kind, str, float | None, str]
         "bounded": "numbers within (0, 1)",
         "count": "numbers from 0 or 1, read as counts",
     }[kind]
-    return kind, name, None, ("whole " if whole else "") + reason + _said(name, gain)
+    return kind, name, None, ("whole " if whole else "") + reason + _gain_in_words(name, gain)
 
 
 def positive_line(x: np.ndarray) -> str:
@@ -70,7 +70,7 @@ def count_line(x: np.ndarray) -> str:
     return max(("Poisson", "NegativeBinomial"), key=lambda name: fitted(name, x))
 
 
-def _said(name: str, gain: float) -> str:
+def _gain_in_words(name: str, gain: float) -> str:
     if name == "Normal":
         return ""
     return f"; {name} fits better than Normal by {gain:.2f} nats a row"

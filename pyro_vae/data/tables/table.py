@@ -142,17 +142,17 @@ class Schema:
             ValueError: another shape, or the code of no level.
         """
         numbers = self.check(values)
-        known, made, at = np.ones(len(numbers), bool), {}, self.places
+        known, series, at = np.ones(len(numbers), bool), {}, self.places
         for column in self.columns:
             cells, held = np.zeros(len(numbers)), ~known
             if column.kind == "constant":
                 cells, held = constant(column, known), known
             elif column.name in at:
                 cells, held = decoded(column, numbers[:, at[column.name]])
-            made[column.name] = make_series(
+            series[column.name] = make_series(
                 self.library, column.name, cells, held, column.dtype, column.levels
             )
-        return make_frame(self.library, made)
+        return make_frame(self.library, series)
 
     @property
     def places(self) -> dict[str, int]:
@@ -341,13 +341,13 @@ class Table:
         numbers = self.schema.check(values)
         if len(numbers) != len(self):
             return self.schema.to_frame(numbers)
-        made: dict[str, object] = {}
+        series: dict[str, object] = {}
         for name, at in self.schema.places.items():
             new, old = numbers[:, at], self.values[:, at]
             same = (new == old) | (np.isnan(new) & np.isnan(old))
             if not same.all():
-                made[name] = self._column(self.schema[name], new, same)
-        return self._frame.replaced(made)
+                series[name] = self._column(self.schema[name], new, same)
+        return self._frame.replaced(series)
 
     def _column(self, column: Column, numbers: np.ndarray, same: np.ndarray) -> object:
         """A column of the frame in which some cells are new."""

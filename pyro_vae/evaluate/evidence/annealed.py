@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ...core.checks import whole
 from ...model.joint import Joint, reading
+from ...model.simulation import simulate
 from ...model.vae import VAE
 from ..statistics import chunks, standard_error
 from .importance import Evidence
@@ -103,6 +104,7 @@ def bdmc(
     vae: VAE,
     num_data: int = 100,
     *,
+    given: Tensor | ArrayLike | None = None,
     temperatures: int = 1000,
     chains: int = 16,
     start: Literal["prior", "guide"] = "prior",
@@ -119,6 +121,7 @@ def bdmc(
     Args:
         vae: a trained model, z continuous.
         num_data: how many observations to draw.
+        given: observations whose context and offset are taken in turn, where the model reads any.
         temperatures: as in :func:`ais`.
         chains: per observation and direction; those backwards share their first z.
         start: as in :func:`ais`.
@@ -129,7 +132,8 @@ def bdmc(
         :class:`Sandwich`: ``x``, ``lower``, ``upper``, ``gap``, ``gap_error``.
 
     Raises:
-        ValueError: a discrete z, or a number that is too small.
+        ValueError: a discrete z, a number that is too small, or a model that reads a context or an
+            offset without ``given``.
 
     References:
         Grosse, Ghahramani & Adams (2015), arXiv:1511.02543; Wu et al. (2017), arXiv:1611.04273.
@@ -140,11 +144,10 @@ def bdmc(
     """
     plan = Plan(temperatures, chains, start, leapfrog)
     num_data = whole("num_data", num_data, 2)
+    given = None if given is None else vae.as_data(given)
     up, down = [], []
     with reading(vae, seed):
-        with torch.no_grad():
-            z = vae.prior().expand([num_data]).sample()
-            x = vae.decode(z).sample()
+        z, x = simulate(vae, num_data, given)
         for some_x, some_z in zip(plan.split(x, x), plan.split(z, x), strict=True):
             path = Path(vae, some_x, plan)
             up.append(path.forward())

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ...core.checks import whole
 from ...model.joint import Joint, reading
+from ...model.simulation import simulate
 from ...model.vae import VAE
 from ..statistics import chunks
 
@@ -95,7 +97,12 @@ def _smallest_p(table: pd.DataFrame) -> np.ndarray:
 
 @torch.no_grad()
 def calibration(
-    vae: VAE, num_data: int = 1000, *, num_samples: int = 99, seed: int | None = None
+    vae: VAE,
+    num_data: int = 1000,
+    *,
+    given: Tensor | ArrayLike | None = None,
+    num_samples: int = 99,
+    seed: int | None = None,
 ) -> Calibration:
     r"""Simulation-based calibration of the guide.
 
@@ -109,6 +116,7 @@ def calibration(
     Args:
         vae: a trained model.
         num_data: how many observations to draw from it, at least 20.
+        given: observations whose context and offset are taken in turn, where the model reads any.
         num_samples: L; L + 1 should have many divisors.
         seed: of the draws.
 
@@ -116,7 +124,8 @@ def calibration(
         :class:`Calibration`: ``ranks``, ``table`` (p-values and z-scores), ``verdict``.
 
     Raises:
-        ValueError: fewer than 20 data, or no draws.
+        ValueError: fewer than 20 observations, no draws, or a model that reads a context or an
+            offset without ``given``.
 
     References:
         Talts et al. (2018), arXiv:1804.06788; Modrák et al. (2023), arXiv:2211.02383, for ranks of
@@ -128,17 +137,18 @@ def calibration(
     """
     num_data = whole("num_data", num_data, 20)
     num_samples = whole("num_samples", num_samples)
+    given = None if given is None else vae.as_data(given)
     with reading(vae, seed):
-        z = vae.prior().expand([num_data]).sample()
-        ranks = torch.cat([_ranks(vae, some, num_samples) for some in chunks(z, num_samples, ROWS)])
+        parts = (chunks(part, num_samples, ROWS) for part in simulate(vae, num_data, given))
+        each = zip(*parts, strict=True)
+        ranks = torch.cat([_ranks(Joint(vae, x), z, num_samples) for z, x in each])
     names = [*vae.latents.coordinates, "log_likelihood"]
     table = pd.DataFrame(ranks.cpu().numpy(), columns=names)
     return Calibration(table.rename_axis("observation"), num_samples)
 
 
-def _ranks(vae: VAE, z: Tensor, num_samples: int) -> Tensor:
+def _ranks(joint: Joint, z: Tensor, num_samples: int) -> Tensor:
     """``(B, D + 1)``."""
-    joint = Joint(vae, vae.decode(z).sample())
     draws = joint.guide.sample(torch.Size([num_samples]))
     true = torch.cat([z.flatten(1), joint.log_likelihood(z)[:, None]], 1)
     drawn = torch.cat([draws.flatten(2), joint.log_likelihood(draws)[..., None]], -1)

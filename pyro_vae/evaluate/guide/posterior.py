@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+import pyro.poutine as poutine
 import torch
 from numpy.typing import ArrayLike
 from pyro.infer import MCMC, NUTS
@@ -114,7 +115,9 @@ def sliced_wasserstein(a: Tensor, b: Tensor, *, num_projections: int = 200, seed
 
 def _chain(vae: VAE, x: Tensor, method: str, num_samples: int, warmup: int) -> Tensor:
     """One chain for one observation, ``(S, 1, *z_shape)``."""
-    kernel = KERNELS[method](vae.model)
+    weight = vae.record.part(x, "weight")  # it is of the objective, not of the posterior
+    model = vae.model if weight is None else poutine.scale(vae.model, scale=1 / weight.item())
+    kernel = KERNELS[method](model)
     run = MCMC(kernel, num_samples=num_samples, warmup_steps=warmup, disable_progbar=True)
     run.run(x)
     draws = run.get_samples()

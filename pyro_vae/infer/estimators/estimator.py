@@ -136,7 +136,7 @@ def make_estimator(value: "str | Spec | ELBO | Estimator") -> Estimator:
         return value
     if isinstance(value, ELBO):
         rule = getattr(value, "rule", None)
-        word = next((w for w, made in RELAXED.items() if type(rule) is made), None)
+        word = next((w for w, cls in RELAXED.items() if type(rule) is cls), None)
         profile = profile_of(value)
         return Estimator(value, word or (profile.gradient if profile else None))
     spec = as_spec(value)

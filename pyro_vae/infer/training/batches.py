@@ -59,11 +59,11 @@ class Batches:
         if isinstance(x, DataLoader) and count > 1:
             raise ValueError("a DataLoader is of one process: give its Dataset, which fit shares")
         if len(self) == 0:
-            raise ValueError("the data are empty: give at least one datum")
+            raise ValueError("the data are empty: give at least one observation")
         if not isinstance(x, DataLoader) and min(batch_size, self._number()) < count:
             raise ValueError(
                 f"{count} processes share batches of {batch_size} of {self._number()} data: "
-                "each needs at least one datum"
+                "each needs at least one observation"
             )
 
     def __len__(self) -> int:
@@ -124,8 +124,8 @@ class Batches:
                 data = self._bits(x.flatten(1), order[at], keys[at]).view(-1, *x.shape[1:])
             return iter(data.split([len(part) for part in some]))
 
-        found = chain.from_iterable(map(taken, range(skip // n * n, len(places), n)))
-        return islice(found, skip % n, None)
+        batches = chain.from_iterable(map(taken, range(skip // n * n, len(places), n)))
+        return islice(batches, skip % n, None)
 
     @property
     def _together(self) -> int:

@@ -40,7 +40,7 @@ def random_keys(n: int) -> Tensor:
 def bits(x: Tensor, rows: Tensor, keys: Tensor) -> Tensor:
     """Bits for some rows of grey values.
 
-    The random numbers of a datum are a counter through a hash function, with its two keys. As
+    An observation's random numbers are a counter through a hash function, with its two keys. As
     whole numbers they are the same on each device, compiled or not, and for each of several
     processes that share a batch.
 
@@ -70,11 +70,11 @@ def compiled_bits(x: Tensor, n: int) -> Callable[[Tensor, Tensor, Tensor], Tenso
     module, live = capture_function(lambda *of: (_bits(*of, at_once=n * x.shape[1]),), *given)
     in_one_pass = compile_module(module, [*given, *live])
 
-    def found(x: Tensor, rows: Tensor, keys: Tensor) -> Tensor:
+    def binarize(x: Tensor, rows: Tensor, keys: Tensor) -> Tensor:
         whole = len(rows) == n
         return in_one_pass(x, rows, keys, counter, *live)[0] if whole else bits(x, rows, keys)
 
-    return found
+    return binarize
 
 
 def _counter(x: Tensor) -> Tensor:
@@ -84,12 +84,12 @@ def _counter(x: Tensor) -> Tensor:
 
 def _bits(x: Tensor, rows: Tensor, keys: Tensor, counter: Tensor, at_once: int) -> Tensor:
     """So many numbers go through the operations together."""
-    found = x.index_select(0, rows).to(torch.promote_types(x.dtype, torch.float32))
+    drawn = x.index_select(0, rows).to(torch.promote_types(x.dtype, torch.float32))
     n = max(1, at_once // max(1, x.shape[1]))
-    for grey, key in zip(found.split(n), keys.split(n), strict=True):
+    for grey, key in zip(drawn.split(n), keys.split(n), strict=True):
         u = counter + key[:, :1]
         u.bitwise_xor_((u >> 16).bitwise_and_(0xFFFF)).mul_(FIRST)
         u.bitwise_xor_(key[:, 1:])
         u.bitwise_xor_((u >> 13).bitwise_and_(0x7FFFF)).mul_(SECOND)
         grey.mul_(2.0**24).sub_(u >> 8).gt_(2.0**23)  # u >> 8 lies in [-2^23, 2^23)
-    return found.to(x.dtype)
+    return drawn.to(x.dtype)

@@ -95,7 +95,7 @@ def _attach(value: Any, tensors: Mapping[str, Tensor]) -> Any:  # noqa: ANN401
 
 
 def _checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
-    found = zlib.crc32(text.encode())
+    checksum = zlib.crc32(text.encode())
     for _, tensor in sorted(tensors.items()):
-        found = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, found)
-    return f"{found:08x}"
+        checksum = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, checksum)
+    return f"{checksum:08x}"

@@ -51,7 +51,7 @@ class Fit:
     Attributes:
         vae: the model that was given, trained.
         history: a row an epoch: ``elbo_train``, ``elbo_validation``, ``log_likelihood``, ``kl``
-            (nats per datum, at the epoch's end, one draw of z; the two terms are those of the
+            (nats per observation, at the epoch's end, one draw of z; the two terms are those of the
             validation data where there are any), ``loss`` (what was minimized, mean over the
             epoch, with beta), ``lr``, ``beta`` and ``seconds`` of training so far.
         estimator: the line that says it.

@@ -40,7 +40,7 @@ def with_free_bits(model: Callable, guide: Callable, minimum: float) -> tuple[Ca
     Args:
         model: a Pyro model whose latent sites have batch dimensions of data alone.
         guide: its guide.
-        minimum: :math:`\lambda`, in nats per datum and dimension.
+        minimum: :math:`\lambda`, in nats per observation and dimension.
 
     Returns:
         The two to be given to ``SVI``; model and guide themselves are not changed.
@@ -132,7 +132,7 @@ class FreeBits(Callback):
         """Add the factor to the model."""
         elbo = self.run.estimator.elbo
         if type(elbo) not in SERVED:
-            served = ", ".join(made.__name__ for made in SERVED)
+            served = ", ".join(cls.__name__ for cls in SERVED)
             raise ValueError(
                 f"free_bits adds a factor with a gradient of its own, which {type(elbo).__name__} "
                 f"does not follow: use one of {served}"
@@ -224,10 +224,10 @@ class AggressiveGuide(Callback):
         now = self.progress
         if now.over:
             return
-        found = mutual_information(self.run.vae.guide, self.run.sample[:ENCODED]).double()
-        found = self.run.processes.first(found).item()
-        risen = now.information is None or found > now.information
-        now.over, now.information = self.run.epoch >= self.epochs or not risen, found
+        information = mutual_information(self.run.vae.guide, self.run.sample[:ENCODED]).double()
+        information = self.run.processes.first(information).item()
+        risen = now.information is None or information > now.information
+        now.over, now.information = self.run.epoch >= self.epochs or not risen, information
 
     def state_dict(self) -> dict[str, object]:
         """How far it is, over all processes."""

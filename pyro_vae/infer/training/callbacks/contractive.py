@@ -29,6 +29,8 @@ class Contractive(Messenger, Callback):
 
     Args:
         weight: :math:`\lambda`.
+        cells: from x to the part in which the slopes are penalized; ``vae.record.cells`` leaves out
+            the context beside x. ``fit`` takes the model's.
 
     References:
         Rifai et al. (2011), "Contractive auto-encoders: explicit invariance during feature
@@ -42,9 +44,9 @@ class Contractive(Messenger, Callback):
     True
     """
 
-    def __init__(self, weight: float) -> None:
+    def __init__(self, weight: float, cells: Callable[[Tensor], Tensor] | None = None) -> None:
         super().__init__()
-        self.weight = number("weight", weight, 0)
+        self.weight, self.cells = number("weight", weight, 0), cells
         self.x = self.mean = torch.empty(0)
 
     def __call__(self, guide: Callable) -> Callable:
@@ -70,6 +72,9 @@ class Contractive(Messenger, Callback):
                 f"Contractive adds a factor to the guide, whose gradient {type(elbo).__name__} "
                 f"does not follow: use {served}"
             )
+        record = getattr(self.run.vae, "record", None)
+        if self.cells is None and record is not None:
+            self.cells = record.cells
         return model, self(guide)
 
     def state_dict(self) -> dict[str, object]:
@@ -90,5 +95,6 @@ class Contractive(Messenger, Callback):
             return
         signs = torch.randint_like(self.mean, 2).mul(2).sub(1)
         (slopes,) = torch.autograd.grad((signs * self.mean).sum(), self.x, create_graph=True)
+        slopes = slopes if self.cells is None else self.cells(slopes)
         penalty = self.weight * slopes.square().flatten(1).sum(1)
         pyro.factor(f"{msg['name']}_slopes", penalty, has_rsample=True)

@@ -218,4 +218,5 @@ def summarize(row: Mapping[str, float]) -> str:
     """A row of the history in a few words, for the progress bar."""
     held_out = row["elbo_validation"]
     text = f" ELBO {row['elbo_train']:.2f} train"
-    return text + ("" if held_out != held_out else f", {held_out:.2f} validation") + " nats/datum"
+    text += "" if held_out != held_out else f", {held_out:.2f} validation"
+    return f"{text} nats per observation"
