@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ...core.checks import whole
+from ...model.entry import of_model
 from ...model.joint import Joint, reading
 from ...model.vae import VAE
 from ..statistics import chunks, standard_error
@@ -49,6 +50,7 @@ class Sandwich:
         )
 
 
+@of_model
 def ais(
     vae: VAE,
     x: Tensor | ArrayLike,
@@ -99,6 +101,7 @@ def ais(
     return Evidence.from_weights(torch.cat(parts, 1))
 
 
+@of_model
 def bdmc(
     vae: VAE,
     num_data: int = 100,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ...core.checks import whole
+from ...model.entry import of_model
 from ...model.joint import Joint, reading
 from ...model.vae import VAE
 from ..statistics import chunks
@@ -93,6 +94,7 @@ def _smallest_p(table: pd.DataFrame) -> np.ndarray:
     return 3 * np.minimum(tails.min(1), table["p_value"].to_numpy())
 
 
+@of_model
 @torch.no_grad()
 def calibration(
     vae: VAE, num_data: int = 1000, *, num_samples: int = 99, seed: int | None = None
