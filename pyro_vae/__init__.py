@@ -5,9 +5,10 @@ Say the likelihood, the prior, the guide and the gradient estimator in one line 
 """
 
 from .core.lazy import attach
+from .language.words import where
 
 __version__ = "0.1.0"
-__getattr__, __all__ = attach(__name__, __file__)  # pyright: ignore[reportUnsupportedDunderAll]
+__getattr__, __all__ = attach(__name__, __file__, where)  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __dir__() -> list[str]:

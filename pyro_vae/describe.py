@@ -44,7 +44,7 @@ def describe(name: str | None = None) -> pd.DataFrame:
         return _structure(spec.name)
     if spec.name not in (known := family_names()):
         near = nearest(spec.name, known | set(REGISTRY.structures))
-        raise spec.error(f"unknown name {spec.name!r}{near}")
+        raise spec.error(f"unknown name {spec.name!r}{near} (pv.families() lists all)")
     return _family(spec)
 
 

@@ -33,7 +33,6 @@ SOURCES = {
     "mapped": lambda folder: Rows(on_disk(folder)),
     "big-endian": lambda folder: Rows(on_disk(folder, X.numpy().astype(">f4"))),
     "dataset": lambda folder: TensorDataset(X),
-    "pairs": lambda folder: TensorDataset(X, torch.arange(250)),
 }
 
 
@@ -310,7 +309,6 @@ class Stream(IterableDataset):
 
 BAD = {
     "no data": (lambda: Batches(X[:0], 10), "the data are empty"),
-    "a stream": (lambda: Batches(Stream(), 10), "give a DataLoader of it"),
     "a loader for two": (
         lambda: Batches(DataLoader(X, 10), 10, Processes(0, 2)), "give its Dataset",
     ),

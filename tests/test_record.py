@@ -323,7 +323,7 @@ BAD_ARRAYS = {
     "dates": (FRAME.assign(b=pd.Timestamp("2020-01-01")), "datetime64.*in column 'b'"),
     "complex": (TABLE + 1j, "got complex128, first"),
     "another shape": (TABLE[:, :2], r"expected x of shape \(N, 3\), got \(4, 2\): reshape x"),
-    "one observation": (TABLE[0], r"got \(3,\): one observation is x\[None\]"),
+    "one observation": (TABLE[0], r"got \(3,\): one observation is numpy.asarray\(x\)\[None\]"),
     "large ids": (TABLE + 2**24 + 1, "the whole number 16777217, which float32 cannot hold"),
     "large whole numbers": (TABLE.astype(int) + 2**24 + 1, "use vae.double"),
     "NaN": (FRAME.mask(TABLE == 4), r"x holds NaN: .* \(first in row 1, column 'b'\)"),
@@ -352,9 +352,12 @@ def test_channels_last_are_told_how_to_come_first():
     assert vae.as_data(images.transpose(0, 3, 1, 2)).shape == (2, 1, 8, 6)
 
 
-def test_columns_are_put_in_the_order_of_the_first_frame(tmp_path):
+def test_columns_are_put_in_the_order_of_the_frame_that_was_fitted(tmp_path):
     vae = small()
     x = vae.as_data(FRAME)
+    assert torch.equal(vae.as_data(FRAME[["c", "a", "b"]]), x[:, [2, 0, 1]])  # not fitted yet
+    pv.fit(vae, FRAME, validation=FRAME[["b", "c", "a"]], epochs=1, progress=False)
+    assert vae.record.columns == ("a", "b", "c")
     assert torch.equal(vae.as_data(FRAME[["c", "a", "b"]]), x)
     again = pv.load(vae.save(tmp_path))
     assert torch.equal(again.as_data(FRAME[["c", "a", "b"]]), x)

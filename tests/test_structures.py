@@ -1,5 +1,7 @@
 """Structures within structures, in every role: they build, train, and have the right density."""
 
+from pathlib import Path
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -262,11 +264,33 @@ def test_a_list_of_widths_is_an_mlp_and_a_distribution_a_fixed_prior(tmp_path):
         assert torch.allclose(ours, other if other.ndim == 1 else other.sum(-1), atol=1e-5)
 
 
+class Widened(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+
+
+class Twice(nn.Module):
+    def forward(self, x):
+        return x, x
+
+
+def test_a_class_is_taken_where_it_says_enough():
+    vae = pv.VAE(6, 3, prior=torch.distributions.Laplace, likelihood=dist.Normal, encoder=pv.MLP)
+    assert str(vae.likelihood.spec), str(vae.prior.spec) == ("Normal", "Laplace")
+    assert str(vae.encoder.spec) == str(pv.MLP().spec)
+
+
 MEANT = {
-    "class": (dict(prior=Shifted), r"the prior is the class Shifted: give an instance, Shifted\("),
-    "family": (dict(likelihood=dist.Normal), "the likelihood is the class Normal"),
+    "class": (dict(prior=Widened), r"the prior is the class Widened: give an instance, Widened\("),
+    "another class": (dict(likelihood=Path), "the likelihood is the class Path"),
+    "a number": (dict(likelihood=3), r"the likelihood is a line such as 'Normal\(.*, got 3"),
+    "nothing": (dict(prior=None), "the prior is a line such as 'Normal', got None"),
+    "a width": (dict(encoder=5), r"the encoder is a line such as 'MLP\(\[200, 200\]\)', got 5"),
+    "modules": (dict(encoder=[nn.Linear(6, 3), nn.ReLU()]), r"give nn.Sequential\(\*encoder\)"),
+    "a list of modules": (dict(encoder=nn.ModuleList([nn.Linear(6, 3)])), r"Sequential\(\*encoder"),
+    "two features": (dict(encoder=Twice()), "got tuple for B = 1: return its first entry alone"),
+    "float64": (dict(encoder=nn.Linear(6, 3).double()), r"give encoder.to\(torch.float32\)"),
     "function": (dict(guide=lambda h: h), "the guide is a function: .* torch.nn.Module whose for"),
-    "network": (dict(encoder=pv.MLP), r"the encoder is the class MLP: give an instance, MLP\("),
     "layer": (dict(decoder=torch.relu), "the decoder is a function"),
     "widths": (dict(encoder=[20, "x"]), r"MLP takes a list of widths such as \[200, 200\]"),
     "guide": (dict(guide=dist.Normal(0.0, 1.0)), "a guide without an amortized parameter"),

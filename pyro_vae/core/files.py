@@ -15,9 +15,20 @@ try:
 except ImportError:  # Windows has no such locks
     fcntl = None
 
-__all__ = ["locked", "replacing", "write_whole"]
+__all__ = ["folder_path", "locked", "replacing", "write_whole"]
 
 LOCK, PARTIAL = ".lock", ".partial-"
+
+
+def folder_path(name: str, value: object) -> Path:
+    """The path of a folder: a text, or an object that has one."""
+    try:
+        path = os.fspath(value)  # pyright: ignore[reportArgumentType]
+    except TypeError:
+        path = b""
+    if not isinstance(path, str):
+        raise ValueError(f"{name} is the path of a folder, got {value!r}")
+    return Path(path)
 
 
 @contextmanager

@@ -8,7 +8,9 @@ from pathlib import Path
 __all__ = ["attach"]
 
 
-def attach(package: str, file: str) -> tuple[Callable[[str], object], list[str]]:
+def attach(
+    package: str, file: str, hint: Callable[[str, list[str]], str] = lambda name, known: ""
+) -> tuple[Callable[[str], object], list[str]]:
     """``__getattr__`` and the public names of a package, from the imports of its ``.pyi`` file.
 
     Type checkers read the same file, so a name and its home are said once.
@@ -16,6 +18,7 @@ def attach(package: str, file: str) -> tuple[Callable[[str], object], list[str]]
     Args:
         package: ``__name__``.
         file: ``__file__``.
+        hint: of a name that there is not, and those that there are, to the end of the message.
     """
     stub = ast.parse(Path(file).with_suffix(".pyi").read_text())
     imports = [node for node in stub.body if isinstance(node, ast.ImportFrom)]
@@ -23,7 +26,8 @@ def attach(package: str, file: str) -> tuple[Callable[[str], object], list[str]]
 
     def get(name: str) -> object:
         if name not in homes:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+            end = "" if name.startswith("_") else hint(name, sorted(homes))
+            raise AttributeError(f"module {package!r} has no attribute {name!r}{end}")
         if homes[name] != "." and name in vars(home := import_module(homes[name], package)):
             return getattr(home, name)
         return import_module(f"{homes[name].rstrip('.')}.{name}", package)  # a module

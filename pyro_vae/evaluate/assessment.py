@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ..core.checks import whole
+from ..model.entry import of_model
 from ..model.vae import VAE
 from .evidence.annealed import Sandwich, bdmc
 from .evidence.importance import Evidence, log_evidence
@@ -102,6 +103,7 @@ class Assessment:
         return texts | {name: f"Not for this model: {why}." for name, why in self.refused.items()}
 
 
+@of_model
 def assess(
     vae: VAE,
     x: Tensor | ArrayLike,

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ..core.checks import whole
+from ..model.entry import of_model
 from ..model.joint import Joint, reading
 from ..model.vae import VAE
 
@@ -26,6 +27,7 @@ AXES = {1: ("column",), 2: ("row", "column"), 3: ("channel", "row", "column")}
 Variable: TypeAlias = tuple[Sequence[str], np.ndarray]
 
 
+@of_model
 @torch.no_grad()
 def to_arviz(
     vae: VAE,

@@ -6,11 +6,13 @@ from torch import Tensor
 from ..core.acting import evaluating
 from ..core.checks import whole
 from ..infer.elbo_terms import elbo_terms
+from ..model.entry import of_model
 from ..model.vae import VAE
 
 __all__ = ["elbo"]
 
 
+@of_model
 def elbo(
     vae: VAE, x: Tensor | ArrayLike, *, num_samples: int = 10, seed: int | None = None
 ) -> Tensor:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -194,8 +195,10 @@ def make_network(value: Line | Sequence[int], what: str = "network") -> nn.Modul
         value: ``"MLP([200])"``, ``[200]``, or a module.
         what: of the model, for the message.
     """
-    if isinstance(value, list | tuple):
-        return MLP(value)
+    if isinstance(value, list | tuple) and any(isinstance(v, nn.Module) for v in value):
+        raise ValueError(f"the {what} is a list of modules: give nn.Sequential(*{what})")
+    if isinstance(value, list | tuple | np.ndarray):
+        return MLP(value.tolist() if isinstance(value, np.ndarray) else value)
     line = read_line(value, what)
     if isinstance(line, nn.Module):
         return line
@@ -212,18 +215,35 @@ def build_network(
     build = getattr(net, "build", None)
     if build is not None:
         build(tuple(example.shape[1:]), out_shape)
-    training = net.training
+    for p in net.parameters():
+        own = not isinstance(p, nn.parameter.UninitializedTensorMixin) and p.is_floating_point()
+        if own and p.dtype != example.dtype:
+            kinds = f"{p.dtype} weights, and the model is made of {example.dtype}".replace(
+                "torch.", ""
+            )
+            raise ValueError(
+                f"the {name} has {kinds}: give {name}.to({example.dtype}), and convert the whole "
+                "model afterwards, as vae.double() does"
+            )
+    modes = {module: module.training for module in net.modules()}
     try:
         with torch.no_grad():  # in evaluation mode: batch normalization needs more than one
             features = net.eval()(example)
-    except RuntimeError as problem:
+    except Exception as problem:  # whatever a network of the user's raises
+        listed = isinstance(net, nn.ModuleList | nn.ModuleDict)
+        advice = f"; give nn.Sequential(*{name})" if listed else ""
         raise ValueError(
-            f"the {name} cannot read an array of shape {tuple(example.shape)}: {problem}"
+            f"the {name} cannot read an array of shape {tuple(example.shape)}: "
+            f"{type(problem).__name__}: {problem}{advice}"
         ) from problem
-    net.train(training)
+    for module, mode in modes.items():
+        module.training = mode
     if not isinstance(features, Tensor) or features.ndim < 2 or len(features) != 1:
         got = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
-        raise ValueError(f"the {name} must return features of shape (B, ...), got {got} for B = 1")
+        several = ": return its first entry alone" if isinstance(features, tuple) else ""
+        raise ValueError(
+            f"the {name} must return features of shape (B, ...), got {got} for B = 1{several}"
+        )
     return tuple(features.shape[1:])
 
 

@@ -30,6 +30,10 @@ __all__ = [
 Role: TypeAlias = Literal["prior", "likelihood", "guide", "layer"]  # a layer, given another one
 Line: TypeAlias = str | Spec | nn.Module
 Module = TypeVar("Module", bound=nn.Module)
+EXAMPLES = {
+    "likelihood": "Normal(scale=learned)",
+    **dict.fromkeys(("network", "encoder", "decoder", "merge"), "MLP([200, 200])"),
+}
 # From the role to the network that the part reads, and what that network reads.
 READERS = {"likelihood": ("decoder", "z"), "layer": ("network", "the layer before it")}
 
@@ -296,15 +300,21 @@ def read_line(value: object, what: str) -> Line:
     """What is meant by a value that is no line, where that is clear.
 
     Args:
-        value: a line, a module, or a distribution of Pyro or PyTorch, whose line is made.
+        value: a line, a module, a distribution of Pyro or PyTorch, whose line is made, or the class
+            of a distribution, or of a module that needs no arguments.
         what: of the model, for the message.
 
     Raises:
-        ValueError: a class or a function, or a distribution that no line says.
+        ValueError: another class or a function, or a distribution that no line says.
     """
     if isinstance(value, Distribution):
         return _line_of(value)
     if isinstance(value, type):
+        if issubclass(value, Distribution):
+            return Spec(value.__name__)
+        needed = [p for p in inspect.signature(value).parameters.values() if p.default is p.empty]
+        if issubclass(value, nn.Module) and all(p.kind is p.VAR_KEYWORD for p in needed):
+            return value()
         name = value.__name__
         raise ValueError(
             f"the {what} is the class {name}: give an instance, {name}(...), or a line"
@@ -313,7 +323,9 @@ def read_line(value: object, what: str) -> Line:
         raise ValueError(
             f"the {what} is a function: give a line, or a torch.nn.Module whose forward calls it"
         )
-    return value  # pyright: ignore[reportReturnType]
+    if not isinstance(value, nn.Module):
+        return as_spec(value, f"the {what}", EXAMPLES.get(what, "Normal"))  # pyright: ignore
+    return value
 
 
 def _line_of(distribution: Distribution) -> Spec:

@@ -4,11 +4,12 @@ Text is read with :mod:`ast` and never evaluated. Only the standard library is i
 """
 
 import ast
-import difflib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import NoReturn, TypeAlias
+
+from .words import nearest
 
 __all__ = [
     "Source",
@@ -134,16 +135,6 @@ class Spec:
         return bound
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of an error message: the names nearest to ``name``, or all where they are few."""
-    known = sorted(known)
-    lower = {k.lower(): k for k in known}
-    close = [lower[k] for k in difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.6)]
-    if close:
-        return f"; did you mean {' or '.join(close)}?"
-    return f"; it has {', '.join(known)}" if 0 < len(known) <= 12 else ""
-
-
 def parse(text: str) -> Spec:
     """Read one line of the language; nothing is evaluated.
 
@@ -181,9 +172,24 @@ def parse(text: str) -> Spec:
     return value
 
 
-def as_spec(value: "str | Spec") -> Spec:
-    """A :class:`Spec` as it is, a text read by :func:`parse`."""
+def as_spec(value: "str | Spec", what: str = "", example: str = "Normal(scale=learned)") -> Spec:
+    """A :class:`Spec` as it is, a text read by :func:`parse`.
+
+    Args:
+        value: the line.
+        what: it is, for the message about what is no line.
+        example: of one.
+    """
+    if not isinstance(value, str | Spec):
+        raise SpecError(f"{what or 'this'} is a line such as {example!r}, got {_brief(value)}")
     return value if isinstance(value, Spec) else parse(value)
+
+
+def _brief(value: object) -> str:
+    """A value for a message: what is long, or has no look of its own, by its type."""
+    text = repr(value)
+    plain = value is None or isinstance(value, bool | int | float | list | tuple | dict)
+    return text if plain and len(text) < 40 else type(value).__name__
 
 
 # Words of other languages, as TOML has them, and ours.
@@ -245,6 +251,12 @@ def _read(node: ast.expr, text: str) -> Value:
             _fail(text, column, f"{name} is not a value here; did you mean {_FOREIGN[name]}?")
         case ast.Name(id=name) if name not in _RESERVED:
             return _placed(Spec(name), text, {None: column})
+        case ast.Attribute(attr=name):
+            full = ast.unparse(node)
+            _fail(text, column, f"a name has no module here, got {full!r}; did you mean {name}?")
+        case ast.Call(func=ast.Attribute(attr=name) as full):
+            shown = ast.unparse(full)
+            _fail(text, column, f"a name has no module here, got {shown!r}; did you mean {name}?")
         case ast.Call(func=ast.Name(id=name), args=args, keywords=keywords):
             return _call(name, args, keywords, text, column)
     _fail(

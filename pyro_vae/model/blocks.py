@@ -3,13 +3,14 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 from ..language.spec import Spec
 
-__all__ = ["Block", "Role", "shape_of"]
+__all__ = ["Block", "Role", "by_name", "reshaping", "shape_of"]
 
 Role: TypeAlias = Literal["observed", "context", "label", "offset", "index", "weight"]
+LARGEST = 2**31  # numbers of one observation
 SHAPES = {"label": (1, "a number of classes"), "weight": (0, "one number, ()")}
 
 
@@ -18,7 +19,11 @@ def shape_of(value: int | Sequence[int], name: str, least: int = 0) -> tuple[int
     shape = tuple(value) if isinstance(value, Sequence) else (value,)
     sizes = [n for n in shape if isinstance(n, int) and not isinstance(n, bool) and n > 0]
     if len(shape) < least or len(sizes) < len(shape):
-        raise ValueError(f"{name} must be a positive whole number or a tuple of them, got {value}")
+        plain = isinstance(value, int | float | str | tuple | list | dict | None)
+        got = value if plain else type(value).__name__
+        raise ValueError(f"{name} must be a positive whole number or a tuple of them, got {got}")
+    if math.prod(shape) > LARGEST:
+        raise ValueError(f"{name} of {value} has more numbers than memory can hold")
     return shape
 
 
@@ -84,3 +89,34 @@ class Block:
     def row(self) -> list[str | list[int] | bool]:
         """The arguments that make this block again, as plain values."""
         return [self.name, list(self.shape), self.role, self.likelihood or "", self.missing]
+
+
+def by_name(blocks: Sequence[Block], parts: Sequence[Any]) -> dict[str, Any]:
+    """What a loader gives side by side, as the blocks in their order.
+
+    Raises:
+        ValueError: other than one part for each block.
+    """
+    if len(parts) == len(blocks):
+        return {b.name: part for b, part in zip(blocks, parts, strict=True)}
+    names, first = ", ".join(b.name for b in blocks), blocks[0]
+    shape = first.width if len(first.shape) == 1 else first.shape
+    raise ValueError(
+        f"a batch has {len(parts)} entries, and this model reads {names}: say what all are, "
+        f"VAE(Record([Block({first.name!r}, {shape}), Block('y', role='context')]), ...), or M2 of "
+        "labels, or leave some out, "
+        "DataLoader(..., collate_fn=lambda rows: torch.stack([row[0] for row in rows]))"
+    )
+
+
+def reshaping(shape: tuple[int, ...], got: tuple[int, ...]) -> str:
+    """What to do with x of the shape ``got``, for observations of the shape ``shape``."""
+    if not got:
+        return "give observations, an array"
+    if len(got) == 1 and len(shape) == 1:
+        return "one observation is numpy.asarray(x)[None], numbers of one column [:, None]"
+    if got == shape:
+        return "one observation is x[None]"
+    if len(shape) == 3 and len(got) == 4 and (got[3], *got[1:3]) == shape:
+        return "channels come first: x.transpose(0, 3, 1, 2), or permute of a tensor"
+    return f"reshape x, or make VAE({got[1:]}, ...)"

@@ -10,7 +10,7 @@ import safetensors
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..core.files import replacing
+from ..core.files import folder_path, replacing
 from ..core.toml import write_toml
 
 __all__ = ["DESCRIPTION", "WEIGHTS", "read_model", "write_model"]
@@ -44,7 +44,7 @@ def read_model(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     Raises:
         ValueError: no model, a damaged one, or one of a later version.
     """
-    folder = Path(folder)
+    folder = folder_path("folder", folder)
     for path in (folder / DESCRIPTION, folder / WEIGHTS):
         if not path.is_file():
             raise ValueError(f"{folder} holds no saved model: {path} is missing")

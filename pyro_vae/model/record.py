@@ -12,11 +12,12 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ..core.checks import boolean
+from ..data.loaders import Entries, is_loader, read
 from ..families.likelihoods import check_support, drop_missing, fill, parts_of, with_offset
 from ..families.support import innermost
 from ..language.spec import as_spec
-from .arrays import numbers
-from .blocks import Block, Role, shape_of
+from .arrays import column_names, is_named, numbers
+from .blocks import Block, Role, by_name, reshaping, shape_of
 
 __all__ = ["Record"]
 
@@ -36,7 +37,7 @@ class Record:
         shape: of one packed observation.
         x_shape: of what the likelihood scores.
         missing: whether observed cells may be missing.
-        columns: the names of x's columns, once a data frame has told them.
+        columns: the names of x's columns, where it was trained on a data frame.
 
     Raises:
         ValueError: no observed block, two blocks of one name, or two of a role that one can have.
@@ -73,6 +74,7 @@ class Record:
             )
         self.missing = any(b.missing for b in self.observed)
         self.columns: tuple[str, ...] | None = None
+        self._named: tuple[str, ...] | None = None  # the columns of x at hand, for messages
         self._places: dict[str, slice] = {}
         start = 0
         for block in self.blocks:
@@ -121,7 +123,9 @@ class Record:
         """
         if unknown := set(arrays) - set(self._places):
             names = ", ".join(self._places)
-            raise ValueError(f"unknown block {', '.join(sorted(unknown))}; there are {names}")
+            more = f"unknown block {', '.join(sorted(map(str, unknown)))}; there are {names}"
+            say = "leave the others out, or say them, Record([..., Block('y', role='context')])"
+            raise ValueError(f"{more}: {say}")
         parts: list[Tensor] = []
         for block in self.blocks:
             if block.name not in arrays and block.role != "label":
@@ -238,14 +242,19 @@ class Record:
         """Observations as a packed tensor of the type and device of ``like``; NaN stays.
 
         Args:
-            x: packed observations, those of the observed blocks alone where all else is labels, or
-                a mapping of blocks by name.
+            x: packed observations, those of the observed blocks alone where all else is labels, a
+                mapping of blocks by name, or a loader of any of these, which is read whole.
             like: a tensor.
 
         Raises:
             ValueError: not numbers, another shape, whole numbers that the type would change.
         """
-        given = self.pack(x) if isinstance(x, Mapping) else self._in_order(*numbers(x))
+        if isinstance(x, Entries):
+            x = by_name(self.blocks, x)
+        elif is_loader(x):
+            with torch.random.fork_rng(devices=[]):
+                return torch.cat([self.take(batch, like) for batch in read(x)])
+        given = self.pack(x) if is_named(x) else self._in_order(*numbers(x))
         given = _convert(given, like)
         if given.ndim == 0 or given.shape[1:] != self.shape:
             given = self._complete(given)
@@ -296,19 +305,24 @@ class Record:
         """Where an observed cell lies, in words: its row, and its column or block."""
         if len(cell) != 1:
             return f"row {row}, cell {cell}" if cell else f"row {row}"
-        if self.columns is not None:
-            return f"row {row}, column {self.columns[cell[0]]!r}"
+        if names := self.columns or self._named:
+            return f"row {row}, column {names[cell[0]]!r}"
         block = next(b for b in self.observed if cell[0] < self._places[b.name].stop)
         named = f", block {block.name!r}" if len(self.observed) > 1 else ""
         return f"row {row}{named}, cell {cell[0] - self._places[block.name].start}"
 
+    def name_columns(self, x: object) -> None:
+        """Keep the names of a frame's columns, once: later frames are put in their order."""
+        names = None if is_loader(x) else column_names(x)
+        if self.columns is None and names and len(names) == math.prod(self.x_shape):
+            self.columns = names
+
     def _in_order(self, x: Tensor, columns: tuple[str, ...] | None) -> Tensor:
-        """The columns of a frame in the order of the first one."""
+        """The columns of a frame in the order of the one that the model was trained on."""
         width = math.prod(self.x_shape)
+        self._named = columns if columns and len(columns) == width else None
         if columns is None or len(self.x_shape) > 1 or len(columns) < width:
             return x
-        if self.columns is None and len(columns) == width:
-            self.columns = columns
         if self.columns in (None, columns):
             return x
         if absent := [name for name in self.columns or () if name not in columns]:
@@ -325,13 +339,8 @@ class Record:
                     f"give x by blocks, as a dict of {names}, or packed by record.pack"
                 )
             return torch.cat([x.flatten(1), x.new_zeros(len(x), self.shape[0] - x[0].numel())], 1)
-        advice = f"reshape x, or make VAE({got[1:]}, ...)"
-        if got == shape:
-            advice = "one observation is x[None]"
-        elif len(shape) == 3 and len(got) == 4 and (got[3], *got[1:3]) == shape:
-            advice = "channels come first: x.transpose(0, 3, 1, 2), or permute of a tensor"
         expected = ", ".join(map(str, ("N", *shape)))
-        raise ValueError(f"expected x of shape ({expected}), got {got}: {advice}")
+        raise ValueError(f"expected x of shape ({expected}), got {got}: {reshaping(shape, got)}")
 
 
 def _check_values(block: Block, values: Tensor) -> None:

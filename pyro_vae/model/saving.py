@@ -31,6 +31,8 @@ def load(folder: str | Path, cls: type[VAE] | None = None, **modules: nn.Module)
     Raises:
         ValueError: a damaged or foreign folder, or a class of your own that is not given.
     """
+    if cls is not None and not (isinstance(cls, type) and issubclass(cls, VAE)):
+        raise ValueError(f"cls is a subclass of pyro_vae.VAE, got {getattr(cls, '__name__', cls)}")
     about, weights = read_model(folder)
     where = Path(folder) / DESCRIPTION
     cls = _kind(about, cls)

@@ -108,6 +108,7 @@ class M2(VAE):
 
         Labels are whole numbers from 0, ``(N,)``; -1 or NaN where they are not known.
         """
+        self.record.name_columns(x)
         x = self.as_data(x)
         return self.record.pack({"x": self.record.cells(x), "label": labels}).to(x)
 

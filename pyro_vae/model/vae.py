@@ -23,6 +23,7 @@ from ..families.networks import MLP, batched, build_network, make_network, spec_
 from ..families.part import Ends, Line, Part, connect, start_from
 from ..families.registry import make_layers, make_part
 from ..families.support import support_of
+from ..language.arguments import suggests
 from .blocks import shape_of
 from .files import write_model
 from .inference import Inference
@@ -92,6 +93,7 @@ class VAE(Inference):
         "decoder": "decoder",
     }
 
+    @suggests
     def __init__(
         self,
         x_shape: int | tuple[int, ...] | Record | Table,
@@ -209,6 +211,10 @@ class VAE(Inference):
             x: ``(B, ...)`` for z ``(..., B, *z_shape)``: where the context or the offset that come
                 with an observation are read; not needed where the record has none.
         """
+        got = tuple(z.shape) if isinstance(z, Tensor) else type(z).__name__
+        if got[-len(self.z_shape) :] != self.z_shape:
+            shape = ", ".join(map(str, ("...", *self.z_shape)))
+            raise ValueError(f"expected z, a tensor of shape ({shape}), got {got}")
         h = self.latents.features(z, self.example.dtype)
         h, event_dim = self.inputs.beside(h, x, self.latents.read_dim)
         return self.record.shift(self.likelihood(batched(self.decoder, h, event_dim)), x)
@@ -280,6 +286,8 @@ class VAE(Inference):
         """Tell Pyro of the parameters; two models under one name would share them silently."""
         for name in names:
             for key, value in getattr(self, name).named_parameters(name):
+                if not value.is_contiguous():  # Pyro would train a copy
+                    value.data = value.data.contiguous()
                 if value.requires_grad and pyro.param(key, value).data_ptr() != value.data_ptr():
                     raise ValueError(
                         f"Pyro's parameter store holds another model's {key!r}, so this one would "

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..core.checks import whole
 from ..core.seeding import seeded
+from ..model.entry import of_model
 from ..model.vae import VAE
 from .axes import finish, ink, new_axes
 
@@ -140,6 +141,7 @@ def calibration(result: "Calibration", ax: "Axes | None" = None) -> "Axes":
     return finish(ax, "Calibration ranks", "rank, as a share", "observed minus uniform")
 
 
+@of_model
 @torch.no_grad()
 def predictive_check(
     vae: VAE,

@@ -10,6 +10,7 @@ from torch.distributions import constraints
 
 from ..core.checks import whole
 from ..core.seeding import seeded
+from ..model.entry import of_model
 from ..model.latents import point
 from ..model.simulation import in_turn
 from ..model.vae import VAE
@@ -64,6 +65,7 @@ def has_images(vae: VAE) -> bool:
     return len(vae.x_shape) == 3 and vae.x_shape[0] in CHANNELS
 
 
+@of_model
 def reconstructions(vae: VAE, x: Tensor, ax: "Axes | None" = None) -> "Axes":
     """Observations, and beneath each its reconstruction.
 
@@ -80,14 +82,8 @@ def reconstructions(vae: VAE, x: Tensor, ax: "Axes | None" = None) -> "Axes":
     return images(pairs, columns, ax, "Data, and beneath them their reconstructions")
 
 
-def samples(
-    vae: VAE,
-    num_samples: int = 64,
-    *,
-    given: Tensor | None = None,
-    seed: int = 0,
-    ax: "Axes | None" = None,
-) -> "Axes":
+@of_model
+def samples(vae: VAE, num_samples: int = 64, *, seed: int = 0, ax: "Axes | None" = None) -> "Axes":
     """Means of p(x|z) for z drawn from the prior.
 
     Args:
@@ -132,6 +128,7 @@ def samples_by(
     return ax
 
 
+@of_model
 @torch.no_grad()
 def traversals(
     vae: VAE,
@@ -179,6 +176,7 @@ def traversals(
     return ax
 
 
+@of_model
 @torch.no_grad()
 def interpolations(
     vae: VAE, start: Tensor, end: Tensor, steps: int = 8, ax: "Axes | None" = None
@@ -199,6 +197,7 @@ def interpolations(
     return images(rows.flatten(0, 1), steps + 2, ax, "Interpolations, between pairs of data")
 
 
+@of_model
 @torch.no_grad()
 def attribute_arithmetic(
     vae: VAE,
@@ -250,6 +249,7 @@ def attribute_arithmetic(
     return images(both.flatten(0, 1), steps + 1, ax, title)
 
 
+@of_model
 @torch.no_grad()
 def latent_space(
     vae: VAE, x: Tensor, labels: Tensor | None = None, ax: "Axes | None" = None

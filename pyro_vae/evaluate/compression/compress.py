@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ...core.checks import whole
 from ...infer.elbo_terms import elbo_terms
+from ...model.entry import of_model
 from ...model.joint import reading
 from ...model.vae import VAE
 from ..statistics import by_observation
@@ -25,6 +26,7 @@ SEAL = 1  # bit on top of the start
 MAX_SEED = 2**64 - 1  # in the header
 
 
+@of_model
 def rate_distortion(
     vae: VAE, x: Tensor | ArrayLike, *, num_samples: int = 10, seed: int | None = None
 ) -> pd.DataFrame:
@@ -121,6 +123,7 @@ class Compressed:
         return cls(np.frombuffer(body, "<u4").astype(np.uint32), *numbers)
 
 
+@of_model
 @torch.no_grad()
 def compress(
     vae: VAE, x: Tensor | ArrayLike, *, latent_bits: int = 12, seed: int = 0
@@ -179,6 +182,7 @@ def compress(
     )
 
 
+@of_model
 @torch.no_grad()
 def decompress(vae: VAE, compressed: Compressed) -> Tensor:
     """The data that :func:`compress` coded, bit for bit.

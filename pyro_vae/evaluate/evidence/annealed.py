@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ...core.checks import whole
+from ...model.entry import of_model
 from ...model.joint import Joint, reading
 from ...model.simulation import simulate
 from ...model.vae import VAE
@@ -50,6 +51,7 @@ class Sandwich:
         )
 
 
+@of_model
 def ais(
     vae: VAE,
     x: Tensor | ArrayLike,
@@ -100,6 +102,7 @@ def ais(
     return Evidence.from_weights(torch.cat(parts, 1))
 
 
+@of_model
 def bdmc(
     vae: VAE,
     num_data: int = 100,

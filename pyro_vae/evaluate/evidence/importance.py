@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ...core.checks import whole
 from ...core.pareto import RELIABLE, tail_shape
+from ...model.entry import of_model
 from ...model.joint import Joint, reading
 from ...model.vae import VAE
 from ..statistics import chunks, log_mean_exp, standard_error
@@ -105,6 +106,7 @@ class Evidence:
         return text
 
 
+@of_model
 @torch.no_grad()
 def log_evidence(
     vae: VAE, x: Tensor | ArrayLike, *, num_samples: int = 5000, seed: int | None = None

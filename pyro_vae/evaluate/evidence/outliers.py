@@ -6,6 +6,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ...core.checks import whole
+from ...model.entry import of_model
 from ...model.joint import Joint, reading
 from ...model.vae import VAE
 from ..statistics import by_observation, chunks, log_mean_exp
@@ -16,6 +17,7 @@ __all__ = ["outlier_scores"]
 ROWS = 2**12  # observations times draws at once
 
 
+@of_model
 @torch.no_grad()
 def outlier_scores(
     vae: VAE,

@@ -12,6 +12,7 @@ from torch import Tensor
 from ...core.acting import evaluating
 from ...infer.estimators.estimator import Estimator, make_estimator
 from ...infer.estimators.soundness import check_and_nest
+from ...model.entry import of_model
 from ...model.vae import VAE
 from .figures import FIGURES, Groups, Measurement, figures
 from .references import EstimatorLike, References
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["as_table", "compare_estimators", "make_estimators", "unique"]
 
 
+@of_model
 def compare_estimators(
     vae: VAE,
     x: Tensor,

@@ -13,6 +13,7 @@ from ...core.checks import whole
 from ...infer.elbo_terms import draw_terms
 from ...infer.estimators.estimator import Estimator, make_estimator
 from ...infer.estimators.soundness import check_and_nest
+from ...model.entry import of_model
 from ...model.vae import VAE
 from ..inference_data import as_draws, container
 from .references import EstimatorLike
@@ -25,6 +26,7 @@ __all__ = ["elbo_draws"]
 CHUNK = 2**13  # log weights at once
 
 
+@of_model
 @torch.no_grad()
 def elbo_draws(
     vae: VAE,

@@ -19,6 +19,7 @@ from ...infer.training.fit import fit
 from ...infer.training.preparation import HELD_OUT
 from ...infer.training.settings import Binarize
 from ...infer.training.step import NonFiniteLossError
+from ...model.entry import of_model
 from ...model.vae import VAE
 from .comparison import make_estimators, unique
 from .references import EstimatorLike
@@ -39,6 +40,7 @@ EXAMPLE = 1000  # observations that an estimator is tried on
 OWN = ("estimator", "out", "resume", "patience")  # arguments of fit that have no meaning here
 
 
+@of_model
 def train_estimators(
     vae: VAE,
     x: Tensor | Rows | ArrayLike,

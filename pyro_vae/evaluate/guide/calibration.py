@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ...core.checks import whole
+from ...model.entry import of_model
 from ...model.joint import Joint, reading
 from ...model.simulation import simulate
 from ...model.vae import VAE
@@ -95,6 +96,7 @@ def _smallest_p(table: pd.DataFrame) -> np.ndarray:
     return 3 * np.minimum(tails.min(1), table["p_value"].to_numpy())
 
 
+@of_model
 @torch.no_grad()
 def calibration(
     vae: VAE,

@@ -12,6 +12,7 @@ from torch.distributions.transforms import Transform
 
 from ...core.checks import boolean, whole
 from ...families.flows import zuko_flows
+from ...model.entry import of_model
 from ...model.joint import Joint, reading
 from ...model.vae import VAE
 from ..evidence.importance import Evidence
@@ -24,6 +25,7 @@ PARTICLES = 16  # draws of z in a step of the ascent
 Sampler = Callable[[int], tuple[Tensor, Tensor]]  # S to z (S, B, *z_shape) and log q(z) (S, B)
 
 
+@of_model
 @torch.no_grad()
 def gaps(
     vae: VAE,

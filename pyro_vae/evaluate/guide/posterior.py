@@ -11,6 +11,7 @@ from pyro.infer.mcmc import RandomWalkKernel
 from torch import Tensor
 
 from ...core.checks import whole
+from ...model.entry import of_model
 from ...model.joint import Joint, reading
 from ...model.vae import VAE
 from ..inference_data import container, latent_axes, latent_coords
@@ -23,6 +24,7 @@ __all__ = ["posterior", "sliced_wasserstein"]
 KERNELS = {"nuts": NUTS, "metropolis": RandomWalkKernel}
 
 
+@of_model
 def posterior(
     vae: VAE,
     x: Tensor | ArrayLike,

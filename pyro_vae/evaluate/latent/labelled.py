@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ...core.checks import whole
+from ...model.entry import of_model
 from ...model.joint import Joint, reading
 from ...model.latents import point
 from ...model.vae import VAE
@@ -21,6 +22,7 @@ __all__ = ["FactorScores", "factor_scores", "label_scores"]
 MAX_SEED = 2**32 - 1  # of scikit-learn's
 
 
+@of_model
 @torch.no_grad()
 def label_scores(
     vae: VAE,
@@ -66,7 +68,8 @@ def label_scores(
 
     neighbors, folds = whole("neighbors", neighbors), whole("folds", folds, 2)
     seed = whole("seed", seed, 0, MAX_SEED)
-    z, labels = _features(vae, x), _as_labels(labels, len(np.asarray(x)))
+    z = _features(vae, x)
+    labels = _as_labels(labels, len(z))
     counts = np.unique(labels, return_counts=True)[1]
     if len(counts) < 2 or counts.min() < folds:
         raise ValueError(
@@ -111,6 +114,7 @@ class FactorScores:
     importance: pd.DataFrame
 
 
+@of_model
 @torch.no_grad()
 def factor_scores(
     vae: VAE, x: Tensor | ArrayLike, factors: pd.DataFrame | ArrayLike, *, seed: int = 0

@@ -13,6 +13,7 @@ from torch import Tensor
 from ...core.checks import whole
 from ...distributions import Layered
 from ...families.support import innermost
+from ...model.entry import of_model
 from ...model.joint import Joint, reading
 from ...model.vae import VAE
 from ..statistics import chunks, standard_error
@@ -73,6 +74,7 @@ class LatentSummary:
         return text
 
 
+@of_model
 @torch.no_grad()
 def latent_summary(
     vae: VAE, x: Tensor | ArrayLike, *, num_samples: int = 1, seed: int | None = None

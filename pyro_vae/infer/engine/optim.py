@@ -14,15 +14,17 @@ from pyro.optim import PyroOptim
 from pyro.params.param_store import normalize_param_name
 from torch import Tensor, nn
 
-from ...core.checks import number, positive
+from ...core.checks import boolean, number, positive
 from ...language.spec import Spec, as_spec, nearest
 from .adam import Adam, AdamW
 from .distributed import Processes
 
-__all__ = ["FusedOptim", "make_optimizer"]
+__all__ = ["FusedOptim", "make_optimizer", "optimizer_line"]
 
 Options: TypeAlias = dict[str, Any]
 
+FLAGS = {"foreach", "fused", "capturable", "differentiable", "maximize"}
+FLAGS |= {"amsgrad", "nesterov", "centered"}
 IN_ONE_CALL = {torch.optim.Adam: Adam, torch.optim.AdamW: AdamW}
 
 
@@ -51,7 +53,8 @@ class FusedOptim(PyroOptim):
         clip_value: float | None = None,
     ) -> None:
         super().__init__(IN_ONE_CALL.get(constructor, constructor), options)
-        fused = "fused" in inspect.signature(constructor).parameters
+        foreach = not callable(options) and "foreach" in options
+        fused = "fused" in inspect.signature(constructor).parameters and not foreach
         self.defaults: Options = {"fused": True} if fused else {}
         if not callable(options):
             self.defaults |= options
@@ -150,6 +153,22 @@ class FusedOptim(PyroOptim):
         return list(groups.values())
 
 
+def optimizer_line(value: "str | Spec | type[torch.optim.Optimizer]") -> str:
+    """The line of an optimizer, or of a class of ``torch.optim``.
+
+    Raises:
+        ValueError: an optimizer's object, which has parameters of its own.
+    """
+    if isinstance(value, type) and issubclass(value, torch.optim.Optimizer):
+        return value.__name__
+    if isinstance(value, torch.optim.Optimizer | PyroOptim):
+        made = getattr(value, "pt_optim_constructor", type(value)).__name__
+        raise ValueError(
+            f"optimizer is an object, and fit makes its own: give optimizer={made!r} and lr="
+        )
+    return str(as_spec(value, "optimizer", "Adam(clip_norm=10)"))  # pyright: ignore[reportArgumentType]
+
+
 def make_optimizer(value: str | Spec, lr: float) -> FusedOptim:
     """An optimizer from a line such as ``"Adam(betas=[0.9, 0.99], clip_norm=10)"``.
 
@@ -164,12 +183,16 @@ def make_optimizer(value: str | Spec, lr: float) -> FusedOptim:
     if spec.name not in optimizers or not issubclass(constructor, torch.optim.Optimizer):  # pyright: ignore
         raise spec.error(f"unknown optimizer {spec.name!r}{nearest(spec.name, optimizers)}")
     names = [n for n in inspect.signature(constructor).parameters if n not in ("params", "lr")]
+    if spec.args:
+        raise spec.error(f"name the arguments: {spec.name}(clip_norm=10)", at=0)
     options = spec.bind("clip_norm", "clip_value", *names)
     clips: Any = {k: options.pop(k) for k in ("clip_norm", "clip_value") if k in options}
     if constructor is torch.optim.LBFGS:
         raise spec.error("LBFGS evaluates the loss several times a step, which SVI does not serve")
     factory: Any = constructor
     try:
+        for name in options.keys() & FLAGS:
+            boolean(name, options[name])
         factory([torch.zeros(1, requires_grad=True)], lr=lr, **options)
     except (TypeError, ValueError, RuntimeError) as problem:
         raise spec.error(f"{spec.name} does not take these arguments: {problem}") from None

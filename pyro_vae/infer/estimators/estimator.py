@@ -139,7 +139,9 @@ def make_estimator(value: "str | Spec | ELBO | Estimator") -> Estimator:
         word = next((w for w, cls in RELAXED.items() if type(rule) is cls), None)
         profile = profile_of(value)
         return Estimator(value, word or (profile.gradient if profile else None))
-    spec = as_spec(value)
+    if isinstance(value, type) and issubclass(value, ELBO):
+        return make_estimator(value.__name__ if value.__name__ in ESTIMATORS else value())
+    spec = as_spec(value, "estimator", "TraceGraph_ELBO(gradient=score)")
     if spec.name not in ESTIMATORS:
         raise spec.error(f"unknown estimator {spec.name!r}{nearest(spec.name, ESTIMATORS)}")
     profile = ESTIMATORS[spec.name]

@@ -4,12 +4,13 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, islice
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
+from torch.utils.data import Dataset
 
+from ...data.loaders import Stream, collate, entries, length
 from ...data.rows import Rows
 from ..engine.distributed import Processes
 from .binarize import bits, compiled_bits, random_keys
@@ -26,9 +27,8 @@ class Batches:
     Of several processes each has its part of every batch.
 
     Args:
-        x: ``(N, ...)``, a ``Dataset`` or a ``DataLoader`` (of tensors, or of tuples whose first
-            entry is x).
-        batch_size: of all processes together; not used for a ``DataLoader``.
+        x: ``(N, ...)``, a ``Dataset``, or a loader with a length, such as a ``DataLoader``.
+        batch_size: of all processes together; not used for a loader.
         processes: that share the batches.
         fresh: each epoch's batches are bits, drawn anew, of a tensor of grey values.
         prepare: what a batch goes through that is not of a tensor, when it is asked for.
@@ -42,34 +42,44 @@ class Batches:
 
     def __init__(
         self,
-        x: "Tensor | Dataset | DataLoader",
+        x: "Tensor | Dataset | Stream | Any",  # noqa: ANN401
         batch_size: int,
         processes: Processes | None = None,
         *,
         fresh: bool = False,
-        prepare: Callable[[Tensor], Tensor] = lambda batch: batch,
+        prepare: Callable[[Any], Tensor] = lambda batch: batch,
     ) -> None:
         self.x, self.batch_size, self.fresh, self.prepare = x, batch_size, fresh, prepare
         self.processes = processes or Processes()
         self.rows = len(self.processes.part(torch.arange(batch_size)))
         self._bits = bits
         count = self.processes.count
-        if isinstance(x, IterableDataset):
-            raise ValueError("a stream of data has no length: give a DataLoader of it")
-        if isinstance(x, DataLoader) and count > 1:
-            raise ValueError("a DataLoader is of one process: give its Dataset, which fit shares")
+        self._loader = not isinstance(x, Tensor | Dataset)
+        if self._loader and count > 1:
+            raise ValueError("a loader is of one process: give its Dataset, which fit shares")
         if len(self) == 0:
             raise ValueError("the data are empty: give at least one observation")
-        if not isinstance(x, DataLoader) and min(batch_size, self._number()) < count:
+        if not self._loader and min(batch_size, self._number()) < count:
             raise ValueError(
                 f"{count} processes share batches of {batch_size} of {self._number()} data: "
                 "each needs at least one observation"
             )
 
     def __len__(self) -> int:
-        if isinstance(self.x, DataLoader):
+        if self._loader:
             return len(self.x)
         return -(-self._number() // self.batch_size)
+
+    @property
+    def smallest(self) -> int:
+        """Data of this process's smallest batch; 0 where a loader does not say."""
+        if not self._loader:
+            return min(map(len, self._places()))
+        size, data = getattr(self.x, "batch_size", None), getattr(self.x, "dataset", None)
+        n = length(data)
+        if not (isinstance(size, int) and n) or self.x.drop_last:
+            return size if isinstance(size, int) else 0
+        return n % size or size
 
     def __iter__(self) -> Iterator[Tensor]:
         """One epoch."""
@@ -81,11 +91,11 @@ class Batches:
         Args:
             skip: how many of its batches are left out, at its start.
         """
-        if isinstance(self.x, DataLoader):
+        if self._loader:
             items = iter(self.x)
-            for _ in islice(items, skip):
+            for _ in islice(items, skip):  # now, with the state of the generators at the call
                 pass
-            return map(self.prepare, map(_data, items))
+            return self._loaded(items, skip)
         order = self.processes.first(torch.randperm(self._number()))
         places = self._places()
         if isinstance(self.x, Tensor):
@@ -93,7 +103,7 @@ class Batches:
             return self._several(self.x, places, order, keys, skip)
         later = (order[some] for some in places[skip:])
         read = _read_ahead(self.x, later) if isinstance(self.x, Rows) else map(self._take, later)
-        return (self.prepare(batch) if len(batch) else batch for batch in read)
+        return (batch if _is_empty(batch) else self.prepare(batch) for batch in read)
 
     def compile(self) -> None:
         """From now on draw bits in one pass over the data, where a compiler makes that faster.
@@ -104,6 +114,18 @@ class Batches:
         if self.fresh and isinstance(self.x, Tensor) and self.x.device.type == "cpu":
             n = sum(map(len, self._places()[: self._together]))
             self._bits = compiled_bits(self.x.flatten(1), n)
+
+    def _loaded(self, items: Iterator[object], skip: int) -> Iterator[Tensor]:
+        """A loader's batches, as many as it says."""
+        count = skip
+        for item in islice(items, len(self) - skip):
+            count += 1
+            yield self.prepare(entries(item))
+        if count < len(self):
+            raise ValueError(
+                f"the loader says that it has {len(self)} batches and gave {count}: mend its "
+                f"length, or take fewer, fit(..., steps_per_epoch={count})"
+            )
 
     def _places(self) -> list[Tensor]:
         """Where in an epoch this process's data are, by batches."""
@@ -135,13 +157,14 @@ class Batches:
     def _number(self) -> int:
         return len(cast(Tensor, self.x))
 
-    def _take(self, rows: Tensor) -> Tensor:
-        data = cast(Dataset, self.x)
-        return _data(default_collate([data[i] for i in rows.tolist()]))
+    def _take(self, rows: Tensor) -> object:
+        if len(rows) == 0:  # of a process that has no part of the last batch
+            return self.prepare(collate([self.x[0]]))[:0]
+        return collate([self.x[i] for i in rows.tolist()])
 
 
-def _data(item: "Tensor | tuple[Tensor, ...] | list[Tensor]") -> Tensor:
-    return item[0] if isinstance(item, tuple | list) else item
+def _is_empty(batch: object) -> bool:
+    return isinstance(batch, Tensor) and len(batch) == 0
 
 
 def _read_ahead(x: Rows, rows: Iterator[Tensor]) -> Iterator[Tensor]:

@@ -12,14 +12,16 @@ from pathlib import Path
 import pandas as pd
 import pyro
 from pyro.infer import ELBO
-from torch import Tensor
+from torch.optim import Optimizer
 from tqdm.auto import tqdm
 
+from ...core.files import folder_path
 from ...core.seeding import seeded
+from ...language.arguments import suggests
 from ...language.schedules import schedule
 from ...language.spec import Spec
 from ..engine.distributed import Processes, processes
-from ..engine.optim import make_optimizer
+from ..engine.optim import make_optimizer, optimizer_line
 from ..estimators.estimator import Estimator, make_estimator
 from .callbacks.collapse import AggressiveGuide, FreeBits
 from .callbacks.settings import (
@@ -74,6 +76,7 @@ class Fit:
         return f"Fit({self.estimator}, {len(self.history)} epochs: {last})"
 
 
+@suggests
 def fit(
     vae: Trainable,
     x: Data,
@@ -82,12 +85,12 @@ def fit(
     epochs: int = 100,
     batch_size: int = 100,
     lr: float | str | Spec = 1e-3,
-    optimizer: str | Spec = "Adam",
+    optimizer: str | Spec | type[Optimizer] = "Adam",
     beta: float | str | Spec = 1.0,
     free_bits: float | None = None,
     aggressive: int | None = None,
     binarize: Binarize = None,
-    validation: Tensor | float | None = None,
+    validation: Data | float | None = None,
     patience: int | None = None,
     seed: int = 0,
     out: str | Path | None = None,
@@ -98,19 +101,21 @@ def fit(
     precision: Precision = "float32",
     progress: bool | None = None,
     callbacks: Sequence[Callback] = (),
+    steps_per_epoch: int | None = None,
 ) -> Fit:
     """Train a VAE by ``pyro.infer.SVI``.
 
     Args:
         vae: a :class:`pyro_vae.VAE`, trained in place, on the device where it is.
         x: data ``(N, *x_shape)``; where memory cannot hold them, an array on disk
-            (``numpy.load(..., mmap_mode="r")``), a ``Dataset``, or a ``DataLoader`` of batches,
-            whose ``num_workers`` read ahead.
+            (``numpy.load(..., mmap_mode="r")``), a ``Dataset``, or a ``DataLoader`` or another
+            iterable of batches, whose ``num_workers`` read ahead. A batch is an array, a dict of
+            the record's blocks by name, or a tuple of them, observed ones first.
         estimator: the bound and its gradient: a line, or any Pyro ``ELBO``.
         epochs: passes over the data.
         batch_size: data per step, of all processes together.
         lr: a number, or a schedule over the epochs such as ``"cosine(1e-3)"``.
-        optimizer: a class of ``torch.optim``, with its arguments and ``clip_norm``.
+        optimizer: a class of ``torch.optim``, or its line with arguments and ``clip_norm``.
         beta: the weight of the KL term, a number or a schedule: ``"linear(0, 1, epochs=10)"``,
             ``"cyclical(0, 1, cycles=4)"``.
         free_bits: so many nats of each latent dimension cost nothing
@@ -138,6 +143,8 @@ def fit(
         progress: show a progress bar; by default only at a terminal.
         callbacks: objects of :class:`pyro_vae.callbacks.Callback`, yours or those of
             :mod:`pyro_vae.callbacks`, called around each step and epoch in this order.
+        steps_per_epoch: so many batches of a loader are an epoch, and the next one goes on where it
+            stopped; needed where a stream has no length. Such a run is not resumed.
 
     Within processes that ``torchrun`` started, or in a process group of ``torch.distributed``, each
     trains on its part of every batch, with draws of z of its own; the first one draws the order and
@@ -156,10 +163,12 @@ def fit(
         raise ValueError(f"fit trains a pyro_vae.VAE, got {type(vae).__name__}")
     line = make_estimator(estimator)
     settings = _settings(given, line)
-    folder, user = _run_folder(out, resume), by_name(callbacks)
+    folder, user = _run_folder(out, resume, steps_per_epoch), by_name(callbacks)
     store = pyro.get_param_store().scope()
     with processes() as team, seeded(settings.seed), store, _listen(team) as heard:
-        data = prepare(vae, x, validation, settings, team, identify=folder is not None)
+        data = prepare(
+            vae, x, validation, settings, team, steps=steps_per_epoch, identify=folder is not None
+        )
         if resume is None:
             vae.start_from(data.whole)
         optim = make_optimizer(settings.optimizer, schedule(settings.lr, settings.epochs)(0))
@@ -188,6 +197,7 @@ def fit(
 def _settings(given: Mapping[str, object], line: Estimator) -> FitSettings:
     """The plain values among the arguments of ``fit``, checked, alone and together."""
     plain = {f.name: given[f.name] for f in fields(FitSettings)} | {"estimator": str(line)}
+    plain |= {"optimizer": optimizer_line(plain["optimizer"])}  # pyright: ignore
     plain = {name: str(v) if isinstance(v, Spec) else v for name, v in plain.items()}
     if not isinstance(plain["validation"], Real | str):  # data
         plain["validation"] = None
@@ -253,7 +263,13 @@ def _result(run: Run, folder: Path | None, heard: Sequence[int]) -> Fit:
     return Fit(run.vae, history, str(run.estimator), best or None, interrupted, signal, folder)
 
 
-def _run_folder(out: str | Path | None, resume: str | Path | None) -> Path | None:
+def _run_folder(
+    out: str | Path | None, resume: str | Path | None, steps_per_epoch: int | None
+) -> Path | None:
+    if resume is not None and steps_per_epoch is not None:
+        raise ValueError("a stream is not read twice, so a run by steps_per_epoch= is not resumed")
+    resume = None if resume is None else folder_path("resume", resume)
+    out = None if out is None else folder_path("out", out)
     if resume is not None:
         if out is not None and Path(out).resolve() != Path(resume).resolve():
             raise ValueError(f"a resumed run goes on in its own folder {resume}: leave out= out")

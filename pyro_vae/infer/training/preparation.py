@@ -1,14 +1,19 @@
 """Data for training: checked, held out, made bits, and told apart from other data."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from numpy.typing import ArrayLike
+from pyro import get_param_store
+from torch import Tensor, nn
+from torch.utils.data import Dataset
 
+from ...data.loaders import Stream, is_loader, length, stream
 from ...data.rows import Rows
 from ..engine.distributed import Processes
 from . import binarize as bits
@@ -18,7 +23,7 @@ from .settings import Binarize, FitSettings
 
 __all__ = ["HELD_OUT", "Data", "Prepared", "prepare"]
 
-Data = Tensor | Dataset | DataLoader
+Data: TypeAlias = Tensor | ArrayLike | Iterable[Any] | Dataset[Any]
 
 EVALUATED = 1000  # at least so many training data points are evaluated for the history
 HELD_OUT = 10_000  # at most so many data points of an array on disk are held out, in memory
@@ -46,10 +51,11 @@ class Prepared:
 def prepare(
     vae: Trainable,
     x: Data,
-    validation: Tensor | float | None,
+    validation: "Data | float | None",
     settings: FitSettings,
     team: Processes,
     *,
+    steps: int | None = None,
     identify: bool = False,
 ) -> Prepared:
     """Check the data, and draw what is held out and what is evaluated.
@@ -60,6 +66,7 @@ def prepare(
         validation: data, or the fraction that ``settings`` has.
         settings: of ``fit``.
         team: who trains together.
+        steps: batches of a loader that make an epoch.
         identify: hash the data, for a run that may be resumed.
 
     Raises:
@@ -71,13 +78,16 @@ def prepare(
         raise ValueError(
             f"binarize would draw bits of {', '.join(others)} too: binarize x before packing it"
         )
-    x = Rows(x) if isinstance(x, np.memmap) else x
+    record = getattr(vae, "record", None)
+    if record is not None:
+        record.name_columns(x)
+    x = stream(Rows(x) if isinstance(x, np.memmap) else x, settings.batch_size, steps)
     given = None if settings.validation or validation is None else vae.as_data(validation)  # pyright: ignore
     if given is not None:
         held_out = vae.check(draw_bits(given, binarize))
-    if isinstance(x, Dataset | DataLoader):
+    if isinstance(x, Rows | Stream) or is_loader(x):
         if binarize == "static":
-            raise ValueError("binarize='static' needs x in memory; a DataLoader's data: 'dynamic'")
+            raise ValueError("binarize='static' needs x in memory; of a loader: 'dynamic'")
     else:
         x = vae.as_data(x)
     named = {"data": x} if given is None else {"data": x, "validation": given}
@@ -103,8 +113,30 @@ def prepare(
     else:
         with torch.random.fork_rng():
             sample = _first(batches)
+        if isinstance(x, Stream):
+            x.rewind()
     sample = vae.check(sample)
+    if batches.smallest == 1:
+        _check_one(vae, sample[:1], settings.batch_size)
     return Prepared(batches, sample, held_out, x if isinstance(x, Tensor) else sample, identity)
+
+
+def _check_one(vae: Trainable, x: Tensor, batch_size: int) -> None:
+    """Raise if a network cannot be trained on a batch of one, as batch normalization cannot."""
+    if not isinstance(vae, nn.Module):
+        return
+    trial: Any = deepcopy(vae).train()
+    with torch.random.fork_rng(), torch.no_grad(), get_param_store().scope():
+        try:
+            trial.model(x)
+            trial.guide(x)
+        except ValueError as problem:
+            if "more than 1 value" not in str(problem):
+                raise
+            raise ValueError(
+                "batch normalization needs two observations a step, and one batch of an epoch has "
+                f"one: another batch_size than {batch_size}, or drop_last=True of a DataLoader"
+            ) from None
 
 
 def _first(batches: Batches) -> Tensor:
@@ -154,7 +186,7 @@ def fingerprint(x: Data) -> object:
     elif isinstance(x, Tensor):
         some = iter(x.split(EVALUATED))
     else:
-        return [type(x).__name__, len(x)]  # pyright: ignore[reportArgumentType]
+        return [type(x).__name__, length(x)]
     digest = hashlib.blake2b(digest_size=8)
     for rows in some:
         digest.update(rows.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)

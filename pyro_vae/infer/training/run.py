@@ -1,5 +1,6 @@
 """A training run: what is trained, how far it is, and what is called around its steps."""
 
+import difflib
 import json
 import warnings
 from collections import Counter
@@ -23,6 +24,16 @@ from .settings import FitSettings
 __all__ = ["Callback", "Run", "Trainable", "by_name", "rng_state", "set_rng_state"]
 
 COMPILE_FROM = 5000  # planned steps of one batch size that repay compiling
+
+
+# What hooks are called elsewhere.
+HOOKS = {
+    **dict.fromkeys(("on_epoch_end", "on_train_epoch_end", "epoch_end"), "after_epoch"),
+    **dict.fromkeys(("on_batch_end", "on_train_batch_end", "on_step_end"), "after_step"),
+    **dict.fromkeys(("on_batch_begin", "on_train_batch_start", "on_step_begin"), "before_step"),
+    **dict.fromkeys(("on_train_begin", "on_train_start", "on_fit_start"), "start"),
+    **dict.fromkeys(("on_train_end", "on_fit_end"), "end"),
+}
 
 
 class Trainable(Protocol):
@@ -258,9 +269,25 @@ def by_name(callbacks: Sequence[Callback]) -> dict[str, Callback]:
         name = type(callback).__name__
         if not isinstance(callback, Callback):
             raise ValueError(f"callbacks are objects of pv.callbacks.Callback, got {name}")
+        if any(callback is other for other in named.values()):
+            raise ValueError(f"a callback {name} is given twice: make one for each place")
+        _check_hooks(type(callback))
         counts[name] += 1
         named[name if counts[name] == 1 else f"{name} {counts[name]}"] = callback
     return named
+
+
+def _check_hooks(cls: type[Callback]) -> None:
+    """Raise if a method of a callback is nearly one that is called."""
+    hooks = [name for name, value in vars(Callback).items() if callable(value) and name[0] != "_"]
+    for name in dir(cls):
+        own = name not in dir(Callback) and callable(getattr(cls, name)) and name[0] != "_"
+        near = difflib.get_close_matches(HOOKS.get(name, name), hooks, n=1, cutoff=0.85)
+        if own and near:
+            raise ValueError(
+                f"the callback {cls.__name__} has the method {name!r}, which nothing calls; did "
+                f"you mean {near[0]}?"
+            )
 
 
 def describe_machine(device: torch.device) -> dict[str, object]:

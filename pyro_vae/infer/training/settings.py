@@ -1,6 +1,7 @@
 """The settings of a training run, said once: for ``fit``, files, the command line and sweeps."""
 
 from dataclasses import asdict, dataclass, field
+from numbers import Real
 from typing import Literal, TypeAlias, get_args
 
 from ...core.checks import boolean, fraction, positive, whole
@@ -94,6 +95,8 @@ class FitSettings:
         for name in ("lr", "beta"):
             self._set(name, _as_number(getattr(self, name)))
             schedule(getattr(self, name), self.epochs, name)
+        if isinstance(self.lr, Real):
+            positive("lr", self.lr)
         _check_word("binarize", self.binarize, (*get_args(get_args(Binarize)[0]), None))
         _check_word("compile", self.compile, (True, False, *get_args(get_args(Compile)[1])))
         _check_word("precision", self.precision, get_args(Precision))

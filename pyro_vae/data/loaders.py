@@ -1,0 +1,159 @@
+"""Loaders: a ``Dataset``, a ``DataLoader``, or any iterable of batches, endless ones too."""
+
+from collections.abc import Iterable, Iterator, Mapping, Set
+from itertools import islice
+from typing import Any
+
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
+
+from ..core.checks import whole
+from .rows import Rows
+
+__all__ = ["Entries", "Stream", "collate", "entries", "is_loader", "length", "read", "stream"]
+
+ROWS = 1000  # of a Dataset that are read together where all are
+
+
+class Entries(tuple[Any, ...]):
+    """Arrays that a loader gives side by side, of the same observations: x, and what belongs to it.
+
+    It is no array of rows, as another tuple would be.
+    """
+
+    __slots__ = ()
+
+
+class Stream:
+    """An endless source of batches, in epochs of so many; one that ends is read from its start.
+
+    Args:
+        source: an iterable of batches.
+        steps: batches of an epoch.
+    """
+
+    def __init__(self, source: Iterable[object], steps: int) -> None:
+        self.source, self.steps, self.count = source, steps, 0
+        self._batches = iter(source)
+        self._read: list[object] | None = []
+        self._again: list[object] = []
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[object]:
+        """The batches of the next epoch."""
+        return (self._next() for _ in range(self.steps))
+
+    def rewind(self) -> None:
+        """Give what was read so far once more; it is kept no longer."""
+        self._again, self._read = [*reversed(self._read or ())], None
+        self.count = 0
+
+    def _next(self) -> object:
+        self.count += 1
+        if self._again:
+            return self._again.pop()
+        for _ in range(2):
+            for batch in islice(self._batches, 1):
+                if self._read is not None:
+                    self._read.append(batch)
+                return batch
+            self._batches = iter(self.source)
+        raise ValueError(
+            f"the stream ended after {self.count - 1} batches and cannot be read again: give a "
+            "DataLoader, an IterableDataset or another object whose __iter__ starts anew"
+        )
+
+
+def is_loader(x: object) -> bool:
+    """Whether x gives rows or batches when it is read, and is no array or frame."""
+    if isinstance(x, Dataset | DataLoader | Iterator):
+        return not isinstance(x, Rows)
+    array = any(hasattr(x, name) for name in ("__array__", "__getitem__", "__dlpack__", "toarray"))
+    return isinstance(x, Iterable) and not array and not isinstance(x, Set | Mapping)
+
+
+def length(x: object) -> int | None:
+    """How many rows or batches a loader has; ``None`` where it does not say."""
+    try:
+        return len(x)  # pyright: ignore[reportArgumentType]
+    except (TypeError, NotImplementedError):
+        return None
+
+
+def stream(x: Any, batch_size: int, steps: int | None) -> Any:  # noqa: ANN401
+    """The data of a training run, with the length of an epoch.
+
+    Args:
+        x: a tensor, rows on disk, or a loader.
+        batch_size: of the rows of an ``IterableDataset``.
+        steps: batches of an epoch, of a loader; needed where it has no length.
+
+    Raises:
+        ValueError: a loader without a length, or ``steps`` of data that have rows.
+    """
+    if isinstance(x, IterableDataset):
+        x = DataLoader(x, batch_size=batch_size)
+    steps = None if steps is None else whole("steps_per_epoch", steps)
+    if steps is None:
+        if is_loader(x) and length(x) is None:
+            raise ValueError(
+                "a stream of data has no length: fit(..., steps_per_epoch=100) takes 100 batches "
+                "of it as an epoch"
+            )
+        return x
+    if not is_loader(x) or (isinstance(x, Dataset) and not isinstance(x, DataLoader)):
+        raise ValueError(
+            f"steps_per_epoch is of streams and loaders, and these are {len(x)} rows: an epoch "
+            "takes each once, batch_size= at a time"
+        )
+    return Stream(x, steps)
+
+
+def read(x: Any) -> Iterator[object]:  # noqa: ANN401
+    """All batches of a loader, as :func:`entries` gives them.
+
+    Raises:
+        ValueError: it has no length, so it may have no end.
+    """
+    if isinstance(x, IterableDataset):
+        x = DataLoader(x, batch_size=ROWS)
+    if length(x) == 0:
+        raise ValueError("x is empty: the loader gives no batch; give at least one datum")
+    if length(x) is None:
+        raise ValueError(
+            "a stream of data has no length, so it may have no end: read some of it first, "
+            "[*itertools.islice(loader, 10)]"
+        )
+    if isinstance(x, Dataset):
+        rows = range(len(x))  # pyright: ignore[reportArgumentType]
+        parts = (rows[start : start + ROWS] for start in rows[::ROWS])
+        return (collate([x[i] for i in part]) for part in parts)
+    return map(entries, x)
+
+
+def collate(rows: list[Any]) -> object:
+    """Rows of a ``Dataset`` as a batch.
+
+    Raises:
+        ValueError: rows that cannot be put side by side.
+    """
+    try:
+        return entries(default_collate(rows))
+    except (TypeError, RuntimeError) as problem:
+        raise ValueError(
+            f"the rows of the Dataset make no batch ({str(problem).splitlines()[0]}): give each as "
+            "a tensor of one shape, images by transform=torchvision.transforms.ToTensor()"
+        ) from None
+
+
+def entries(batch: Any) -> object:  # noqa: ANN401
+    """A batch: an array, arrays by name, or several as :class:`Entries`."""
+    if isinstance(batch, tuple) and hasattr(batch, "_asdict"):
+        return batch._asdict()
+    if isinstance(batch, tuple | list) and not isinstance(batch, Entries):
+        several = [part for part in batch if isinstance(part, Tensor) or hasattr(part, "shape")]
+        if len(several) == len(batch):
+            return batch[0] if len(batch) == 1 else Entries(batch)
+    return batch
