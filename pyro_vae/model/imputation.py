@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..core.checks import whole
 from ..core.pareto import RELIABLE
+from ..families.likelihoods import has_independent_cells, parts_of
 from ..families.support import innermost
 from .conditional import Posterior, condition
 from .joint import Model
@@ -105,7 +106,7 @@ def impute(model: Model, x: Tensor, plan: Plan) -> Imputations:
     Raises:
         ValueError: cells that are not independent given z, or have no mean.
     """
-    if innermost(model.decode(model.prior().expand([1]).sample(), x[:1])).event_dim:
+    if not has_independent_cells(model.decode(model.prior().expand([1]).sample(), x[:1])):
         raise ValueError("missing cells need a likelihood of independent cells")
     cells = model.record.cells(x)
     rows = cells.flatten(1).isnan().any(1).nonzero()[:, 0]
@@ -130,42 +131,55 @@ def impute(model: Model, x: Tensor, plan: Plan) -> Imputations:
 
 def _fill(model: Model, x: Tensor, posterior: Posterior, plan: Plan) -> Tensor:
     """The observed blocks of some rows, their missing cells filled from the posterior of z."""
-    if plan.draws is not None:
-        filled = model.decode(posterior.choose(plan.draws), x).sample()
-    else:
-        nominal = type(innermost(posterior.likelihood)) is dist.Categorical
-        filled = _mode(posterior) if nominal else POINTS[plan.point](posterior)
     cells = model.record.cells(x)
+    if plan.draws is not None:
+        filled = posterior.draw(model, x, plan.draws)
+    else:
+        parts, drawn = parts_of(posterior.likelihood), [posterior.completed]
+        if len(parts) > 1:
+            widths, both = [p.event_shape[0] for p in parts], posterior.completed
+            drawn = [None] * len(parts) if both is None else both.split(widths, -1)
+        each = [
+            _mode(p, posterior.log_w, d)
+            if type(innermost(p)) is dist.Categorical
+            else POINTS[plan.point](p, posterior.log_w, d)
+            for p, d in zip(parts, drawn, strict=True)
+        ]
+        filled = each[0] if len(each) == 1 else torch.cat(each, -1)
     return torch.where(cells.isnan(), filled, cells)
 
 
-def _mean(posterior: Posterior) -> Tensor:
+# The value of each cell of p(x|z), ``(K, B, ...)``, from weights of z, ``(K, B)``. Where cells were
+# drawn beside z, the weights are theirs too.
+
+
+def _mean(p: dist.TorchDistribution, log_w: Tensor, drawn: Tensor | None) -> Tensor:
     try:
-        mean = posterior.likelihood.mean
+        mean = p.mean if drawn is None else drawn
     except NotImplementedError:  # of a transformed family it has no closed form
         mean = torch.tensor(math.nan)
     if not mean.isfinite().all():
         raise ValueError("these cells have no mean: ask for point='median', or draws=100")
-    return (_beside(posterior.log_w.softmax(0), mean) * mean).sum(0)
+    return (_beside(log_w.softmax(0), mean) * mean).sum(0)
 
 
-def _median(posterior: Posterior) -> Tensor:
-    values, order = posterior.likelihood.sample().sort(0)
-    share = _beside(posterior.log_w.softmax(0), values).expand(values.shape).gather(0, order)
+def _median(p: dist.TorchDistribution, log_w: Tensor, drawn: Tensor | None) -> Tensor:
+    values, order = (p.sample() if drawn is None else drawn).sort(0)
+    share = _beside(log_w.softmax(0), values).expand(values.shape).gather(0, order)
     middle = (share.cumsum(0) < 0.5).sum(0, keepdim=True).clamp(max=len(values) - 1)
     return values.gather(0, middle)[0]
 
 
-def _mode(posterior: Posterior) -> Tensor:
+def _mode(p: dist.TorchDistribution, log_w: Tensor, drawn: Tensor | None) -> Tensor:
     """Of all values, or of some that are drawn, the one of the highest density given the cells."""
-    base = innermost(posterior.likelihood)
-    log_w = posterior.log_w.log_softmax(0)
+    if drawn is not None:
+        raise ValueError("cells that are not missing at random have no mode here: ask for the mean")
+    base, log_w = innermost(p), log_w.log_softmax(0)
     if base.has_enumerate_support:
         candidates = base.enumerate_support(expand=False).flatten()
     else:
-        drawn = posterior.likelihood.sample()
         chosen = dist.Categorical(logits=log_w.T).sample(torch.Size([CANDIDATES]))
-        candidates = drawn[chosen, torch.arange(log_w.shape[1], device=log_w.device)]
+        candidates = p.sample()[chosen, torch.arange(log_w.shape[1], device=log_w.device)]
     best = torch.full(base.batch_shape[1:], -math.inf, dtype=log_w.dtype, device=log_w.device)
     mode = best.new_zeros(best.shape)
     for value in candidates:
