@@ -31,6 +31,12 @@ class Missingness(Part):
     """
 
     roles: ClassVar[frozenset[Role]] = frozenset()
+    loc: Tensor
+    scale: Tensor
+    started: Tensor
+
+    def __init__(self) -> None:  # a line has no other arguments
+        super().__init__()
 
     def make(self, shape: tuple[int, ...]) -> None:
         """Make the parameters for cells of this shape."""
@@ -76,8 +82,9 @@ class Missingness(Part):
 
 
 class SelfMasking(Missingness):
-    r"""Whether a cell is missing depends on its own value, :math:`\mathrm{logit}\, p_j = a_j x_j +
-    b_j`.
+    r"""Whether a cell is missing depends on its own value.
+
+    .. math:: \mathrm{logit}\, p(m_j = 1 \mid x) = a_j x_j + b_j
 
     Args:
         sign: of every a: 1 where large values go missing, -1 where small ones do, 0 if not known.

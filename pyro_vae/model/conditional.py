@@ -26,8 +26,8 @@ class Posterior:
         z: ``(K, B, *z_shape)``.
         log_w: their log weights, ``(K, B)``.
         likelihood: p(x|z) at the draws, of batch shape ``(K, B)``.
-        completed: cells beside each draw, ``(K, B, *x_shape)``, whose missing ones are weighted too;
-            ``None`` where they are independent of the weights given z.
+        completed: cells beside each draw, ``(K, B, *x_shape)``, where the missing ones have a part
+            in its weight; else ``None``.
     """
 
     z: Tensor
