@@ -182,8 +182,15 @@ class Square(torch.nn.Module):
 
 def two_humps():
     """x1 ~ N(z^2 + 0.6 z, .09), x2 ~ N(1.5 z, .09); the guide is q(z|x2), so it needs x2."""
-    vae = pv.VAE(2, 1, likelihood="Normal(scale=0.3)", guide="Normal(scale=learned)",
-                 encoder=pv.MLP([]), decoder=Square(), seed=0).double()  # fmt: skip
+    vae = pv.VAE(
+        2,
+        1,
+        likelihood="Normal(scale=0.3)",
+        guide="Normal(scale=learned)",
+        encoder=pv.MLP([]),
+        decoder=Square(),
+        seed=0,
+    ).double()
     precision = 1 + 1.5**2 / 0.3**2
     with torch.no_grad():
         decoder = vae.likelihood.sources["loc"].head
@@ -251,8 +258,15 @@ DISCRETE = ("Poisson", "Bernoulli", "Categorical(categories=4)", "NegativeBinomi
 @pytest.mark.parametrize("missing", [True, False])
 def test_mean_median_and_mode_are_those_of_the_exact_conditional(likelihood, missing):
     """By quadrature over z, and enumeration of the cell or its distribution function."""
-    vae = pv.VAE(3, 1, likelihood=likelihood, encoder=pv.MLP([]), decoder=pv.MLP([4]),
-                 missing=missing, seed=4).double()  # fmt: skip
+    vae = pv.VAE(
+        3,
+        1,
+        likelihood=likelihood,
+        encoder=pv.MLP([]),
+        decoder=pv.MLP([4]),
+        missing=missing,
+        seed=4,
+    ).double()
     x = torch.tensor([[1.0, math.nan, 0.0]]).double()
     _, weights, p = posterior_on_a_grid(vae, x[0])
     if likelihood in DISCRETE:
@@ -357,8 +371,9 @@ def test_no_more_is_decoded_than_is_asked_for(draws):
     vae.decoder.rows = 0
     vae.impute(torch.ones(5, 2).double())
     assert vae.decoder.rows == 1  # one z, at which the cells are looked at
-    vae = pv.VAE(2, 1, likelihood="Normal", missing=True, encoder=pv.MLP([]),
-                 decoder=Square(), seed=0).double()  # fmt: skip
+    vae = pv.VAE(
+        2, 1, likelihood="Normal", missing=True, encoder=pv.MLP([]), decoder=Square(), seed=0
+    ).double()
     x = torch.tensor([[1.6, math.nan], [1.0, 1.0], [math.nan, 0.0]]).double()
     vae.decoder.rows = 0
     vae.impute(x, draws=draws, num_samples=1000, seed=0)

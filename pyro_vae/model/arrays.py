@@ -183,7 +183,7 @@ def _unboxed(array: np.ndarray, where: str) -> np.ndarray:
         if value is None or type(value).__name__ in ("NAType", "NaTType"):
             values[index] = math.nan
         elif isinstance(value, Real) or hasattr(value, "is_nan"):  # decimals
-            found[index] = _float(value, where)
+            values[index] = _float(value, where)
         else:
             shown = repr(value) if isinstance(value, str) else type(value).__name__
             raise ValueError(f"x must be an array of numbers, got {shown}{where}")

@@ -26,11 +26,14 @@ class Posterior:
         z: ``(K, B, *z_shape)``.
         log_w: their log weights, ``(K, B)``.
         likelihood: p(x|z) at the draws, of batch shape ``(K, B)``.
+        completed: cells beside each draw, ``(K, B, *x_shape)``, where the missing ones have a part
+            in its weight; else ``None``.
     """
 
     z: Tensor
     log_w: Tensor
     likelihood: dist.TorchDistribution
+    completed: Tensor | None
 
     @property
     def ess(self) -> Tensor:
@@ -42,10 +45,13 @@ class Posterior:
         """Pareto's shape of the largest weights, ``(B,)``."""
         return tail_shape(self.log_w)
 
-    def choose(self, n: int) -> Tensor:
-        """z drawn from among the draws by their weights, ``(n, B, *z_shape)``."""
+    def draw(self, model: Model, x: Tensor, n: int) -> Tensor:
+        """Draws of all cells of x, ``(n, B, *x_shape)``, by the weights; observed ones as well."""
         chosen = dist.Categorical(logits=self.log_w.T).sample(torch.Size([n]))
-        return self.z[chosen, torch.arange(chosen.shape[1], device=self.z.device)]
+        rows = torch.arange(chosen.shape[1], device=self.z.device)
+        if self.completed is not None:
+            return self.completed[chosen, rows]
+        return model.decode(self.z[chosen, rows], x).sample()
 
 
 def condition(model: Model, x: Tensor, num_samples: int, sweeps: int) -> Posterior:
@@ -58,6 +64,8 @@ def condition(model: Model, x: Tensor, num_samples: int, sweeps: int) -> Posteri
     cells gives one guide, at x as it is. Sweeps give M others, at completions :math:`x^{(m)}`: in
     each, draws of r are chosen by their weights and the missing cells are drawn given them. The
     weights are exact for whatever r has become, so no chain has to have forgotten where it began.
+    Where the model says how cells come to be missing, missing cells are drawn beside z, and
+    p(mask | x) is a factor of the weight.
 
     Args:
         model: its prior, likelihood and guide.
@@ -88,12 +96,12 @@ class _Proposal:
             self.guides, self.components = model.approximate_posterior(x), 1
         else:
             z = self.prior.expand(torch.Size([COMPONENTS, len(x)])).sample()
-            self._complete(self._decode(z).sample())
+            self._complete(model.decode(z, x).sample())
 
     def adapt(self) -> None:
         """One sweep: completions drawn given z, which are drawn by their weights."""
         posterior = self.draw(COMPONENTS * TRIES)
-        self._complete(self._decode(posterior.choose(COMPONENTS)).sample())
+        self._complete(posterior.draw(self.model, self.x, COMPONENTS))
 
     def draw(self, num_samples: int) -> Posterior:
         """Draws of the mixture, with their weights."""
@@ -103,11 +111,15 @@ class _Proposal:
             wide = self.prior.expand(z.shape[:2]).sample()
             chosen = torch.rand(z.shape[:2], device=z.device) < self.wide
             z = torch.where(chosen.reshape(*chosen.shape, *[1] * (z.ndim - 2)), wide, z)
-        p, log_prior = self._decode(z), self.prior.log_prob(z)
+        p, log_prior = self.model.decode(z, self.x), self.prior.log_prob(z)
         log_r = self._log_guides(z) + math.log1p(-self.wide)
         if self.wide:
             log_r = torch.logaddexp(log_r, log_prior + math.log(self.wide))
-        return Posterior(z, self._log_likelihood(p) + log_prior - log_r, p)
+        log_w, completed = self._log_likelihood(p) + log_prior - log_r, None
+        if (missingness := self.model.missingness) is not None:
+            completed = missingness.complete(p, self.cells)
+            log_w = log_w + missingness.log_prob(completed, self.cells)
+        return Posterior(z, log_w, p, completed)
 
     def _complete(self, drawn: Tensor) -> None:
         """Take the guides at so many completions, ``(M, B, *x_shape)``, as the components."""
@@ -115,9 +127,6 @@ class _Proposal:
         cells = torch.where(self.there, self.cells, drawn).flatten(0, 1)
         x = record.with_cells(self.x.repeat(m, *[1] * (self.x.ndim - 1)), cells)
         self.guides, self.components = self.model.approximate_posterior(x), m
-
-    def _decode(self, z: Tensor) -> dist.TorchDistribution:
-        return self.model.decode(z, self.x)
 
     def _log_likelihood(self, p: dist.TorchDistribution) -> Tensor:
         cells = fill(self.cells, self.there, p.support)  # pyright: ignore[reportArgumentType]

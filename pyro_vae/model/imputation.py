@@ -131,59 +131,71 @@ def impute(model: Model, x: Tensor, plan: Plan) -> Imputations:
 
 def _fill(model: Model, x: Tensor, posterior: Posterior, plan: Plan) -> Tensor:
     """The observed blocks of some rows, their missing cells filled from the posterior of z."""
-    if plan.draws is not None:
-        filled = model.decode(posterior.choose(plan.draws), x).sample()
-    else:
-        parts = parts_of(posterior.likelihood)
-        alone = len(parts) == 1
-        each = [_point(replace(posterior, likelihood=p), plan.point, alone) for p in parts]
-        filled = each[0] if len(each) == 1 else torch.cat(each, -1)
     cells = model.record.cells(x)
+    if plan.draws is not None:
+        filled = posterior.draw(model, x, plan.draws)
+    else:
+        parts, drawn = parts_of(posterior.likelihood), [posterior.completed]
+        if len(parts) > 1:
+            widths, both = [p.event_shape[0] for p in parts], posterior.completed
+            drawn = [None] * len(parts) if both is None else both.split(widths, -1)
+        alone = len(parts) == 1
+        each = [
+            _point(plan.point, alone, p, posterior.log_w, d)
+            for p, d in zip(parts, drawn, strict=True)
+        ]
+        filled = each[0] if len(each) == 1 else torch.cat(each, -1)
     return torch.where(cells.isnan(), filled, cells)
 
 
-def _point(posterior: Posterior, name: Point, strict: bool) -> Tensor:
+def _point(
+    name: Point, alone: bool, p: dist.TorchDistribution, log_w: Tensor, drawn: Tensor | None
+) -> Tensor:
     """One value for each cell; of codes, which are no quantities, the mode.
 
     A block without a mean has its median, unless it is all of x.
     """
-    if isinstance(innermost(posterior.likelihood), dist.Categorical):
-        return _mode(posterior)
+    if isinstance(innermost(p), dist.Categorical):
+        return _mode(p, log_w, drawn)
     try:
-        return POINTS[name](posterior)
+        return POINTS[name](p, log_w, drawn)
     except ValueError:
-        if strict:
+        if alone:
             raise
-        return _median(posterior)
+        return _median(p, log_w, drawn)
 
 
-def _mean(posterior: Posterior) -> Tensor:
+# The value of each cell of p(x|z), ``(K, B, ...)``, from weights of z, ``(K, B)``. Where cells were
+# drawn beside z, the weights are theirs too.
+
+
+def _mean(p: dist.TorchDistribution, log_w: Tensor, drawn: Tensor | None) -> Tensor:
     try:
-        mean = posterior.likelihood.mean
+        mean = p.mean if drawn is None else drawn
     except NotImplementedError:  # of a transformed family it has no closed form
         mean = torch.tensor(math.nan)
     if not mean.isfinite().all():
         raise ValueError("these cells have no mean: ask for point='median', or draws=100")
-    return (_beside(posterior.log_w.softmax(0), mean) * mean).sum(0)
+    return (_beside(log_w.softmax(0), mean) * mean).sum(0)
 
 
-def _median(posterior: Posterior) -> Tensor:
-    values, order = posterior.likelihood.sample().sort(0)
-    share = _beside(posterior.log_w.softmax(0), values).expand(values.shape).gather(0, order)
+def _median(p: dist.TorchDistribution, log_w: Tensor, drawn: Tensor | None) -> Tensor:
+    values, order = (p.sample() if drawn is None else drawn).sort(0)
+    share = _beside(log_w.softmax(0), values).expand(values.shape).gather(0, order)
     middle = (share.cumsum(0) < 0.5).sum(0, keepdim=True).clamp(max=len(values) - 1)
     return values.gather(0, middle)[0]
 
 
-def _mode(posterior: Posterior) -> Tensor:
+def _mode(p: dist.TorchDistribution, log_w: Tensor, drawn: Tensor | None) -> Tensor:
     """Of all values, or of some that are drawn, the one of the highest density given the cells."""
-    base = innermost(posterior.likelihood)
-    log_w = posterior.log_w.log_softmax(0)
+    if drawn is not None:
+        raise ValueError("cells that are not missing at random have no mode here: ask for the mean")
+    base, log_w = innermost(p), log_w.log_softmax(0)
     if base.has_enumerate_support:
         candidates = base.enumerate_support(expand=False).flatten()
     else:
-        drawn = posterior.likelihood.sample()
         chosen = dist.Categorical(logits=log_w.T).sample(torch.Size([CANDIDATES]))
-        candidates = drawn[chosen, torch.arange(log_w.shape[1], device=log_w.device)]
+        candidates = p.sample()[chosen, torch.arange(log_w.shape[1], device=log_w.device)]
     best = torch.full(base.batch_shape[1:], -math.inf, dtype=log_w.dtype, device=log_w.device)
     mode = best.new_zeros(best.shape)
     for value in candidates:

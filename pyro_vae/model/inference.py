@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..core.checks import boolean, positive, whole
 from ..core.seeding import seeded
 from ..families.guides import refine
+from ..families.missingness import Missingness
 from .imputation import Imputations, Plan, Point, impute
 from .inputs import Inputs
 from .joint import Joint, reading
@@ -30,8 +31,10 @@ class Inference(nn.Module):
         inputs: from x to what the encoder reads.
         encoder: from that to features.
         approximation: from features to q(z|x).
+        missingness: from x to p(mask | x), where it is declared.
     """
 
+    missingness: Missingness | None
     record: Record
     latents: Latents
     prior: nn.Module

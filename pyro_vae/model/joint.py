@@ -12,6 +12,7 @@ from torch.distributions import biject_to
 from torch.distributions.transforms import Transform
 
 from ..core.acting import evaluating
+from ..families.missingness import Missingness
 from .record import Record
 
 __all__ = ["Joint", "Model", "reading"]
@@ -21,6 +22,7 @@ class Model(Protocol):
     """What a joint density asks of a model."""
 
     record: Record
+    missingness: Missingness | None
 
     @property
     def prior(self) -> nn.Module: ...  # noqa: D102
@@ -76,8 +78,16 @@ class Joint:
         return self.prior.log_prob(z)
 
     def log_likelihood(self, z: Tensor) -> Tensor:
-        """log p(x|z), of the observed cells."""
-        return self.model.record.score(self.likelihood(z), self.x)
+        """log p(x|z), of the observed cells, and where it is modelled of which cells are missing.
+
+        The latter is at missing cells that are drawn anew in each call.
+        """
+        p, record = self.likelihood(z), self.model.record
+        score = record.score(p, self.x)
+        if (missingness := self.model.missingness) is None:
+            return score
+        cells = record.cells(self.x)
+        return score + missingness.log_prob(missingness.complete(p, cells), cells)
 
     def log_guide(self, z: Tensor) -> Tensor:
         """log q(z|x)."""
@@ -99,6 +109,8 @@ class Joint:
         """
         support = self.prior.support
         advice = f"{who} moves z along gradients: use log_evidence, which only draws z"
+        if self.model.missingness is not None:
+            raise ValueError(f"missing cells are drawn anew for each density here, and {advice}")
         if support is None or support.is_discrete:
             raise ValueError(f"z is discrete here, and {advice}")
         try:

@@ -19,11 +19,13 @@ from ..data.tables import Table
 from ..families.joined import JoinedLikelihood
 from ..families.layers import layer_sizes
 from ..families.likelihoods import has_independent_cells
+from ..families.missingness import make_missingness
 from ..families.networks import MLP, batched, build_network, make_network, spec_of
 from ..families.part import Ends, Line, Part, connect, start_from
 from ..families.registry import make_layers, make_part
 from ..families.support import support_of
 from ..language.arguments import suggests
+from ..language.spec import Spec
 from .blocks import shape_of
 from .files import write_model
 from .inference import Inference
@@ -63,7 +65,9 @@ class VAE(Inference):
         decoder: from z to features; ``MLP([200, 200])`` where it is not given.
         missing: whether x may hold NaN. Those cells drop out of the likelihood, and the encoder
             reads x with zeros there, beside a mask of the observed cells (twice the channels:
-            :class:`Inputs` says along which dimension).
+            :class:`Inputs` says along which dimension). A line says how cells come to be
+            missing where that depends on their values: ``"SelfMasking"`` on their own,
+            ``"Logistic"`` on all of them (:class:`Missingness`).
         inputs: what the encoder reads: ``"auto"`` brings numbers to unit scale, by what training
             data say when training starts (:class:`Inputs` says how; data in [0, 1] stay as they
             are); ``"raw"`` leaves x as it is.
@@ -105,13 +109,20 @@ class VAE(Inference):
         guide: Line = "Normal",
         encoder: Line | None = None,
         decoder: Line | None = None,
-        missing: bool = False,
+        missing: bool | str | Spec = False,
         inputs: InputMode = "auto",
         units: Units | None = None,
         seed: int | None = None,
     ) -> None:
         super().__init__()
         self.record, likelihood = as_record(x_shape, missing, likelihood)
+        if units not in get_args(Units):
+            raise ValueError(f"units must be 'data' or 'none', got {units!r}")
+        declared = isinstance(missing, str | Spec)
+        blocks = declared and isinstance(x_shape, Record)
+        self.record = Record.of(x_shape, False if blocks else declared or missing)
+        self.missingness = make_missingness(missing, self.x_shape) if declared else None
+        self.units = units
         likelihood = _joined(self.record, likelihood)
         self.units = units or ("data" if isinstance(self.record, TableRecord) else "none")
         if self.units not in get_args(Units):
@@ -154,10 +165,14 @@ class VAE(Inference):
         Args:
             x: ``(B, *x_shape)``, or as :attr:`record` packs it; ``None`` draws one observation.
         """
-        self._register("prior", "decoder", "likelihood")
+        mask = () if self.missingness is None else ("missingness",)
+        self._register("prior", "decoder", "likelihood", *mask)
         with pyro.plate("data", 1 if x is None else len(x)), self.record.weighted(x):
             z = self._draw_prior(x)
-            p, cells = self.record.observe(self.decode(z, x), x)
+            p = self.decode(z, x)
+            if self.missingness is not None and x is not None:
+                self.missingness.observe(p, self.record.cells(x))
+            p, cells = self.record.observe(p, x)
             return pyro.sample("x", p, obs=cells)
 
     def guide(self, x: Tensor) -> Tensor:
@@ -189,7 +204,8 @@ class VAE(Inference):
                 stacklevel=2,
             )
         self.inputs.start_from(x)
-        for part in (self.likelihood, self.approximation, self.prior):
+        mask = () if self.missingness is None else (self.missingness,)
+        for part in (self.likelihood, self.approximation, self.prior, *mask):
             start_from(part, self.record.cells(x))
 
     def approximate_posterior(self, x: Tensor) -> dist.TorchDistribution:
@@ -244,6 +260,7 @@ class VAE(Inference):
         return {
             "kind": self.kind(),
             **self.record.describe(),
+            **({"missing": _line(self.missingness)} if self.missingness else {}),
             **({"layers": latents} if latents else {"latent_dim": self.z_shape}),
             **{role: _line(self.get_submodule(path)) for role, path in self.ROLES.items()},
             "inputs": self.inputs.mode,
@@ -264,6 +281,9 @@ class VAE(Inference):
         own = {name: about.get(name, default) for name, default in before.items()}
         record = TableRecord if "table" in about else Record
         return record.arguments(about) | latent_dim | own | {k: about[k] for k in cls.ROLES}
+        if isinstance(about.get("missing"), str):
+            own["missing"] = about["missing"]
+        return Record.arguments(about) | latent_dim | own | {k: about[k] for k in cls.ROLES}
 
     @classmethod
     def kind(cls) -> str:
@@ -304,6 +324,14 @@ class VAE(Inference):
         self.record.shift(p_x, torch.zeros(1, *self.record.shape))
         if self.record.missing and not has_independent_cells(p_x):
             raise ValueError("missing cells need a likelihood of independent cells")
+        if self.missingness and not (self.record.missing and p_x.has_rsample):
+            name = _line(self.likelihood)
+            raise ValueError(
+                f"missing={_line(self.missingness)!r} draws missing cells along gradients, which "
+                f"{name} has not: choose a likelihood such as Normal or StudentT, or missing=True"
+                if self.record.missing
+                else "no observed block has missing cells: Block('x', 784, missing=True)"
+            )
 
 
 def _check_event(d: dist.TorchDistribution, shape: tuple[int, ...], name: str) -> None:

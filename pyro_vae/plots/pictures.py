@@ -83,7 +83,14 @@ def reconstructions(vae: VAE, x: Tensor, ax: "Axes | None" = None) -> "Axes":
 
 
 @of_model
-def samples(vae: VAE, num_samples: int = 64, *, seed: int = 0, ax: "Axes | None" = None) -> "Axes":
+def samples(
+    vae: VAE,
+    num_samples: int = 64,
+    *,
+    given: Tensor | None = None,
+    seed: int = 0,
+    ax: "Axes | None" = None,
+) -> "Axes":
     """Means of p(x|z) for z drawn from the prior.
 
     Args:
