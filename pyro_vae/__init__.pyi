@@ -25,6 +25,8 @@ from .evaluate.latent.labelled import factor_scores as factor_scores
 from .evaluate.latent.labelled import label_scores as label_scores
 from .evaluate.latent.summary import latent_summary as latent_summary
 from .evaluate.lower_bound import elbo as elbo
+from .evaluate.tables.fidelity import Fidelity as Fidelity
+from .evaluate.tables.fidelity import fidelity as fidelity
 from .families.family import Family as Family
 from .families.flows import Flow as Flow
 from .families.layers import BottomUp as BottomUp
