@@ -1,6 +1,7 @@
 # The public names and their homes, said once: type checkers read this file, and so does
 # ``__init__.py``, which imports a name when it is first used.
 from . import plots as plots
+from . import sklearn as sklearn
 from .data import Data as Data
 from .data import load_data as load_data
 from .data.tables import Table as Table
