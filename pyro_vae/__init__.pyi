@@ -1,6 +1,7 @@
 # The public names and their homes, said once: type checkers read this file, and so does
 # ``__init__.py``, which imports a name when it is first used.
 from . import plots as plots
+from . import sklearn as sklearn
 from .data import Data as Data
 from .data import load_data as load_data
 from .data.tables import Table as Table
@@ -25,6 +26,8 @@ from .evaluate.latent.labelled import factor_scores as factor_scores
 from .evaluate.latent.labelled import label_scores as label_scores
 from .evaluate.latent.summary import latent_summary as latent_summary
 from .evaluate.lower_bound import elbo as elbo
+from .evaluate.tables.fidelity import Fidelity as Fidelity
+from .evaluate.tables.fidelity import fidelity as fidelity
 from .families.family import Family as Family
 from .families.flows import Flow as Flow
 from .families.layers import BottomUp as BottomUp

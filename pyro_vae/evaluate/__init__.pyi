@@ -27,3 +27,5 @@ from .latent.summary import LatentSummary as LatentSummary
 from .latent.summary import latent_summary as latent_summary
 from .lower_bound import elbo as elbo
 from .simple_models import baselines as baselines
+from .tables.fidelity import Fidelity as Fidelity
+from .tables.fidelity import fidelity as fidelity

@@ -1,0 +1,1 @@
+"""Synthetic tables against real ones: fidelity, usefulness and privacy."""

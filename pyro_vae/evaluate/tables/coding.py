@@ -1,0 +1,156 @@
+"""Several tables of one layout in one coding, so that they can be compared cell by cell."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+__all__ = ["MISSING", "Coded", "as_frame", "encode_tables"]
+
+MISSING = -1  # the code of a missing cell
+DECILES = np.arange(0.1, 0.95, 0.1)
+DAY = 86_400e9  # nanoseconds
+
+
+@dataclass(frozen=True)
+class Coded:
+    """A table as whole numbers; the codes of a column mean the same in all tables compared.
+
+    Attributes:
+        names: of the D columns.
+        numeric: ``(D,)``, whether a column holds quantities (dates in days among them), not
+            categories.
+        values: ``(N, D)``, quantities as they are and categories by code; NaN is missing.
+        codes: ``(N, D)``, distinct values in their order, from 0; ``MISSING`` where there is none.
+        bins: ``(N, D)``, quantities by decile of the reference table, categories by code; the
+            missing ones are a bin of their own, 0.
+    """
+
+    names: tuple[str, ...]
+    numeric: np.ndarray
+    values: np.ndarray
+    codes: np.ndarray
+    bins: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def take(self, rows: np.ndarray) -> "Coded":
+        """Some of the rows."""
+        return Coded(self.names, self.numeric, self.values[rows], self.codes[rows], self.bins[rows])
+
+
+def encode_tables(tables: Mapping[str, pd.DataFrame], reference: str) -> dict[str, Coded]:
+    """Code tables in common.
+
+    Args:
+        tables: frames by what they are called in messages.
+        reference: whose columns, types and deciles are those of all.
+
+    Raises:
+        ValueError: a table is empty, lacks a column or has another, or a column of quantities
+            holds something else.
+    """
+    frames = {name: as_frame(table, name) for name, table in tables.items()}
+    names = tuple(frames[reference])
+    for name, frame in frames.items():
+        if different := sorted(set(frame) ^ set(names)):
+            lacks = different[0] in names
+            raise ValueError(
+                f"{name} {'lacks' if lacks else 'has'} column {different[0]!r}, which {reference} "
+                f"{'has' if lacks else 'lacks'}: expected the columns {', '.join(names)}"
+            )
+    columns = [_column({k: f.loc[:, c] for k, f in frames.items()}, reference) for c in names]
+    numeric = np.array([column[reference].numeric for column in columns])
+    return {
+        k: Coded(
+            names,
+            numeric,
+            *(
+                np.stack([getattr(column[k], part) for column in columns], 1)
+                for part in ("values", "codes", "bins")
+            ),
+        )
+        for k in frames
+    }
+
+
+def as_frame(table: object, name: str = "the table") -> pd.DataFrame:
+    """A table of pandas, polars or PyArrow, or of anything that ``pandas.DataFrame`` reads.
+
+    Raises:
+        ValueError: it has no rows or columns, or two columns of one name.
+    """
+    frame = table if isinstance(table, pd.DataFrame) else None
+    if frame is None:
+        convert = getattr(table, "to_pandas", None)
+        frame = convert() if convert is not None else pd.DataFrame(table)  # pyright: ignore[reportArgumentType]
+    if not len(frame) or not len(frame.columns):
+        raise ValueError(f"{name} is empty: expected rows and columns, got {frame.shape}")
+    if not (names := frame.columns.map(str)).is_unique:
+        twice = names[names.duplicated()][0]
+        raise ValueError(f"{name} has two columns named {twice!r}: rename one of them")
+    return frame.set_axis(names, axis=1)
+
+
+@dataclass(frozen=True)
+class _Column:
+    numeric: bool
+    values: np.ndarray
+    codes: np.ndarray
+    bins: np.ndarray
+
+
+def _column(parts: dict[str, pd.Series], reference: str) -> dict[str, _Column]:
+    """One column of all tables."""
+    numeric = _is_quantity(parts[reference])
+    read = _quantities if numeric else _categories
+    series = {k: read(part, k) for k, part in parts.items()}
+    pooled = np.concatenate(list(series.values()))
+    codes = pd.factorize(pooled, sort=numeric)[0]
+    values = pooled if numeric else np.where(codes == MISSING, np.nan, codes)
+    bins = codes + 1
+    if numeric:
+        known = series[reference][~np.isnan(series[reference])]
+        edges = np.unique(np.quantile(known, DECILES)) if len(known) else np.empty(0)
+        bins = np.where(codes == MISSING, 0, np.searchsorted(edges, pooled, "right") + 1)
+    ends = np.cumsum([len(part) for part in series.values()])[:-1]
+    split = zip(*(np.split(array, ends) for array in (values, codes, bins)), strict=True)
+    return {k: _Column(numeric, *arrays) for k, arrays in zip(series, split, strict=True)}
+
+
+def _is_quantity(column: pd.Series) -> bool:
+    kind = pd.api.types
+    if kind.is_bool_dtype(column) or isinstance(column.dtype, pd.CategoricalDtype):
+        return False
+    return kind.is_numeric_dtype(column) or kind.is_datetime64_any_dtype(column)
+
+
+def _quantities(column: pd.Series, table: str) -> np.ndarray:
+    """As float64, dates in days."""
+    if pd.api.types.is_datetime64_any_dtype(column):
+        days = column.astype("datetime64[ns]").astype("int64").to_numpy() / DAY
+        return np.where(column.isna(), np.nan, days)
+    try:
+        numbers: Any = pd.to_numeric(column)
+        found = numbers.to_numpy(np.float64, na_value=np.nan)
+    except (TypeError, ValueError) as problem:
+        raise ValueError(
+            f"{table}: column {str(column.name)!r} holds quantities elsewhere, and here "
+            f"{column.dtype}: make it a category in all tables, or numbers ({problem})"
+        ) from problem
+    if (wrong := np.flatnonzero(np.isinf(found))).size:
+        raise ValueError(
+            f"{table}: column {str(column.name)!r} is infinite in row {wrong[0]}: "
+            "expected finite numbers, or NaN for a missing cell"
+        )
+    return found
+
+
+def _categories(column: pd.Series, table: str) -> np.ndarray:
+    """As objects, ``None`` where missing."""
+    found = column.astype(object).to_numpy(copy=True)
+    found[column.isna()] = None
+    return found
