@@ -5,6 +5,7 @@ from . import sklearn as sklearn
 from .data import Data as Data
 from .data import load_data as load_data
 from .data.tables import Table as Table
+from .data.tables.ampute import ampute as ampute
 from .describe import describe as describe
 from .evaluate.assessment import assess as assess
 from .evaluate.compression.compress import Compressed as Compressed
@@ -26,6 +27,8 @@ from .evaluate.latent.labelled import factor_scores as factor_scores
 from .evaluate.latent.labelled import label_scores as label_scores
 from .evaluate.latent.summary import latent_summary as latent_summary
 from .evaluate.lower_bound import elbo as elbo
+from .evaluate.pooling import Pooled as Pooled
+from .evaluate.pooling import pool as pool
 from .evaluate.tables.fidelity import Fidelity as Fidelity
 from .evaluate.tables.fidelity import fidelity as fidelity
 from .families.family import Family as Family

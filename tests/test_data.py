@@ -60,7 +60,27 @@ def test_the_split_leaves_the_global_generator_alone():
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_penguins_are_a_table_with_holes():
+    data = pv.load_data("penguins", seed=2)
+    train, test = data.train_table, data.test_table
+    assert (len(train), len(test)) == (275, 69) and train.schema is test.schema
+    assert torch.equal(data.train.nan_to_num(-1), torch.tensor(train.values).nan_to_num(-1))
+    assert int(data.train.isnan().sum() + data.test.isnan().sum()) == 19 and data.missing
+    rows = set(train.to_frame().index) | set(test.to_frame().index)
+    assert rows == set(range(344))
+
+
 # Files.
+
+
+def test_a_table_holds_a_tenth_out(tmp_path):
+    text = "pet,kilos\n" + "".join(f"{'cat' if i % 3 else 'dog'},{i}.5\n" for i in range(50))
+    (tmp_path / "pets.csv").write_text(text)
+    data = pv.load_data(str(tmp_path / "pets.csv"))
+    assert data.name == "pets" and data.train.shape == (45, 2) and data.test.shape == (5, 2)
+    assert data.train_table.schema.names == ("pet", "kilos")
+    all_of_it = pv.load_data(str(tmp_path / "pets.csv"), held_out=1)
+    assert all_of_it.test[:, 1].tolist() == [i + 0.5 for i in range(50)]
 
 
 def test_npy_holds_a_tenth_out(tmp_path):
@@ -170,7 +190,7 @@ TORCHVISION = {
 
 
 def test_every_source_has_a_test_here():
-    assert set(SOURCES) == {"digits", "digit-counts", *TORCHVISION}
+    assert set(SOURCES) == {"digits", "digit-counts", "penguins", *TORCHVISION}
     grey, counts = (pv.load_data(name) for name in ("digits", "digit-counts"))
     assert torch.equal(16 * grey.train, counts.train) and grey.grey and not counts.grey
 
@@ -286,7 +306,7 @@ UNKNOWN = {
     "fashion_mnist": "unknown data 'fashion_mnist'; did you mean fashion-mnist",
     "MNIST": "unknown data 'MNIST'; did you mean mnist",
     "iris": "unknown data 'iris'",
-    "table.csv": "unknown data 'table.csv'",
+    "table.xlsx": "unknown data 'table.xlsx'",
 }
 
 

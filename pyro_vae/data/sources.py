@@ -1,4 +1,4 @@
-"""Image sets by name, and arrays from files; grey values lie in [0, 1]."""
+"""Data sets by name, arrays and tables from files; grey values lie in [0, 1]."""
 
 import zipfile
 from collections.abc import Callable
@@ -14,6 +14,7 @@ from torch import Tensor
 from ..core.checks import number, whole
 from ..language.spec import nearest
 from .rows import Rows
+from .tables import SUFFIXES, Table
 
 __all__ = ["SOURCES", "Data", "load_data"]
 
@@ -28,11 +29,13 @@ class Data:
     Attributes:
         name: how it is called.
         description: what it is, in a line.
-        train: ``(N, *x_shape)``, in memory or on disk.
+        train: ``(N, *x_shape)``, in memory or on disk; the values of a table.
         test: ``(M, *x_shape)``, held out.
         train_labels: ``(N,)`` whole numbers, or ``None``.
         test_labels: ``(M,)``, or ``None``.
         grey: whether x are grey values in [0, 1], which may be binarized.
+        train_table: the table whose values ``train`` holds, or ``None``.
+        test_table: that of ``test``, of the same schema.
     """
 
     name: str
@@ -42,6 +45,8 @@ class Data:
     train_labels: Tensor | None = None
     test_labels: Tensor | None = None
     grey: bool = False
+    train_table: Table | None = None
+    test_table: Table | None = None
 
     @property
     def missing(self) -> bool:
@@ -53,15 +58,16 @@ class Data:
 def load_data(
     name: str, root: str | Path | None = None, *, seed: int = 0, held_out: float = 0.1
 ) -> Data:
-    """A data set by name, or arrays from a ``.npy`` or ``.npz`` file.
+    """A data set by name, arrays from a ``.npy`` or ``.npz`` file, or a table from another.
 
     Args:
         name: ``digits`` (within scikit-learn, 1,797 images of 8x8), ``digit-counts`` (the same
-            as counts of 0 to 16), ``mnist``, ``fashion-mnist``, ``kmnist``, ``emnist``,
-            ``omniglot`` (28x28, through torchvision), or a file. An ``.npz`` may hold ``train``,
-            ``test``, ``train_labels``, ``test_labels``; of other files the first array is taken,
-            and a part of it held out. An ``.npy`` file of more than 1 GiB stays on disk, with at
-            most 10,000 observations held out.
+            as counts of 0 to 16), ``penguins`` (a table of 344 birds), ``mnist``,
+            ``fashion-mnist``, ``kmnist``, ``emnist``, ``omniglot`` (28x28, through torchvision), or
+            a file. An ``.npz`` may hold ``train``, ``test``, ``train_labels``, ``test_labels``; of
+            other files the first array is taken, and a part of it held out. Files ``.csv``,
+            ``.tsv`` and ``.parquet`` are tables, as :meth:`Table.read` reads them. An ``.npy`` file
+            of more than 1 GiB stays on disk, with at most 10,000 observations held out.
         root: where torchvision's files are; they are downloaded to ``~/.cache/pyro_vae`` where
             it is not given.
         seed: of the split where the source has none.
@@ -79,10 +85,26 @@ def load_data(
         return SOURCES[name](Path(root) if root else None, seed)
     if Path(name).suffix in (".npy", ".npz"):
         return _file(Path(name), seed, held_out)
+    if any(suffix in SUFFIXES for suffix in Path(name).suffixes):
+        what = f"the table of {Path(name).name}"
+        return _table(Path(name).stem, what, Table.read(name), seed, held_out)
     raise ValueError(
         f"unknown data {name!r}{nearest(name, SOURCES)}\n"
-        f"give one of {', '.join(SOURCES)}, or a .npy or .npz file"
+        f"give one of {', '.join(SOURCES)}, or a .npy or .npz file, or a table: "
+        f"{', '.join(SUFFIXES)}"
     )
+
+
+def _penguins(root: Path | None, seed: int) -> Data:
+    table = Table.read(Path(__file__).parent / "tables" / "penguins.csv")
+    what = "344 penguins of three species on three islands, with holes (Gorman and others, 2014)"
+    return _table("penguins", what, table, seed, held_out=0.2)
+
+
+def _table(name: str, description: str, table: Table, seed: int, held_out: float) -> Data:
+    test, train = (table, table[:1]) if held_out >= 1 else table.split(held_out, seed=seed)
+    x, held = (torch.from_numpy(part.values) for part in (train, test))
+    return Data(name, description, x, held, train_table=train, test_table=test)
 
 
 def _digits(root: Path | None, seed: int) -> Data:
@@ -231,6 +253,7 @@ def _split(
 SOURCES: dict[str, Callable[[Path | None, int], Data]] = {
     "digits": _digits,
     "digit-counts": _digit_counts,
+    "penguins": _penguins,
     "mnist": _torchvision("MNIST", "mnist", "handwritten digits, 28x28 grey"),
     "fashion-mnist": _torchvision("FashionMNIST", "fashion-mnist", "clothes, 28x28 grey"),
     "kmnist": _torchvision("KMNIST", "kmnist", "cursive Japanese characters, 28x28 grey"),

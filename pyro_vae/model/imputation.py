@@ -1,7 +1,7 @@
 """Missing cells from the model, given the cells that are there."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
 import pyro.distributions as dist

@@ -32,7 +32,8 @@ class Frame:
             frame = frame.to_native()
         _check_names(frame)
         try:
-            self.frame = nw.from_native(frame, eager_only=True)  # pyright: ignore[reportCallIssue]
+            native: Any = frame
+            self.frame = nw.from_native(native, eager_only=True)
         except TypeError:
             lazy = "; .collect() it" if hasattr(frame, "collect") else ""
             raise ValueError(
