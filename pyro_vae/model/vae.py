@@ -115,14 +115,10 @@ class VAE(Inference):
         seed: int | None = None,
     ) -> None:
         super().__init__()
-        self.record, likelihood = as_record(x_shape, missing, likelihood)
-        if units not in get_args(Units):
-            raise ValueError(f"units must be 'data' or 'none', got {units!r}")
-        declared = isinstance(missing, str | Spec)
-        blocks = declared and isinstance(x_shape, Record)
-        self.record = Record.of(x_shape, False if blocks else declared or missing)
-        self.missingness = make_missingness(missing, self.x_shape) if declared else None
-        self.units = units
+        line = missing if isinstance(missing, str | Spec) else None
+        holes = not isinstance(x_shape, Record) if isinstance(missing, str | Spec) else missing
+        self.record, likelihood = as_record(x_shape, holes, likelihood)
+        self.missingness = None if line is None else make_missingness(line, self.x_shape)
         likelihood = _joined(self.record, likelihood)
         self.units = units or ("data" if isinstance(self.record, TableRecord) else "none")
         if self.units not in get_args(Units):
