@@ -129,6 +129,15 @@ def test_another_frame_is_refused(name):
         table.schema.read(frame)
 
 
+def test_what_a_table_cannot_hold_may_be_left_out():
+    frame = good(pet=[["cat"]] * 40, age=np.nan)
+    aside = {"pet": "identifier", "age": "identifier"}
+    table = pv.Table.from_frame(frame, kinds=aside)
+    assert table.schema.cells == ("count", "day")
+    assert table.to_frame(table.values).equals(frame)
+    assert table.schema.to_frame(table.values[:3])["pet"].isna().all()
+
+
 def test_a_row_is_named_by_number_and_label():
     frame = put("age", np.inf).set_axis([f"p{i}" for i in range(40)])
     with pytest.raises(ValueError, match=r"column 'age', row 7 \(index 'p7'\): inf"):

@@ -8,7 +8,7 @@ import numpy as np
 
 from ...language.spec import Spec, as_spec, nearest
 from .cells import Cells
-from .coding import check_support, codes, quantities
+from .coding import EXACT, check_support, codes, quantities
 from .columns import KINDS, Column, Kind, Level
 from .declared import kind_of_line, with_categories
 from .moments import as_days, iso_format, midnight, read_words
@@ -18,6 +18,7 @@ __all__ = ["Wishes", "decide"]
 
 LEVELS = 200  # more of them are no category, unless a user says so
 CODES = ((10, 5), (20, 30))  # so many whole numbers, each in so many rows on average, are codes
+SPELLED = re.compile(r"\W*\d[\d.,\s]*(e[-+]?\d+)?\s*\W*", re.IGNORECASE)  # numbers in words
 ROWS = 20  # fewer words or numbers that differ in each row are no identifier
 ID = re.compile(r"(^|[_.\s])(id|uuid|guid|index)$|^unnamed: 0$|^(row|rownames)$", re.IGNORECASE)
 
@@ -58,13 +59,16 @@ def decide(cells: Cells, wishes: Wishes) -> Column:
         ValueError: nothing is known of it, or it cannot be what the user said.
     """
     name = cells.name
+    wish, line = wishes.kinds.get(name), wishes.lines.get(name)
+    if wish == "identifier" and line is None:
+        why = "declared an identifier: left out"
+        return Column(name, "identifier", "", why, cells.sort or "word", cells.dtype)
     if not cells.known.any():
         raise cells.error(
             None,
             "all its cells are missing, so nothing can be learned of it",
-            "leave the column out of the frame",
+            f"leave the column out of the frame, or of the model: kinds={{{name!r}: 'identifier'}}",
         )
-    wish, line = wishes.kinds.get(name), wishes.lines.get(name)
     levels = None if wish is None or isinstance(wish, str) else tuple(wish)
     if levels is None and wish is not None and wish not in KINDS:
         known = ", ".join(KINDS)
@@ -102,8 +106,6 @@ def _decide(
 ) -> Column:
     base = Column(cells.name, "real", "", "", cells.sort or "word", cells.dtype)
     base = replace(base, levels=cells.levels, ordered=cells.ordered)
-    if kind == "identifier":
-        return replace(base, kind=kind, why="declared an identifier: left out", levels=())
     form = wishes.dates.get(cells.name)
     if cells.sort == "word" and not cells.levels and kind not in ("categorical", "ordinal"):
         form = form or iso_format(cells.seen)
@@ -151,7 +153,7 @@ def _identifies(cells: Cells, distinct: list) -> bool:
     n = len(cells.seen)
     if len(distinct) < n or n < ROWS or cells.sort not in ("word", "whole"):
         return False
-    if cells.sort == "word" or ID.search(cells.name):
+    if cells.sort == "word" or ID.search(cells.name) or max(distinct) > EXACT:
         return True
     return distinct[0] in (0, 1) and distinct[-1] - distinct[0] == n - 1
 
@@ -179,14 +181,15 @@ def _levelled(
     if cells.sort in ("time", "duration"):
         raise ValueError(f"a column of {cells.dtype} is not {kind}")
     numeric = cells.sort != "word" or _numbers(distinct) is not None
+    spelled = cells.sort == "word" and all(SPELLED.fullmatch(word) for word in distinct)
     ordered = bool(levels) and (cells.ordered or kind == "ordinal")
     if not levels:
         distinct = _numbers(distinct) or distinct
         if kind is None and len(distinct) > LEVELS:
-            likely = "numbers: pandas.to_numeric(frame[name], errors='coerce')" if numeric else ""
+            likely = "they look like numbers: strip their signs, and pandas.to_numeric; otherwise "
             raise ValueError(
                 f"it has {len(distinct):,} levels, the first {distinct[0]!r}\n"
-                f"{f'they look like {likely}; otherwise ' if likely else ''}join the rare ones, "
+                f"{likely if spelled else ''}join the rare ones, "
                 f"or say kinds={{{cells.name!r}: 'identifier'}} to leave it out, or 'categorical' "
                 "to model all of them"
             )
@@ -232,8 +235,13 @@ def _number(
     base = replace(base, whole=whole, low=float(x.min()), high=float(x.max()))
     if kind is None:
         kind, chosen, spike, why = by_values(x, whole)
-        if whole and len(distinct) <= LEVELS:
-            why += f"; {len(distinct)} whole numbers read as a quantity, 'Categorical' if codes"
+        if whole and cells.sort != "duration":
+            other = (
+                "'Categorical' if codes"
+                if len(distinct) <= LEVELS
+                else "'identifier' if they name rows"
+            )
+            why += f"; {len(distinct):,} of them read as a quantity, {other}"
         return replace(base, kind=kind, line=chosen, spike=spike, why=why)
     if kind == "real" and whole:
         kind = "integer"
@@ -249,7 +257,7 @@ def _codes(base: Column, x: np.ndarray, distinct: list, whole: bool) -> Column |
     k = len(distinct)
     levels = tuple(distinct)
     shown = f"{k} {'whole ' if whole else ''}numbers from {distinct[0]:g} to {distinct[-1]:g}"
-    if k == 2:
+    if k == 2 and (whole or len(x) >= CODES[0][1] * k):
         return replace(base, kind="binary", levels=levels, line="Bernoulli", why="two numbers")
     if not any(k <= most and len(x) >= rows * k for most, rows in CODES):
         return None

@@ -242,7 +242,10 @@ class Table:
     @classmethod
     def _decided(cls, given: Frame, wishes: Wishes) -> "Table":
         wishes.check(given.names)
-        columns = tuple(decide(given.cells(name), wishes) for name in given.names)
+        aside = [name for name, kind in wishes.kinds.items() if kind == "identifier"]
+        columns = tuple(
+            decide(given.cells(name, any_type=name in aside), wishes) for name in given.names
+        )
         schema = Schema(columns, given.library)
         if not schema.modelled:
             raise ValueError(f"no column is left to model\n{_described(schema, None)}")
