@@ -159,6 +159,43 @@ def test_lines_override_and_come_back():
     assert np.array_equal(again.values, table.values, equal_nan=True)
 
 
+def test_another_likelihood_keeps_what_was_decided_of_more_rows():
+    """A part that lacks a level, with a declared kind, date and event, is of the same schema."""
+    n = 40
+    frame = pd.DataFrame(
+        {
+            "pet": ["cat"] * 20 + ["dog"] * 19 + ["cow"],
+            "code": [1, 2, 3, 4] * 10,
+            "when": ["03/01/2020", "14/02/2020"] * 20,
+            "time": np.arange(1.0, n + 1),
+            "seen": [0, 1] * 20,
+            "x": np.linspace(1, 2, n),
+        }
+    )
+    said = {"dates": {"when": "%d/%m/%Y"}, "censored": {"time": "seen"}, "kinds": {"x": "real"}}
+    whole = pv.Table.from_frame(frame, **said)
+    lines = {"pet": "Categorical", "x": "LogNormal", "time": "Censored(LogNormal)"}
+    part = whole[:30].with_likelihood(lines)
+    assert part.likelihood == {
+        **whole.likelihood,
+        "pet": "Categorical(categories=3)",
+        "x": "LogNormal",
+        "time": "Censored(LogNormal)",
+    }
+    assert part.schema["pet"].levels == ("cat", "cow", "dog")
+    assert part.schema.cells == whole.schema.cells
+    assert np.array_equal(part.values, whole.values[:30])
+    assert part.with_likelihood({"code": "OrderedLogistic"}).schema["code"].kind == "ordinal"
+    assert part.with_likelihood({"code": "Normal"}).values[:4, 1].tolist() == [1, 2, 3, 4]
+    assert whole.with_likelihood({}) is whole
+    with pytest.raises(ValueError, match="column 'pet': the order of its levels is not known"):
+        part.with_likelihood({"pet": "OrderedLogistic"})
+    with pytest.raises(ValueError, match="column 'pet': it has 3 levels"):
+        part.with_likelihood({"pet": "Bernoulli"})
+    with pytest.raises(ValueError, match="no column 'pat'; did you mean pet"):
+        part.with_likelihood({"pat": "Categorical"})
+
+
 def test_the_order_of_an_ordinal_column_is_said():
     words = ["low", "high", "middle"] * 4
     table = pv.Table.from_frame({"x": words}, kinds={"x": ["low", "middle", "high"]})

@@ -53,7 +53,7 @@ FIRST = {
     "complex": (good(age=np.ones(40) * 1j), r"column 'age', row 0: a table cannot hold complex"),
     "periods": (
         good(day=pd.period_range("2020", periods=40, freq="M")),
-        r"column 'day', row 0: a table cannot hold Period.*to_timestamp",
+        r"column 'day', row 0: a table cannot hold pandas.Period.*to_timestamp",
     ),
     "all missing": (good(age=np.nan), r"column 'age': all its cells are missing"),
     "10,000 levels": (
@@ -196,6 +196,10 @@ SAID = {
         {"censored": {"age": "count"}},
         r"column 'count', row 2: 2: an event is 0 \(censored\) or 1 \(seen\)",
     ),
+    "numbers as times": (
+        {"kinds": {"age": "time"}},
+        "column 'age': a column of float64 is not time",
+    ),
     "a constant that varies": ({"kinds": {"age": "constant"}}, "column 'age': it is no constant"),
 }
 
@@ -205,6 +209,11 @@ def test_what_is_said_of_columns_is_checked(name):
     said, words = SAID[name]
     with pytest.raises(ValueError, match=re.compile(words, re.DOTALL)):
         pv.Table.from_frame(good(), **said)
+
+
+def test_a_constant_has_no_likelihood():
+    with pytest.raises(ValueError, match=r"column 'x': it is left out of the model \(one value"):
+        pv.Table.from_frame(good(x=3.5), likelihood={"x": "Normal"})
 
 
 def test_half_a_survival_time_is_refused():

@@ -14,12 +14,13 @@ from .declared import kind_of_line, with_categories
 from .moments import as_days, iso_format, midnight, read_words
 from .numbers import by_values, count_line, positive_line
 
-__all__ = ["Wishes", "decide"]
+__all__ = ["Wishes", "decide", "revise"]
 
 LEVELS = 200  # more of them are no category, unless a user says so
 CODES = ((10, 5), (20, 30))  # so many whole numbers, each in so many rows on average, are codes
 SPELLED = re.compile(r"\W*\d[\d.,\s]*(e[-+]?\d+)?\s*\W*", re.IGNORECASE)  # numbers in words
 ROWS = 20  # fewer words or numbers that differ in each row are no identifier
+LEVELLED = ("binary", "categorical", "ordinal")
 ID = re.compile(r"(^|[_.\s])(id|uuid|guid|index)$|^unnamed: 0$|^(row|rownames)$", re.IGNORECASE)
 
 
@@ -97,6 +98,34 @@ def decide(cells: Cells, wishes: Wishes) -> Column:
     return column
 
 
+def revise(column: Column, cells: Cells, line: str) -> Column:
+    """The column with another likelihood, its levels as they were.
+
+    Args:
+        column: as it was decided, maybe of more rows than these.
+        cells: of these rows.
+        line: the likelihood.
+
+    Raises:
+        ValueError: it cannot have this likelihood.
+    """
+    name, kind = column.name, kind_of_line(line)
+    if not (column.has_codes and kind in (*LEVELLED, None)):
+        kept = {name: column.kind} if kind is None and column.width else {}
+        dates = {} if column.format is None else {name: column.format}
+        events = {} if column.event is None else {name: column.event}
+        return decide(cells, Wishes(kept, {name: line}, dates, events))
+    try:
+        if kind == "ordinal" != column.kind and not (column.ordered or _numbers(column.levels)):
+            raise _unordered(name, column.levels)
+        if kind == "binary" and len(column.levels) != 2:
+            raise ValueError(f"it has {len(column.levels)} levels; a binary column has 2")
+        line = with_categories(line, len(column.levels))
+    except ValueError as problem:
+        raise ValueError(f"column {name!r}: {problem}") from None
+    return replace(column, kind=kind or column.kind, line=line, why=f"declared; {column.why}")
+
+
 def _decide(
     cells: Cells,
     kind: Kind | None,
@@ -114,22 +143,21 @@ def _decide(
     if form is not None:
         cells, base = read_words(cells, form), replace(base, sort="time", format=form)
     distinct = sorted(set(cells.seen.tolist()))
-    if len(distinct) == 1 and kind in (None, "constant"):
+    named = bool(levels or cells.levels) and kind in LEVELLED
+    if len(distinct) == 1 and kind not in ("event", "survival") and not named:
         return _constant(base, cells)
     if kind == "constant":
         raise ValueError(f"it is no constant: it holds {distinct[0]!r} and {distinct[1]!r}")
     if kind is None and _identifies(cells, distinct):
         why = "another value in each row, as an identifier has: left out"
         return replace(base, kind="identifier", why=why, levels=())
-    if cells.sort == "time" and kind not in ("categorical", "ordinal", "binary"):
+    if cells.sort == "time" and kind not in LEVELLED:
         return _time(base, cells, line)
-    levelled = kind in ("binary", "categorical", "ordinal")
-    if levelled or (kind is None and (cells.sort in ("word", "boolean") or cells.levels)):
+    if kind in LEVELLED or (kind is None and (cells.sort in ("word", "boolean") or cells.levels)):
         return _levelled(base, cells, kind, levels or cells.levels, distinct)
-    if (cells.sort in ("word", "boolean") and kind != "event") or cells.levels:
+    if (cells.sort in ("word", "boolean") and kind != "event") or cells.levels or kind == "time":
         raise ValueError(
-            f"a column of {cells.dtype} is not {kind}: convert it to numbers, or let it be "
-            "categorical"
+            f"a column of {cells.dtype} is not {kind}: convert it, or let it be categorical"
         )
     return _number(base, cells, kind, line, distinct)
 
@@ -200,10 +228,7 @@ def _levelled(
     if len(levels) < 2 or (kind == "binary" and len(levels) != 2):
         raise ValueError(f"it has {len(levels)} levels; a {kind} column has 2 or more, binary 2")
     if kind == "ordinal" and not (ordered or numeric):
-        raise ValueError(
-            "the order of its levels is not known\nsay it, from the least to the greatest: "
-            f"kinds={{{cells.name!r}: {distinct!r}}}"
-        )
+        raise _unordered(cells.name, distinct)
     if kind is None:
         kind = "ordinal" if cells.ordered else "categorical"
         kind = "binary" if len(levels) == 2 else kind
@@ -215,8 +240,15 @@ def _levelled(
     return replace(base, kind=kind, levels=levels, line=line, why=why)
 
 
-def _numbers(words: list) -> list | None:
-    """Words in the order of the numbers that they look like."""
+def _unordered(name: str, levels: Sequence[Level]) -> ValueError:
+    return ValueError(
+        "the order of its levels is not known\nsay it, from the least to the greatest: "
+        f"kinds={{{name!r}: {list(levels)!r}}}"
+    )
+
+
+def _numbers(words: Sequence[Level]) -> list | None:
+    """Levels in the order of the numbers that they are, or look like."""
     try:
         return sorted(words, key=float)
     except (ValueError, TypeError):
@@ -236,11 +268,8 @@ def _number(
     if kind is None:
         kind, chosen, spike, why = by_values(x, whole)
         if whole and cells.sort != "duration":
-            other = (
-                "'Categorical' if codes"
-                if len(distinct) <= LEVELS
-                else "'identifier' if they name rows"
-            )
+            few = len(distinct) <= LEVELS
+            other = "'Categorical' if codes" if few else "'identifier' if they name rows"
             why += f"; {len(distinct):,} of them read as a quantity, {other}"
         return replace(base, kind=kind, line=chosen, spike=spike, why=why)
     if kind == "real" and whole:
