@@ -129,6 +129,14 @@ def test_another_frame_is_refused(name):
         table.schema.read(frame)
 
 
+def test_every_row_is_looked_at():
+    """Libraries tell the type of objects from the first hundred."""
+    words = pd.Series(["a", "b"] * 100, dtype=object)
+    words[150] = 3
+    with pytest.raises(ValueError, match="column 'x', row 150: cells of several types: 3"):
+        pv.Table.from_frame(pd.DataFrame({"x": words}))
+
+
 def test_what_a_table_cannot_hold_may_be_left_out():
     frame = good(pet=[["cat"]] * 40, age=np.nan)
     aside = {"pet": "identifier", "age": "identifier"}
@@ -261,6 +269,7 @@ FILES = {
     "empty.csv": ("", "cannot be read as csv"),
     "twice.csv": ("a,b,a\n1,2,3\n", "column 'a' occurs twice"),
     "ragged.csv": ("a,b\n1,2\n1,2,3\n", "line 3"),
+    "numbers.csv": ("1,2.5\n3,4\n", "its first line holds numbers, 1, 2.5, where the names of"),
     "head.csv": ("a,b\n", "no rows"),
     "table.xlsx": ("", r"a table is a file .csv, .tsv, .parquet, got .xlsx"),
 }

@@ -97,6 +97,8 @@ def cells_of(series: nw.Series, labels: Sequence[object] | None = None) -> Cells
         return _times(blank, array if array.dtype.kind == "M" else array.astype("datetime64[D]"))
     if kind == nw.Duration:
         return _filled(blank, "duration", seen.to_numpy())
+    if kind == nw.String and blank.dtype != "object":
+        return _filled(blank, "word", np.array(seen.to_list(), dtype=object))
     if kind in (nw.String, nw.Object, nw.Unknown):
         return _objects(blank, seen.to_list())
     raise blank.error(

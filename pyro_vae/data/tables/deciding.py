@@ -142,7 +142,8 @@ def _decide(
         raise ValueError(f"its form as a date is given, and it holds no words but {cells.dtype}")
     if form is not None:
         cells, base = read_words(cells, form), replace(base, sort="time", format=form)
-    distinct = sorted(set(cells.seen.tolist()))
+    seen = cells.seen
+    distinct = sorted(set(seen.tolist())) if seen.dtype.kind == "O" else np.unique(seen).tolist()
     named = bool(levels or cells.levels) and kind in LEVELLED
     if len(distinct) == 1 and kind not in ("event", "survival") and not named:
         return _constant(base, cells)

@@ -35,6 +35,11 @@ def read_file(path: Path) -> Any:  # noqa: ANN401
         twice = names[names.duplicated() & names.notna()]
         if len(twice):
             raise ValueError(f"column {twice.iloc[0]!r} occurs twice in the first line")
+        if pd.to_numeric(names, errors="coerce").notna().all():
+            raise ValueError(
+                f"its first line holds numbers, {', '.join(names[:3])}, where the names of columns "
+                "belong: name them, or read it yourself, pandas.read_csv(path, names=[...])"
+            )
         return pd.read_csv(path, sep=separator, low_memory=False)
     except ImportError:
         raise ValueError(f"{path}: Parquet files need pyarrow: pip install pyarrow") from None
