@@ -109,7 +109,7 @@ class Schema:
         """The cells of a frame of this schema's columns as numbers, ``(N, D)``."""
         parts = []
         for column in self.columns:
-            if column.kind == "event":
+            if column.kind in ("event", "identifier"):
                 continue
             cells = given.cells(column.name)
             if column.kind == "constant":
