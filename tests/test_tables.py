@@ -106,6 +106,27 @@ def test_round_trip_of_real_tables(data_root, name):
     assert np.array_equal(np.isnan(table.values), frame.drop(columns=left_out).isna().to_numpy())
 
 
+FAMILIES = {"cat": "Categorical", "ordinal": "OrderedLogistic", "count": "NegativeBinomial"}
+
+
+@pytest.mark.parametrize("name", ["Adult", "Breast", "Wine"])
+def test_tables_of_declared_types(data_root, name):
+    """The sets of the HI-VAE study, by the types and numbers of classes that it gives."""
+    types = pd.read_csv(data_root / "tabular" / name / "data_types.csv")
+    names = [f"c{i}" for i in range(len(types))]
+    frame = pd.read_csv(data_root / "tabular" / name / "data.csv", header=None, names=names)
+    lines = {n: FAMILIES[t] for n, t in zip(names, types["type"], strict=True) if t in FAMILIES}
+    table = pv.Table.from_frame(frame, likelihood=lines)
+    equal(table.to_frame(table.values), frame)
+    equal(table.schema.to_frame(table.values), frame)
+    for column, kind, classes in zip(names, types["type"], types["nclass"], strict=True):
+        if kind in ("cat", "ordinal"):
+            seen = frame[column].nunique()  # one of Breast's ordinals lacks a level
+            assert seen <= classes and len(table.schema[column].levels) == seen
+            assert table.schema[column].line == f"{FAMILIES[kind]}(categories={seen})"
+    assert np.array_equal(table.missing, frame.isna())
+
+
 SAMPLES = {
     "Normal": lambda rng: rng.normal(3, 2, 400),
     "StudentT": lambda rng: rng.standard_t(2, 400),
@@ -157,6 +178,43 @@ def test_lines_override_and_come_back():
     again = pv.Table.from_frame(frame, likelihood=table.likelihood)
     assert again.likelihood == table.likelihood
     assert np.array_equal(again.values, table.values, equal_nan=True)
+
+
+def test_another_likelihood_keeps_what_was_decided_of_more_rows():
+    """A part that lacks a level, with a declared kind, date and event, is of the same schema."""
+    n = 40
+    frame = pd.DataFrame(
+        {
+            "pet": ["cat"] * 20 + ["dog"] * 19 + ["cow"],
+            "code": [1, 2, 3, 4] * 10,
+            "when": ["03/01/2020", "14/02/2020"] * 20,
+            "time": np.arange(1.0, n + 1),
+            "seen": [0, 1] * 20,
+            "x": np.linspace(1, 2, n),
+        }
+    )
+    said = {"dates": {"when": "%d/%m/%Y"}, "censored": {"time": "seen"}, "kinds": {"x": "real"}}
+    whole = pv.Table.from_frame(frame, **said)
+    lines = {"pet": "Categorical", "x": "LogNormal", "time": "Censored(LogNormal)"}
+    part = whole[:30].with_likelihood(lines)
+    assert part.likelihood == {
+        **whole.likelihood,
+        "pet": "Categorical(categories=3)",
+        "x": "LogNormal",
+        "time": "Censored(LogNormal)",
+    }
+    assert part.schema["pet"].levels == ("cat", "cow", "dog")
+    assert part.schema.cells == whole.schema.cells
+    assert np.array_equal(part.values, whole.values[:30])
+    assert part.with_likelihood({"code": "OrderedLogistic"}).schema["code"].kind == "ordinal"
+    assert part.with_likelihood({"code": "Normal"}).values[:4, 1].tolist() == [1, 2, 3, 4]
+    assert whole.with_likelihood({}) is whole
+    with pytest.raises(ValueError, match="column 'pet': the order of its levels is not known"):
+        part.with_likelihood({"pet": "OrderedLogistic"})
+    with pytest.raises(ValueError, match="column 'pet': it has 3 levels"):
+        part.with_likelihood({"pet": "Bernoulli"})
+    with pytest.raises(ValueError, match="no column 'pat'; did you mean pet"):
+        part.with_likelihood({"pat": "Categorical"})
 
 
 def test_the_order_of_an_ordinal_column_is_said():

@@ -53,7 +53,7 @@ FIRST = {
     "complex": (good(age=np.ones(40) * 1j), r"column 'age', row 0: a table cannot hold complex"),
     "periods": (
         good(day=pd.period_range("2020", periods=40, freq="M")),
-        r"column 'day', row 0: a table cannot hold Period.*to_timestamp",
+        r"column 'day', row 0: a table cannot hold pandas.Period.*to_timestamp",
     ),
     "all missing": (good(age=np.nan), r"column 'age': all its cells are missing"),
     "10,000 levels": (
@@ -62,7 +62,7 @@ FIRST = {
     ),
     "numbers as words": (
         pd.DataFrame({"x": [f"{i % 500}.5" for i in range(1000)]}),
-        r"column 'x': it has 500 levels.*look like numbers: pandas.to_numeric",
+        r"column 'x': it has 500 levels.*look like numbers: .*pandas.to_numeric",
     ),
     "a date that means never": (
         put("day", datetime.date(9999, 12, 31)),
@@ -129,6 +129,23 @@ def test_another_frame_is_refused(name):
         table.schema.read(frame)
 
 
+def test_every_row_is_looked_at():
+    """Libraries tell the type of objects from the first hundred."""
+    words = pd.Series(["a", "b"] * 100, dtype=object)
+    words[150] = 3
+    with pytest.raises(ValueError, match="column 'x', row 150: cells of several types: 3"):
+        pv.Table.from_frame(pd.DataFrame({"x": words}))
+
+
+def test_what_a_table_cannot_hold_may_be_left_out():
+    frame = good(pet=[["cat"]] * 40, age=np.nan)
+    aside = {"pet": "identifier", "age": "identifier"}
+    table = pv.Table.from_frame(frame, kinds=aside)
+    assert table.schema.cells == ("count", "day")
+    assert table.to_frame(table.values).equals(frame)
+    assert table.schema.to_frame(table.values[:3])["pet"].isna().all()
+
+
 def test_a_row_is_named_by_number_and_label():
     frame = put("age", np.inf).set_axis([f"p{i}" for i in range(40)])
     with pytest.raises(ValueError, match=r"column 'age', row 7 \(index 'p7'\): inf"):
@@ -187,6 +204,10 @@ SAID = {
         {"censored": {"age": "count"}},
         r"column 'count', row 2: 2: an event is 0 \(censored\) or 1 \(seen\)",
     ),
+    "numbers as times": (
+        {"kinds": {"age": "time"}},
+        "column 'age': a column of float64 is not time",
+    ),
     "a constant that varies": ({"kinds": {"age": "constant"}}, "column 'age': it is no constant"),
 }
 
@@ -196,6 +217,11 @@ def test_what_is_said_of_columns_is_checked(name):
     said, words = SAID[name]
     with pytest.raises(ValueError, match=re.compile(words, re.DOTALL)):
         pv.Table.from_frame(good(), **said)
+
+
+def test_a_constant_has_no_likelihood():
+    with pytest.raises(ValueError, match=r"column 'x': it is left out of the model \(one value"):
+        pv.Table.from_frame(good(x=3.5), likelihood={"x": "Normal"})
 
 
 def test_half_a_survival_time_is_refused():
@@ -243,6 +269,7 @@ FILES = {
     "empty.csv": ("", "cannot be read as csv"),
     "twice.csv": ("a,b,a\n1,2,3\n", "column 'a' occurs twice"),
     "ragged.csv": ("a,b\n1,2\n1,2,3\n", "line 3"),
+    "numbers.csv": ("1,2.5\n3,4\n", "its first line holds numbers, 1, 2.5, where the names of"),
     "head.csv": ("a,b\n", "no rows"),
     "table.xlsx": ("", r"a table is a file .csv, .tsv, .parquet, got .xlsx"),
 }

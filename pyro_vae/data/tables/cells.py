@@ -93,9 +93,12 @@ def cells_of(series: nw.Series, labels: Sequence[object] | None = None) -> Cells
         values[known] = seen.to_numpy()
         return replace(blank, sort="number", values=values, known=~np.isnan(values))
     if kind in (nw.Datetime, nw.Date):
-        return _times(blank, seen.to_numpy())
+        array = seen.to_numpy()
+        return _times(blank, array if array.dtype.kind == "M" else array.astype("datetime64[D]"))
     if kind == nw.Duration:
         return _filled(blank, "duration", seen.to_numpy())
+    if kind == nw.String and blank.dtype != "object":
+        return _filled(blank, "word", np.array(seen.to_list(), dtype=object))
     if kind in (nw.String, nw.Object, nw.Unknown):
         return _objects(blank, seen.to_list())
     raise blank.error(
@@ -141,7 +144,7 @@ def _sort(value: object) -> str:
             return "time"
         case datetime.timedelta() | np.timedelta64():
             return "duration"
-    return type(value).__name__
+    return f"{type(value).__module__}.{type(value).__name__}".removeprefix("builtins.")
 
 
 def _objects(blank: Cells, seen: list[object]) -> Cells:
@@ -195,7 +198,8 @@ def _days(blank: Cells, seen: list[object]) -> Cells:
         )
     exact = any(isinstance(value, datetime.datetime | np.datetime64) for value in seen)
     times = _times(blank, np.array(seen, dtype=f"datetime64[{'us' if exact else 'D'}]"))
-    return times if exact else replace(times, dtype=f"{blank.dtype}[date]")
+    dates = blank.dtype == "object" and not exact
+    return replace(times, dtype="object[date]") if dates else times
 
 
 def _times(blank: Cells, seen: np.ndarray) -> Cells:

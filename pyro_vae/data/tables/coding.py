@@ -10,7 +10,7 @@ from .columns import Column, Level
 from .declared import kind_of_line
 from .moments import as_days, as_times, read_words, write_words
 
-__all__ = ["check_support", "codes", "constant", "decoded", "encoded", "quantities"]
+__all__ = ["EXACT", "check_support", "codes", "constant", "decoded", "encoded", "quantities"]
 
 EXACT = 2**53  # whole numbers beyond it have no float64 of their own
 MICROSECONDS = 86_400_000_000  # of a day

@@ -8,17 +8,19 @@ import numpy as np
 
 from ...language.spec import Spec, as_spec, nearest
 from .cells import Cells
-from .coding import check_support, codes, quantities
+from .coding import EXACT, check_support, codes, quantities
 from .columns import KINDS, Column, Kind, Level
 from .declared import kind_of_line, with_categories
 from .moments import as_days, iso_format, midnight, read_words
 from .numbers import by_values, count_line, positive_line
 
-__all__ = ["Wishes", "decide"]
+__all__ = ["Wishes", "decide", "revise"]
 
 LEVELS = 200  # more of them are no category, unless a user says so
 CODES = ((10, 5), (20, 30))  # so many whole numbers, each in so many rows on average, are codes
+SPELLED = re.compile(r"\W*\d[\d.,\s]*(e[-+]?\d+)?\s*\W*", re.IGNORECASE)  # numbers in words
 ROWS = 20  # fewer words or numbers that differ in each row are no identifier
+LEVELLED = ("binary", "categorical", "ordinal")
 ID = re.compile(r"(^|[_.\s])(id|uuid|guid|index)$|^unnamed: 0$|^(row|rownames)$", re.IGNORECASE)
 
 
@@ -58,13 +60,16 @@ def decide(cells: Cells, wishes: Wishes) -> Column:
         ValueError: nothing is known of it, or it cannot be what the user said.
     """
     name = cells.name
+    wish, line = wishes.kinds.get(name), wishes.lines.get(name)
+    if wish == "identifier" and line is None:
+        why = "declared an identifier: left out"
+        return Column(name, "identifier", "", why, cells.sort or "word", cells.dtype)
     if not cells.known.any():
         raise cells.error(
             None,
             "all its cells are missing, so nothing can be learned of it",
-            "leave the column out of the frame",
+            f"leave the column out of the frame, or of the model: kinds={{{name!r}: 'identifier'}}",
         )
-    wish, line = wishes.kinds.get(name), wishes.lines.get(name)
     levels = None if wish is None or isinstance(wish, str) else tuple(wish)
     if levels is None and wish is not None and wish not in KINDS:
         known = ", ".join(KINDS)
@@ -93,6 +98,34 @@ def decide(cells: Cells, wishes: Wishes) -> Column:
     return column
 
 
+def revise(column: Column, cells: Cells, line: str) -> Column:
+    """The column with another likelihood, its levels as they were.
+
+    Args:
+        column: as it was decided, maybe of more rows than these.
+        cells: of these rows.
+        line: the likelihood.
+
+    Raises:
+        ValueError: it cannot have this likelihood.
+    """
+    name, kind = column.name, kind_of_line(line)
+    if not (column.has_codes and kind in (*LEVELLED, None)):
+        kept = {name: column.kind} if kind is None and column.width else {}
+        dates = {} if column.format is None else {name: column.format}
+        events = {} if column.event is None else {name: column.event}
+        return decide(cells, Wishes(kept, {name: line}, dates, events))
+    try:
+        if kind == "ordinal" != column.kind and not (column.ordered or _numbers(column.levels)):
+            raise _unordered(name, column.levels)
+        if kind == "binary" and len(column.levels) != 2:
+            raise ValueError(f"it has {len(column.levels)} levels; a binary column has 2")
+        line = with_categories(line, len(column.levels))
+    except ValueError as problem:
+        raise ValueError(f"column {name!r}: {problem}") from None
+    return replace(column, kind=kind or column.kind, line=line, why=f"declared; {column.why}")
+
+
 def _decide(
     cells: Cells,
     kind: Kind | None,
@@ -102,8 +135,6 @@ def _decide(
 ) -> Column:
     base = Column(cells.name, "real", "", "", cells.sort or "word", cells.dtype)
     base = replace(base, levels=cells.levels, ordered=cells.ordered)
-    if kind == "identifier":
-        return replace(base, kind=kind, why="declared an identifier: left out", levels=())
     form = wishes.dates.get(cells.name)
     if cells.sort == "word" and not cells.levels and kind not in ("categorical", "ordinal"):
         form = form or iso_format(cells.seen)
@@ -111,23 +142,23 @@ def _decide(
         raise ValueError(f"its form as a date is given, and it holds no words but {cells.dtype}")
     if form is not None:
         cells, base = read_words(cells, form), replace(base, sort="time", format=form)
-    distinct = sorted(set(cells.seen.tolist()))
-    if len(distinct) == 1 and kind in (None, "constant"):
+    seen = cells.seen
+    distinct = sorted(set(seen.tolist())) if seen.dtype.kind == "O" else np.unique(seen).tolist()
+    named = bool(levels or cells.levels) and kind in LEVELLED
+    if len(distinct) == 1 and kind not in ("event", "survival") and not named:
         return _constant(base, cells)
     if kind == "constant":
         raise ValueError(f"it is no constant: it holds {distinct[0]!r} and {distinct[1]!r}")
     if kind is None and _identifies(cells, distinct):
         why = "another value in each row, as an identifier has: left out"
         return replace(base, kind="identifier", why=why, levels=())
-    if cells.sort == "time" and kind not in ("categorical", "ordinal", "binary"):
+    if cells.sort == "time" and kind not in LEVELLED:
         return _time(base, cells, line)
-    levelled = kind in ("binary", "categorical", "ordinal")
-    if levelled or (kind is None and (cells.sort in ("word", "boolean") or cells.levels)):
+    if kind in LEVELLED or (kind is None and (cells.sort in ("word", "boolean") or cells.levels)):
         return _levelled(base, cells, kind, levels or cells.levels, distinct)
-    if (cells.sort in ("word", "boolean") and kind != "event") or cells.levels:
+    if (cells.sort in ("word", "boolean") and kind != "event") or cells.levels or kind == "time":
         raise ValueError(
-            f"a column of {cells.dtype} is not {kind}: convert it to numbers, or let it be "
-            "categorical"
+            f"a column of {cells.dtype} is not {kind}: convert it, or let it be categorical"
         )
     return _number(base, cells, kind, line, distinct)
 
@@ -151,7 +182,7 @@ def _identifies(cells: Cells, distinct: list) -> bool:
     n = len(cells.seen)
     if len(distinct) < n or n < ROWS or cells.sort not in ("word", "whole"):
         return False
-    if cells.sort == "word" or ID.search(cells.name):
+    if cells.sort == "word" or ID.search(cells.name) or max(distinct) > EXACT:
         return True
     return distinct[0] in (0, 1) and distinct[-1] - distinct[0] == n - 1
 
@@ -179,14 +210,15 @@ def _levelled(
     if cells.sort in ("time", "duration"):
         raise ValueError(f"a column of {cells.dtype} is not {kind}")
     numeric = cells.sort != "word" or _numbers(distinct) is not None
+    spelled = cells.sort == "word" and all(SPELLED.fullmatch(word) for word in distinct)
     ordered = bool(levels) and (cells.ordered or kind == "ordinal")
     if not levels:
         distinct = _numbers(distinct) or distinct
         if kind is None and len(distinct) > LEVELS:
-            likely = "numbers: pandas.to_numeric(frame[name], errors='coerce')" if numeric else ""
+            likely = "they look like numbers: strip their signs, and pandas.to_numeric; otherwise "
             raise ValueError(
                 f"it has {len(distinct):,} levels, the first {distinct[0]!r}\n"
-                f"{f'they look like {likely}; otherwise ' if likely else ''}join the rare ones, "
+                f"{likely if spelled else ''}join the rare ones, "
                 f"or say kinds={{{cells.name!r}: 'identifier'}} to leave it out, or 'categorical' "
                 "to model all of them"
             )
@@ -197,10 +229,7 @@ def _levelled(
     if len(levels) < 2 or (kind == "binary" and len(levels) != 2):
         raise ValueError(f"it has {len(levels)} levels; a {kind} column has 2 or more, binary 2")
     if kind == "ordinal" and not (ordered or numeric):
-        raise ValueError(
-            "the order of its levels is not known\nsay it, from the least to the greatest: "
-            f"kinds={{{cells.name!r}: {distinct!r}}}"
-        )
+        raise _unordered(cells.name, distinct)
     if kind is None:
         kind = "ordinal" if cells.ordered else "categorical"
         kind = "binary" if len(levels) == 2 else kind
@@ -212,8 +241,15 @@ def _levelled(
     return replace(base, kind=kind, levels=levels, line=line, why=why)
 
 
-def _numbers(words: list) -> list | None:
-    """Words in the order of the numbers that they look like."""
+def _unordered(name: str, levels: Sequence[Level]) -> ValueError:
+    return ValueError(
+        "the order of its levels is not known\nsay it, from the least to the greatest: "
+        f"kinds={{{name!r}: {list(levels)!r}}}"
+    )
+
+
+def _numbers(words: Sequence[Level]) -> list | None:
+    """Levels in the order of the numbers that they are, or look like."""
     try:
         return sorted(words, key=float)
     except (ValueError, TypeError):
@@ -232,8 +268,10 @@ def _number(
     base = replace(base, whole=whole, low=float(x.min()), high=float(x.max()))
     if kind is None:
         kind, chosen, spike, why = by_values(x, whole)
-        if whole and len(distinct) <= LEVELS:
-            why += f"; {len(distinct)} whole numbers read as a quantity, 'Categorical' if codes"
+        if whole and cells.sort != "duration":
+            few = len(distinct) <= LEVELS
+            other = "'Categorical' if codes" if few else "'identifier' if they name rows"
+            why += f"; {len(distinct):,} of them read as a quantity, {other}"
         return replace(base, kind=kind, line=chosen, spike=spike, why=why)
     if kind == "real" and whole:
         kind = "integer"
@@ -249,7 +287,7 @@ def _codes(base: Column, x: np.ndarray, distinct: list, whole: bool) -> Column |
     k = len(distinct)
     levels = tuple(distinct)
     shown = f"{k} {'whole ' if whole else ''}numbers from {distinct[0]:g} to {distinct[-1]:g}"
-    if k == 2:
+    if k == 2 and (whole or len(x) >= CODES[0][1] * k):
         return replace(base, kind="binary", levels=levels, line="Bernoulli", why="two numbers")
     if not any(k <= most and len(x) >= rows * k for most, rows in CODES):
         return None

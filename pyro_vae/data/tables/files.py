@@ -1,5 +1,6 @@
 """Tables in files: separated values and Parquet, as frames of pandas."""
 
+import re
 import zlib
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ __all__ = ["SUFFIXES", "read_file"]
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 COMPRESSED = (".gz", ".bz2", ".xz", ".zip")
+NUMBER = re.compile(r"[-+]?\d*\.?\d+(e[-+]?\d+)?", re.IGNORECASE)
 SUFFIXES = (*SEPARATORS, ".parquet")
 
 
@@ -35,6 +37,11 @@ def read_file(path: Path) -> Any:  # noqa: ANN401
         twice = names[names.duplicated() & names.notna()]
         if len(twice):
             raise ValueError(f"column {twice.iloc[0]!r} occurs twice in the first line")
+        if all(NUMBER.fullmatch(str(name)) for name in names):
+            raise ValueError(
+                f"its first line holds numbers, {', '.join(names[:3])}, where the names of columns "
+                "belong: name them, or read it yourself, pandas.read_csv(path, names=[...])"
+            )
         return pd.read_csv(path, sep=separator, low_memory=False)
     except ImportError:
         raise ValueError(f"{path}: Parquet files need pyarrow: pip install pyarrow") from None

@@ -11,6 +11,8 @@ from .native import LIBRARIES
 
 __all__ = ["Frame"]
 
+EMPTY = {"pandas": "object", "polars": "Null", "pyarrow": "null"}  # types of missing cells alone
+
 
 class Frame:
     """A frame that a user gave, as it is.
@@ -27,7 +29,10 @@ class Frame:
         if isinstance(frame, Mapping):
             import pandas as pd
 
-            frame = pd.DataFrame(frame)
+            try:
+                frame = pd.DataFrame(frame)
+            except ValueError as problem:
+                raise ValueError(f"the columns make no frame: {problem}") from problem
         if isinstance(frame, nw.DataFrame):
             frame = frame.to_native()
         _check_names(frame)
@@ -57,9 +62,26 @@ class Frame:
         """Of the columns, in the frame's order."""
         return self.frame.columns
 
-    def cells(self, name: str) -> Cells:
-        """The cells of a column."""
-        return cells_of(self.frame.get_column(name), self._labels)
+    def cells(self, name: str, *, any_type: bool = False) -> Cells:
+        """The cells of a column; of a type that cannot be read all missing, if any type will do."""
+        series = self.frame.get_column(name)
+        try:
+            return cells_of(series, self._labels)
+        except Exception as problem:  # whatever a library raises for its own types
+            if any_type:
+                return Cells(
+                    name,
+                    None,
+                    np.empty(len(self), object),
+                    np.zeros(len(self), bool),
+                    EMPTY[self.library],
+                )
+            if str(problem).startswith("column "):
+                raise
+            raise ValueError(
+                f"column {name!r} of type {series.dtype} cannot be read: {problem}\n"
+                "give numbers, words, booleans or dates"
+            ) from problem
 
     @property
     def _labels(self) -> Sequence[object] | None:
@@ -91,10 +113,11 @@ class Frame:
 
 
 def _check_names(frame: Any) -> None:  # noqa: ANN401
-    names = getattr(frame, "column_names", None)
-    names = list(getattr(frame, "columns", [])) if names is None else list(names)
-    if not hasattr(frame, "iloc") and not hasattr(frame, "column_names"):
-        return
+    if not (hasattr(frame, "iloc") and hasattr(frame, "columns")) and not hasattr(
+        frame, "column_names"
+    ):
+        return  # polars keeps its names apart itself
+    names = list(frame.column_names if hasattr(frame, "column_names") else frame.columns)
     for name in names:
         if not isinstance(name, str):
             raise ValueError(

@@ -12,7 +12,7 @@ from .columns import Level
 __all__ = ["LIBRARIES", "categories", "dtype_text", "make_frame", "make_series"]
 
 LIBRARIES = ("pandas", "polars", "pyarrow")
-CATEGORY = re.compile(r"(category|ordered|Enum|dictionary)\[?(.*?)\]?$")
+CATEGORY = re.compile(r"(category|ordered)\[(.+)\]$")
 
 
 def dtype_text(series: nw.Series) -> str:
@@ -21,7 +21,7 @@ def dtype_text(series: nw.Series) -> str:
     if not series.implementation.is_pandas():
         text = str(native.dtype if series.implementation.is_polars() else native.type)
         return "Enum" if text.startswith("Enum") else text
-    if hasattr(native.dtype, "categories"):
+    if series.dtype in (nw.Categorical, nw.Enum) and hasattr(native.dtype, "categories"):
         name = "ordered" if native.dtype.ordered else "category"
         return f"{name}[{native.dtype.categories.dtype}]"
     return str(native.dtype)
@@ -32,7 +32,7 @@ def categories(series: nw.Series) -> tuple[tuple[Level, ...], bool]:
     native: Any = series.to_native()
     if series.dtype not in (nw.Categorical, nw.Enum):
         return (), False
-    if series.implementation.is_pandas():
+    if hasattr(native.dtype if hasattr(native, "dtype") else None, "ordered"):  # pandas
         return tuple(native.dtype.categories.tolist()), bool(native.dtype.ordered)
     if series.implementation.is_pyarrow():
         chunks = native.unify_dictionaries().chunks
@@ -84,6 +84,9 @@ def _listed(values: np.ndarray, known: np.ndarray) -> list[object]:
 
 def _pandas(name: str, values: np.ndarray, known: np.ndarray, text: str, levels: list) -> object:
     pd = _module("pandas")
+    if text.endswith("[pyarrow]"):
+        chunks = _pyarrow(name, values, known, text.removesuffix("[pyarrow]"), levels)
+        return pd.Series(pd.arrays.ArrowExtensionArray(chunks), name=name)
     if match := CATEGORY.match(text):
         kinds = pd.Index(levels, dtype=match[2])
         dtype = pd.CategoricalDtype(kinds, ordered=match[1] == "ordered")
@@ -171,5 +174,5 @@ def _arrow_type(text: str) -> Any:  # noqa: ANN401
     pa = _module("pyarrow")
     if zoned := re.match(r"timestamp\[(\w+), tz=(.+)\]", text):
         return pa.timestamp(zoned[1], zoned[2])
-    known = {"large_string": pa.large_string(), "string_view": pa.string_view()}
+    known = {"large_string": pa.large_string(), "date64[ms]": pa.date64()}
     return known[text] if text in known else pa.type_for_alias(text)

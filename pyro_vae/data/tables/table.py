@@ -1,7 +1,7 @@
 """A table: the rows of a frame under a schema, as numbers that a model reads, and back."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ from ...language.spec import nearest
 from .cells import Cells
 from .coding import constant, decoded, encoded
 from .columns import Column, Level
-from .deciding import Wishes, decide
+from .deciding import Wishes, decide, revise
+from .describing import described
 from .files import read_file
 from .frames import Frame
 from .native import make_frame, make_series
@@ -108,7 +109,7 @@ class Schema:
         """The cells of a frame of this schema's columns as numbers, ``(N, D)``."""
         parts = []
         for column in self.columns:
-            if column.kind == "event":
+            if column.kind in ("event", "identifier"):
                 continue
             cells = given.cells(column.name)
             if column.kind == "constant":
@@ -201,11 +202,8 @@ class Table:
     True
     """
 
-    def __init__(
-        self, schema: Schema, frame: Frame, values: np.ndarray, wishes: Wishes | None = None
-    ) -> None:
+    def __init__(self, schema: Schema, frame: Frame, values: np.ndarray) -> None:
         self.schema, self.values, self._frame = schema, values, frame
-        self._wishes = wishes or Wishes()
 
     @classmethod
     def from_frame(
@@ -236,31 +234,36 @@ class Table:
         Raises:
             ValueError: what a table cannot hold, with the column, the first row, and what to do.
         """
+        given = Frame(frame)
         wishes = Wishes(kinds or {}, _lines(likelihood), dates or {}, censored or {})
-        return cls._decided(Frame(frame), wishes)
-
-    @classmethod
-    def _decided(cls, given: Frame, wishes: Wishes) -> "Table":
         wishes.check(given.names)
-        columns = tuple(decide(given.cells(name), wishes) for name in given.names)
+        aside = [name for name, kind in wishes.kinds.items() if kind == "identifier"]
+        columns = tuple(
+            decide(given.cells(name, any_type=name in aside), wishes) for name in given.names
+        )
         schema = Schema(columns, given.library)
         if not schema.modelled:
-            raise ValueError(f"no column is left to model\n{_described(schema, None)}")
-        return Table(schema, given, schema.numbers(given), wishes)
+            raise ValueError(f"no column is left to model\n{described(schema.columns)}")
+        return Table(schema, given, schema.numbers(given))
 
     def with_likelihood(self, lines: Mapping[str, str]) -> "Table":
         """The same rows, some columns with another likelihood.
 
         Args:
-            lines: by column; what was said of other columns stays.
+            lines: by column; other columns stay as they are, and so do levels.
 
         Raises:
             ValueError: an unknown column, or one that cannot have this likelihood.
         """
-        if not lines:
+        said = {self.schema[name].name: line for name, line in _lines(lines).items()}
+        if not said:
             return self
-        wishes = replace(self._wishes, lines={**self._wishes.lines, **_lines(lines)})
-        return self._decided(self._frame, wishes)
+        columns = tuple(
+            revise(c, self._frame.cells(c.name), said[c.name]) if c.name in said else c
+            for c in self.schema.columns
+        )
+        schema = Schema(columns, self.schema.library)
+        return Table(schema, self._frame, schema.numbers(self._frame))
 
     @classmethod
     def read(
@@ -301,8 +304,9 @@ class Table:
     def __repr__(self) -> str:
         n, d = len(self), len(self.schema.columns)
         missing = int(self.missing.sum())
+        shares = dict(zip(self.schema.cells, self.missing.mean(0), strict=True))
         head = f"Table of {n:,} rows and {d} columns, {missing:,} cells missing"
-        return f"{head}\n{_described(self.schema, self.missing)}"
+        return f"{head}\n{described(self.schema.columns, shares)}"
 
     def __getitem__(self, rows: "int | slice | ArrayLike") -> "Table":
         """Some rows: by number, slice, list or mask."""
@@ -310,7 +314,7 @@ class Table:
         chosen = np.atleast_1d(chosen)
         if not len(chosen):
             raise ValueError("no row is chosen: a table has one at least")
-        return Table(self.schema, self._frame.take(chosen), self.values[chosen], self._wishes)
+        return Table(self.schema, self._frame.take(chosen), self.values[chosen])
 
     def split(self, share: float, *, seed: int) -> tuple["Table", "Table"]:
         """Two tables of this schema, of rows at random in their order.
@@ -370,17 +374,3 @@ def _lines(likelihood: str | Mapping[str, str]) -> dict[str, str]:
             "say the column: likelihood={'Income': 'LogNormal'}"
         )
     return {}
-
-
-def _described(schema: Schema, missing: np.ndarray | None) -> str:
-    """The columns of a table in words, a line each."""
-    shares = {} if missing is None else dict(zip(schema.cells, missing.mean(0), strict=True))
-    rows = [("column", "kind", "levels or range", "missing", "line", "why")]
-    for column in schema.columns:
-        share = shares.get(column.name)
-        shown = "" if not share else f"{share:.1%}"
-        extent = column.extent if len(column.extent) < 40 else f"{column.extent[:37]}..."
-        rows.append((column.name, column.kind, extent, shown, column.line, column.why))
-    widths = [max(len(row[i]) for row in rows) for i in range(5)]
-    lines = ["  ".join(f"{r[i]:<{widths[i]}}" for i in range(5)) + f"  {r[5]}" for r in rows]
-    return "\n".join(line.rstrip() for line in lines)
