@@ -31,7 +31,7 @@ SMALL = ("--encoder", "MLP([16])", "--decoder", "MLP([16])", "--latent-dim", "2"
 HEAVY = ("torch", "pyro", "pandas", "sklearn", "matplotlib", "torchvision")
 
 CONTENTS = {
-    "checkpoint.safetensors", "config.toml", "history.csv", "model.safetensors", "model.toml",
+    "checkpoint.safetensors", "checkpoint.previous.safetensors", "config.toml", "history.csv", "model.safetensors", "model.toml",
     "results.toml", "elbo_test.npy", "pictures/latent_space.png", "pictures/learning_curves.png",
     "pictures/reconstructions.png", "pictures/samples.png",
 }  # fmt: skip
@@ -556,10 +556,10 @@ def cut(path: Path) -> None:
 FOLDERS = {  # command: what is done to the folder, and the answer
     "fit --resume, no folder": (["fit", "--resume"], shutil.rmtree, r"config\.toml|no run"),
     "fit --resume, no checkpoint": (
-        ["fit", "--resume"], lambda p: (p / "checkpoint.safetensors").unlink(),
+        ["fit", "--resume"], lambda p: [f.unlink() for f in p.glob("checkpoint*")],
         r"holds no checkpoint \(checkpoint\.safetensors\) to resume from"),
     "fit --resume, damaged": (
-        ["fit", "--resume"], lambda p: cut(p / "checkpoint.safetensors"),
+        ["fit", "--resume"], lambda p: [cut(f) for f in p.glob("checkpoint*")],
         r"checkpoint\.safetensors is damaged, or not a checkpoint"),
     "sample, no folder": (["sample"], shutil.rmtree, "(?s)RUN.*does not exist"),
     "sample, no weights": (

@@ -13,12 +13,11 @@ from torch import Tensor
 
 from ..core.checks import number, whole
 from ..language.spec import nearest
-from .rows import Rows
+from .rows import HELD_OUT, Rows
 
 __all__ = ["SOURCES", "Data", "load_data"]
 
 MAPPED = 2**30  # a .npy file of more bytes stays on disk
-HELD_OUT = 10_000  # of its observations, at most, make the test part
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from ..core.seeding import seeded
-from .files import DESCRIPTION, WEIGHTS, read_model
+from .files import CUSTOM, DESCRIPTION, WEIGHTS, read_model
 from .semisupervised import M2
-from .vae import CUSTOM, VAE
+from .vae import VAE
 
 __all__ = ["load"]
 
@@ -49,7 +49,7 @@ def load(folder: str | Path, cls: type[VAE] | None = None, **modules: nn.Module)
         if line.startswith(CUSTOM):
             raise ValueError(
                 f"the {role} of this model is a class of your own ({line.removeprefix(CUSTOM)}): "
-                f"load(folder, {role}=...)"
+                f"load(folder, {role}=...), or in a shell --modules FILE.py, which defines {role}"
             )
     if not isinstance(dtype, torch.dtype):
         raise ValueError(f"{where} names an unknown dtype {about['dtype']!r}")

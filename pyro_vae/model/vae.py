@@ -19,15 +19,14 @@ from ..families.part import Ends, Line, Part, connect
 from ..families.registry import make_layers, make_part
 from ..families.support import innermost, support_of
 from .blocks import shape_of
-from .files import write_model
+from .files import CUSTOM, write_model
 from .inference import Inference
 from .joint import Joint
 from .latents import Latents, check_supports
 from .record import Record
 
-__all__ = ["CUSTOM", "VAE"]
+__all__ = ["VAE"]
 
-CUSTOM = "custom "  # begins the description of a part that is a class of the user's
 DRAWS = 8  # of z, at which the likelihood's support is looked at
 
 
