@@ -31,8 +31,9 @@ SMALL = ("--encoder", "MLP([16])", "--decoder", "MLP([16])", "--latent-dim", "2"
 HEAVY = ("torch", "pyro", "pandas", "sklearn", "matplotlib", "torchvision")
 
 CONTENTS = {
-    "checkpoint.safetensors", "checkpoint.previous.safetensors", "config.toml", "history.csv", "model.safetensors", "model.toml",
-    "results.toml", "elbo_test.npy", "pictures/latent_space.png", "pictures/learning_curves.png",
+    "checkpoint.safetensors", "checkpoint.previous.safetensors", "config.toml", "history.csv",
+    "model.safetensors", "model.toml", "results.toml", "elbo_test.npy",
+    "pictures/latent_space.png", "pictures/learning_curves.png",
     "pictures/reconstructions.png", "pictures/samples.png",
 }  # fmt: skip
 

@@ -5,7 +5,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from numbers import Real
 from pathlib import Path
@@ -160,14 +160,7 @@ def fit(
     line = make_estimator(estimator)
     settings = _settings(given, line)
     folder, user = _run_folder(out, resume), by_name(callbacks)
-    store = pyro.get_param_store().scope()
-    with (
-        processes() as team,
-        _held(folder, resume is not None, team),
-        seeded(settings.seed),
-        store,
-        _listen(team) as heard,
-    ):
+    with _alone(settings, folder, resume is not None) as (team, heard):
         data = prepare(vae, x, validation, settings, team, identify=folder is not None)
         if resume is None:
             vae.start_from(data.whole)
@@ -281,9 +274,20 @@ def _run_folder(
     return folder
 
 
-def _held(folder: RunFolder | None, resume: bool, team: Processes) -> AbstractContextManager[None]:
-    """The folder of a run, if any, held by the first process."""
-    return nullcontext() if folder is None or team.rank else folder.held(resume=resume)
+@contextmanager
+def _alone(
+    settings: FitSettings, folder: RunFolder | None, resume: bool
+) -> Iterator[tuple[Processes, list[int]]]:
+    """Within it the folder is held, by the first process, and generator and store are a run's own.
+
+    Gives the processes, and the signals that came.
+    """
+    store = pyro.get_param_store().scope()
+    with processes() as team:
+        is_free = folder is None or team.rank > 0
+        held = nullcontext() if is_free else folder.held(resume=resume)
+        with held, seeded(settings.seed), store, _listen(team) as heard:
+            yield team, heard
 
 
 def _keep(folder: RunFolder, fitted: Fit) -> None:
