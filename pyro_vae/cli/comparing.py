@@ -55,8 +55,6 @@ def runs(
     from ..runs.comparisons import compare_runs
 
     models = {str(folder): load_run(folder, modules) for folder in folders}
-    if len(models) < 2:
-        raise ValueError("a comparison needs two runs or more: RUN RUN")
     table = compare_runs(models, data=data, num_samples=num_samples, seed=seed)
     typer.echo(f"nats per observation, difference to the first run on the same data; {DOUBTFUL}\n")
     typer.echo(table.to_string(float_format="{:.2f}".format))

@@ -23,7 +23,17 @@ from .parts import (
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["compress", "decompress", "encode", "evaluate", "impute", "report", "sample", "show"]
+__all__ = [
+    "check",
+    "compress",
+    "decompress",
+    "encode",
+    "evaluate",
+    "impute",
+    "report",
+    "sample",
+    "show",
+]
 
 Array: TypeAlias = Annotated[
     Path, typer.Argument(help="A .npy file of data.", metavar="X.npy", exists=True, dir_okay=False)
@@ -70,11 +80,12 @@ def encode(
     path = free(out or data.with_stem(f"{data.stem}-z"), ".npy", force)
     import torch
 
+    from ..data.numpy_files import read_array
     from ..model.latents import point
 
     vae = load_run(run, modules)
     with torch.no_grad():
-        z = point(vae.encode(vae.as_data(_load(data))))
+        z = point(vae.encode(vae.as_data(read_array(data))))
     _save(path, z.numpy(force=True))
     typer.echo(f"z of shape {tuple(z.shape[1:])} for {len(z)} observations: {path}")
 
@@ -92,7 +103,9 @@ def impute(
     path = free(out or data.with_stem(f"{data.stem}-imputed"), ".npy", force)
     import numpy as np
 
-    x = _load(data)
+    from ..data.numpy_files import read_array
+
+    x = read_array(data)
     _save(
         path, load_run(run, modules).impute(x, num_samples=num_samples, seed=seed).numpy(force=True)
     )
@@ -105,9 +118,10 @@ def compress(
     """Code discrete data without loss into X.pvc, at a rate near the model's negative ELBO."""
     path = free(out or data, ".pvc", force)
     from ..core.files import write_whole
+    from ..data.numpy_files import read_array
     from ..evaluate.compression.compress import compress
 
-    coded = compress(load_run(run, modules), _load(data))
+    coded = compress(load_run(run, modules), read_array(data))
     write_whole(path, bytes(coded))
     typer.echo(
         f"{coded.num_data} observations, {coded.bits_per_dimension:.3f} bits per dimension: "
@@ -132,6 +146,16 @@ def decompress(
     x = decompress(load_run(run, modules), Compressed.from_bytes(coded.read_bytes()))
     _save(path, x.numpy())
     typer.echo(f"{len(x)} observations of shape {tuple(x.shape[1:])}: {path}")
+
+
+def check(run: Folder) -> None:
+    """Read every file of a run folder, and say which are damaged."""
+    from ..runs.integrity import check_run
+
+    found = check_run(run)
+    typer.echo("\n".join(f"{name}: {problem or 'sound'}" for name, problem in found.items()))
+    if any(found.values()):
+        raise typer.Exit(2)
 
 
 def show(run: Folder) -> None:
@@ -197,15 +221,6 @@ def report(
 
     told = {"num_samples": num_samples, "steps": steps, "seed": seed}
     typer.echo(str(write_report(run, out, vae=load_run(run, modules), data=data, **told)))
-
-
-def _load(path: Path) -> "np.ndarray":
-    import numpy as np
-
-    try:
-        return np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as problem:
-        raise ValueError(f"{path} is not a NumPy file of numbers: {problem}") from None
 
 
 def _save(path: Path, array: "np.ndarray") -> None:

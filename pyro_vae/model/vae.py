@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..core.modes import untouched
 from ..core.seeding import seeded
+from ..core.sizes import bounded, memory
 from ..families.layers import layer_sizes
 from ..families.networks import MLP, batched, build_network, make_network, spec_of
 from ..families.part import Ends, Line, Part, connect
@@ -27,6 +28,7 @@ from .record import Record
 
 __all__ = ["VAE"]
 
+MOST_TENSORS = 20_000  # of what a model's lines may make
 DRAWS = 8  # of z, at which the likelihood's support is looked at
 
 
@@ -91,7 +93,7 @@ class VAE(Inference):
         super().__init__()
         self.record = Record.of(x_shape, missing)
         z_shape, layers = _latent_shape(latent_dim, layers)
-        with seeded(seed):
+        with seeded(seed), bounded(memory() // 4, MOST_TENSORS, "the model asks for"):
             self.encoder = make_network(MLP() if encoder is None else encoder, "encoder")
             self.decoder = make_network(MLP() if decoder is None else decoder, "decoder")
             if self.encoder is self.decoder:

@@ -29,7 +29,7 @@ from ..plots.pictures import has_images
 from .held_out import as_seen, run_data
 from .settings import RunSettings
 
-__all__ = ["Outcome", "new_model", "read_results", "train"]
+__all__ = ["TEST", "Outcome", "new_model", "read_results", "train"]
 
 PICTURES = "pictures"
 TEST = "elbo_test.npy"  # of each test observation, in nats

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...core.files import replacing
 
-__all__ = ["CHECKPOINT", "PREVIOUS", "Parts", "find", "is_kept", "read", "write"]
+__all__ = ["CHECKPOINT", "PREVIOUS", "Parts", "find", "is_kept", "read", "read_one", "write"]
 
 CHECKPOINT, PREVIOUS = "checkpoint.safetensors", "checkpoint.previous.safetensors"
 TENSOR = "$tensor"  # the key of what stands for a tensor in the text
@@ -78,7 +78,7 @@ def read(folder: str | Path) -> Parts:
     problems: list[ValueError] = []
     for path in find(folder):
         try:
-            parts = _read(path)
+            parts = read_one(path)
         except ValueError as problem:
             problems.append(problem)
             continue
@@ -93,7 +93,8 @@ def read(folder: str | Path) -> Parts:
     raise problems[0]
 
 
-def _read(path: Path) -> Parts:
+def read_one(path: Path) -> Parts:
+    """The parts in one file, which :func:`write` wrote."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
