@@ -26,7 +26,7 @@ UNSOUND = (
     "the words do not decode: they are damaged, or of another model or machine; decompress with "
     "the weights, type, device and number of threads that compressed"
 )
-MOST_PER_WORD = 2**20  # observations
+MOST_PER_WORD = 2**16  # observations
 SEAL = 1  # bit on top of the start
 MAX_SEED = 2**64 - 1  # in the header
 
