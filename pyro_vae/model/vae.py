@@ -28,6 +28,7 @@ from .record import Record
 
 __all__ = ["VAE"]
 
+BYTES = 64  # of memory for a number of a model: its gradient, Adam's moments, and room for data
 MOST_TENSORS = 20_000  # of what a model's lines may make
 DRAWS = 8  # of z, at which the likelihood's support is looked at
 
@@ -93,7 +94,7 @@ class VAE(Inference):
         super().__init__()
         self.record = Record.of(x_shape, missing)
         z_shape, layers = _latent_shape(latent_dim, layers)
-        with seeded(seed), bounded(memory() // 4, MOST_TENSORS, "the model asks for"):
+        with seeded(seed), bounded(memory() // BYTES, MOST_TENSORS, "the model asks for"):
             self.encoder = make_network(MLP() if encoder is None else encoder, "encoder")
             self.decoder = make_network(MLP() if decoder is None else decoder, "decoder")
             if self.encoder is self.decoder:

@@ -36,6 +36,7 @@ class Trainable(Protocol):
     def state_dict(self) -> dict[str, Tensor]: ...  # noqa: D102
     def load_state_dict(self, state_dict: Mapping[str, Tensor]) -> object: ...  # noqa: D102
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...  # noqa: D102
+    def buffers(self) -> Iterator[Tensor]: ...  # noqa: D102
     def zero_grad(self) -> None: ...  # noqa: D102
     def train(self) -> object: ...  # noqa: D102
     def eval(self) -> object: ...  # noqa: D102
