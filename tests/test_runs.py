@@ -270,9 +270,7 @@ def test_memory_is_not_used_for_what_a_header_says(tmp_path):
     text = (tmp_path / "model.toml").read_text()
     for line in ("MLP([1000000000])", "MLP([1000000])"):
         (tmp_path / "model.toml").write_text(text.replace("MLP([6])", line, 1))
-        with pytest.raises(
-            ValueError, match=r"model.safetensors holds [\d,]+ numbers, and .* asks"
-        ):
+        with pytest.raises(ValueError, match=r"model.safetensors holds .* numbers, and .* asks"):
             pv.load(tmp_path)
     with pytest.raises(ValueError, match=r"the model asks for 4,000,000,000 numbers"):
         pv.VAE(4, 2, encoder="MLP([1000000000])")

@@ -9,6 +9,7 @@ import json
 import pickle
 import resource
 import shutil
+import signal
 import struct
 import sys
 import tempfile
@@ -403,6 +404,8 @@ def attempt(attack):
     """What an attack does, other than to be refused or taken."""
     start, before = time.perf_counter(), peak()
     answer = ""
+    signal.signal(signal.SIGALRM, late)
+    signal.alarm(round(4 * MOST_SECONDS))
     try:
         done = attack()
         if getattr(done, "code", 0) not in (0, 2):
@@ -413,11 +416,22 @@ def attempt(attack):
         if isinstance(error, KeyboardInterrupt):
             raise
         answer = f"{type(error).__name__}: {str(error)[:200]!r}"
+    finally:
+        signal.alarm(0)
     if (seconds := time.perf_counter() - start) > MOST_SECONDS:
         answer += f" {seconds:.1f} s"
     if (more := peak() - before) > MOST_BYTES:
         answer += f" {more / 2**30:.1f} GiB"
     return answer
+
+
+def late(*_):
+    """End an attack that goes on and on."""
+    raise LateError
+
+
+class LateError(BaseException):
+    """An attack took too long."""
 
 
 def peak():
