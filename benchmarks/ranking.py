@@ -178,7 +178,8 @@ def report(rows: list[dict], learned: dict[str, str]) -> None:
         "RLOO and Double CV two draws (with one draw the first two would have twice their "
         "variance), ARM and DisARM an antithetic pair, MuProp the draw and the mean, REBAR "
         "and RELAX the draw and a relaxed one. Those that learn do so along the trajectory, from "
-        f"its start and on its batches, by Adam at {LR_NUMBERS:g} (numbers) and {LR_NETWORKS:g} (networks). MuProp's "
+        f"its start and on its batches, by Adam at {LR_NUMBERS:g} (numbers) and {LR_NETWORKS:g} "
+        "(networks). MuProp's "
         "paper has the learned baseline; without it what its expansion leaves has a mean that "
         "depends on x.\n\n"
         + table(head, body)

@@ -339,7 +339,8 @@ def test_a_full_disk_is_a_sentence_and_the_run_goes_on(tmp_path, monkeypatch):
     with pytest.warns(UserWarning, match=r"no checkpoint was written to .*: No space left") as told:
         fitted = pv.fit(small(), X, epochs=3, out=tmp_path)
     assert len(told) == 1 and len(fitted.history) == 3
-    assert os.listdir(tmp_path) == [FILE]
+    left = {FILE, checkpoint.PREVIOUS, "config.toml", "history.csv"}
+    assert set(os.listdir(tmp_path)) == left | {"model.toml", "model.safetensors"}
     assert checkpoint.read(tmp_path)["progress"]["epoch"] == 3
 
 

@@ -23,6 +23,7 @@ import pyro_vae as pv
 from helpers.commands import process, run
 from pyro_vae.core.toml import read_config, write_toml
 from pyro_vae.infer.training.checkpoint import read
+from pyro_vae.infer.training.preparation import fingerprint
 from pyro_vae.runs.settings import RunSettings, merge
 
 DEFAULTS = asdict(RunSettings())
@@ -31,8 +32,9 @@ SMALL = ("--encoder", "MLP([16])", "--decoder", "MLP([16])", "--latent-dim", "2"
 HEAVY = ("torch", "pyro", "pandas", "sklearn", "matplotlib", "torchvision")
 
 CONTENTS = {
-    "checkpoint.safetensors", "config.toml", "history.csv", "model.safetensors", "model.toml",
-    "results.toml", "elbo_test.npy", "pictures/latent_space.png", "pictures/learning_curves.png",
+    "checkpoint.safetensors", "checkpoint.previous.safetensors", "config.toml", "history.csv",
+    "model.safetensors", "model.toml", "results.toml", "elbo_test.npy",
+    "pictures/latent_space.png", "pictures/learning_curves.png",
     "pictures/reconstructions.png", "pictures/samples.png",
 }  # fmt: skip
 
@@ -224,7 +226,9 @@ def test_fit_writes_the_run_folder_and_lists_it(trained):
 def test_fit_records_what_it_was_told(trained):
     told = tomllib.loads((trained[0] / "config.toml").read_text())
     expected = {k: v for k, v in DEFAULTS.items() if v is not None}
-    assert told == {**expected, "epochs": 2, "binarize": "dynamic"}
+    x = pv.load_data("digits").train
+    of_data = {"data_shape": list(x.shape), "data_hash": fingerprint(x)[1]}
+    assert told == {**expected, **of_data, "epochs": 2, "binarize": "dynamic"}
 
 
 def test_fit_measures_the_model_it_saves(trained):
@@ -290,6 +294,7 @@ def test_without_out_the_run_is_named_after_the_data(tmp_path, monkeypatch):
     assert re.fullmatch(r"counts-\d{8}-\d{6}", folder.name)
     # a table is no image: curves and latent space, and nothing more
     no_images = {"pictures/reconstructions.png", "pictures/samples.png"}
+    no_images.add("checkpoint.previous.safetensors")  # of one epoch
     assert contents(folder) == CONTENTS - no_images
     assert "binarize" not in read_config(folder / "config.toml")
     assert pv.load(folder).x_shape == (5,)
@@ -556,10 +561,10 @@ def cut(path: Path) -> None:
 FOLDERS = {  # command: what is done to the folder, and the answer
     "fit --resume, no folder": (["fit", "--resume"], shutil.rmtree, r"config\.toml|no run"),
     "fit --resume, no checkpoint": (
-        ["fit", "--resume"], lambda p: (p / "checkpoint.safetensors").unlink(),
+        ["fit", "--resume"], lambda p: [f.unlink() for f in p.glob("checkpoint*")],
         r"holds no checkpoint \(checkpoint\.safetensors\) to resume from"),
     "fit --resume, damaged": (
-        ["fit", "--resume"], lambda p: cut(p / "checkpoint.safetensors"),
+        ["fit", "--resume"], lambda p: [cut(f) for f in p.glob("checkpoint*")],
         r"checkpoint\.safetensors is damaged, or not a checkpoint"),
     "sample, no folder": (["sample"], shutil.rmtree, "(?s)RUN.*does not exist"),
     "sample, no weights": (

@@ -14,8 +14,9 @@ import pyro_vae as pv
 from helpers.commands import run
 from helpers.linear import linear_vae, marginal
 from pyro_vae.core.toml import read_config, write_toml
-from pyro_vae.runs.folder import HISTORY, held_out
-from pyro_vae.runs.settings import CONFIG, read_settings
+from pyro_vae.infer.training.folder import HISTORY
+from pyro_vae.runs.held_out import held_out
+from pyro_vae.runs.settings import CONFIG
 
 pytestmark = pytest.mark.slow
 
@@ -160,7 +161,7 @@ def test_each_picture_is_sound_named_and_has_a_caption(report):
 
 
 def test_its_figures_are_those_of_the_assessment(folder, report):
-    x, labels = held_out(read_settings(folder))
+    x, labels = held_out(folder, pv.load(folder))
     found = pv.assess(pv.load(folder), x, labels, num_samples=50, steps=20, seed=0)
     text = "".join(Page(report).text).replace("\N{MINUS SIGN}", "-")
     for verdict in found.verdicts.values():
@@ -195,7 +196,7 @@ def test_a_model_of_vectors_with_a_discrete_z_has_a_report_too(tmp_path):
 def test_evaluate_prints_figures_and_keeps_a_row_an_observation(discrete):
     done = run("evaluate", discrete, *QUICK, "--num-data", 100)
     assert (done.code, done.err) == (0, "")
-    x, labels = held_out(read_settings(discrete))
+    x, labels = held_out(discrete, pv.load(discrete))
     found = pv.assess(pv.load(discrete), x[:100], labels[:100], num_samples=50, steps=20)
     assert done.out.startswith("digits: 100 observations, nats per observation")
     for what, verdict in found.verdicts.items():
@@ -215,7 +216,7 @@ def test_evaluate_takes_all_of_a_file_in_its_order(discrete, tmp_path):
 
 
 def test_the_test_data_are_those_of_the_results(discrete):
-    x, _ = held_out(read_settings(discrete))
+    x, _ = held_out(discrete, pv.load(discrete))
     assert set(x.unique().tolist()) == {0.0, 1.0}
     elbos = np.load(discrete / "elbo_test.npy")
     again = pv.elbo(pv.load(discrete), x, num_samples=10, seed=0).detach()
@@ -243,7 +244,7 @@ def test_compare_runs_is_the_exact_difference_and_its_error(tmp_path):
     shifts = {"a": 0.0, "b": 0.3, "c": 0.0}
     folders = [linear_run(tmp_path / name, shift) for name, shift in shifts.items()]
     found = pv.compare_runs(folders, num_samples=4000)
-    x = held_out(read_settings(folders[0]))[0].double()
+    x = held_out(folders[0], pv.load(folders[0]))[0].double()
     first, second = (marginal(pv.load(f)).log_prob(x) for f in folders[:2])
     assert found.index.tolist() == [str(f) for f in folders]
     gap = second - first

@@ -15,10 +15,12 @@ from typer.testing import CliRunner
 import pyro_vae as pv
 from pyro_vae.cli import app
 from pyro_vae.core.toml import write_toml
+from pyro_vae.infer.training.folder import RESULTS
 from pyro_vae.runs import comparisons, sweeps
 from pyro_vae.runs.comparisons import EVIDENCE, Measurement, measure
-from pyro_vae.runs.folder import RESULTS, held_out, read_results
-from pyro_vae.runs.settings import CONFIG, read_settings
+from pyro_vae.runs.folder import read_results
+from pyro_vae.runs.held_out import held_out
+from pyro_vae.runs.settings import CONFIG
 
 
 def finish(folder, log_p, data="the test data", unit="probabilities"):
@@ -126,7 +128,7 @@ def test_a_run_is_measured_once_and_anew_when_its_weights_change(tmp_path, monke
     run = vae.save(tmp_path / "run")
     write_toml(run / CONFIG, {"data": str(tmp_path / "x.npy"), "seed": 0}, "by hand")
     found = measure(run, num_samples=50)
-    x = held_out(read_settings(run))[0]
+    x = held_out(run, pv.load(run))[0]
     expected = pv.log_evidence(vae, x, num_samples=50, seed=0)
     assert np.allclose(found.log_evidence, expected.log_evidence)
     assert np.allclose(found.khat, expected.khat)
@@ -157,7 +159,7 @@ def test_a_run_is_measured_anew_when_its_data_change_or_its_cache_is_torn(tmp_pa
     for rows in x:
         np.save(tmp_path / "x.npy", rows)
         found.append(measure(run, num_samples=50))
-        test = held_out(read_settings(run))[0]
+        test = held_out(run, pv.load(run))[0]
         expected = pv.log_evidence(vae, test, num_samples=50, seed=0)
         assert np.allclose(found[-1].log_evidence, expected.log_evidence)
     assert found[0].data != found[1].data
@@ -200,7 +202,7 @@ def test_a_cluster_runs_the_same_and_sends_the_folders_back(quick, tmp_path, mon
     ray = SimpleNamespace(
         init=lambda **told: calls.append(told),
         shutdown=lambda: calls.append("shutdown"),
-        remote=lambda num_cpus: lambda f: SimpleNamespace(remote=lambda s: Ref(f(s))),
+        remote=lambda num_cpus: lambda f: SimpleNamespace(remote=lambda *given: Ref(f(*given))),
         wait=lambda left: (left[:1], left[1:]),
         get=lambda ref: ref.value,
     )
@@ -249,3 +251,56 @@ def test_compare_trains_each_and_prints_the_differences(tmp_path):
         assert pv.load(folder).describe()["prior"] == prior
         found = measure(folder, num_samples=200).log_evidence
         assert found.mean() == pytest.approx(table.log_evidence[prior], rel=1e-6)
+
+
+class Net(torch.nn.Module):
+    """A network of the user's."""
+
+    def __init__(self, width=6):
+        super().__init__()
+        self.layer = torch.nn.Linear(64, width)
+
+    def forward(self, x):
+        return self.layer(x.flatten(1)).relu()
+
+
+@pytest.mark.slow
+def test_a_sweep_takes_modules_functions_and_lines(tmp_path):
+    common = {"epochs": 1, "latent_dim": 2, "decoder": pv.MLP([6]), "lr": 1e-3}
+    torch.manual_seed(3)
+    encoders = [Net(), Net, lambda: Net(5)]
+    before = encoders[0].layer.weight.clone()
+    configs = [{**common, "encoder": encoder} for encoder in encoders]
+    table = pv.sweep(configs, tmp_path)
+    assert table.error.tolist() == [""] * 3 and table.encoder.nunique() == 3
+    assert table.encoder.str.startswith("custom Net-").all()
+    assert torch.equal(before, encoders[0].layer.weight)  # a copy was trained
+    widths = (6, 6, 5)
+    models = {
+        folder: pv.load(folder, encoder=Net(width))
+        for folder, width in zip(table.folder, widths, strict=True)
+    }
+    found = pv.paired_differences(table, "encoder", models=models, num_samples=10)
+    assert found.log_evidence.notna().all() and found.difference.iloc[0] == 0
+    with pytest.raises(ValueError, match=r"class of your own .*load\(folder, encoder=...\)"):
+        measure(table.folder[0])
+    times = [(Path(folder) / RESULTS).stat().st_mtime_ns for folder in table.folder]
+    assert pv.sweep(configs[:2], tmp_path).folder.tolist() == table.folder[:2].tolist()
+    assert times == [(Path(folder) / RESULTS).stat().st_mtime_ns for folder in table.folder]
+
+
+def test_a_run_on_a_cluster_goes_on_from_what_its_folder_holds(tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    (folder / "pictures").mkdir(parents=True)
+    (folder / "checkpoint.safetensors").write_bytes(b"half way")
+    (folder / "pictures" / "x.png").write_bytes(b"x")
+    seen = {}
+
+    def train(settings, place, threads):
+        seen.update(sweeps.files_of(place))
+        return "error: no"
+
+    monkeypatch.setattr(sweeps, "_train", train)
+    error, files = sweeps.train_elsewhere(None, sweeps.files_of(folder))
+    assert error == "error: no" and files == seen == sweeps.files_of(folder)
+    assert seen["checkpoint.safetensors"] == b"half way"

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..core.files import replacing
 from ..core.toml import read_config
-from ..runs.settings import CONFIG, SETTINGS, RunSettings, merge, read_settings
-from .parts import EvidenceDraws, Run, Seed, check_data, with_settings
+from ..infer.training.settings import CONFIG, FROM_PYTHON
+from ..runs.settings import SETTINGS, RunSettings, merge, read_settings
+from .parts import EvidenceDraws, Folder, Modules, Seed, check_data, load_run, with_settings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,6 +21,12 @@ __all__ = ["SWEPT", "estimators", "runs", "sweep"]
 
 SWEPT = ("prior", "likelihood", "guide")
 
+DataOption = Annotated[
+    str | None,
+    typer.Option(
+        "--data", help="Other data than the run's own test data, as in fit.", metavar="DATA"
+    ),
+]
 DOUBTFUL = "doubtful is the share of observations with k-hat > 0.7"
 NO_DIFFERENCE = (
     "NaN: that line saw other data (bits or grey values) or gives densities beside probabilities, "
@@ -37,20 +45,24 @@ def runs(
             file_okay=False,
         ),
     ],
+    data: DataOption = None,
     num_samples: EvidenceDraws = 1000,
     seed: Seed = 0,
+    modules: Modules = None,
 ) -> None:
     """Held-out log p(x) of trained runs, and paired differences with standard errors."""
+    check_data(data)
     from ..runs.comparisons import compare_runs
 
-    table = compare_runs(folders, num_samples=num_samples, seed=seed)
+    models = {str(folder): load_run(folder, modules) for folder in folders}
+    table = compare_runs(models, data=data, num_samples=num_samples, seed=seed)
     typer.echo(f"nats per observation, difference to the first run on the same data; {DOUBTFUL}\n")
     typer.echo(table.to_string(float_format="{:.2f}".format))
 
 
 @with_settings("epochs", "compile", "seed", default="the run's")
 def estimators(
-    run: Run,
+    run: Folder,
     estimator: Annotated[
         list[str],
         typer.Option(help="As in fit; give it once for each.", metavar="LINE", show_default=False),
@@ -69,36 +81,46 @@ def estimators(
             "seconds: RUN/compare/training.csv, .png.",
         ),
     ] = False,
+    data: DataOption = None,
+    modules: Modules = None,
     **flags: object,
 ) -> None:
     """Variance, bias and time of gradient estimators: a table, RUN/compare/estimators.csv, .png."""
-    idle = {"num_draws": num_draws, "batch_size": batch_size} if train else dict(flags)
+    measured = {"num_draws": num_draws, "batch_size": batch_size, "data": data, "modules": modules}
+    idle = measured if train else dict(flags)
     idle.pop("seed", None)
     for name, value in idle.items():
         if value is not None:
             flag = f"--{name.replace('_', '-')}"
             raise ValueError(f"{flag} goes {'without' if train else 'with'} --train")
-    settings = merge(flags, read_config(run / CONFIG))
+    check_data(data)
     if train:
-        _compare_training(run, settings, estimator)
-    else:
-        _compare_gradients(run, settings.seed, estimator, num_draws or 1000, batch_size or 100)
+        _compare_training(run, merge(flags, read_config(run / CONFIG)), estimator)
+        return
+    seed = read_settings(run).seed if flags["seed"] is None else merge(flags, {}).seed
+    _compare_gradients(run, seed, estimator, num_draws or 1000, batch_size or 100, data, modules)
 
 
 def _compare_gradients(
-    run: Path, seed: int, lines: list[str], num_draws: int, batch_size: int
+    run: Path,
+    seed: int,
+    lines: list[str],
+    num_draws: int,
+    batch_size: int,
+    data: str | None,
+    modules: Path | None,
 ) -> None:
     import torch
 
     from .. import plots
     from ..evaluate.gradients.comparison import as_table, compare_estimators
-    from ..model.saving import load
-    from ..runs.folder import held_out
+    from ..runs.held_out import held_out
 
-    x, _ = held_out(read_settings(run))
+    vae = load_run(run, modules)
+    x, _ = held_out(run, vae, data)
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
     x = x[order[:batch_size]]
-    comparison = compare_estimators(load(run), x, lines, num_draws=num_draws, seed=seed)
+    comparison = compare_estimators(vae, x, lines, num_draws=num_draws, seed=seed)
     table = as_table(comparison)
     typer.echo(f"{len(x)} test observations, {num_draws} draws, all parameters\n")
     typer.echo(table.drop(columns=["bound", "reference"]).T.to_string(float_format="{:.4g}".format))
@@ -113,8 +135,14 @@ def _compare_training(run: Path, settings: RunSettings, lines: list[str]) -> Non
 
     from .. import plots
     from ..evaluate.gradients.training import train_estimators
-    from ..runs.folder import new_model, run_data
+    from ..runs.folder import new_model
+    from ..runs.held_out import run_data
 
+    if settings.data == FROM_PYTHON:
+        raise ValueError(
+            f"{run} is a run of pv.fit, whose data and model are yours: "
+            "pv.train_estimators(vae, x, [...])"
+        )
     data = run_data(settings)
     options = settings.fit_options("estimator", "patience")
     comparison = train_estimators(new_model(settings, data), data.train, lines, **options)
@@ -135,7 +163,8 @@ def _keep(run: Path, name: str, table: "pd.DataFrame", ax: "Axes") -> None:
 
     folder = run / "compare"
     folder.mkdir(exist_ok=True)
-    table.to_csv(folder / f"{name}.csv")
+    with replacing(folder / f"{name}.csv") as new:
+        table.to_csv(new)
     plots.save(ax, folder / f"{name}.png")
     typer.echo(f"{folder / name}.csv\n{folder / name}.png")
 
@@ -201,7 +230,8 @@ def _train_all(
     from ..runs.sweeps import sweep
 
     table = sweep(configs, out, jobs=jobs, address=address)
-    table.to_csv(out / "runs.csv", index=False)
+    with replacing(out / "runs.csv") as new:
+        table.to_csv(new, index=False)
     if len(failed := table[table.error != ""]):
         each = [f"{folder}: {e}" for folder, e in zip(failed.folder, failed.error, strict=True)]
         raise ValueError("\n".join([f"{len(failed)} of {len(table)} runs failed", *each]))
@@ -214,7 +244,8 @@ def _show_differences(
     from ..runs.comparisons import paired_differences
 
     rows = paired_differences(table, setting, num_samples=num_samples)
-    rows.to_csv(out / f"{setting}s.csv")
+    with replacing(out / f"{setting}s.csv") as new:
+        rows.to_csv(new)
     typer.echo(
         f"{name}: held-out log p(x) by {num_samples} draws, nats per observation; difference to "
         f"the first line on the same data; {DOUBTFUL}\n"

@@ -1,32 +1,57 @@
 """What the commands share: options from the fields of a run's settings, and what they print."""
 
 import inspect
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
 from ..runs.settings import RunSettings, kinds
 
+if TYPE_CHECKING:
+    from ..model.vae import VAE
+
 __all__ = [
+    "Data",
     "EvidenceDraws",
+    "Folder",
     "Force",
-    "Run",
+    "Modules",
     "Seed",
     "check_data",
     "contents",
     "free",
+    "load_run",
     "show_figures",
     "with_settings",
 ]
 
-Run: TypeAlias = Annotated[
+Folder: TypeAlias = Annotated[
     Path, typer.Argument(help="A run folder.", metavar="RUN", exists=True, file_okay=False)
 ]
 Seed: TypeAlias = Annotated[int, typer.Option(help="Of the draws.", metavar="N", min=0)]
 EvidenceDraws: TypeAlias = Annotated[
     int, typer.Option(help="Draws of z per observation, for log p(x).", metavar="N", min=2)
+]
+Data: TypeAlias = Annotated[
+    str | None,
+    typer.Argument(
+        help="Other data to judge it on, as in fit; of a file without a test part, all "
+        "[default: the run's test data]",
+        metavar="[DATA]",
+    ),
+]
+Modules: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        help="A Python file, which is run, with the modules of your own that the model has, by "
+        "role: encoder = Mine().",
+        metavar="FILE.py",
+        exists=True,
+        dir_okay=False,
+    ),
 ]
 Force: TypeAlias = Annotated[bool, typer.Option("--force", help="Write over a file.")]
 
@@ -77,8 +102,24 @@ def _option(name: str, default: str | None) -> object:
     return Annotated[(kind if plain else str) | None, how]
 
 
-def check_data(name: str) -> None:
+def load_run(run: Path, modules: Path | None = None) -> "VAE":
+    """The model of a run, with the modules of the user's own that a file defines by role."""
+    import runpy
+
+    from ..model.files import own_parts
+    from ..model.saving import load
+
+    if modules is None:
+        return load(run)
+    sys.path.insert(0, str(modules.parent.resolve()))  # what it imports lies beside it
+    defined = runpy.run_path(str(modules))
+    return load(run, **{role: defined[role] for role in own_parts(run) if role in defined})
+
+
+def check_data(name: str | None) -> None:
     """Raise where data are a file that is not there, before anything heavy is imported."""
+    if name is None:
+        return
     if Path(name).suffix in (".npy", ".npz") and not Path(name).exists():
         raise ValueError(f"there is no file {name}")
 

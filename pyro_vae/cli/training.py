@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from ..core.toml import read_config
-from ..runs.settings import CONFIG, SETTINGS, RunSettings, merge
+from ..infer.training.settings import CONFIG, FROM_PYTHON
+from ..runs.settings import SETTINGS, RunSettings, merge
 from .parts import check_data, contents, show_figures, with_settings
 
 __all__ = ["fit"]
@@ -35,6 +36,11 @@ def fit(
         _check_resumed(resume, {"config": config, "out": out, **flags})
         config, out = resume / CONFIG, resume
     settings = merge(flags, read_config(config) if config else {})
+    if settings.data == FROM_PYTHON:
+        raise ValueError(
+            f"{config or out} is of pv.fit, whose model and data are yours: go on with "
+            f"pv.fit(vae, x, ..., resume={str(out or '')!r})"
+        )
     check_data(settings.data)
     from ..infer.engine.distributed import leads
     from ..runs.folder import train

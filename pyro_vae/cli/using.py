@@ -6,12 +6,34 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 from ..runs.settings import CONFIG, read_settings
-from .parts import EvidenceDraws, Force, Run, Seed, check_data, contents, free, show_figures
+from .parts import (
+    Data,
+    EvidenceDraws,
+    Folder,
+    Force,
+    Modules,
+    Seed,
+    check_data,
+    contents,
+    free,
+    load_run,
+    show_figures,
+)
 
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["compress", "decompress", "encode", "evaluate", "impute", "report", "sample", "show"]
+__all__ = [
+    "check",
+    "compress",
+    "decompress",
+    "encode",
+    "evaluate",
+    "impute",
+    "report",
+    "sample",
+    "show",
+]
 
 Array: TypeAlias = Annotated[
     Path, typer.Argument(help="A .npy file of data.", metavar="X.npy", exists=True, dir_okay=False)
@@ -30,9 +52,10 @@ Out: TypeAlias = Annotated[Path | None, typer.Option(help="Another file.", metav
 
 
 def sample(
-    run: Run,
+    run: Folder,
     num_samples: Annotated[int, typer.Option(help="How many.", metavar="N", min=1)] = 64,
     seed: Seed = 0,
+    modules: Modules = None,
     out: Out = None,
     force: Force = False,
 ) -> None:
@@ -40,10 +63,9 @@ def sample(
     path = free(out or run / "samples.npy", ".npy", force)
     picture = free(path, ".png", force)
     from .. import plots
-    from ..model.saving import load
     from ..plots.pictures import has_images
 
-    vae = load(run)
+    vae = load_run(run, modules)
     _save(path, vae.sample(num_samples, seed=seed).numpy())
     typer.echo(f"{num_samples} samples of shape {vae.x_shape}: {path}")
     if has_images(vae):
@@ -51,26 +73,29 @@ def sample(
         typer.echo(f"picture: {plots.save(drawn, picture)}")
 
 
-def encode(run: Run, data: Array, out: Out = None, force: Force = False) -> None:
+def encode(
+    run: Folder, data: Array, modules: Modules = None, out: Out = None, force: Force = False
+) -> None:
     """Write the mean of q(z|x) for each observation into X-z.npy."""
     path = free(out or data.with_stem(f"{data.stem}-z"), ".npy", force)
     import torch
 
+    from ..data.numpy_files import read_array
     from ..model.latents import point
-    from ..model.saving import load
 
-    vae = load(run)
+    vae = load_run(run, modules)
     with torch.no_grad():
-        z = point(vae.encode(vae.as_data(_load(data))))
+        z = point(vae.encode(vae.as_data(read_array(data))))
     _save(path, z.numpy(force=True))
     typer.echo(f"z of shape {tuple(z.shape[1:])} for {len(z)} observations: {path}")
 
 
 def impute(
-    run: Run,
+    run: Folder,
     data: Array,
     num_samples: EvidenceDraws = 1000,
     seed: Seed = 0,
+    modules: Modules = None,
     out: Out = None,
     force: Force = False,
 ) -> None:
@@ -78,21 +103,25 @@ def impute(
     path = free(out or data.with_stem(f"{data.stem}-imputed"), ".npy", force)
     import numpy as np
 
-    from ..model.saving import load
+    from ..data.numpy_files import read_array
 
-    x = _load(data)
-    _save(path, load(run).impute(x, num_samples=num_samples, seed=seed).numpy(force=True))
+    x = read_array(data)
+    _save(
+        path, load_run(run, modules).impute(x, num_samples=num_samples, seed=seed).numpy(force=True)
+    )
     typer.echo(f"{np.isnan(x).sum()} cells of {len(x)} observations: {path}")
 
 
-def compress(run: Run, data: Array, out: Out = None, force: Force = False) -> None:
+def compress(
+    run: Folder, data: Array, modules: Modules = None, out: Out = None, force: Force = False
+) -> None:
     """Code discrete data without loss into X.pvc, at a rate near the model's negative ELBO."""
     path = free(out or data, ".pvc", force)
     from ..core.files import write_whole
+    from ..data.numpy_files import read_array
     from ..evaluate.compression.compress import compress
-    from ..model.saving import load
 
-    coded = compress(load(run), _load(data))
+    coded = compress(load_run(run, modules), read_array(data))
     write_whole(path, bytes(coded))
     typer.echo(
         f"{coded.num_data} observations, {coded.bits_per_dimension:.3f} bits per dimension: "
@@ -101,25 +130,35 @@ def compress(run: Run, data: Array, out: Out = None, force: Force = False) -> No
 
 
 def decompress(
-    run: Run,
+    run: Folder,
     coded: Annotated[
         Path,
         typer.Argument(help="What compress wrote.", metavar="X.pvc", exists=True, dir_okay=False),
     ],
+    modules: Modules = None,
     out: Out = None,
     force: Force = False,
 ) -> None:
     """Give back the data that compress coded, in X.npy."""
     path = free(out or coded, ".npy", force)
     from ..evaluate.compression.compress import Compressed, decompress
-    from ..model.saving import load
 
-    x = decompress(load(run), Compressed.from_bytes(coded.read_bytes()))
+    x = decompress(load_run(run, modules), Compressed.from_bytes(coded.read_bytes()))
     _save(path, x.numpy())
     typer.echo(f"{len(x)} observations of shape {tuple(x.shape[1:])}: {path}")
 
 
-def show(run: Run) -> None:
+def check(run: Folder) -> None:
+    """Read every file of a run folder, and say which are damaged."""
+    from ..runs.integrity import check_run
+
+    found = check_run(run)
+    typer.echo("\n".join(f"{name}: {problem or 'sound'}" for name, problem in found.items()))
+    if any(found.values()):
+        raise typer.Exit(2)
+
+
+def show(run: Folder) -> None:
     """Show what a run folder holds: the model, what it was told, and its figures."""
     from ..model.files import DESCRIPTION
     from ..runs.folder import read_results
@@ -135,65 +174,53 @@ def show(run: Run) -> None:
 
 
 def evaluate(
-    run: Run,
-    data: Annotated[
-        str | None,
-        typer.Argument(
-            help="Other data to judge it on, as in fit; of a file without a test part, all "
-            "[default: the run's test data]",
-            metavar="[DATA]",
-        ),
-    ] = None,
+    run: Folder,
+    data: Data = None,
     num_samples: EvidenceDraws = 1000,
     steps: Steps = 200,
     num_data: Annotated[
         int | None, typer.Option(help="The first N of them [default: all]", metavar="N", min=1)
     ] = None,
     seed: Seed = 0,
+    modules: Modules = None,
 ) -> None:
     """log p(x) with its error, gaps, collapse and calibration: RUN/evaluate/DATA.csv."""
-    settings = read_settings(run)
-    name = data or settings.data
-    check_data(name)
+    check_data(data)
+    from ..core.files import replacing
     from ..evaluate.assessment import assess
-    from ..model.saving import load
-    from ..runs.folder import held_out
+    from ..runs.held_out import held_out, name_of
 
-    vae = load(run)
-    x, labels = held_out(settings, data)
+    vae = load_run(run, modules)
+    x, labels = held_out(run, vae, data)
     x, labels = x[:num_data], None if labels is None else labels[:num_data]
     assessment = assess(vae, x, labels, num_samples=num_samples, steps=steps, seed=seed)
-    name = Path(name).stem
+    name = name_of(read_settings(run), data)
     typer.echo(f"{name}: {len(x)} observations, nats per observation\n")
     typer.echo(assessment.table.to_string(float_format="{:.2f}".format))
     for what, verdict in assessment.verdicts.items():
         typer.echo(f"\n{what}: {verdict}")
     folder = run / "evaluate"
     folder.mkdir(exist_ok=True)
-    assessment.by_observation.to_csv(folder / f"{name}.csv")
+    with replacing(folder / f"{name}.csv") as new:
+        assessment.by_observation.to_csv(new)
     typer.echo(f"\n{folder / name}.csv: a row an observation")
 
 
 def report(
-    run: Run,
+    run: Folder,
+    data: Data = None,
     num_samples: EvidenceDraws = 1000,
     steps: Steps = 200,
     seed: Seed = 0,
+    modules: Modules = None,
     out: Out = None,
 ) -> None:
     """Figures, verdicts and pictures in one HTML file that needs no network: RUN/report.html."""
+    check_data(data)
     from ..runs.report import write_report
 
-    typer.echo(str(write_report(run, out, num_samples=num_samples, steps=steps, seed=seed)))
-
-
-def _load(path: Path) -> "np.ndarray":
-    import numpy as np
-
-    try:
-        return np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as problem:
-        raise ValueError(f"{path} is not a NumPy file of numbers: {problem}") from None
+    told = {"num_samples": num_samples, "steps": steps, "seed": seed}
+    typer.echo(str(write_report(run, out, vae=load_run(run, modules), data=data, **told)))
 
 
 def _save(path: Path, array: "np.ndarray") -> None:

@@ -15,9 +15,10 @@ try:
 except ImportError:  # Windows has no such locks
     fcntl = None
 
-__all__ = ["folder_path", "locked", "replacing", "write_whole"]
+__all__ = ["CHECKPOINTS", "folder_path", "locked", "replacing", "write_whole"]
 
 LOCK, PARTIAL = ".lock", ".partial-"
+CHECKPOINTS = "checkpoint*.safetensors"  # of a run, from which it goes on
 
 
 def folder_path(name: str, value: object) -> Path:
@@ -73,7 +74,7 @@ def locked(folder: str | Path) -> Iterator[None]:
     """
     folder = Path(folder)
     with _lock_file(folder / LOCK) as file:
-        for left in folder.glob(f"{PARTIAL}*"):
+        for left in folder.rglob(f"{PARTIAL}*"):
             left.unlink(missing_ok=True)
         file.truncate(0)
         since = f"{datetime.now():%Y-%m-%d %H:%M:%S}"

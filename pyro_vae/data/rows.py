@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-__all__ = ["Rows"]
+__all__ = ["HELD_OUT", "Rows"]
 
+HELD_OUT = 10_000  # at most so many rows are held out, in memory
 BLOCK = 4096  # rows that are read at once where all are
 
 

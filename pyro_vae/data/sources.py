@@ -1,6 +1,5 @@
 """Data sets by name, arrays and tables from files; grey values lie in [0, 1]."""
 
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -13,13 +12,11 @@ from torch import Tensor
 
 from ..core.checks import number, whole
 from ..language.spec import nearest
-from .rows import Rows
+from .numpy_files import read_array, read_arrays
+from .rows import HELD_OUT, Rows
 from .tables import SUFFIXES, Table
 
 __all__ = ["SOURCES", "Data", "load_data"]
-
-MAPPED = 2**30  # a .npy file of more bytes stays on disk
-HELD_OUT = 10_000  # of its observations, at most, make the test part
 
 
 @dataclass(frozen=True)
@@ -177,20 +174,11 @@ def _shrink(image) -> Tensor:  # noqa: ANN001
 
 
 def _file(path: Path, seed: int, held_out: float) -> Data:
-    try:
-        large = path.suffix == ".npy" and path.stat().st_size > MAPPED
-        with path.open("rb") as file:
-            loaded = np.load(path if large else file, "r" if large else None, allow_pickle=False)
-            one = isinstance(loaded, np.ndarray)
-            arrays = {} if one else {name: loaded[name] for name in loaded.files}
-    except FileNotFoundError:
-        raise ValueError(f"there is no file {path}") from None
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as problem:
-        raise ValueError(f"{path} is not a NumPy file of numbers: {problem}") from problem
-    if one:
-        x = Rows(loaded) if large else _tensor(loaded, path)
+    if path.suffix == ".npy":
+        loaded = read_array(path)
+        x = Rows(loaded) if isinstance(loaded, np.memmap) else _tensor(loaded, path)
         return _split(path.stem, f"the array of {path.name}", x, None, seed, held_out)
-    if not arrays:
+    if not (arrays := read_arrays(path)):
         raise ValueError(f"{path} holds no arrays")
     if "train" in arrays and "test" in arrays:
         labels = [_labels(arrays.get(k), path) for k in ("train_labels", "test_labels")]

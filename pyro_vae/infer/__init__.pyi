@@ -38,7 +38,6 @@ from .estimators.vimco import VIMCO as VIMCO
 from .training.callbacks.collapse import AggressiveGuide as AggressiveGuide
 from .training.callbacks.collapse import with_free_bits as with_free_bits
 from .training.callbacks.contractive import Contractive as Contractive
-from .training.checkpoint import CHECKPOINT as CHECKPOINT
 from .training.fit import Fit as Fit
 from .training.fit import fit as fit
 from .training.step import NonFiniteLossError as NonFiniteLossError

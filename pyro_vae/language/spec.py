@@ -7,6 +7,8 @@ import ast
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from itertools import accumulate
 from typing import NoReturn, TypeAlias
 
 from .words import nearest
@@ -268,7 +270,16 @@ def _read(node: ast.expr, text: str) -> Value:
 
 def _column(node: ast.expr | ast.keyword, text: str) -> int:
     """The node's column in characters; ast counts bytes."""
-    return len(text.encode()[: node.col_offset].decode()) if node.lineno == 1 else 0
+    if node.lineno != 1:
+        return 0
+    return node.col_offset if text.isascii() else _characters(text)[node.col_offset]
+
+
+@lru_cache(maxsize=1)
+def _characters(text: str) -> list[int]:
+    """For each byte of a text, how many characters begin before it."""
+    begins = (byte & 0xC0 != 0x80 for byte in text.encode())
+    return [0, *accumulate(begins)]
 
 
 def _call(

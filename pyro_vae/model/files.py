@@ -10,10 +10,12 @@ import safetensors
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..core.files import folder_path, replacing
-from ..core.toml import write_toml
+from ..core.files import CHECKPOINTS, folder_path, replacing
+from ..core.toml import read_config, write_toml
 
-__all__ = ["DESCRIPTION", "WEIGHTS", "read_model", "write_model"]
+__all__ = ["CUSTOM", "DESCRIPTION", "WEIGHTS", "own_parts", "read_model", "write_model"]
+
+CUSTOM = "custom "  # begins the description of a part that is a class of the user's
 
 DESCRIPTION, WEIGHTS = "model.toml", "model.safetensors"
 FORMAT = 2  # 1 is that of version 0.1.0, which does not say it
@@ -30,9 +32,13 @@ def write_model(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / WEIGHTS) as new:
-        save_file({k: v.detach().cpu().contiguous().clone() for k, v in weights.items()}, new)
-        checksum = _checksum(new)
+    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in weights.items()}
+    try:
+        with replacing(folder / WEIGHTS) as new:
+            save_file(tensors, new)
+            checksum = _checksum(new)
+    except safetensors.SafetensorError as problem:
+        raise OSError(f"{folder / WEIGHTS}: {problem}") from None
     settings = {"format": FORMAT, **about, "checksum": checksum}
     write_toml(folder / DESCRIPTION, settings, "a model of pyro_vae: pv.load(folder)")
     return folder
@@ -47,9 +53,9 @@ def read_model(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     folder = folder_path("folder", folder)
     for path in (folder / DESCRIPTION, folder / WEIGHTS):
         if not path.is_file():
-            raise ValueError(f"{folder} holds no saved model: {path} is missing")
+            raise ValueError(f"{folder} holds no saved model: {path} is missing{_advice(folder)}")
     try:
-        about = tomllib.loads((folder / DESCRIPTION).read_text())
+        about = tomllib.loads((folder / DESCRIPTION).read_text("utf-8"))
         weights = load_file(folder / WEIGHTS)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, safetensors.SafetensorError) as problem:
         raise ValueError(f"{folder} holds a damaged model: {problem}") from problem
@@ -68,6 +74,22 @@ def read_model(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if version == 1:
         weights = {_renamed(name): value for name, value in weights.items()}
     return about, weights
+
+
+def own_parts(folder: str | Path) -> list[str]:
+    """The roles, in a model's description, of parts that are classes of the user's."""
+    about = read_config(Path(folder) / DESCRIPTION)
+    return [role for role, line in about.items() if str(line).startswith(CUSTOM)]
+
+
+def _advice(folder: Path) -> str:
+    """What can be done with the folder of a run that ended before its model was saved."""
+    if not any(folder.glob(CHECKPOINTS)):
+        return ""
+    return (
+        "; the run ended before its end, and goes on with pv.fit(..., "
+        f"resume={str(folder)!r}), or pyro-vae fit --resume {folder}"
+    )
 
 
 def _checksum(path: Path) -> str:

@@ -7,12 +7,14 @@ import torch
 from torch import nn
 
 from ..core.seeding import seeded
-from .files import DESCRIPTION, WEIGHTS, read_model
+from ..core.sizes import bounded
+from .files import CUSTOM, DESCRIPTION, WEIGHTS, read_model
 from .semisupervised import M2
-from .vae import CUSTOM, VAE
+from .vae import VAE
 
 __all__ = ["load"]
 
+SLACK = 20  # times what is saved may be made on the way to the model
 KINDS: dict[str, type[VAE]] = {"VAE": VAE, "M2": M2}
 
 
@@ -51,12 +53,17 @@ def load(folder: str | Path, cls: type[VAE] | None = None, **modules: nn.Module)
         if line.startswith(CUSTOM):
             raise ValueError(
                 f"the {role} of this model is a class of your own ({line.removeprefix(CUSTOM)}): "
-                f"load(folder, {role}=...)"
+                f"load(folder, {role}=...), or in a shell --modules FILE.py, which defines {role}"
             )
     if not isinstance(dtype, torch.dtype):
         raise ValueError(f"{where} names an unknown dtype {about['dtype']!r}")
     try:
-        with seeded(0):
+        sizes = sum(w.numel() for w in weights.values()), len(weights)
+        most = SLACK * sizes[0] + 10**7, SLACK * sizes[1] + 1000
+        with (
+            seeded(0),
+            bounded(*most, f"{WEIGHTS} holds {sizes[0]:,} numbers, and {where} asks for"),
+        ):
             vae = cls(**arguments).to(dtype)
     except TypeError as problem:
         raise ValueError(

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..core.modes import untouched
 from ..core.seeding import seeded
+from ..core.sizes import bounded, memory
 from ..data.tables import Table
 from ..families.joined import JoinedLikelihood
 from ..families.layers import layer_sizes
@@ -27,7 +28,7 @@ from ..families.support import support_of
 from ..language.arguments import suggests
 from ..language.spec import Spec
 from .blocks import shape_of
-from .files import write_model
+from .files import CUSTOM, write_model
 from .inference import Inference
 from .inputs import InputMode, Inputs
 from .joint import Joint
@@ -35,10 +36,12 @@ from .latents import Latents, check_supports
 from .record import Record
 from .tables import TableRecord, as_record
 
-__all__ = ["CUSTOM", "VAE", "Units"]
+__all__ = ["VAE", "Units"]
 
 Units: TypeAlias = Literal["data", "none"]
-CUSTOM = "custom "  # begins the description of a part that is a class of the user's
+
+BYTES = 64  # of memory for a number of a model: its gradient, Adam's moments, and room for data
+MOST_TENSORS = 20_000  # of what a model's lines may make
 DRAWS = 8  # of z, at which the likelihood's support is looked at
 
 
@@ -124,7 +127,7 @@ class VAE(Inference):
         if self.units not in get_args(Units):
             raise ValueError(f"units must be 'data' or 'none', got {units!r}")
         z_shape, layers = _latent_shape(latent_dim, layers)
-        with seeded(seed):
+        with seeded(seed), bounded(memory() // BYTES, MOST_TENSORS, "the model asks for"):
             self.encoder = make_network(MLP() if encoder is None else encoder, "encoder")
             self.decoder = make_network(MLP() if decoder is None else decoder, "decoder")
             if self.encoder is self.decoder:

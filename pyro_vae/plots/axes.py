@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..core.files import replacing
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -49,13 +51,14 @@ def ink() -> str:
 
 
 def save(ax: "Axes", path: str | Path) -> Path:
-    """Write the figure of some axes to a file and close it."""
+    """Write the figure of some axes to a file, whole, and close it."""
     from matplotlib import pyplot
 
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure = ax.get_figure()
     try:
-        figure.savefig(path, dpi=150, bbox_inches="tight")  # pyright: ignore
+        with replacing(path) as new:
+            figure.savefig(new, dpi=150, bbox_inches="tight")  # pyright: ignore
     finally:
         pyplot.close(figure)  # pyright: ignore
     return Path(path)

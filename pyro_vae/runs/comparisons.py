@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pyro
 import torch
+from numpy.typing import ArrayLike
 
 from ..core.files import replacing
 from ..core.pareto import RELIABLE
@@ -18,11 +19,12 @@ from ..core.seeding import seeded
 from ..evaluate.evidence.importance import log_evidence
 from ..evaluate.latent.summary import latent_summary
 from ..infer.elbo_terms import elbo_terms
+from ..infer.training.folder import RESULTS
 from ..model.files import WEIGHTS
 from ..model.saving import load
 from ..model.vae import VAE
-from .folder import RESULTS, held_out
-from .settings import CONFIG, read_settings
+from .held_out import held_out
+from .settings import CONFIG
 
 __all__ = ["Measurement", "compare_runs", "measure", "paired_differences"]
 
@@ -57,21 +59,31 @@ class Measurement:
         }
 
 
-def measure(run: str | Path, *, num_samples: int = 1000, seed: int = 0) -> Measurement:
+def measure(
+    run: str | Path,
+    *,
+    vae: VAE | None = None,
+    data: str | torch.Tensor | ArrayLike | None = None,
+    num_samples: int = 1000,
+    seed: int = 0,
+) -> Measurement:
     """Measure a run on its held-out data; its folder keeps the answer.
 
     It is measured anew where its settings, its weights or the data have changed since.
 
     Args:
-        run: a run folder of ``pyro-vae fit``.
+        run: a run folder.
+        vae: its model, where that has modules of your own.
+        data: other data than its own, as of :func:`compare_runs`.
         num_samples: draws of z per observation.
         seed: of the draws.
     """
     run = Path(run)
-    vae = load(run)
-    x = held_out(read_settings(run))[0]
-    data = hashlib.sha256(str(x.shape).encode() + x.numpy(force=True).tobytes()).hexdigest()
-    made_of = (run / CONFIG).read_bytes() + (run / WEIGHTS).read_bytes() + data.encode()
+    vae = load(run) if vae is None else vae
+    x = held_out(run, vae, data)[0]
+    digest = hashlib.sha256(str(x.shape).encode() + x.numpy(force=True).tobytes()).hexdigest()
+    config = (run / CONFIG).read_bytes() if (run / CONFIG).exists() else b""
+    made_of = config + (run / WEIGHTS).read_bytes() + digest.encode()
     key = f"{num_samples} {seed} {hashlib.sha256(made_of).hexdigest()}"
     if (kept := _recall(run / EVIDENCE, key)) is not None:
         return kept
@@ -85,7 +97,7 @@ def measure(run: str | Path, *, num_samples: int = 1000, seed: int = 0) -> Measu
         elbo=(likelihood - kl).numpy(force=True),
         kl=kl.numpy(force=True),
         active_units=_active_units(vae, x[:LATENT_DATA], seed),
-        data=data,
+        data=digest,
         unit="probabilities" if support.is_discrete else "densities",  # pyright: ignore
     )
     with replacing(run / EVIDENCE) as new:
@@ -103,7 +115,12 @@ def _recall(path: Path, key: str) -> Measurement | None:
 
 
 def paired_differences(
-    table: pd.DataFrame, setting: str, *, num_samples: int = 1000, seed: int = 0
+    table: pd.DataFrame,
+    setting: str,
+    *,
+    models: Mapping[str, VAE] | None = None,
+    num_samples: int = 1000,
+    seed: int = 0,
 ) -> pd.DataFrame:
     r"""Held-out log p(x) by one setting, each minus the first one's on the same data.
 
@@ -116,6 +133,7 @@ def paired_differences(
     Args:
         table: of :func:`~pyro_vae.sweep`, finished.
         setting: the column to compare by, ``"prior"``.
+        models: by folder, those with modules of your own.
         num_samples: draws of z per observation.
         seed: of the draws.
 
@@ -135,7 +153,7 @@ def paired_differences(
     seeds = table["seed"] if "seed" in table else pd.Series(0, table.index)
     runs = {
         value: {
-            s: measure(folder, num_samples=num_samples, seed=seed)
+            s: measure(folder, vae=(models or {}).get(folder), num_samples=num_samples, seed=seed)
             for s, folder in zip(seeds[rows.index], rows.folder, strict=True)
         }
         for value, rows in table.groupby(setting, sort=False)
@@ -163,7 +181,11 @@ def paired_differences(
 
 
 def compare_runs(
-    runs: Sequence[str | Path], *, num_samples: int = 1000, seed: int = 0
+    runs: Sequence[str | Path] | Mapping[str | Path, VAE],
+    *,
+    data: str | torch.Tensor | ArrayLike | None = None,
+    num_samples: int = 1000,
+    seed: int = 0,
 ) -> pd.DataFrame:
     r"""Held-out log p(x) of trained runs, each minus the first one's on the same data.
 
@@ -173,7 +195,10 @@ def compare_runs(
     figure, as far as k-hat allows.
 
     Args:
-        runs: run folders of ``pyro-vae fit``.
+        runs: run folders; with their models, ``{folder: pv.load(folder, encoder=Mine())}``, where
+            these have modules of your own.
+        data: other data than the runs' own, which runs of ``pv.fit`` need: a name or a file as of
+            :func:`~pyro_vae.load_data`, or ``(N, *x_shape)``.
         num_samples: draws of z per observation.
         seed: of the draws.
 
@@ -192,17 +217,18 @@ def compare_runs(
     if len(runs) < 2:
         raise ValueError(f"a comparison needs two runs or more, got {len(runs)}")
     rows, first = {}, None
-    for run in runs:
-        mine = measure(run, num_samples=num_samples, seed=seed)
+    models = runs if isinstance(runs, Mapping) else dict.fromkeys(runs)
+    for run, vae in models.items():
+        mine = measure(run, vae=vae, data=data, num_samples=num_samples, seed=seed)
         first = first or mine
         if mine.data != first.data:
             raise ValueError(
-                f"{run} has other test data than {runs[0]}: a random split and random bits are by "
-                "the seed, so compare runs of the same data, seed and binarize"
+                f"{run} has other test data than {next(iter(runs))}: a random split and random "
+                "bits are by the seed, so compare runs of the same data, seed and binarize"
             )
         if mine.unit != first.unit:
             raise ValueError(
-                f"{run} gives {mine.unit} of x, {runs[0]} {first.unit}: no common unit"
+                f"{run} gives {mine.unit} of x, {next(iter(runs))} {first.unit}: no common unit"
             )
         gap = _gap(mine, first)
         rows[str(run)] = {

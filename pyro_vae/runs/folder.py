@@ -1,11 +1,12 @@
 """A run and its folder: the model, what it was told, its history, results and pictures."""
 
-import tomllib
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pyro
@@ -13,37 +14,30 @@ import torch
 from torch import Tensor
 
 from .. import plots
-from ..core.files import locked, replacing, write_whole
+from ..core.files import replacing
 from ..core.seeding import seeded
 from ..core.toml import read_config, write_toml
-from ..data import Data, load_data
+from ..data import Data
 from ..infer.elbo_terms import elbo_terms
 from ..infer.engine.distributed import local_rank, processes
-from ..infer.training.checkpoint import CHECKPOINT
 from ..infer.training.fit import Fit, fit
+from ..infer.training.folder import RESULTS, RunFolder
 from ..language.spec import parse
+from ..model.files import DESCRIPTION
 from ..model.vae import VAE
 from ..plots.pictures import has_images
-from .settings import CONFIG, RunSettings
+from .held_out import as_seen, run_data
+from .settings import RunSettings
 
-__all__ = [
-    "HISTORY",
-    "RESULTS",
-    "Run",
-    "held_out",
-    "new_model",
-    "read_results",
-    "run_data",
-    "train",
-]
+__all__ = ["TEST", "Outcome", "new_model", "read_results", "train"]
 
-RESULTS, HISTORY, PICTURES = "results.toml", "history.csv", "pictures"
+PICTURES = "pictures"
 TEST = "elbo_test.npy"  # of each test observation, in nats
 PLOTTED = 5000  # points in a picture of the latent space, at most
 
 
 @dataclass(frozen=True)
-class Run:
+class Outcome:
     """What a run has given.
 
     Attributes:
@@ -60,7 +54,13 @@ class Run:
     results: dict[str, float]
 
 
-def train(settings: RunSettings, out: Path | None = None, *, resume: bool = False) -> Run:
+def train(
+    settings: RunSettings,
+    out: Path | None = None,
+    *,
+    resume: bool = False,
+    parts: Mapping[str, object] = MappingProxyType({}),
+) -> Outcome:
     """Train and test one model, and keep everything in a folder, which is locked meanwhile.
 
     Of several processes (``torchrun``) the first one writes.
@@ -69,6 +69,7 @@ def train(settings: RunSettings, out: Path | None = None, *, resume: bool = Fals
         settings: what to do.
         out: the run folder; ``runs/DATA-TIME``, a new one, where it is not given.
         resume: go on with the run that the folder holds.
+        parts: of the model, by role, in place of the settings' lines.
 
     Raises:
         ValueError: settings that cannot be served, with the folder as it was before; a folder that
@@ -81,41 +82,38 @@ def train(settings: RunSettings, out: Path | None = None, *, resume: bool = Fals
             grey_bits = data.grey and parse(settings.likelihood).name == "Bernoulli"
             if settings.binarize is None and grey_bits:
                 settings = replace(settings, binarize="dynamic")
-            vae = new_model(settings, data)
+            vae = new_model(settings, data, parts)
             vae.as_data(data.test)
-            options = settings.fit_options()
             leads = team.rank == 0
-            folder = out or Path("runs")
+            folder = _run_folder(settings, out, leads)
             if leads:
-                folder = held.enter_context(_claim(out, settings.data, resume))
-            with _announced(folder, settings, resume) if leads else nullcontext():
-                fitted = fit(vae, data.train, **{"resume" if resume else "out": folder}, **options)
-        if not leads:
-            return Run(folder, data, fitted, {})
-        (folder / RESULTS).unlink(missing_ok=True)  # the figures of other weights
-        vae.save(folder)
-        with replacing(folder / HISTORY) as new:
-            fitted.history.to_csv(new)
-        figures = {} if fitted.interrupted else _test(vae, fitted, data, settings, folder)
-    return Run(folder, data, fitted, figures)
+                held.enter_context(folder.held(resume=resume))
+            where = {"resume" if resume else "out": folder}
+            fitted = fit(vae, data.train, **where, **settings.fit_options())
+        done = leads and not fitted.interrupted
+        found = _test(vae, fitted, data, settings, folder.path) if done else {}
+    return Outcome(folder.path, data, fitted, found)
 
 
-def run_data(settings: RunSettings) -> Data:
-    """The data of a run."""
-    return load_data(settings.data, settings.data_root, seed=settings.seed)
+def _run_folder(settings: RunSettings, out: Path | None, leads: bool) -> RunFolder:
+    """The folder of a run; where none is named, the first process makes one."""
+    told = asdict(settings)
+    if Path(settings.data).is_file():
+        told["data_file"] = str(Path(settings.data).resolve())
+    new = out is None and leads
+    return RunFolder(_new_folder(settings.data) if new else out or "runs", told, made=new)
 
 
-def new_model(settings: RunSettings, data: Data) -> VAE:
+def new_model(
+    settings: RunSettings, data: Data, parts: Mapping[str, object] = MappingProxyType({})
+) -> VAE:
     """The model of a run, at its start."""
+    lines: dict[str, Any] = {role: getattr(settings, role) for role in VAE.ROLES}
     vae = VAE(
         tuple(data.train.shape[1:]),
         settings.latent_dim if settings.layers is None else None,
         layers=settings.layers,
-        prior=settings.prior,
-        likelihood=settings.likelihood,
-        guide=settings.guide,
-        encoder=settings.encoder,
-        decoder=settings.decoder,
+        **lines | dict(parts),
         missing=data.missing if settings.missing is None else settings.missing,
         seed=settings.seed,
     )
@@ -127,24 +125,6 @@ def new_model(settings: RunSettings, data: Data) -> VAE:
     except (RuntimeError, AssertionError) as problem:  # torch without CUDA asserts
         reason = str(problem).split("\n")[0]
         raise ValueError(f"device {device!r} cannot be used: {reason}") from None
-
-
-@contextmanager
-def _claim(out: Path | None, data: str, resume: bool) -> Iterator[Path]:
-    """Make the folder and lock it; one that was made and is still empty afterwards is removed."""
-    new = out is None or not out.exists()
-    folder = _new_folder(data) if out is None else out
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with locked(folder):
-            if (folder / CHECKPOINT).exists() and not resume:
-                raise ValueError(
-                    f"{folder} holds a run already: --resume {folder}, or choose another --out"
-                )
-            yield folder
-    finally:
-        if new and not any(folder.iterdir()):
-            folder.rmdir()
 
 
 def _new_folder(data: str) -> Path:
@@ -160,34 +140,12 @@ def _new_folder(data: str) -> Path:
             folder = folder.with_name(f"{name}-{number}")
 
 
-@contextmanager
-def _announced(folder: Path, settings: RunSettings, resume: bool) -> Iterator[None]:
-    """The configuration, written first, so that a run that is killed can be resumed.
-
-    Where ``fit`` refuses the arguments, it is as it was before.
-    """
-    config = folder / CONFIG
-    before = config.read_bytes() if config.exists() else None
-    comment = "pyro-vae fit --config this file trains this model again"
-    if resume and read_config(config).get("epochs") != settings.epochs:
-        comment = "resumed with another --epochs: a schedule over all epochs had another length"
-    write_toml(config, asdict(settings), comment)
-    try:
-        yield
-    except ValueError:
-        if before is not None:
-            write_whole(config, before)
-        elif not (folder / CHECKPOINT).exists():
-            config.unlink()
-        raise
-
-
 @torch.no_grad()
 def _test(
     vae: VAE, fitted: Fit, data: Data, settings: RunSettings, folder: Path
 ) -> dict[str, float]:
     """Measure the trained model on the test data; write the numbers, then the pictures."""
-    test = vae.as_data(_as_seen(data.test, settings))
+    test = vae.as_data(as_seen(data.test, settings))
     with seeded(0), pyro.get_param_store().scope():
         likelihood, kl = elbo_terms(vae.model, vae.guide, test, num_samples=10)
     bound = likelihood - kl
@@ -206,7 +164,8 @@ def _test(
     with replacing(folder / TEST) as new:
         np.save(new, bound.numpy(force=True))
     comment = "nats per observation, on the data as the model sees them"
-    write_toml(folder / RESULTS, figures, comment)
+    weights = read_config(folder / DESCRIPTION)["checksum"]
+    write_toml(folder / RESULTS, {**figures, "weights": weights}, comment)
     _draw(vae, fitted, test, data.test_labels, folder / PICTURES)
     return figures
 
@@ -220,31 +179,12 @@ def _draw(vae: VAE, fitted: Fit, test: Tensor, labels: Tensor | None, folder: Pa
         plots.save(plots.samples(vae), folder / "samples.png")
 
 
-def held_out(settings: RunSettings, name: str | None = None) -> tuple[Tensor, Tensor | None]:
-    """The test data of a run as its model sees them, and their labels.
-
-    Args:
-        settings: the run's.
-        name: of other data, as in :func:`~pyro_vae.load_data`; of a file without a test part, all.
-
-    Returns:
-        ``(N, *x_shape)``, drawn as bits by the run's seed where it was trained on bits; ``(N,)``.
-    """
-    if name is None:
-        data = run_data(settings)
-    else:
-        data = load_data(name, settings.data_root, seed=settings.seed, held_out=1.0)
-    return _as_seen(data.test, settings), data.test_labels
-
-
-def _as_seen(x: Tensor, settings: RunSettings) -> Tensor:
-    if settings.binarize is None:
-        return x
-    with seeded(settings.seed):
-        return torch.bernoulli(x)
-
-
 def read_results(folder: Path) -> dict[str, float]:
-    """The figures that :func:`train` wrote; empty where there are none."""
-    path = folder / RESULTS
-    return tomllib.loads(path.read_text("utf-8")) if path.exists() else {}
+    """The figures that :func:`train` wrote; empty where there are none of the model's weights."""
+    if not (folder / RESULTS).exists():
+        return {}
+    found = read_config(folder / RESULTS)
+    of, about = found.pop("weights", None), folder / DESCRIPTION
+    if of is not None and (not about.exists() or read_config(about).get("checksum") != of):
+        return {}
+    return {name: float(value) for name, value in found.items() if isinstance(value, int | float)}

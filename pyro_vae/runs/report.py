@@ -20,18 +20,23 @@ from string import Template
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from .. import plots
 from ..core.files import write_whole
+from ..core.toml import read_config
 from ..evaluate.assessment import Assessment, assess
 from ..evaluate.evidence.importance import log_evidence
+from ..infer.training.folder import HISTORY
+from ..infer.training.settings import FROM_PYTHON
 from ..model.latents import point
 from ..model.saving import load
 from ..model.vae import VAE
 from ..plots.pictures import has_images
-from .folder import HISTORY, held_out, read_results
-from .settings import RunSettings, read_settings
+from .folder import read_results
+from .held_out import held_out, name_of
+from .settings import CONFIG, read_settings
 
 __all__ = ["write_report"]
 
@@ -51,6 +56,8 @@ def write_report(
     run: str | Path,
     path: str | Path | None = None,
     *,
+    vae: VAE | None = None,
+    data: str | Tensor | ArrayLike | None = None,
     num_samples: int = 1000,
     steps: int = 200,
     seed: int = 0,
@@ -58,8 +65,11 @@ def write_report(
     """Assess a run on its test data, and write the result into one HTML file.
 
     Args:
-        run: a run folder of ``pyro-vae fit``.
+        run: a run folder.
         path: the file; ``RUN/report.html`` where it is not given.
+        vae: its model, where that has modules of your own: ``pv.load(run, encoder=Mine())``.
+        data: other data than the run's own test data, which runs of ``pv.fit`` need: a name or a
+            file as of :func:`~pyro_vae.load_data`, or ``(N, *x_shape)``.
         num_samples: draws of z per observation, for log p(x).
         steps: of the ascent to each observation's own guide, and temperatures of annealing.
         seed: of all draws.
@@ -71,8 +81,8 @@ def write_report(
         ValueError: no run folder, or data that cannot be read.
     """
     run = Path(run)
-    vae, settings = load(run), read_settings(run)
-    x, labels = held_out(settings)
+    vae, settings = load(run) if vae is None else vae, read_settings(run)
+    x, labels = held_out(run, vae, data)
     x, labels = x[:SHOWN], None if labels is None else labels[:SHOWN]
     assessment = assess(vae, x, labels, num_samples=num_samples, steps=steps, seed=seed)
     history = pd.read_csv(run / HISTORY, index_col="epoch") if (run / HISTORY).exists() else None
@@ -83,10 +93,10 @@ def write_report(
         "Latent space": _latent_space(vae, x, labels, assessment),
         "The guide": _guide(assessment),
         "What the model draws": _drawings(vae, x, labels, assessment, seed),
-        "How this was made": _making(settings, assessment, len(x), seed),
+        "How this was made": _making(_told(run, vae), assessment, len(x), seed),
     }
     filled = [f"<section><h2>{name}</h2>{s}</section>\n" for name, s in sections.items() if s]
-    name = Path(settings.data).stem
+    name = name_of(settings, data)
     parts = vae.describe()
     model = ", ".join(f"{k} {parts[k]}" for k in ("prior", "likelihood", "guide"))
     page = Template((FILES / "report.html").read_text("utf-8")).substitute(
@@ -197,7 +207,15 @@ def _drawings(vae: VAE, x: Tensor, labels: Tensor | None, assessment: Assessment
     return _grid(*parts, check)
 
 
-def _making(settings: RunSettings, assessment: Assessment, n: int, seed: int) -> str:
+def _told(run: Path, vae: VAE) -> dict[str, object]:
+    """What a run was told, and what its model says of itself."""
+    told = read_config(run / CONFIG) if (run / CONFIG).exists() else {}
+    if told.get("data", FROM_PYTHON) != FROM_PYTHON:
+        told = asdict(read_settings(run))
+    return told | {k: v for k, v in vae.describe().items() if k not in told}
+
+
+def _making(told: Mapping[str, object], assessment: Assessment, n: int, seed: int) -> str:
     import pyro
 
     from .. import __version__
@@ -207,7 +225,7 @@ def _making(settings: RunSettings, assessment: Assessment, n: int, seed: int) ->
         f"seed {seed}. pyro_vae {__version__}, Pyro {pyro.__version__}, torch {torch.__version__}, "
         f"Python {platform.python_version()}."
     )
-    given = {name: str(value) for name, value in asdict(settings).items() if value is not None}
+    given = {name: str(value) for name, value in told.items() if value is not None}
     table = _table(pd.DataFrame({"value": given}), "Setting", "")
     return _note(note) + _details("Settings", table)
 

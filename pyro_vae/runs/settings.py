@@ -9,12 +9,11 @@ from types import NoneType, UnionType
 from typing import Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 from ..core.toml import read_config
-from ..infer.training.settings import Binarize, FitSettings, about
+from ..infer.training.settings import CONFIG, FROM_PYTHON, OF_DATA, Binarize, FitSettings, about
 from ..language.spec import nearest
 
 __all__ = ["CONFIG", "SETTINGS", "ModelSettings", "RunSettings", "kinds", "merge", "read_settings"]
 
-CONFIG = "config.toml"
 Kind: TypeAlias = Any  # of the type system: a class, a Literal, a tuple of whole numbers
 
 
@@ -101,6 +100,7 @@ def merge(flags: Mapping[str, object], config: Mapping[str, object]) -> RunSetti
             served.
     """
     known = kinds()
+    config = {name: value for name, value in config.items() if name not in OF_DATA}
     for name in config:
         if name not in known:
             raise ValueError(f"the configuration has an unknown key {name!r}{nearest(name, known)}")
@@ -110,8 +110,9 @@ def merge(flags: Mapping[str, object], config: Mapping[str, object]) -> RunSetti
 
 
 def read_settings(run: str | Path) -> RunSettings:
-    """The settings in the folder of a run."""
-    return merge({}, read_config(Path(run) / CONFIG))
+    """The settings in the folder of a run; of a model without any, the defaults."""
+    path = Path(run) / CONFIG
+    return merge({}, read_config(path)) if path.exists() else RunSettings(data=FROM_PYTHON)
 
 
 def _members(hint: Kind) -> tuple[Kind, ...]:

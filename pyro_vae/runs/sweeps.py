@@ -9,21 +9,30 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from copy import deepcopy
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from torch import nn
+from torch.distributions import Distribution
 from tqdm.auto import tqdm
 
 from ..core.checks import whole
 from ..core.files import write_whole
+from ..core.seeding import seeded
 from ..core.toml import write_toml
-from ..infer.training.checkpoint import CHECKPOINT
-from .folder import RESULTS, read_results
+from ..families.networks import spec_of
+from ..infer.training.checkpoint import is_kept
+from ..infer.training.folder import RESULTS
+from ..language.spec import Spec
+from ..model.files import CUSTOM
+from ..model.vae import VAE
+from .folder import read_results, train
 from .settings import CONFIG, SETTINGS, RunSettings, merge
 
-__all__ = ["sweep"]
+__all__ = ["files_of", "sweep", "train_elsewhere"]
 
 UNNAMED = {"data", "data_root", "device", "checkpoint_every", "checkpoint_minutes", "progress"}
 
@@ -41,7 +50,9 @@ def sweep(
     fails is a row with its error, and the others finish.
 
     Args:
-        configs: settings of ``pyro-vae fit`` by name; what is not given has its default.
+        configs: settings of ``pyro-vae fit`` by name; what is not given has its default. The parts
+            of the model may be modules of your own, or functions that make them: such runs train
+            in this process, one after another, each with a copy.
         out: the folder of the run folders.
         jobs: how many run at a time on this machine, which share its cores.
         address: of a Ray cluster (``"auto"``, ``"ray://HOST:10001"``; ``"local"`` starts one here),
@@ -60,25 +71,57 @@ def sweep(
     ValueError: the configuration has an unknown key 'epoch'; did you mean epochs?
     """
     jobs = whole("jobs", jobs)
-    runs = {_folder(Path(out), settings): settings for settings in map(_settled, configs)}
+    settled = [_settled(config) for config in configs]
+    runs = {_folder(Path(out), settings): settings for settings, _ in settled}
     if not runs:
         raise ValueError("there is nothing to run: give at least one configuration")
+    own = {_folder(Path(out), settings): parts for settings, parts in settled if parts}
     waiting = {folder: s for folder, s in runs.items() if not (folder / RESULTS).exists()}
-    errors = _on_ray(waiting, address) if address else _here(waiting, jobs)
-    settings = {folder: asdict(each) for folder, each in runs.items()}
-    varied = [k for k in SETTINGS if len({str(each[k]) for each in settings.values()}) > 1]
+    lines = {folder: settings for folder, settings in waiting.items() if folder not in own}
+    errors = _on_ray(lines, address) if address else _here(lines, jobs)
+    for folder in waiting.keys() & own.keys():
+        errors[folder] = _in_process(waiting[folder], folder, own[folder])
+    told = {folder: asdict(settings) for folder, settings in runs.items()}
+    varied = [k for k in SETTINGS if len({str(each[k]) for each in told.values()}) > 1]
     rows = [
-        {**{k: settings[folder][k] for k in varied}, **read_results(folder), "folder": str(folder)}
+        {**{k: told[folder][k] for k in varied}, **read_results(folder), "folder": str(folder)}
         for folder in runs
     ]
     return pd.DataFrame(rows).assign(error=[errors.get(folder, "") for folder in runs])
 
 
-def _settled(config: Mapping[str, object]) -> RunSettings:
-    settings = merge({}, {k: v for k, v in config.items() if v is not None})
+def _settled(config: Mapping[str, object]) -> tuple[RunSettings, dict[str, object]]:
+    """The settings of a configuration, and the parts of its model that no line says."""
+    given = {k: v for k, v in config.items() if v is not None}
+    seed, parts = whole("seed", given.get("seed", 0), 0), {}
+    for role in VAE.ROLES.keys() & given.keys():
+        if isinstance(given[role], str | Spec):
+            given[role] = str(given[role])
+            continue
+        with seeded(seed):
+            part: Any = _make(given[role])
+        spec = spec_of(part)
+        if spec is None:
+            parts[role] = part
+        given[role] = str(spec or f"{CUSTOM}{type(part).__name__}-{_digest(part)}")
+    settings = merge({}, given)
     if Path(settings.data).is_file():  # machines of a cluster stand elsewhere
-        return replace(settings, data=str(Path(settings.data).resolve()))
-    return settings
+        settings = replace(settings, data=str(Path(settings.data).resolve()))
+    return settings, parts
+
+
+def _make(part: object) -> object:
+    """A module of a run's own: a copy, or what a class or a function gives."""
+    is_made = isinstance(part, nn.Module | Distribution) or not callable(part)
+    return deepcopy(part) if is_made else part()
+
+
+def _digest(part: object) -> str:
+    """What tells parts of one class apart: how they print, and their weights."""
+    digest = hashlib.sha256(repr(part).encode())
+    for tensor in part.state_dict().values() if isinstance(part, nn.Module) else ():
+        digest.update(tensor.numpy(force=True).tobytes())
+    return digest.hexdigest()[:8]
 
 
 def _folder(out: Path, settings: RunSettings) -> Path:
@@ -99,7 +142,7 @@ def _train(settings: RunSettings, folder: Path, threads: int) -> str:
     with tempfile.TemporaryDirectory() as scratch:
         config = Path(scratch, CONFIG)
         write_toml(config, asdict(settings), "one run of a sweep")
-        if (folder / CHECKPOINT).exists():
+        if is_kept(folder):
             command += ["--resume", str(folder)]
         else:
             command += ["--config", str(config), "--out", str(folder)]
@@ -114,6 +157,17 @@ def _train(settings: RunSettings, folder: Path, threads: int) -> str:
     if done.returncode == 0:
         return ""
     return (done.stderr.strip().splitlines() or [f"ended with {done.returncode}"])[-1]
+
+
+def _in_process(settings: RunSettings, folder: Path, parts: Mapping[str, object]) -> str:
+    """One run in this process; its error, if any."""
+    try:
+        outcome = train(settings, folder, resume=is_kept(folder), parts=parts)
+    except (ValueError, FloatingPointError, OSError) as problem:
+        return f"error: {problem}"
+    if outcome.fitted.interrupted:
+        raise KeyboardInterrupt
+    return ""
 
 
 def _here(waiting: Mapping[Path, RunSettings], jobs: int) -> dict[Path, str]:
@@ -137,32 +191,48 @@ def _on_ray(waiting: Mapping[Path, RunSettings], address: str) -> dict[Path, str
     except ImportError:
         raise ValueError("address= needs Ray: pip install 'pyro-vae[ray]'") from None
     ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)
-    remote: Callable[..., Any] = ray.remote(num_cpus=1)(_elsewhere).remote
+    remote: Callable[..., Any] = ray.remote(num_cpus=1)(train_elsewhere).remote
     errors = {}
     try:
-        folders = {remote(settings): folder for folder, settings in waiting.items()}
+        folders = {remote(s, files_of(folder)): folder for folder, s in waiting.items()}
         left = list(folders)
         with _bar(len(left)) as bar:
             while left:
                 (done,), left = ray.wait(left)
                 folder = folders[done]
                 errors[folder], files = ray.get(done)
-                for name in sorted(files, key=RESULTS.__eq__):  # that run is finished comes last
-                    (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                    write_whole(folder / name, files[name])
+                _write(folder, files)
                 bar.update()
     finally:
         ray.shutdown()
     return errors
 
 
-def _elsewhere(settings: RunSettings) -> tuple[str, dict[str, bytes]]:
-    """A run on a machine that shares no disk with this one: its error, and the folder's files."""
+def train_elsewhere(
+    settings: RunSettings, files: Mapping[str, bytes]
+) -> tuple[str, dict[str, bytes]]:
+    """A run on a machine that shares no disk with this one: its error, and the folder's files.
+
+    Args:
+        settings: of the run.
+        files: what its folder holds so far, from which an interrupted run goes on.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch, "run")
-        error = _train(settings, folder, 1)
-        files = (p for p in folder.rglob("*") if p.is_file())
-        return error, {str(p.relative_to(folder)): p.read_bytes() for p in files}
+        _write(folder, files)
+        return _train(settings, folder, 1), files_of(folder)
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """The files of a folder by their paths in it."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def _write(folder: Path, files: Mapping[str, bytes]) -> None:
+    for name in sorted(files, key=RESULTS.__eq__):  # that run is finished comes last
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / name, files[name])
 
 
 def _bar(total: int) -> tqdm:

@@ -256,6 +256,12 @@ class EntropyCoder:
         return symbols
 
     @property
+    def is_empty(self) -> bool:
+        """Whether all was popped: the coder's state is refilled as long as words are left."""
+        words, state = self._coder.pos()
+        return words == 0 and state < 2**WORD
+
+    @property
     def words(self) -> np.ndarray:
         """The whole stack."""
         return self._coder.get_compressed()

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ...core.checks import whole
+from ...core.sizes import memory
 from ...infer.elbo_terms import elbo_terms
 from ...model.entry import of_model
 from ...model.joint import reading
@@ -22,6 +23,11 @@ __all__ = ["Compressed", "compress", "decompress", "rate_distortion"]
 
 HEADER = struct.Struct("<4s5IQ")
 MAGIC = b"PVC1"
+UNSOUND = (
+    "the words do not decode: they are damaged, or of another model or machine; decompress with "
+    "the weights, type, device and number of threads that compressed"
+)
+MOST_PER_WORD = 2**16  # observations
 SEAL = 1  # bit on top of the start
 MAX_SEED = 2**64 - 1  # in the header
 
@@ -120,7 +126,15 @@ class Compressed:
         if data[: len(MAGIC)] != MAGIC or not body or len(body) % 4:
             raise ValueError("expected bytes(compressed) of pv.compress, got other or fewer bytes")
         _, *numbers = HEADER.unpack(data[: HEADER.size])
-        return cls(np.frombuffer(body, "<u4").astype(np.uint32), *numbers)
+        coded = cls(np.frombuffer(body, "<u4").astype(np.uint32), *numbers)
+        words, n, cells = len(coded.words), coded.num_data, coded.num_dimensions
+        sound = 0 < n <= MOST_PER_WORD * words and n * cells <= memory() // 8
+        if not (sound and coded.initial_words <= words and 0 < coded.latent_bits <= 16):
+            raise ValueError(
+                f"{words} words tell of {n} observations of {cells} cells, which they do not hold: "
+                "they are damaged, or none of pv.compress"
+            )
+        return coded
 
 
 @of_model
@@ -208,18 +222,17 @@ def decompress(vae: VAE, compressed: Compressed) -> Tensor:
         )
     with reading(vae, compressed.seed):
         code = Code(vae, compressed.latent_bits, compressed.largest)
-        start = code.start(compressed.num_data, compressed.seed)
         stack, parts = EntropyCoder(compressed.words), []
         for rows in reversed(list(code.chunks(compressed.num_data))):
             z = stack.pop(code.prior(rows.stop - rows.start))
             symbols = stack.pop(code.likelihood(z))
+            if stack.is_empty:  # sound words last until the end
+                raise ValueError(UNSOUND)
             parts.append(code.observed.values(symbols))
             stack.push(z, code.posterior(parts[-1]))
             stack.add(-code.noise(rows, compressed.seed))
+        start = code.start(compressed.num_data, compressed.seed)
         expected = EntropyCoder(start[len(start) - compressed.initial_words :], seal=True)
     if not np.array_equal(stack.words, expected.words):
-        raise ValueError(
-            "the words do not decode: they are damaged, or of another model or machine; "
-            "decompress with the weights, type, device and number of threads that compressed"
-        )
+        raise ValueError(UNSOUND)
     return torch.cat(parts[::-1])

@@ -12,11 +12,10 @@ from torch import Tensor
 
 from ...core.checks import whole
 from ...core.seeding import seeded
-from ...data.rows import Rows
+from ...data.rows import HELD_OUT, Rows
 from ...infer.estimators.soundness import check_and_nest
 from ...infer.training import binarize as bits
 from ...infer.training.fit import fit
-from ...infer.training.preparation import HELD_OUT
 from ...infer.training.settings import Binarize
 from ...infer.training.step import NonFiniteLossError
 from ...model.entry import of_model

@@ -1,6 +1,7 @@
-"""A training run on disk: parts by name in one safetensors file, written whole or not at all."""
+"""A training run on disk: parts by name in a safetensors file, and in one of the time before."""
 
 import json
+import warnings
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,16 +14,16 @@ from torch import Tensor
 
 from ...core.files import replacing
 
-__all__ = ["CHECKPOINT", "Parts", "read", "write"]
+__all__ = ["CHECKPOINT", "PREVIOUS", "Parts", "find", "is_kept", "read", "read_one", "write"]
 
-CHECKPOINT = "checkpoint.safetensors"
+CHECKPOINT, PREVIOUS = "checkpoint.safetensors", "checkpoint.previous.safetensors"
 TENSOR = "$tensor"  # the key of what stands for a tensor in the text
 
 Parts = dict[str, Any]
 
 
 def write(folder: Path, parts: Mapping[str, object]) -> None:
-    """Write a checkpoint; a crash in between leaves the one before.
+    """Write a checkpoint; the one that was there is kept beside it.
 
     Args:
         folder: of the run.
@@ -42,19 +43,58 @@ def write(folder: Path, parts: Mapping[str, object]) -> None:
     try:
         with replacing(folder / CHECKPOINT) as new:
             save_file(tensors, new, metadata=metadata)
+            if (folder / CHECKPOINT).exists():  # a crash between the two leaves the one before
+                (folder / CHECKPOINT).replace(folder / PREVIOUS)
     except SafetensorError as problem:
         raise OSError(str(problem)) from None
 
 
-def read(folder: str | Path) -> Parts:
-    """The parts of a checkpoint by name.
+def is_kept(folder: str | Path) -> bool:
+    """Whether a folder holds a checkpoint."""
+    return bool(_kept(folder))
+
+
+def find(folder: str | Path) -> list[Path]:
+    """The checkpoints of a folder, the last one first.
 
     Raises:
-        ValueError: no checkpoint, or a damaged or foreign one.
+        ValueError: there is none.
     """
-    path = Path(folder) / CHECKPOINT
-    if not path.exists():
+    if not (paths := _kept(folder)):
         raise ValueError(f"{folder} holds no checkpoint ({CHECKPOINT}) to resume from")
+    return paths
+
+
+def _kept(folder: str | Path) -> list[Path]:
+    return [path for name in (CHECKPOINT, PREVIOUS) if (path := Path(folder) / name).exists()]
+
+
+def read(folder: str | Path) -> Parts:
+    """The parts of the last checkpoint by name; of the one before, where that is damaged.
+
+    Raises:
+        ValueError: no checkpoint, or damaged or foreign ones.
+    """
+    problems: list[ValueError] = []
+    for path in find(folder):
+        try:
+            parts = read_one(path)
+        except ValueError as problem:
+            problems.append(problem)
+            continue
+        if problems:
+            done = parts["progress"]
+            warnings.warn(
+                f"{problems[0]}. The one before it is taken, with {done['epoch']} epochs and "
+                f"{done['step']} steps",
+                stacklevel=4,
+            )
+        return parts
+    raise problems[0]
+
+
+def read_one(path: Path) -> Parts:
+    """The parts in one file, which :func:`write` wrote."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -67,7 +107,7 @@ def read(folder: str | Path) -> Parts:
         if _checksum(metadata["parts"], tensors) != metadata["checksum"]:
             raise KeyError("its checksum is of other content")
         return _attach(json.loads(metadata["parts"]), tensors)
-    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as problem:
+    except (SafetensorError, KeyError, TypeError, RecursionError, json.JSONDecodeError) as problem:
         raise ValueError(f"{path} is damaged, or not a checkpoint of pyro_vae: {problem}") from None
 
 

@@ -3,8 +3,9 @@
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from numbers import Real
 from pathlib import Path
@@ -15,7 +16,6 @@ from pyro.infer import ELBO
 from torch.optim import Optimizer
 from tqdm.auto import tqdm
 
-from ...core.files import folder_path
 from ...core.seeding import seeded
 from ...language.arguments import suggests
 from ...language.schedules import schedule
@@ -33,7 +33,8 @@ from .callbacks.settings import (
     Temperature,
     summarize,
 )
-from .checkpoint import CHECKPOINT, read
+from .checkpoint import read
+from .folder import RunFolder
 from .loop import Loop
 from .preparation import Data, prepare
 from .run import Callback, Run, Trainable, by_name
@@ -93,10 +94,10 @@ def fit(
     validation: Data | float | None = None,
     patience: int | None = None,
     seed: int = 0,
-    out: str | Path | None = None,
+    out: str | Path | RunFolder | None = None,
     checkpoint_every: int = 1,
     checkpoint_minutes: float | None = None,
-    resume: str | Path | None = None,
+    resume: str | Path | RunFolder | None = None,
     compile: Compile = "auto",
     precision: Precision = "float32",
     progress: bool | None = None,
@@ -128,7 +129,8 @@ def fit(
             10,000 data).
         patience: stop after so many epochs without a better validation ELBO, with the best weights.
         seed: of the order, the bits and the draws of z; the global generator is left as it was.
-        out: a run folder, where a checkpoint is written every ``checkpoint_every`` epochs.
+        out: a run folder, for this run alone: a checkpoint is written there every
+            ``checkpoint_every`` epochs, and the model, the history and the settings at its end.
         checkpoint_every: see ``out``.
         checkpoint_minutes: minutes between further checkpoints, within epochs.
         resume: a run folder whose run goes on, bit for bit, with the same arguments.
@@ -164,8 +166,7 @@ def fit(
     line = make_estimator(estimator)
     settings = _settings(given, line)
     folder, user = _run_folder(out, resume, steps_per_epoch), by_name(callbacks)
-    store = pyro.get_param_store().scope()
-    with processes() as team, seeded(settings.seed), store, _listen(team) as heard:
+    with _alone(settings, folder, resume is not None) as (team, heard):
         data = prepare(
             vae, x, validation, settings, team, steps=steps_per_epoch, identify=folder is not None
         )
@@ -183,15 +184,19 @@ def fit(
             held_out=data.held_out,
             callbacks=by_name([*_callbacks(settings, folder, callbacks, team)]),
             identity=_identify(vae, settings, user, team) | data.identity,
+            data=data.described,
         )
         loop = Loop(run)
-        if resume is not None:
-            run.load_state_dict(read(resume), Path(resume))
+        if folder is not None and resume is not None:
+            run.load_state_dict(read(folder.path), folder.path)
         for module in filter(None, (vae, line.network)):
             team.share(module.state_dict())
         team.diverge(settings.seed)
         loop.train()
-    return _result(run, folder, heard)
+        fitted = _result(run, folder, heard)
+        if folder is not None and team.rank == 0:
+            _keep(folder, fitted)
+    return fitted
 
 
 def _settings(given: Mapping[str, object], line: Estimator) -> FitSettings:
@@ -212,7 +217,7 @@ def _settings(given: Mapping[str, object], line: Estimator) -> FitSettings:
 
 
 def _callbacks(
-    settings: FitSettings, folder: Path | None, user: Sequence[Callback], team: Processes
+    settings: FitSettings, folder: RunFolder | None, user: Sequence[Callback], team: Processes
 ) -> Iterator[Callback]:
     """What the settings ask for, and what the user gave, in the order of their calls."""
     yield LearningRate(settings.lr)
@@ -240,7 +245,7 @@ def _identify(
     return settings.lasting() | model | {"callbacks": wrapping, "processes": team.count}
 
 
-def _result(run: Run, folder: Path | None, heard: Sequence[int]) -> Fit:
+def _result(run: Run, folder: RunFolder | None, heard: Sequence[int]) -> Fit:
     """What training gave, and a line where it did not go as it should."""
     interrupted = run.processes.stop.is_set() and run.epoch < run.settings.epochs
     last = run.history[-1] if run.history else {"kl": float("inf"), "beta": 0.0}
@@ -260,27 +265,50 @@ def _result(run: Run, folder: Path | None, heard: Sequence[int]) -> Fit:
     history = history.set_index("epoch") if len(history) else history
     best = next((c.best_epoch for c in run.callbacks.values() if isinstance(c, Patience)), None)
     signal = heard[0] if heard and interrupted else None
-    return Fit(run.vae, history, str(run.estimator), best or None, interrupted, signal, folder)
+    out = None if folder is None else folder.path
+    return Fit(run.vae, history, str(run.estimator), best or None, interrupted, signal, out)
 
 
 def _run_folder(
-    out: str | Path | None, resume: str | Path | None, steps_per_epoch: int | None
-) -> Path | None:
+    out: str | Path | RunFolder | None,
+    resume: str | Path | RunFolder | None,
+    steps_per_epoch: int | None,
+) -> RunFolder | None:
     if resume is not None and steps_per_epoch is not None:
         raise ValueError("a stream is not read twice, so a run by steps_per_epoch= is not resumed")
-    resume = None if resume is None else folder_path("resume", resume)
-    out = None if out is None else folder_path("out", out)
-    if resume is not None:
-        if out is not None and Path(out).resolve() != Path(resume).resolve():
-            raise ValueError(f"a resumed run goes on in its own folder {resume}: leave out= out")
-        return Path(resume)
-    if out is None:
-        return None
-    if (Path(out) / CHECKPOINT).exists():
-        raise ValueError(
-            f"{out} holds a run already: resume={str(out)!r}, or choose another folder"
-        )
-    return Path(out)
+    for name, given in (("out", out), ("resume", resume)):
+        if not isinstance(given, str | Path | RunFolder | None):
+            raise ValueError(f"{name} is the path of a run folder, got {given!r}")
+    if resume is None:
+        return None if out is None else RunFolder.of(out)
+    folder = RunFolder.of(resume)
+    if out is not None and RunFolder.of(out).path.resolve() != folder.path.resolve():
+        raise ValueError(f"a resumed run goes on in its own folder {folder}: leave out= out")
+    return folder
+
+
+@contextmanager
+def _alone(
+    settings: FitSettings, folder: RunFolder | None, resume: bool
+) -> Iterator[tuple[Processes, list[int]]]:
+    """Within it the folder is held, by the first process, and generator and store are a run's own.
+
+    Gives the processes, and the signals that came.
+    """
+    store = pyro.get_param_store().scope()
+    with processes() as team:
+        is_free = folder is None or team.rank > 0
+        held = nullcontext() if is_free else folder.held(resume=resume)
+        with held, seeded(settings.seed), store, _listen(team) as heard:
+            yield team, heard
+
+
+def _keep(folder: RunFolder, fitted: Fit) -> None:
+    """Write what training gave; a full disk takes nothing from who trained in this process."""
+    try:
+        folder.keep(fitted.vae, fitted.history)
+    except OSError as problem:
+        warnings.warn(f"the model was not saved to {folder}: {problem}", stacklevel=3)
 
 
 @contextmanager

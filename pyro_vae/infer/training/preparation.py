@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,19 +15,18 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from ...data.loaders import Stream, is_loader, length, stream
-from ...data.rows import Rows
+from ...data.rows import HELD_OUT, Rows
 from ..engine.distributed import Processes
 from . import binarize as bits
 from .batches import Batches
 from .run import Trainable
 from .settings import Binarize, FitSettings
 
-__all__ = ["HELD_OUT", "Data", "Prepared", "prepare"]
+__all__ = ["Data", "Prepared", "check_grey", "fingerprint", "prepare"]
 
 Data: TypeAlias = Tensor | ArrayLike | Iterable[Any] | Dataset[Any]
 
 EVALUATED = 1000  # at least so many training data points are evaluated for the history
-HELD_OUT = 10_000  # at most so many data points of an array on disk are held out, in memory
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class Prepared:
         held_out: validation data, if any.
         whole: all training data where memory holds them, else the sample.
         identity: what tells the data from others, where it was asked for.
+        described: the same of x alone, and its file where it has one, for people to read.
     """
 
     batches: Batches
@@ -46,6 +47,7 @@ class Prepared:
     held_out: Tensor | None
     whole: Tensor
     identity: dict[str, object]
+    described: dict[str, object]
 
 
 def prepare(
@@ -89,16 +91,17 @@ def prepare(
         if binarize == "static":
             raise ValueError("binarize='static' needs x in memory; of a loader: 'dynamic'")
     else:
-        x = vae.as_data(x)
+        x = vae.as_data(x) if binarize else vae.check(x)
     named = {"data": x} if given is None else {"data": x, "validation": given}
     identity: dict[str, object] = {k: fingerprint(v) for k, v in named.items() if identify}
+    described = _describe(x, identity.get("data"))
     if settings.validation:
         x, held_out = _hold_out(vae, x, settings)
     if isinstance(x, Tensor):  # others are checked as they are read
         if binarize == "dynamic":
-            _check_grey(x)
+            check_grey(x)
         else:
-            x = draw_bits(x, binarize) if binarize else vae.check(x)
+            x = draw_bits(x, binarize)
     batches = Batches(
         x,
         settings.batch_size,
@@ -118,7 +121,8 @@ def prepare(
     sample = vae.check(sample)
     if batches.smallest == 1:
         _check_one(vae, sample[:1], settings.batch_size)
-    return Prepared(batches, sample, held_out, x if isinstance(x, Tensor) else sample, identity)
+    whole = x if isinstance(x, Tensor) else sample
+    return Prepared(batches, sample, held_out, whole, identity, described)
 
 
 def _check_one(vae: Trainable, x: Tensor, batch_size: int) -> None:
@@ -158,7 +162,9 @@ def _hold_out(vae: Trainable, x: Data, settings: FitSettings) -> tuple[Data, Ten
     if not 0 < n < len(x):
         raise ValueError(f"validation={fraction} of {len(x)} data points leaves a part empty")
     n = min(n, HELD_OUT) if isinstance(x, Rows) else n
-    held_out = vae.check(draw_bits(vae.as_data(x[order[:n]]), settings.binarize))
+    held_out = x[order[:n]]
+    if isinstance(x, Rows) or settings.binarize:
+        held_out = vae.check(draw_bits(vae.as_data(held_out), settings.binarize))
     return x.subset(order[n:]) if isinstance(x, Rows) else x[order[n:]], held_out
 
 
@@ -166,11 +172,12 @@ def draw_bits(x: Tensor, binarize: Binarize) -> Tensor:
     """Bits of grey values where they are asked for, else x as it is."""
     if binarize is None:
         return x
-    _check_grey(x)
+    check_grey(x)
     return bits.binarize(x)
 
 
-def _check_grey(x: Tensor) -> None:
+def check_grey(x: Tensor) -> None:
+    """Raise unless x are probabilities of bits."""
     low, high = x.min().item(), x.max().item()
     if not (low >= 0 and high <= 1):
         raise ValueError(
@@ -179,7 +186,17 @@ def _check_grey(x: Tensor) -> None:
         )
 
 
-def fingerprint(x: Data) -> object:
+def _describe(x: Data, identity: object) -> dict[str, object]:
+    """The shape and the hash of data, and their file, where they have these."""
+    if not isinstance(x, Rows | Tensor) or not isinstance(identity, list):
+        return {}
+    shape, digest = identity
+    file = getattr(x.array, "filename", None) if isinstance(x, Rows) else None
+    about = {"data_shape": shape, "data_hash": digest}
+    return about | ({} if file is None else {"data_file": str(Path(file).resolve())})
+
+
+def fingerprint(x: Data) -> list[object]:
     """The shape of data and a hash of their bytes; of an array on disk, of some rows."""
     if isinstance(x, Rows):
         some: Iterator[Tensor] = iter([x[:: max(1, len(x) // EVALUATED)]])

@@ -47,6 +47,7 @@ class Trainable(Protocol):
     def state_dict(self) -> dict[str, Tensor]: ...  # noqa: D102
     def load_state_dict(self, state_dict: Mapping[str, Tensor]) -> object: ...  # noqa: D102
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...  # noqa: D102
+    def buffers(self) -> Iterator[Tensor]: ...  # noqa: D102
     def zero_grad(self) -> None: ...  # noqa: D102
     def train(self) -> object: ...  # noqa: D102
     def eval(self) -> object: ...  # noqa: D102
@@ -127,6 +128,7 @@ class Run:
         held_out: validation data, if any.
         callbacks: by name, in the order in which they are called.
         identity: what a run that is resumed must share, by name.
+        data: what tells the data from others, as the configuration of a run folder says it.
         epoch: epochs finished.
         step: steps taken in the unfinished epoch.
         loss: the summed loss of these in nats, and ``count`` their observations; in each process
@@ -145,6 +147,7 @@ class Run:
     held_out: Tensor | None = None
     callbacks: "dict[str, Callback]" = field(default_factory=dict)
     identity: dict[str, object] = field(default_factory=dict)
+    data: dict[str, object] = field(default_factory=dict)
     epoch: int = 0
     step: int = 0
     loss: float = 0.0
@@ -219,20 +222,26 @@ class Run:
         """Go on where the checkpoint of a folder stopped.
 
         Raises:
-            ValueError: it is of another run.
+            ValueError: it is of another run, or damaged.
         """
-        self._compare(parts, folder)
-        network, team = self.estimator.network, self.processes
         try:
-            self.vae.load_state_dict(parts["model"])
-            if network is not None:
-                network.load_state_dict(parts["network"])
-        except (RuntimeError, KeyError) as problem:
-            raise ValueError(f"the checkpoint is of another model: {problem}") from None
+            self._compare(parts, folder)
+            self._take(parts)
+        except (RuntimeError, KeyError, TypeError, AttributeError, IndexError) as problem:
+            raise ValueError(
+                f"the checkpoint of {folder} does not fit this model: {problem}"
+            ) from None
+
+    def _take(self, parts: Parts) -> None:
+        network, team, progress = self.estimator.network, self.processes, parts["progress"]
+        self.vae.load_state_dict(parts["model"])
+        if network is not None:
+            network.load_state_dict(parts["network"])
         self.optim.set_state(parts["optimizer"])
-        vars(self).update(parts["progress"])
-        if team.rank:
-            self.loss, self.count = 0.0, 0
+        self.epoch, self.step = int(progress["epoch"]), int(progress["step"])
+        self.history, self.seconds = list(progress["history"]), float(progress["seconds"])
+        if team.rank == 0:
+            self.loss, self.count = float(progress["loss"]), int(progress["count"])
         self.epoch_rng, self.resumed_rng = team.own(parts["epoch_rng"]), team.own(parts["rng"])
         for name in parts["callbacks"].keys() & self.callbacks.keys():
             self.callbacks[name].load_state_dict(parts["callbacks"][name])
@@ -253,10 +262,10 @@ class Run:
             warnings.warn(
                 f"{folder} was run with {'; '.join(differ)}: its numbers may differ in the last "
                 "digits from those of a run that was not interrupted",
-                stacklevel=4,
+                stacklevel=5,
             )
         if lost := sorted(parts["callbacks"].keys() - self.callbacks.keys()):
-            warnings.warn(f"{folder} has the state of {lost}, which are not given", stacklevel=4)
+            warnings.warn(f"{folder} has the state of {lost}, which are not given", stacklevel=5)
 
 
 def by_name(callbacks: Sequence[Callback]) -> dict[str, Callback]:

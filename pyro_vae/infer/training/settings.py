@@ -7,12 +7,24 @@ from typing import Literal, TypeAlias, get_args
 from ...core.checks import boolean, fraction, positive, whole
 from ...language.schedules import schedule
 
-__all__ = ["Binarize", "Compile", "FitSettings", "Precision", "about"]
+__all__ = [
+    "CONFIG",
+    "FROM_PYTHON",
+    "OF_DATA",
+    "Binarize",
+    "Compile",
+    "FitSettings",
+    "Precision",
+    "about",
+]
 
 Binarize: TypeAlias = Literal["dynamic", "static"] | None
 Compile: TypeAlias = bool | Literal["auto", "reduce-overhead", "max-autotune"]
 Precision: TypeAlias = Literal["float32", "tf32", "bf16"]
 
+CONFIG = "config.toml"  # of a run folder: what the run was told
+OF_DATA = ("data_file", "data_shape", "data_hash")  # what it says of the data beside settings
+FROM_PYTHON = ""  # its name for data that were given as objects
 FREE = ("epochs", "checkpoint_every", "checkpoint_minutes", "progress")  # a resume may change them
 
 

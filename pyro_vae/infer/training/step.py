@@ -39,6 +39,7 @@ class Step:
     def __init__(self, run: Run, model: Callable, guide: Callable) -> None:
         self.run, self.elbo = run, run.estimator.elbo
         mode, precision = run.settings.compile, run.settings.precision
+        self.moving: list[Tensor] | None = None  # buffers that a step changes: batch statistics
         self.compiled = None
         if mode is not False:
             self.compiled = CompiledELBO(
@@ -66,7 +67,8 @@ class Step:
 
     def _loss_and_grads(self, model: Callable, guide: Callable, x: Tensor) -> float:
         """The estimator's, with a stop before the optimizer sees what is not finite."""
-        rng = rng_state()
+        rng, moving = rng_state(), self._moving()
+        buffers, versions = [b.clone() for b in moving], [b._version for b in moving]
         compiled = None if self._first or not self.run.pays(len(x)) else self.compiled
         elbo: Any = compiled or self.elbo
         try:
@@ -80,12 +82,18 @@ class Step:
         if not math.isfinite(loss):
             set_rng_state(rng)
             self.run.vae.zero_grad()
+            cause = explain(self.run.vae, x)
+            for buffer, before in zip(moving, buffers, strict=True):
+                buffer.data.copy_(before)
             raise NonFiniteLossError(
                 f"the loss is {loss} in epoch {self.run.epoch + 1}, step {self.run.step + 1}: "
-                f"{explain(self.run.vae, x)} The weights are those before this step, and the last "
-                "checkpoint stays"
+                f"{cause} The weights are those before this step, and the last checkpoint stays"
             )
+        self.moving = [b for b, v in zip(moving, versions, strict=True) if b._version != v]
         return loss
+
+    def _moving(self) -> list[Tensor]:
+        return list(self.run.vae.buffers()) if self.moving is None else self.moving
 
 
 def explain(vae: Trainable, x: Tensor) -> str:

@@ -3,6 +3,7 @@
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 from torch import Tensor
@@ -11,6 +12,7 @@ from tqdm.auto import tqdm
 from ....language.schedules import schedule
 from ...estimators.handlers import KLWeight
 from ..checkpoint import write
+from ..folder import RunFolder
 from ..run import Callback
 
 __all__ = ["Beta", "Checkpoint", "LearningRate", "Patience", "Progress", "Temperature", "summarize"]
@@ -117,7 +119,8 @@ class Patience(Callback):
 class Checkpoint(Callback):
     """Write the run to its folder, at the ends of epochs, within them, and at its end.
 
-    Where a checkpoint cannot be written, as on a full disk, a warning says so and training goes on.
+    The two last checkpoints are kept. Where one cannot be written, as on a full disk, a warning
+    says so, training goes on, and the next one is tried.
 
     Args:
         folder: of the run.
@@ -125,13 +128,18 @@ class Checkpoint(Callback):
         minutes: between further ones within epochs; none without it.
     """
 
-    def __init__(self, folder: Path, every: int = 1, minutes: float | None = None) -> None:
-        self.folder, self.every = folder, every
+    def __init__(
+        self, folder: str | Path | RunFolder, every: int = 1, minutes: float | None = None
+    ) -> None:
+        self.folder, self.every = RunFolder.of(folder), every
         self.seconds = float("inf") if minutes is None else 60 * minutes
+        self.kept: tuple[int, int] | None = None  # the epoch and the step of the last one
 
     def start(self) -> None:
-        """Make the folder."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        """Make the folder, and write what the run is told."""
+        if self.run.processes.rank == 0:
+            self.folder.path.mkdir(parents=True, exist_ok=True)
+            self.folder.announce(asdict(self.run.settings), self.run.data)
         self.written = time.monotonic()
 
     def after_step(self, loss: float, n: int) -> None:
@@ -151,16 +159,20 @@ class Checkpoint(Callback):
             self.save()
 
     def end(self, finished: bool) -> None:
-        """Write where the run was stopped or finished."""
-        if finished:
+        """Write where the run was stopped or finished since the last one."""
+        if finished and any(self.run.processes.total(self._behind())):
             self.save()
+
+    def _behind(self) -> bool:
+        return self.kept != (self.run.epoch, self.run.step)
 
     def save(self) -> None:
         """Write the checkpoint; all processes go on when it is written."""
         parts, team = self.run.state_dict(), self.run.processes
         try:
             if team.rank == 0:
-                write(self.folder, parts)
+                write(self.folder.path, parts)
+            self.kept = self.run.epoch, self.run.step
         except OSError as problem:
             warnings.warn(
                 f"no checkpoint was written to {self.folder}, and the one before stays: {problem}",

@@ -1,0 +1,87 @@
+"""The data of a run, those it is tested on, and other data in their place."""
+
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from ..core.seeding import seeded
+from ..core.toml import read_config
+from ..data import SOURCES, Data, load_data
+from ..infer.training.preparation import check_grey, fingerprint
+from ..infer.training.settings import CONFIG, FROM_PYTHON
+from ..model.vae import VAE
+from .settings import RunSettings, read_settings
+
+__all__ = ["as_seen", "held_out", "name_of", "run_data"]
+
+
+def run_data(settings: RunSettings) -> Data:
+    """The data of a run."""
+    return load_data(settings.data, settings.data_root, seed=settings.seed)
+
+
+def held_out(
+    run: str | Path, vae: VAE, data: str | Tensor | ArrayLike | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """The test data of a run as its model sees them, and their labels.
+
+    Args:
+        run: the folder.
+        vae: its model.
+        data: others, by name as in :func:`~pyro_vae.load_data` (of a file without a test part,
+            all), or ``(N, *x_shape)``.
+
+    Returns:
+        ``(N, *x_shape)``, drawn as bits by the run's seed where it was trained on bits; ``(N,)``.
+
+    Raises:
+        ValueError: the run does not know its data, and no others are given.
+    """
+    run, settings = Path(run), read_settings(run)
+    if data is None:
+        found = _own(run, settings)
+    elif isinstance(data, str | Path):
+        found = load_data(str(data), settings.data_root, seed=settings.seed, held_out=1.0)
+    else:
+        return as_seen(vae.as_data(data), settings), None
+    return as_seen(found.test, settings), found.test_labels
+
+
+def _own(run: Path, settings: RunSettings) -> Data:
+    """The data that a run was told, from where they are now; a warning where they are others."""
+    if settings.data == FROM_PYTHON:
+        raise ValueError(
+            f"{run} does not know its test data, which were given in Python: name a file of them, "
+            f"pyro-vae report {run} X.npy, or give them, data=x"
+        )
+    told = read_config(run / CONFIG)
+    file = str(told.get("data_file", ""))
+    if settings.data not in SOURCES and not Path(settings.data).exists() and Path(file).exists():
+        settings = replace(settings, data=file)
+    data = run_data(settings)
+    if told.get("data_hash", expected := fingerprint(data.train)[1]) != expected:
+        warnings.warn(
+            f"the data of {run} have changed since it was trained: {settings.data} is another one, "
+            "so what is held out of it now may have been trained on",
+            stacklevel=3,
+        )
+    return data
+
+
+def name_of(settings: RunSettings, data: object = None) -> str:
+    """How data are called in files and headings."""
+    name = settings.data if data is None else data if isinstance(data, str | Path) else "data"
+    return Path(name).stem or "data"
+
+
+def as_seen(x: Tensor, settings: RunSettings) -> Tensor:
+    """Data as the model of a run sees them: as bits, where it was trained on bits."""
+    if settings.binarize is None:
+        return x
+    check_grey(x)
+    with seeded(settings.seed):
+        return torch.bernoulli(x)
