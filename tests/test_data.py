@@ -62,7 +62,7 @@ def test_the_split_leaves_the_global_generator_alone():
 
 def test_penguins_are_a_table_with_holes():
     data = pv.load_data("penguins", seed=2)
-    train, test = data.train_table, data.test_table
+    train, test = data.train, data.test
     assert (len(train), len(test)) == (275, 69) and train.schema is test.schema
     assert torch.equal(data.train.nan_to_num(-1), torch.tensor(train.values).nan_to_num(-1))
     assert int(data.train.isnan().sum() + data.test.isnan().sum()) == 19 and data.missing
@@ -78,7 +78,7 @@ def test_a_table_holds_a_tenth_out(tmp_path):
     (tmp_path / "pets.csv").write_text(text)
     data = pv.load_data(str(tmp_path / "pets.csv"))
     assert data.name == "pets" and data.train.shape == (45, 2) and data.test.shape == (5, 2)
-    assert data.train_table.schema.names == ("pet", "kilos")
+    assert data.train.schema.names == ("pet", "kilos")
     all_of_it = pv.load_data(str(tmp_path / "pets.csv"), held_out=1)
     assert all_of_it.test[:, 1].tolist() == [i + 0.5 for i in range(50)]
 

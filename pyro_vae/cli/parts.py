@@ -4,7 +4,7 @@ import inspect
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
@@ -24,10 +24,13 @@ __all__ = [
     "contents",
     "free",
     "load_run",
+    "read_rows",
     "show_figures",
     "with_settings",
+    "write_rows",
 ]
 
+TABLES = (".csv", ".tsv", ".parquet")
 Folder: TypeAlias = Annotated[
     Path, typer.Argument(help="A run folder.", metavar="RUN", exists=True, file_okay=False)
 ]
@@ -99,6 +102,8 @@ def _option(name: str, default: str | None) -> object:
     kind, *others = kinds()[name]
     plain = not others and kind != tuple[int, ...]
     how = typer.Argument(**about) if name == "data" else typer.Option(**about)
+    if tuple[str, ...] in others:
+        return Annotated[list[str] | None, how]
     return Annotated[(kind if plain else str) | None, how]
 
 
@@ -120,8 +125,37 @@ def check_data(name: str | None) -> None:
     """Raise where data are a file that is not there, before anything heavy is imported."""
     if name is None:
         return
-    if Path(name).suffix in (".npy", ".npz") and not Path(name).exists():
+    if Path(name).suffix in (".npy", ".npz", *TABLES) and not Path(name).exists():
         raise ValueError(f"there is no file {name}")
+
+
+def read_rows(vae: "VAE", path: Path) -> Any:  # noqa: ANN401
+    """The observations in a file: a frame for the model of a table, else an array."""
+    from ..data.numpy_files import read_array
+    from ..data.tables import read_file
+    from ..model.tables import TableRecord
+
+    return read_file(path) if isinstance(vae.record, TableRecord) else read_array(path)
+
+
+def write_rows(path: Path, rows: Any) -> Path:  # noqa: ANN401
+    """Write a frame, as ``.parquet`` where the path says so, else as ``.csv``; an array as it is.
+
+    Returns:
+        The path, with the suffix of what it is.
+    """
+    import numpy as np
+
+    from ..core.files import replacing
+
+    with replacing(path) as new:
+        if path.suffix == ".npy":
+            np.save(new, rows)
+        elif path.suffix == ".parquet":
+            rows.to_parquet(new)
+        else:
+            rows.to_csv(new, index=False, sep="\t" if path.suffix == ".tsv" else ",")
+    return path
 
 
 def contents(folder: Path) -> list[str]:
@@ -130,12 +164,12 @@ def contents(folder: Path) -> list[str]:
 
 
 def free(path: Path, suffix: str, force: bool) -> Path:
-    """The path of a file to write, with its suffix.
+    """The path of a file to write, with its suffix, or that of a table where it has one.
 
     Raises:
         ValueError: there is one already, and no ``--force``.
     """
-    path = path.with_suffix(suffix)
+    path = path if suffix == ".npy" and path.suffix in TABLES else path.with_suffix(suffix)
     if path.exists() and not force:
         raise ValueError(f"{path} is there already: --force writes over it, --out takes another")
     return path

@@ -1,10 +1,11 @@
 """Commands for a run that is there: draw from it, judge it, encode, impute and compress by it."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
+from ..core.toml import read_config
 from ..runs.settings import CONFIG, read_settings
 from .parts import (
     Data,
@@ -17,11 +18,13 @@ from .parts import (
     contents,
     free,
     load_run,
+    read_rows,
     show_figures,
+    write_rows,
 )
 
 if TYPE_CHECKING:
-    import numpy as np
+    from ..model.vae import VAE
 
 __all__ = [
     "check",
@@ -36,7 +39,10 @@ __all__ = [
 ]
 
 Array: TypeAlias = Annotated[
-    Path, typer.Argument(help="A .npy file of data.", metavar="X.npy", exists=True, dir_okay=False)
+    Path,
+    typer.Argument(
+        help="A .npy file of data, or a table.", metavar="X", exists=True, dir_okay=False
+    ),
 ]
 Steps: TypeAlias = Annotated[
     int,
@@ -55,18 +61,35 @@ def sample(
     run: Folder,
     num_samples: Annotated[int, typer.Option(help="How many.", metavar="N", min=1)] = 64,
     seed: Seed = 0,
+    given: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A cell of a table that is known, as often as you like: draws of the others.",
+            metavar="COLUMN=VALUE",
+        ),
+    ] = None,
     modules: Modules = None,
     out: Out = None,
     force: Force = False,
 ) -> None:
-    """Draw data from a trained model into RUN/samples.npy, with a picture where they are images."""
-    path = free(out or run / "samples.npy", ".npy", force)
-    picture = free(path, ".png", force)
+    """Draw from a trained model: RUN/samples.npy, with a picture of images, or samples.csv."""
+    from ..model.files import DESCRIPTION
+
+    is_table = (run / DESCRIPTION).exists() and "table" in read_config(run / DESCRIPTION)
+    name = "samples.csv" if is_table else "samples.npy"
+    path = free(out or run / name, ".npy", force)
+    picture = path if is_table else free(path, ".png", force)
     from .. import plots
     from ..plots.pictures import has_images
 
     vae = load_run(run, modules)
-    _save(path, vae.sample(num_samples, seed=seed).numpy())
+    if is_table:
+        drawn = vae.sample(num_samples, given=_cells(vae, given or []), seed=seed)
+        typer.echo(f"{num_samples} rows: {write_rows(path, drawn)}")
+        return
+    if given:
+        raise ValueError("--given is of the model of a table, whose columns have names")
+    write_rows(path, vae.sample(num_samples, seed=seed).numpy())
     typer.echo(f"{num_samples} samples of shape {vae.x_shape}: {path}")
     if has_images(vae):
         drawn = plots.samples(vae, num_samples, seed=seed)
@@ -77,16 +100,15 @@ def encode(
     run: Folder, data: Array, modules: Modules = None, out: Out = None, force: Force = False
 ) -> None:
     """Write the mean of q(z|x) for each observation into X-z.npy."""
-    path = free(out or data.with_stem(f"{data.stem}-z"), ".npy", force)
+    path = free((out or data.with_stem(f"{data.stem}-z")).with_suffix(".npy"), ".npy", force)
     import torch
 
-    from ..data.numpy_files import read_array
     from ..model.latents import point
 
     vae = load_run(run, modules)
     with torch.no_grad():
-        z = point(vae.encode(vae.as_data(read_array(data))))
-    _save(path, z.numpy(force=True))
+        z = point(vae.encode(vae.as_data(read_rows(vae, data))))
+    write_rows(path, z.numpy(force=True))
     typer.echo(f"z of shape {tuple(z.shape[1:])} for {len(z)} observations: {path}")
 
 
@@ -99,17 +121,17 @@ def impute(
     out: Out = None,
     force: Force = False,
 ) -> None:
-    """Fill the NaN cells of data by their conditional means under the model, into X-imputed.npy."""
+    """Fill the missing cells of data by what the model expects there, into X-imputed."""
     path = free(out or data.with_stem(f"{data.stem}-imputed"), ".npy", force)
     import numpy as np
+    import pandas as pd
 
-    from ..data.numpy_files import read_array
-
-    x = read_array(data)
-    _save(
-        path, load_run(run, modules).impute(x, num_samples=num_samples, seed=seed).numpy(force=True)
-    )
-    typer.echo(f"{np.isnan(x).sum()} cells of {len(x)} observations: {path}")
+    vae = load_run(run, modules)
+    x = read_rows(vae, data)
+    filled = vae.impute(x, num_samples=num_samples, seed=seed)
+    write_rows(path, filled.numpy(force=True) if hasattr(filled, "numpy") else filled)
+    holes = np.asarray(pd.isna(x)).sum()
+    typer.echo(f"{holes} cells of {len(x)} observations: {path}")
 
 
 def compress(
@@ -144,7 +166,7 @@ def decompress(
     from ..evaluate.compression.compress import Compressed, decompress
 
     x = decompress(load_run(run, modules), Compressed.from_bytes(coded.read_bytes()))
-    _save(path, x.numpy())
+    write_rows(path, x.numpy())
     typer.echo(f"{len(x)} observations of shape {tuple(x.shape[1:])}: {path}")
 
 
@@ -223,10 +245,24 @@ def report(
     typer.echo(str(write_report(run, out, vae=load_run(run, modules), data=data, **told)))
 
 
-def _save(path: Path, array: "np.ndarray") -> None:
-    import numpy as np
+def _cells(vae: "VAE", given: list[str]) -> dict[str, object] | None:
+    """Known cells of a row, from COLUMN=VALUE, in the types of their columns."""
+    import pandas as pd
 
-    from ..core.files import replacing
-
-    with replacing(path) as new:
-        np.save(new, array)
+    record: Any = vae.record
+    cells: dict[str, object] = {}
+    for text in given:
+        name, is_cell, value = text.partition("=")
+        if not is_cell:
+            raise ValueError(f"--given is COLUMN=VALUE, got {text!r}")
+        column = record.schema[name]
+        numeric = column.sort in ("whole", "number")
+        try:
+            cells[name] = pd.to_numeric(value) if numeric else value
+        except ValueError:
+            raise ValueError(f"column {name!r} holds numbers, got {value!r}") from None
+        if column.sort == "boolean":
+            cells[name] = value.lower() in ("true", "1", "yes")
+        if column.sort == "time" and column.format is None:
+            cells[name] = pd.Timestamp(value)
+    return cells or None

@@ -26,28 +26,26 @@ class Data:
     Attributes:
         name: how it is called.
         description: what it is, in a line.
-        train: ``(N, *x_shape)``, in memory or on disk; the values of a table.
-        test: ``(M, *x_shape)``, held out.
+        train: ``(N, *x_shape)``, in memory or on disk; or a table.
+        test: ``(M, *x_shape)``, held out; of a table another of its schema.
         train_labels: ``(N,)`` whole numbers, or ``None``.
         test_labels: ``(M,)``, or ``None``.
         grey: whether x are grey values in [0, 1], which may be binarized.
-        train_table: the table whose values ``train`` holds, or ``None``.
-        test_table: that of ``test``, of the same schema.
     """
 
     name: str
     description: str
-    train: Tensor | Rows
-    test: Tensor
+    train: Tensor | Rows | Table
+    test: Tensor | Table
     train_labels: Tensor | None = None
     test_labels: Tensor | None = None
     grey: bool = False
-    train_table: Table | None = None
-    test_table: Table | None = None
 
     @property
     def missing(self) -> bool:
-        """Whether some of x is NaN."""
+        """Whether some cell of x is missing."""
+        if isinstance(self.train, Table) or isinstance(self.test, Table):
+            return True  # a model of a table knows of missing cells
         train = self.train.blocks() if isinstance(self.train, Rows) else (self.train,)
         return any(bool(part.isnan().any()) for part in chain((self.test,), train))
 
@@ -100,8 +98,7 @@ def _penguins(root: Path | None, seed: int) -> Data:
 
 def _table(name: str, description: str, table: Table, seed: int, held_out: float) -> Data:
     test, train = (table, table[:1]) if held_out >= 1 else table.split(held_out, seed=seed)
-    x, held = (torch.from_numpy(part.values) for part in (train, test))
-    return Data(name, description, x, held, train_table=train, test_table=test)
+    return Data(name, description, train, test)
 
 
 def _digits(root: Path | None, seed: int) -> Data:

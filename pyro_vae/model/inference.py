@@ -236,7 +236,7 @@ class Inference(nn.Module):
         shape = (num_samples, *(() if given is None else (len(given),)))
         with seeded(seed):
             p = self.decode(self.prior().expand(torch.Size(shape)).sample(), given)
-            return self.record.answer(point(p) if boolean("mean", mean) else p.sample())
+            return self.record.answer(point(p) if boolean("mean", mean) else p.sample(), given)
 
     def _sample_given(self, rows: object, num_samples: int, seed: int | None) -> Any:  # noqa: ANN401
         """Draws of the missing cells of rows: a frame of them for one row, else one a draw."""

@@ -67,7 +67,7 @@ class TableRecord(Record):
     def given(self, cells: object) -> Any:  # noqa: ANN401
         """Rows of which some cells are known: a frame, or one row as a dict of its cells."""
         if not isinstance(cells, Mapping):
-            return cells
+            return None if isinstance(cells, Tensor) else cells
         import pandas as pd
 
         names = self.schema.names
@@ -82,16 +82,19 @@ class TableRecord(Record):
 
         Args:
             cells: ``(N, D)`` or ``(draws, N, D)``.
-            x: the rows that they belong to, whose index and types they get.
+            x: the rows that they belong to, whose index and types they get; of packed rows they
+                stay packed.
             keep: whether the cells that x has stay as they are.
         """
+        if isinstance(x, Tensor):
+            return cells
         if cells.ndim == 3:
             return [self.answer(one, x, keep=keep) for one in cells]
         values = np.empty(cells.shape)
         values[:, self.order] = cells.double().cpu().numpy()
         coded = [c.has_codes for c in self.schema.modelled for _ in range(c.width)]
         values[:, coded] = values[:, coded].round()
-        if x is None or isinstance(x, Tensor):
+        if x is None:
             return self.schema.to_frame(values)
         table = self.read(x)
         return table.to_frame(np.where(table.missing, values, table.values) if keep else values)

@@ -18,11 +18,11 @@ from ..core.files import replacing
 from ..core.seeding import seeded
 from ..core.toml import read_config, write_toml
 from ..data import Data
+from ..data.tables import Table
 from ..infer.elbo_terms import elbo_terms
 from ..infer.engine.distributed import local_rank, processes
 from ..infer.training.fit import Fit, fit
 from ..infer.training.folder import RESULTS, RunFolder
-from ..language.spec import parse
 from ..model.files import DESCRIPTION
 from ..model.vae import VAE
 from ..plots.pictures import has_images
@@ -79,7 +79,7 @@ def train(
         with processes() as team:
             with team.in_turn():
                 data = run_data(settings)
-            grey_bits = data.grey and parse(settings.likelihood).name == "Bernoulli"
+            grey_bits = data.grey and str(settings.likelihood).split("(")[0] == "Bernoulli"
             if settings.binarize is None and grey_bits:
                 settings = replace(settings, binarize="dynamic")
             vae = new_model(settings, data, parts)
@@ -109,12 +109,17 @@ def new_model(
 ) -> VAE:
     """The model of a run, at its start."""
     lines: dict[str, Any] = {role: getattr(settings, role) for role in VAE.ROLES}
+    is_table = isinstance(data.train, Table)
+    if is_table:
+        lines["likelihood"] = settings.by_column
+    elif isinstance(settings.likelihood, tuple):
+        raise ValueError("likelihoods by column are of a table: a .csv, .tsv or .parquet file")
     vae = VAE(
-        tuple(data.train.shape[1:]),
+        data.train if isinstance(data.train, Table) else tuple(data.train.shape[1:]),
         settings.latent_dim if settings.layers is None else None,
         layers=settings.layers,
         **lines | dict(parts),
-        missing=data.missing if settings.missing is None else settings.missing,
+        missing=not is_table and data.missing if settings.missing is None else settings.missing,
         seed=settings.seed,
     )
     device = settings.device
@@ -145,7 +150,8 @@ def _test(
     vae: VAE, fitted: Fit, data: Data, settings: RunSettings, folder: Path
 ) -> dict[str, float]:
     """Measure the trained model on the test data; write the numbers, then the pictures."""
-    test = vae.as_data(as_seen(data.test, settings))
+    is_table = isinstance(data.test, Table)
+    test = vae.as_data(data.test if is_table else as_seen(data.test, settings))
     with seeded(0), pyro.get_param_store().scope():
         likelihood, kl = elbo_terms(vae.model, vae.guide, test, num_samples=10)
     bound = likelihood - kl

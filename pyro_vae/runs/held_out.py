@@ -11,8 +11,10 @@ from torch import Tensor
 from ..core.seeding import seeded
 from ..core.toml import read_config
 from ..data import SOURCES, Data, load_data
+from ..data.tables import Table, read_file
 from ..infer.training.preparation import check_grey, fingerprint
 from ..infer.training.settings import CONFIG, FROM_PYTHON
+from ..model.tables import TableRecord
 from ..model.vae import VAE
 from .settings import RunSettings, read_settings
 
@@ -43,15 +45,19 @@ def held_out(
     """
     run, settings = Path(run), read_settings(run)
     if data is None:
-        found = _own(run, settings)
+        found = _own(run, settings, vae)
+    elif isinstance(vae.record, TableRecord):
+        return vae.as_data(read_file(Path(data)) if isinstance(data, str | Path) else data), None
     elif isinstance(data, str | Path):
         found = load_data(str(data), settings.data_root, seed=settings.seed, held_out=1.0)
     else:
         return as_seen(vae.as_data(data), settings), None
+    if isinstance(found.test, Table):
+        return vae.as_data(found.test), None
     return as_seen(found.test, settings), found.test_labels
 
 
-def _own(run: Path, settings: RunSettings) -> Data:
+def _own(run: Path, settings: RunSettings, vae: VAE) -> Data:
     """The data that a run was told, from where they are now; a warning where they are others."""
     if settings.data == FROM_PYTHON:
         raise ValueError(
@@ -63,7 +69,8 @@ def _own(run: Path, settings: RunSettings) -> Data:
     if settings.data not in SOURCES and not Path(settings.data).exists() and Path(file).exists():
         settings = replace(settings, data=file)
     data = run_data(settings)
-    if told.get("data_hash", expected := fingerprint(data.train)[1]) != expected:
+    train = vae.as_data(data.train) if isinstance(data.train, Table) else data.train
+    if told.get("data_hash", expected := fingerprint(train)[1]) != expected:
         warnings.warn(
             f"the data of {run} have changed since it was trained: {settings.data} is another one, "
             "so what is held out of it now may have been trained on",

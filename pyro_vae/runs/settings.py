@@ -24,8 +24,8 @@ class ModelSettings:
     data: str = field(
         default="digits",
         metadata=about(
-            "digits, digit-counts, mnist, fashion-mnist, kmnist, emnist, omniglot, or a .npy or "
-            ".npz file.",
+            "digits, digit-counts, penguins, mnist, fashion-mnist, kmnist, emnist, omniglot, a "
+            ".npy or .npz file, or a table: .csv, .tsv, .parquet.",
             "[DATA]",
         ),
     )
@@ -33,7 +33,13 @@ class ModelSettings:
         default=None,
         metadata=about("Folder of torchvision's files; else they are downloaded.", "DIR"),
     )
-    likelihood: str = field(default="Bernoulli", metadata=about("p(x|z): a family of Pyro."))
+    likelihood: str | tuple[str, ...] = field(
+        default="Bernoulli",
+        metadata=about(
+            "p(x|z): a family of Pyro; of a table COLUMN=LINE, as often as you like, and the other "
+            "columns by their values."
+        ),
+    )
     prior: str = field(default="Normal", metadata=about("p(z)."))
     guide: str = field(default="Normal", metadata=about("q(z|x)."))
     latent_dim: int = field(default=10, metadata=about("Dimensions of z.", "N"))
@@ -76,6 +82,28 @@ class RunSettings(FitSettings, ModelSettings):
             "dynamic|static",
         ),
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.likelihood, tuple) and len(self.likelihood) == 1:
+            object.__setattr__(self, "likelihood", self.likelihood[0])
+
+    @property
+    def by_column(self) -> dict[str, str]:
+        """The likelihoods of a table's columns, as ``COLUMN=LINE`` says them.
+
+        Raises:
+            ValueError: a likelihood that names no column.
+        """
+        if self.likelihood == type(self).likelihood:
+            return {}
+        lines = [self.likelihood] if isinstance(self.likelihood, str) else self.likelihood
+        if wrong := [line for line in lines if "=" not in line.split("(")[0]]:
+            raise ValueError(
+                f"the likelihood of a table is said by column, got {wrong[0]!r}: "
+                f"--likelihood COLUMN={wrong[0]}"
+            )
+        return dict(line.split("=", 1) for line in lines)
 
     def fit_options(self, *but: str) -> dict[str, Any]:
         """The arguments of ``fit``, ``but`` some."""
@@ -142,7 +170,7 @@ def _is_a(value: object, kind: Kind) -> bool:
     if get_origin(kind) is Literal:
         return value in get_args(kind)
     if get_origin(kind) is tuple:
-        return isinstance(value, list | tuple) and all(_is_a(part, int) for part in value)
+        return isinstance(value, list | tuple) and all(_is_a(v, get_args(kind)[0]) for v in value)
     if isinstance(value, bool):
         return kind is bool
     return isinstance(value, int | float if kind is float else kind)
@@ -152,4 +180,5 @@ def _word(kind: Kind) -> str:
     if get_origin(kind) is Literal:
         return " or ".join(map(repr, get_args(kind)))
     words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
-    return words.get(kind, "a list of whole numbers")
+    texts = kind == tuple[str, ...]
+    return words.get(kind, "a list of texts" if texts else "a list of whole numbers")

@@ -1,7 +1,7 @@
 """Tables: frames of mixed columns with missing cells, as numbers that a model reads, and back."""
 
 from .columns import KINDS, Column, Kind, Level
-from .files import SUFFIXES
+from .files import SUFFIXES, read_file
 from .table import Schema, Table
 
-__all__ = ["KINDS", "SUFFIXES", "Column", "Kind", "Level", "Schema", "Table"]
+__all__ = ["KINDS", "SUFFIXES", "Column", "Kind", "Level", "Schema", "Table", "read_file"]

@@ -301,6 +301,9 @@ class Table:
     def __len__(self) -> int:
         return len(self.values)
 
+    def __array__(self, dtype: object = None, copy: bool | None = None) -> np.ndarray:
+        return self.values if dtype is None else self.values.astype(dtype)  # pyright: ignore
+
     def __repr__(self) -> str:
         n, d = len(self), len(self.schema.columns)
         missing = int(self.missing.sum())
