@@ -1,0 +1,91 @@
+"""Tables on the command line: fit, sample, impute and report, and an answer to each mistake."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import pyro_vae as pv
+from helpers.commands import run
+
+SMALL = ("--encoder", "MLP([16])", "--decoder", "MLP([16])", "--latent-dim", "2")
+FIT = ("--epochs", "3", "--no-progress", *SMALL)
+
+
+def refused(*args: object) -> str:
+    """What a command says that ends with an error."""
+    done = run(*args)
+    assert done.code != 0
+    return done.err
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A run on a table with holes."""
+    folder = tmp_path_factory.mktemp("tables")
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {
+            "home": rng.choice(["rent", "own"], 80),
+            "income": np.exp(rng.normal(7, 1, 80)).round(),
+            "debt": np.where(rng.random(80) < 0.6, 0, rng.gamma(2, 900, 80).round()),
+        }
+    )
+    frame.loc[:9, "income"] = None
+    frame.to_csv(folder / "loans.csv", index=False)
+    lines = ("--likelihood", "income=Gamma", "--likelihood", "debt=Hurdle(LogNormal)")
+    run("fit", folder / "loans.csv", *lines, *FIT, "--out", folder / "run")
+    return folder
+
+
+def test_a_run_of_a_table_holds_its_lines(folder):
+    vae = pv.load(folder / "run")
+    assert vae.record.schema.likelihood["income"] == "Gamma"
+    assert vae.record.schema.likelihood["debt"] == "Hurdle(LogNormal)"
+
+
+def test_rows_are_drawn_given_cells(folder):
+    run("sample", folder / "run", "--num-samples", 6, "--given", "home=rent")
+    drawn = pd.read_csv(folder / "run" / "samples.csv")
+    assert list(drawn.columns) == ["home", "income", "debt"] and (drawn["home"] == "rent").all()
+    assert "is there already" in refused("sample", folder / "run")
+    for cell, words in {
+        "home": "--given is COLUMN=VALUE",
+        "Home=rent": "no column 'Home'; did you mean home",
+        "income=much": "column 'income' holds numbers, got 'much'",
+        "home=castle": "'castle' is not among its levels",
+    }.items():
+        assert words in refused("sample", folder / "run", "--given", cell, "--force")
+
+
+def test_holes_are_filled_and_other_cells_stay(folder):
+    run("impute", folder / "run", folder / "loans.csv")
+    before = pd.read_csv(folder / "loans.csv")
+    after = pd.read_csv(folder / "loans-imputed.csv")
+    assert not after.isna().any().any()
+    assert after.where(before.notna()).equals(before)
+
+
+@pytest.mark.slow
+def test_a_report_of_a_table(folder):
+    run("report", folder / "run", "--num-samples", 50, "--steps", 5)
+    assert "log p(x)" in (folder / "run" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (["LogNormal"], "is said by column, got 'LogNormal'"),
+        (["incom=Normal"], "no column 'incom'; did you mean income"),
+        (["income=Norml"], "unknown family 'Norml'"),
+    ],
+)
+def test_a_wrong_line_is_answered(folder, lines, words):
+    flags = [flag for line in lines for flag in ("--likelihood", line)]
+    out = refused("fit", folder / "loans.csv", *flags, *FIT, "--out", folder / "no")
+    assert words in out and not (folder / "no").exists()
+
+
+def test_lines_by_column_are_of_a_table(tmp_path):
+    flags = ("--likelihood", "a=Normal", "--likelihood", "b=Normal")
+    out = refused("fit", "digits", *flags, *FIT, "--out", tmp_path / "no")
+    assert "likelihoods by column are of a table" in out
