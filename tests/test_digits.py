@@ -9,6 +9,8 @@ import torch
 from torch.distributions import kl_divergence
 
 import pyro_vae.distributions as ours
+from pyro_vae.families.part import Ends
+from pyro_vae.families.registry import make_part
 
 ULPS = 32 * 2**-24  # of a figure in nats, or of 1 where it is smaller: some tens of roundings
 LOGITS = [
@@ -330,3 +332,35 @@ def test_an_interval():
     found = ours.Interval(-3.0, 5.0).log_abs_det_jacobian(x, ours.Interval(-3.0, 5.0)(x))
     hold(found, exact(lambda t: mp.log(8) - abs(t) - 2 * mp.log1p(mp.exp(-abs(t))), x))
     finite_gradients(found, x)
+
+
+# What families pass on
+
+
+PROBABILITIES = {
+    "Bernoulli(probs={})": [1.0],
+    "Geometric(probs={})": [0.0],
+    "ContinuousBernoulli(probs={})": [0.0],
+    "Binomial(total_count=3, probs={})": [3.0],
+    "OneHotCategorical(probs={})": [0.0, 1.0],
+    "ZeroInflatedPoisson(gate={}, rate=1.0)": [2.0],
+    "NegativeBinomial(total_count=2, probs={})": [3.0],
+}
+
+
+@pytest.mark.parametrize("source", ["amortized", "learned"])
+@pytest.mark.parametrize("line", PROBABILITIES)
+def test_a_networks_probabilities_are_as_good_as_its_logits(line, source):
+    x = torch.tensor(PROBABILITIES[line])
+    ends = Ends((len(x),), "guide", (2,)) if source == "amortized" else Ends((len(x),), "prior")
+    found = []
+    for name in (line, line.replace("probs", "logits").replace("gate", "gate_logits")):
+        family = make_part(name.format(source), ends)
+        with torch.no_grad():
+            for parameter in family.parameters():
+                parameter.copy_(torch.linspace(-30, 0, parameter.numel()).reshape(parameter.shape))
+        found.append(family(torch.ones(2) if source == "amortized" else None).log_prob(x))
+        finite_gradients(found[-1], *family.parameters())
+    assert torch.equal(*found)
+    if line.split("(")[0] in ("Bernoulli", "Binomial", "NegativeBinomial"):
+        assert found[0] < -20  # a probability in float32 ends at 16
