@@ -5,10 +5,10 @@ from .compression.compress import Compressed as Compressed
 from .compression.compress import compress as compress
 from .compression.compress import decompress as decompress
 from .compression.compress import rate_distortion as rate_distortion
-from .evidence.annealed import Sandwich as Sandwich
 from .evidence.annealed import ais as ais
 from .evidence.annealed import bdmc as bdmc
 from .evidence.importance import Evidence as Evidence
+from .evidence.importance import Sandwich as Sandwich
 from .evidence.importance import log_evidence as log_evidence
 from .evidence.outliers import outlier_scores as outlier_scores
 from .gradients.comparison import as_table as as_table

@@ -13,8 +13,8 @@ from torch import Tensor
 from ..core.checks import whole
 from ..model.entry import of_model
 from ..model.vae import VAE
-from .evidence.annealed import Sandwich, bdmc
-from .evidence.importance import Evidence, log_evidence
+from .evidence.annealed import bdmc
+from .evidence.importance import Evidence, Sandwich, log_evidence
 from .guide.calibration import Calibration, calibration
 from .guide.gaps import gaps
 from .latent.labelled import label_scores
