@@ -1,5 +1,7 @@
 """Models that do not broadcast over particles are refused, not averaged wrongly."""
 
+import inspect
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -7,10 +9,15 @@ import torch
 from pyro.infer import SVI, Trace_ELBO
 
 import pyro_vae as pv
+from pyro_vae.infer.estimators.multisample import MultiSampleELBO
 from pyro_vae.infer.estimators.table import ESTIMATORS
 
 X = torch.linspace(-1, 2, 4)
-OURS = {n: p.build for n, p in ESTIMATORS.items() if p.build.__module__.startswith("pyro_vae")}
+OURS = {
+    n: p.build
+    for n, p in ESTIMATORS.items()
+    if inspect.isclass(p.build) and issubclass(p.build, MultiSampleELBO)
+}
 OF_NORMALS = ("RLOO", "VIMCO", "DReG", "GDReG", "TVO", "RWS", "CUBO")
 
 
@@ -108,6 +115,6 @@ def test_a_program_without_sites_has_no_loss(name):
     assert elbo.loss_and_grads(observed, empty, X) == pytest.approx(exact, rel=1e-5)
     slope = pyro.param("a").grad.item()
     if name != "CUBO":
-        assert slope == pytest.approx((0.5 - X).sum().item(), rel=1e-5)
+        assert slope == pytest.approx((0.5 - X).sum().item(), rel=1e-5, abs=1e-5)
     loss = SVI(observed, empty, pv.infer.make_optimizer("Adam", 0.1), OURS[name]()).step(X)
     assert loss == pytest.approx(exact, rel=1e-5)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from numpy.typing import ArrayLike
@@ -63,7 +64,9 @@ class Evidence:
     def join(cls, parts: "Sequence[Evidence]") -> "Evidence":
         """The estimates of several parts of the data as one."""
         names = ("log_evidence", "standard_error", "khat", "rise")
-        joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
+        joined: dict[str, Any] = {
+            name: torch.cat([getattr(part, name) for part in parts]) for name in names
+        }
         return cls(num_samples=parts[0].num_samples, **joined)
 
     @property

@@ -60,7 +60,7 @@ def check_broadcast(
     """
     with poutine.block(), torch.random.fork_rng():
         draw = poutine.trace(guide).get_trace(*args, **kwargs)
-        values = {n: s["value"] for n, s in draw.nodes.items() if latent(s)}
+        values: dict[str, Any] = {n: s["value"] for n, s in draw.nodes.items() if latent(s)}
         alone, again = (_densities(poutine.condition(model, values), args, kwargs) for _ in "ab")
         if alone != again:
             return
