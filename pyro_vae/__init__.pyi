@@ -29,9 +29,9 @@ from .evaluate.latent.summary import latent_summary as latent_summary
 from .evaluate.lower_bound import elbo as elbo
 from .evaluate.pooling import Pooled as Pooled
 from .evaluate.pooling import pool as pool
+from .evaluate.predictive import predictive_check as predictive_check
 from .evaluate.tables.fidelity import Fidelity as Fidelity
 from .evaluate.tables.fidelity import fidelity as fidelity
-from .evaluate.predictive import predictive_check as predictive_check
 from .families.family import Family as Family
 from .families.flows import Flow as Flow
 from .families.layers import BottomUp as BottomUp
