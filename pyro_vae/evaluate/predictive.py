@@ -90,7 +90,8 @@ def predictive_check(
         :class:`PredictiveCheck`: ``columns``, ``pairs``, ``verdict``.
 
     Raises:
-        ValueError: data that the model refuses, fewer than 20 observations, or of draws.
+        ValueError: data that the model refuses, fewer than 20 observations, or of draws, or a
+            model of which cells are missing.
 
     References:
         Gelman, Meng & Stern (1996), Statistica Sinica 6.
@@ -103,6 +104,11 @@ def predictive_check(
     x = vae.check(x)
     if len(x) < LEAST:
         raise ValueError(f"a predictive check needs at least {LEAST} observations, got {len(x)}")
+    if vae.missingness is not None:
+        raise ValueError(
+            "the cells that are observed are no fair draws of the model's, which says which are "
+            "missing: compare vae.impute(x) with vae.sample(n) instead"
+        )
     with reading(vae, seed):
         drawn = vae.record.cells(simulate(vae, num_samples, x)[1]).flatten(1).double()
     data = vae.record.cells(x).flatten(1).double()

@@ -44,7 +44,8 @@ class Evidence:
             is not known. At least 0, and 1.5 squared standard errors where the estimate has
             converged. A larger rise says that it goes on with more draws.
         simulated: log p(x) of data drawn from the model, from both sides, by the same proposal and
-            as many draws; ``None`` where it was not asked for.
+            as many draws; ``None`` where it was not asked for, or which cells are missing depends on
+            their values.
     """
 
     log_evidence: Tensor
@@ -231,7 +232,7 @@ def log_evidence(
 
         parts = [weights(some)[0] for some in chunks(x, num_samples, rows)]
         found = Evidence.join([Evidence.from_weights(log_w) for log_w in parts])
-        if (n := min(num_simulated, len(x))) < 2:
+        if (n := min(num_simulated, len(x))) < 2 or vae.missingness is not None:
             return found
         z, data = _simulated(vae, x, n)
         pairs = zip(chunks(data, num_samples, rows), chunks(z, num_samples, rows), strict=True)
