@@ -44,8 +44,8 @@ class Evidence:
             is not known. At least 0, and 1.5 squared standard errors where the estimate has
             converged. A larger rise says that it goes on with more draws.
         simulated: log p(x) of data drawn from the model, from both sides, by the same proposal and
-            as many draws; ``None`` where it was not asked for, or which cells are missing depends on
-            their values.
+            as many draws; ``None`` where it was not asked for, or the model says which cells are
+            missing.
     """
 
     log_evidence: Tensor
