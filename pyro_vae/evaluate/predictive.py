@@ -128,8 +128,9 @@ def predictive_check(
 
 
 def _names(vae: VAE, width: int) -> list[str]:
-    columns = vae.record.columns
-    return [str(name) for name in columns[:width]] if columns else [f"x[{i}]" for i in range(width)]
+    columns = vae.record.columns or ()
+    named = len(columns) >= width
+    return [str(columns[i]) if named else f"x[{i}]" for i in range(width)]
 
 
 def _standardized(data: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
