@@ -20,15 +20,16 @@ from .evaluate.gradients.comparison import compare_estimators as compare_estimat
 from .evaluate.gradients.draws import elbo_draws as elbo_draws
 from .evaluate.gradients.training import train_estimators as train_estimators
 from .evaluate.guide.calibration import calibration as calibration
+from .evaluate.guide.export import to_arviz as to_arviz
 from .evaluate.guide.gaps import gaps as gaps
 from .evaluate.guide.posterior import posterior as posterior
-from .evaluate.inference_data import to_arviz as to_arviz
 from .evaluate.latent.labelled import factor_scores as factor_scores
 from .evaluate.latent.labelled import label_scores as label_scores
 from .evaluate.latent.summary import latent_summary as latent_summary
 from .evaluate.lower_bound import elbo as elbo
 from .evaluate.pooling import Pooled as Pooled
 from .evaluate.pooling import pool as pool
+from .evaluate.predictive import predictive_check as predictive_check
 from .evaluate.tables.fidelity import Fidelity as Fidelity
 from .evaluate.tables.fidelity import fidelity as fidelity
 from .families.family import Family as Family

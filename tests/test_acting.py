@@ -172,6 +172,7 @@ EVALUATING = {
     "posterior": lambda vae: pv.posterior(
         vae, X[:1], method="metropolis", num_samples=8, warmup=4, seed=0
     ),
+    "predictive_check": lambda vae: pv.predictive_check(vae, X.repeat(5, 1), num_samples=20),
     "to_arviz": lambda vae: pv.to_arviz(vae, X, num_samples=4, seed=0),
     "factor_scores": lambda vae: pv.factor_scores(vae, X, LABELS[:, None], seed=0),
     "label_scores": lambda vae: pv.label_scores(vae, X, LABELS, folds=2, neighbors=2, seed=0),

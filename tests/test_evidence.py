@@ -266,3 +266,80 @@ def test_a_coarse_path_is_below_and_above():
     below, above = exact - found.lower.log_evidence, found.upper.log_evidence - exact
     for side in (below, above):
         assert side.mean() > 5 * side.std() / math.sqrt(150)
+
+
+# Draws of the model, and a wider proposal.
+
+
+def ignorant(scale, dims=4):
+    """p(x|z) does not depend on z: the posterior is the standard normal, and log p(x) is known."""
+    line = f"Normal(scale={scale})"
+    vae = pv.VAE(
+        2, dims, likelihood="Normal(scale=1.0)", guide=line, encoder=pv.MLP([]),
+        decoder=pv.MLP([]), seed=0,
+    ).double()  # fmt: skip
+    with torch.no_grad():
+        for p in vae.parameters():
+            p.zero_()
+    return vae, torch.zeros(200, 2).double(), -math.log(2 * math.pi)
+
+
+def test_a_guide_too_narrow_by_half_passes_khat_and_is_seen_by_data_of_the_model():
+    vae, x, exact = ignorant(0.5)
+    found = pv.log_evidence(vae, x, num_samples=500, seed=0)
+    assert (found.khat <= 0.7).double().mean() > 0.2  # no sign of it there
+    low = found.log_evidence - exact
+    assert low.mean() < -0.15
+    assert (low.abs() < found.standard_error).double().mean() < 0.45
+    assert found.simulated.loose and found.simulated.gap > 0.3
+    assert "misses mass of the posterior, whatever k-hat says" in found.summary()
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.0, 1.3])
+def test_a_wider_proposal_holds_what_it_says(scale):
+    vae, x, exact = ignorant(scale)
+    found = pv.log_evidence(vae, x, num_samples=500, wide=0.5, seed=0)
+    z = (found.log_evidence + found.standard_error**2 / 2 - exact) / found.standard_error
+    assert abs(pooled(z)) < 5 and 0.8 < z.std() < 1.25
+    assert (found.khat < 0.7).all() and not found.simulated.loose
+    assert "between a lower and an upper bound." in found.summary()
+
+
+def test_the_upper_bound_is_one():
+    """Of a bound from above the mean error over data is not below 0, and falls with K."""
+    vae = linear_vae("mean-field", mix=0.9)
+    gaps = []
+    for k in (2, 20, 200):
+        found = pv.log_evidence(vae, draw(vae, 400), num_samples=k, num_simulated=400, seed=0)
+        exact = marginal(vae).log_prob(found.simulated.x)
+        for side, sign in ((found.simulated.upper, 1), (found.simulated.lower, -1)):
+            above = sign * (side.log_evidence - exact)
+            assert above.mean() > -3 * above.std() / 400**0.5
+        gaps.append(found.simulated.gap)
+    assert gaps[0] > 1.3 * gaps[1] > 1.3**2 * gaps[2] > 0
+
+
+def test_a_wide_proposal_of_a_discrete_z_is_the_prior():
+    vae = bits()
+    x = draw(vae, 40)
+    found = pv.log_evidence(vae, x, num_samples=3000, wide=0.3, seed=0)
+    assert abs(pooled(z_scores(found, enumerated(vae, x)))) < 5
+    assert found.simulated.gap < 0.1
+    with pytest.raises(ValueError, match="wide is a number below 1"):
+        pv.log_evidence(vae, x, wide=1.0)
+
+
+@pytest.mark.parametrize("role", ["context", "offset"])
+def test_data_are_drawn_with_what_comes_with_them(role):
+    width = 1 if role == "offset" else 2
+    blocks = [
+        pv.Block("a", 3, likelihood="Poisson", missing=True), pv.Block("b", width, role=role)
+    ]  # fmt: skip
+    vae = pv.VAE(pv.Record(blocks), 2, encoder="MLP([4])", decoder="MLP([4])", seed=0)
+    counts = torch.tensor([[1.0, 2.0, math.nan]] * 6)
+    x = {"a": counts, "b": torch.zeros(6, width)}
+    found = pv.log_evidence(vae, x, num_samples=20, seed=0).simulated
+    assert found.x.shape == (6, 3 + width)
+    assert found.x[:, 2].isnan().all() and not found.x[:, :2].isnan().any()
+    assert found.upper.log_evidence.isfinite().all()
+    assert pv.log_evidence(vae, x, num_samples=20, num_simulated=0).simulated is None

@@ -75,6 +75,9 @@ CALLS = {
     "load_data": lambda **k: pv.load_data("digits", **k),
     "log_evidence": lambda **k: pv.log_evidence(bits(), X, **{"num_samples": 2, **k}),
     "outlier_scores": lambda **k: pv.outlier_scores(bits(), X, X, **{"num_samples": 2, **k}),
+    "predictive_check": lambda **k: pv.predictive_check(
+        bits(), X.repeat(2, 1), **{"num_samples": 20, **k}
+    ),
     "posterior": lambda **k: pv.posterior(
         bits(), X[:1], **{"num_samples": 4, "warmup": 2, "chains": 1, **k}
     ),

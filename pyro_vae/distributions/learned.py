@@ -115,9 +115,11 @@ class ResampledDistribution(dist.TorchDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log density."""
-        last = (self.truncation - 1) * torch.log1p(-self.normalizer)
-        first = self.log_accept(value) - self.normalizer.log() + torch.log(-torch.expm1(last))
-        return self.proposal.log_prob(value) + torch.logaddexp(first, last)
+        rate = self.normalizer.double().clamp_max(1 - 2.0**-53)  # a mean that rounds to 1 is below
+        last = (self.truncation - 1) * torch.log1p(-rate)
+        first = self.log_accept(value) - rate.log() + torch.log(-torch.expm1(last))
+        log_p = self.proposal.log_prob(value)
+        return log_p + torch.logaddexp(first, last).to(log_p)
 
     def sample(self, sample_shape: Size = ()) -> Tensor:
         """A draw by rejection."""

@@ -12,6 +12,8 @@ from torch import Tensor
 __all__ = ["NormalMixture", "SideBySide", "mixture"]
 
 LOG_2PI = math.log(2 * math.pi)
+UNIT = math.sqrt(2 * math.pi * math.e)  # standard deviations: a normal draw's mean density is 1
+APART = 1e-9
 
 Size = Sequence[int]
 
@@ -22,8 +24,9 @@ class NormalMixture(dist.TorchDistribution):
     .. math:: p(z) = \sum_k \pi_k \prod_d N(z_d; m_{kd}, s_{kd}^2)
 
     Components without a batch dimension stay so when the distribution is expanded, and then the
-    log densities are two matrix products: :math:`(z - m)^2 / s^2` multiplied out. Draws are
-    reparameterized, by Pyro's path through the mixture.
+    log densities are two matrix products: :math:`(z - m)^2 / s^2` multiplied out, in doubles,
+    since the squares of narrow components far from 0 cancel. Draws are reparameterized, by Pyro's
+    path through the mixture.
 
     Args:
         logits: of the components, ``(*batch, K)``.
@@ -73,22 +76,27 @@ class NormalMixture(dist.TorchDistribution):
         z = _flatten(value, len(self.event_shape))
         log = self.logits - self.scale.log().sum(-1)
         if self.loc.ndim == 2:
-            precision = self.scale.square().reciprocal()
-            weighted = self.loc * precision
-            log = log - (self.loc * weighted).sum(-1) / 2
-            log = log + z.square() @ (precision / -2).T + z @ weighted.T
+            log = log - _squares(z, self.loc, self.scale).to(log) / 2
         else:
             log = log - ((z.unsqueeze(-2) - self.loc) / self.scale).square().sum(-1) / 2
         log_prob = _logsumexp(log) - z.shape[-1] * LOG_2PI / 2
         return log_prob.expand(torch.broadcast_shapes(log_prob.shape, self.batch_shape))
 
     def rsample(self, sample_shape: Size = ()) -> Tensor:
-        """A draw, with a path to all parameters."""
+        """A draw, with a path to all parameters.
+
+        The path divides by the density itself, which in many dimensions no float holds but in
+        units in which it is near 1; and by the distance of components, no two of which may be one.
+        """
         shape = self._extended_shape(torch.Size(sample_shape))
         lead = shape[: len(shape) - len(self.event_shape)]
-        loc, scale = (v.expand(*lead, *v.shape[-2:]) for v in (self.loc, self.scale))
-        logits = self.logits.expand(*lead, self.logits.shape[-1])
-        return dist.MixtureOfDiagNormals(loc, scale, logits).rsample().reshape(shape)
+        unit = UNIT * self.scale.detach().double().log().mean((-2, -1), keepdim=True).exp()
+        loc, scale = self.loc.double() / unit, self.scale.double() / unit
+        loc = loc + APART * torch.arange(loc.shape[-2], device=loc.device)[:, None]
+        loc, scale = (v.expand(*lead, *v.shape[-2:]) for v in (loc, scale))
+        logits = self.logits.double().expand(*lead, self.logits.shape[-1])
+        z = dist.MixtureOfDiagNormals(loc, scale, logits).rsample() * unit.squeeze(-1)
+        return z.to(self.loc).reshape(shape)
 
     def sample(self, sample_shape: Size = ()) -> Tensor:
         """A draw: a component, then a point of it."""
@@ -162,6 +170,15 @@ class SideBySide(dist.TorchDistribution):
 def _flatten(value: Tensor, event_dim: int) -> Tensor:
     """The event's dimensions as one, of length 1 where there are none."""
     return value.flatten(-event_dim) if event_dim else value.unsqueeze(-1)
+
+
+def _squares(z: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
+    """The sum over D of ((z - loc) / scale)^2, ``(..., K)`` of ``(..., D)`` and ``(K, D)``."""
+    centre = loc.detach().double().mean(0)
+    z, loc, precision = z.double() - centre, loc.double() - centre, scale.double() ** -2
+    weighted = loc * precision
+    products = z.square() @ precision.T - 2 * z @ weighted.T
+    return products + (loc * weighted).sum(-1)
 
 
 def _logsumexp(log: Tensor) -> Tensor:

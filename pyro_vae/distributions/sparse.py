@@ -129,14 +129,18 @@ class Horseshoe(dist.TorchDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log density; at zero itself, where it is infinite, that at the nearest number."""
-        t = (value / self.scale).square().clamp_min(torch.finfo(value.dtype).tiny) / 2
-        return log_scaled_e1(t) - self.scale.log() - 0.5 * math.log(2 * math.pi**3)
+        ratio = (value / self.scale).abs().clamp_min(torch.finfo(value.dtype).tiny)
+        return log_scaled_e1(ratio) - self.scale.log() - 0.5 * math.log(2 * math.pi**3)
 
 
-def log_scaled_e1(t: Tensor) -> Tensor:
-    """log(e^t E_1(t)) for t > 0: a power series below 1, a continued fraction above."""
+def log_scaled_e1(r: Tensor) -> Tensor:
+    """log(e^t E_1(t)) at t = r^2 / 2: a power series below 1, a continued fraction above.
+
+    Of a small r the square would underflow, and its logarithm does not.
+    """
+    t, least = r.square() / 2, r.clamp_max(math.sqrt(2))
     small, large = t.clamp_max(1.0), t.clamp_min(1.0)
-    term, series = torch.ones_like(t), -0.5772156649015329 - small.log()
+    term, series = torch.ones_like(t), -0.5772156649015329 + math.log(2) - 2 * least.log()
     for k in range(1, 20):
         term = -term * small / k
         series = series - term / k

@@ -12,7 +12,7 @@ from pyro.distributions import constraints
 from torch import Tensor
 from torch.distributions import register_kl
 
-__all__ = ["ImplicitVonMises", "VonMisesFisher", "bessel"]
+__all__ = ["ImplicitVonMises", "VonMises", "VonMisesFisher", "bessel"]
 
 LOG_2PI = math.log(2 * math.pi)
 ROUNDS = 32  # proposals a draw: Wood's sampler accepts more than 6 in 10, so 1e-13 are left
@@ -29,6 +29,9 @@ class VonMisesFisher(dist.TorchDistribution):
     The cosine is drawn by Wood's rejection sampler and reparameterized implicitly: its derivative
     in :math:`\kappa` is that of the distribution function over the density. (The gradient that
     follows the accepted proposal alone leaves out a term.) The KL between two is in closed form.
+
+    Of a concentrated direction the digits are in how far it is from the mean: log densities are
+    that at the mean minus :math:`\kappa |z - \mu|^2 / 2`, and :math:`\kappa` in doubles.
 
     Args:
         loc: the mean direction :math:`\mu`, ``(..., D)``, of length 1.
@@ -69,7 +72,7 @@ class VonMisesFisher(dist.TorchDistribution):
     @property
     def mean(self) -> Tensor:
         """``loc`` times the mean cosine; inside the sphere."""
-        return self.loc * self._normalizer()[1].unsqueeze(-1)
+        return self.loc * self._normalizer()[1].to(self.loc).unsqueeze(-1)
 
     @property
     def mode(self) -> Tensor:
@@ -78,65 +81,89 @@ class VonMisesFisher(dist.TorchDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log density with respect to the sphere's area."""
-        return self._normalizer()[0] + self.concentration * (self.loc * value).sum(-1)
+        top = self._normalizer()[0].to(self.loc)
+        return top - self.concentration * (value - self.loc).square().sum(-1) / 2
 
     def rsample(self, sample_shape: Size = ()) -> Tensor:
         """A draw: a cosine along ``loc``, and a uniform direction across it."""
         shape = self._extended_shape(torch.Size(sample_shape))
         kappa = self.concentration.expand(shape[:-1])
         with torch.no_grad():
-            w = self._cosine(kappa)
-            slope = self._slope(w, kappa)
-        w = (w + slope * (kappa - kappa.detach())).unsqueeze(-1)
+            v = self._versine(kappa)
+            slope = self._slope(v.double(), kappa.double()).to(v)
+        v = (v + slope * (kappa - kappa.detach())).unsqueeze(-1)
         noise = torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
         across = noise - (noise * self.loc).sum(-1, keepdim=True) * self.loc
         across = torch.nn.functional.normalize(across, dim=-1)
-        return w * self.loc + (1 - w.square()).clamp_min(1e-30).sqrt() * across
+        return self.loc - v * self.loc + (v * (2 - v)).clamp_min(1e-30).sqrt() * across
 
-    def _cosine(self, kappa: Tensor) -> Tensor:
-        """Draws of the cosine: all proposals at once, and the first that is accepted."""
+    def _versine(self, kappa: Tensor) -> Tensor:
+        """Draws of 1 - cosine: all proposals at once, and the first that is accepted."""
         n = self.event_shape[0] - 1
         b = n / (2 * kappa + (4 * kappa.square() + n * n).sqrt())
-        x = (1 - b) / (1 + b)
-        c = kappa * x + n * (4 * b / (1 + b).square()).log()  # log(1 - x^2), without cancellation
         half = torch.full((*kappa.shape, ROUNDS), n / 2, dtype=kappa.dtype, device=kappa.device)
         beta = dist.Beta(half, half, validate_args=False).sample()
-        b, x, c, kappa = (v.unsqueeze(-1) for v in (b, x, c, kappa))
-        w = (1 - (1 + b) * beta) / (1 - (1 - b) * beta)
-        ratio = kappa * w + n * (1 - x * w).log() - c
-        accepted = ratio >= torch.rand_like(w).log()
+        b, kappa = b.unsqueeze(-1), kappa.unsqueeze(-1)
+        v = 2 * b * beta / (1 - (1 - b) * beta)
+        off, x = 2 * b / (1 + b), (1 - b) / (1 + b)  # x is the cosine at which all are accepted
+        # (1 - x w) / (1 - x^2), each written without a difference of numbers near 1.
+        quotient = (off + x * v) / (off * (1 + x))
+        ratio = kappa * (off - v) + n * quotient.log()
+        accepted = ratio >= torch.rand_like(v).log()
         first = accepted.to(torch.int8).argmax(-1, keepdim=True)
-        return w.gather(-1, first).squeeze(-1).clamp(-1.0, 1.0)
+        return v.gather(-1, first).squeeze(-1).clamp(0.0, 2.0)
 
-    def _slope(self, w: Tensor, kappa: Tensor) -> Tensor:
-        r"""dw/dkappa = -dF/dkappa / p(w), by quadrature over the shorter tail.
+    def _slope(self, v: Tensor, kappa: Tensor) -> Tensor:
+        r"""dv/dkappa = dF/dkappa / p(w), by quadrature over the shorter tail.
 
         In the angle the density is sin^{D-2} e^{kappa cos}: smooth up to its ends.
         """
         n = self.event_shape[0] - 2
-        mean = self._normalizer()[1].detach()
-        nodes, weights = (torch.as_tensor(v).to(w) for v in gauss_legendre(64))
-        angle = w.acos()
+        short = 1 - self._normalizer()[1].detach().expand(kappa.shape)  # of the mean cosine
+        nodes, weights = (torch.as_tensor(t).to(v) for t in gauss_legendre(64))
+        angle = 2 * (v / 2).sqrt().asin()
         # Beyond 12 of its widths the tail holds nothing that a float would show.
         width = 12 / (n + 1 + kappa).sqrt()
-        lower = w > mean
+        lower = v < short
         end = torch.where(lower, (angle - width).clamp_min(0.0), (angle + width).clamp_max(math.pi))
         t = angle.unsqueeze(-1) + (end - angle).unsqueeze(-1) * nodes
-        log = kappa.unsqueeze(-1) * (t.cos() - w.unsqueeze(-1))
+        versine = 2 * (t / 2).sin().square()
+        log = kappa.unsqueeze(-1) * (v.unsqueeze(-1) - versine)
         ratio = (t.sin() / angle.sin().clamp_min(1e-12).unsqueeze(-1)).clamp_min(0.0)
         density = ratio.pow(n) * log.exp()
-        moment = ((t.cos() - mean.unsqueeze(-1)) * density * weights).sum(-1)
-        # dF/dkappa = -int_tail (cos - mean) p; dw = -sin d(angle)
-        return moment * (angle - end).abs() * angle.sin() * torch.where(lower, 1.0, -1.0)
+        moment = ((short.unsqueeze(-1) - versine) * density * weights).sum(-1)
+        # dF/dkappa = -int_tail (cos - mean) p; dw = -sin d(angle) = -dv
+        return moment * (angle - end).abs() * angle.sin() * torch.where(lower, -1.0, 1.0)
 
     def _normalizer(self) -> tuple[Tensor, Tensor]:
-        """log C_D(kappa), and the mean cosine."""
-        d = self.event_shape[0]
-        log, ratio = bessel(d / 2 - 1, self.concentration)
+        """The log density at the mean direction, and the mean cosine, in doubles."""
+        d, kappa = self.event_shape[0], self.concentration.double()
+        log, ratio = bessel(d / 2 - 1, kappa)
         return -d / 2 * LOG_2PI - log, ratio
 
 
-class ImplicitVonMises(dist.VonMises):
+class VonMises(dist.VonMises):
+    r"""An angle near ``loc``, as Pyro has it, with a log density that keeps its digits.
+
+    .. math:: \log p(z) = -2 \kappa \sin^2 \tfrac{z - \mu}{2} - \log\left(
+        2 \pi e^{-\kappa} I_0(\kappa)\right)
+
+    Args:
+        loc: the mean direction, in radians.
+        concentration: kappa, at least 0.
+
+    >>> VonMises(torch.tensor(0.0), torch.tensor(1e6)).log_prob(torch.tensor(0.0))
+    tensor(5.9888)
+    """
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The log density."""
+        top = -torch.special.i0e(self.concentration.double()).log() - LOG_2PI
+        down = 2 * self.concentration * ((value - self.loc) / 2).sin().square()
+        return top.to(down) - down
+
+
+class ImplicitVonMises(VonMises):
     r"""Von Mises with a reparameterized sampler, by implicit differentiation of its CDF.
 
     .. math:: \frac{\partial z}{\partial \mu} = 1, \quad
@@ -185,7 +212,7 @@ class ImplicitVonMises(dist.VonMises):
 
 
 def bessel(order: float, x: Tensor) -> tuple[Tensor, Tensor]:
-    r"""log of :math:`I_\nu(x) / x^\nu` and :math:`I_{\nu+1}(x) / I_\nu(x)`, for :math:`x \ge 0`.
+    r"""log of :math:`e^{-x} I_\nu(x) / x^\nu` and :math:`I_{\nu+1}(x) / I_\nu(x)`, x not below 0.
 
     Olver's uniform expansion at a high order, then the recurrence downwards, which is stable.
     """
@@ -200,7 +227,7 @@ def bessel(order: float, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def olver(nu: float, x: Tensor) -> Tensor:
-    """log of I_nu(x) / x^nu for a large order."""
+    """log of e^-x I_nu(x) / x^nu for a large order."""
     s = (nu * nu + x.square()).sqrt()
     p = nu / s
     q = p * p
@@ -211,7 +238,8 @@ def olver(nu: float, x: Tensor) -> Tensor:
         4465125 - 94121676 * q + 349922430 * q**2 - 446185740 * q**3 + 185910725 * q**4
     ) / 39813120  # fmt: skip
     series = torch.log1p(u1 / nu + u2 / nu**2 + u3 / nu**3 + u4 / nu**4)
-    return s - nu * (nu + s).log() - s.log() / 2 - LOG_2PI / 2 + series
+    beyond = nu * nu / (s + x)  # s - x
+    return beyond - nu * (nu + s).log() - s.log() / 2 - LOG_2PI / 2 + series
 
 
 @cache
@@ -223,6 +251,7 @@ def gauss_legendre(n: int) -> tuple[np.ndarray, np.ndarray]:
 
 @register_kl(VonMisesFisher, VonMisesFisher)
 def _kl(q: VonMisesFisher, p: VonMisesFisher) -> Tensor:
-    log_q, cosine = q._normalizer()
-    along = q.concentration - p.concentration * (q.loc * p.loc).sum(-1)
-    return log_q - p._normalizer()[0] + cosine * along
+    (top_q, cosine), (top_p, _) = q._normalizer(), p._normalizer()
+    apart = p.concentration.double() * (q.loc - p.loc).double().square().sum(-1) / 2
+    narrower = q.concentration.double() - p.concentration
+    return (top_q - top_p - (1 - cosine) * narrower + cosine * apart).to(q.loc)

@@ -13,13 +13,14 @@ from torch import Tensor
 from ..core.checks import whole
 from ..model.entry import of_model
 from ..model.vae import VAE
-from .evidence.annealed import Sandwich, bdmc
-from .evidence.importance import Evidence, log_evidence
+from .evidence.annealed import bdmc
+from .evidence.importance import Evidence, Sandwich, log_evidence
 from .guide.calibration import Calibration, calibration
 from .guide.gaps import gaps
 from .latent.labelled import label_scores
 from .latent.summary import LatentSummary, latent_summary
 from .lower_bound import elbo
+from .predictive import PredictiveCheck, predictive_check
 from .simple_models import baselines
 from .statistics import by_observation, standard_error
 
@@ -51,6 +52,7 @@ class Assessment:
     sandwich: Sandwich | None
     labels: pd.DataFrame | None
     baselines: pd.DataFrame | None
+    predictive: PredictiveCheck | None
     refused: dict[str, str]
 
     @property
@@ -90,6 +92,8 @@ class Assessment:
         if self.baselines is not None:
             log_p = self.evidence.log_evidence.cpu().double()
             texts["Baselines"] = _against_baselines(log_p, self.baselines)
+        if self.predictive is not None:
+            texts["Data and draws"] = self.predictive.verdict
         if self.sandwich is not None:
             texts["Annealing"] = self.sandwich.summary()
         if self.latents is not None:
@@ -115,9 +119,9 @@ def assess(
 ) -> Assessment:
     """Evaluate a trained model on held-out data, with checks of the figures.
 
-    The ELBO, log p(x) and baselines are of all of x; gaps are of its first 20 observations, the
-    latent summary of its first 2,000; 1,000 observations are simulated for the calibration and 20
-    for annealing.
+    The ELBO, log p(x), baselines and the comparison with the model's draws are of all of x; gaps
+    are of its first 20 observations, the latent summary of its first 2,000; 1,000 observations are
+    simulated for the calibration and 20 for annealing.
 
     Args:
         vae: a trained model.
@@ -138,7 +142,7 @@ def assess(
     >>> vae = VAE(2, latent_dim=3, prior="Bernoulli", guide="Bernoulli", likelihood="Normal")
     >>> assessment = assess(vae, [[0.0, 1.0]] * 20, num_samples=30)
     >>> list(assessment.verdicts)
-    ['Evidence', 'Baselines', 'Latent space', 'Calibration', 'Guide', 'Annealing']
+    ['Evidence', 'Baselines', 'Data and draws', 'Latent space', 'Calibration', 'Guide', 'Annealing']
     >>> assessment.refused["Guide"][:18]
     'z is discrete here'
     """
@@ -166,6 +170,7 @@ def assess(
         ),
         labels=None if labels is None else attempt("Labels", lambda: label_scores(vae, x, labels)),
         baselines=attempt("Baselines", lambda: baselines(vae, x)),
+        predictive=attempt("Data and draws", lambda: predictive_check(vae, x, seed=seed)),
         refused=refused,
     )
 

@@ -6,7 +6,7 @@ distributions): ``nn.Module`` with ``forward(features | None) -> pyro distributi
 """
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pyro.distributions as dist
@@ -27,6 +27,8 @@ __all__ = ["Family", "family_names", "find_distribution", "is_amortized"]
 
 # Required arguments of Pyro's that are numbers, though no parameters with a constraint.
 PLAIN = ("self", "temperature", "low", "high", "df", "dim", "d", "eta", "group_idx")
+# Probabilities that a sigmoid or softmax makes, and what it makes them of.
+LOGITS = {"probs": "logits", "gate": "gate_logits"}
 
 
 class Family(Part):
@@ -114,10 +116,19 @@ class Family(Part):
         Args:
             features: ``(..., *feature_shape)``, or ``None`` where nothing is amortized.
         """
-        parameters = {name: source(features) for name, source in self.sources.items()}
+        parameters = dict(self._values(features))
         parameters |= {name: unit(parameters[name]) for name, unit in self.units.items()}
         d = self.distribution(**parameters, **self.constants)  # pyright: ignore[reportArgumentType]
         return d.to_event(len(self.event_shape) - d.event_dim)
+
+    def _values(self, features: Tensor | None) -> Iterator[tuple[str, Tensor]]:
+        """The parameters; probabilities that are trained as logits, which keep their digits."""
+        for name, source in self.sources.items():
+            logits, table = LOGITS.get(name, ""), _constraints(self.distribution)
+            if isinstance(source, Amortized | GlobalParameter) and logits in table:
+                yield logits, source.raw(features)  # pyright: ignore[reportArgumentType]
+            else:
+                yield name, source(features)
 
     def event_dim(self, ends: Ends) -> int:
         """How many dimensions the distribution draws at once."""
@@ -261,8 +272,7 @@ class Family(Part):
         have = {*self.sources, *self.constants}
         needed = [p for p in parameters if p.required and p.name not in have]
         if needed:
-            table: Any = self.distribution.arg_constraints
-            trainable = isinstance(table, Mapping) and needed[0].name in table
+            trainable = needed[0].name in _constraints(self.distribution)
             raise self.error(
                 f"{self.name} needs {' and '.join(f'{p.name}=' for p in needed)}: "
                 f"for example {needed[0].name}={'learned' if trainable else '1'}"
@@ -316,6 +326,12 @@ def _other_arguments(cls: type[Distribution]) -> set[str]:
     parameters = inspect.signature(cls.__init__).parameters.values()
     named = (p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD))
     return {p.name for p in named if p.default is p.empty} - known
+
+
+def _constraints(distribution: type[dist.TorchDistribution]) -> Mapping:
+    """Those of its parameters; none where they constrain each other, as those of ``Uniform``."""
+    table: Any = distribution.arg_constraints
+    return table if isinstance(table, Mapping) else {}
 
 
 def _event_dim(distribution: type[dist.TorchDistribution]) -> int:

@@ -150,6 +150,10 @@ class GlobalParameter(nn.Module):
         value: Any = self.transform(self.unconstrained)
         return value.expand(self.shape)
 
+    def raw(self, features: Tensor | None) -> Tensor:
+        """What the constraint's transform is given: logits, of probabilities."""
+        return self.unconstrained.expand(self.shape)
+
 
 class Amortized(nn.Module):
     """A parameter that is an output of the network: one linear head on the features.
@@ -196,6 +200,11 @@ class Amortized(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Features ``(..., *feature_shape)`` to the parameter ``(..., *shape)``."""
+        value: Any = self.transform(self.raw(features))
+        return value
+
+    def raw(self, features: Tensor) -> Tensor:
+        """What the constraint's transform is given: logits, of probabilities."""
         lead = features.shape[: features.ndim - len(self.feature_shape)]
         flat = features if len(lead) == 1 else features.reshape(-1, *self.feature_shape)
         flat = flat.flatten(1) if self.kind == "whole" else flat
@@ -207,9 +216,7 @@ class Amortized(nn.Module):
         else:
             raw = raw.reshape(*lead, *self.places, *self.rest)
             moved = range(n, n + m)
-        raw = raw.movedim(tuple(moved), tuple(range(n + self.at, n + self.at + m)))
-        value: Any = self.transform(raw)
-        return value
+        return raw.movedim(tuple(moved), tuple(range(n + self.at, n + self.at + m)))
 
 
 def _mean_over_cells(raw: Tensor, shape: torch.Size) -> Tensor:

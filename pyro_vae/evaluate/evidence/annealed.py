@@ -13,42 +13,15 @@ from ...model.entry import of_model
 from ...model.joint import Joint, reading
 from ...model.simulation import simulate
 from ...model.vae import VAE
-from ..statistics import chunks, standard_error
-from .importance import Evidence
+from ..statistics import chunks
+from .importance import Evidence, Sandwich
 
-__all__ = ["Sandwich", "ais", "bdmc"]
+__all__ = ["ais", "bdmc"]
 
 CELLS = 2**22  # numbers of the likelihood's parameters at once
 ACCEPTANCE = 0.65  # what leapfrog steps of the best length have
 PILOT = 200  # moves at least, of the chains that find the lengths of the steps
 GAIN = 0.2  # of the step's logarithm, per unit of acceptance above that
-
-
-@dataclass(frozen=True)
-class Sandwich:
-    """log p(x) of data drawn from the model, from below and from above, nats per observation."""
-
-    x: Tensor
-    lower: Evidence
-    upper: Evidence
-
-    @property
-    def gap(self) -> float:
-        """Upper minus lower bound, mean over the data: what annealing does not know."""
-        return (self.upper.log_evidence - self.lower.log_evidence).mean().item()
-
-    @property
-    def gap_error(self) -> float:
-        """Standard error of the gap, over the data."""
-        return standard_error(self.upper.log_evidence - self.lower.log_evidence).item()
-
-    def summary(self) -> str:
-        """The figures in words."""
-        return (
-            f"log p(x) of {len(self.x)} observations drawn from the model is between "
-            f"{self.lower.mean:.2f} and {self.upper.mean:.2f} nats per observation, in expectation "
-            f"(gap {self.gap:.2g}, standard error {self.gap_error:.2g})."
-        )
 
 
 @of_model

@@ -63,8 +63,10 @@ def outlier_scores(
     """
     num_samples = whole("num_samples", num_samples, 2)
     data = vae.check(x)
-    log_p = log_evidence(vae, data, num_samples=num_samples, seed=seed).log_evidence
-    usual = log_evidence(vae, reference, num_samples=num_samples, seed=seed).mean
+    log_p = log_evidence(
+        vae, data, num_samples=num_samples, num_simulated=0, seed=seed
+    ).log_evidence
+    usual = log_evidence(vae, reference, num_samples=num_samples, num_simulated=0, seed=seed).mean
     with reading(vae, seed):
         parts = chunks(data, num_samples, ROWS)
         waic = torch.cat([_waic(Joint(vae, some), num_samples) for some in parts])

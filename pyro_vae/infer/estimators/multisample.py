@@ -17,6 +17,7 @@ from torch import Tensor
 from ...core.checks import whole
 from ..sites import samples
 from .bounds import Bound
+from .particles import check_broadcast, check_plates
 from .profile import Profile
 
 __all__ = ["MultiSampleELBO", "Plates", "Run", "add", "log_weight", "own", "total"]
@@ -80,6 +81,13 @@ class MultiSampleELBO(ELBO):
         """The function of the log weights that is the value."""
         return Bound()
 
+    def _guess_max_plate_nesting(
+        self, model: Callable, guide: Callable, args: tuple, kwargs: dict
+    ) -> None:
+        super()._guess_max_plate_nesting(model, guide, args, kwargs)
+        if self.num_particles > 1:
+            check_broadcast(type(self).__name__, model, guide, args, kwargs, self.max_plate_nesting)
+
     @abstractmethod
     def _estimate(self, run: Run) -> tuple[Tensor, Tensor]:
         """The bound (no gradient), and a surrogate whose gradient estimates the bound's."""
@@ -97,6 +105,8 @@ class MultiSampleELBO(ELBO):
         kept: Mapping[str, Any],
     ) -> Run:
         traces = get_importance_trace("flat", nesting, model, guide, args, kwargs)
+        for trace in traces if self.num_particles > 1 else ():
+            check_plates(trace)
         if is_validation_enabled():
             check_if_enumerated(traces[1])
         return Run(*traces, kept)

@@ -1,0 +1,200 @@
+"""Whether data drawn from the model are like the data: each column, and each pair of columns."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from ..core.checks import whole
+from ..model.entry import of_model
+from ..model.joint import reading
+from ..model.simulation import simulate
+from ..model.vae import VAE
+
+__all__ = ["PredictiveCheck", "predictive_check"]
+
+LEVEL = 0.01  # of the tests that the verdict rests on, all columns and pairs together
+LEAST = 20  # observations
+MOST = 500  # columns; of more, evenly spaced ones are looked at
+NAMED = 3  # columns or pairs that the verdict names
+TERMS = 30  # of Kolmogorov's series
+
+
+@dataclass(frozen=True)
+class PredictiveCheck:
+    """Data beside data that were drawn from the model.
+
+    Attributes:
+        columns: a row for each column: ``mean_z`` and ``spread_z``, z-scores of data minus model in
+            its mean and its mean square around it, and ``shape_p``, the p-value of Kolmogorov and
+            Smirnov for the whole margin.
+        pairs: ``(D, D)``, the z-score of data minus model in the mean product of two columns.
+        num_data: observations.
+        num_drawn: draws of the model.
+    """
+
+    columns: pd.DataFrame
+    pairs: pd.DataFrame
+    num_data: int
+    num_drawn: int
+
+    @property
+    def verdict(self) -> str:
+        """Which columns and pairs the model does not reproduce, in words.
+
+        The level of .01 is that of all of them together.
+        """
+        p = _of_columns(self.columns)
+        wrong = [str(name) for name, value in p.sort_values().items() if value <= LEVEL]
+        z = self.pairs.to_numpy()
+        rows, cols = np.triu_indices(len(z), 1)
+        p_pairs = _tails(torch.tensor(z[rows, cols])).numpy() * max(1, len(rows))
+        order = [i for i in np.argsort(p_pairs) if p_pairs[i] <= LEVEL]
+        names = self.pairs.index
+        worst = [f"{names[rows[i]]} and {names[cols[i]]}" for i in order]
+        return (
+            f"{_sentence('columns', len(p), wrong)} "
+            f"{_sentence('pairs of columns', len(rows), worst)}"
+        )
+
+    @property
+    def departs(self) -> bool:
+        """Whether any column or pair is seen to depart from the model."""
+        return "are not as the model draws" in self.verdict
+
+
+@of_model
+@torch.no_grad()
+def predictive_check(
+    vae: VAE, x: Tensor | ArrayLike, *, num_samples: int = 2000, seed: int | None = 0
+) -> PredictiveCheck:
+    r"""Compare data with draws of the model: margins, and the dependence of pairs.
+
+    .. math:: z_{ij} = \frac{\bar{u_i u_j} - \bar{v_i v_j}}{s_{ij} \sqrt{1 / N + 1 / M}}
+
+    for data u and draws v of p(x), both standardized by the data, with the standard deviation s of
+    the products of both together. A model of noise passes where the data are noise: whether x has
+    anything to model, :func:`baselines` says.
+
+    Args:
+        vae: a trained model.
+        x: ``(N, *x_shape)``, data that it was not trained on; NaN where a cell is missing.
+        num_samples: M, draws of the model, with context and offset of the rows of x in turn.
+        seed: of the draws.
+
+    Returns:
+        :class:`PredictiveCheck`: ``columns``, ``pairs``, ``verdict``.
+
+    Raises:
+        ValueError: data that the model refuses, fewer than 20 observations, or of draws, or a
+            model of which cells are missing.
+
+    References:
+        Gelman, Meng & Stern (1996), Statistica Sinica 6.
+
+    >>> vae = VAE(2, latent_dim=1, likelihood="Normal", seed=0)
+    >>> predictive_check(vae, torch.randn(50, 2)).pairs.shape
+    (2, 2)
+    """
+    num_samples = whole("num_samples", num_samples, LEAST)
+    x = vae.check(x)
+    if len(x) < LEAST:
+        raise ValueError(f"a predictive check needs at least {LEAST} observations, got {len(x)}")
+    if vae.missingness is not None:
+        raise ValueError(
+            "the cells that are observed are no fair draws of the model's, which says which are "
+            "missing: compare vae.impute(x) with vae.sample(n) instead"
+        )
+    with reading(vae, seed):
+        drawn = vae.record.cells(simulate(vae, num_samples, x)[1]).flatten(1).double()
+    data = vae.record.cells(x).flatten(1).double()
+    names = _names(vae, data.shape[1])
+    if len(names) > MOST:
+        some = torch.linspace(0, len(names) - 1, MOST).long()
+        data, drawn, names = data[:, some], drawn[:, some], [names[i] for i in some]
+    u, v = _standardized(data, drawn)
+    columns = {
+        "mean_z": _score(u, v),
+        "spread_z": _score(u.square(), v.square()),
+        "shape_p": _smirnov(data, drawn),
+    }
+    table = pd.DataFrame({k: c.cpu().numpy() for k, c in columns.items()}, index=names)
+    pairs = pd.DataFrame(_products(u, v).cpu().numpy(), index=names, columns=names)
+    return PredictiveCheck(table.rename_axis("column"), pairs, len(x), num_samples)
+
+
+def _names(vae: VAE, width: int) -> list[str]:
+    columns = vae.record.columns or ()
+    named = len(columns) >= width
+    return [str(columns[i]) if named else f"x[{i}]" for i in range(width)]
+
+
+def _standardized(data: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in the data's units of each column; of a constant one in those of both."""
+    mean = data.nanmean(0)
+    scale = (data - mean).square().nanmean(0).sqrt()
+    both = (drawn - mean).square().mean(0).sqrt()
+    scale = torch.where(scale > 0, scale, torch.where(both > 0, both, 1.0))
+    return (data - mean) / scale, (drawn - mean) / scale
+
+
+def _score(u: Tensor, v: Tensor) -> Tensor:
+    """z-scores of the means of columns, NaN left out; 0 where nothing varies."""
+    seen, n, m = ~u.isnan(), (~u.isnan()).sum(0), len(v)
+    u = torch.where(seen, u, 0.0)
+    first, second = u.sum(0) / n, v.mean(0)
+    square = (u.square().sum(0) + v.square().sum(0)) / (n + m)
+    centre = (n * first + m * second) / (n + m)
+    error = ((square - centre.square()).clamp_min(0) * (1 / n + 1 / m)).sqrt()
+    return ((first - second) / error).nan_to_num(0.0, 0.0, 0.0)
+
+
+def _products(u: Tensor, v: Tensor) -> Tensor:
+    """z-scores of the mean products of all pairs, as :func:`_score` of each."""
+    seen = (~u.isnan()).double()
+    u = u.nan_to_num(0.0)
+    n, m = seen.T @ seen, len(v)
+    first, second = u.T @ u / n, v.T @ v / m
+    square = (u.square().T @ u.square() + v.square().T @ v.square()) / (n + m)
+    centre = (n * first + m * second) / (n + m)
+    error = ((square - centre.square()).clamp_min(0) * (1 / n + 1 / m)).sqrt()
+    return ((first - second) / error).nan_to_num(0.0, 0.0, 0.0)
+
+
+def _smirnov(data: Tensor, drawn: Tensor) -> Tensor:
+    """p-values of the largest difference of two distribution functions; ties make them larger."""
+    p = []
+    for u, v in zip(data.T, drawn.T, strict=True):
+        u = u[~u.isnan()].sort().values
+        v, at = v.sort().values, torch.cat([u, v]).contiguous()
+        below = [torch.searchsorted(s.contiguous(), at, right=True) / len(s) for s in (u, v)]
+        largest = (below[0] - below[1]).abs().max()
+        root = math.sqrt(len(u) * len(v) / (len(u) + len(v)))
+        t = (root + 0.12 + 0.11 / root) * largest
+        k = torch.arange(1, TERMS + 1, device=t.device)
+        series = 2 * ((-1.0) ** (k - 1) * torch.exp(-2 * (k * t).square())).sum()
+        p.append(torch.where(t < 0.2, 1.0, series.clamp(0.0, 1.0)))
+    return torch.stack(p)
+
+
+def _tails(z: Tensor) -> Tensor:
+    """Two-sided p-values of z-scores."""
+    return torch.special.erfc(z.abs() / math.sqrt(2))
+
+
+def _of_columns(table: pd.DataFrame) -> pd.Series:
+    """The smallest p-value of each column, corrected for three tests of all columns."""
+    z = torch.tensor(table[["mean_z", "spread_z"]].to_numpy())
+    p = np.minimum(_tails(z).numpy().min(1), table["shape_p"].to_numpy())
+    return pd.Series(3 * len(table) * p, table.index)
+
+
+def _sentence(what: str, total: int, wrong: list[str]) -> str:
+    if not wrong:
+        return f"None of {total} {what} is seen to depart from the model's draws (p > {LEVEL})."
+    some = ", ".join(wrong[:NAMED]) + (" ..." if len(wrong) > NAMED else "")
+    return f"{len(wrong)} of {total} {what} are not as the model draws them: {some}."
