@@ -448,6 +448,11 @@ MERGED = {  # flags, file: what is told
     "flag": ({"epochs": 3, "seed": None}, {"epochs": 5, "seed": 7}, {"epochs": 3, "seed": 7}),
     "zero": ({"seed": 0}, {"seed": 7}, {"seed": 0}),
     "numbers": ({}, {"lr": 0.01, "beta": 1, "validation": 0.2}, {"lr": 0.01, "beta": 1}),
+    "of another library": (
+        {},
+        {"epochs": np.int64(3), "validation": np.float32(0.5)},
+        {"epochs": 3, "validation": 0.5},
+    ),
     "nothing": ({}, {}, DEFAULTS),
 }
 

@@ -91,8 +91,8 @@ def train(
             where = {"resume" if resume else "out": folder}
             fitted = fit(vae, data.train, **where, **settings.fit_options())
         done = leads and not fitted.interrupted
-        found = _test(vae, fitted, data, settings, folder.path) if done else {}
-    return Outcome(folder.path, data, fitted, found)
+        figures = _test(vae, fitted, data, settings, folder.path) if done else {}
+    return Outcome(folder.path, data, fitted, figures)
 
 
 def _run_folder(settings: RunSettings, out: Path | None, leads: bool) -> RunFolder:
@@ -108,12 +108,12 @@ def new_model(
     settings: RunSettings, data: Data, parts: Mapping[str, object] = MappingProxyType({})
 ) -> VAE:
     """The model of a run, at its start."""
-    lines: dict[str, Any] = {role: getattr(settings, role) for role in VAE.ROLES}
+    lines: Any = {role: parts.get(role, getattr(settings, role)) for role in VAE.ROLES}
     vae = VAE(
         tuple(data.train.shape[1:]),
         settings.latent_dim if settings.layers is None else None,
         layers=settings.layers,
-        **lines | dict(parts),
+        **lines,
         missing=data.missing if settings.missing is None else settings.missing,
         seed=settings.seed,
     )

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..core.seeding import seeded
 from ..core.toml import read_config
 from ..data import SOURCES, Data, load_data
+from ..data.rows import Rows
 from ..infer.training.preparation import check_grey, fingerprint
 from ..infer.training.settings import CONFIG, FROM_PYTHON
 from ..model.vae import VAE
@@ -43,7 +44,7 @@ def held_out(
     """
     run, settings = Path(run), read_settings(run)
     if data is None:
-        found = _own(run, settings)
+        found = _own(run, settings, vae)
     elif isinstance(data, str | Path):
         found = load_data(str(data), settings.data_root, seed=settings.seed, held_out=1.0)
     else:
@@ -51,7 +52,7 @@ def held_out(
     return as_seen(found.test, settings), found.test_labels
 
 
-def _own(run: Path, settings: RunSettings) -> Data:
+def _own(run: Path, settings: RunSettings, vae: VAE) -> Data:
     """The data that a run was told, from where they are now; a warning where they are others."""
     if settings.data == FROM_PYTHON:
         raise ValueError(
@@ -63,7 +64,8 @@ def _own(run: Path, settings: RunSettings) -> Data:
     if settings.data not in SOURCES and not Path(settings.data).exists() and Path(file).exists():
         settings = replace(settings, data=file)
     data = run_data(settings)
-    if told.get("data_hash", expected := fingerprint(data.train)[1]) != expected:
+    x = data.train if isinstance(data.train, Rows) else vae.as_data(data.train)
+    if told.get("data_hash", expected := fingerprint(x)[1]) != expected:
         warnings.warn(
             f"the data of {run} have changed since it was trained: {settings.data} is another one, "
             "so what is held out of it now may have been trained on",
