@@ -248,6 +248,8 @@ class Run:
         if team.rank == 0:
             self.loss, self.count = float(progress["loss"]), int(progress["count"])
         self.epoch_rng, self.resumed_rng = team.own(parts["epoch_rng"]), team.own(parts["rng"])
+        for state in (self.epoch_rng, self.resumed_rng):
+            torch.Generator().set_state(state["cpu"])  # raises where it is none
         for name in parts["callbacks"].keys() & self.callbacks.keys():
             self.callbacks[name].load_state_dict(parts["callbacks"][name])
 
