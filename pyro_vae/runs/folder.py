@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyro
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ from ..data import Data
 from ..infer.elbo_terms import elbo_terms
 from ..infer.engine.distributed import local_rank, processes
 from ..infer.training.fit import Fit, fit
-from ..infer.training.folder import RESULTS, RunFolder
+from ..infer.training.folder import HISTORY, RESULTS, RunFolder
 from ..language.spec import parse
 from ..model.files import DESCRIPTION
 from ..model.vae import VAE
@@ -29,7 +30,7 @@ from ..plots.pictures import has_images
 from .held_out import as_seen, run_data
 from .settings import RunSettings
 
-__all__ = ["TEST", "Outcome", "new_model", "read_results", "train"]
+__all__ = ["TEST", "Outcome", "new_model", "read_history", "read_results", "train"]
 
 PICTURES = "pictures"
 TEST = "elbo_test.npy"  # of each test observation, in nats
@@ -177,6 +178,26 @@ def _draw(vae: VAE, fitted: Fit, test: Tensor, labels: Tensor | None, folder: Pa
     if has_images(vae):
         plots.save(plots.reconstructions(vae, test[:36]), folder / "reconstructions.png")
         plots.save(plots.samples(vae), folder / "samples.png")
+
+
+def read_history(folder: Path) -> pd.DataFrame | None:
+    """The history of a run, by epoch; nothing where there is none.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    path = folder / HISTORY
+    if not path.exists():
+        return None
+    try:
+        history = pd.read_csv(path, index_col="epoch")
+        numbers = history[["elbo_train", "elbo_validation"]].astype(float)
+        history.index.astype(int)
+    except (ValueError, KeyError, TypeError, OverflowError) as problem:
+        raise ValueError(f"{path} is no history of a run: {problem}") from None
+    if numbers.empty:
+        raise ValueError(f"{path} is no history of a run: it has no epoch")
+    return history
 
 
 def read_results(folder: Path) -> dict[str, float]:
