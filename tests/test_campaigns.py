@@ -2,7 +2,7 @@
 
 import pytest
 
-from campaigns import damaged, inputs, strings
+from campaigns import attacks, damaged, inputs, kills, strings
 from helpers.composition import draw_case
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
@@ -24,9 +24,23 @@ def test_damaged_files_are_refused_or_read_as_before():
     assert not wrong, "\n".join(wrong)
 
 
+def test_a_sample_of_attacks_is_refused_in_time():
+    wrong = [f"{what}: {answer}" for what, answer in attacks.failures(slice(3, None, 12)) if answer]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("name", kills.CONFIGURATIONS)
+def test_killed_runs_go_on_bit_for_bit(name):
+    wrong = [f"{how}: {answer}" for _, how, answer in kills.failures(2, names=[name]) if answer]
+    assert not wrong, "\n".join(wrong)
+
+
 def test_the_campaigns_are_as_large_as_they_say():
     assert len(list(inputs.cases())) >= 400
     assert len(strings.LINES) >= 100
+    assert len(kills.CONFIGURATIONS) == 6
+    assert sum(1 for attack in attacks.ATTACKS for _ in attack()) >= 250
     assert draw_case(lambda options: options[-1])["likelihood"]
 
 

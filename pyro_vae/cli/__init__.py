@@ -1,6 +1,7 @@
 """The command line; nothing heavy is imported before a command runs."""
 
 import sys
+import warnings
 from typing import Annotated
 
 import typer
@@ -44,10 +45,17 @@ for command in (comparing.runs, comparing.estimators, *map(comparing.sweep, comp
 app.add_typer(compare, name="compare", short_help=_compare.__doc__)
 
 
+def _warn(message: Warning | str, category: type[Warning], *_: object) -> None:
+    if category is UserWarning:
+        typer.echo(f"warning: {message}", err=True)
+
+
 def main() -> None:
-    """The entry point: bad input is a message, not a traceback."""
+    """The entry point: bad input is a message, not a traceback, and a warning one sentence."""
     try:
-        app()
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            app()
     except (ValueError, FloatingPointError, OSError) as problem:
         typer.echo(f"error: {problem}", err=True)
         sys.exit(2)

@@ -54,7 +54,7 @@ def runs(
     check_data(data)
     from ..runs.comparisons import compare_runs
 
-    models = {str(folder): load_run(folder, modules) for folder in folders}
+    models = {folder: load_run(folder, modules) for folder in folders}
     table = compare_runs(models, data=data, num_samples=num_samples, seed=seed)
     typer.echo(f"nats per observation, difference to the first run on the same data; {DOUBTFUL}\n")
     typer.echo(table.to_string(float_format="{:.2f}".format))

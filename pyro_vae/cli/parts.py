@@ -186,7 +186,9 @@ ROWS = {
 
 def show_figures(results: dict[str, float]) -> None:
     """Print a run's figures."""
-    if not results:
+    if lacking := sorted({*ROWS, "epochs", "training_seconds", "parameters"} - results.keys()):
+        if results:
+            typer.echo(f"results.toml is damaged: it lacks {', '.join(lacking)}")
         return
     typer.echo(f"{'nats per observation':<24}{'mean':>10}{'standard error':>17}")
     for key, label in ROWS.items():

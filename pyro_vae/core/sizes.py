@@ -1,5 +1,6 @@
 """Bounds on what a file or a line may ask for, checked before the memory is taken."""
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,9 +11,11 @@ from torch.overrides import TorchFunctionMode
 
 __all__ = ["bounded", "memory"]
 
+TENSOR = torch.Tensor
 FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.full, torch.eye, torch.arange, torch.randn}
-FACTORIES |= {torch.rand, torch.linspace, torch.Tensor.new_zeros, torch.Tensor.new_ones}
-FACTORIES |= {torch.Tensor.new_full, torch.Tensor.new_empty}
+FACTORIES |= {torch.rand, torch.linspace, TENSOR.new_zeros, TENSOR.new_ones, TENSOR.new_full}
+FACTORIES |= {TENSOR.new_empty}
+REPEATING = {TENSOR.repeat, TENSOR.repeat_interleave, torch.repeat_interleave, torch.tile}
 
 
 def memory() -> int:
@@ -40,8 +43,11 @@ def bounded(numbers: int, tensors: int, what: str) -> Iterator[None]:
     Traceback (most recent call last):
     ValueError: MLP([10000]) asks for 100,000 numbers, and at most 1,000 are expected
     """
-    with Counting(numbers, tensors, what):
-        yield
+    try:
+        with Counting(numbers, tensors, what):
+            yield
+    except OverflowError:
+        raise ValueError(f"{what} more numbers than there are") from None
 
 
 class Counting(TorchFunctionMode):
@@ -55,16 +61,18 @@ class Counting(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
         """Count what a factory is about to make."""
         kwargs = kwargs or {}
-        if func in FACTORIES:
-            self.calls -= 1
-            self._count(self._size(func, args, kwargs))
-            if self.calls < 0:
-                raise ValueError(f"{self.what} more tensors than are expected")
-        elif func is not torch.Tensor.numel:
+        try:
+            if func in FACTORIES or func in REPEATING:
+                self.calls -= 1
+                self._count(self._size(func, args, kwargs))
             for tensor in args:  # one that is expanded takes its memory in what it goes into
-                if isinstance(tensor, torch.Tensor) and tensor.numel() > self.numbers:
-                    self._count(tensor.numel())
-        return func(*args, **kwargs)
+                if isinstance(tensor, TENSOR) and (asked := math.prod(tensor.shape)) > self.numbers:
+                    self._count(asked)
+            return func(*args, **kwargs)
+        except (RuntimeError, OverflowError, TypeError) as problem:
+            if "verflow" not in str(problem):
+                raise
+            raise ValueError(f"{self.what} more numbers than there are") from None
 
     def _count(self, asked: int) -> None:
         self.left -= asked
@@ -72,13 +80,19 @@ class Counting(TorchFunctionMode):
             raise ValueError(
                 f"{self.what} {asked:,} numbers, and at most {self.numbers:,} are expected"
             )
+        if self.calls < 0:
+            raise ValueError(f"{self.what} more tensors than are expected")
 
     def _size(self, func: Any, args: Any, kwargs: Any) -> int:  # noqa: ANN401
-        """How many numbers a factory makes, found without memory for them."""
-        options = {k: v for k, v in kwargs.items() if k not in ("generator", "out", "pin_memory")}
+        """How many numbers a call makes, found without memory for them."""
+        options = {k: v for k, v in kwargs.items() if k not in ("generator", "out")}
+        if func in REPEATING:
+            args = [a.to("meta") if isinstance(a, TENSOR) else a for a in args]
+        else:
+            options["device"] = "meta"
         try:
-            return func(*args, **options | {"device": "meta"}).numel()
-        except (RuntimeError, OverflowError, TypeError) as problem:
-            if "verflow" not in str(problem):
-                return 0  # the factory itself says what is wrong
-            raise ValueError(f"{self.what} more numbers than there are: {problem}") from None
+            return math.prod(func(*args, **options).shape)
+        except (RuntimeError, TypeError, NotImplementedError) as problem:
+            if "verflow" in str(problem):
+                raise
+            return 0  # the call itself says what is wrong

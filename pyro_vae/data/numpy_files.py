@@ -1,6 +1,7 @@
 """Arrays of numbers in ``.npy`` and ``.npz`` files, whose headers are not believed."""
 
 import math
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ __all__ = ["read_array", "read_arrays"]
 MAPPED = 2**30  # a .npy file of more bytes stays on disk
 WRONG = (ValueError, TypeError, SyntaxError, KeyError, OverflowError, EOFError, MemoryError)
 DAMAGED = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, RecursionError)
+DAMAGED += (tokenize.TokenError,)
 
 
 def read_array(path: str | Path) -> np.ndarray:

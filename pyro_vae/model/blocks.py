@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, Literal, TypeAlias, get_args
 
 from ..language.spec import Spec
@@ -17,14 +18,15 @@ SHAPES = {"label": (1, "a number of classes"), "weight": (0, "one number, ()")}
 def shape_of(value: int | Sequence[int], name: str, least: int = 0) -> tuple[int, ...]:
     """A shape from a number or several, checked; of so many dimensions at least."""
     shape = tuple(value) if isinstance(value, Sequence) else (value,)
-    sizes = [n for n in shape if isinstance(n, int) and not isinstance(n, bool) and n > 0]
+    whole = [n for n in shape if isinstance(n, Integral) and not isinstance(n, bool)]
+    sizes = tuple(int(n) for n in whole if n > 0)
     if len(shape) < least or len(sizes) < len(shape):
         plain = isinstance(value, int | float | str | tuple | list | dict | None)
         got = value if plain else type(value).__name__
         raise ValueError(f"{name} must be a positive whole number or a tuple of them, got {got}")
-    if math.prod(shape) > LARGEST:
+    if math.prod(sizes) > LARGEST:
         raise ValueError(f"{name} of {value} has more numbers than memory can hold")
-    return shape
+    return sizes
 
 
 @dataclass(frozen=True, init=False)

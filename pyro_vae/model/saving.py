@@ -55,7 +55,7 @@ def load(folder: str | Path, cls: type[VAE] | None = None, **modules: nn.Module)
                 f"the {role} of this model is a class of your own ({line.removeprefix(CUSTOM)}): "
                 f"load(folder, {role}=...), or in a shell --modules FILE.py, which defines {role}"
             )
-    if not isinstance(dtype, torch.dtype):
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise ValueError(f"{where} names an unknown dtype {about['dtype']!r}")
     try:
         sizes = sum(w.numel() for w in weights.values()), len(weights)
@@ -70,7 +70,10 @@ def load(folder: str | Path, cls: type[VAE] | None = None, **modules: nn.Module)
             f"{where} does not make a {cls.__name__}: {problem}; a class whose constructor takes "
             "other arguments says them in its classmethod arguments(about)"
         ) from None
-    vae.record.columns = tuple(about["columns"]) if "columns" in about else None
+    columns = about.get("columns")
+    if columns is not None and not _are_names(columns):
+        raise ValueError(f"{where} has columns that are no list of names: {columns!r}")
+    vae.record.columns = None if columns is None else tuple(columns)
     try:
         vae.load_state_dict(weights)
     except RuntimeError as problem:
@@ -80,10 +83,14 @@ def load(folder: str | Path, cls: type[VAE] | None = None, **modules: nn.Module)
     return vae.eval()
 
 
+def _are_names(columns: object) -> bool:
+    return isinstance(columns, list) and all(isinstance(name, str) for name in columns)
+
+
 def _kind(about: dict[str, Any], cls: type[VAE] | None) -> type[VAE]:
     """The class of a saved model: one of those known, or the user's own that is given."""
-    kind = about.get("kind", "M2" if "classes" in about else "VAE")
-    name = str(kind).rsplit(".", 1)[-1]
+    kind = str(about.get("kind", "M2" if "classes" in about else "VAE"))
+    name = kind.rsplit(".", 1)[-1]
     if cls is not None and cls.__name__ != name:  # a script's module is __main__
         raise ValueError(f"the folder holds a {kind}, and cls= is {cls.kind()}")
     if cls is None and kind not in KINDS:

@@ -39,9 +39,8 @@ from .tables import TableRecord, as_record
 __all__ = ["VAE", "Units"]
 
 Units: TypeAlias = Literal["data", "none"]
-
 BYTES = 64  # of memory for a number of a model: its gradient, Adam's moments, and room for data
-MOST_TENSORS = 20_000  # of what a model's lines may make
+MOST_TENSORS = 5_000  # of what a model's lines may make
 DRAWS = 8  # of z, at which the likelihood's support is looked at
 
 

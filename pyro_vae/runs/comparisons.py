@@ -181,7 +181,7 @@ def paired_differences(
 
 
 def compare_runs(
-    runs: Sequence[str | Path] | Mapping[str | Path, VAE],
+    runs: Sequence[str | Path] | Mapping[str, VAE] | Mapping[Path, VAE],
     *,
     data: str | torch.Tensor | ArrayLike | None = None,
     num_samples: int = 1000,

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyro
 import torch
 from torch import Tensor
@@ -22,14 +23,14 @@ from ..data.tables import Table
 from ..infer.elbo_terms import elbo_terms
 from ..infer.engine.distributed import local_rank, processes
 from ..infer.training.fit import Fit, fit
-from ..infer.training.folder import RESULTS, RunFolder
+from ..infer.training.folder import HISTORY, RESULTS, RunFolder
 from ..model.files import DESCRIPTION
 from ..model.vae import VAE
 from ..plots.pictures import has_images
 from .held_out import as_seen, run_data
 from .settings import RunSettings
 
-__all__ = ["TEST", "Outcome", "new_model", "read_results", "train"]
+__all__ = ["TEST", "Outcome", "new_model", "read_history", "read_results", "train"]
 
 PICTURES = "pictures"
 TEST = "elbo_test.npy"  # of each test observation, in nats
@@ -91,8 +92,8 @@ def train(
             where = {"resume" if resume else "out": folder}
             fitted = fit(vae, data.train, **where, **settings.fit_options())
         done = leads and not fitted.interrupted
-        found = _test(vae, fitted, data, settings, folder.path) if done else {}
-    return Outcome(folder.path, data, fitted, found)
+        figures = _test(vae, fitted, data, settings, folder.path) if done else {}
+    return Outcome(folder.path, data, fitted, figures)
 
 
 def _run_folder(settings: RunSettings, out: Path | None, leads: bool) -> RunFolder:
@@ -108,7 +109,7 @@ def new_model(
     settings: RunSettings, data: Data, parts: Mapping[str, object] = MappingProxyType({})
 ) -> VAE:
     """The model of a run, at its start."""
-    lines: dict[str, Any] = {role: getattr(settings, role) for role in VAE.ROLES}
+    lines: Any = {role: getattr(settings, role) for role in VAE.ROLES}
     is_table = isinstance(data.train, Table)
     if is_table:
         lines["likelihood"] = settings.by_column
@@ -183,6 +184,26 @@ def _draw(vae: VAE, fitted: Fit, test: Tensor, labels: Tensor | None, folder: Pa
     if has_images(vae):
         plots.save(plots.reconstructions(vae, test[:36]), folder / "reconstructions.png")
         plots.save(plots.samples(vae), folder / "samples.png")
+
+
+def read_history(folder: Path) -> pd.DataFrame | None:
+    """The history of a run, by epoch; nothing where there is none.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    path = folder / HISTORY
+    if not path.exists():
+        return None
+    try:
+        history = pd.read_csv(path, index_col="epoch")
+        numbers = history[["elbo_train", "elbo_validation"]].astype(float)
+        history.index.astype(int)
+    except (ValueError, KeyError, TypeError, OverflowError) as problem:
+        raise ValueError(f"{path} is no history of a run: {problem}") from None
+    if numbers.empty:
+        raise ValueError(f"{path} is no history of a run: it has no epoch")
+    return history
 
 
 def read_results(folder: Path) -> dict[str, float]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..core.seeding import seeded
 from ..core.toml import read_config
 from ..data import SOURCES, Data, load_data
+from ..data.rows import Rows
 from ..data.tables import Table, read_file
 from ..infer.training.preparation import check_grey, fingerprint
 from ..infer.training.settings import CONFIG, FROM_PYTHON
@@ -69,8 +70,8 @@ def _own(run: Path, settings: RunSettings, vae: VAE) -> Data:
     if settings.data not in SOURCES and not Path(settings.data).exists() and Path(file).exists():
         settings = replace(settings, data=file)
     data = run_data(settings)
-    train = vae.as_data(data.train) if isinstance(data.train, Table) else data.train
-    if told.get("data_hash", expected := fingerprint(train)[1]) != expected:
+    x = data.train if isinstance(data.train, Rows) else vae.as_data(data.train)
+    if told.get("data_hash", expected := fingerprint(x)[1]) != expected:
         warnings.warn(
             f"the data of {run} have changed since it was trained: {settings.data} is another one, "
             "so what is held out of it now may have been trained on",

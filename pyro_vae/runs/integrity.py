@@ -4,17 +4,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from ..core.toml import read_config
 from ..infer.training.checkpoint import CHECKPOINT, PREVIOUS, read_one
 from ..infer.training.folder import HISTORY, RESULTS
 from ..model.files import DESCRIPTION, WEIGHTS, own_parts, read_model
 from ..model.saving import load
-from .folder import TEST, read_results
+from .folder import TEST, read_history, read_results
 from .settings import CONFIG, read_settings
 
 __all__ = ["check_run"]
+
+FIGURES = {"elbo_train", "elbo_test", "log_likelihood_test", "kl_test", "epochs", "parameters"}
 
 
 def check_run(run: str | Path) -> dict[str, str]:
@@ -42,19 +43,17 @@ def _checks(run: Path) -> Iterator[tuple[Path, Callable[[], object]]]:
     yield run / WEIGHTS, lambda: read_model(run)
     for name in (CHECKPOINT, PREVIOUS):
         yield run / name, lambda name=name: read_one(run / name)
-    yield run / HISTORY, lambda: _figures(pd.read_csv(run / HISTORY, index_col="epoch"))
+    yield run / HISTORY, lambda: read_history(run)
     yield run / RESULTS, lambda: _results(run)
     yield run / TEST, lambda: np.load(run / TEST, allow_pickle=False).mean()
 
 
-def _figures(history: pd.DataFrame) -> None:
-    if wrong := [name for name in history if history[name].dtype.kind not in "if"]:
-        raise ValueError(f"{wrong[0]} holds what is no number")
-
-
 def _results(run: Path) -> None:
-    if not read_results(run):
+    figures = read_results(run)
+    if not figures:
         raise ValueError("its figures are of other weights")
+    if lacking := sorted(FIGURES - figures.keys()):
+        raise ValueError(f"it lacks {', '.join(lacking)}")
 
 
 def _problem(check: Callable[[], object]) -> str:

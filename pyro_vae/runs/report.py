@@ -28,13 +28,12 @@ from ..core.files import write_whole
 from ..core.toml import read_config
 from ..evaluate.assessment import Assessment, assess
 from ..evaluate.evidence.importance import log_evidence
-from ..infer.training.folder import HISTORY
 from ..infer.training.settings import FROM_PYTHON
 from ..model.latents import point
 from ..model.saving import load
 from ..model.vae import VAE
 from ..plots.pictures import has_images
-from .folder import read_results
+from .folder import read_history, read_results
 from .held_out import held_out, name_of
 from .settings import CONFIG, read_settings
 
@@ -85,7 +84,7 @@ def write_report(
     x, labels = held_out(run, vae, data)
     x, labels = x[:SHOWN], None if labels is None else labels[:SHOWN]
     assessment = assess(vae, x, labels, num_samples=num_samples, steps=steps, seed=seed)
-    history = pd.read_csv(run / HISTORY, index_col="epoch") if (run / HISTORY).exists() else None
+    history = read_history(run)
     sections = {
         "In short": _summary(assessment, read_results(run), len(x)),
         "Training": "" if history is None else _training(history),
@@ -117,7 +116,7 @@ def write_report(
 
 def _summary(assessment: Assessment, results: Mapping[str, float], n: int) -> str:
     trained = ""
-    if results:
+    if {"epochs", "training_seconds", "parameters"} <= results.keys():
         trained = (
             f" Training took {results['epochs']:.0f} epochs and {results['training_seconds']:.0f} "
             f"seconds, of {results['parameters']:,.0f} parameters."

@@ -157,7 +157,12 @@ def _read(name: str, value: object, kinds: tuple[Kind, ...]) -> object:
 
 
 def _readings(value: object) -> Iterator[object]:
-    """What a value may mean: a text may be that of a number, a truth value or a list."""
+    """What a value may mean: a text may be that of a number, a truth value or a list.
+
+    A number of another library is Python's own.
+    """
+    if callable(item := getattr(value, "item", None)):
+        value = item()
     for text in (value, f"[{value}]") if isinstance(value, str) else ():
         with suppress(ValueError, RecursionError):
             reading = json.loads(text)

@@ -81,10 +81,10 @@ def sweep(
     errors = _on_ray(lines, address) if address else _here(lines, jobs)
     for folder in waiting.keys() & own.keys():
         errors[folder] = _in_process(waiting[folder], folder, own[folder])
-    told = {folder: asdict(settings) for folder, settings in runs.items()}
-    varied = [k for k in SETTINGS if len({str(each[k]) for each in told.values()}) > 1]
+    settings = {folder: asdict(each) for folder, each in runs.items()}
+    varied = [k for k in SETTINGS if len({str(each[k]) for each in settings.values()}) > 1]
     rows = [
-        {**{k: told[folder][k] for k in varied}, **read_results(folder), "folder": str(folder)}
+        {**{k: settings[folder][k] for k in varied}, **read_results(folder), "folder": str(folder)}
         for folder in runs
     ]
     return pd.DataFrame(rows).assign(error=[errors.get(folder, "") for folder in runs])
@@ -112,8 +112,9 @@ def _settled(config: Mapping[str, object]) -> tuple[RunSettings, dict[str, objec
 
 def _make(part: object) -> object:
     """A module of a run's own: a copy, or what a class or a function gives."""
-    is_made = isinstance(part, nn.Module | Distribution) or not callable(part)
-    return deepcopy(part) if is_made else part()
+    if isinstance(part, nn.Module | Distribution) or not callable(part):
+        return deepcopy(part)
+    return part()
 
 
 def _digest(part: object) -> str:

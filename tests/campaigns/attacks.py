@@ -34,7 +34,7 @@ from pyro_vae.evaluate.compression.compress import HEADER
 from pyro_vae.infer.training.checkpoint import CHECKPOINT, TENSOR
 from pyro_vae.model.files import DESCRIPTION, WEIGHTS
 
-MOST_SECONDS, MOST_BYTES = 5.0, 2**30
+MOST_SECONDS, MOST_BYTES = 5.0, 2**30  # the seconds are of the processor
 CANARY = "canary"
 TOUCH = f"__import__('pathlib').Path('{CANARY}').touch()"
 HUGE = (10**9, 10**12, 10**30)
@@ -243,7 +243,7 @@ def descriptions():
     for name, values in DESCRIBED.items():
         for value in values:
             yield f"model.toml, {name}={str(value)[:40]}", lambda n=name, v=value: describe(n, v)
-    for name, values in {"data": ["/etc", "x.npy/", "", 3], "latent_dim": HUGE, "epochs": HUGE[:1],
+    for name, values in {"data": ["/etc", "x.npy/", "", 3], "latent_dim": HUGE,
                          "layers": [[10**9]], "device": ["cuda:99", TOUCH], "lr": [TOUCH],
                          "data_file": ["/etc/passwd"], "binarize": ["x"]}.items():  # fmt: skip
         for value in values:
@@ -262,7 +262,8 @@ def configure(name, value):
     write_toml(Path("run", "config.toml"), told, "an attack")
     for verb in ("show", "check"):
         command(verb, "run")
-    return command("evaluate", "run", "x.npy", "--num-samples", 5, "--steps", 2)
+    shutil.rmtree("new", ignore_errors=True)
+    return command("fit", "--config", "run/config.toml", "--out", "new")
 
 
 def parts():
@@ -402,10 +403,10 @@ def failures(some=slice(None)):
 
 def attempt(attack):
     """What an attack does, other than to be refused or taken."""
-    start, before = time.perf_counter(), peak()
+    start, before = time.process_time(), peak()
     answer = ""
     signal.signal(signal.SIGALRM, late)
-    signal.alarm(round(4 * MOST_SECONDS))
+    signal.alarm(round(8 * MOST_SECONDS))  # of the clock, on a machine that is busy
     try:
         done = attack()
         if getattr(done, "code", 0) not in (0, 2):
@@ -418,7 +419,7 @@ def attempt(attack):
         answer = f"{type(error).__name__}: {str(error)[:200]!r}"
     finally:
         signal.alarm(0)
-    if (seconds := time.perf_counter() - start) > MOST_SECONDS:
+    if (seconds := time.process_time() - start) > MOST_SECONDS:
         answer += f" {seconds:.1f} s"
     if (more := peak() - before) > MOST_BYTES:
         answer += f" {more / 2**30:.1f} GiB"

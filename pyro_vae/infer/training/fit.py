@@ -187,16 +187,21 @@ def fit(
             data=data.described,
         )
         loop = Loop(run)
-        if folder is not None and resume is not None:
-            run.load_state_dict(read(folder.path), folder.path)
-        for module in filter(None, (vae, line.network)):
-            team.share(module.state_dict())
-        team.diverge(settings.seed)
+        _begin(run, None if resume is None else folder)
         loop.train()
         fitted = _result(run, folder, heard)
         if folder is not None and team.rank == 0:
             _keep(folder, fitted)
     return fitted
+
+
+def _begin(run: Run, resumed: RunFolder | None) -> None:
+    """Go on from a checkpoint, if any; all processes have its weights, and draws of their own."""
+    if resumed is not None:
+        run.load_state_dict(read(resumed.path), resumed.path)
+    for module in filter(None, (run.vae, run.estimator.network)):
+        run.processes.share(module.state_dict())
+    run.processes.diverge(run.settings.seed)
 
 
 def _settings(given: Mapping[str, object], line: Estimator) -> FitSettings:
@@ -276,13 +281,11 @@ def _run_folder(
 ) -> RunFolder | None:
     if resume is not None and steps_per_epoch is not None:
         raise ValueError("a stream is not read twice, so a run by steps_per_epoch= is not resumed")
-    for name, given in (("out", out), ("resume", resume)):
-        if not isinstance(given, str | Path | RunFolder | None):
-            raise ValueError(f"{name} is the path of a run folder, got {given!r}")
+    new = None if out is None else RunFolder.of(out, "out")
     if resume is None:
-        return None if out is None else RunFolder.of(out)
-    folder = RunFolder.of(resume)
-    if out is not None and RunFolder.of(out).path.resolve() != folder.path.resolve():
+        return new
+    folder = RunFolder.of(resume, "resume")
+    if new is not None and new.path.resolve() != folder.path.resolve():
         raise ValueError(f"a resumed run goes on in its own folder {folder}: leave out= out")
     return folder
 
@@ -297,8 +300,7 @@ def _alone(
     """
     store = pyro.get_param_store().scope()
     with processes() as team:
-        is_free = folder is None or team.rank > 0
-        held = nullcontext() if is_free else folder.held(resume=resume)
+        held = folder.held(resume=resume) if folder and team.rank == 0 else nullcontext()
         with held, seeded(settings.seed), store, _listen(team) as heard:
             yield team, heard
 

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import pandas as pd
 
-from ...core.files import locked, replacing
+from ...core.files import folder_path, locked, replacing
 from ...core.toml import read_config, write_toml
 from .checkpoint import find, is_kept
 from .settings import CONFIG, FROM_PYTHON
@@ -43,9 +43,9 @@ class RunFolder:
         return str(self.path)
 
     @classmethod
-    def of(cls, folder: "str | Path | RunFolder") -> "RunFolder":
-        """A folder as it is, or that of a path."""
-        return folder if isinstance(folder, RunFolder) else cls(folder)
+    def of(cls, folder: "str | Path | RunFolder", name: str = "folder") -> "RunFolder":
+        """A folder as it is, or that of a path; ``name`` is how an error calls it."""
+        return folder if isinstance(folder, RunFolder) else cls(folder_path(name, folder))
 
     @contextmanager
     def held(self, *, resume: bool = False) -> Iterator[None]:

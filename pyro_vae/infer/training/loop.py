@@ -14,7 +14,7 @@ from ..engine.capture import CaptureError
 from ..engine.precision import products
 from ..estimators.soundness import check_and_nest
 from .run import Callback, Run
-from .step import NonFiniteLossError, Step, explain
+from .step import NonFiniteLossError, Step, checked, explain
 
 __all__ = ["Loop"]
 
@@ -32,7 +32,7 @@ class Loop:
     def __init__(self, run: Run) -> None:
         self.run = run
         model, guide = run.vae.model, run.vae.guide
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(), checked():
             check_and_nest(run.estimator, model, guide, run.example)
             for callback in run.callbacks.values():
                 model, guide = callback.wrap(model, guide)

@@ -91,7 +91,7 @@ def prepare(
         if binarize == "static":
             raise ValueError("binarize='static' needs x in memory; of a loader: 'dynamic'")
     else:
-        x = vae.as_data(x) if binarize else vae.check(x)
+        x = vae.as_data(x) if binarize else vae.check(x)  # pyright: ignore[reportArgumentType]
     named = {"data": x} if given is None else {"data": x, "validation": given}
     identity: dict[str, object] = {k: fingerprint(v) for k, v in named.items() if identify}
     described = _describe(x, identity.get("data"))
@@ -192,7 +192,7 @@ def _describe(x: Data, identity: object) -> dict[str, object]:
         return {}
     shape, digest = identity
     file = getattr(x.array, "filename", None) if isinstance(x, Rows) else None
-    about = {"data_shape": shape, "data_hash": digest}
+    about: dict[str, object] = {"data_shape": shape, "data_hash": digest}
     return about | ({} if file is None else {"data_file": str(Path(file).resolve())})
 
 

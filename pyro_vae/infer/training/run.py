@@ -48,6 +48,7 @@ class Trainable(Protocol):
     def load_state_dict(self, state_dict: Mapping[str, Tensor]) -> object: ...  # noqa: D102
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...  # noqa: D102
     def buffers(self) -> Iterator[Tensor]: ...  # noqa: D102
+    def save(self, folder: str | Path) -> object: ...  # noqa: D102
     def zero_grad(self) -> None: ...  # noqa: D102
     def train(self) -> object: ...  # noqa: D102
     def eval(self) -> object: ...  # noqa: D102
@@ -234,15 +235,21 @@ class Run:
 
     def _take(self, parts: Parts) -> None:
         network, team, progress = self.estimator.network, self.processes, parts["progress"]
+        epoch, step, history = (progress[name] for name in ("epoch", "step", "history"))
+        rows = [row["epoch"] for row in history]
+        if rows != list(range(1, epoch + 1)) or not 0 <= step <= len(self.batches):
+            raise KeyError(f"it tells of {epoch} epochs, {step} steps and a history of {rows}")
         self.vae.load_state_dict(parts["model"])
         if network is not None:
             network.load_state_dict(parts["network"])
         self.optim.set_state(parts["optimizer"])
-        self.epoch, self.step = int(progress["epoch"]), int(progress["step"])
-        self.history, self.seconds = list(progress["history"]), float(progress["seconds"])
+        self.epoch, self.step, self.history = epoch, step, history
+        self.seconds = float(progress["seconds"])
         if team.rank == 0:
             self.loss, self.count = float(progress["loss"]), int(progress["count"])
         self.epoch_rng, self.resumed_rng = team.own(parts["epoch_rng"]), team.own(parts["rng"])
+        for state in (self.epoch_rng, self.resumed_rng):
+            torch.Generator().set_state(state["cpu"])  # raises where it is none
         for name in parts["callbacks"].keys() & self.callbacks.keys():
             self.callbacks[name].load_state_dict(parts["callbacks"][name])
 

@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pyro
@@ -12,13 +12,14 @@ import torch
 from pyro.infer import SVI
 from torch import Tensor
 
+from ...core.sizes import bounded, memory
 from ..engine.capture import CaptureError
 from ..engine.compiled import CompiledELBO
 from ..engine.precision import lowered
 from ..sites import family_name
 from .run import Run, Trainable, rng_state, set_rng_state
 
-__all__ = ["NonFiniteLossError", "Step", "explain"]
+__all__ = ["NonFiniteLossError", "Step", "checked", "explain"]
 
 LARGE = 1e3  # of data or parameters: a size that may be the cause
 
@@ -58,7 +59,7 @@ class Step:
         if not len(batch):  # of several processes one may have no part of a ragged last batch
             self.run.optim(())
             return 0.0
-        with pyro.validation_enabled(True) if self._first else nullcontext():
+        with checked() if self._first else nullcontext():
             return float(self.svi.step(batch))  # pyright: ignore[reportArgumentType]
 
     @property
@@ -94,6 +95,14 @@ class Step:
 
     def _moving(self) -> list[Tensor]:
         return list(self.run.vae.buffers()) if self.moving is None else self.moving
+
+
+@contextmanager
+def checked() -> Iterator[None]:
+    """Within it Pyro validates, and no tensor takes more than half of the memory."""
+    most = bounded(memory() // 8, 10**6, "a step asks for")
+    with pyro.validation_enabled(True), most:
+        yield
 
 
 def explain(vae: Trainable, x: Tensor) -> str:
