@@ -325,6 +325,7 @@ def test_a_count_beside_a_bit_is_that_of_quadrature(missing):
             assert gap < 4 * evidence.standard_error
 
 
+@pytest.mark.slow
 def test_intervals_cover_as_often_as_they_say():
     """Rows from the model itself, a third of the cells gone at random: 90 % intervals."""
     vae, n, draws = linear_vae("mean-field", scale_factor=1.3, shift=0.2), 600, 199
