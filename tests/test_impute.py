@@ -11,6 +11,7 @@ from helpers.linear import SCALE, X, Z, linear_vae, marginal
 from pyro_vae.model.conditional import condition
 from pyro_vae.model.joint import Joint
 
+NAN = math.nan
 GONE = torch.tensor([[0, 1, 0, 0, 1], [1, 0, 1, 1, 0], [0, 0, 0, 0, 0], [1] * X]).bool()
 
 
@@ -291,6 +292,40 @@ def test_mean_median_and_mode_are_those_of_the_exact_conditional(likelihood, mis
             assert ((cdf[at] > 0.4) & (cdf[at] - mass[at] < 0.6)).all()
 
 
+@pytest.mark.parametrize("missing", [True, False])
+def test_a_count_beside_a_bit_is_that_of_quadrature(missing):
+    """Two blocks with likelihoods of their own: each given the other, and the bound of a row."""
+    lines = {"count": "Poisson", "bit": "Bernoulli"}
+    blocks = [pv.Block(name, 1, likelihood=line, missing=missing) for name, line in lines.items()]
+    vae = pv.VAE(pv.Record(blocks), 1, encoder=[], decoder=[4], seed=6).double()
+    with torch.no_grad():  # so that the two depend on one another
+        vae.decoder.layers[-2].weight.mul_(3.0)
+    z = torch.linspace(-7, 7, 2001).double()[:, None]
+    with torch.no_grad():
+        count, bit = vae.decode(z).parts
+    prior = vae.prior().log_prob(z)
+    for x in ([4.0, NAN], [NAN, 1.0]):
+        x = torch.tensor([x]).double()
+        seen, other, at = (bit, count, 0) if x[0, 0].isnan() else (count, bit, 1)
+        log_p = seen.log_prob(x[:, [1 - at]]) + prior
+        weights = log_p.softmax(0)
+        mean = weights @ other.mean[:, 0]
+        second = weights @ (other.variance[:, 0] + other.mean[:, 0] ** 2)
+        found = vae.impute(x.repeat(20, 1), num_samples=1000, sweeps=3, seed=0)[:, at]
+        error = found.std() / 20**0.5
+        assert (found.mean() - mean).abs() < 4 * error
+        assert (prior.softmax(0) @ other.mean[:, 0] - mean).abs() > 4 * error
+        one = vae.imputations(x, draws=3000, num_samples=8000, sweeps=3, seed=0)
+        spread = (second - mean**2).sqrt() / min(3000.0, one.ess.item()) ** 0.5
+        assert (one.values[:, 0, at].mean() - mean).abs() < 4 * 2**0.5 * spread
+        if missing:
+            evidence = pv.log_evidence(vae, x, num_samples=20000, seed=0)
+            exact = log_p.logsumexp(0) + (z[1, 0] - z[0, 0]).log()
+            gap = (evidence.log_evidence - exact).abs()
+            assert gap < 4 * evidence.standard_error
+
+
+@pytest.mark.slow
 def test_intervals_cover_as_often_as_they_say():
     """Rows from the model itself, a third of the cells gone at random: 90 % intervals."""
     vae, n, draws = linear_vae("mean-field", scale_factor=1.3, shift=0.2), 600, 199

@@ -71,23 +71,24 @@ def test_evidence_and_imputations_are_those_of_quadrature(line):
     row = marginal(vae).sample()
     row[1] = NAN
     log_p, mean, variance, at_random = exact(vae, row)
-    found = pv.log_evidence(vae, row[None], num_samples=40000, seed=0)
+    found = pv.log_evidence(vae, row[None], num_samples=20000, seed=0)
     assert (found.log_evidence[0] - log_p).abs() < 4 * found.standard_error[0]
     assert found.standard_error[0] < 0.05
     values = vae.impute(row.expand(20, X), num_samples=2000, seed=0)[:, 1]
     error = values.std() / 20**0.5
     assert (values.mean() - mean).abs() < 4 * error
     assert (at_random - mean).abs() > 10 * error  # where the mask is not looked at
-    one = vae.imputations(row[None], draws=4000, num_samples=20000, seed=0)
+    one = vae.imputations(row[None], draws=4000, num_samples=10000, seed=0)
     drawn, size = one.values[:, 0, 1], min(4000.0, one.ess.item()) / 2
     assert (drawn.mean() - mean).abs() < 4 * (variance / size).sqrt()
     assert (drawn.var() - variance).abs() < 4 * variance * (2 / size) ** 0.5
-    median = vae.impute(row[None], point="median", num_samples=20000, seed=0)[0, 1]
+    median = vae.impute(row[None], point="median", num_samples=5000, seed=0)[0, 1]
     assert (median - mean).abs() < variance.sqrt() / 4
     bound = pv.elbo(vae, row[None], num_samples=2000, seed=0)
     assert bound < log_p
 
 
+@pytest.mark.slow
 def test_a_cell_that_is_never_missing_by_its_value_is_missing_at_random():
     """Slope 0: the imputations are those of ``missing=True``, and the mask costs its entropy."""
     torch.manual_seed(1)
