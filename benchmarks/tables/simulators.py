@@ -21,7 +21,7 @@ import pyro_vae as pv
 __all__ = ["METHODS", "Simulator", "run_peer"]
 
 Simulator = Callable[[pd.DataFrame, pd.DataFrame, int, int], pd.DataFrame]
-BINS = 100  # of a quantity with more values than that
+BINS = 40  # of a quantity with more values than that
 COMPONENTS, STEPS, PRIOR = 200, 150, 0.05
 
 
@@ -34,7 +34,7 @@ def independent(train: pd.DataFrame, valid: pd.DataFrame, n: int, seed: int) -> 
 def mixture(train: pd.DataFrame, valid: pd.DataFrame, n: int, seed: int) -> pd.DataFrame:
     """200 components of independent categories, fitted by EM from random responsibilities.
 
-    A quantity of more than 100 values is cut into as many bins of equal counts, a missing cell is
+    A quantity of more than 40 values is cut into as many bins of equal counts, a missing cell is
     a bin of its own, and a value is drawn from the training values in its bin. The steps stop where
     the validation rows' likelihood is at its best.
     """
