@@ -59,10 +59,10 @@ def main() -> None:
     text = (
         f"Adult, {len(found)} random splits, as many rows simulated as held out; the target is "
         "`sex`. The independent implementation measured one split, so z is its distance from our "
-        "mean in the standard error that `pv.fidelity` says for one split, and that of our mean. AUCs below .5 count as "
-        ".5, which is why two-sample scores of real rows vary less than their error. The boosted "
-        "score of independent columns depends on the trees: codes of categories read as numbers "
-        "give .129.\n\n"
+        "mean in the standard error that `pv.fidelity` says for one split, and that of our mean. "
+        "AUCs below .5 count as .5, which is why two-sample scores of real rows vary less than "
+        "their error. The boosted score of independent columns depends on the trees: codes of "
+        "categories read as numbers give .129.\n\n"
     )
     publish("tables_reference", "Fidelity's figures, checked", text + table(head, lines))
 
