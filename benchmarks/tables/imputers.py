@@ -32,16 +32,24 @@ def discrete(kind: str) -> bool:
 
 
 class OneHot:
-    """Standardized quantities and ordinals, one-hot categories; and the table again."""
+    """Standardized quantities and ordinals, one-hot categories; and the table again.
 
-    def __init__(self, table: pd.DataFrame, kinds: dict[str, str]) -> None:
-        self.table, self.kinds, columns, self.levels = table, kinds, [], {}
+    Args:
+        table: with holes.
+        kinds: of its columns.
+        first: the first level that has a cell; with 1, a category's cells do not sum to 1, which
+            a regression of each on the others would find out first.
+    """
+
+    def __init__(self, table: pd.DataFrame, kinds: dict[str, str], first: int) -> None:
+        self.first, self.table, self.kinds, self.levels = first, table, kinds, {}
+        columns = []
         for c, column in table.items():
             if kinds[c] == "cat":
                 self.levels[c] = np.unique(column.dropna())
                 ones = (column.to_numpy()[:, None] == self.levels[c]).astype(float)
                 ones[column.isna()] = np.nan
-                columns.append(ones)
+                columns.append(ones[:, first:])
             else:
                 columns.append(column.to_numpy(float)[:, None])
         self.width = [part.shape[1] for part in columns]
@@ -53,7 +61,11 @@ class OneHot:
         parts = np.split(self.scaler.inverse_transform(x), np.cumsum(self.width)[:-1], 1)
         filled = {}
         for (c, column), part in zip(self.table.items(), parts, strict=True):
-            guess = part[:, 0] if self.kinds[c] != "cat" else self.levels[c][part.argmax(1)]
+            guess = part[:, 0]
+            if self.kinds[c] == "cat":
+                rest = 1 - part.sum(1, keepdims=True)
+                whole = np.hstack([rest, part]) if self.first else part
+                guess = self.levels[c][whole.argmax(1)]
             if self.kinds[c] == "ordinal":
                 guess = np.clip(np.round(guess), column.min(), column.max())
             filled[c] = np.where(column.isna(), guess, column)
@@ -62,14 +74,14 @@ class OneHot:
 
 def iterative(table: pd.DataFrame, kinds: dict[str, str], seed: int) -> pd.DataFrame:
     """scikit-learn's chained ridge regressions, of one-hot categories."""
-    coded = OneHot(table, kinds)
-    imputer = IterativeImputer(random_state=seed, n_nearest_features=None, max_iter=10)
+    coded = OneHot(table, kinds, 1)
+    imputer = IterativeImputer(random_state=seed, max_iter=10)
     return coded.restored(imputer.fit_transform(coded.x))
 
 
 def neighbours(table: pd.DataFrame, kinds: dict[str, str], seed: int) -> pd.DataFrame:
     """scikit-learn's 5 nearest rows, of one-hot categories, among at most 5,000."""
-    coded = OneHot(table, kinds)
+    coded = OneHot(table, kinds, 0)
     rows = np.random.default_rng(seed).permutation(len(table))[:DONORS]
     return coded.restored(KNNImputer().fit(coded.x[rows]).transform(coded.x))
 
