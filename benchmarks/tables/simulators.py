@@ -2,7 +2,8 @@
 
 TVAE and CTGAN run in an environment of their own, whose interpreter PEER_PYTHON names:
 
-    python -m venv PEERS; PEERS/bin/pip install ctgan miceforest; PEER_PYTHON=PEERS/bin/python
+    python -m venv PEERS; PEERS/bin/pip install ctgan miceforest "lightgbm<4.6"
+    export PEER_PYTHON=PEERS/bin/python
 """
 
 import os
