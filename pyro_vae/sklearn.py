@@ -1,6 +1,5 @@
 """A VAE as scikit-learn's estimators: to impute, to reduce dimensions, to score rows."""
 
-import math
 from typing import Any, Self
 
 import numpy as np
@@ -18,7 +17,6 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from .core.checks import whole
 from .core.seeding import seeded
 from .evaluate.evidence.importance import log_evidence
-from .families.support import support_bounds, support_of
 from .infer.training.fit import fit
 from .model.latents import point
 from .model.vae import VAE
@@ -31,7 +29,6 @@ EXPECTED_FAILED_CHECKS = {
     for name in ("check_methods_subset_invariance", "check_methods_sample_order_invariance")
 }
 MAX_SEED = 2**31
-REAL = ("continuous", -math.inf, math.inf)  # a support, as ``support_bounds`` says it
 
 
 class _Estimator(TransformerMixin, BaseEstimator):
@@ -81,19 +78,15 @@ class _Estimator(TransformerMixin, BaseEstimator):
         if (empty := np.flatnonzero(~known.any(0))).size:
             raise ValueError(f"column {empty[0]} has no observed cell: leave it out")
         self.seed_ = int(check_random_state(self.random_state).randint(MAX_SEED))
-        lines = {k: getattr(self, k) for k in ("likelihood", "prior", "guide")}
-        networks = {k: getattr(self, k) for k in ("encoder", "decoder")}
-        vae = VAE(
-            x.shape[1], self.latent_dim, **lines, **networks, missing=True, seed=self.seed_
-        ).double()
-        self.center_, self.scale_ = np.zeros(x.shape[1]), np.ones(x.shape[1])
-        if _is_real(vae):
-            self.center_, spread = np.nanmean(x, 0), np.nanstd(x, 0)
-            self.scale_ = np.where(spread > 0, spread, 1)
-        self.history_ = fit(
-            vae, self._standardized(x), estimator=self.estimator, epochs=self.epochs,
-            batch_size=self.batch_size, lr=self.lr, seed=self.seed_, progress=False,
-        ).history  # fmt: skip
+        lines: dict[str, Any] = {k: getattr(self, k) for k in ("likelihood", "prior", "guide")}
+        networks: dict[str, Any] = {k: getattr(self, k) for k in ("encoder", "decoder")}
+        ends: dict[str, Any] = {"missing": True, "units": "data", "seed": self.seed_}
+        vae = VAE(x.shape[1], self.latent_dim, **lines, **networks, **ends).double()
+        options: dict[str, Any] = {
+            k: getattr(self, k) for k in ("estimator", "epochs", "batch_size", "lr")
+        }
+        run = fit(vae, torch.tensor(x), **options, seed=self.seed_, progress=False)
+        self.history_ = run.history
         self.vae_ = vae
         return self
 
@@ -105,8 +98,8 @@ class _Estimator(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         x = self._read(X)
         k = whole("num_samples", self.num_samples, 2)
-        found = log_evidence(self.vae_, self._standardized(x), num_samples=k, seed=self.seed_)
-        return found.log_evidence.numpy() - ~np.isnan(x) @ np.log(self.scale_)
+        found = log_evidence(self.vae_, torch.tensor(x), num_samples=k, seed=self.seed_)
+        return found.log_evidence.numpy()
 
     def score(self, X: ArrayLike, y: object = None) -> float:
         """The mean of :meth:`score_samples`, by which ``GridSearchCV`` chooses among lines."""
@@ -124,19 +117,13 @@ class _Estimator(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         state = self.random_state if random_state is None else random_state
         seed = int(check_random_state(state).randint(MAX_SEED))
-        return self._restored(self.vae_.sample(whole("n_samples", n_samples), seed=seed))
+        return self.vae_.sample(whole("n_samples", n_samples), seed=seed).numpy()
 
     def _read(self, x: Any, reset: bool = False) -> np.ndarray:  # noqa: ANN401
         options: dict[str, Any] = {"dtype": np.float64, "ensure_all_finite": "allow-nan"}
         least = 2 if reset else 1
         found: Any = validate_data(self, x, reset=reset, ensure_min_samples=least, **options)
         return found
-
-    def _standardized(self, x: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy((x - self.center_) / self.scale_)
-
-    def _restored(self, x: torch.Tensor) -> np.ndarray:
-        return x.numpy() * self.scale_ + self.center_
 
     def __sklearn_tags__(self) -> Any:  # noqa: ANN401
         tags = super().__sklearn_tags__()
@@ -148,7 +135,7 @@ class _Estimator(TransformerMixin, BaseEstimator):
 class VAEImputer(OneToOneFeatureMixin, _Estimator):
     """Fill missing cells with their means given the other cells of the row, under a VAE.
 
-    Quantities are standardized within where the likelihood lives on the real line.
+    The columns may be of any scale.
 
     Args:
         latent_dim: the dimension of z.
@@ -165,9 +152,8 @@ class VAEImputer(OneToOneFeatureMixin, _Estimator):
         random_state: of weights, order and draws.
 
     Attributes:
-        vae_: the trained :class:`pyro_vae.VAE`, of standardized columns.
+        vae_: the trained :class:`pyro_vae.VAE`, in the units of the data.
         history_: a row an epoch.
-        center_, scale_: of the columns, ``(D,)``.
 
     References:
         Mattei & Frellsen (2019), arXiv:1812.02633.
@@ -182,13 +168,10 @@ class VAEImputer(OneToOneFeatureMixin, _Estimator):
         """X with its NaN cells filled, ``(N, D)``; the other cells are as they were."""
         check_is_fitted(self)
         x = self._read(X)
-        missing = np.isnan(x)
-        if not missing.any():
+        if not np.isnan(x).any():
             return x
-        filled = self.vae_.impute(
-            self._standardized(x), num_samples=self.num_samples, seed=self.seed_
-        )
-        return np.where(missing, self._restored(filled), x)
+        rows = torch.tensor(x)
+        return self.vae_.impute(rows, num_samples=self.num_samples, seed=self.seed_).numpy()
 
 
 class VAETransformer(ClassNamePrefixFeaturesOutMixin, _Estimator):
@@ -209,7 +192,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, _Estimator):
         """The means of q(z|x), ``(N, latent_dim)``."""
         check_is_fitted(self)
         with seeded(self.seed_):
-            z = point(self.vae_.encode(self._standardized(self._read(X))))
+            z = point(self.vae_.encode(torch.tensor(self._read(X))))
         return z.double().numpy()
 
     @torch.no_grad()
@@ -220,16 +203,8 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, _Estimator):
         if z.shape[1] != self._n_features_out:
             raise ValueError(f"expected {self._n_features_out} columns of z, got {z.shape[1]}")
         with seeded(self.seed_):
-            return self._restored(point(self.vae_.decode(torch.from_numpy(z))))
+            return point(self.vae_.decode(torch.tensor(z))).numpy()
 
     @property
     def _n_features_out(self) -> int:
         return int(np.prod(self.vae_.z_shape))
-
-
-@torch.no_grad()
-def _is_real(vae: VAE) -> bool:
-    """Whether the likelihood lives on the whole real line."""
-    with seeded(0):
-        support = support_of(vae.decode(vae.prior().expand([1]).sample()))
-    return support is not None and support_bounds(support) == REAL

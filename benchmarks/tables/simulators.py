@@ -2,7 +2,8 @@
 
 TVAE and CTGAN run in an environment of their own, whose interpreter PEER_PYTHON names:
 
-    python -m venv PEERS; PEERS/bin/pip install ctgan miceforest; PEER_PYTHON=PEERS/bin/python
+    python -m venv PEERS; PEERS/bin/pip install ctgan miceforest "lightgbm<4.6"
+    export PEER_PYTHON=PEERS/bin/python
 """
 
 import os
@@ -21,7 +22,7 @@ import pyro_vae as pv
 __all__ = ["METHODS", "Simulator", "run_peer"]
 
 Simulator = Callable[[pd.DataFrame, pd.DataFrame, int, int], pd.DataFrame]
-BINS = 100  # of a quantity with more values than that
+BINS = 40  # of a quantity with more values than that
 COMPONENTS, STEPS, PRIOR = 200, 150, 0.05
 
 
@@ -34,7 +35,7 @@ def independent(train: pd.DataFrame, valid: pd.DataFrame, n: int, seed: int) -> 
 def mixture(train: pd.DataFrame, valid: pd.DataFrame, n: int, seed: int) -> pd.DataFrame:
     """200 components of independent categories, fitted by EM from random responsibilities.
 
-    A quantity of more than 100 values is cut into as many bins of equal counts, a missing cell is
+    A quantity of more than 40 values is cut into as many bins of equal counts, a missing cell is
     a bin of its own, and a value is drawn from the training values in its bin. The steps stop where
     the validation rows' likelihood is at its best.
     """
