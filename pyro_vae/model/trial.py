@@ -4,7 +4,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-__all__ = ["check_density", "try_part"]
+__all__ = ["check_density", "check_meeting", "try_part"]
 
 
 def try_part(
@@ -31,7 +31,8 @@ def check_density(d: dist.TorchDistribution, role: str, line: str) -> None:
 
     Args:
         d: the distribution.
-        role: in the model, and its ``line``, for the message.
+        role: in the model, for the message.
+        line: of it, likewise.
 
     Raises:
         ValueError: whatever the distribution raises.
@@ -50,3 +51,23 @@ def check_density(d: dist.TorchDistribution, role: str, line: str) -> None:
             f"the {role} {line} cannot be drawn from, or has no density, for draws of shape "
             f"{tuple(d.event_shape)} ({said}): choose another {role}, or another shape"
         ) from problem
+
+
+def check_meeting(p: dist.TorchDistribution, q: dist.TorchDistribution, lines: list[str]) -> None:
+    """Raise if the prior has density 0 wherever a guide of points puts its mass.
+
+    Args:
+        p: the prior.
+        q: the guide at the features of an observation.
+        lines: of prior and guide, for the message.
+    """
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        try:
+            log_p = p.log_prob(q.sample(torch.Size([8])))
+        except Exception:  # what cannot be evaluated is refused elsewhere
+            return
+    if (log_p == -torch.inf).all():
+        raise ValueError(
+            f"the prior {lines[0]} has density 0 at the points of the guide {lines[1]}: choose "
+            "guide='Normal', or a prior that is not made of the guide"
+        )

@@ -35,7 +35,7 @@ from .joint import Joint
 from .latents import Latents, check_supports
 from .record import Record
 from .tables import TableRecord, as_record
-from .trial import check_density, try_part
+from .trial import check_density, check_meeting, try_part
 
 __all__ = ["VAE", "Units"]
 
@@ -323,6 +323,9 @@ class VAE(Inference):
         _check_event(p, self.z_shape, "prior")
         _check_event(p_x, self.x_shape, "likelihood")
         check_supports(p, q, _line(self.prior), _line(self.approximation))
+        lines = [_line(self.get_submodule(self.ROLES[role])) for role in ("prior", "guide")]
+        if "Delta" in lines[1]:
+            check_meeting(p, q, lines)
         self.record.shift(p_x, torch.zeros(1, *self.record.shape))
         if self.record.missing and not has_independent_cells(p_x):
             raise ValueError("missing cells need a likelihood of independent cells")
