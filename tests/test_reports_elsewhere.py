@@ -33,7 +33,7 @@ def test_pyro_3094_another_models_parameters_in_the_store_are_told():
     with pyro.get_param_store().scope():
         first, second = normal(), normal(seed=1)
         SVI(first.model, first.guide, optim, Trace_ELBO()).step(X)
-        with pytest.raises(ValueError, match="holds another model's .*call pyro.clear_param_store"):
+        with pytest.raises(ValueError, match=r"holds another model's .*pyro.clear_param_store"):
             SVI(second.model, second.guide, optim, Trace_ELBO()).step(X)
         pyro.clear_param_store()
         SVI(second.model, second.guide, pyro.optim.Adam({"lr": 0.01}), Trace_ELBO()).step(X)

@@ -138,10 +138,8 @@ class Record:
             expected = (*(parts[0] if parts else value).shape[:1], *block.shape)
             if parts and value.ndim and value.shape[1:] == block.shape and len(value) != n:
                 first = self.blocks[0].name
-                raise ValueError(
-                    f"block {block.name!r} has {len(value)} observations, and {first!r} {n}: give "
-                    "each block the same ones"
-                )
+                got = f"block {block.name!r} has {len(value)} observations, and {first!r} {n}"
+                raise ValueError(f"{got}: give each block the same ones")
             if value.ndim == 0 or value.shape != expected:
                 expected, got = ("N", *block.shape), tuple(value.shape)
                 raise ValueError(f"expected block {block.name!r} of shape {expected}, got {got}")
