@@ -7,6 +7,8 @@ from .data import load_data as load_data
 from .data.tables import Table as Table
 from .data.tables.ampute import ampute as ampute
 from .describe import describe as describe
+from .describe import estimators as estimators
+from .describe import families as families
 from .evaluate.assessment import assess as assess
 from .evaluate.compression.compress import Compressed as Compressed
 from .evaluate.compression.compress import compress as compress

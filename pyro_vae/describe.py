@@ -13,9 +13,10 @@ from .families.family import Family, family_names, find_distribution
 from .families.parameters import ALTERNATIVES, Parameter, parameters_of
 from .families.registry import REGISTRY
 from .families.support import describe_constraint
+from .infer.estimators.table import ESTIMATORS
 from .language.spec import Spec, SpecError, as_spec, nearest
 
-__all__ = ["describe"]
+__all__ = ["describe", "estimators", "families"]
 
 ROLES = ("prior", "likelihood", "guide")
 
@@ -38,7 +39,7 @@ def describe(name: str | None = None) -> pd.DataFrame:
     'a number greater than 0'
     """
     if name is None:
-        return _all_names()
+        return families()
     spec = as_spec(name)
     if spec.name in REGISTRY.structures:
         return _structure(spec.name)
@@ -90,7 +91,16 @@ def _default(value: object, *, required: bool) -> str:
     return str(value)
 
 
-def _all_names() -> pd.DataFrame:
+def families() -> pd.DataFrame:
+    """A table of the families and structures that a line can name.
+
+    Returns:
+        A row for each name: its ``kind`` (family or structure), the ``roles`` that it can play, and
+        what it is ``about``. :func:`describe` says what each takes.
+
+    >>> families().loc["StudentT", "roles"]
+    'prior, likelihood, guide'
+    """
     rows = {}
     for name, cls in REGISTRY.structures.items():
         roles = ", ".join(r for r in ROLES if r in cls.roles)
@@ -103,6 +113,29 @@ def _all_names() -> pd.DataFrame:
         if any(p.constraint for p in parameters_of(cls)):
             rows[name] = {"kind": "family", "roles": ", ".join(ROLES), "about": _about(cls)}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("name").sort_index()
+
+
+def estimators() -> pd.DataFrame:
+    """A table of the estimators that a line can name: bounds, and rules of their gradients.
+
+    Returns:
+        A row for each name: its ``gradients``, the number of ``particles`` where it is not said,
+        further ``options``, the ``guides`` that it serves, and a ``note`` on bias and cost.
+
+    >>> estimators().loc["VIMCO", "gradients"]
+    'score'
+    """
+    rows = {
+        name: {
+            "gradients": ", ".join(profile.gradients),
+            "particles": profile.num_particles,
+            "options": ", ".join(profile.options),
+            "guides": profile.guides,
+            "note": profile.note,
+        }
+        for name, profile in ESTIMATORS.items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("name")
 
 
 def _about(cls: type) -> str:

@@ -12,7 +12,6 @@ def test_lines_that_are_nearly_right_make_a_model_or_a_sentence():
     assert not [f"{role}={line!r}: {error}" for role, line, error in strings.failures(500)]
 
 
-@pytest.mark.xfail(strict=False, reason="sizes of 10**30, complex x, lr=0 and paths that are none")
 def test_inputs_that_are_none_are_refused_by_a_sentence(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     wrong = [f"{what}: {answer}" for what, answer in inputs.failures()]

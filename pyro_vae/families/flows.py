@@ -18,6 +18,7 @@ from ..distributions import Pushforward
 from ..language.spec import Spec, Value, as_spec, nearest
 from .networks import checked_activation
 from .part import Ends, Part
+from .support import support_bounds, support_of
 
 __all__ = ["Flow", "kept_validation", "zuko_flows"]
 
@@ -102,6 +103,14 @@ class Flow(Part):
             inner = replace(inner, role="prior", feature_shape=None)
         self.base = inner.make(base, depends=False)
         self.shape, self.feature_dim = ends.shape, len(ends.feature_shape or ())
+        if self.base_spec is not None:
+            shape = inner.feature_shape
+            support = support_of(self.base(None if shape is None else torch.zeros(1, *shape)))
+            if support is None or support_bounds(support) != ("continuous", -math.inf, math.inf):
+                raise self.error(
+                    f"a flow's base draws real numbers, and {base} does not: base=StudentT(df=4)",
+                    at="base",
+                )
         draws = context > 0 and ends.role != "likelihood"
         self.backwards = self.name == "IAF" or (draws if self.inverse is None else self.inverse)
 

@@ -153,11 +153,26 @@ class SemiAmortized(Part):
         self.family = ends.make(self.start)
         with torch.no_grad():
             q = self.family(torch.zeros(1, *(ends.feature_shape or ())))
-        if self.through and isinstance(q, NormalMixture):
+        if self.through and (isinstance(q, NormalMixture) or not self._curves(ends.feature_shape)):
             raise ValueError(
-                "draws of a mixture have first derivatives only, and the steps are differentiated "
-                "through: say through=False"
+                f"draws of {self.start.name} have first derivatives only, and the steps are "
+                "differentiated through: say through=False"
             )
+
+    def _curves(self, shape: tuple[int, ...] | None) -> bool:
+        """Whether draws of the family have second derivatives."""
+        h = torch.zeros(1, *(shape or ()), requires_grad=True)
+        with torch.random.fork_rng(devices=[]), torch.enable_grad():
+            q = self.family(h)
+            if not q.has_rsample:
+                return True  # what is not reparameterized is refused elsewhere
+            try:
+                (slope,) = torch.autograd.grad(q.rsample().square().sum(), h, create_graph=True)
+                if slope.requires_grad:
+                    torch.autograd.grad(slope.square().sum(), h, allow_unused=True)
+            except RuntimeError:  # NotImplementedError is one
+                return False
+        return True
 
     def connect(self, ends: Ends) -> None:
         """Raise if prior and steps would ask for each other without end."""

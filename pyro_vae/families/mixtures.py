@@ -13,6 +13,7 @@ from ..distributions import Interval, Sticks, mixture
 from ..language.spec import Spec, Value, as_spec, nearest
 from .family import Family, is_amortized
 from .part import Ends, Part
+from .support import support_of
 
 __all__ = ["Mixture", "Transformed", "make_weights"]
 
@@ -133,6 +134,10 @@ class Transformed(Part):
             inner = torch.Size(transform.inverse_shape(inner))
         self.family = ends.make(self.inner, depends=False, shape=tuple(inner))
         self.event = len(ends.shape)
+        shape = ends.feature_shape
+        support = support_of(self.family(None if shape is None else torch.zeros(1, *shape)))
+        if support is not None and support.is_discrete:
+            raise self.error(f"{self.inner} is discrete, and a transformation maps densities", at=0)
 
     def forward(self, features: Tensor | None = None) -> dist.TorchDistribution:
         """The transformed distribution, of batch shape that of the features."""

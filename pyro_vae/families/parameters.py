@@ -211,10 +211,10 @@ class Amortized(nn.Module):
         raw = self.head(flat).to(self.head.weight)  # under autocast it has less precision
         n, m, rest = len(lead), len(self.places), len(self.rest)
         if self.kind == "pixels":  # the places come last, and belong at `at`
-            raw = raw.reshape(*lead, *self.rest, *self.places)
+            raw = raw.reshape((*lead, *self.rest, *self.places))
             moved = range(n + rest, n + rest + m)
         else:
-            raw = raw.reshape(*lead, *self.places, *self.rest)
+            raw = raw.reshape((*lead, *self.places, *self.rest))
             moved = range(n, n + m)
         return raw.movedim(tuple(moved), tuple(range(n + self.at, n + self.at + m)))
 

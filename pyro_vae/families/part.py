@@ -263,6 +263,11 @@ class Registry:
             raise
         except ValueError as problem:
             raise part.error(str(problem)) from problem
+        except Exception as problem:  # whatever a distribution raises at a shape that it lacks
+            said = str(problem).split("\n")[0] or type(problem).__name__
+            raise part.error(f"it cannot be built for draws of shape {ends.shape}: {said}") from (
+                problem
+            )
         if depends and ends.role != "prior" and not part.depends():
             reader, variable = READERS.get(ends.role, ("encoder", "x"))
             raise part.error(

@@ -47,7 +47,7 @@ def innermost(distribution: dist.TorchDistribution) -> dist.TorchDistribution:
 
 def support_bounds(support: constraints.Constraint) -> tuple[str, float, float]:
     """What a support is, up to closedness: its kind, and its lower and upper bound."""
-    support = _cell(getattr(support, "base_constraint", support))  # of a mixture
+    support = _cell(support)
     kind = "discrete" if support.is_discrete else "continuous"
     lower = getattr(support, "lower_bound", -math.inf)
     upper = getattr(support, "upper_bound", math.inf)
@@ -121,9 +121,9 @@ def transform(constraint: constraints.Constraint) -> Transform:
 
 
 def _cell(constraint: constraints.Constraint) -> constraints.Constraint:
-    """The constraint on one cell, under ``independent``."""
-    while isinstance(constraint, constraints.independent):
-        constraint = constraint.base_constraint
+    """The constraint on one cell, under ``independent`` and mixtures."""
+    while (inner := getattr(constraint, "base_constraint", None)) is not None:
+        constraint = inner
     return constraint
 
 

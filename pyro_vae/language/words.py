@@ -12,7 +12,7 @@ FAMILIES = {
     "Bernoulli": "bce binarycrossentropy sigmoid binary logit bits bcewithlogits",
     "Laplace": "l1 mae doubleexponential",
     "Categorical": "ce crossentropy softmax cat multiclass nominal",
-    "OneHotCategorical": "onehot softmax",
+    "OneHotCategorical": "onehot softmax vq vqvae discrete",
     "OrderedLogistic": "ordinal ordered",
     "StudentT": "student t tdistribution",
     "Poisson": "count counts",
@@ -30,7 +30,6 @@ FAMILIES = {
     "Flow(MAF)": "maf iaf autoregressiveflow",
     "Flow(RealNVP)": "realnvp nvp glow coupling",
     "VampPrior": "vamp",
-    "OneHotCategorical(logits=learned)": "vq vqvae discrete",
 }
 ESTIMATORS = {
     "Trace_ELBO": "elbo vae svi vi elboloss pathwise reparam reparameterization sgvb vanilla",

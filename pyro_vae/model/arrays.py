@@ -4,12 +4,12 @@ import math
 from collections.abc import Mapping
 from contextlib import suppress
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.parameter import UninitializedTensorMixin
 
 from ..data import Data
 
@@ -19,7 +19,7 @@ EXACT = 2**53  # whole numbers beyond it are not all float64's
 UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)  # types that PyTorch hardly computes with
 
 
-def numbers(x: Tensor | ArrayLike) -> tuple[Tensor, tuple[str, ...] | None]:
+def numbers(x: object) -> tuple[Tensor, tuple[str, ...] | None]:
     """A tensor of what a library calls an array of numbers, and the names of its columns.
 
     NumPy (masked, flipped, of either byte order, records), pandas, polars, PyArrow, xarray, SciPy's
@@ -61,7 +61,7 @@ def numbers(x: Tensor | ArrayLike) -> tuple[Tensor, tuple[str, ...] | None]:
     return found, _names([name for name, _ in columns])
 
 
-def is_named(x: object) -> bool:
+def is_named(x: object) -> TypeGuard[Mapping[str, Any]]:
     """Whether x is arrays by name, and no array or frame itself."""
     return isinstance(x, Mapping) and not hasattr(x, "toarray") and not hasattr(x, "data_vars")
 
@@ -210,7 +210,7 @@ def _strided(x: Tensor) -> Tensor:
         values = masked.get_data()
         values = values if values.is_floating_point() else values.double()
         x = torch.where(masked.get_mask(), values, math.nan)
-    if isinstance(x, nn.parameter.UninitializedTensorMixin) or x.is_meta:
+    if isinstance(x, UninitializedTensorMixin) or x.is_meta:
         raise ValueError(f"{got} a tensor without values ({name} on {x.device})")
     if x.is_nested:
         raise ValueError(

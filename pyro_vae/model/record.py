@@ -136,6 +136,10 @@ class Record:
             if block.role == "label":
                 value = _one_hot(value, block.width, n)
             expected = (*(parts[0] if parts else value).shape[:1], *block.shape)
+            if parts and value.ndim and value.shape[1:] == block.shape and len(value) != n:
+                first = self.blocks[0].name
+                got = f"block {block.name!r} has {len(value)} observations, and {first!r} {n}"
+                raise ValueError(f"{got}: give each block the same ones")
             if value.ndim == 0 or value.shape != expected:
                 expected, got = ("N", *block.shape), tuple(value.shape)
                 raise ValueError(f"expected block {block.name!r} of shape {expected}, got {got}")
@@ -238,7 +242,7 @@ class Record:
 
     # The boundary: what comes in is checked once.
 
-    def take(self, x: Tensor | ArrayLike, like: Tensor) -> Tensor:
+    def take(self, x: object, like: Tensor) -> Tensor:
         """Observations as a packed tensor of the type and device of ``like``; NaN stays.
 
         Args:
@@ -250,8 +254,8 @@ class Record:
             ValueError: not numbers, another shape, whole numbers that the type would change.
         """
         if isinstance(x, Entries):
-            x = by_name(self.blocks, x)
-        elif is_loader(x):
+            return self.take(by_name(self.blocks, x), like)
+        if is_loader(x):
             with torch.random.fork_rng(devices=[]):
                 return torch.cat([self.take(batch, like) for batch in read(x)])
         given = self.pack(x) if is_named(x) else self._in_order(*numbers(x))

@@ -35,6 +35,7 @@ from .joint import Joint
 from .latents import Latents, check_supports
 from .record import Record
 from .tables import TableRecord, as_record
+from .trial import check_density, check_meeting, try_part
 
 __all__ = ["VAE", "Units"]
 
@@ -139,7 +140,7 @@ class VAE(Inference):
                 self.prior, self.approximation = make_layers(prior, guide, ends, self.decoder)
             else:
                 self.approximation = make_part(guide, ends)
-            q = self.approximation(torch.zeros(1, *h))
+            q = try_part(self.approximation, "guide", str(guide), torch.zeros(1, *h))
             _check_event(q, z_shape, "guide")
             self.latents = Latents.of(q)
             if "y" not in self.latents.sites and self.record.has("label"):
@@ -149,7 +150,7 @@ class VAE(Inference):
             h = build_network(self.decoder, z, self.x_shape, "decoder")
             ends_x = Ends(self.x_shape, "likelihood", h, in_units=self.units == "data")
             self.likelihood = make_part(likelihood, ends_x)
-            p = self.likelihood(torch.zeros(1, *h))
+            p = try_part(self.likelihood, "likelihood", str(likelihood), torch.zeros(1, *h))
             if not layers:
                 self.prior = make_part(prior, Ends(z_shape, "prior"))
             self._connect(replace(ends, x_shape=self.x_shape, x_support=support_of(p)))
@@ -315,10 +316,15 @@ class VAE(Inference):
 
     def _check_parts(self, q: dist.TorchDistribution, p_x: dist.TorchDistribution) -> None:
         """Raise unless prior, guide and likelihood, at some features, go together."""
-        p = self.prior()
+        p = try_part(self.prior, "prior", _line(self.prior))
+        for d, role in ((p, "prior"), (q, "guide"), (p_x, "likelihood")):
+            check_density(d, role, _line(self.get_submodule(self.ROLES[role])))
         _check_event(p, self.z_shape, "prior")
         _check_event(p_x, self.x_shape, "likelihood")
         check_supports(p, q, _line(self.prior), _line(self.approximation))
+        lines = [_line(self.get_submodule(self.ROLES[role])) for role in ("prior", "guide")]
+        if "Delta" in lines[1]:
+            check_meeting(p, q, lines)
         self.record.shift(p_x, torch.zeros(1, *self.record.shape))
         if self.record.missing and not has_independent_cells(p_x):
             raise ValueError("missing cells need a likelihood of independent cells")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ...data.loaders import Stream, collate, entries, length
+from ...data.loaders import collate, entries, length
 from ...data.rows import Rows
 from ..engine.distributed import Processes
 from .binarize import bits, compiled_bits, random_keys
@@ -42,7 +42,7 @@ class Batches:
 
     def __init__(
         self,
-        x: "Tensor | Dataset | Stream | Any",  # noqa: ANN401
+        x: Any,  # noqa: ANN401
         batch_size: int,
         processes: Processes | None = None,
         *,
@@ -102,8 +102,10 @@ class Batches:
             keys = self.processes.first(random_keys(len(order))) if self.fresh else None
             return self._several(self.x, places, order, keys, skip)
         later = (order[some] for some in places[skip:])
-        read = _read_ahead(self.x, later) if isinstance(self.x, Rows) else map(self._take, later)
-        return (batch if _is_empty(batch) else self.prepare(batch) for batch in read)
+        if not isinstance(self.x, Rows):
+            return map(self._take, later)
+        read = _read_ahead(self.x, later)
+        return (self.prepare(batch) if len(batch) else batch for batch in read)
 
     def compile(self) -> None:
         """From now on draw bits in one pass over the data, where a compiler makes that faster.
@@ -157,14 +159,10 @@ class Batches:
     def _number(self) -> int:
         return len(cast(Tensor, self.x))
 
-    def _take(self, rows: Tensor) -> object:
-        if len(rows) == 0:  # of a process that has no part of the last batch
-            return self.prepare(collate([self.x[0]]))[:0]
-        return collate([self.x[i] for i in rows.tolist()])
-
-
-def _is_empty(batch: object) -> bool:
-    return isinstance(batch, Tensor) and len(batch) == 0
+    def _take(self, rows: Tensor) -> Tensor:
+        """Rows of a ``Dataset``; of one row none, for a process that has no part of a batch."""
+        found = self.prepare(collate([self.x[i] for i in rows.tolist() or [0]]))
+        return found[: len(rows)]
 
 
 def _read_ahead(x: Rows, rows: Iterator[Tensor]) -> Iterator[Tensor]:

@@ -1,0 +1,73 @@
+"""A distribution of a model tried once, when the model is made: what it cannot do is said then."""
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+__all__ = ["check_density", "check_meeting", "try_part"]
+
+
+def try_part(
+    part: nn.Module, role: str, line: str, features: Tensor | None = None
+) -> dist.TorchDistribution:
+    """The distribution of a part of a model, at the features of one observation.
+
+    Raises:
+        ValueError: whatever the part raises.
+    """
+    try:
+        return part() if features is None else part(features)
+    except ValueError:
+        raise
+    except Exception as problem:
+        said = str(problem).split("\n")[0] or type(problem).__name__
+        raise ValueError(f"the {role} {line} gives no distribution: {said}") from problem
+
+
+def check_density(d: dist.TorchDistribution, role: str, line: str) -> None:
+    """Raise unless a distribution can be drawn from, and its density evaluated at the draw.
+
+    The generator of random numbers stays as it was.
+
+    Args:
+        d: the distribution.
+        role: in the model, for the message.
+        line: of it, likewise.
+
+    Raises:
+        ValueError: whatever the distribution raises.
+    """
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            z = d.sample(torch.Size([2]))
+            if z.shape != (2, *d.batch_shape, *d.event_shape):
+                raise NotImplementedError(f"a draw has shape {tuple(z.shape)}")
+            d.log_prob(z)
+    except ValueError:  # of a draw at an edge of the support, which is no matter of the model
+        return
+    except Exception as problem:
+        said = str(problem).split("\n")[0] or "Pyro does not have it"
+        raise ValueError(
+            f"the {role} {line} cannot be drawn from, or has no density, for draws of shape "
+            f"{tuple(d.event_shape)} ({said}): choose another {role}, or another shape"
+        ) from problem
+
+
+def check_meeting(p: dist.TorchDistribution, q: dist.TorchDistribution, lines: list[str]) -> None:
+    """Raise if the prior has density 0 wherever a guide of points puts its mass.
+
+    Args:
+        p: the prior.
+        q: the guide at the features of an observation.
+        lines: of prior and guide, for the message.
+    """
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        try:
+            log_p = p.log_prob(q.sample(torch.Size([8])))
+        except Exception:  # what cannot be evaluated is refused elsewhere
+            return
+    if (log_p == -torch.inf).all():
+        raise ValueError(
+            f"the prior {lines[0]} has density 0 at the points of the guide {lines[1]}: choose "
+            "guide='Normal', or a prior that is not made of the guide"
+        )

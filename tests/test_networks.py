@@ -1,0 +1,133 @@
+"""Networks that people have: whatever PyTorch trains is trained, saved and loaded."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations
+
+import pyro_vae as pv
+
+BITS = torch.rand(40, 4, generator=torch.Generator().manual_seed(0)).round()
+IMAGES = torch.rand(40, 2, 8, 8, generator=torch.Generator().manual_seed(0)).round()
+SHARED = nn.Parameter(torch.randn(4, 2) * 0.1)
+
+
+class Tied(nn.Module):
+    def __init__(self, transposed):
+        super().__init__()
+        self.weight, self.transposed = SHARED, transposed
+
+    def forward(self, x):
+        return x @ (self.weight.T if self.transposed else self.weight)
+
+
+def transposed():
+    layer = nn.Linear(4, 3)
+    layer.weight = nn.Parameter(torch.randn(4, 3).t())
+    return layer
+
+
+def frozen(module):
+    return module.requires_grad_(False)
+
+
+NETWORKS = {
+    "batch normalization before": (BITS, lambda: {"encoder": nn.Sequential(
+        nn.Linear(4, 5), nn.BatchNorm1d(5), nn.ReLU())}),
+    "batch normalization after": (BITS, lambda: {"decoder": nn.Sequential(
+        nn.Linear(2, 5), nn.BatchNorm1d(5), nn.Dropout(0.5), nn.ReLU())}),
+    "lazy": (BITS, lambda: {
+        "encoder": nn.Sequential(nn.LazyLinear(5), nn.LazyBatchNorm1d()),
+        "decoder": nn.Sequential(nn.LazyLinear(5), nn.ReLU())}),
+    "lazy convolutions": (IMAGES, lambda: {"encoder": nn.Sequential(
+        nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d(), nn.Flatten(), nn.LazyLinear(4))}),
+    "shared": (BITS, lambda: {"encoder": Tied(False), "decoder": Tied(True)}),
+    "frozen": (BITS, lambda: {"encoder": frozen(nn.Linear(4, 5))}),
+    "not contiguous": (BITS, lambda: {"encoder": transposed()}),
+    "channels last": (IMAGES, lambda: {"encoder": nn.Conv2d(2, 3, 3, padding=1).to(
+        memory_format=torch.channels_last)}),
+    "spectral": (BITS, lambda: {"encoder": parametrizations.spectral_norm(nn.Linear(4, 5))}),
+    "without weights": (BITS, lambda: {"encoder": nn.Flatten(), "decoder": nn.Identity()}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_train_save_and_load(name, tmp_path):
+    x, make = NETWORKS[name]
+    lines = {"encoder": "MLP([3])", "decoder": "MLP([3])"}
+    vae = pv.VAE(tuple(x.shape[1:]), 2, **lines | make(), seed=0)
+    before = {k: p.clone() for k, p in vae.named_parameters()}
+    pv.fit(vae, x, epochs=2, batch_size=20, lr=0.01, progress=False)
+    moved = {k for k, p in vae.named_parameters() if not torch.equal(p, before[k])}
+    assert moved == {k for k, p in vae.named_parameters() if p.requires_grad}
+    again = pv.load(vae.save(tmp_path), **make())
+    assert torch.equal(pv.elbo(again, x, seed=0), pv.elbo(vae, x, seed=0))
+
+
+def test_a_batch_of_one_is_refused_where_it_cannot_be_normalized():
+    def normalized():
+        encoder = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5))
+        return pv.VAE(4, 2, encoder=encoder, decoder="MLP([3])", seed=0)
+
+    def train(**told):
+        pv.fit(normalized(), epochs=1, progress=False, **told)
+
+    loader = torch.utils.data.DataLoader(BITS, 13)
+    message = "batch normalization needs two observations a step, and one batch of an epoch has one"
+    for told in ({"x": BITS, "batch_size": 13}, {"x": loader}):
+        with pytest.raises(ValueError, match=message):
+            train(**told)
+    train(x=BITS, batch_size=14)
+    train(x=torch.utils.data.DataLoader(BITS, 13, drop_last=True))
+
+
+def test_the_mode_of_each_layer_stays():
+    layer = nn.BatchNorm1d(4).eval()
+    vae = pv.VAE(4, 2, encoder=nn.Sequential(layer, nn.Linear(4, 3)))
+    assert vae.training and not layer.training
+
+
+def test_z_of_another_width_is_refused():
+    vae = pv.VAE(4, 2, seed=0)
+    for z, got in ((torch.zeros(3, 5), r"\(3, 5\)"), (torch.zeros(()), r"\(\)"), ([1.0], "list")):
+        with pytest.raises(
+            ValueError, match=rf"expected z, a tensor of shape \(..., 2\), got {got}"
+        ):
+            vae.decode(z)
+    with pytest.raises(ValueError, match=r"cls is a subclass of pyro_vae.VAE, got int"):
+        pv.load("nowhere", cls=int)
+
+
+def test_mistyped_hooks_of_a_callback_are_told():
+    for name, meant in (("after_epochs", "after_epoch"), ("on_epoch_end", "after_epoch"),
+                        ("on_train_batch_end", "after_step")):  # fmt: skip
+        callback = type("Mine", (pv.callbacks.Callback,), {name: lambda self, row: None})()
+        with pytest.raises(ValueError, match=f"method '{name}', which nothing calls; .* {meant}"):
+            pv.fit(pv.VAE(4, 2), BITS, epochs=1, callbacks=[callback], progress=False)
+    helper = type("Mine", (pv.callbacks.Callback,), {"norm": lambda self: 1.0})()
+    pv.fit(pv.VAE(4, 2), BITS, epochs=1, callbacks=[helper], progress=False)
+    with pytest.raises(ValueError, match="a callback Mine is given twice"):
+        pv.fit(pv.VAE(4, 2), BITS, epochs=1, callbacks=[helper, helper], progress=False)
+
+
+REFUSED = {
+    "a flow over counts": ({"prior": "Flow(NSF, base=Poisson)"}, "base draws real numbers"),
+    "a discrete family transformed": (
+        {"prior": "Transformed(Poisson, ExpTransform)", "guide": "Gamma"}, "is discrete, and"),
+    "second derivatives": (
+        {"prior": "Gamma", "guide": "SemiAmortized(Gamma, steps=1)"}, "say through=False"),
+    "no density": (
+        {"latent_dim": 1, "prior": "ProjectedNormal", "guide": "ProjectedNormal"},
+        "the prior ProjectedNormal cannot be drawn from, or has no density"),
+    "points": ({"prior": "VampPrior(components=2, start=random)", "guide": "Delta"},
+               "has density 0 at the points of the guide Delta: choose guide='Normal'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_a_part_cannot_do_is_said_when_the_model_is_made(name):
+    said, message = REFUSED[name]
+    state = torch.get_rng_state()
+    with pytest.raises(ValueError, match=message):
+        pv.VAE(**{"x_shape": 4, "latent_dim": 3, "seed": 0, **said})
+    assert torch.equal(torch.get_rng_state(), state)
