@@ -23,7 +23,7 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright & types=$$!; \
-	$(BIN)/python -m pytest tests --numprocesses 2 -m "not slow and not process"; tests=$$?; \
+	$(BIN)/python -m pytest tests --numprocesses 2 --dist worksteal -m "not slow and not process"; tests=$$?; \
 	wait $$types && exit $$tests
 
 # Before you hand something in: lint, types, and all tests and doctests, on all cores.
@@ -31,7 +31,7 @@ test: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
-	$(BIN)/python -m pytest --numprocesses auto
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 clean:
 	rm -rf .venv* build *.egg-info
