@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections import defaultdict
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -32,17 +33,22 @@ INSIDE = {  # within a room: who does not see whom
 HEAVY = {"zuko", "torchvision", "arviz", "matplotlib", "sklearn", "typer"}
 
 
+@cache
+def tree(path):
+    return ast.parse(path.read_text())
+
+
+@cache
 def statements(path):
     """The imports of a file: the node, the module's absolute name, whether at the top level."""
-    tree = ast.parse(path.read_text())
-    package = ["pyro_vae", *path.relative_to(ROOT).with_suffix("").parts[:-1]]
-    for node in ast.walk(tree):
-        top = node in tree.body
+    package, top, rows = ["pyro_vae", *path.relative_to(ROOT).parts[:-1]], set(tree(path).body), []
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
-            yield from ((node, alias.name, top) for alias in node.names)
+            rows += [(node, alias.name, node in top) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else []
-            yield node, ".".join([*base, *filter(None, [node.module])]), top
+            rows.append((node, ".".join([*base, *filter(None, [node.module])]), node in top))
+    return rows
 
 
 def imports(path):
@@ -55,7 +61,6 @@ def imports(path):
 
 FILES = sorted(ROOT.rglob("*.py"))
 STUBS = sorted(ROOT.rglob("*.pyi"))
-TREES = {path: ast.parse(path.read_text()) for path in (*FILES, *STUBS)}
 
 
 def module_of(path):
@@ -69,11 +74,12 @@ MODULES = {module_of(path): path for path in FILES}
 def public_names(path):
     """``__all__`` of a file; all that is imported by the stub beside it is public too."""
     names = set()
-    for node in TREES[path].body:
+    for node in tree(path).body:
         targets = node.targets if isinstance(node, ast.Assign) else []
         if any(isinstance(t, ast.Name) and t.id == "__all__" for t in targets):
             names |= set(ast.literal_eval(node.value))
-    for node in getattr(TREES.get(path.with_suffix(".pyi")), "body", []):
+    stub = path.with_suffix(".pyi")
+    for node in tree(stub).body if stub in STUBS else ():
         if isinstance(node, ast.ImportFrom):
             names |= {alias.name for alias in node.names}
     return names
@@ -138,26 +144,21 @@ def test_what_another_module_imports_is_public_in_its_home():
     no_offenders(sorted(wrong))
 
 
-# Private names that the package defines; what torch, Pyro and named tuples have is theirs.
-PRIVATE = {
-    node.name
-    for path in FILES
-    for node in ast.walk(TREES[path])
-    if isinstance(node, ast.FunctionDef | ast.ClassDef) and is_private(node.name)
-} - {"_call", "_inverse", "_replace"}
-
-
 def test_nothing_private_is_reached_across_modules():
     """``value._name`` stands in a file that defines or sets ``_name``; ``self`` may inherit it."""
+    nodes = [node for path in FILES for node in ast.walk(tree(path))]
+    names = {n.name for n in nodes if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+    # What torch, Pyro and named tuples have is theirs.
+    private = {name for name in names if is_private(name)} - {"_call", "_inverse", "_replace"}
     wrong = []
     for path in FILES:
         own, used = set(), []
-        for node in ast.walk(TREES[path]):
+        for node in ast.walk(tree(path)):
             if isinstance(node, ast.FunctionDef | ast.ClassDef):
                 own.add(node.name)
             elif isinstance(node, ast.ImportFrom) and node.level:
                 used += [(node, a.name) for a in node.names if is_private(a.name)]
-            elif isinstance(node, ast.Attribute) and node.attr in PRIVATE:
+            elif isinstance(node, ast.Attribute) and node.attr in private:
                 if isinstance(node.ctx, ast.Store):
                     own.add(node.attr)
                 elif ast.unparse(node.value) not in ("self", "super()", "cls"):
@@ -190,7 +191,7 @@ def test_no_function_is_longer_than_60_lines():
     """Without its docstring."""
     long = []
     for path in FILES:
-        for node in ast.walk(TREES[path]):
+        for node in ast.walk(tree(path)):
             if isinstance(node, ast.FunctionDef):
                 first = node.body[0]
                 described = ast.get_docstring(node) is not None

@@ -111,6 +111,7 @@ def test_static_programs_have_pyros_numbers(name):
     assert len(compiled._steps) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
 def test_enumeration_has_the_numbers_of_pyros_jit():
     elbo, model, guide = PROGRAMS["model enumerated"]

@@ -219,7 +219,7 @@ def linear():
     """A linear Gaussian model with context, whose guide is its posterior, and log p(x|c)."""
     blocks = [pv.Block("x", 3), pv.Block("c", 2, role="context")]
     options = {"likelihood": "Normal(scale=0.5)", "guide": "Normal(scale=learned)"}
-    options |= {"encoder": "MLP([])", "decoder": "MLP([])", "seed": 0}
+    options |= {"encoder": "MLP([])", "decoder": "MLP([])", "inputs": "raw", "seed": 0}
     vae = pv.VAE(pv.Record(blocks), 1, **options).double()
     loadings = torch.tensor([[1.0], [0.5], [-1.0]])
     slopes = torch.tensor([[3.0, 0.0], [0.0, 2.0], [1.0, 1.0]])

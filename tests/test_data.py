@@ -150,6 +150,7 @@ IDX = {  # data: its folder, the beginnings of the files of the two parts, and w
 }
 
 
+@pytest.mark.slow  # it imports torchvision
 @pytest.mark.parametrize("name", IDX)
 def test_torchvision_files_load_offline(name, tmp_path):
     folder, train, test, turned = IDX[name]
@@ -171,6 +172,7 @@ def test_torchvision_files_load_offline(name, tmp_path):
         assert targets.tolist() == labels.tolist()
 
 
+@pytest.mark.slow
 def test_mnist(data_root):
     data = pv.load_data("mnist", data_root)
     assert data.train.shape == (60000, 1, 28, 28) and data.test.shape == (10000, 1, 28, 28)

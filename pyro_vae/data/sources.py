@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -113,10 +114,16 @@ def _digits(root: Path | None, seed: int) -> Data:
     )
 
 
-def _digit_counts(root: Path | None, seed: int) -> Data:
+@cache
+def _scikit_digits() -> Any:  # noqa: ANN401
+    """scikit-learn's digits, whose text is parsed once in a process."""
     from sklearn.datasets import load_digits
 
-    bunch: Any = load_digits()
+    return load_digits()
+
+
+def _digit_counts(root: Path | None, seed: int) -> Data:
+    bunch = _scikit_digits()
     x = torch.tensor(bunch.data, dtype=torch.float32).reshape(-1, 1, 8, 8)
     description = "handwritten digits, 8x8 counts of 0 to 16"
     return _split("digit-counts", description, x, torch.tensor(bunch.target), seed)

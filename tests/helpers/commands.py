@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import typer
 
-from pyro_vae.cli import main
+from pyro_vae import cli
 
 ROOT = Path(__file__).parents[2]
+COMMAND = typer.main.get_command(cli.app)  # as ``cli.app()`` makes it at each call
 
 
 class Done(NamedTuple):
@@ -29,9 +31,10 @@ def run(*args: object) -> Done:
     code: object = 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["pyro-vae", *map(str, args)])
+        patch.setattr(cli, "app", COMMAND)
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             try:
-                main()
+                cli.main()
             except SystemExit as end:
                 code = end.code
     return Done(int(code or 0), out.getvalue(), err.getvalue())
