@@ -24,7 +24,7 @@ CHECKPOINTS = "checkpoint*.safetensors"  # of a run, from which it goes on
 def folder_path(name: str, value: object) -> Path:
     """The path of a folder: a text, or an object that has one."""
     try:
-        path = os.fspath(value)  # pyright: ignore[reportArgumentType]
+        path = os.fspath(value)  # pyright: ignore[reportArgumentType, reportCallIssue]
     except TypeError:
         path = b""
     if not isinstance(path, str):

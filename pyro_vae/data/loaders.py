@@ -105,7 +105,7 @@ def stream(x: Any, batch_size: int, steps: int | None) -> Any:  # noqa: ANN401
         return x
     if not is_loader(x) or (isinstance(x, Dataset) and not isinstance(x, DataLoader)):
         raise ValueError(
-            f"steps_per_epoch is of streams and loaders, and these are {len(x)} rows: an epoch "
+            f"steps_per_epoch is of streams and loaders, and these are {length(x)} rows: an epoch "
             "takes each once, batch_size= at a time"
         )
     return Stream(x, steps)
@@ -151,7 +151,7 @@ def collate(rows: list[Any]) -> object:
 def entries(batch: Any) -> object:  # noqa: ANN401
     """A batch: an array, arrays by name, or several as :class:`Entries`."""
     if isinstance(batch, tuple) and hasattr(batch, "_asdict"):
-        return batch._asdict()
+        return batch._asdict()  # pyright: ignore[reportAttributeAccessIssue]
     if isinstance(batch, tuple | list) and not isinstance(batch, Entries):
         several = [part for part in batch if isinstance(part, Tensor) or hasattr(part, "shape")]
         if len(several) == len(batch):

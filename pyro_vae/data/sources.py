@@ -103,12 +103,12 @@ def _table(name: str, description: str, table: Table, seed: int, held_out: float
 
 
 def _digits(root: Path | None, seed: int) -> Data:
-    counts = _digit_counts(root, seed)
+    counts: Any = _digit_counts(root, seed)
     return replace(
         counts,
         name="digits",
         description="handwritten digits, 8x8 grey",
-        train=counts.train / 16,  # pyright: ignore[reportOperatorIssue]
+        train=counts.train / 16,
         test=counts.test / 16,
         grey=True,
     )

@@ -12,7 +12,7 @@ from typing import cast
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import is_lazy
 
 from ..core.checks import number, whole
 from ..language.spec import Spec, as_spec, nearest
@@ -217,7 +217,7 @@ def build_network(
     if build is not None:
         build(tuple(example.shape[1:]), out_shape)
     for p in net.parameters():
-        own = not isinstance(p, UninitializedTensorMixin) and p.is_floating_point()
+        own = not is_lazy(p) and p.is_floating_point()
         if own and p.dtype != example.dtype:
             kinds = f"{p.dtype} weights, and the model is made of {example.dtype}".replace(
                 "torch.", ""

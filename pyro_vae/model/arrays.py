@@ -9,7 +9,7 @@ from typing import Any, TypeGuard
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import is_lazy
 
 from ..data import Data
 
@@ -210,7 +210,7 @@ def _strided(x: Tensor) -> Tensor:
         values = masked.get_data()
         values = values if values.is_floating_point() else values.double()
         x = torch.where(masked.get_mask(), values, math.nan)
-    if isinstance(x, UninitializedTensorMixin) or x.is_meta:
+    if is_lazy(x) or x.is_meta:
         raise ValueError(f"{got} a tensor without values ({name} on {x.device})")
     if x.is_nested:
         raise ValueError(

@@ -1,7 +1,8 @@
 """What users ask of a trained model; no answer has a graph."""
 
 import warnings
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, cast
 
 import pyro.distributions as dist
 import torch
@@ -216,23 +217,25 @@ class Inference(nn.Module):
         self,
         num_samples: int = 1,
         *,
-        given: Tensor | ArrayLike | None = None,
+        given: Tensor | ArrayLike | Mapping[str, object] | None = None,
         mean: bool = False,
         seed: int | None = None,
     ) -> Tensor:
-        """Draws of x from p(x), ``(num_samples, *x_shape)``.
+        """Draws of x from p(x), ``(num_samples, *x_shape)``; a frame, for the model of a table.
 
         Args:
             num_samples: how many.
             given: N observations whose context and offset are taken: the draws are
-                ``(num_samples, N, *x_shape)``.
+                ``(num_samples, N, *x_shape)``. For a model of a table, the cells that are known,
+                ``{"Home": "rent", "Age": 40}``: the draws are of p(the others | these), weighted
+                as in :meth:`impute`, whose warning of doubtful rows they share.
             mean: give the mean of p(x|z) for each drawn z, not a draw of x.
             seed: of the draws.
         """
         whole("num_samples", num_samples)
         if given is not None and (rows := self.record.given(given)) is not None:
             return self._sample_given(rows, num_samples, seed)
-        given = None if given is None else self.as_data(given)
+        given = None if given is None else self.as_data(cast("ArrayLike", given))
         shape = (num_samples, *(() if given is None else (len(given),)))
         with seeded(seed):
             p = self.decode(self.prior().expand(torch.Size(shape)).sample(), given)

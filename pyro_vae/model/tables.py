@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ..data.tables import Schema, Table
@@ -58,7 +57,7 @@ class TableRecord(Record):
             return x if x.schema == self.schema else self.schema.read(x.to_frame())
         return self.schema.read(x)
 
-    def take(self, x: Tensor | ArrayLike, like: Tensor) -> Tensor:
+    def take(self, x: object, like: Tensor) -> Tensor:
         """A frame or a table as a packed tensor of the type and device of ``like``; NaN stays."""
         if isinstance(x, Tensor):
             return super().take(x, like)

@@ -151,8 +151,8 @@ def _test(
     vae: VAE, fitted: Fit, data: Data, settings: RunSettings, folder: Path
 ) -> dict[str, float]:
     """Measure the trained model on the test data; write the numbers, then the pictures."""
-    is_table = isinstance(data.test, Table)
-    test = vae.as_data(data.test if is_table else as_seen(data.test, settings))
+    test = data.test if isinstance(data.test, Table) else as_seen(data.test, settings)
+    test = vae.as_data(test)
     with seeded(0), pyro.get_param_store().scope():
         likelihood, kl = elbo_terms(vae.model, vae.guide, test, num_samples=10)
     bound = likelihood - kl
