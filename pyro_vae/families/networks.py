@@ -11,6 +11,7 @@ from typing import cast
 
 import numpy as np
 import torch
+from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
@@ -226,6 +227,7 @@ def build_network(
                 f"the {name} has {kinds}: give {name}.to({example.dtype}), and convert the whole "
                 "model afterwards, as vae.double() does"
             )
+    _keep_frozen(net)
     modes = {module: module.training for module in net.modules()}
     try:
         with torch.no_grad():  # in evaluation mode: batch normalization needs more than one
@@ -246,6 +248,16 @@ def build_network(
             f"the {name} must return features of shape (B, ...), got {got} for B = 1{several}"
         )
     return tuple(features.shape[1:])
+
+
+def _keep_frozen(net: nn.Module) -> None:
+    """Make buffers of the frozen parameters of a ``PyroModule``, which Pyro would train."""
+    for module in net.modules():
+        if isinstance(module, PyroModule):
+            for name, value in [*module.named_parameters(recurse=False)]:
+                if not value.requires_grad:
+                    delattr(module, name)
+                    module.register_buffer(name, value.detach())
 
 
 def batched(net: Callable[[Tensor], Tensor], x: Tensor, event_dim: int) -> Tensor:
