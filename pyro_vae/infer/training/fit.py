@@ -21,7 +21,7 @@ from ...language.arguments import suggests
 from ...language.schedules import schedule
 from ...language.spec import Spec
 from ..engine.distributed import Processes, processes
-from ..engine.optim import make_optimizer, optimizer_line
+from ..engine.optim import FusedOptim, make_optimizer, optimizer_line
 from ..estimators.estimator import Estimator, make_estimator
 from .callbacks.collapse import AggressiveGuide, FreeBits
 from .callbacks.settings import (
@@ -172,12 +172,10 @@ def fit(
         )
         if resume is None:
             vae.start_from(data.whole)
-        optim = make_optimizer(settings.optimizer, schedule(settings.lr, settings.epochs)(0))
-        optim.processes = team
         run = Run(
             vae=vae,
             estimator=line,
-            optim=optim,
+            optim=_optimizer(settings, team),
             settings=settings,
             batches=data.batches,
             sample=data.sample,
@@ -202,6 +200,13 @@ def _begin(run: Run, resumed: RunFolder | None) -> None:
     for module in filter(None, (run.vae, run.estimator.network)):
         run.processes.share(module.state_dict())
     run.processes.diverge(run.settings.seed)
+
+
+def _optimizer(settings: FitSettings, team: Processes) -> FusedOptim:
+    """The optimizer of the settings, at the first learning rate, of all processes together."""
+    optim = make_optimizer(settings.optimizer, schedule(settings.lr, settings.epochs)(0))
+    optim.processes = team
+    return optim
 
 
 def _settings(given: Mapping[str, object], line: Estimator) -> FitSettings:
