@@ -12,7 +12,7 @@ import pyro
 import torch
 
 import pyro_vae as pv
-from pyro_vae.infer import CHECKPOINT
+from pyro_vae.infer.training.checkpoint import is_kept
 
 RESULTS = Path(__file__).parent / "results"
 RUNS = Path(__file__).parent / "runs"
@@ -66,7 +66,7 @@ def keep(name: str, row: dict) -> None:
 
 def place(folder: Path) -> dict[str, Path]:
     """Where ``fit`` is to keep a run, or to go on with it."""
-    return {"resume" if (folder / CHECKPOINT).exists() else "out": folder}
+    return {"resume" if is_kept(folder) else "out": folder}
 
 
 def each(row: dict) -> np.ndarray:

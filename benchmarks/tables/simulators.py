@@ -95,7 +95,7 @@ def vae(train: pd.DataFrame, valid: pd.DataFrame, n: int, seed: int) -> pd.DataF
     """The package's, with a family for each column by its type and values."""
     table = pv.Table.from_frame(train)
     model = pv.VAE(table, latent_dim=8, prior=PRIOR_LINE, seed=seed)
-    pv.fit(model, table, epochs=300, validation=table.pack(valid), patience=30, seed=seed)
+    pv.fit(model, table, epochs=300, validation=valid, patience=30, seed=seed)
     return model.sample(n, seed=seed)
 
 
