@@ -101,8 +101,8 @@ class Step:
 
 @contextmanager
 def checked() -> Iterator[None]:
-    """Within it Pyro validates, and no tensor takes more than half of the memory."""
-    most = bounded(memory() // 8, 10**6, "a step asks for")
+    """Within it Pyro validates, and no tensor takes more than an eighth of the memory."""
+    most = bounded(memory() // 32, 10**6, "a step asks for")
     with pyro.validation_enabled(True), most:
         yield
 
