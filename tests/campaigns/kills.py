@@ -233,7 +233,9 @@ def killed(run, folder, count, events, seconds, share, rng):
             try:
                 pv.load(folder)
             except ValueError as problem:
-                if "goes on with" not in str(problem) and "damaged" not in str(problem):
+                if not any(
+                    word in str(problem) for word in ("goes on with", "damaged", "your own")
+                ):
                     return f"load says: {problem}", told
     code, _ = fork(run, folder, count)
     return ("" if code == 0 else "it does not go on"), told
