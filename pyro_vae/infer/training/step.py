@@ -69,7 +69,7 @@ class Step:
     def _loss_and_grads(self, model: Callable, guide: Callable, x: Tensor) -> float:
         """The estimator's, with a stop before the optimizer sees what is not finite."""
         rng, moving = rng_state(), self._moving()
-        buffers, versions = [b.clone() for b in moving], [b._version for b in moving]
+        buffers = [b.clone() for b in moving]
         compiled = None if self._first or not self.run.pays(len(x)) else self.compiled
         elbo: Any = compiled or self.elbo
         try:
@@ -90,7 +90,9 @@ class Step:
                 f"the loss is {loss} in epoch {self.run.epoch + 1}, step {self.run.step + 1}: "
                 f"{cause} The weights are those before this step, and the last checkpoint stays"
             )
-        self.moving = [b for b, v in zip(moving, versions, strict=True) if b._version != v]
+        if self.moving is None:
+            pairs = zip(moving, buffers, strict=True)
+            self.moving = [now for now, before in pairs if not torch.equal(now, before)]
         return loss
 
     def _moving(self) -> list[Tensor]:
@@ -99,8 +101,8 @@ class Step:
 
 @contextmanager
 def checked() -> Iterator[None]:
-    """Within it Pyro validates, and no tensor takes more than half of the memory."""
-    most = bounded(memory() // 8, 10**6, "a step asks for")
+    """Within it Pyro validates, and no tensor takes more than an eighth of the memory."""
+    most = bounded(memory() // 32, 10**6, "a step asks for")
     with pyro.validation_enabled(True), most:
         yield
 
