@@ -97,15 +97,21 @@ EVALUATIONS = {
     "gaps": lambda vae, x: pv.gaps(vae, x[:3], steps=3, **FEW),
     "label_scores": lambda vae, x: pv.label_scores(vae, x, LABELS),
     "latent_summary": lambda vae, x: pv.latent_summary(vae, x, **FEW),
-    "log_evidence": lambda vae, x: pv.log_evidence(vae, x, **FEW),
+    "log_evidence": lambda vae, x: pv.log_evidence(vae, x, **FEW).log_evidence,
     "outlier_scores": lambda vae, x: pv.outlier_scores(vae, x[:5], x, **FEW),
+    "predictive_check": lambda vae, x: evaluate.predictive_check(vae, x, num_samples=50),
     "posterior": lambda vae, x: pv.posterior(
         vae, x[:1], method="metropolis", num_samples=20, warmup=5
     )["posterior"]["z"].to_numpy(),
     "rate_distortion": lambda vae, x: pv.rate_distortion(vae, x, **FEW),
     "to_arviz": lambda vae, x: [
         pv.to_arviz(vae, x, **FEW)[group].to_dataframe()
-        for group in ("posterior", "posterior_predictive", "log_likelihood", "sample_stats")
+        for group in (
+            "posterior",
+            "posterior_predictive",
+            "conditional_log_likelihood",
+            "sample_stats",
+        )
     ],
 }
 # A weight is a factor of what is trained, so these are of weighted objectives.
