@@ -430,7 +430,7 @@ CONFIGURATIONS = {
     "wrong kind": ('epochs = "ten"', "epochs is a whole number, got 'ten'"),
     "a fraction": ("epochs = 1.5", "epochs is a whole number, got 1.5"),
     "a bool": ("seed = true", "seed is a whole number, got True"),
-    "not a line": ("likelihood = 3", "likelihood is text, got 3"),
+    "not a line": ("likelihood = 3", "likelihood is text or a list of texts, got 3"),
     "not TOML": ("epochs: 3", "is not a TOML file"),
     "binarize": ('binarize = "often"', "binarize is 'dynamic' or 'static', got 'often'"),
 }

@@ -64,8 +64,7 @@ def test_penguins_are_a_table_with_holes():
     data = pv.load_data("penguins", seed=2)
     train, test = data.train, data.test
     assert (len(train), len(test)) == (275, 69) and train.schema is test.schema
-    assert torch.equal(data.train.nan_to_num(-1), torch.tensor(train.values).nan_to_num(-1))
-    assert int(data.train.isnan().sum() + data.test.isnan().sum()) == 19 and data.missing
+    assert train.missing.sum() + test.missing.sum() == 19 and data.missing
     rows = set(train.to_frame().index) | set(test.to_frame().index)
     assert rows == set(range(344))
 
@@ -77,10 +76,10 @@ def test_a_table_holds_a_tenth_out(tmp_path):
     text = "pet,kilos\n" + "".join(f"{'cat' if i % 3 else 'dog'},{i}.5\n" for i in range(50))
     (tmp_path / "pets.csv").write_text(text)
     data = pv.load_data(str(tmp_path / "pets.csv"))
-    assert data.name == "pets" and data.train.shape == (45, 2) and data.test.shape == (5, 2)
+    assert data.name == "pets" and data.train.values.shape == (45, 2) and len(data.test) == 5
     assert data.train.schema.names == ("pet", "kilos")
     all_of_it = pv.load_data(str(tmp_path / "pets.csv"), held_out=1)
-    assert all_of_it.test[:, 1].tolist() == [i + 0.5 for i in range(50)]
+    assert all_of_it.test.values[:, 1].tolist() == [i + 0.5 for i in range(50)]
 
 
 def test_npy_holds_a_tenth_out(tmp_path):
@@ -259,7 +258,7 @@ BAD_FILES = {  # the file's name, what writes it, and what the message says
     "not a zip": ("text.npz", lambda p: p.write_bytes(b"PK\x03\x04no"), "text.npz is not a NumPy"),
     "folder": ("folder.npy", lambda p: p.mkdir(), "folder.npy is not a NumPy file"),
     "gzip": ("x.npy", lambda p: p.write_bytes(gzip.compress(b"0")), "x.npy is not a NumPy file"),
-    "pickle": ("objects.npy", object_npy, "objects.npy is not a NumPy file.*holds object, not"),
+    "pickle": ("objects.npy", object_npy, "objects.npy is not a NumPy file.*holds object"),
     "no arrays": ("none.npz", lambda p: np.savez(p), "none.npz holds no arrays"),
     "1-D": ("flat.npy", lambda p: np.save(p, np.zeros(50)),
             r"flat.npy holds an array of float64 and shape \(50,\): expected .* \(N, ...\)"),

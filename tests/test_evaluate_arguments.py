@@ -4,6 +4,7 @@ import inspect
 import math
 import re
 
+import pandas as pd
 import pytest
 import torch
 
@@ -28,6 +29,7 @@ def arguments(function, x):
         "vae": model(), "vaes": {"a": model()}, "x": x, "reference": x, "start": x, "end": x,
         "labels": torch.arange(len(x)) % 2, "factors": torch.arange(len(x))[:, None] % 2,
         "estimators": ["Trace_ELBO"], "source": 0, "target": 1,
+        **dict.fromkeys(("test", "synthetic", "train"), pd.DataFrame(x.flatten(1).numpy())),
     }  # fmt: skip
     parameters = inspect.signature(function).parameters.values()
     return {p.name: known[p.name] for p in parameters if p.default is p.empty and p.kind.value < 4}
@@ -47,7 +49,7 @@ def cases():
 
 @pytest.mark.parametrize(("function", "name", "kind"), list(cases()))
 def test_what_is_no_number_is_refused_in_one_wording(function, name, kind):
-    x = torch.rand(10, 1, 2, 2, generator=torch.Generator().manual_seed(0)).round()
+    x = torch.rand(24, 1, 2, 2, generator=torch.Generator().manual_seed(0)).round()
     given = arguments(function, x)
     for wrong in WRONG[kind]:
         with pytest.raises(ValueError, match=f"^{name} {WORDING[kind]}.*{re.escape(repr(wrong))}$"):

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
 __all__ = ["bounded", "memory"]
@@ -66,7 +67,8 @@ class Counting(TorchFunctionMode):
                 self.calls -= 1
                 self._count(self._size(func, args, kwargs))
             for tensor in args:  # one that is expanded takes its memory in what it goes into
-                if isinstance(tensor, TENSOR) and (asked := math.prod(tensor.shape)) > self.numbers:
+                known = isinstance(tensor, TENSOR) and not is_lazy(tensor)
+                if known and (asked := math.prod(tensor.shape)) > self.numbers:
                     self._count(asked)
             return func(*args, **kwargs)
         except (RuntimeError, OverflowError, TypeError) as problem:

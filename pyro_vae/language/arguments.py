@@ -24,6 +24,8 @@ def suggests(function: Callable[P, R]) -> Callable[P, R]:
     """
     parameters = inspect.signature(function).parameters.values()
     known = {p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return function  # what takes any name checks them itself
     name = function.__qualname__.removesuffix(".__init__")
 
     @wraps(function)
