@@ -285,10 +285,12 @@ def test_filled_cells_are_new_and_the_others_exactly_as_they_were(library):
         assert rows["name"].equals(frame["name"])
 
 
-def test_whole_numbers_are_rounded_and_stay_in_range():
+def test_whole_numbers_are_rounded_and_not_heaped_at_the_ends_of_what_was_seen():
     table = pv.Table.from_frame({"age": list(range(20, 90))})
-    rows = table.to_frame([[19.2], [20.4], [20.6], [300.0]])
-    assert rows["age"].tolist() == [20, 20, 21, 89] and rows["age"].dtype == "int64"
+    rows = table.to_frame([[19.2], [20.4], [20.6], [300.0], [-3.0]])
+    assert rows["age"].tolist() == [19, 20, 21, 300, 0] and rows["age"].dtype == "int64"
+    small = pd.DataFrame({"level": np.arange(20, 90, dtype=np.int8)})
+    assert pv.Table.from_frame(small).to_frame([[300.0]])["level"].tolist() == [127]
 
 
 def test_holes_in_whole_numbers_are_nullable():

@@ -35,6 +35,8 @@ def started(likelihood, x, **options):
         "Normal", "Laplace", "StudentT(df=4)", "Cauchy", "SoftLaplace", "AsymmetricLaplace",
         "SkewLogistic", "Normal(scale=learned)", "Mixture(Normal, components=3)",
         "MultivariateNormal", "LowRankMultivariateNormal(rank=2)",
+        "MultivariateNormal(covariance_matrix=learned)",
+        "MultivariateNormal(precision_matrix=learned)",
     )]
     + [(line, POSITIVE) for line in (
         "LogNormal", "Gamma", "Exponential", "Weibull", "Gumbel", "InverseGamma", "HalfNormal",
@@ -137,7 +139,7 @@ def test_numbers_are_standardized_and_data_in_0_1_are_not():
     assert (read.std(0) - 1).abs().max() < 0.1
     for line in ("Normal", "Bernoulli", "ContinuousBernoulli", "Exponential", "Poisson"):
         grey = torch.rand(20, 3, generator=GENERATOR).round(decimals=0 if "P" in line else 3)
-        assert torch.equal(started(line, grey).inputs(grey), grey), line
+        assert torch.equal(started(line, grey, units="none").inputs(grey), grey), line
     raw = started("Normal", REAL, inputs="raw")
     assert torch.equal(raw.inputs(REAL), REAL)
     with pytest.raises(ValueError, match="inputs must be 'auto' or 'raw', got 'standard'"):

@@ -255,6 +255,8 @@ def _cells(vae: "VAE", given: list[str]) -> dict[str, object] | None:
         name, is_cell, value = text.partition("=")
         if not is_cell:
             raise ValueError(f"--given is COLUMN=VALUE, got {text!r}")
+        if name in cells:
+            raise ValueError(f"--given says {name!r} twice")
         column = record.schema[name]
         numeric = column.sort in ("whole", "number")
         try:
@@ -262,7 +264,13 @@ def _cells(vae: "VAE", given: list[str]) -> dict[str, object] | None:
         except ValueError:
             raise ValueError(f"column {name!r} holds numbers, got {value!r}") from None
         if column.sort == "boolean":
-            cells[name] = value.lower() in ("true", "1", "yes")
+            words: dict[str, bool] = {"true": True, "1": True, "yes": True}
+            words |= {"false": False, "0": False, "no": False}
+            if value.lower() not in words:
+                raise ValueError(f"column {name!r} is true or false, got {value!r}")
+            cells[name] = words[value.lower()]
+        if column.sort == "duration":
+            cells[name] = pd.Timedelta(value)
         if column.sort == "time" and column.format is None:
             cells[name] = pd.Timestamp(value)
     return cells or None

@@ -120,7 +120,7 @@ def read(x: Any) -> Iterator[object]:  # noqa: ANN401
     if isinstance(x, IterableDataset):
         x = DataLoader(x, batch_size=ROWS)
     if length(x) == 0:
-        raise ValueError("x is empty: the loader gives no batch; give at least one datum")
+        raise ValueError("x is empty: the loader gives no batch, give one at least")
     if length(x) is None:
         raise ValueError(
             "a stream of data has no length, so it may have no end: read some of it first, "

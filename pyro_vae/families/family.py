@@ -96,7 +96,6 @@ class Family(Part):
         """Let parameters of a likelihood count in the units of x, and start at its frequencies."""
         if not self.ends.in_units or self.started:
             return
-        self.started.fill_(True)
         learned = units(self.distribution, x)
         for name, unit in self.units.items():
             parts: Any = unit.shift, unit.factor
@@ -109,6 +108,7 @@ class Family(Part):
                 source: Any = self.sources[name]
                 target = self._beside(value).expand(source.shape)
                 source.move(source.transform.inv(target).to(x))
+        self.started.fill_(True)
 
     def forward(self, features: Tensor | None = None) -> dist.TorchDistribution:
         """The distribution, of event shape ``shape`` and batch shape that of the features.

@@ -11,7 +11,7 @@ from ..distributions import WithSpike
 from ..language.spec import Spec, as_spec
 from .family import Family, is_amortized
 from .part import Ends, Part, start_from
-from .support import innermost
+from .support import innermost, support_of
 
 __all__ = ["Hurdle"]
 
@@ -53,6 +53,13 @@ class Hurdle(Part):
             )
         self.cells = len(ends.shape)
         self.family = ends.make(self.line, depends=False)
+        shape = ends.feature_shape
+        base = innermost(self.family(None if shape is None else torch.zeros(1, *shape)))
+        if (support := support_of(base)) is not None and support.is_discrete:
+            raise ValueError(
+                f"{self.line.name} has mass at {self.at:g} of its own: use ZeroInflatedPoisson or "
+                "ZeroInflatedNegativeBinomial for counts"
+            )
         self.gate = Family("Bernoulli")
         self.gate.build(ends)
 

@@ -10,7 +10,7 @@ from pyro.distributions import constraints
 from torch import Tensor
 
 from ..distributions import Joined, JoinedSupport
-from .support import describe_constraint, innermost, support_bounds
+from .support import describe_constraint, innermost, support_bounds, support_of_cell
 
 __all__ = [
     "check_support",
@@ -62,6 +62,8 @@ def fill(x: Tensor, mask: Tensor, support: constraints.Constraint) -> Tensor:
         return torch.cat(
             [fill(*share) for share in zip(*shares, support.supports, strict=True)], -1
         )
+    if (at := getattr(support_of_cell(support), "at", None)) is not None:  # of a spike
+        return torch.where(mask, x, at)
     kind, lower, upper = support_bounds(support)
     if math.isfinite(lower) and math.isfinite(upper) and kind == "continuous":
         value = (lower + upper) / 2

@@ -23,6 +23,7 @@ __all__ = [
     "same_support",
     "support_bounds",
     "support_of",
+    "support_of_cell",
     "transform",
 ]
 
@@ -47,7 +48,7 @@ def innermost(distribution: dist.TorchDistribution) -> dist.TorchDistribution:
 
 def support_bounds(support: constraints.Constraint) -> tuple[str, float, float]:
     """What a support is, up to closedness: its kind, and its lower and upper bound."""
-    support = _cell(support)
+    support = support_of_cell(support)
     kind = "discrete" if support.is_discrete else "continuous"
     lower = getattr(support, "lower_bound", -math.inf)
     upper = getattr(support, "upper_bound", math.inf)
@@ -88,7 +89,7 @@ def describe_constraint(constraint: constraints.Constraint | None) -> str:
     """A constraint in words: ``a number greater than 0``."""
     if constraint is None:
         return "values of a support that it does not say"
-    cell = _cell(constraint)
+    cell = support_of_cell(constraint)
     whole = "a whole number" if cell.is_discrete else "a number"
     bounds = (getattr(cell, name, None) for name in ("lower_bound", "upper_bound"))
     lower, upper = (
@@ -104,7 +105,7 @@ def describe_constraint(constraint: constraints.Constraint | None) -> str:
 
 def transform(constraint: constraints.Constraint) -> Transform:
     """From the real line into the constraint; softplus, not exp, for positive parameters."""
-    base = _cell(constraint)
+    base = support_of_cell(constraint)
     if base is constraints.real:
         return identity_transform
     if isinstance(base, constraints.greater_than | constraints.greater_than_eq):
@@ -120,7 +121,7 @@ def transform(constraint: constraints.Constraint) -> Transform:
         raise ValueError(message) from None
 
 
-def _cell(constraint: constraints.Constraint) -> constraints.Constraint:
+def support_of_cell(constraint: constraints.Constraint) -> constraints.Constraint:
     """The constraint on one cell, under ``independent`` and mixtures."""
     while (inner := getattr(constraint, "base_constraint", None)) is not None:
         constraint = inner

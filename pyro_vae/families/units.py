@@ -83,10 +83,13 @@ def units(family: type[dist.TorchDistribution], x: Tensor) -> dict[str, tuple[Te
     if log or (has_loc and _real(family)):
         centre, spread = centre_and_spread(x.log() if log else x)
         zero, column = torch.zeros_like(spread), spread.unsqueeze(-1)
+        both = column * spread.unsqueeze(-2)
         return {
             "loc": (centre, spread),
             "scale": (zero, spread),
             "scale_tril": (0 * column, column),
+            "covariance_matrix": (0 * both, both),
+            "precision_matrix": (0 * both, 1 / both),
             "cov_factor": (0 * column, column),
             "cov_diag": (zero, spread**2),
         }

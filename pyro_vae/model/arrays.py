@@ -13,7 +13,7 @@ from torch.nn.parameter import is_lazy
 
 from ..data import Data
 
-__all__ = ["column_names", "is_named", "numbers"]
+__all__ = ["column_names", "convert", "is_named", "numbers"]
 
 EXACT = 2**53  # whole numbers beyond it are not all float64's
 UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)  # types that PyTorch hardly computes with
@@ -226,3 +226,20 @@ def _strided(x: Tensor) -> Tensor:
     if x.dtype in UNSIGNED:
         return torch.from_numpy(_plain(x.cpu().numpy(), "")).to(x.device)
     return x.as_subclass(Tensor)
+
+
+def convert(x: Tensor, like: Tensor) -> Tensor:
+    """x in another type; whole numbers that it cannot hold are refused."""
+    x = x.to(like.device)
+    converted = x.to(like.dtype)
+    if x.dtype in (torch.int32, torch.int64, torch.float64) and x.dtype != like.dtype:
+        large = x.abs() > 2 / torch.finfo(like.dtype).eps
+        if large.any():
+            changed = large & (x == x.round()) & (converted.to(x) != x)
+            if changed.any():
+                kind = str(like.dtype).removeprefix("torch.")
+                raise ValueError(
+                    f"x holds the whole number {x[changed][0].item():.15g}, which {kind} "
+                    "cannot hold: use vae.double(), or number the categories from 0"
+                )
+    return converted

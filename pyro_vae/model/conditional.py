@@ -119,7 +119,7 @@ class _Proposal:
         if (missingness := self.model.missingness) is not None:
             completed = missingness.complete(p, self.cells)
             log_w = log_w + missingness.log_prob(completed, self.cells)
-        return Posterior(z, log_w, p, completed)
+        return Posterior(z, _possible(log_w), p, completed)
 
     def _complete(self, drawn: Tensor) -> None:
         """Take the guides at so many completions, ``(M, B, *x_shape)``, as the components."""
@@ -138,3 +138,19 @@ class _Proposal:
         many = z[:, None].expand(-1, m, *z.shape[1:]).flatten(1, 2)
         log_q = self.guides.log_prob(many).unflatten(1, (m, -1))
         return log_q.logsumexp(1) - math.log(m)
+
+
+def _possible(log_w: Tensor) -> Tensor:
+    """Log weights, ``(K, B)``, without NaN, where each row has one that is finite.
+
+    Raises:
+        ValueError: a row whose cells no draw of z makes possible.
+    """
+    log_w = torch.where(log_w.isnan(), -math.inf, log_w)
+    if (none := log_w.isneginf().all(0)).any():
+        row = int(none.nonzero()[0])
+        raise ValueError(
+            f"the known cells of row {row} have no density under the model: they are too far from "
+            "the data that it was trained on"
+        )
+    return log_w

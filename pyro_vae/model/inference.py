@@ -234,6 +234,8 @@ class Inference(nn.Module):
         """
         whole("num_samples", num_samples)
         if given is not None and (rows := self.record.given(given)) is not None:
+            if boolean("mean", mean):
+                raise ValueError("mean=True is of draws of z alone: vae.impute(rows) gives means")
             return self._sample_given(rows, num_samples, seed)
         given = None if given is None else self.as_data(cast("ArrayLike", given))
         shape = (num_samples, *(() if given is None else (len(given),)))
@@ -248,7 +250,7 @@ class Inference(nn.Module):
         if found.unreliable:
             warnings.warn(found.summary(), stacklevel=3)
         if found.values.shape[1] == 1:
-            return self.record.answer(found.values[:, 0])
+            return self.record.answer_given(found.values[:, 0], rows)
         return self.record.answer(found.values, rows, keep=True)
 
     @torch.no_grad()

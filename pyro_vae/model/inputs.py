@@ -26,8 +26,8 @@ class Inputs(nn.Module):
 
     Real numbers are standardized by the training data, cell by cell (channel by channel, where x
     has channels), positive numbers and counts after their logarithm, ``log(1 + x / scale)``; counts
-    with an upper bound are divided by it, and codes are one-hot vectors. Bits, and any data that
-    lie in [0, 1], are read as they are.
+    with an upper bound are divided by it, and codes are one-hot vectors. Bits are read as they are,
+    and so are, where x has no units, any data that lie in [0, 1].
 
     A mask (1 where a cell is observed) and the context are channels more. Channels are the first
     dimension of ``(D,)``, ``(C, H, W)`` and ``(C, D, H, W)``, and the last one of ``(T, C)``, a
@@ -37,13 +37,19 @@ class Inputs(nn.Module):
         record: what an observation is.
         likelihood: p(x|z) at some z, of batch shape ``(1,)``; ``None`` where it is not known.
         mode: ``raw`` reads all blocks as they are.
+        in_units: whether x has units, so that numbers in [0, 1] are small ones, not grey values.
 
     Raises:
         ValueError: an unknown mode.
     """
 
     def __init__(
-        self, record: Record, likelihood: dist.TorchDistribution | None, mode: InputMode = "auto"
+        self,
+        record: Record,
+        likelihood: dist.TorchDistribution | None,
+        mode: InputMode = "auto",
+        *,
+        in_units: bool = False,
     ) -> None:
         super().__init__()
         if mode not in get_args(InputMode):
@@ -59,6 +65,9 @@ class Inputs(nn.Module):
         width = sum(b.width for b in record.blocks if b.role == "context")
         plain = mode == "raw" or not width
         self.context = nn.Identity() if plain else Standardized((width,))
+        for reader in self.modules():
+            if isinstance(reader, Standardized):
+                reader.in_units = in_units
 
     @torch.no_grad()
     def start_from(self, x: Tensor) -> None:
@@ -111,7 +120,7 @@ class Standardized(nn.Module):
 
     The centre is the median and the spread the mean distance from it, times
     :math:`\sqrt{\pi / 2}`, so that it is a normal distribution's standard deviation. Data that lie
-    in [0, 1] stay as they are.
+    in [0, 1] stay as they are, unless they have units.
 
     Args:
         shape: of the numbers of one observation.
@@ -127,7 +136,7 @@ class Standardized(nn.Module):
 
     def __init__(self, shape: tuple[int, ...], scale: float | None = 0.0) -> None:
         super().__init__()
-        self.channel = 2 if len(shape) == 2 else 1
+        self.channel, self.in_units = 2 if len(shape) == 2 else 1, False
         self.log, self.by_mean = scale != 0, scale is None
         each = [n if i + 1 == self.channel else 1 for i, n in enumerate(shape)]
         self.register_buffer("centre", torch.zeros(each))
@@ -143,7 +152,7 @@ class Standardized(nn.Module):
         if self.started or not len(seen):
             return
         self.started.fill_(True)
-        if seen.min() >= 0 and seen.max() <= 1:
+        if not self.in_units and seen.min() >= 0 and seen.max() <= 1:
             return
         self.active.fill_(True)
         by_cell = x.double().movedim(self.channel, -1).flatten(0, -2)

@@ -16,7 +16,7 @@ from ..data.loaders import Entries, is_loader, read
 from ..families.likelihoods import check_support, drop_missing, fill, parts_of, with_offset
 from ..families.support import innermost
 from ..language.spec import as_spec
-from .arrays import column_names, is_named, numbers
+from .arrays import column_names, convert, is_named, numbers
 from .blocks import Block, Role, by_name, reshaping, shape_of
 
 __all__ = ["Record"]
@@ -200,6 +200,13 @@ class Record:
         shape = self.x_shape if offset.shape[1] > 1 else [1] * len(self.x_shape)
         return with_offset(p, offset.reshape(-1, *shape))
 
+    def without_offset(self, x: Tensor) -> Tensor:
+        """The cells of x over what the offset multiplies their mean by, ``(N, *x_shape)``."""
+        if (offset := self.part(x, "offset")) is None:
+            return self.cells(x)
+        shape = self.x_shape if offset.shape[1] > 1 else [1] * len(self.x_shape)
+        return self.cells(x) * (-offset).exp().reshape(-1, *shape)
+
     def weighted(self, x: Tensor | None) -> AbstractContextManager[object]:
         """Within it the sites of each observation count as often as its weight says."""
         if x is None or (weight := self.part(x, "weight")) is None:
@@ -259,7 +266,7 @@ class Record:
             with torch.random.fork_rng(devices=[]):
                 return torch.cat([self.take(batch, like) for batch in read(x)])
         given = self.pack(x) if is_named(x) else self._in_order(*numbers(x))
-        given = _convert(given, like)
+        given = convert(given, like)
         if given.ndim == 0 or given.shape[1:] != self.shape:
             given = self._complete(given)
         if len(given) == 0:
@@ -300,6 +307,10 @@ class Record:
     def given(self, cells: Any) -> Any:  # noqa: ANN401
         """Rows whose known cells a draw is conditioned on: of a table alone."""
         return None
+
+    def answer_given(self, cells: Tensor, row: object) -> Any:  # noqa: ANN401
+        """Draws of one row as users get them."""
+        return cells
 
     def answer(self, cells: Tensor, x: object = None, *, keep: bool = False) -> Any:  # noqa: ANN401
         """Cells ``(..., N, *x_shape)`` as users get them: of a plain array as they are."""
@@ -380,20 +391,3 @@ def _one_hot(labels: Tensor, classes: int, n: int) -> Tensor:
             f"got {wrong[0].item():g}"
         )
     return (y[:, None] == torch.arange(classes, device=y.device)).to(torch.get_default_dtype())
-
-
-def _convert(x: Tensor, like: Tensor) -> Tensor:
-    """x in another type; whole numbers that it cannot hold are refused."""
-    x = x.to(like.device)
-    converted = x.to(like.dtype)
-    if x.dtype in (torch.int32, torch.int64, torch.float64) and x.dtype != like.dtype:
-        large = x.abs() > 2 / torch.finfo(like.dtype).eps
-        if large.any():
-            changed = large & (x == x.round()) & (converted.to(x) != x)
-            if changed.any():
-                kind = str(like.dtype).removeprefix("torch.")
-                raise ValueError(
-                    f"x holds the whole number {x[changed][0].item():.15g}, which {kind} "
-                    "cannot hold: use vae.double(), or number the categories from 0"
-                )
-    return converted

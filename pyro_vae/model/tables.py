@@ -58,10 +58,29 @@ class TableRecord(Record):
         return self.schema.read(x)
 
     def take(self, x: object, like: Tensor) -> Tensor:
-        """A frame or a table as a packed tensor of the type and device of ``like``; NaN stays."""
+        """A frame or a table as a packed tensor of the type and device of ``like``; NaN stays.
+
+        A tensor is packed already: its columns are in the order of :attr:`columns`, which is not
+        that of ``Table.values``.
+        """
         if isinstance(x, Tensor):
             return super().take(x, like)
-        return torch.from_numpy(self.read(x).values[:, self.order]).to(like)
+        table = self.read(x)
+        self._check_digits(like.dtype)
+        return torch.from_numpy(table.values[:, self.order]).to(like)
+
+    def _check_digits(self, dtype: torch.dtype) -> None:
+        """Raise if a column's numbers are too far from 0 for a type to tell them apart."""
+        for c in self.schema.modelled:
+            if c.low is None or c.high is None or c.has_codes:
+                continue
+            size = max(abs(c.low), abs(c.high))
+            if torch.finfo(dtype).eps * size > (c.high - c.low) / 1000 > 0:
+                raise ValueError(
+                    f"column {c.name!r} lies within {c.low:.12g} to {c.high:.12g}, numbers that "
+                    f"{str(dtype).removeprefix('torch.')} does not tell apart: use vae.double(), "
+                    "or subtract its least value"
+                )
 
     def given(self, cells: object) -> Any:  # noqa: ANN401
         """Rows of which some cells are known: a frame, or one row as a dict of its cells."""
@@ -69,12 +88,34 @@ class TableRecord(Record):
             return None if isinstance(cells, Tensor) else cells
         import pandas as pd
 
+        several = [name for name, value in cells.items() if np.ndim(value)]
+        if several:
+            raise ValueError(
+                f"the given column {several[0]!r} has several values: a dict is one row, and "
+                "several rows are a frame"
+            )
         names = self.schema.names
         if unknown := [str(name) for name in cells if name not in names]:
             self.schema[unknown[0]]  # raises, with the nearest name
         if empty := [name for name, value in cells.items() if pd.isna(value)]:
             raise ValueError(f"the given column {empty[0]!r} has no value: leave it out")
         return pd.DataFrame({name: [cells.get(name)] for name in names})
+
+    def answer_given(self, cells: Tensor, row: object) -> Any:  # noqa: ANN401
+        """Draws of one row, ``(N, D)``, as a frame in which the known cells are as they came."""
+        known = self.read(row).values[0]
+        there = ~np.isnan(known)
+        values = self._values(cells)
+        values[:, there] = known[there]
+        return self.schema.to_frame(values)
+
+    def _values(self, cells: Tensor) -> np.ndarray:
+        """Packed cells in the order of the schema; codes as whole numbers."""
+        values = np.empty(cells.shape)
+        values[:, self.order] = cells.double().cpu().numpy()
+        coded = [c.has_codes for c in self.schema.modelled for _ in range(c.width)]
+        values[:, coded] = values[:, coded].round()
+        return values
 
     def answer(self, cells: Tensor, x: object = None, *, keep: bool = False) -> Any:  # noqa: ANN401
         """Cells as a frame; several draws as a list of frames.
@@ -89,10 +130,7 @@ class TableRecord(Record):
             return cells
         if cells.ndim == 3:
             return [self.answer(one, x, keep=keep) for one in cells]
-        values = np.empty(cells.shape)
-        values[:, self.order] = cells.double().cpu().numpy()
-        coded = [c.has_codes for c in self.schema.modelled for _ in range(c.width)]
-        values[:, coded] = values[:, coded].round()
+        values = self._values(cells)
         if x is None:
             return self.schema.to_frame(values)
         table = self.read(x)
@@ -122,7 +160,15 @@ def as_record(
                 "\nsay the column: likelihood={'Income': 'LogNormal'}"
             )
         lines = likelihood if isinstance(likelihood, Mapping) else {}
-        return TableRecord(x.with_likelihood(lines).schema), "Bernoulli"
+        schema = x.with_likelihood(lines).schema
+        if survival := [c.name for c in schema.columns if c.kind == "survival"]:
+            raise ValueError(
+                f"column {survival[0]!r} is a censored survival time, for which there is no "
+                "likelihood yet: leave it out, or model the times alone, without censored="
+            )
+        return TableRecord(schema), "Bernoulli"
+    if hasattr(x, "columns") and not isinstance(x, Record):
+        raise ValueError("a frame is made a table first: VAE(Table.from_frame(df), latent_dim=8)")
     if isinstance(likelihood, Mapping) or likelihood == "auto":
         raise ValueError(
             "lines by column, and 'auto', are of a table: VAE(Table.from_frame(df), 8)"

@@ -132,7 +132,8 @@ class VAE(Inference):
             self.decoder = make_network(MLP() if decoder is None else decoder, "decoder")
             if self.encoder is self.decoder:
                 raise ValueError("encoder and decoder are one module: give each its own")
-            self.inputs = Inputs(self.record, _example(likelihood, self.x_shape), inputs)
+            example, in_units = _example(likelihood, self.x_shape), self.units == "data"
+            self.inputs = Inputs(self.record, example, inputs, in_units=in_units)
             x = self.inputs(torch.zeros(1, *self.record.shape))
             h = build_network(self.encoder, x, self.x_shape, "encoder")
             ends = Ends(z_shape, "guide", h, layers, self.encoder)
@@ -148,7 +149,7 @@ class VAE(Inference):
             z = self.latents.features(torch.zeros(1, *z_shape), torch.get_default_dtype())
             z, _ = self.inputs.beside(z, torch.zeros(1, *self.record.shape), self.latents.read_dim)
             h = build_network(self.decoder, z, self.x_shape, "decoder")
-            ends_x = Ends(self.x_shape, "likelihood", h, in_units=self.units == "data")
+            ends_x = Ends(self.x_shape, "likelihood", h, in_units=in_units)
             self.likelihood = make_part(likelihood, ends_x)
             p = try_part(self.likelihood, "likelihood", str(likelihood), torch.zeros(1, *h))
             if not layers:
@@ -195,6 +196,7 @@ class VAE(Inference):
         Args:
             x: training data, ``(N, *x_shape)``.
         """
+        x = self.as_data(x)
         if self.units == "none" and (cell := self.inputs.far_cell(x)):
             warnings.warn(
                 "x is far from unit scale, where this likelihood starts "
@@ -204,8 +206,10 @@ class VAE(Inference):
             )
         self.inputs.start_from(x)
         mask = () if self.missingness is None else (self.missingness,)
-        for part in (self.likelihood, self.approximation, self.prior, *mask):
-            start_from(part, self.record.cells(x))
+        cells = self.record.cells(x)
+        start_from(self.likelihood, self.record.without_offset(x))
+        for part in (self.approximation, self.prior, *mask):
+            start_from(part, cells)
 
     def approximate_posterior(self, x: Tensor) -> dist.TorchDistribution:
         """q(z|x) with its graph, for training: batch shape ``(B,)``, event shape of z.
@@ -278,11 +282,10 @@ class VAE(Inference):
         latent_dim = {latent: tuple(about[latent])}
         before = {"inputs": "raw", "units": "none"}  # of folders that do not say it
         own = {name: about.get(name, default) for name, default in before.items()}
-        record = TableRecord if "table" in about else Record
-        return record.arguments(about) | latent_dim | own | {k: about[k] for k in cls.ROLES}
         if isinstance(about.get("missing"), str):
             own["missing"] = about["missing"]
-        return Record.arguments(about) | latent_dim | own | {k: about[k] for k in cls.ROLES}
+        record = TableRecord if "table" in about else Record
+        return record.arguments(about) | latent_dim | own | {k: about[k] for k in cls.ROLES}
 
     @classmethod
     def kind(cls) -> str:

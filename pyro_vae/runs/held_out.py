@@ -47,7 +47,7 @@ def held_out(
     run, settings = Path(run), read_settings(run)
     if data is None:
         found = _own(run, settings, vae)
-    elif isinstance(vae.record, TableRecord):
+    elif isinstance(vae.record, TableRecord) and data not in SOURCES:
         return vae.as_data(read_file(Path(data)) if isinstance(data, str | Path) else data), None
     elif isinstance(data, str | Path):
         found = load_data(str(data), settings.data_root, seed=settings.seed, held_out=1.0)

@@ -98,12 +98,13 @@ class RunSettings(FitSettings, ModelSettings):
         if self.likelihood == type(self).likelihood:
             return {}
         lines = [self.likelihood] if isinstance(self.likelihood, str) else self.likelihood
-        if wrong := [line for line in lines if "=" not in line.split("(")[0]]:
+        pairs = [_pair(line) for line in lines]
+        if wrong := [line for line, pair in zip(lines, pairs, strict=True) if pair is None]:
             raise ValueError(
                 f"the likelihood of a table is said by column, got {wrong[0]!r}: "
                 f"--likelihood COLUMN={wrong[0]}"
             )
-        return dict(line.split("=", 1) for line in lines)
+        return dict(pair for pair in pairs if pair)
 
     def fit_options(self, *but: str) -> dict[str, Any]:
         """The arguments of ``fit``, ``but`` some."""
@@ -141,6 +142,16 @@ def read_settings(run: str | Path) -> RunSettings:
     """The settings in the folder of a run; of a model without any, the defaults."""
     path = Path(run) / CONFIG
     return merge({}, read_config(path)) if path.exists() else RunSettings(data=FROM_PYTHON)
+
+
+def _pair(line: str) -> tuple[str, str] | None:
+    """Column and line, around the first ``=`` outside of parentheses; ``None`` without one."""
+    depth = 0
+    for i, letter in enumerate(line):
+        depth += (letter == "(") - (letter == ")")
+        if letter == "=" and not depth:
+            return line[:i], line[i + 1 :]
+    return None
 
 
 def _members(hint: Kind) -> tuple[Kind, ...]:

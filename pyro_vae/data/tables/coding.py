@@ -134,7 +134,7 @@ def _check_sort(column: Column, cells: Cells) -> None:
             "number": "pandas.to_numeric(frame[name])",
             "time": "pandas.to_datetime(frame[name])",
             "word": "frame[name].astype(str)",
-            "boolean": "frame[name].astype(bool)",
+            "boolean": "frame[name].map({'True': True, 'False': False})",
             "duration": "pandas.to_timedelta(frame[name])",
         }
         raise cells.error(
@@ -166,10 +166,21 @@ def decoded(column: Column, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray
         times = as_times(values, str(column.origin), column.whole, column.dtype)
         return (write_words(times, column.format) if column.format else times), known
     if column.whole:
-        values = np.clip(np.round(values), column.low, column.high)
+        values = np.clip(np.round(values), *_room(column))
     if column.sort == "duration":
         return np.round(values * MICROSECONDS).astype("timedelta64[us]"), known
     return values, known
+
+
+def _room(column: Column) -> tuple[float, float]:
+    """What new whole numbers may be: what their type holds, and not negative if none was."""
+    try:
+        kind = np.dtype(column.dtype.lower())
+        low, high = np.iinfo(kind).min, np.iinfo(kind).max
+    except (TypeError, ValueError):  # of another library, or no whole type
+        low, high = -EXACT, EXACT
+    least = 0 if column.low is not None and column.low >= 0 else -EXACT
+    return max(low, least), min(high, EXACT)
 
 
 def constant(column: Column, known: np.ndarray) -> np.ndarray:

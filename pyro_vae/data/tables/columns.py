@@ -52,8 +52,8 @@ class Column:
         dtype: the type of the frame's column, by its library's name.
         levels: of a category, from the first code to the last.
         ordered: whether the frame's type says that the levels are in order.
-        whole: whether the numbers are whole, so that new ones are rounded to it and stay between
-            ``low`` and ``high``; of a time, whether all are midnights.
+        whole: whether the numbers are whole, so that new ones are rounded, and not negative where
+            none was; of a time, whether all are midnights.
         low: the least value, in the column's unit; of a time in days.
         high: the greatest.
         spike: the value that occurs often.

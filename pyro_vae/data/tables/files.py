@@ -34,6 +34,13 @@ def read_file(path: Path) -> Any:  # noqa: ANN401
             return pd.read_parquet(path)
         separator = SEPARATORS[kind]
         names = pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str).iloc[0]
+        other = next((s for s in ";\t|," if len(names) == 1 and s in str(names.iloc[0])), None)
+        if other is not None:
+            raise ValueError(
+                f"its first line is one name, {names.iloc[0]!r}: the separator seems to be "
+                f"{other!r}, so read it yourself, Table.from_frame(pandas.read_csv(path, "
+                f"sep={other!r}))"
+            )
         twice = names[names.duplicated() & names.notna()]
         if len(twice):
             raise ValueError(f"column {twice.iloc[0]!r} occurs twice in the first line")

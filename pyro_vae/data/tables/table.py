@@ -133,7 +133,7 @@ class Schema:
         """A frame of new rows, such as a model simulates.
 
         Columns, types, levels and their order are those of the table's first frame. Whole numbers
-        are rounded and stay within the range that was seen; a constant is put back; what
+        are rounded, and not negative where none was; a constant is put back; what
         identifies rows is missing, since these are others.
 
         Args:
@@ -360,8 +360,10 @@ class Table:
         """A column of the frame in which some cells are new."""
         old = self._frame.cells(column.name)
         cells, known = decoded(column, numbers)
-        if old.sort is not None and old.values.dtype.kind == cells.dtype.kind:
-            cells = np.where(same, old.values, cells)
+        kinds = {old.values.dtype.kind, cells.dtype.kind}
+        if old.sort is not None and (len(kinds) == 1 or kinds <= set("iuf")):
+            own = old.values if len(kinds) == 1 else old.values.astype(cells.dtype)
+            cells = np.where(same, own, cells)
         fits = old.sort is not None and (not old.levels or set(column.levels) <= set(old.levels))
         fits = fits and self._frame.library != "x"
         dtype, levels = (old.dtype, old.levels) if fits else (column.dtype, column.levels)

@@ -1,6 +1,7 @@
 """``fidelity``: a synthetic table against real rows, in one table of figures with errors."""
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
@@ -135,6 +136,11 @@ def fidelity(
     seed = whole("seed", seed, 0, MAX_SEED)
     frames = {"test": test, "synthetic": synthetic, "train": train}
     frames = {name: as_frame(frame, name) for name, frame in frames.items()}
+    gone = {c for f in frames.values() for c in f if f[c].isna().all()}
+    unknown = [c for c in frames["train"] if c in gone]
+    if unknown:  # identifiers, which a model leaves out
+        warnings.warn(f"left out, being missing in all rows: {', '.join(unknown)}", stacklevel=2)
+        frames = {name: f.drop(columns=unknown, errors="ignore") for name, f in frames.items()}
     if few := [f"{name} has {len(f)}" for name, f in frames.items() if len(f) < LEAST]:
         raise ValueError(f"expected at least {LEAST} rows in each table, {few[0]}")
     coded = encode_tables(frames, "train")
