@@ -28,7 +28,7 @@ def autoencoder(x, latent_dim, epochs=600, *, beta=0.0, **parts):
     """A plain autoencoder: a point for a guide, and no weight on the prior."""
     told = dict(
         likelihood=f"Normal(scale={math.sqrt(0.5)})", guide="Delta",  # minus the squared error
-        encoder=pv.MLP([]), decoder=pv.MLP([]), seed=0,
+        encoder=pv.MLP([]), decoder=pv.MLP([]), inputs="raw", seed=0,
     )  # fmt: skip
     vae = pv.VAE(x.shape[1], latent_dim, **told | parts).double()
     pv.fit(vae, x, epochs=epochs, batch_size=len(x), lr="cosine(0.02)", beta=beta)

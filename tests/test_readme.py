@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 import pyro_vae as pv
@@ -13,16 +15,32 @@ README = (ROOT / "README.md").read_text()
 FEWER = {
     "epochs=40": "epochs=2",
     "epochs=20": "epochs=2",
+    "epochs=100": "epochs=2",
+    "sample(1000,": "sample(10,",
     "steps=50": "steps=2",
     "=50, warmup=50": "=10, warmup=10",
 }
+
+
+def loans() -> pd.DataFrame:
+    """The columns of which the README speaks."""
+    rng = np.random.default_rng(0)
+    return pd.DataFrame(
+        {
+            "Home": rng.choice(["rent", "owner"], 40),
+            "Age": rng.permutation(np.arange(20, 60)),
+            "Income": rng.lognormal(5, 0.5, 40).round(2),
+            "Debt": np.where(rng.random(40) < 0.6, 0, rng.gamma(2, 900, 40).round(2)),
+        }
+    )
 
 
 @pytest.mark.slow
 def test_its_python_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 6
+    assert len(blocks) == 7
+    loans().to_csv("credit.csv", index=False)
     scope = {}
     for block in blocks:
         for words, fewer in FEWER.items():

@@ -63,6 +63,15 @@ class Pushforward(dist.TorchDistribution):
         self.draw = z, self.base.log_prob(u) - ladj
         return z
 
+    def sample(self, sample_shape: Size = ()) -> Tensor:
+        """A draw without a path, for which the base need not have one."""
+        if self.base.has_rsample:
+            return super().sample(torch.Size(sample_shape))
+        with torch.no_grad():
+            u = self.base.sample(torch.Size(sample_shape))
+            z, _ = self._pass(forth=True)(u)
+            return z.reshape(u.shape[:-1] + self.event_shape)
+
     def log_prob(self, value: Tensor) -> Tensor:
         """The log density."""
         own = value is self.draw[0]

@@ -29,6 +29,7 @@ __all__ = ["Family", "family_names", "find_distribution", "is_amortized"]
 PLAIN = ("self", "temperature", "low", "high", "df", "dim", "d", "eta", "group_idx")
 # Probabilities that a sigmoid or softmax makes, and what it makes them of.
 LOGITS = {"probs": "logits", "gate": "gate_logits"}
+UNDRAWN = {"LogNormalNegativeBinomial"}  # Pyro has no sampler of it
 
 
 class Family(Part):
@@ -316,7 +317,7 @@ def family_names() -> set[str]:
     classes = {
         n: c for n, c in rooms.items() if isinstance(c, type) and issubclass(c, Distribution)
     }
-    return {name for name, cls in classes.items() if not _other_arguments(cls)}
+    return {name for name, cls in classes.items() if not _other_arguments(cls)} - UNDRAWN
 
 
 def _other_arguments(cls: type[Distribution]) -> set[str]:

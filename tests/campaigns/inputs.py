@@ -130,7 +130,7 @@ CONSTRUCTOR = {
         torch.zeros(3),
         torch.nn.Linear,
     ],
-    "likelihood": [None, 3, "", "3", "[Normal]", [], {}, len, "Normal;Normal", torch.nn.Identity],
+    "likelihood": [3, "", "3", "[Normal]", [], {}, len, "Normal;Normal", torch.nn.Identity],
     "guide": [None, 3, "", "None", "True", [], {}, len, "*Normal", "Normal(**k)", "x=Normal"],
     "encoder": [
         3,
