@@ -24,10 +24,10 @@ WIDEST = 2**14  # a longer one-hot vector is read as codes in [0, 1]
 class Inputs(nn.Module):
     """What the encoder reads of x, and the context that it reads beside it.
 
-    Real numbers are standardized by the training data, cell by cell (channel by channel, where x
-    has channels), positive numbers and counts after their logarithm, ``log(1 + x / scale)``; counts
-    with an upper bound are divided by it, and codes are one-hot vectors. Bits are read as they are,
-    and so are, where x has no units, any data that lie in [0, 1].
+    Numbers are standardized by the training data, cell by cell (channel by channel, where x has
+    channels), positive ones and counts without an upper bound after their logarithm,
+    ``log(1 + x / scale)``. Codes are one-hot vectors. Bits are read as they are, and so are, where
+    x has no units, any data that lie in [0, 1].
 
     A mask (1 where a cell is observed) and the context are channels more. Channels are the first
     dimension of ``(D,)``, ``(C, H, W)`` and ``(C, D, H, W)``, and the last one of ``(T, C)``, a
@@ -209,7 +209,7 @@ def _reader(p: dist.TorchDistribution | None, shape: tuple[int, ...]) -> nn.Modu
         return OneHot(codes, 2 if len(shape) == 2 else 1)
     if kind not in ("discrete", "continuous") or (lower, upper) == (0, 1):
         return nn.Identity()
-    if kind == "discrete" and lower == 0:
-        return Scaled(upper) if math.isfinite(upper) else Standardized(shape, 1.0)
+    if kind == "discrete" and lower == 0 and not math.isfinite(upper):
+        return Standardized(shape, 1.0)
     positive = lower == 0 and not math.isfinite(upper)
     return Standardized(shape, None if positive else 0.0)

@@ -136,7 +136,7 @@ def fidelity(
     seed = whole("seed", seed, 0, MAX_SEED)
     frames = {"test": test, "synthetic": synthetic, "train": train}
     frames = {name: as_frame(frame, name) for name, frame in frames.items()}
-    gone = {c for f in frames.values() for c in f if f[c].notna().sum() == 0}
+    gone = {c for f in frames.values() for c in f if pd.isna(f[c]).to_numpy().all()}
     unknown = [c for c in frames["train"] if c in gone]
     if unknown:  # identifiers, which a model leaves out
         warnings.warn(f"left out, being missing in all rows: {', '.join(unknown)}", stacklevel=2)
