@@ -147,8 +147,7 @@ def check_support(
 
 def _ends(support: Any) -> list[list[float]]:  # noqa: ANN401
     """The bounds of a support, of every cell."""
-    while isinstance(inner := getattr(support, "base_constraint", None), constraints.Constraint):
-        support = inner
+    support = support_of_cell(support)
     bounds = (getattr(support, name, 0.0) for name in ("lower_bound", "upper_bound"))
     return [torch.as_tensor(bound).flatten().tolist() for bound in bounds]
 

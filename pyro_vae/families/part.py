@@ -1,7 +1,7 @@
 """What a part of a model may ask for when it is built, and how one is made from a line."""
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
@@ -153,20 +153,23 @@ class Part(nn.Module):
 
 def connect(module: nn.Module, ends: Ends) -> None:
     """Let the parts within a module take notice of the others, once all are built."""
-    if isinstance(module, Part):
-        module.connect(ends)
-    else:
-        for child in module.children():
-            connect(child, ends)
+    for part in _outermost(module):
+        part.connect(ends)
 
 
 def start_from(module: nn.Module, x: Tensor) -> None:
     """Let the parts within a module start from training data, ``(N, *x_shape)``."""
+    for part in _outermost(module):
+        part.start_from(x)
+
+
+def _outermost(module: nn.Module) -> Iterator[Part]:
+    """The module, if it is a part, else the parts within it that are in no other."""
     if isinstance(module, Part):
-        module.start_from(x)
+        yield module
     else:
         for child in module.children():
-            start_from(child, x)
+            yield from _outermost(child)
 
 
 class Copies(Part):

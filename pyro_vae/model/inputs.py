@@ -59,15 +59,12 @@ class Inputs(nn.Module):
         self.channels = 2 if len(record.x_shape) == 2 else 1
         parts: list[Any] = parts_of(likelihood) if likelihood else [None] * len(record.scored)
         self.readers = nn.ModuleList(
-            nn.Identity() if mode == "raw" else _reader(p, shape)
+            nn.Identity() if mode == "raw" else _reader(p, shape, in_units)
             for p, (_, shape) in zip(parts, record.scored, strict=True)
         )
         width = sum(b.width for b in record.blocks if b.role == "context")
         plain = mode == "raw" or not width
-        self.context = nn.Identity() if plain else Standardized((width,))
-        for reader in self.modules():
-            if isinstance(reader, Standardized):
-                reader.in_units = in_units
+        self.context = nn.Identity() if plain else Standardized((width,), 0.0, in_units)
 
     @torch.no_grad()
     def start_from(self, x: Tensor) -> None:
@@ -126,6 +123,7 @@ class Standardized(nn.Module):
         shape: of the numbers of one observation.
         scale: s of the logarithm :math:`\log(1 + x / s)` that is taken first; the mean of the
             data where it is ``None``, and no logarithm where it is 0.
+        in_units: whether the numbers have units.
     """
 
     centre: Tensor
@@ -134,17 +132,17 @@ class Standardized(nn.Module):
     started: Tensor
     active: Tensor
 
-    def __init__(self, shape: tuple[int, ...], scale: float | None = 0.0) -> None:
+    def __init__(self, shape: tuple[int, ...], scale: float | None, in_units: bool) -> None:
         super().__init__()
-        self.channel, self.in_units = 2 if len(shape) == 2 else 1, False
+        self.channel, self.in_units = 2 if len(shape) == 2 else 1, in_units
         self.log, self.by_mean = scale != 0, scale is None
         each = [n if i + 1 == self.channel else 1 for i, n in enumerate(shape)]
         self.register_buffer("centre", torch.zeros(each))
         self.register_buffer("spread", torch.ones(each))
         if self.log:
             self.register_buffer("scale", torch.ones(each))
+            self.register_buffer("active", torch.tensor(False))
         self.register_buffer("started", torch.tensor(False))
-        self.register_buffer("active", torch.tensor(False))
 
     def start_from(self, x: Tensor) -> None:
         """Learn centre and spread from numbers, ``(N, *shape)``, once; NaN is skipped."""
@@ -154,9 +152,9 @@ class Standardized(nn.Module):
         self.started.fill_(True)
         if not self.in_units and seen.min() >= 0 and seen.max() <= 1:
             return
-        self.active.fill_(True)
         by_cell = x.double().movedim(self.channel, -1).flatten(0, -2)
         if self.log:
+            self.active.fill_(True)
             if self.by_mean:
                 self.scale.copy_(or_one(by_cell.nanmean(0)).reshape(self.scale.shape))
             by_cell = (by_cell / self.scale.flatten()).log1p()
@@ -196,11 +194,11 @@ class OneHot(nn.Module):
         return bits.movedim(-1, self.channel + 1).flatten(self.channel, self.channel + 1).to(x)
 
 
-def _reader(p: dist.TorchDistribution | None, shape: tuple[int, ...]) -> nn.Module:
+def _reader(p: dist.TorchDistribution | None, shape: tuple[int, ...], in_units: bool) -> nn.Module:
     """How the encoder reads observations with this likelihood."""
     support = None if p is None else support_of(p)
     if p is None or support is None:
-        return Standardized(shape)
+        return Standardized(shape, 0.0, in_units)
     kind, lower, upper = support_bounds(support)
     if isinstance(innermost(p), dist.Categorical):
         codes = int(upper) + 1
@@ -210,6 +208,6 @@ def _reader(p: dist.TorchDistribution | None, shape: tuple[int, ...]) -> nn.Modu
     if kind not in ("discrete", "continuous") or (lower, upper) == (0, 1):
         return nn.Identity()
     if kind == "discrete" and lower == 0 and not math.isfinite(upper):
-        return Standardized(shape, 1.0)
+        return Standardized(shape, 1.0, in_units)
     positive = lower == 0 and not math.isfinite(upper)
-    return Standardized(shape, None if positive else 0.0)
+    return Standardized(shape, None if positive else 0.0, in_units)
