@@ -6,6 +6,7 @@ from .data import Data as Data
 from .data import load_data as load_data
 from .data.tables import Table as Table
 from .data.tables.ampute import ampute as ampute
+from .data.tables.design import Design as Design
 from .describe import describe as describe
 from .describe import estimators as estimators
 from .describe import families as families

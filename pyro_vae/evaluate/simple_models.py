@@ -80,7 +80,7 @@ def baselines(vae: VAE, x: Tensor | ArrayLike, *, seed: int = 0) -> pd.DataFrame
 def _columns(vae: VAE, x: Tensor) -> tuple[Fit, bool]:
     """Independent columns for the likelihood's support, and whether it is continuous."""
     with reading(vae, 0):
-        p = vae.decode(vae.prior().expand([1]).sample(), x[:1])
+        p = vae.decode(vae.prior_at(x[:1]).expand([1]).sample(), x[:1])
     base = innermost(p)
     support: Any = base.support
     if p.event_shape != vae.x_shape or base.event_dim or isinstance(support, constraints.cat):

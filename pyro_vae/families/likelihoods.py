@@ -18,9 +18,11 @@ __all__ = [
     "fill",
     "has_independent_cells",
     "parts_of",
+    "takes_offset",
     "with_offset",
 ]
 
+OFFSETS = (dist.Poisson, dist.NegativeBinomial, dist.GammaPoisson, dist.Exponential, dist.LogNormal)
 ROWS = 8192  # observations whose support is checked together
 
 ADVICE = {
@@ -77,16 +79,37 @@ def fill(x: Tensor, mask: Tensor, support: constraints.Constraint) -> Tensor:
 def with_offset(likelihood: dist.TorchDistribution, offset: Tensor) -> dist.TorchDistribution:
     r"""The likelihood with its mean multiplied by :math:`e^{offset}`, as an exposure does.
 
+    Blocks of other families, beside some that have one, stay as they are.
+
     Args:
         likelihood: of batch shape ``(..., B)``; of independent ``Poisson``, ``NegativeBinomial``,
-            ``GammaPoisson``, ``Exponential`` or ``LogNormal`` cells.
+            ``GammaPoisson``, ``Exponential`` or ``LogNormal`` cells, or zero-inflated counts.
         offset: ``(B, *x_shape)``, or ``(B, 1, ...)``; on the scale of the logarithm.
 
     Raises:
         ValueError: another family.
     """
+    if isinstance(likelihood, Joined) and any(map(takes_offset, likelihood.parts)):
+        offsets = offset.expand(*offset.shape[:-1], sum(likelihood.widths))
+        return likelihood.map(lambda p, o: with_offset(p, o) if takes_offset(p) else p, offsets)
     base: Any = innermost(likelihood)
+    return _shifted(base, offset).to_event(likelihood.event_dim)
+
+
+def takes_offset(likelihood: dist.TorchDistribution) -> bool:
+    """Whether the mean of a family of independent cells can be multiplied."""
+    base: Any = innermost(likelihood)
+    own = base.base_dist if isinstance(base, dist.ZeroInflatedDistribution) else base
+    return isinstance(own, OFFSETS)
+
+
+def _shifted(base: Any, offset: Tensor) -> dist.TorchDistribution:  # noqa: ANN401
+    """A family of single cells with its mean multiplied."""
     match base:
+        case dist.ZeroInflatedDistribution() if isinstance(base.base_dist, OFFSETS):
+            name = "gate_logits" if "gate_logits" in vars(base) else "gate"
+            own = _shifted(base.base_dist, offset)
+            shifted = dist.ZeroInflatedDistribution(own, **{name: getattr(base, name)})
         case dist.Poisson():
             shifted = dist.Poisson(base.rate * offset.exp())
         case dist.NegativeBinomial():
@@ -102,7 +125,7 @@ def with_offset(likelihood: dist.TorchDistribution, offset: Tensor) -> dist.Torc
                 f"{type(base).__name__} takes no offset, which multiplies a mean: use Poisson, "
                 "NegativeBinomial, GammaPoisson, Exponential or LogNormal, or a context block"
             )
-    return shifted.to_event(likelihood.event_dim)
+    return shifted
 
 
 def check_support(

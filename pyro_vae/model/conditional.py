@@ -87,7 +87,7 @@ class _Proposal:
     """The mixture r, at B observations; z is ``(..., B, *z_shape)``."""
 
     def __init__(self, model: Model, x: Tensor) -> None:
-        self.model, self.x, self.prior = model, x, model.prior()
+        self.model, self.x, self.prior = model, x, model.prior_at(x)
         self.cells = model.record.cells(x)
         self.there = ~self.cells.isnan()
         # A label that is known rules out what the prior would draw.

@@ -1,7 +1,7 @@
 """Missing cells from the model, given the cells that are there."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias, get_args
 
 import pyro.distributions as dist
@@ -15,7 +15,7 @@ from ..families.support import innermost
 from .conditional import Posterior, condition
 from .joint import Model
 
-__all__ = ["Imputations", "Plan", "Point", "impute"]
+__all__ = ["Imputations", "Plan", "Point", "counterfactual", "impute"]
 
 CELLS = 2**22  # numbers of x at once
 ENOUGH = 100  # effective draws, with which more are no longer worth their time
@@ -106,7 +106,7 @@ def impute(model: Model, x: Tensor, plan: Plan) -> Imputations:
     Raises:
         ValueError: cells that are not independent given z, or have no mean.
     """
-    if not has_independent_cells(model.decode(model.prior().expand([1]).sample(), x[:1])):
+    if not has_independent_cells(model.decode(model.prior_at(x[:1]).expand([1]).sample(), x[:1])):
         raise ValueError("missing cells need a likelihood of independent cells")
     cells = model.record.cells(x)
     rows = cells.flatten(1).isnan().any(1).nonzero()[:, 0]
@@ -127,6 +127,25 @@ def impute(model: Model, x: Tensor, plan: Plan) -> Imputations:
             imputations.ess[some], imputations.k_hat[some] = posterior.ess, posterior.k_hat
         rows = rows[imputations.doubtful[rows]]
     return imputations
+
+
+def counterfactual(model: Model, x: Tensor, other: Tensor, plan: Plan) -> Tensor:
+    """The cells that observations x would have under the contexts of others, z as it is given x.
+
+    Args:
+        model: whose likelihood is of independent cells.
+        x: ``(B, ...)`` as the model's record packs them.
+        other: the same rows under the other contexts; their cells are not looked at.
+        plan: what is asked for.
+    """
+    wanted = model.record.with_cells(other, torch.full_like(model.record.cells(other), math.nan))
+    parts, sweeps = [], 0 if model.record.missing else plan.sweeps
+    rows = max(1, CELLS // (plan.num_samples * model.record.cells(x)[0].numel()))
+    for some, new in zip(x.split(rows), wanted.split(rows), strict=True):
+        posterior = condition(model, some, plan.num_samples, sweeps)
+        posterior = replace(posterior, likelihood=model.decode(posterior.z, new), completed=None)
+        parts.append(_fill(model, new, posterior, plan))
+    return torch.cat(parts, 0 if plan.draws is None else 1)
 
 
 def _fill(model: Model, x: Tensor, posterior: Posterior, plan: Plan) -> Tensor:

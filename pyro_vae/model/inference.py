@@ -13,7 +13,7 @@ from ..core.checks import boolean, positive, whole
 from ..core.seeding import seeded
 from ..families.guides import refine
 from ..families.missingness import Missingness
-from .imputation import Imputations, Plan, Point, impute
+from .imputation import Imputations, Plan, Point, counterfactual, impute
 from .inputs import Inputs
 from .joint import Joint, reading
 from .latents import Latents, point
@@ -59,6 +59,10 @@ class Inference(nn.Module):
 
     def decode(self, z: Tensor, x: Tensor | None = None) -> dist.TorchDistribution:
         """p(x|z): batch shape ``(...)``, event shape of x."""
+        raise NotImplementedError
+
+    def prior_at(self, x: Tensor | None = None) -> dist.TorchDistribution:
+        """p(z), of batch shape ``()``; p(z | c) of ``(B,)``, where the prior reads a condition."""
         raise NotImplementedError
 
     @torch.no_grad()
@@ -233,15 +237,17 @@ class Inference(nn.Module):
             seed: of the draws.
         """
         whole("num_samples", num_samples)
-        if given is not None and (rows := self.record.given(given)) is not None:
+        rows = None if given is None else self.record.given(given)
+        x = None if given is None else self.as_data(given if rows is None else rows)  # pyright: ignore
+        if rows is not None and not self.record.cells(x).isnan().all():  # pyright: ignore
             if boolean("mean", mean):
                 raise ValueError("mean=True is of draws of z alone: vae.impute(rows) gives means")
             return self._sample_given(rows, num_samples, seed)
-        given = None if given is None else self.as_data(cast("ArrayLike", given))
-        shape = (num_samples, *(() if given is None else (len(given),)))
+        shape = (num_samples, *(() if x is None else (len(x),)))
         with seeded(seed):
-            p = self.decode(self.prior().expand(torch.Size(shape)).sample(), given)
-            return self.record.answer(point(p) if boolean("mean", mean) else p.sample(), given)
+            p = self.decode(self.prior_at(x).expand(torch.Size(shape)).sample(), x)
+            cells = point(p) if boolean("mean", mean) else p.sample()
+        return self.record.answer(cells, x) if rows is None else self._answer_rows(cells, rows)
 
     def _sample_given(self, rows: object, num_samples: int, seed: int | None) -> Any:  # noqa: ANN401
         """Draws of the missing cells of rows: a frame of them for one row, else one a draw."""
@@ -249,9 +255,64 @@ class Inference(nn.Module):
         found = self.imputations(rows, draws=num_samples, num_samples=at_least, seed=seed)  # pyright: ignore
         if found.unreliable:
             warnings.warn(found.summary(), stacklevel=3)
-        if found.values.shape[1] == 1:
-            return self.record.answer_given(found.values[:, 0], rows)
-        return self.record.answer(found.values, rows, keep=True)
+        return self._answer_rows(found.values, rows)
+
+    def _answer_rows(self, cells: Tensor, rows: object) -> Any:  # noqa: ANN401
+        """Cells ``(draws, N, D)`` as a frame of draws for one row, else a frame of rows a draw."""
+        if cells.shape[1] == 1:
+            return self.record.answer_given(cells[:, 0], rows)
+        return self.record.answer(cells, rows, keep=True)
+
+    @torch.no_grad()
+    def counterfactual(
+        self,
+        x: Tensor | ArrayLike | Mapping[str, Any],
+        do: Mapping[str, Any],
+        *,
+        draws: int | None = None,
+        point: Point = "mean",
+        num_samples: int = 1000,
+        sweeps: int = 20,
+        seed: int | None = None,
+    ) -> Any:  # noqa: ANN401
+        r"""What the observations would have been under other conditions, were z what it was.
+
+        .. math:: p(x' \mid x, do(c')) = \int p(x' \mid z, c')\, p(z \mid x, c)\, dz
+
+        z is abducted from x and c, the condition is set, and x is predicted anew: its own noise
+        given z is drawn again, not kept. This answers for the observation at hand, if c has no
+        effect on z, nothing that is not in the model moves both c and x, and the decoder is right
+        about c where the data have no such pair of z and c. It is no average treatment effect: that
+        averages over the z of a population, and rests on the same assumptions. ``sample(given=)``
+        asks another question: of those *seen* with c', whatever their z.
+
+        Args:
+            x: observations, with their conditions.
+            do: the new condition, ``{"centre": "B"}``: one value, or one for each observation; of a
+                table by column, of a record by block.
+            draws: so many draws, not one value.
+            point: the value of a cell where ``draws`` is not given, as for :meth:`impute`.
+            num_samples: K, draws of z for each observation.
+            sweeps: how often the proposal of z is adapted.
+            seed: of the draws.
+
+        Returns:
+            As :meth:`impute`, all cells of the observed blocks.
+
+        Raises:
+            ValueError: what is no condition of the model, or a value that it cannot have.
+
+        References:
+            Pearl (2009), Causality, section 7.1: abduction, action, prediction.
+        """
+        plan, data = Plan(draws, point, num_samples, sweeps), self.as_data(x)  # pyright: ignore
+        if not do or not self.record.has("context"):
+            raise ValueError("counterfactual sets a condition: do={'centre': 'B'}, of such a model")
+        of_table = self.record.given(x) is not None
+        other = self.record.intervene(x if of_table else data, do)
+        with reading(self, seed):
+            cells = counterfactual(self, data, self.as_data(other), plan)
+        return self.record.answer(cells, other)
 
     @torch.no_grad()
     def interpolate(self, start: Tensor, end: Tensor, steps: int = 8) -> Tensor:

@@ -64,7 +64,7 @@ class Inputs(nn.Module):
         )
         width = sum(b.width for b in record.blocks if b.role == "context")
         plain = mode == "raw" or not width
-        self.context = nn.Identity() if plain else Standardized((width,), 0.0, in_units)
+        self.context = nn.Identity() if plain else Standardized((width,), 0.0, True, bits=True)
 
     @torch.no_grad()
     def start_from(self, x: Tensor) -> None:
@@ -94,7 +94,7 @@ class Inputs(nn.Module):
             there = [~block.isnan() for block in blocks]
             parts = [part.nan_to_num(0.0) for part in parts]
             parts += [mask.to(x.dtype) for mask in there]
-        if (context := self._context(x)) is not None:
+        if (context := self.read_context(x)) is not None:
             planes = context.reshape(len(x), -1, *[1] * (len(record.x_shape) - 1))
             size = list(blocks[0].shape)
             size[channels] = context.shape[1]
@@ -103,11 +103,12 @@ class Inputs(nn.Module):
 
     def beside(self, h: Tensor, x: Tensor | None, event_dim: int) -> tuple[Tensor, int]:
         """What the decoder reads, h of z with the context of x beside it, and its dimensions."""
-        if (context := self._context(x)) is None:
+        if (context := self.read_context(x)) is None:
             return h, event_dim
         return side_by_side(h.flatten(h.ndim - event_dim), context), 1
 
-    def _context(self, x: Tensor | None) -> Tensor | None:
+    def read_context(self, x: Tensor | None) -> Tensor | None:
+        """The context of x near unit scale, ``(B, D)``; ``None`` where the record has none."""
         context = self.record.part(x, "context")
         return None if context is None else self.context(context)
 
@@ -124,6 +125,7 @@ class Standardized(nn.Module):
         scale: s of the logarithm :math:`\log(1 + x / s)` that is taken first; the mean of the
             data where it is ``None``, and no logarithm where it is 0.
         in_units: whether the numbers have units.
+        bits: whether cells that are 0 or 1 in all data stay as they are, whatever the others are.
     """
 
     centre: Tensor
@@ -132,9 +134,11 @@ class Standardized(nn.Module):
     started: Tensor
     active: Tensor
 
-    def __init__(self, shape: tuple[int, ...], scale: float | None, in_units: bool) -> None:
+    def __init__(
+        self, shape: tuple[int, ...], scale: float | None, in_units: bool, *, bits: bool = False
+    ) -> None:
         super().__init__()
-        self.channel, self.in_units = 2 if len(shape) == 2 else 1, in_units
+        self.channel, self.in_units, self.bits = 2 if len(shape) == 2 else 1, in_units, bits
         self.log, self.by_mean = scale != 0, scale is None
         each = [n if i + 1 == self.channel else 1 for i, n in enumerate(shape)]
         self.register_buffer("centre", torch.zeros(each))
@@ -159,6 +163,9 @@ class Standardized(nn.Module):
                 self.scale.copy_(or_one(by_cell.nanmean(0)).reshape(self.scale.shape))
             by_cell = (by_cell / self.scale.flatten()).log1p()
         centre, spread = centre_and_spread(by_cell)
+        if self.bits:
+            bits = ((by_cell == 0) | (by_cell == 1)).all(0)
+            centre, spread = torch.where(bits, 0.0, centre), torch.where(bits, 1.0, spread)
         self.centre.copy_(centre.reshape(self.centre.shape))
         self.spread.copy_(spread.reshape(self.spread.shape))
 

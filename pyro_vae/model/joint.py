@@ -24,8 +24,7 @@ class Model(Protocol):
     record: Record
     missingness: Missingness | None
 
-    @property
-    def prior(self) -> nn.Module: ...  # noqa: D102
+    def prior_at(self, x: Tensor | None = None) -> dist.TorchDistribution: ...  # noqa: D102
     def approximate_posterior(self, x: Tensor) -> dist.TorchDistribution: ...  # noqa: D102
     def decode(self, z: Tensor, x: Tensor | None = None) -> dist.TorchDistribution: ...  # noqa: D102
 
@@ -61,8 +60,8 @@ class Joint:
 
     @cached_property
     def prior(self) -> dist.TorchDistribution:
-        """p(z)."""
-        return self.model.prior()
+        """p(z), or p(z | c) of batch shape ``(B,)`` where it reads a condition."""
+        return self.model.prior_at(self.x)
 
     @cached_property
     def guide(self) -> dist.TorchDistribution:

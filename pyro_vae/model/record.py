@@ -13,7 +13,14 @@ from torch import Tensor
 
 from ..core.checks import boolean
 from ..data.loaders import Entries, is_loader, read
-from ..families.likelihoods import check_support, drop_missing, fill, parts_of, with_offset
+from ..families.likelihoods import (
+    check_support,
+    drop_missing,
+    fill,
+    parts_of,
+    takes_offset,
+    with_offset,
+)
 from ..families.support import innermost
 from ..language.spec import as_spec
 from .arrays import column_names, convert, is_named, numbers
@@ -200,12 +207,21 @@ class Record:
         shape = self.x_shape if offset.shape[1] > 1 else [1] * len(self.x_shape)
         return with_offset(p, offset.reshape(-1, *shape))
 
-    def without_offset(self, x: Tensor) -> Tensor:
-        """The cells of x over what the offset multiplies their mean by, ``(N, *x_shape)``."""
+    def without_offset(self, x: Tensor, p: dist.TorchDistribution) -> Tensor:
+        """The cells of x over what the offset multiplies their mean by, ``(N, *x_shape)``.
+
+        Args:
+            x: observations.
+            p: p(x|z) at some z: of its blocks those are divided that take an offset.
+        """
         if (offset := self.part(x, "offset")) is None:
             return self.cells(x)
         shape = self.x_shape if offset.shape[1] > 1 else [1] * len(self.x_shape)
-        return self.cells(x) * (-offset).exp().reshape(-1, *shape)
+        divided = self.with_cells(x, self.cells(x) * (-offset).exp().reshape(-1, *shape))
+        takes = [takes_offset(part) for part in parts_of(p)]
+        blocks = zip(takes, self.split(x), self.split(divided), strict=True)
+        each = [other if take else own for take, own, other in blocks]
+        return each[0] if len(each) == 1 else torch.cat(each, 1)
 
     def weighted(self, x: Tensor | None) -> AbstractContextManager[object]:
         """Within it the sites of each observation count as often as its weight says."""
@@ -303,6 +319,23 @@ class Record:
 
             check_support(cells, parts, as_spec(line).name if line else name, place)
             start += shape[-1]
+
+    def intervene(self, x: Any, do: Mapping[str, Any]) -> Any:  # noqa: ANN401
+        """Observations x, by blocks or packed, with some blocks of context set to other values.
+
+        Args:
+            x: a tensor as :meth:`pack` gives it.
+            do: of a block its value, or one for each observation.
+        """
+        blocks = {b.name: b for b in self.blocks if b.role == "context"}
+        if wrong := [name for name in do if name not in blocks]:
+            have = ", ".join(blocks) or "none"
+            raise ValueError(f"do= sets blocks of the context ({have}), got {wrong[0]!r}")
+        parts: dict[str, Any] = {name: part for name, part in self.unpack(x).items()}
+        for name, value in do.items():
+            new = torch.as_tensor(value, dtype=x.dtype, device=x.device)
+            parts[name] = new.expand(parts[name].shape) if new.ndim < parts[name].ndim else new
+        return self.pack(parts)
 
     def given(self, cells: Any) -> Any:  # noqa: ANN401
         """Rows whose known cells a draw is conditioned on: of a table alone."""

@@ -29,7 +29,7 @@ def simulate(vae: VAE, num_data: int, given: Tensor | None) -> tuple[Tensor, Ten
         ValueError: the model reads a context or an offset, and none is given.
     """
     x = None if given is None else in_turn(given, num_data)
-    z = vae.prior().expand([num_data]).sample()
+    z = vae.prior_at(x).expand([num_data]).sample()
     cells = vae.decode(z, x).sample()
     if x is None:
         return z, cells

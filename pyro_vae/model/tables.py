@@ -1,18 +1,25 @@
 """Tables as records: a block for each likelihood, whose columns lie side by side."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..data.tables import Schema, Table
+from ..data.tables.columns import Column
+from ..data.tables.design import Design
+from ..data.tables.frames import Frame
 from ..families.part import Line
-from .blocks import Block
+from .blocks import Block, shape_of
 from .record import Record
 
-__all__ = ["TableRecord", "as_record"]
+__all__ = ["Condition", "TableRecord", "as_record", "record_arguments"]
+
+Condition: TypeAlias = str | Sequence[str] | int | Design
+NUMBERS = ("offset", "weight")
 
 
 class TableRecord(Record):
@@ -23,29 +30,61 @@ class TableRecord(Record):
 
     Args:
         schema: of the table.
+        design: of the columns that are conditions, which are not scored.
+        numbers: the columns of single numbers, by their roles: ``offset``, of exposures, whose
+            logarithm is packed, and ``weight``.
 
     Attributes:
-        order: of each packed cell its place among ``schema.cells``.
+        order: of each packed observed cell its place among ``schema.cells``.
+
+    Raises:
+        ValueError: an unknown column, one of words as a number, or no column left to model.
     """
 
-    def __init__(self, schema: Schema) -> None:
-        self.schema = schema
-        lines = [column.line for column in schema.modelled for _ in range(column.width)]
-        groups = {line: [i for i, own in enumerate(lines) if own == line] for line in lines}
+    def __init__(
+        self,
+        schema: Schema,
+        design: Design | None = None,
+        numbers: Mapping[str, str | None] = MappingProxyType({}),
+    ) -> None:
+        self.schema, self.design = schema, design
+        self.numbers = {role: name for role, name in numbers.items() if name is not None}
+        for role, name in self.numbers.items():
+            if schema[name].has_codes or schema[name].width != 1:
+                raise ValueError(f"{role}={name!r}: the column holds no numbers")
+        aside = {*(design.sources if design else ()), *self.numbers.values()}
+        modelled = [column for column in schema.modelled if column.name not in aside]
+        if not modelled:
+            raise ValueError("no column is left to model: take one out of the condition")
+        cells = {i: c.line for c in modelled for i in self._places_of(c)}
+        groups = {line: [i for i, own in cells.items() if own == line] for line in cells.values()}
         self.order = [i for places in groups.values() for i in places]
-        super().__init__(
-            [Block(line, len(places), "observed", line, True) for line, places in groups.items()]
-        )
+        blocks = [Block(line, len(i), "observed", line, True) for line, i in groups.items()]
+        if design:
+            blocks.append(Block("condition", len(design.names), "context"))
+        super().__init__([*blocks, *(Block(role, (), role) for role in self.numbers)])  # pyright: ignore
         self.columns = tuple(schema.cells[i] for i in self.order)
+
+    def _places_of(self, column: Column) -> range:
+        """Where in a row of the schema the cells of a column are."""
+        start = self.schema.places[column.name]
+        return range(start, start + column.width)
 
     def describe(self) -> dict[str, object]:
         """What makes this record again, as plain values."""
-        return {"table": self.schema.as_dict()}
+        about: dict[str, object] = {"table": self.schema.as_dict()}
+        if self.design:
+            about["condition"] = self.design.as_dict()
+        return about | self.numbers
 
     @staticmethod
     def arguments(about: Mapping[str, Any]) -> dict[str, object]:
         """The arguments of a model, from what :meth:`describe` gives."""
-        return {"x_shape": TableRecord(Schema.from_dict(about["table"]))}
+        schema, design = Schema.from_dict(about["table"]), None
+        if "condition" in about:
+            design = Design.from_dict(about["condition"], schema)
+        numbers = {role: about.get(role) for role in NUMBERS}
+        return {"x_shape": TableRecord(schema, design, numbers)}
 
     def read(self, x: object) -> Table:
         """A frame, or another table, under this record's schema.
@@ -67,7 +106,24 @@ class TableRecord(Record):
             return super().take(x, like)
         table = self.read(x)
         self._check_digits(like.dtype)
-        return torch.from_numpy(table.values[:, self.order]).to(like)
+        parts = [table.values[:, self.order]]
+        if self.design:
+            parts.append(self.design.read(table))
+        parts += [self._numbers(table, role, name) for role, name in self.numbers.items()]
+        return super().take(torch.from_numpy(np.concatenate(parts, 1)), like)
+
+    def _numbers(self, table: Table, role: str, name: str) -> np.ndarray:
+        """A column of numbers greater than 0, ``(N, 1)``; of exposures the logarithms."""
+        values = table.values[:, self.schema.places[name]]
+        wrong = ~(values > 0)
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            got = "none" if np.isnan(values[row]) else f"{values[row]:g}"
+            raise ValueError(
+                f"column {name!r}, row {row}: expected a number greater than 0 ({role}), got {got}"
+                "\nleave the row out, or give its number"
+            )
+        return (np.log(values) if role == "offset" else values)[:, None]
 
     def _check_digits(self, dtype: torch.dtype) -> None:
         """Raise if a column's numbers are too far from 0 for a type to tell them apart."""
@@ -99,7 +155,29 @@ class TableRecord(Record):
             self.schema[unknown[0]]  # raises, with the nearest name
         if empty := [name for name, value in cells.items() if pd.isna(value)]:
             raise ValueError(f"the given column {empty[0]!r} has no value: leave it out")
+        needed = (*(self.design.sources if self.design else ()), *self.numbers.values())
+        if absent := [name for name in needed if name not in cells]:
+            raise ValueError(f"this model is conditional on {absent[0]!r}: say its value too")
         return pd.DataFrame({name: [cells.get(name)] for name in names})
+
+    def intervene(self, x: object, do: Mapping[str, Any]) -> Table:
+        """The rows of x with some columns of the condition set to a value, or to one a row."""
+        import pandas as pd
+
+        table, names = self.read(x), self.design.sources if self.design else ()
+        if wrong := [str(name) for name in do if name not in names]:
+            self.schema[wrong[0]]  # raises, with the nearest name
+            have = ", ".join(names) or "none"
+            raise ValueError(f"do= sets columns of the condition ({have}), got {wrong[0]!r}")
+        values, rows = table.values.copy(), np.zeros(len(table), int)
+        for name, value in do.items():
+            one = {c: [None] for c in self.schema.names} | {name: [value]}
+            if several := np.ndim(value):
+                one = {c: [None] * len(table) for c in self.schema.names} | {name: list(value)}
+            at = self.schema.places[name]
+            given = self.schema.read(pd.DataFrame(one)).values[:, at]
+            values[:, at] = given if several else given[rows]
+        return Table(self.schema, Frame(table.to_frame(values)), values)
 
     def answer_given(self, cells: Tensor, row: object) -> Any:  # noqa: ANN401
         """Draws of one row, ``(N, D)``, as a frame in which the known cells are as they came."""
@@ -111,7 +189,7 @@ class TableRecord(Record):
 
     def _values(self, cells: Tensor) -> np.ndarray:
         """Packed cells in the order of the schema; codes as whole numbers."""
-        values = np.empty(cells.shape)
+        values = np.full((len(cells), len(self.schema.cells)), np.nan)
         values[:, self.order] = cells.double().cpu().numpy()
         coded = [c.has_codes for c in self.schema.modelled for _ in range(c.width)]
         values[:, coded] = values[:, coded].round()
@@ -134,13 +212,16 @@ class TableRecord(Record):
         if x is None:
             return self.schema.to_frame(values)
         table = self.read(x)
-        return table.to_frame(np.where(table.missing, values, table.values) if keep else values)
+        held = ~table.missing if keep else np.isnan(values)
+        return table.to_frame(np.where(held, table.values, values))
 
 
 def as_record(
     x: int | tuple[int, ...] | Record | Table,
     missing: bool,
     likelihood: Line | Mapping[str, str] | None,
+    condition: Condition | None = None,
+    numbers: Mapping[str, str | None] = MappingProxyType({}),
 ) -> tuple[Record, Line]:
     """The record of a model's first argument, and the likelihood of what says none itself.
 
@@ -148,6 +229,8 @@ def as_record(
         x: a shape, a record, or a table.
         missing: whether cells of a plain array may be missing.
         likelihood: a line or module; of a table, the lines of some columns by name.
+        condition: of a table a formula or columns by name; of an array a design, or a width.
+        numbers: of a table, the columns of an offset and of weights.
 
     Raises:
         ValueError: lines by column for what has no columns, or one line for a table.
@@ -160,17 +243,83 @@ def as_record(
                 "\nsay the column: likelihood={'Income': 'LogNormal'}"
             )
         lines = likelihood if isinstance(likelihood, Mapping) else {}
-        schema = x.with_likelihood(lines).schema
+        table = x.with_likelihood(lines)
+        schema = table.schema
         if survival := [c.name for c in schema.columns if c.kind == "survival"]:
             raise ValueError(
                 f"column {survival[0]!r} is a censored survival time, for which there is no "
                 "likelihood yet: leave it out, or model the times alone, without censored="
             )
-        return TableRecord(schema), "Bernoulli"
+        design = condition
+        if isinstance(condition, int):
+            raise ValueError(f"the condition of a table is '~ age' or ['age'], got {condition!r}")
+        if condition is not None and not isinstance(condition, Design):
+            design = Design.of(condition, table)
+        return TableRecord(schema, design, numbers), "Bernoulli"
     if hasattr(x, "columns") and not isinstance(x, Record):
         raise ValueError("a frame is made a table first: VAE(Table.from_frame(df), latent_dim=8)")
     if isinstance(likelihood, Mapping) or likelihood == "auto":
         raise ValueError(
             "lines by column, and 'auto', are of a table: VAE(Table.from_frame(df), 8)"
         )
-    return Record.of(x, missing), "Bernoulli" if likelihood is None else likelihood
+    if said := [role for role, name in numbers.items() if name is not None]:
+        raise ValueError(
+            f"{said[0]}= names a column of a table: of arrays, Record([Block('x', 784), "
+            f"Block({said[0]!r}, role={said[0]!r})])"
+        )
+    record = Record.of(x, missing) if condition is None else _beside(x, missing, condition)
+    return record, "Bernoulli" if likelihood is None else likelihood
+
+
+def _beside(x: int | tuple[int, ...] | Record, missing: bool, condition: Condition) -> Record:
+    """The record of a plain array and its condition, blocks ``x`` and ``condition``."""
+    if isinstance(x, Record):
+        raise ValueError("of a record the blocks say it: Block('age', role='context')")
+    if not isinstance(condition, int | Design):
+        raise ValueError(
+            "a formula needs the frame that its levels and knots are learned from: "
+            f"condition=pv.Design.of({condition!r}, frame), and data {{'x': x, 'condition': frame}}"
+        )
+    design = condition if isinstance(condition, Design) else None
+    width = len(design.names) if design else condition
+    x = shape_of(x, "x_shape", least=1)
+    blocks = [Block("x", x, missing=missing), Block("condition", width, "context")]  # pyright: ignore
+    return DesignedRecord(blocks, design) if design else Record(blocks)
+
+
+class DesignedRecord(Record):
+    """A plain array ``x`` beside a ``condition`` that comes as a frame.
+
+    Args:
+        blocks: of both.
+        design: from the frame to numbers.
+    """
+
+    def __init__(self, blocks: Sequence[Block], design: Design) -> None:
+        super().__init__(blocks)
+        self.design = design
+
+    def pack(self, arrays: Mapping[str, Any]) -> Tensor:
+        """Blocks by name as one tensor, ``(N, *self.shape)``; the condition may be a frame."""
+        condition = arrays.get("condition")
+        if condition is not None and not isinstance(condition, Tensor | np.ndarray):
+            arrays = {**arrays, "condition": self.design.read(condition)}
+        return super().pack(arrays)
+
+    def describe(self) -> dict[str, object]:
+        """What makes this record again, as plain values."""
+        design = {**self.design.as_dict(), "table": self.design.schema.as_dict()}
+        return super().describe() | {"condition": design}
+
+    @staticmethod
+    def arguments(about: Mapping[str, Any]) -> dict[str, object]:
+        """The arguments of a model, from what :meth:`describe` gives."""
+        schema = Schema.from_dict(about["condition"]["table"])
+        design = Design.from_dict(about["condition"], schema)
+        return {"x_shape": DesignedRecord([Block(*row) for row in about["blocks"]], design)}
+
+
+def record_arguments(about: Mapping[str, Any]) -> dict[str, object]:
+    """The arguments that make a record again, from a model's description."""
+    kind = TableRecord if "table" in about else DesignedRecord if "condition" in about else Record
+    return kind.arguments(about)

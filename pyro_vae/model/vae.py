@@ -26,7 +26,7 @@ from ..families.part import Ends, Line, Part, connect, start_from
 from ..families.registry import make_layers, make_part
 from ..families.support import support_of
 from ..language.arguments import suggests
-from ..language.spec import Spec
+from ..language.spec import Spec, as_spec
 from .blocks import shape_of
 from .files import CUSTOM, write_model
 from .inference import Inference
@@ -34,7 +34,7 @@ from .inputs import InputMode, Inputs
 from .joint import Joint
 from .latents import Latents, check_supports
 from .record import Record
-from .tables import TableRecord, as_record
+from .tables import Condition, TableRecord, as_record, record_arguments
 from .trial import check_density, check_meeting, try_part
 
 __all__ = ["VAE", "Units"]
@@ -71,6 +71,12 @@ class VAE(Inference):
             :class:`Inputs` says along which dimension). A line says how cells come to be
             missing where that depends on their values: ``"SelfMasking"`` on their own,
             ``"Logistic"`` on all of them (:class:`Missingness`).
+        condition: what encoder and decoder read beside x and z, and the likelihood does not score:
+            of a table a formula over its columns, ``"~ age + C(batch)"``, or columns by name; of an
+            array a :class:`Design`, or how many numbers c are. The model is then p(x, z | c), with
+            p(z | c) where a parameter of the prior is ``amortized``, linear in c.
+        offset: the column of exposures, greater than 0, which multiply the mean of counts.
+        weight: the column of weights, greater than 0, by which each row counts.
         inputs: what the encoder reads: ``"auto"`` brings numbers to unit scale, by what training
             data say when training starts (:class:`Inputs` says how; data in [0, 1] stay as they
             are); ``"raw"`` leaves x as it is.
@@ -113,6 +119,9 @@ class VAE(Inference):
         encoder: Line | None = None,
         decoder: Line | None = None,
         missing: bool | str | Spec = False,
+        condition: Condition | None = None,
+        offset: str | None = None,
+        weight: str | None = None,
         inputs: InputMode = "auto",
         units: Units | None = None,
         seed: int | None = None,
@@ -120,7 +129,9 @@ class VAE(Inference):
         super().__init__()
         line = missing if isinstance(missing, str | Spec) else None
         holes = not isinstance(x_shape, Record) if isinstance(missing, str | Spec) else missing
-        self.record, likelihood = as_record(x_shape, holes, likelihood)
+        self.record, likelihood = as_record(
+            x_shape, holes, likelihood, condition, {"offset": offset, "weight": weight}
+        )
         self.missingness = None if line is None else make_missingness(line, self.x_shape)
         likelihood = _joined(self.record, likelihood)
         self.units = units or ("data" if isinstance(self.record, TableRecord) else "none")
@@ -153,7 +164,7 @@ class VAE(Inference):
             self.likelihood = make_part(likelihood, ends_x)
             p = try_part(self.likelihood, "likelihood", str(likelihood), torch.zeros(1, *h))
             if not layers:
-                self.prior = make_part(prior, Ends(z_shape, "prior"))
+                self.prior = make_part(prior, self._prior_ends(prior, z_shape))
             self._connect(replace(ends, x_shape=self.x_shape, x_support=support_of(p)))
         self._check_parts(q, p)
 
@@ -186,7 +197,21 @@ class VAE(Inference):
             return self.latents.draw(self.approximate_posterior(x))
 
     def _draw_prior(self, x: Tensor | None) -> Tensor:
-        return self.latents.draw(self.prior())
+        return self.latents.draw(self.prior_at(x))
+
+    def prior_at(self, x: Tensor | None = None) -> dist.TorchDistribution:
+        """p(z), of batch shape ``()``; p(z | c) of ``(B,)``, where the prior reads a condition.
+
+        Args:
+            x: ``(B, ...)``, as for :meth:`model`.
+        """
+        return self.prior(self.inputs.read_context(x)) if self.prior_reads else self.prior()
+
+    def _prior_ends(self, prior: Line, z_shape: tuple[int, ...]) -> Ends:
+        """The ends of the prior: with the condition as its features, where the line asks for it."""
+        width = sum(b.width for b in self.record.blocks if b.role == "context")
+        self.prior_reads = bool(width) and _asks_for_features(prior)
+        return Ends(z_shape, "prior", (width,) if self.prior_reads else None)
 
     def start_from(self, x: Tensor) -> None:
         """Give data to what starts from data, once: encoder inputs, units, pseudo-inputs.
@@ -207,7 +232,9 @@ class VAE(Inference):
         self.inputs.start_from(x)
         mask = () if self.missingness is None else (self.missingness,)
         cells = self.record.cells(x)
-        start_from(self.likelihood, self.record.without_offset(x))
+        with seeded(0), torch.no_grad():
+            p = self.decode(self.prior_at(x[:1]).expand([1]).sample(), x[:1])
+        start_from(self.likelihood, self.record.without_offset(x, p))
         for part in (self.approximation, self.prior, *mask):
             start_from(part, cells)
 
@@ -251,7 +278,7 @@ class VAE(Inference):
         spec = spec_of(self.likelihood)
         name = spec.name if spec else type(self.likelihood).__name__
         with seeded(0), untouched(self):
-            z = self.prior().expand([DRAWS]).sample()
+            z = self.prior_at(x[:1]).expand([DRAWS]).sample()
             self.record.check(x, [self.decode(one, x[:1]) for one in z.split(1)], name)
         return x
 
@@ -284,8 +311,7 @@ class VAE(Inference):
         own = {name: about.get(name, default) for name, default in before.items()}
         if isinstance(about.get("missing"), str):
             own["missing"] = about["missing"]
-        record = TableRecord if "table" in about else Record
-        return record.arguments(about) | latent_dim | own | {k: about[k] for k in cls.ROLES}
+        return record_arguments(about) | latent_dim | own | {k: about[k] for k in cls.ROLES}
 
     @classmethod
     def kind(cls) -> str:
@@ -319,7 +345,9 @@ class VAE(Inference):
 
     def _check_parts(self, q: dist.TorchDistribution, p_x: dist.TorchDistribution) -> None:
         """Raise unless prior, guide and likelihood, at some features, go together."""
-        p = try_part(self.prior, "prior", _line(self.prior))
+        context = torch.zeros(1, *self.record.shape) if self.prior_reads else None
+        context = None if context is None else self.inputs.read_context(context)
+        p = try_part(self.prior, "prior", _line(self.prior), context)
         for d, role in ((p, "prior"), (q, "guide"), (p_x, "likelihood")):
             check_density(d, role, _line(self.get_submodule(self.ROLES[role])))
         _check_event(p, self.z_shape, "prior")
@@ -365,6 +393,12 @@ def _joined(record: Record, likelihood: Line) -> Line:
     """The likelihood of all observed blocks, where they say their own."""
     lines = [(line or likelihood, shape[-1]) for line, shape in record.scored]
     return lines[0][0] if len(lines) == 1 else JoinedLikelihood(lines, likelihood)
+
+
+def _asks_for_features(prior: Line) -> bool:
+    """Whether a line of the prior leaves a parameter to what it reads."""
+    spec = spec_of(prior) if isinstance(prior, nn.Module) else as_spec(prior)
+    return spec is not None and "amortized" in str(spec)
 
 
 def _example(likelihood: Line, x_shape: tuple[int, ...]) -> dist.TorchDistribution | None:

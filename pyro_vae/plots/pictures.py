@@ -157,13 +157,13 @@ def traversals(
         ValueError: coordinates that cannot move alone, as on a simplex or a sphere.
     """
     steps = whole("steps", steps)
-    prior = vae.prior()
+    x = vae.as_data(x[None])
+    prior = vae.prior_at(x)
     if (support := _cell(prior.support)).event_dim:  # pyright: ignore[reportArgumentType]
         raise ValueError(
             f"the coordinates of z do not move alone: its support is {support}. "
             "interpolations() moves all of them"
         )
-    x = vae.as_data(x[None])
     z = point(vae.encode(x)).flatten(1)
     with seeded(0):
         draws = prior.expand([2001]).sample().flatten(1).sort(0).values

@@ -90,7 +90,8 @@ def measure(
     evidence = log_evidence(vae, x, num_samples=num_samples, seed=seed)
     with seeded(seed), pyro.get_param_store().scope(), torch.no_grad():
         likelihood, kl = elbo_terms(vae.model, vae.guide, vae.as_data(x), num_samples=10)
-        support = vae.decode(vae.prior().expand([1]).sample(), vae.as_data(x[:1])).support
+        one = vae.as_data(x[:1])
+        support = vae.decode(vae.prior_at(one).expand([1]).sample(), one).support
     measurement = Measurement(
         log_evidence=evidence.log_evidence.numpy(force=True),
         khat=evidence.khat.numpy(force=True),

@@ -120,6 +120,9 @@ def new_model(
         settings.latent_dim if settings.layers is None else None,
         layers=settings.layers,
         **lines | dict(parts),
+        condition=settings.condition,
+        offset=settings.offset,
+        weight=settings.weight,
         missing=not is_table and data.missing if settings.missing is None else settings.missing,
         seed=settings.seed,
     )

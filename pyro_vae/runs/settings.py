@@ -58,6 +58,18 @@ class ModelSettings:
     missing: bool | None = field(
         default=None, metadata=about("Whether x may hold NaN; where it is not given, if it does.")
     )
+    condition: str | None = field(
+        default=None,
+        metadata=about(
+            'Columns of a table that p(x | z, c) is given, "~ age + C(batch)".', "FORMULA"
+        ),
+    )
+    offset: str | None = field(
+        default=None, metadata=about("Column of exposures, which multiply counts.", "COLUMN")
+    )
+    weight: str | None = field(
+        default=None, metadata=about("Column of weights, by which rows count.", "COLUMN")
+    )
     device: str = field(default="auto", metadata=about("auto, cpu, cuda ...", "NAME"))
 
 

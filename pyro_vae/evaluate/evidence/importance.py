@@ -221,7 +221,7 @@ def log_evidence(
     x = vae.check(x)
     rows = max(1, CELLS // math.prod(vae.x_shape))
     with reading(vae, seed):
-        prior = vae.prior()
+        prior = None if vae.prior_reads else vae.prior_at()
 
         def weights(some: Tensor, exact: Tensor | None = None) -> list[Tensor]:
             proposal = Proposal(Joint(vae, some, prior), wide)

@@ -89,14 +89,17 @@ def to_arviz(
         log_likelihood = joint.log_likelihood(z)
         log_joint = log_likelihood + joint.log_prior(z)
         log_weight = log_joint - joint.log_guide(z)
-        z_prior = joint.prior.expand(shape).sample()
+        z_prior = joint.prior.expand(shape + joint.prior.batch_shape).sample()
         conditional = vae.record.has("context") or vae.record.has("offset")
-        each = z_prior[:, None].expand_as(z) if conditional else z_prior
+        each = z_prior
+        if conditional and not vae.prior_reads:
+            each = z_prior[:, None].expand_as(z)
         x_prior = vae.decode(each, x if conditional else None).sample()
         marginal = log_evidence(vae, x, num_samples=evidence_samples, num_simulated=0)
         log_p = _draws_of_estimate(marginal, num_samples)
     cell, latent = _cell_axes(vae.x_shape), latent_axes(vae)
     known = ("observation", *cell) if conditional else cell
+    of_row = ("observation",) if vae.prior_reads else ()
     coords = {
         **latent_coords(vae),
         "observation": np.arange(len(x)) if callable(index) or index is None else np.asarray(index),
@@ -112,7 +115,7 @@ def to_arviz(
             "lp": as_draws(log_joint, "observation"),
             "log_weight": as_draws(log_weight, "observation"),
         },
-        "prior": {"z": as_draws(z_prior, *latent)},
+        "prior": {"z": as_draws(z_prior, *of_row, *latent)},
         "prior_predictive": {"x": as_draws(x_prior, *known)},
         "observed_data": {"x": (("observation", *cell), vae.record.cells(x).cpu().numpy())},
     }
