@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from numbers import Integral
 from typing import Any, Literal, TypeAlias, get_args
 
+import torch
+from torch import Tensor
+
 from ..language.spec import Spec
 
-__all__ = ["Block", "Role", "by_name", "reshaping", "shape_of"]
+__all__ = ["Block", "Role", "by_name", "check_values", "one_hot", "reshaping", "shape_of"]
 
 Role: TypeAlias = Literal["observed", "context", "label", "offset", "index", "weight"]
 LARGEST = 2**31  # numbers of one observation
@@ -122,3 +125,38 @@ def reshaping(shape: tuple[int, ...], got: tuple[int, ...]) -> str:
     if len(shape) == 3 and len(got) == 4 and (got[3], *got[1:3]) == shape:
         return "channels come first: x.transpose(0, 3, 1, 2), or permute of a tensor"
     return f"reshape x, or make VAE({got[1:]}, ...)"
+
+
+def check_values(block: Block, values: Tensor) -> None:
+    """Raise if the values of a block, ``(N, D)``, are none that its role can have."""
+    wrong, need = ~values.isfinite(), "a finite number"
+    if block.role == "label":
+        one_hot = ((values == 0) | (values == 1)).all(1) & (values.sum(1) <= 1)
+        if not one_hot.all():
+            raise ValueError(
+                f"the last {block.width} columns are a label as a one-hot vector, or zeros: "
+                "make data by vae.labelled(x, labels)"
+            )
+    elif block.role == "weight":
+        wrong, need = wrong | (values <= 0), "a number greater than 0"
+    if wrong.any():
+        row, cell = wrong.nonzero()[0].tolist()
+        got = f"{values[row, cell].item():g} in row {row}"
+        raise ValueError(f"block {block.name!r} ({block.role}) needs {need}, got {got}")
+
+
+def one_hot(labels: Tensor, classes: int, n: int) -> Tensor:
+    """Labels as one-hot vectors, zeros where they are not known."""
+    y = labels.double().nan_to_num(-1)
+    if y.shape != (n,):
+        raise ValueError(
+            f"expected a label for each observation, ({n},), got {tuple(y.shape)}: "
+            "give -1 where it is not known"
+        )
+    wrong = y[(y != y.round()) | (y < -1) | (y >= classes)]
+    if len(wrong):
+        raise ValueError(
+            f"labels are whole numbers from 0 to {classes - 1}, or -1 where they are not known, "
+            f"got {wrong[0].item():g}"
+        )
+    return (y[:, None] == torch.arange(classes, device=y.device)).to(torch.get_default_dtype())

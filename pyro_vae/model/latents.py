@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from ..core.seeding import seeded
 from ..distributions import Joined, Layered
 from ..families.guides import suggest_guide
+from ..families.layers import layer_sizes
 from ..families.support import describe_constraint, innermost, same_support
+from .blocks import shape_of
 
-__all__ = ["Latents", "check_supports", "point"]
+__all__ = ["Latents", "check_supports", "latent_shape", "point"]
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,18 @@ class Latents:
             for part, n in zip(parts, self.categories, strict=True)
         ]
         return torch.cat([part.flatten(start) for part in each[: self.read]], -1)
+
+
+def latent_shape(
+    latent_dim: int | tuple[int, ...] | None, layers: Sequence[int] | None
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The shape of z, and the widths of stochastic layers where there are several."""
+    if (latent_dim is None) == (layers is None):
+        raise ValueError("say latent_dim=50, or for stochastic layers layers=[100, 50]")
+    if latent_dim is not None:
+        return shape_of(latent_dim, "latent_dim", least=1), ()
+    sizes = layer_sizes(layers)
+    return (sum(sizes),), sizes if len(sizes) > 1 else ()
 
 
 def check_supports(

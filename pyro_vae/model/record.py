@@ -24,7 +24,7 @@ from ..families.likelihoods import (
 from ..families.support import innermost
 from ..language.spec import as_spec
 from .arrays import column_names, convert, is_named, numbers
-from .blocks import Block, Role, by_name, reshaping, shape_of
+from .blocks import Block, Role, by_name, check_values, one_hot, reshaping, shape_of
 
 __all__ = ["Record"]
 
@@ -141,7 +141,7 @@ class Record:
             value = numbers(arrays.get(block.name, torch.full((n,), -1)))[0]
             value = value.to(parts[0].device) if parts else value
             if block.role == "label":
-                value = _one_hot(value, block.width, n)
+                value = one_hot(value, block.width, n)
             expected = (*(parts[0] if parts else value).shape[:1], *block.shape)
             if parts and value.ndim and value.shape[1:] == block.shape and len(value) != n:
                 first = self.blocks[0].name
@@ -289,7 +289,7 @@ class Record:
             raise ValueError(f"x is empty, of shape {tuple(given.shape)}: give an observation")
         for block in self.blocks:
             if block.role not in ("observed", "index"):
-                _check_values(block, given[:, self._places[block.name]])
+                check_values(block, given[:, self._places[block.name]])
         return given
 
     def check_complete(self, x: Tensor) -> None:
@@ -389,38 +389,3 @@ class Record:
             return torch.cat([x.flatten(1), x.new_zeros(len(x), self.shape[0] - x[0].numel())], 1)
         expected = ", ".join(map(str, ("N", *shape)))
         raise ValueError(f"expected x of shape ({expected}), got {got}: {reshaping(shape, got)}")
-
-
-def _check_values(block: Block, values: Tensor) -> None:
-    """Raise if the values of a block, ``(N, D)``, are none that its role can have."""
-    wrong, need = ~values.isfinite(), "a finite number"
-    if block.role == "label":
-        one_hot = ((values == 0) | (values == 1)).all(1) & (values.sum(1) <= 1)
-        if not one_hot.all():
-            raise ValueError(
-                f"the last {block.width} columns are a label as a one-hot vector, or zeros: "
-                "make data by vae.labelled(x, labels)"
-            )
-    elif block.role == "weight":
-        wrong, need = wrong | (values <= 0), "a number greater than 0"
-    if wrong.any():
-        row, cell = wrong.nonzero()[0].tolist()
-        got = f"{values[row, cell].item():g} in row {row}"
-        raise ValueError(f"block {block.name!r} ({block.role}) needs {need}, got {got}")
-
-
-def _one_hot(labels: Tensor, classes: int, n: int) -> Tensor:
-    """Labels as one-hot vectors, zeros where they are not known."""
-    y = labels.double().nan_to_num(-1)
-    if y.shape != (n,):
-        raise ValueError(
-            f"expected a label for each observation, ({n},), got {tuple(y.shape)}: "
-            "give -1 where it is not known"
-        )
-    wrong = y[(y != y.round()) | (y < -1) | (y >= classes)]
-    if len(wrong):
-        raise ValueError(
-            f"labels are whole numbers from 0 to {classes - 1}, or -1 where they are not known, "
-            f"got {wrong[0].item():g}"
-        )
-    return (y[:, None] == torch.arange(classes, device=y.device)).to(torch.get_default_dtype())

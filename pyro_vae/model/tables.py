@@ -250,12 +250,11 @@ def as_record(
                 f"column {survival[0]!r} is a censored survival time, for which there is no "
                 "likelihood yet: leave it out, or model the times alone, without censored="
             )
-        design = condition
         if isinstance(condition, int):
             raise ValueError(f"the condition of a table is '~ age' or ['age'], got {condition!r}")
         if condition is not None and not isinstance(condition, Design):
-            design = Design.of(condition, table)
-        return TableRecord(schema, design, numbers), "Bernoulli"
+            condition = Design.of(condition, table)
+        return TableRecord(schema, condition, numbers), "Bernoulli"
     if hasattr(x, "columns") and not isinstance(x, Record):
         raise ValueError("a frame is made a table first: VAE(Table.from_frame(df), latent_dim=8)")
     if isinstance(likelihood, Mapping) or likelihood == "auto":

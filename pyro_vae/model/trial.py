@@ -4,7 +4,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-__all__ = ["check_density", "check_meeting", "try_part"]
+__all__ = ["check_density", "check_event", "check_meeting", "try_part"]
 
 
 def try_part(
@@ -70,4 +70,13 @@ def check_meeting(p: dist.TorchDistribution, q: dist.TorchDistribution, lines: l
         raise ValueError(
             f"the prior {lines[0]} has density 0 at the points of the guide {lines[1]}: choose "
             "guide='Normal', or a prior that is not made of the guide"
+        )
+
+
+def check_event(d: dist.TorchDistribution, shape: tuple[int, ...], name: str) -> None:
+    """Raise unless a distribution draws events of this shape."""
+    if d.event_shape != shape:
+        raise ValueError(
+            f"the {name} has events of shape {tuple(d.event_shape)}, expected {shape}: "
+            "declare the dimensions of one draw by .to_event()"
         )

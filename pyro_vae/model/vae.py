@@ -18,7 +18,6 @@ from ..core.seeding import seeded
 from ..core.sizes import bounded, memory
 from ..data.tables import Table
 from ..families.joined import JoinedLikelihood
-from ..families.layers import layer_sizes
 from ..families.likelihoods import has_independent_cells
 from ..families.missingness import make_missingness
 from ..families.networks import MLP, batched, build_network, make_network, spec_of
@@ -27,15 +26,14 @@ from ..families.registry import make_layers, make_part
 from ..families.support import support_of
 from ..language.arguments import suggests
 from ..language.spec import Spec, as_spec
-from .blocks import shape_of
 from .files import CUSTOM, write_model
 from .inference import Inference
 from .inputs import InputMode, Inputs
 from .joint import Joint
-from .latents import Latents, check_supports
+from .latents import Latents, check_supports, latent_shape
 from .record import Record
 from .tables import Condition, TableRecord, as_record, record_arguments
-from .trial import check_density, check_meeting, try_part
+from .trial import check_density, check_event, check_meeting, try_part
 
 __all__ = ["VAE", "Units"]
 
@@ -137,7 +135,7 @@ class VAE(Inference):
         self.units = units or ("data" if isinstance(self.record, TableRecord) else "none")
         if self.units not in get_args(Units):
             raise ValueError(f"units must be 'data' or 'none', got {units!r}")
-        z_shape, layers = _latent_shape(latent_dim, layers)
+        z_shape, layers = latent_shape(latent_dim, layers)
         with seeded(seed), bounded(memory() // BYTES, MOST_TENSORS, "the model asks for"):
             self.encoder = make_network(MLP() if encoder is None else encoder, "encoder")
             self.decoder = make_network(MLP() if decoder is None else decoder, "decoder")
@@ -153,7 +151,7 @@ class VAE(Inference):
             else:
                 self.approximation = make_part(guide, ends)
             q = try_part(self.approximation, "guide", str(guide), torch.zeros(1, *h))
-            _check_event(q, z_shape, "guide")
+            check_event(q, z_shape, "guide")
             self.latents = Latents.of(q)
             if "y" not in self.latents.sites and self.record.has("label"):
                 raise ValueError("a label block is of M2: M2(x_shape, latent_dim, classes)")
@@ -350,8 +348,8 @@ class VAE(Inference):
         p = try_part(self.prior, "prior", _line(self.prior), context)
         for d, role in ((p, "prior"), (q, "guide"), (p_x, "likelihood")):
             check_density(d, role, _line(self.get_submodule(self.ROLES[role])))
-        _check_event(p, self.z_shape, "prior")
-        _check_event(p_x, self.x_shape, "likelihood")
+        check_event(p, self.z_shape, "prior")
+        check_event(p_x, self.x_shape, "likelihood")
         check_supports(p, q, _line(self.prior), _line(self.approximation))
         lines = [_line(self.get_submodule(self.ROLES[role])) for role in ("prior", "guide")]
         if "Delta" in lines[1]:
@@ -367,26 +365,6 @@ class VAE(Inference):
                 if self.record.missing
                 else "no observed block has missing cells: Block('x', 784, missing=True)"
             )
-
-
-def _check_event(d: dist.TorchDistribution, shape: tuple[int, ...], name: str) -> None:
-    if d.event_shape != shape:
-        raise ValueError(
-            f"the {name} has events of shape {tuple(d.event_shape)}, expected {shape}: "
-            "declare the dimensions of one draw by .to_event()"
-        )
-
-
-def _latent_shape(
-    latent_dim: int | tuple[int, ...] | None, layers: Sequence[int] | None
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The shape of z, and the widths of stochastic layers where there are several."""
-    if (latent_dim is None) == (layers is None):
-        raise ValueError("say latent_dim=50, or for stochastic layers layers=[100, 50]")
-    if latent_dim is not None:
-        return shape_of(latent_dim, "latent_dim", least=1), ()
-    sizes = layer_sizes(layers)
-    return (sum(sizes),), sizes if len(sizes) > 1 else ()
 
 
 def _joined(record: Record, likelihood: Line) -> Line:

@@ -17,7 +17,7 @@ __all__ = ["Design"]
 LONGEST = 1000  # letters of a formula
 LARGEST = 1e6  # numbers in a formula; and of what makes columns of a spline, as many
 MOST_COLUMNS = 200
-# What a formula may call: all of it is evaluated in a formula's own small language, never as Python.
+# What a formula may call. Nothing else in it is evaluated.
 FUNCTIONS = ("C", "I", "bs", "cc", "center", "cr", "cs", "exp", "log", "log10", "log2", "scale")
 OTHERS = {"abs": np.abs, "log1p": np.log1p, "sqrt": np.sqrt}
 NODES = (
@@ -72,10 +72,7 @@ class Design:
             ValueError: a formula that cannot be read, an unknown column, or one with a hole.
         """
         formula = condition if isinstance(condition, str) else _sum_of(condition)
-        if isinstance(data, Table):
-            table = data
-        else:
-            table = Table.from_frame(data)
+        table = data if isinstance(data, Table) else Table.from_frame(data)
         factors = _factors(formula)
         categorical = {name for factor in factors for name in _within_c(factor)}
         known = {c.name: c for c in table.schema.modelled}
@@ -99,8 +96,8 @@ class Design:
             raise ValueError(f"the condition {formula!r} has no column: name one, '~ age'")
         if len(set(names)) < len(names):
             raise ValueError(f"the condition {formula!r} has a column twice: leave one out")
-        state = matrix.model_spec.transform_state
-        return cls(formula, table.schema, levels, json.loads(json.dumps(state, default=_plain)), names)
+        state = json.loads(json.dumps(matrix.model_spec.transform_state, default=_plain))
+        return cls(formula, table.schema, levels, state, names)
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -142,8 +139,9 @@ class Design:
     def _matrix(self, table: Table) -> Any:  # noqa: ANN401
         """The columns of the design, and the constant one, as a frame."""
         import pandas as pd
-        from formulaic import Formula, ModelSpec
+        from formulaic import ModelSpec
         from formulaic.errors import FormulaicError
+        from formulaic.materializers import NAAction
 
         series: dict[str, object] = {}
         places = table.schema.places
@@ -151,9 +149,9 @@ class Design:
             column, values = self.schema[name], table.values[:, places[name]]
             if (missing := np.isnan(values)).any():
                 raise ValueError(
-                    f"column {name!r}, row {int(np.argmax(missing))}: a condition is known in every "
-                    "row\nfill it, leave the row out, or model the column: take it out of the "
-                    "condition"
+                    f"column {name!r}, row {int(np.argmax(missing))}: a condition is known in "
+                    "every row\nfill it, leave the row out, or model the column: take it out of "
+                    "the condition"
                 )
             if column.has_codes:
                 series[name] = pd.Categorical.from_codes(values.astype(int), column.levels)  # pyright: ignore
@@ -163,9 +161,9 @@ class Design:
             else:
                 series[name] = values
         spec = ModelSpec(
-            formula=Formula(self.formula),  # pyright: ignore[reportArgumentType]
+            formula=_parsed(self.formula),
             materializer="pandas",
-            na_action="ignore",
+            na_action=NAAction.IGNORE,
             transform_state=json.loads(json.dumps(self.state)),
         )
         try:
@@ -212,7 +210,6 @@ def _factors(formula: str) -> list[str]:
     Raises:
         ValueError: a formula that cannot be read, or one that asks for more than a formula may.
     """
-    from formulaic import Formula
     from formulaic.errors import FormulaicError
 
     if len(formula) > LONGEST:
@@ -222,8 +219,7 @@ def _factors(formula: str) -> list[str]:
     if formula.count("*") - 2 * formula.count("**") + formula.count("^") > 8:
         raise ValueError("a formula has at most 8 products: write out the terms that you mean")
     try:
-        terms: Any = Formula(formula)
-        factors = [factor for term in terms for factor in term.factors]
+        factors = [factor for term in _parsed(formula) for factor in term.factors]
         kinds = [(str(factor.expr), factor.eval_method.value) for factor in factors]
     except (FormulaicError, AttributeError, SyntaxError, RecursionError) as problem:
         said = f": {_words(problem)}" if isinstance(problem, FormulaicError) else ""
@@ -234,6 +230,13 @@ def _factors(formula: str) -> list[str]:
         if kind == "python":
             _check_harmless(expression, formula)
     return [f"`{text}`" if kind == "lookup" else text for text, kind in kinds if kind != "literal"]
+
+
+def _parsed(formula: str) -> Any:  # noqa: ANN401
+    """The terms of a formula."""
+    from formulaic import Formula
+
+    return Formula(formula)  # pyright: ignore[reportAbstractUsage]
 
 
 def _check_harmless(expression: str, formula: str) -> None:
