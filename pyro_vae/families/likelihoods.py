@@ -15,10 +15,10 @@ from .support import describe_constraint, innermost, support_bounds, support_of_
 __all__ = [
     "check_support",
     "drop_missing",
+    "exposed",
     "fill",
     "has_independent_cells",
     "parts_of",
-    "takes_offset",
     "with_offset",
 ]
 
@@ -79,7 +79,7 @@ def fill(x: Tensor, mask: Tensor, support: constraints.Constraint) -> Tensor:
 def with_offset(likelihood: dist.TorchDistribution, offset: Tensor) -> dist.TorchDistribution:
     r"""The likelihood with its mean multiplied by :math:`e^{offset}`, as an exposure does.
 
-    Blocks of other families, beside some that have one, stay as they are.
+    Of several blocks it is that of the counts, and the others stay as they are.
 
     Args:
         likelihood: of batch shape ``(..., B)``; of independent ``Poisson``, ``NegativeBinomial``,
@@ -89,15 +89,25 @@ def with_offset(likelihood: dist.TorchDistribution, offset: Tensor) -> dist.Torc
     Raises:
         ValueError: another family.
     """
-    if isinstance(likelihood, Joined) and any(map(takes_offset, likelihood.parts)):
-        offsets = offset.expand(*offset.shape[:-1], sum(likelihood.widths))
-        return likelihood.map(lambda p, o: with_offset(p, o) if takes_offset(p) else p, offsets)
+    if isinstance(likelihood, Joined) and any(takes := exposed(likelihood)):
+        shares = offset.expand(*offset.shape[:-1], sum(likelihood.widths))
+        shares = shares.split(likelihood.widths, -1)
+        each = zip(takes, likelihood.parts, shares, strict=True)
+        return Joined([with_offset(p, share) if take else p for take, p, share in each])
     base: Any = innermost(likelihood)
     return _shifted(base, offset).to_event(likelihood.event_dim)
 
 
-def takes_offset(likelihood: dist.TorchDistribution) -> bool:
-    """Whether the mean of a family of independent cells can be multiplied."""
+def exposed(likelihood: dist.TorchDistribution) -> list[bool]:
+    """Of each block, whether an offset multiplies its mean: of several, those of counts alone."""
+    parts = parts_of(likelihood)
+    return [
+        _takes_offset(p) and (len(parts) == 1 or bool(innermost(p).support.is_discrete))  # pyright: ignore
+        for p in parts
+    ]
+
+
+def _takes_offset(likelihood: dist.TorchDistribution) -> bool:
     base: Any = innermost(likelihood)
     own = base.base_dist if isinstance(base, dist.ZeroInflatedDistribution) else base
     return isinstance(own, OFFSETS)

@@ -16,9 +16,9 @@ from ..data.loaders import Entries, is_loader, read
 from ..families.likelihoods import (
     check_support,
     drop_missing,
+    exposed,
     fill,
     parts_of,
-    takes_offset,
     with_offset,
 )
 from ..families.support import innermost
@@ -218,8 +218,7 @@ class Record:
             return self.cells(x)
         shape = self.x_shape if offset.shape[1] > 1 else [1] * len(self.x_shape)
         divided = self.with_cells(x, self.cells(x) * (-offset).exp().reshape(-1, *shape))
-        takes = [takes_offset(part) for part in parts_of(p)]
-        blocks = zip(takes, self.split(x), self.split(divided), strict=True)
+        blocks = zip(exposed(p), self.split(x), self.split(divided), strict=True)
         each = [other if take else own for take, own, other in blocks]
         return each[0] if len(each) == 1 else torch.cat(each, 1)
 

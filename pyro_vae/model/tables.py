@@ -242,7 +242,10 @@ def as_record(
                 f"the likelihood of a table is 'auto' or a line for each column, got {likelihood!r}"
                 "\nsay the column: likelihood={'Income': 'LogNormal'}"
             )
-        lines = likelihood if isinstance(likelihood, Mapping) else {}
+        lines = dict(likelihood) if isinstance(likelihood, Mapping) else {}
+        for name in filter(None, numbers.values()):  # few values are no codes here
+            if x.schema[name].has_codes and x.schema[name].sort in ("whole", "number"):
+                lines[name] = "Normal"
         table = x.with_likelihood(lines)
         schema = table.schema
         if survival := [c.name for c in schema.columns if c.kind == "survival"]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...language.spec import nearest
+from .frames import Frame
 from .table import Schema, Table
 
 __all__ = ["Design"]
@@ -108,13 +109,14 @@ class Design:
     def read(self, data: Table | object) -> np.ndarray:
         """The numbers of a table or a frame, ``(N, len(names))``.
 
-        A frame needs the columns that the formula names; any others are checked as well.
+        A frame needs the columns that the formula names, and may have others.
 
         Raises:
             ValueError: a column that is absent, a level that was not seen, or a missing cell.
         """
         if not isinstance(data, Table):
-            data = self._only_sources().read(data)
+            given = Frame(data)
+            data = self._only_sources().read(given.only(self.sources))
         matrix = self._matrix(data)
         return matrix[list(self.names)].to_numpy(dtype=np.float64)
 

@@ -62,6 +62,10 @@ class Frame:
         """Of the columns, in the frame's order."""
         return self.frame.columns
 
+    def only(self, names: Sequence[str]) -> Any:  # noqa: ANN401
+        """Those of some columns that it has, as a frame of its library."""
+        return self.frame.select([name for name in names if name in self.names]).to_native()
+
     def cells(self, name: str, *, any_type: bool = False) -> Cells:
         """The cells of a column; of a type that cannot be read all missing, if any type will do."""
         series = self.frame.get_column(name)
