@@ -21,6 +21,7 @@ from .evaluate.evidence.importance import log_evidence as log_evidence
 from .evaluate.evidence.outliers import outlier_scores as outlier_scores
 from .evaluate.gradients.comparison import compare_estimators as compare_estimators
 from .evaluate.gradients.draws import elbo_draws as elbo_draws
+from .evaluate.gradients.recommendation import recommend_estimator as recommend_estimator
 from .evaluate.gradients.training import train_estimators as train_estimators
 from .evaluate.guide.calibration import calibration as calibration
 from .evaluate.guide.export import to_arviz as to_arviz
@@ -30,6 +31,9 @@ from .evaluate.latent.labelled import factor_scores as factor_scores
 from .evaluate.latent.labelled import label_scores as label_scores
 from .evaluate.latent.summary import latent_summary as latent_summary
 from .evaluate.lower_bound import elbo as elbo
+from .evaluate.models.comparison import compare as compare
+from .evaluate.models.ex_post import fit_prior as fit_prior
+from .evaluate.models.stack import stack as stack
 from .evaluate.pooling import Pooled as Pooled
 from .evaluate.pooling import pool as pool
 from .evaluate.predictive import predictive_check as predictive_check

@@ -182,7 +182,8 @@ EVALUATING = {
 }
 
 
-OTHERS = {"citation", "fit", "train_estimators", "compress", "decompress", "paired_differences"}
+OTHERS = {"citation", "fit", "train_estimators", "compress", "decompress", "paired_differences",
+          "fit_prior", "recommend_estimator"}  # fmt: skip
 
 
 def test_every_function_of_a_model_is_walked():

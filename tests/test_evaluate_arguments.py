@@ -26,7 +26,8 @@ def model():
 def arguments(function, x):
     """Something for each argument that has no default."""
     known = {
-        "vae": model(), "vaes": {"a": model()}, "x": x, "reference": x, "start": x, "end": x,
+        "vae": model(), "vaes": {"a": model(), "b": model()}, "x": x, "result": None,
+        "prior": "Normal(loc=learned)", "reference": x, "start": x, "end": x,
         "labels": torch.arange(len(x)) % 2, "factors": torch.arange(len(x))[:, None] % 2,
         "estimators": ["Trace_ELBO"], "source": 0, "target": 1,
         **dict.fromkeys(("test", "synthetic", "train"), pd.DataFrame(x.flatten(1).numpy())),

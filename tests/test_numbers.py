@@ -55,6 +55,13 @@ CALLS = {
     ),
     "assess": lambda **k: pv.assess(bits(), X, **{"num_samples": 2, "steps": 2, **k}),
     "calibration": lambda **k: pv.calibration(bits(), **{"num_data": 20, "num_samples": 4, **k}),
+    "compare": lambda **k: pv.compare([bits(), bits()], X, **{"num_samples": 2, **k}),
+    "fit_prior": lambda **k: pv.fit_prior(
+        bits(), X.repeat(4, 1), "Normal(loc=learned)", **{"epochs": 1, **k}
+    ),
+    "recommend_estimator": lambda **k: pv.recommend_estimator(
+        bits(), X.repeat(4, 1), ["Trace_ELBO"], **{"seconds": 0.1, **k}
+    ),
     "compare_estimators": lambda **k: pv.compare_estimators(
         bits(), X, ["Trace_ELBO"], **{"num_draws": 4, "burn_in": 1, **k}
     ),

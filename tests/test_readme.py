@@ -18,6 +18,7 @@ FEWER = {
     "epochs=100": "epochs=2",
     "sample(1000,": "sample(10,",
     "steps=50": "steps=2",
+    "seconds=60": "seconds=1",
     "=50, warmup=50": "=10, warmup=10",
 }
 

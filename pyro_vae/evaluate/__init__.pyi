@@ -14,6 +14,8 @@ from .evidence.outliers import outlier_scores as outlier_scores
 from .gradients.comparison import as_table as as_table
 from .gradients.comparison import compare_estimators as compare_estimators
 from .gradients.draws import elbo_draws as elbo_draws
+from .gradients.recommendation import Recommendation as Recommendation
+from .gradients.recommendation import recommend_estimator as recommend_estimator
 from .gradients.training import train_estimators as train_estimators
 from .guide.calibration import Calibration as Calibration
 from .guide.calibration import calibration as calibration
@@ -26,6 +28,12 @@ from .latent.labelled import label_scores as label_scores
 from .latent.summary import LatentSummary as LatentSummary
 from .latent.summary import latent_summary as latent_summary
 from .lower_bound import elbo as elbo
+from .models.comparison import Comparison as Comparison
+from .models.comparison import compare as compare
+from .models.ex_post import PriorFit as PriorFit
+from .models.ex_post import fit_prior as fit_prior
+from .models.stack import Stack as Stack
+from .models.stack import stack as stack
 from .predictive import PredictiveCheck as PredictiveCheck
 from .predictive import predictive_check as predictive_check
 from .simple_models import baselines as baselines

@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ..core.checks import whole
+from ..core.checks import boolean, whole
 from ..core.seeding import seeded
 from ..model.entry import of_model
 from ..model.vae import VAE
@@ -109,7 +109,9 @@ def gaps(table: pd.DataFrame, ax: "Axes | None" = None) -> "Axes":
     return finish(ax, f"Gaps of {len(table)} observations", "nats per observation", grid="x")
 
 
-def calibration(result: "Calibration", ax: "Axes | None" = None) -> "Axes":
+def calibration(
+    result: "Calibration", ax: "Axes | None" = None, *, coverage: bool = False
+) -> "Axes":
     """Empirical distribution of the ranks minus the uniform one, a line for each column.
 
     Where the guide is the posterior, all lines stay within the band with a probability of 99 %.
@@ -119,25 +121,27 @@ def calibration(result: "Calibration", ax: "Axes | None" = None) -> "Axes":
     Args:
         result: of :func:`~pyro_vae.calibration`.
         ax: to draw on.
+        coverage: draw how often central intervals hold the true value in place of the ranks: a
+            line below 0 is of a guide that is too narrow.
 
     References:
         Säilynoja, Bürkner & Vehtari (2022), arXiv:2103.10522, for bands that hold simultaneously.
     """
-    ranks, levels = result.ranks.to_numpy(), result.num_samples + 1
-    n, columns = ranks.shape
-    u = np.arange(1, levels) / levels
-    sd = np.sqrt(u * (1 - u) / n)
-    counts = np.random.default_rng(0).multinomial(n, np.full(levels, 1 / levels), size=10_000)
-    apart = np.abs(counts.cumsum(1)[:, :-1] / n - u) / sd
-    width = np.quantile(apart.max(1), LEVEL ** (1 / columns))
+    covering = boolean("coverage", coverage)
+    table = result.coverage(LEVEL) if covering else result.bands(LEVEL)
+    u = table.index.to_numpy()
+    lower, upper = (table.pop(side) - u for side in ("lower", "upper"))
     ax = ax or new_axes(6, 3.6)
-    ax.fill_between(u, -width * sd, width * sd, color="0.6", alpha=0.3, lw=0)
-    for name, values in result.ranks.items():
-        below = np.bincount(values, minlength=levels).cumsum()[:-1] / n - u
-        if (np.abs(below) > width * sd).any():
-            ax.plot(u, below, lw=1.5, label=str(name), zorder=3)
+    ax.fill_between(u, lower, upper, color="0.6", alpha=0.3, lw=0)
+    for name, values in table.items():
+        apart = values - u
+        if ((apart < lower) | (apart > upper)).any():
+            ax.plot(u, apart, lw=1.5, label=str(name), zorder=3)
         else:
-            ax.plot(u, below, lw=0.8, color="0.5", alpha=0.7)
+            ax.plot(u, apart, lw=0.8, color="0.5", alpha=0.7)
+    if covering:
+        title, x = "Coverage of central intervals", "probability of the interval"
+        return finish(ax, title, x, "observed minus nominal")
     return finish(ax, "Calibration ranks", "rank, as a share", "observed minus uniform")
 
 

@@ -18,6 +18,9 @@ from ..core.pareto import RELIABLE
 from ..core.seeding import seeded
 from ..evaluate.evidence.importance import log_evidence
 from ..evaluate.latent.summary import latent_summary
+from ..evaluate.models.comparison import differences
+from ..evaluate.models.measures import base_measure, describe_measure
+from ..evaluate.models.stacking import stacking_weights
 from ..infer.elbo_terms import elbo_terms
 from ..infer.training.folder import RESULTS
 from ..model.files import WEIGHTS
@@ -37,7 +40,7 @@ class Measurement:
     """What a run's model says of its held-out data, ``(N,)`` each, in nats.
 
     ``active_units`` is NaN where a guide has no such summary. ``data`` and ``unit`` tell what may
-    be compared: the same data, and probabilities or densities alike.
+    be compared: the same data, and densities with respect to one measure.
     """
 
     log_evidence: np.ndarray
@@ -90,8 +93,6 @@ def measure(
     evidence = log_evidence(vae, x, num_samples=num_samples, seed=seed)
     with seeded(seed), pyro.get_param_store().scope(), torch.no_grad():
         likelihood, kl = elbo_terms(vae.model, vae.guide, vae.as_data(x), num_samples=10)
-        one = vae.as_data(x[:1])
-        support = vae.decode(vae.prior_at(one).expand([1]).sample(), one).support
     measurement = Measurement(
         log_evidence=evidence.log_evidence.numpy(force=True),
         khat=evidence.khat.numpy(force=True),
@@ -99,7 +100,7 @@ def measure(
         kl=kl.numpy(force=True),
         active_units=_active_units(vae, x[:LATENT_DATA], seed),
         data=digest,
-        unit="probabilities" if support.is_discrete else "densities",  # pyright: ignore
+        unit=describe_measure(base_measure(vae, vae.as_data(x))),
     )
     with replacing(run / EVIDENCE) as new:
         np.savez(new, key=key, **asdict(measurement))
@@ -205,19 +206,21 @@ def compare_runs(
 
     Returns:
         A row a run: ``log_evidence`` with ``standard_error`` over the data, ``difference`` with
-        ``difference_standard_error``, ``doubtful``, the share of data with k-hat above 0.7, for
-        which the estimate is too low, ``elbo``, ``kl`` and ``active_units``.
+        ``difference_standard_error``, ``weight`` (stacking), ``doubtful``, the share of data with
+        k-hat above 0.7, for which the estimate is too low, ``elbo``, ``kl`` and ``active_units``.
 
     Raises:
         ValueError: fewer than two runs, other test data than the first run's, bits beside grey
             values, or a density beside probabilities.
 
     References:
-        Burda, Grosse & Salakhutdinov (2016), arXiv:1509.00519.
+        Burda, Grosse & Salakhutdinov (2016), arXiv:1509.00519; Yao, Vehtari, Simpson & Gelman
+        (2018), arXiv:1704.02030, for the weights.
     """
     if len(runs) < 2:
         raise ValueError(f"a comparison needs two runs or more, got {len(runs)}")
-    rows, first = {}, None
+    found: dict[str, Measurement] = {}
+    first: Measurement | None = None
     models = runs if isinstance(runs, Mapping) else dict.fromkeys(runs)
     for run, vae in models.items():
         mine = measure(run, vae=vae, data=data, num_samples=num_samples, seed=seed)
@@ -231,15 +234,12 @@ def compare_runs(
             raise ValueError(
                 f"{run} gives {mine.unit} of x, {next(iter(runs))} {first.unit}: no common unit"
             )
-        gap = _gap(mine, first)
-        rows[str(run)] = {
-            "log_evidence": mine.log_evidence.mean(),
-            "standard_error": _standard_error([mine.log_evidence]),
-            "difference": gap.mean(),
-            "difference_standard_error": _standard_error([gap]),
-            **mine.row,
-        }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("run")
+        found[str(run)] = mine
+    each = pd.DataFrame({run: mine.log_evidence for run, mine in found.items()})
+    table = differences(each, each.columns[0])
+    table["weight"] = stacking_weights(each.to_numpy())
+    checks = pd.DataFrame({run: mine.row for run, mine in found.items()}).T
+    return table.join(checks).rename_axis("run")
 
 
 def _gap(one: Measurement, first: Measurement) -> np.ndarray:

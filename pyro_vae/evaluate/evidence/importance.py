@@ -1,9 +1,10 @@
 """The marginal likelihood log p(x) by importance sampling from the guide, with its error."""
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from numpy.typing import ArrayLike
@@ -16,11 +17,13 @@ from ...model.joint import Joint, reading
 from ...model.simulation import in_turn, simulate
 from ...model.vae import VAE
 from ..statistics import chunks, log_mean_exp, standard_error
+from .ladder import Rung, climb
 from .proposals import Proposal
 
 __all__ = ["Evidence", "Sandwich", "log_evidence"]
 
 CELLS = 2**20  # numbers of x-hat at once: they stay in the cache
+PARTS = ("log_evidence", "standard_error", "khat", "rise")  # of an estimate, by observation
 RISE = 0.05  # nats between K / 4 and K draws, above which the estimate has not converged
 
 
@@ -46,6 +49,9 @@ class Evidence:
         simulated: log p(x) of data drawn from the model, from both sides, by the same proposal and
             as many draws; ``None`` where it was not asked for, or the model says which cells are
             missing.
+        proposals: of each observation, what z was drawn from, where that was chosen.
+        evaluations: of log p(x, z), ``(N,)``, that an observation has cost, a gradient counted as
+            three.
     """
 
     log_evidence: Tensor
@@ -54,6 +60,8 @@ class Evidence:
     num_samples: int
     rise: Tensor | None = None
     simulated: "Sandwich | None" = None
+    proposals: tuple[str, ...] = ()
+    evaluations: Tensor | None = None
 
     @classmethod
     def from_weights(cls, log_w: Tensor) -> "Evidence":
@@ -64,9 +72,8 @@ class Evidence:
     @classmethod
     def join(cls, parts: "Sequence[Evidence]") -> "Evidence":
         """The estimates of several parts of the data as one."""
-        names = ("log_evidence", "standard_error", "khat", "rise")
         joined: dict[str, Any] = {
-            name: torch.cat([getattr(part, name) for part in parts]) for name in names
+            name: torch.cat([getattr(part, name) for part in parts]) for name in PARTS
         }
         return cls(num_samples=parts[0].num_samples, **joined)
 
@@ -106,6 +113,13 @@ class Evidence:
             text += (
                 f" No observation has k-hat > {RELIABLE}; that tells nothing of mass that the "
                 "guide never draws."
+            )
+        if self.evaluations is not None:
+            counts = Counter(self.proposals)
+            shares = ", ".join(f"{name} {k / n:.0%}" for name, k in counts.most_common())
+            text += (
+                f" z was drawn from: {shares}; {self.evaluations.double().mean().item():,.0f} "
+                "evaluations of log p(x, z) an observation. In expectation it is a lower bound."
             )
         rise = math.nan if self.rise is None else self.rise.mean().item()
         if rise > RISE:
@@ -168,6 +182,7 @@ def log_evidence(
     *,
     num_samples: int = 5000,
     wide: float = 0.0,
+    proposal: Literal["guide", "auto"] = "guide",
     num_simulated: int = 50,
     seed: int | None = None,
 ) -> Evidence:
@@ -195,8 +210,12 @@ def log_evidence(
         num_samples: K, draws of z per observation. Memory does not grow with it.
         wide: the share of draws from a wider proposal, in [0, 1): normal with twice the standard
             deviations of the guide, the prior for a discrete z.
+        proposal: what z is drawn from. ``"auto"`` is for data of which many have a k-hat above 0.7:
+            each observation has the guide, or else a normal with the curvature at its posterior's
+            mode beside the guide, or else annealing from there, whichever comes first that a pilot
+            run finds to have a k-hat below 0.6. A discrete z has the guide alone.
         num_simulated: how many observations are drawn from the model for ``simulated``, at most as
-            many as x has; 0 leaves them out.
+            many as x has; 0 leaves them out, as does ``proposal="auto"``.
         seed: of the draws.
 
     Returns:
@@ -207,7 +226,8 @@ def log_evidence(
         ValueError: data that the model refuses, or fewer than two draws.
 
     References:
-        Burda, Grosse & Salakhutdinov (2016), arXiv:1509.00519; Vehtari et al. (2024),
+        Burda, Grosse & Salakhutdinov (2016), arXiv:1509.00519; Geweke (1989), Econometrica 57, and
+        Hesterberg (1995), Technometrics 37, for the fitted proposals; Vehtari et al. (2024),
         arXiv:1507.02646, for k-hat; Brekelmans et al. (2022), arXiv:2303.06992, for the
         upper bound.
 
@@ -219,9 +239,15 @@ def log_evidence(
     num_samples = whole("num_samples", num_samples, 2)
     num_simulated = whole("num_simulated", num_simulated, 0)
     x = vae.check(x)
+    if proposal not in ("guide", "auto"):
+        raise ValueError(f"proposal is 'guide' or 'auto', got {proposal!r}")
+    if proposal == "auto" and wide:
+        raise ValueError("wide= widens the guide, and proposal='auto' chooses itself: give one")
     rows = max(1, CELLS // math.prod(vae.x_shape))
     with reading(vae, seed):
         prior = None if vae.prior_reads else vae.prior_at()
+        if proposal == "auto":
+            return _by_rungs(climb(vae, x, prior, num_samples, rows), num_samples)
 
         def weights(some: Tensor, exact: Tensor | None = None) -> list[Tensor]:
             proposal = Proposal(Joint(vae, some, prior), wide)
@@ -239,6 +265,18 @@ def log_evidence(
         sides = zip(*(weights(*pair) for pair in pairs), strict=True)
         bounds = (Evidence.from_weights(torch.cat(side, 1)) for side in sides)
         return replace(found, simulated=Sandwich(data, *bounds))
+
+
+def _by_rungs(rungs: Iterable[Rung], num_samples: int) -> Evidence:
+    """The estimates of each rung, in the order of the observations."""
+    rungs = list(rungs)
+    found = Evidence.join([Evidence.from_weights(rung.log_w) for rung in rungs])
+    order = torch.cat([rung.index for rung in rungs]).argsort()
+    names = [rung.name for rung in rungs for _ in rung.index]
+    spent = torch.cat([torch.full_like(rung.index, rung.evaluations) for rung in rungs])
+    parts: dict[str, Any] = {k: getattr(found, k)[order] for k in PARTS}
+    proposals = tuple(names[i] for i in order.tolist())
+    return Evidence(num_samples=num_samples, proposals=proposals, evaluations=spent[order], **parts)
 
 
 def _simulated(vae: VAE, x: Tensor, num_data: int) -> tuple[Tensor, Tensor]:

@@ -9,12 +9,13 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from ...core.checks import whole
+from ...core.checks import fraction, whole
 from ...model.entry import of_model
 from ...model.joint import Joint, reading
 from ...model.simulation import simulate
 from ...model.vae import VAE
 from ..statistics import chunks
+from .bands import simultaneous_band
 
 __all__ = ["Calibration", "calibration"]
 
@@ -58,6 +59,50 @@ class Calibration:
             },
             index=self.ranks.columns,
         )
+
+    def bands(self, level: float = 0.99) -> pd.DataFrame:
+        """The empirical distribution functions of the ranks, and a band for all of them together.
+
+        Where the guide is the posterior, all columns stay within the band with a probability of at
+        least ``level``.
+
+        Returns:
+            A row for each share u: the share of ranks below it by column, ``lower`` and ``upper``.
+
+        References:
+            Säilynoja, Bürkner & Vehtari (2022), arXiv:2103.10522.
+        """
+        levels = self.num_samples + 1
+        u = np.arange(1, levels) / levels
+        below = {
+            name: np.bincount(values, minlength=levels).cumsum()[:-1] / len(values)
+            for name, values in self.ranks.items()
+        }
+        return self._with_band(pd.DataFrame(below, index=pd.Index(u, name="u")), level)
+
+    def coverage(self, level: float = 0.99) -> pd.DataFrame:
+        """How often the guide's central intervals hold the true value, and a band for all of it.
+
+        Args:
+            level: the probability that all columns stay within the band, where the guide is the
+                posterior.
+
+        Returns:
+            A row for each central interval, by its nominal probability ``interval``: the share of
+            data whose value it holds by column, ``lower`` and ``upper``.
+        """
+        apart = (2 * self.ranks - self.num_samples).abs()
+        rings = np.abs(2 * np.arange(self.num_samples + 1) - self.num_samples)
+        inner = np.unique(rings)[:-1]
+        nominal = [(rings <= ring).mean() for ring in inner]
+        held = [(apart <= ring).mean() for ring in inner]
+        table = pd.DataFrame(held, index=pd.Index(nominal, name="interval"))
+        return self._with_band(table, level)
+
+    def _with_band(self, table: pd.DataFrame, level: float) -> pd.DataFrame:
+        each = fraction("level", level) ** (1 / self.ranks.shape[1])
+        lower, upper = simultaneous_band(len(self.ranks), table.index.to_numpy(), each)
+        return table.assign(lower=lower, upper=upper)
 
     @property
     def verdict(self) -> str:
@@ -123,7 +168,8 @@ def calibration(
         seed: of the draws.
 
     Returns:
-        :class:`Calibration`: ``ranks``, ``table`` (p-values and z-scores), ``verdict``.
+        :class:`Calibration`: ``ranks``, ``table`` (p-values and z-scores), ``bands()`` and
+        ``coverage()`` with simultaneous bands, ``verdict``.
 
     Raises:
         ValueError: fewer than 20 observations, no draws, or a model that reads a context or an

@@ -1,0 +1,160 @@
+"""Models by held-out log p(x): differences paired by observation, and stacking weights."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from ...core.checks import whole
+from ...core.pareto import RELIABLE
+from ...language.arguments import suggests
+from ...model.vae import VAE
+from ..evidence.importance import log_evidence
+from .measures import check_one_measure
+from .stacking import stacking_weights
+
+__all__ = ["Comparison", "compare", "differences", "named"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Held-out log p(x) of several models, by observation.
+
+    Attributes:
+        pointwise: log p(x) in nats, a row an observation and a column a model.
+        khat: Pareto's k-hat of each of these figures.
+        monte_carlo_error: the standard error of each, from drawing z.
+    """
+
+    pointwise: pd.DataFrame
+    khat: pd.DataFrame
+    monte_carlo_error: pd.DataFrame
+
+    @cached_property
+    def weights(self) -> pd.Series:
+        """Stacking weights: those of the mixture of the models with the highest mean score."""
+        w = stacking_weights(self.pointwise.to_numpy())
+        return pd.Series(w, self.pointwise.columns, name="weight")
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row a model, the best one first.
+
+        ``elpd``, the sum of log p(x) over the data, with its standard error ``se``; ``difference``
+        to the best model, with the error of a paired difference, ``difference_se``; ``weight``
+        (stacking); ``mc_error``, the part of ``se`` that is from drawing z; ``doubtful``, the share
+        of data with k-hat above 0.7, for which log p(x) is too low.
+        """
+        best = self.pointwise.mean().idxmax()
+        found, n = differences(self.pointwise, best), len(self.pointwise)
+        table = pd.DataFrame(
+            {
+                "elpd": n * found["log_evidence"],
+                "se": n * found["standard_error"],
+                "difference": n * found["difference"],
+                "difference_se": n * found["difference_standard_error"],
+                "weight": self.weights,
+                "mc_error": np.sqrt(self.monte_carlo_error.pow(2).sum()),
+                "doubtful": (self.khat > RELIABLE).mean(),
+            }
+        )
+        return table.sort_values("elpd", ascending=False)
+
+    def __repr__(self) -> str:
+        head = f"log p(x) of {len(self.pointwise)} observations, nats; the best model first"
+        return f"{head}\n{self.table.to_string(float_format='{:.2f}'.format)}"
+
+
+@suggests
+def compare(
+    vaes: Sequence[VAE] | Mapping[str, VAE],
+    x: Tensor | ArrayLike,
+    *,
+    num_samples: int = 1000,
+    seed: int | None = None,
+) -> Comparison:
+    r"""Compare trained models by log p(x) of held-out data.
+
+    .. math:: \mathrm{elpd}_m = \sum_n \log p_m(x_n), \quad
+        \mathrm{se}(\mathrm{elpd}_a - \mathrm{elpd}_b) =
+        \sqrt{N}\, \mathrm{sd}_n \big(\log p_a(x_n) - \log p_b(x_n)\big)
+
+    The parameters are fixed and z is integrated out, so that :func:`~pyro_vae.log_evidence` of each
+    model is all that is computed. The difference to the best of many models is too sure of itself
+    where they are nearly equal: the best one is chosen by the same data.
+
+    Args:
+        vaes: the models, ``[a, b]`` (named by their numbers) or ``{"flow": a, "normal": b}``.
+        x: held-out data, as each model takes them: ``(N, *x_shape)``, blocks by name, or a frame.
+        num_samples: draws of z per observation and model.
+        seed: of the draws, the same for each model.
+
+    Returns:
+        :class:`Comparison`, which prints as its ``table``; ``pointwise``, ``weights``, ``khat``.
+
+    Raises:
+        ValueError: fewer than two models; data that one of them refuses; log p(x) with respect to
+            different measures: probabilities beside densities, other cells, or other units.
+
+    References:
+        Vehtari, Gelman & Gabry (2017), arXiv:1507.04544; Yao, Vehtari, Simpson & Gelman (2018),
+        arXiv:1704.02030, for the weights.
+
+    >>> import torch
+    >>> a, b = (VAE(2, latent_dim=1, likelihood="Normal", seed=seed) for seed in (0, 1))
+    >>> compare({"a": a, "b": b}, torch.zeros(9, 2), num_samples=50, seed=0).weights.sum().round(6)
+    np.float64(1.0)
+    """
+    models, num_samples = named(vaes), whole("num_samples", num_samples, 2)
+    if len(models) < 2:
+        raise ValueError(f"a comparison needs two models or more, got {len(models)}")
+    data = {name: vae.check(x) for name, vae in models.items()}
+    check_one_measure(models, data)
+    found = {
+        name: log_evidence(vae, data[name], num_samples=num_samples, num_simulated=0, seed=seed)
+        for name, vae in models.items()
+    }
+
+    def frame(part: str) -> pd.DataFrame:
+        columns = {name: getattr(each, part).cpu().double() for name, each in found.items()}
+        return pd.DataFrame(columns).rename_axis("observation")
+
+    return Comparison(frame("log_evidence"), frame("khat"), frame("standard_error"))
+
+
+def named(vaes: Sequence[VAE] | Mapping[str, VAE]) -> dict[str, VAE]:
+    """Models by name; those of a list are named by their numbers.
+
+    Raises:
+        ValueError: something that is no model.
+    """
+    if not isinstance(vaes, Mapping):
+        if isinstance(vaes, VAE):
+            raise ValueError("one model was given: give several, [a, b] or {'a': a, 'b': b}")
+        vaes = {str(i): vae for i, vae in enumerate(vaes)}
+    for name, vae in vaes.items():
+        if not isinstance(vae, VAE):
+            raise ValueError(f"{name} is a {type(vae).__name__}: give pyro_vae.VAE models, [a, b]")
+    return dict(vaes)
+
+
+def differences(log_p: pd.DataFrame, to: str) -> pd.DataFrame:
+    """Mean log p(x) of each model, and its mean difference to one of them, with their errors.
+
+    Args:
+        log_p: a row an observation, a column a model.
+        to: the model that the others are compared with.
+    """
+    gaps = log_p.sub(log_p[to], axis=0)
+    return pd.DataFrame(
+        {
+            "log_evidence": log_p.mean(),
+            "standard_error": log_p.sem(),
+            "difference": gaps.mean(),
+            "difference_standard_error": gaps.sem(),
+        }
+    )

@@ -1,0 +1,145 @@
+"""log p(x) by the cheapest proposal that serves each observation."""
+
+import math
+
+import pytest
+import torch
+
+import pyro_vae as pv
+from helpers.linear import linear_vae, marginal, pooled, posterior, z_scores
+from pyro_vae.evaluate.evidence import fitted, ladder
+from pyro_vae.evaluate.evidence.fitted import Blend, fit_normal, normal_proposal
+from pyro_vae.evaluate.evidence.paths import Plan
+from pyro_vae.model.joint import Joint
+
+NORMAL = torch.distributions.Normal
+
+
+def narrow(**options):
+    return linear_vae("mean-field", scale_factor=0.35, shift=0.2, mix=0.5, **options)
+
+
+def draw(vae, n):
+    return vae.sample(n, seed=100)
+
+
+def test_the_fitted_normal_is_the_posterior_where_it_is_normal():
+    vae = narrow()
+    x = draw(vae, 6)
+    loc, scale = fit_normal(Joint(vae, x))
+    exact = posterior(vae, x)
+    sd = exact.variance.sqrt()
+    assert ((loc - exact.mean) / sd).abs().max() < 0.1  # where the ascent has ended
+    assert torch.allclose(scale @ scale.mT, fitted.WIDER * exact.covariance_matrix, rtol=1e-6)
+    assert torch.equal(scale, scale.tril()) and (scale.diagonal(dim1=1, dim2=2) > 0).all()
+
+
+def test_it_mends_a_guide_that_is_too_narrow():
+    vae = narrow()
+    x = draw(vae, 150)
+    plain = pv.log_evidence(vae, x, num_samples=1000, num_simulated=0, seed=0)
+    found = pv.log_evidence(vae, x, num_samples=1000, proposal="auto", seed=0)
+    assert (plain.khat > 0.7).double().mean() > 0.5
+    assert (found.khat < 0.7).all()
+    z = z_scores(found, marginal(vae).log_prob(x))
+    assert z.abs().max() < 5 and abs(pooled(z)) < 5
+    assert found.proposals.count("normal") > 100
+    assert found.standard_error.mean() < 0.02 < plain.standard_error.mean()
+    assert "z was drawn from: normal" in found.summary() and "a lower bound" in found.summary()
+    cheap = [
+        e for e, name in zip(found.evaluations, found.proposals, strict=True) if name == "guide"
+    ]
+    assert all(e == ladder.PILOT + 1000 for e in cheap)
+
+
+def test_a_good_guide_is_kept():
+    vae = linear_vae("mean-field", scale_factor=1.3)
+    x = draw(vae, 50)
+    found = pv.log_evidence(vae, x, num_samples=500, proposal="auto", seed=0)
+    assert set(found.proposals) == {"guide"}
+    assert found.evaluations.eq(ladder.PILOT + 500).all()
+
+
+def test_annealing_is_left_for_the_rest(monkeypatch):
+    monkeypatch.setattr(ladder, "MARGIN", math.inf)  # no pilot is good enough
+    monkeypatch.setattr(ladder, "ANNEALING", Plan(10, 40, "guide", 3))
+    vae = narrow()
+    x = draw(vae, 40)
+    found = pv.log_evidence(vae, x, proposal="auto", seed=0)
+    assert set(found.proposals) == {"annealing"}
+    z = z_scores(found, marginal(vae).log_prob(x))
+    assert z.abs().max() < 5 and abs(pooled(z)) < 5
+    gradients = 3 * (10 * 18 * 10 + 40 * 9)  # of 10 chains that tune in 18 moves, and of 40
+    fit = fitted.ASCENT + 2 * 2
+    assert found.evaluations.eq(2 * ladder.PILOT + 3 * (fit + gradients)).all()
+
+
+LATENTS = {  # of one number or two, for quadrature on a grid
+    "positive": ("Gamma(2.0, 1.0)", "Gamma", (1,)),
+    "interval": ("Beta(2.0, 2.0)", "Beta", (2,)),
+    "matrix": ("Normal", "Normal", (2, 1)),
+    "heavy": ("Laplace", "Normal", (2,)),
+}
+
+
+@pytest.mark.parametrize("name", LATENTS)
+def test_other_supports_agree_with_quadrature(name, monkeypatch):
+    prior, guide, shape = LATENTS[name]
+    vae = pv.VAE(
+        3, shape, prior=prior, guide=guide, likelihood="Normal(scale=0.3)",
+        encoder="MLP([4])", decoder="MLP([8], activation='Tanh')", seed=1,
+    ).double()  # fmt: skip
+    monkeypatch.setattr(ladder, "PROPOSALS", ladder.PROPOSALS[1:])  # not the guide
+    x = draw(vae, 12)
+    found = pv.log_evidence(vae, x, num_samples=2000, proposal="auto", seed=0)
+    assert found.proposals.count("normal") > 6
+    with torch.no_grad():
+        joint = Joint(vae, x)
+        transform = joint.to_support("a test")
+        line = torch.linspace(-9, 9, 301 if shape != (1,) else 4001).double()
+        d = math.prod(shape)
+        u = torch.cartesian_prod(*[line] * d).reshape(-1, 1, *shape)
+        z = transform(u).expand(-1, len(x), *shape)
+        volume = transform.log_abs_det_jacobian(u, transform(u)).reshape(len(u), 1, -1).sum(-1)
+        step = (line[1] - line[0]).log() * d
+        exact = (joint.log_joint(z) + volume).logsumexp(0) + step
+    assert z_scores(found, exact).abs().max() < 5
+
+
+def test_a_discrete_z_has_the_guide():
+    vae = pv.VAE(4, 3, prior="Bernoulli", guide="Bernoulli", likelihood="Normal", seed=0)
+    x = torch.randn(5, 4)
+    found = pv.log_evidence(vae, x, num_samples=500, proposal="auto", seed=0)
+    assert set(found.proposals) == {"guide"} and found.log_evidence.isfinite().all()
+
+
+def test_a_blend_is_the_mixture_of_its_parts():
+    first, second = NORMAL(torch.zeros(3), 1.0), NORMAL(torch.full((3,), 4.0), 0.5)
+    blend = Blend(first, second, 0.3)
+    z = blend.sample(torch.Size([20_000]))
+    assert ((z.mean(0) - 1.2) / (4.285 / 20_000) ** 0.5).abs().max() < 5
+    exact = (0.7 * first.log_prob(z).exp() + 0.3 * second.log_prob(z).exp()).log()
+    assert torch.allclose(blend.log_prob(z), exact, atol=1e-5)
+
+
+def test_a_normal_of_a_matrix_has_its_shape():
+    vae = pv.VAE(3, (2, 2), likelihood="Normal", seed=0)
+    joint = Joint(vae, torch.zeros(5, 3))
+    q = normal_proposal(joint, *fit_normal(joint))
+    z = q.sample(torch.Size([7]))
+    assert z.shape == (7, 5, 2, 2) and q.log_prob(z).shape == (7, 5)
+
+
+def test_order_is_that_of_the_data():
+    vae = narrow()
+    x = draw(vae, 30)
+    found = pv.log_evidence(vae, x, num_samples=300, proposal="auto", seed=0)
+    exact = marginal(vae).log_prob(x)
+    assert torch.corrcoef(torch.stack([found.log_evidence, exact]))[0, 1] > 0.99
+
+
+def test_wrong_proposals_are_refused():
+    with pytest.raises(ValueError, match="proposal is 'guide' or 'auto', got 'refined'"):
+        pv.log_evidence(narrow(), torch.zeros(2, 5), proposal="refined")
+    with pytest.raises(ValueError, match="give one"):
+        pv.log_evidence(narrow(), torch.zeros(2, 5), proposal="auto", wide=0.5)
