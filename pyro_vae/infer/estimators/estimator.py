@@ -19,7 +19,7 @@ from .bounds import Bound
 from .handlers import Baseline, Enumerate, RunningMean, ScoreFunction, StickingTheLanding
 from .profile import Profile
 from .relaxed import NO_TEMPERATURE, RELAXED, Concrete, Relaxation, relaxation
-from .table import ESTIMATORS, profile_of
+from .table import ALIASES, ESTIMATORS, profile_of
 
 __all__ = ["Estimator", "make_estimator"]
 
@@ -126,6 +126,8 @@ def make_estimator(value: "str | Spec | ELBO | Estimator") -> Estimator:
     Args:
         value: a line, or any Pyro ``ELBO`` object, with the gradient rule of its line by default.
 
+    A name of :data:`ALIASES` makes the estimator that it is another name for.
+
     Raises:
         SpecError: unknown names, or a pair of bound and gradient rule that is unsound.
 
@@ -142,6 +144,8 @@ def make_estimator(value: "str | Spec | ELBO | Estimator") -> Estimator:
     if isinstance(value, type) and issubclass(value, ELBO):
         return make_estimator(value.__name__ if value.__name__ in ESTIMATORS else value())
     spec = as_spec(value, "estimator", "TraceGraph_ELBO(gradient=score)")
+    if spec.name in ALIASES:
+        return make_estimator(Spec(ALIASES[spec.name], *spec.args, **spec.kwargs))
     if spec.name not in ESTIMATORS:
         raise spec.error(f"unknown estimator {spec.name!r}{nearest(spec.name, ESTIMATORS)}")
     profile = ESTIMATORS[spec.name]

@@ -20,7 +20,8 @@ class RLOO(MultiSampleELBO):
     REINFORCE with a leave-one-out baseline: one for every data point, with no network and no decay.
     The cost f of a site is summed to the site's own plates, as in ``Trace_ELBO``. Reparameterized
     sites keep their pathwise gradient; wrap the guide in :class:`ScoreFunction` to switch them.
-    Unbiased, for any guide; one evaluation a particle.
+    Unbiased, for any guide; one evaluation a particle. VarGrad, the gradient of half the sample
+    variance of log w in the guide's parameters, is the same estimator, and LOORF another name.
 
     Args:
         num_particles: K, at least 2.
@@ -30,7 +31,8 @@ class RLOO(MultiSampleELBO):
 
     References:
         Kool, van Hoof & Welling (2019), "Buy 4 REINFORCE samples, get a baseline for free!";
-        Salimans & Knowles (2014), arXiv:1401.1022; Mnih & Rezende (2016), arXiv:1602.06725.
+        Salimans & Knowles (2014), arXiv:1401.1022; Mnih & Rezende (2016), arXiv:1602.06725;
+        Richter, Boustati, Nüsken, Ruiz & Akyildiz (2020), arXiv:2010.10436, VarGrad.
     """
 
     least = 2

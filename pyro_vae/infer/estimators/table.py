@@ -23,6 +23,7 @@ from .gdreg import GDReG
 from .measure_valued import MeasureValued
 from .multisample import MultiSampleELBO
 from .muprop import MuProp
+from .ovis import OVIS
 from .profile import DISCRETE, STL_ELSEWHERE, Profile
 from .rebar import REBAR, RELAX
 from .relaxed import RELAXED, Relaxation, RelaxedTrace_ELBO, RelaxedTraceMeanField_ELBO
@@ -32,7 +33,7 @@ from .rws import RWS
 from .tvo import TVO
 from .vimco import VIMCO
 
-__all__ = ["ESTIMATORS", "profile_of"]
+__all__ = ["ALIASES", "ESTIMATORS", "profile_of"]
 
 
 def the_kl_is_known(trial: Trial) -> None:
@@ -170,6 +171,7 @@ OURS: tuple[type[MultiSampleELBO], ...] = (
     CUBO,
     RLOO,
     VIMCO,
+    OVIS,
     ARM,
     DisARM,
     DisARMIWAE,
@@ -184,6 +186,8 @@ ESTIMATORS: dict[str, Profile] = {
     **{elbo.__name__: profile for elbo, profile in OF_PYRO.items()},
     **{elbo.__name__: elbo.profile for elbo in OURS},
 }
+
+ALIASES = {"VarGrad": "RLOO", "LOORF": "RLOO", "U2G": "DisARM"}  # the same under another name
 
 
 def profile_of(elbo: ELBO) -> Profile | None:

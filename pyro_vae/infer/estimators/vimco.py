@@ -51,11 +51,14 @@ class VIMCO(MultiSampleELBO):
     def _estimate(self, run: Run) -> tuple[Tensor, Tensor]:
         log_p, log_q, scale, inside, lead = log_weights(self, run)
         bound, (weights, _) = self.bound(lead), self.bound.slopes(lead)
-        others = (lead.sum(0) - lead) / (self.num_particles - 1)  # log of the geometric mean
-        signal = bound - self.bound(replace_each(lead, others))
+        signal = bound - self.bound(replace_each(lead, self._instead_of_each(lead)))
         surrogate = (scale * weights * (log_p - log_q)).sum()
         for site in samples(run.guide):
             score = site["score_parts"].score_function
             if not is_identically_zero(score):
                 surrogate = surrogate + (scale * signal * sum_inside(score, inside)).sum()
         return (scale * bound).sum(), surrogate
+
+    def _instead_of_each(self, log_w: Tensor) -> Tensor:
+        """What stands for each log weight in the others' bound: the mean of the others."""
+        return (log_w.sum(0) - log_w) / (self.num_particles - 1)

@@ -1,0 +1,110 @@
+"""Estimators of importance-weighted bounds, against enumeration over all draws of the particles."""
+
+import math
+
+import pyro
+import pyro.distributions as dist
+import pyro.poutine as poutine
+import pytest
+import torch
+
+from helpers.gradients import (
+    bit_model,
+    copied,
+    draws,
+    exact_bound,
+    iwae_by_enumeration,
+    right,
+    z_scores,
+)
+from pyro_vae import make_estimator
+from pyro_vae.infer import OVIS, RLOO, VIMCO
+
+
+@pytest.mark.parametrize("k", [2, 3])
+def test_ovis_is_unbiased_for_bits(k, bits):
+    vae, x = bits
+    right(*draws(f"OVIS(num_particles={k})", vae, x), iwae_by_enumeration(vae, x, k), vae)
+
+
+def test_ovis_is_unbiased_with_sites_in_different_plates(plates):
+    model, guide, exact = plates
+    found, elbo = [], OVIS(2)
+    for _ in range(30):
+        with pyro.get_param_store().scope():
+            elbo.loss_and_grads(model, guide)
+            found.append(torch.cat([-pyro.param(k).grad for k in "abw"], 1))
+    parameters, log_w, log_q = exact()
+    gradient = torch.cat(torch.autograd.grad(exact_bound(log_w, log_q, 2), parameters))
+    assert z_scores(torch.cat(found), gradient).abs().max() < 5
+
+
+COPIES = 4000
+LOGIT, LOG_W = 0.6, (0.0, 0.7)  # of a bit, and log w of its two values
+
+
+def one_bit():
+    """Copies of a bit with given log weights: the guide's gradient is by the score alone."""
+
+    def guide():
+        p = pyro.param("p", lambda: torch.full((COPIES,), LOGIT).double())
+        with pyro.plate("copies", COPIES):
+            pyro.sample("b", dist.Bernoulli(logits=p))
+
+    def model():
+        p = torch.full((COPIES,), LOGIT).double()
+        with pyro.plate("copies", COPIES):
+            b = pyro.sample("b", dist.Bernoulli(logits=p))
+            pyro.factor("weight", LOG_W[0] + (LOG_W[1] - LOG_W[0]) * b)
+
+    return model, guide
+
+
+def exact_slope(k):
+    """Of the K-particle bound in the logit of q, by the number of ones among K bits."""
+    logit = torch.tensor(LOGIT).double().requires_grad_()
+    ones = torch.arange(k + 1).double()
+    q = dist.Bernoulli(logits=logit)
+    log_q = [q.log_prob(torch.tensor(v).double()) for v in (0.0, 1.0)]
+    fixed = [v.detach() for v in log_q]
+    log_w = [LOG_W[v] + fixed[v] - log_q[v] for v in (0, 1)]
+    terms = torch.stack([(k - ones).log() + log_w[0], ones.log() + log_w[1]])
+    mass = dist.Binomial(k, logits=logit).log_prob(ones).exp()
+    bound = (mass * (terms.logsumexp(0) - math.log(k))).sum()
+    return torch.autograd.grad(bound, logit)[0]
+
+
+@pytest.mark.parametrize("make, slope", [(OVIS, 0.5), (VIMCO, -0.5)])
+def test_the_signal_to_noise_ratio_has_the_slope_of_theory(make, slope):
+    """In log SNR against log K: Liévin et al. have 1/2, and for VIMCO Rainforth et al. -1/2."""
+    ks, found = [32, 64, 128, 256], []
+    for k in ks:
+        sample = copied(make(k), *one_bit())
+        wanted = exact_slope(k)
+        assert abs(sample.mean() - wanted) < 5 * sample.std() / COPIES**0.5
+        found.append((wanted.abs() / sample.std()).log())
+    log_k = torch.tensor(ks).double().log()
+    centred = log_k - log_k.mean()
+    assert abs((centred * torch.stack(found)).sum() / centred.square().sum() - slope) < 0.1
+
+
+@pytest.mark.parametrize("k", [2, 5])
+def test_vargrad_is_rloo(k):
+    """The gradient of half the sample variance of log w, in the guide's parameters alone."""
+    (vae, x), seen = bit_model(4), []
+
+    def guide(x):
+        with poutine.trace() as kept:
+            vae.guide(x)
+        seen.append(kept.trace.nodes["z"]["value"])
+
+    elbo = make_estimator(f"VarGrad(num_particles={k})").elbo
+    assert isinstance(elbo, RLOO)
+    elbo.loss_and_grads(vae.model, guide, x)
+    parameters = [p for n, p in vae.named_parameters() if n.startswith("encoder")]
+    found, z = [-p.grad for p in parameters], seen[-1]
+    q, prior = vae.approximate_posterior(x), vae.prior()
+    log_p = (prior.log_prob(z) + vae.decode(z).log_prob(x)).detach()
+    wanted = torch.autograd.grad((log_p - q.log_prob(z)).var(0).sum() / 2, parameters)
+    for one, other in zip(found, wanted, strict=True):
+        assert torch.allclose(one, -other, atol=1e-12) and (one != 0).any()
