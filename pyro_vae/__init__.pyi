@@ -27,6 +27,7 @@ from .evaluate.guide.calibration import calibration as calibration
 from .evaluate.guide.export import to_arviz as to_arviz
 from .evaluate.guide.gaps import gaps as gaps
 from .evaluate.guide.posterior import posterior as posterior
+from .evaluate.imputation import imputation_check as imputation_check
 from .evaluate.latent.labelled import factor_scores as factor_scores
 from .evaluate.latent.labelled import label_scores as label_scores
 from .evaluate.latent.summary import latent_summary as latent_summary

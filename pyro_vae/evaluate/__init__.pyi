@@ -22,6 +22,8 @@ from .guide.calibration import calibration as calibration
 from .guide.export import to_arviz as to_arviz
 from .guide.gaps import gaps as gaps
 from .guide.posterior import posterior as posterior
+from .imputation import ImputationCheck as ImputationCheck
+from .imputation import imputation_check as imputation_check
 from .latent.labelled import FactorScores as FactorScores
 from .latent.labelled import factor_scores as factor_scores
 from .latent.labelled import label_scores as label_scores

@@ -18,6 +18,7 @@ from .evidence.annealed import bdmc
 from .evidence.importance import Evidence, Sandwich, log_evidence
 from .guide.calibration import Calibration, calibration
 from .guide.gaps import gaps
+from .imputation import ImputationCheck, imputation_check
 from .latent.labelled import label_scores
 from .latent.summary import LatentSummary, latent_summary
 from .lower_bound import elbo
@@ -27,6 +28,7 @@ from .statistics import by_observation, standard_error
 
 __all__ = ["Assessment", "assess"]
 
+HIDDEN = 2000  # observations, some cells of which are hidden and imputed
 LATENT_DATA = 2000  # the time of the mutual information grows with their square
 FEW = 20  # observations that each have a guide, or chains, of their own
 DOUBTFUL = 0.05  # share of data with a k-hat above 0.7, from which on proposals are fitted
@@ -55,6 +57,7 @@ class Assessment:
     labels: pd.DataFrame | None
     baselines: pd.DataFrame | None
     predictive: PredictiveCheck | None
+    imputation: ImputationCheck | None
     refused: dict[str, str]
 
     @property
@@ -96,6 +99,8 @@ class Assessment:
             texts["Baselines"] = _against_baselines(log_p, self.baselines)
         if self.predictive is not None:
             texts["Data and draws"] = self.predictive.verdict
+        if self.imputation is not None:
+            texts["Imputation"] = self.imputation.verdict
         if self.sandwich is not None:
             texts["Annealing"] = self.sandwich.summary()
         if self.latents is not None:
@@ -125,8 +130,9 @@ def assess(
     the proposals of ``log_evidence(..., proposal="auto")``.
 
     The ELBO, log p(x), baselines and the comparison with the model's draws are of all of x; gaps
-    are of its first 20 observations, the latent summary of its first 2,000; 1,000 observations are
-    simulated for the calibration and 20 for annealing.
+    are of its first 20 observations, the latent summary, and where cells may be missing the check
+    of imputations, of its first 2,000; 1,000 observations are simulated for the calibration and 20
+    for annealing.
 
     Args:
         vae: a trained model.
@@ -176,6 +182,9 @@ def assess(
         labels=None if labels is None else attempt("Labels", lambda: label_scores(vae, x, labels)),
         baselines=attempt("Baselines", lambda: baselines(vae, x)),
         predictive=attempt("Data and draws", lambda: predictive_check(vae, x, seed=seed)),
+        imputation=attempt("Imputation", lambda: imputation_check(vae, x[:HIDDEN], seed=seed))
+        if vae.record.missing
+        else None,
         refused=refused,
     )
 

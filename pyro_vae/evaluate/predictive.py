@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ..core.checks import whole
+from ..model.columns import names_of
 from ..model.entry import of_model
 from ..model.joint import reading
 from ..model.simulation import simulate
@@ -112,7 +113,7 @@ def predictive_check(
     with reading(vae, seed):
         drawn = vae.record.cells(simulate(vae, num_samples, x)[1]).flatten(1).double()
     data = vae.record.cells(x).flatten(1).double()
-    names = _names(vae, data.shape[1])
+    names = names_of(vae.record)
     if len(names) > MOST:
         some = torch.linspace(0, len(names) - 1, MOST).long()
         data, drawn, names = data[:, some], drawn[:, some], [names[i] for i in some]
@@ -125,12 +126,6 @@ def predictive_check(
     table = pd.DataFrame({k: c.cpu().numpy() for k, c in columns.items()}, index=names)
     pairs = pd.DataFrame(_products(u, v).cpu().numpy(), index=names, columns=names)
     return PredictiveCheck(table.rename_axis("column"), pairs, len(x), num_samples)
-
-
-def _names(vae: VAE, width: int) -> list[str]:
-    columns = vae.record.columns or ()
-    named = len(columns) >= width
-    return [str(columns[i]) if named else f"x[{i}]" for i in range(width)]
 
 
 def _standardized(data: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,10 +3,23 @@
 import math
 from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
+import torch
 from torch import Tensor
 
-__all__ = ["by_observation", "chunks", "log_mean_exp", "standard_error"]
+__all__ = [
+    "UNIFORMITY",
+    "by_observation",
+    "chunks",
+    "log_mean_exp",
+    "smallest_p",
+    "standard_error",
+    "uniformity",
+]
+
+BINS = 20
+UNIFORMITY = ("p_value", "bias_z", "spread_z")
 
 
 def chunks(values: Tensor, cost: float, budget: int) -> tuple[Tensor, ...]:
@@ -46,3 +59,32 @@ def by_observation(columns: Mapping[str, Tensor]) -> pd.DataFrame:
     """A table with a row for each observation, of vectors ``(N,)``."""
     arrays = {name: values.cpu().numpy() for name, values in columns.items()}
     return pd.DataFrame(arrays).rename_axis("observation")
+
+
+def uniformity(u: Tensor, levels: int | None = None) -> tuple[float, float, float]:
+    """Whether numbers are uniform on (0, 1): what :data:`UNIFORMITY` names.
+
+    The p-value of a chi-squared test, of 20 bins at most, and the z-scores of the mean and of the
+    variance, which show a slow drift long before it shows in the bins.
+
+    Args:
+        u: ``(n,)``; of ranks the middles of their shares.
+        levels: how many values u has, where it is a rank.
+    """
+    u = u.double()
+    n = len(u)
+    bins = max(b for b in range(1, BINS + 1) if not (levels and levels % b) and b <= max(2, n / 5))
+    counts = torch.bincount((u * bins).long().clamp(max=bins - 1), minlength=bins).double()
+    chi2 = ((counts - n / bins) ** 2 / (n / bins)).sum()
+    away, variance, fourth = u - 0.5, 1 / 12, 1 / 80
+    p_value = torch.special.gammaincc(torch.tensor((bins - 1) / 2).double(), chi2 / 2)
+    bias = away.mean() / math.sqrt(variance / n)
+    spread = (away.square().mean() - variance) / math.sqrt((fourth - variance**2) / n)
+    return p_value.item(), bias.item(), spread.item()
+
+
+def smallest_p(table: pd.DataFrame) -> np.ndarray:
+    """Of each row of :data:`UNIFORMITY`, the smallest of its p-values, corrected for the three."""
+    z = torch.tensor(table[["bias_z", "spread_z"]].to_numpy(float))
+    tails = torch.special.erfc(z.abs() / math.sqrt(2)).numpy()
+    return 3 * np.minimum(tails.min(1), table["p_value"].to_numpy(float))

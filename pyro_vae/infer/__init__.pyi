@@ -22,9 +22,9 @@ from .estimators.handlers import ScoreFunction as ScoreFunction
 from .estimators.handlers import StickingTheLanding as StickingTheLanding
 from .estimators.measure_valued import MeasureValued as MeasureValued
 from .estimators.muprop import MuProp as MuProp
+from .estimators.ovis import OVIS as OVIS
 from .estimators.rebar import REBAR as REBAR
 from .estimators.rebar import RELAX as RELAX
-from .estimators.ovis import OVIS as OVIS
 from .estimators.relaxed import Concrete as Concrete
 from .estimators.relaxed import GumbelStraightThrough as GumbelStraightThrough
 from .estimators.relaxed import RelaxedTrace_ELBO as RelaxedTrace_ELBO

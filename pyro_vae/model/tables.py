@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..data.tables import Schema, Table
+from ..data.tables.coding import rounded
 from ..data.tables.columns import Column
 from ..data.tables.design import Design
 from ..data.tables.frames import Frame
@@ -183,16 +184,21 @@ class TableRecord(Record):
         """Draws of one row, ``(N, D)``, as a frame in which the known cells are as they came."""
         known = self.read(row).values[0]
         there = ~np.isnan(known)
-        values = self._values(cells)
+        values = self.values(cells)
         values[:, there] = known[there]
         return self.schema.to_frame(values)
 
-    def _values(self, cells: Tensor) -> np.ndarray:
-        """Packed cells in the order of the schema; codes as whole numbers."""
-        values = np.full((len(cells), len(self.schema.cells)), np.nan)
-        values[:, self.order] = cells.double().cpu().numpy()
-        coded = [c.has_codes for c in self.schema.modelled for _ in range(c.width)]
-        values[:, coded] = values[:, coded].round()
+    def values(self, cells: Tensor) -> np.ndarray:
+        """Packed cells ``(..., D)`` as a table's values: codes and whole numbers are rounded.
+
+        Columns of the condition, which have no packed cells, are missing.
+        """
+        values = np.full((*cells.shape[:-1], len(self.schema.cells)), np.nan)
+        values[..., self.order] = cells.double().cpu().numpy()
+        for name, at in self.schema.places.items():
+            column = self.schema[name]
+            if column.has_codes or column.whole:
+                values[..., at] = rounded(column, values[..., at])
         return values
 
     def answer(self, cells: Tensor, x: object = None, *, keep: bool = False) -> Any:  # noqa: ANN401
@@ -208,7 +214,7 @@ class TableRecord(Record):
             return cells
         if cells.ndim == 3:
             return [self.answer(one, x, keep=keep) for one in cells]
-        values = self._values(cells)
+        values = self.values(cells)
         if x is None:
             return self.schema.to_frame(values)
         table = self.read(x)

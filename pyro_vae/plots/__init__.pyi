@@ -6,6 +6,9 @@ from .checks import khat as khat
 from .checks import latent_kl as latent_kl
 from .checks import posterior as posterior
 from .checks import predictive_check as predictive_check
+from .columns import associations as associations
+from .columns import imputation_check as imputation_check
+from .columns import margin as margin
 from .curves import gradient_variance as gradient_variance
 from .curves import kl_curve as kl_curve
 from .curves import learning_curves as learning_curves

@@ -10,7 +10,16 @@ from .columns import Column, Level
 from .declared import kind_of_line
 from .moments import as_days, as_times, read_words, write_words
 
-__all__ = ["EXACT", "check_support", "codes", "constant", "decoded", "encoded", "quantities"]
+__all__ = [
+    "EXACT",
+    "check_support",
+    "codes",
+    "constant",
+    "decoded",
+    "encoded",
+    "quantities",
+    "rounded",
+]
 
 EXACT = 2**53  # whole numbers beyond it have no float64 of their own
 MICROSECONDS = 86_400_000_000  # of a day
@@ -166,10 +175,16 @@ def decoded(column: Column, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray
         times = as_times(values, str(column.origin), column.whole, column.dtype)
         return (write_words(times, column.format) if column.format else times), known
     if column.whole:
-        values = np.clip(np.round(values), *_room(column))
+        values = rounded(column, values)
     if column.sort == "duration":
         return np.round(values * MICROSECONDS).astype("timedelta64[us]"), known
     return values, known
+
+
+def rounded(column: Column, values: np.ndarray) -> np.ndarray:
+    """Numbers as a column of codes, whole numbers or midnights can hold them."""
+    values = np.round(values)
+    return values if column.has_codes or column.sort == "time" else np.clip(values, *_room(column))
 
 
 def _room(column: Column) -> tuple[float, float]:

@@ -1,6 +1,5 @@
 """Simulation-based calibration of the approximate posterior, on data drawn from the model."""
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,13 +13,12 @@ from ...model.entry import of_model
 from ...model.joint import Joint, reading
 from ...model.simulation import simulate
 from ...model.vae import VAE
-from ..statistics import chunks
+from ..statistics import UNIFORMITY, chunks, smallest_p, uniformity
 from .bands import simultaneous_band
 
 __all__ = ["Calibration", "calibration"]
 
 ROWS = 2**14  # draws of z at once
-BINS = 20
 LEVEL = 0.01  # of the tests that the verdict rests on
 
 
@@ -43,22 +41,10 @@ class Calibration:
         ``bias_z`` is the z-score of the mean rank, ``spread_z`` that of its variance: positive
         where ranks crowd at the ends, so where the guide is too narrow.
         """
-        ranks = torch.tensor(self.ranks.to_numpy(), dtype=torch.float64)
-        n, levels = len(ranks), self.num_samples + 1
-        u = (ranks + 0.5) / levels - 0.5
-        bins = max(b for b in range(1, BINS + 1) if levels % b == 0 and b <= max(2, n / 5))
-        which = (ranks * bins / levels).long()
-        counts = torch.stack([(which == b).sum(0) for b in range(bins)]).double()
-        chi2 = ((counts - n / bins) ** 2 / (n / bins)).sum(0)
-        variance, fourth = 1 / 12, 1 / 80
-        return pd.DataFrame(
-            {
-                "p_value": torch.special.gammaincc(torch.tensor((bins - 1) / 2).double(), chi2 / 2),
-                "bias_z": u.mean(0) / math.sqrt(variance / n),
-                "spread_z": (u.square().mean(0) - variance) / math.sqrt((fourth - variance**2) / n),
-            },
-            index=self.ranks.columns,
-        )
+        levels = self.num_samples + 1
+        u = torch.tensor((self.ranks.to_numpy() + 0.5) / levels)
+        each = [uniformity(column, levels) for column in u.T]
+        return pd.DataFrame(each, self.ranks.columns, UNIFORMITY)
 
     def bands(self, level: float = 0.99) -> pd.DataFrame:
         """The empirical distribution functions of the ranks, and a band for all of them together.
@@ -108,7 +94,7 @@ class Calibration:
     def verdict(self) -> str:
         """Whether the ranks are uniform, and if not, in which way, in words."""
         table = self.table
-        p = _smallest_p(table)
+        p = smallest_p(table)
         worst = p.min() * len(table)
         if worst > LEVEL:
             return (
@@ -129,16 +115,6 @@ class Calibration:
             how = "worse" if table["bias_z"].iloc[-1] > 0 else "better"
             words.append(f"that of log p(x|z): the guide's draws explain x {how} than the true z")
         return "; ".join(words) + "."
-
-
-def _smallest_p(table: pd.DataFrame) -> np.ndarray:
-    """By column, of the bins, the mean and the variance of the ranks, corrected for the three.
-
-    A slow drift of the mean shows in the mean long before it shows in 20 bins.
-    """
-    z = torch.tensor(table[["bias_z", "spread_z"]].to_numpy())
-    tails = torch.special.erfc(z.abs() / math.sqrt(2)).numpy()
-    return 3 * np.minimum(tails.min(1), table["p_value"].to_numpy())
 
 
 @of_model

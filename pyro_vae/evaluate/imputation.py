@@ -1,0 +1,296 @@
+"""Whether imputations may be believed: cells are hidden, and filled from the model."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import pyro.distributions as dist
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from ..core.checks import fraction, whole
+from ..families.likelihoods import parts_of
+from ..families.support import innermost
+from ..model.columns import by_column, names_of
+from ..model.entry import of_model
+from ..model.joint import reading
+from ..model.vae import VAE
+from .scores import brier, commonness, crps, interval_width, pit, set_size
+from .statistics import UNIFORMITY, smallest_p, uniformity
+
+__all__ = ["ImputationCheck", "imputation_check"]
+
+LEVELS = (0.5, 0.9)  # of the intervals
+LEVEL = 0.01  # of the tests that the verdict rests on, all columns together
+MANY = 0.05  # share of rows with doubtful draws, above which they are spoken of
+CELLS = 2**24  # numbers of draws at once
+MARGIN = 500  # values of a column that stand for its margin
+LEAST = 10  # hidden cells of a column
+NAMED = 3  # columns that the verdict names
+ERRORS = 2  # standard errors of a difference that the verdict speaks of
+
+
+@dataclass(frozen=True)
+class ImputationCheck:
+    """Cells that were hidden at random, beside their distributions given the other cells.
+
+    Attributes:
+        table: a row a column of x. ``cells`` that were hidden; ``score``, CRPS in the column's
+            units or Brier of categories, ``value`` its mean; ``skill``, one minus its ratio to the
+            score of the column's own margin: 0 where the other cells of a row say nothing;
+            ``coverage_50`` and ``width_50`` of central intervals (of categories the most probable
+            levels, and their number), and the same of 90 %; a standard error of each over the
+            cells; ``p_value``, ``bias_z`` and ``spread_z`` of the PIT, as of ranks in
+            :func:`~pyro_vae.calibration`.
+        cells: a row a hidden cell: ``row`` and ``column``, its ``value`` in the numbers of
+            ``Table.values``, ``imputed``, one draw of it, its ``pit`` and its ``score``.
+        doubtful: how many rows had too few effective draws of z, or too uneven ones.
+    """
+
+    table: pd.DataFrame
+    cells: pd.DataFrame
+    doubtful: int
+
+    @property
+    def summary(self) -> pd.DataFrame:
+        """The figures by column in words: ``value (standard error)``."""
+        rows = {}
+        for name, row in self.table.iterrows():
+            shown = {"cells": f"{row['cells']:d}", "score": f"{row['score']} {_with_error(row)}"}
+            shown["skill"] = _with_error(row, "skill")
+            for level in LEVELS:
+                percent = round(100 * level)
+                share, width = f"coverage_{percent}", f"width_{percent}"
+                shown[f"{percent} % cover"] = _with_error(100 * row, share)
+                shown[f"width of {percent} %"] = _with_error(row, width)
+            rows[name] = shown
+        return pd.DataFrame(rows).T.rename_axis("column")
+
+    @property
+    def verdict(self) -> str:
+        """Whether hidden cells are as the model says, and which columns are not, in words."""
+        p = pd.Series(smallest_p(self.table) * len(self.table), self.table.index)
+        wrong = p.index[(p <= LEVEL).to_numpy()]
+        by_row = self.cells.assign(hit=_covered(self.cells, self.table, LEVELS[-1]))
+        by_row = by_row.groupby("row")["hit"].agg(["sum", "size"])
+        share = by_row["sum"].sum() / len(self.cells)
+        off = by_row["sum"] - share * by_row["size"]
+        error = math.sqrt((off**2).sum()) / len(self.cells)
+        text = (
+            f"Of {len(self.cells)} hidden cells {share:.1%} lie in their intervals of "
+            f"{LEVELS[-1]:.0%} (standard error {error:.1%})."
+        )
+        if not len(wrong):
+            text += f" No column of {len(p)} is seen to depart from calibration (p > {LEVEL})."
+        else:
+            words = [f"{name} ({_how(self.table.loc[name])})" for name in _first(p[wrong])]
+            more = " ..." if len(wrong) > NAMED else ""
+            text += (
+                f" {len(wrong)} of {len(p)} columns are not calibrated: {', '.join(words)}{more}."
+            )
+        useless = self.table["skill"] < ERRORS * self.table["skill_error"]
+        if useless.any():
+            text += (
+                f" In {useless.sum()} columns nothing shows that the other cells of a row help to "
+                "predict them."
+            )
+        if self.doubtful > MANY * len(by_row):
+            text += f" Of {self.doubtful} rows the draws are doubtful: raise num_samples."
+        return text
+
+    def __repr__(self) -> str:
+        return f"{self.summary.to_string()}\n{self.verdict}"
+
+
+@of_model
+@torch.no_grad()
+def imputation_check(
+    vae: VAE,
+    x: Tensor | ArrayLike,
+    *,
+    share: float = 0.2,
+    draws: int = 199,
+    num_samples: int = 1000,
+    seed: int | None = 0,
+) -> ImputationCheck:
+    r"""Hide cells at random, and compare them with their draws given the cells that are left.
+
+    Of each column the same share is hidden, once, so that a row loses several cells at a time. The
+    draws are those of ``vae.impute(x, draws=...)``. Where the model is right, the place of a cell
+    among its draws (its PIT) is uniform, and intervals cover as often as they say. An imputation
+    from the margins is calibrated too: whether it is sharp, the width and the score say.
+
+    Args:
+        vae: a trained model.
+        x: ``(N, *x_shape)``, or a frame, that it was not trained on; cells that are missing stay
+            so, and are not counted.
+        share: of the known cells of each column, those that are hidden.
+        draws: S, of each hidden cell; (S + 1) times the levels .25 and .05 should be whole.
+        num_samples: K, draws of z for each observation, as for ``vae.impute``.
+        seed: of the choice and the draws.
+
+    Returns:
+        :class:`ImputationCheck`: ``table``, a row a column, ``cells``, ``verdict``.
+
+    Raises:
+        ValueError: fewer than 10 cells to hide in all columns, cells that are not independent given
+            z, or a model of which cells are missing.
+
+    References:
+        Gneiting, Balabdaoui & Raftery (2007), JRSS B 69, on calibration and sharpness; Gneiting &
+        Raftery (2007), JASA 102, on scores.
+
+    >>> vae = VAE(2, latent_dim=1, likelihood="Normal", seed=0)
+    >>> imputation_check(vae, torch.randn(60, 2)).table[["cells", "score"]]
+           cells score
+    column
+    x[0]      12  CRPS
+    x[1]      12  CRPS
+    """
+    share, draws = fraction("share", share), whole("draws", draws, 19)
+    num_samples = whole("num_samples", num_samples, 2)
+    if vae.missingness is not None:
+        raise ValueError(
+            "cells hidden at random are not missing in the way that this model says: compare "
+            "vae.impute(x) with the truth of a study, pv.ampute(frame, 'MNAR', share)"
+        )
+    x = vae.record.take(x, vae.example)
+    with reading(vae, seed):
+        generator = np.random.default_rng(torch.randint(2**62, ()).item())
+        cells = vae.record.cells(x)
+        hidden = _hide(cells, share, generator)
+        kinds = dict(zip(names_of(vae.record), _nominal(vae, x), strict=True))
+        known, drawn, doubtful = _draw(vae, x, hidden, draws, num_samples)
+    rest = by_column(vae.record, torch.where(hidden, math.nan, cells))
+    places = _rows(vae, hidden)
+    rows, parts = {}, []
+    for name, truth in known.items():
+        if len(truth) < LEAST:
+            continue
+        margin = rest[name][~np.isnan(rest[name])]
+        rows[name], part = _column(truth, drawn[name], margin, kinds[name], generator)
+        parts.append(part.assign(column=name, row=places[name]))
+    if not rows:
+        raise ValueError(
+            f"no column has {LEAST} cells to hide: give more rows, or a larger share than {share:g}"
+        )
+    table = pd.DataFrame(rows).T.infer_objects().rename_axis("column")
+    order = ["row", "column", "value", "imputed", "pit", "score"]
+    return ImputationCheck(table, pd.concat(parts, ignore_index=True)[order], doubtful)
+
+
+def _hide(cells: Tensor, share: float, generator: np.random.Generator) -> Tensor:
+    """Which cells are hidden: the same share of the known ones of each column, at random."""
+    known = ~cells.isnan().flatten(1)
+    order = torch.as_tensor(generator.random(known.shape), device=cells.device)
+    rank = torch.where(known, order, 2.0).argsort(0).argsort(0)
+    few = (share * known.sum(0)).round()
+    return ((rank < few) & known).reshape(cells.shape)
+
+
+def _nominal(vae: VAE, x: Tensor) -> list[bool]:
+    """Whether the values of each cell are levels without an order."""
+    kinds: list[bool] = []
+    for p in parts_of(vae.decode(vae.prior().expand([1]).sample(), x[:1])):
+        base = innermost(p)
+        levels = isinstance(base, dist.Categorical | dist.Bernoulli)
+        kinds += [levels and not isinstance(base, dist.OrderedLogistic)] * p.event_shape.numel()
+    return kinds
+
+
+def _draw(
+    vae: VAE, x: Tensor, hidden: Tensor, draws: int, num_samples: int
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], int]:
+    """Of each column its hidden cells, ``(n,)``, and their draws, ``(S, n)``; doubtful rows."""
+    record, doubtful = vae.record, 0
+    known: dict[str, list[np.ndarray]] = {}
+    drawn: dict[str, list[np.ndarray]] = {}
+    for rows in torch.arange(len(x)).split(max(1, CELLS // (draws * hidden[0].numel()))):
+        cells, gone = record.cells(x[rows]), hidden[rows]
+        holed = record.with_cells(x[rows], torch.where(gone, math.nan, cells))
+        filled = vae.imputations(holed, draws=draws, num_samples=num_samples)
+        doubtful += int(filled.doubtful.sum())
+        truth, values = by_column(record, cells), by_column(record, filled.values)
+        for name, some in by_column(record, gone.double()).items():
+            here = some > 0
+            known.setdefault(name, []).append(truth[name][here])
+            drawn.setdefault(name, []).append(values[name][:, here])
+    return (
+        {name: np.concatenate(parts) for name, parts in known.items()},
+        {name: np.concatenate(parts, 1) for name, parts in drawn.items()},
+        doubtful,
+    )
+
+
+def _rows(vae: VAE, hidden: Tensor) -> dict[str, np.ndarray]:
+    """Of each column the rows of its hidden cells."""
+    return {k: np.flatnonzero(v > 0) for k, v in by_column(vae.record, hidden.double()).items()}
+
+
+def _column(
+    truth: np.ndarray,
+    draws: np.ndarray,
+    margin: np.ndarray,
+    nominal: bool,
+    generator: np.random.Generator,
+) -> tuple[dict[str, object], pd.DataFrame]:
+    """The figures of a column, and its cells."""
+    some = margin if len(margin) <= MARGIN else generator.choice(margin, MARGIN, replace=False)
+    score, size = (brier, set_size) if nominal else (crps, interval_width)
+    each, plain = score(draws, truth), score(some[:, None], truth)
+    ranked = commonness(draws, truth) if nominal else (draws, truth)
+    u = pit(*ranked, generator)
+    ratio = each.sum() / plain.sum() if plain.sum() > 0 else math.nan
+    figures: dict[str, object] = {"cells": len(truth), "score": "Brier" if nominal else "CRPS"}
+    figures |= _mean("value", each)
+    figures |= {
+        "skill": 1 - ratio,
+        "skill_error": math.sqrt(((ratio * plain - each) ** 2).sum()) / plain.sum(),
+    }
+    for level in LEVELS:
+        percent = round(100 * level)
+        figures |= _mean(f"coverage_{percent}", _inside(u, level, nominal))
+        figures |= _mean(f"width_{percent}", size(draws, level))
+    figures |= dict(zip(UNIFORMITY, uniformity(torch.tensor(u)), strict=True))
+    cells = {"value": truth, "imputed": draws[0], "pit": u, "score": each}
+    return figures, pd.DataFrame(cells)
+
+
+def _mean(name: str, values: np.ndarray) -> dict[str, object]:
+    error = values.std(ddof=1) / math.sqrt(len(values))
+    return {name: values.mean(), f"{name}_error": error}
+
+
+def _inside(u: np.ndarray, level: float, nominal: "bool | np.ndarray") -> np.ndarray:
+    """Whether cells lie in their central interval, or among the most probable levels."""
+    return np.where(nominal, u <= level, np.abs(u - 0.5) <= level / 2).astype(float)
+
+
+def _covered(cells: pd.DataFrame, table: pd.DataFrame, level: float) -> np.ndarray:
+    nominal = cells["column"].map(table["score"] == "Brier").to_numpy(bool)
+    return _inside(cells["pit"].to_numpy(), level, nominal)
+
+
+def _with_error(row: pd.Series, name: str = "value") -> str:
+    """A figure and its standard error, to the digits that the error leaves."""
+    value, error = float(row[name]), float(row[f"{name}_error"])
+    digits = 1 - math.floor(math.log10(error)) if error > 0 else 3
+    if digits < 0:
+        value, error, digits = round(value, digits), round(error, digits), 0
+    return f"{value:.{digits}f} ({error:.{digits}f})"
+
+
+def _first(p: pd.Series) -> list[str]:
+    return [str(name) for name in p.sort_values().index[:NAMED]]
+
+
+def _how(row: pd.Series) -> str:
+    """In which way a column's distributions are wrong."""
+    bias, spread = float(row["bias_z"]), float(row["spread_z"])
+    nominal = row["score"] == "Brier"
+    # A shift moves the places to one end, which widens them as well, by twice as much at the most.
+    if not nominal and abs(bias) > max(3, 0.4 * abs(spread)):
+        return "too low" if bias > 0 else "too high"
+    return "too narrow" if (bias if nominal else spread) > 0 else "too wide"

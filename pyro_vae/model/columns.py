@@ -1,0 +1,35 @@
+"""Cells of x by the names of their columns, for what is said of each column."""
+
+import numpy as np
+from torch import Tensor
+
+from .record import Record
+from .tables import TableRecord
+
+__all__ = ["by_column", "names_of"]
+
+
+def names_of(record: Record) -> list[str]:
+    """The names of the cells of an observation, in the order in which they are packed."""
+    width = int(np.prod(record.x_shape))
+    columns = record.columns or ()
+    named = len(columns) >= width
+    return [str(columns[i]) if named else f"x[{i}]" for i in range(width)]
+
+
+def by_column(record: Record, cells: Tensor) -> dict[str, np.ndarray]:
+    """Cells as numbers by column, in the order of a table's columns, and rounded as its frames are.
+
+    Args:
+        record: of the model.
+        cells: ``(..., *x_shape)``.
+
+    Returns:
+        ``(...)`` each; of a table the numbers of ``Table.values``.
+    """
+    if isinstance(record, TableRecord):
+        names, values = record.schema.cells, record.values(cells)
+    else:
+        names = names_of(record)
+        values = cells.flatten(-len(record.x_shape)).double().cpu().numpy()
+    return {name: values[..., i] for i, name in enumerate(names)}
