@@ -117,6 +117,24 @@ def test_what_is_learned_in_a_mixture_likelihood_is_shared_by_cells_not_componen
     assert p(H).event_shape == (2, 4)
 
 
+@pytest.mark.parametrize("line", [
+    "Mixture(LogNormal(loc=learned, scale=learned), components=3)",
+    "Mixture(LogNormal, components=3, logits=learned)",
+])  # fmt: skip
+def test_either_weights_or_components_may_be_the_same_for_all_observations(line):
+    p = part(line)
+    weights, family = p.weights(H).logits.softmax(-1), p.family(H).base_dist
+    x = torch.rand(2, 4).double() + 0.5
+    density = weights * dist.LogNormal(family.loc, family.scale).log_prob(x[..., None]).exp()
+    assert torch.allclose(p(H).log_prob(x), density.sum(-1).log().sum(-1))
+    draws = p(H).sample((20_000,)).log()
+    mean = (weights * family.loc).sum(-1)
+    variance = (weights * (family.scale**2 + family.loc**2)).sum(-1) - mean**2
+    z = (draws.mean(0) - mean) / (variance / 20_000).sqrt()
+    assert draws.shape == (20_000, 2, 4)
+    assert z.abs().max() < 5
+
+
 def test_vectors_of_a_family_are_mixed_whole():
     p = part("Mixture(MultivariateNormal, components=3)", shape=(2, 4))
     assert p.weights(H).batch_shape == (2, 2)

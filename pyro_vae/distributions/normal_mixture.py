@@ -195,8 +195,13 @@ def mixture(
 
     Args:
         weights: a ``Categorical``, of batch shape ``(*batch,)``.
-        components: of batch shape ``(*batch, K)``.
+        components: of batch shape ``(*batch, K)``; one of the two may be the same for all of it.
     """
+    batch = torch.broadcast_shapes(weights.batch_shape, components.batch_shape[:-1])
+    if weights.batch_shape != batch:
+        weights = weights.expand(batch)
+    if components.batch_shape[:-1] != batch:
+        components = components.expand(torch.Size((*batch, *components.batch_shape[-1:])))
     base: Any = components
     while isinstance(base, dist.Independent):
         base = base.base_dist
