@@ -10,7 +10,8 @@ import pyro
 import pyro.poutine as poutine
 import torch
 from pyro.infer import SVI
-from torch import Tensor
+from pyro.params.param_store import normalize_param_name
+from torch import Tensor, nn
 
 from ...core.sizes import bounded, memory
 from ..engine.capture import CaptureError
@@ -25,7 +26,7 @@ LARGE = 1e3  # of data or parameters: a size that may be the cause
 
 
 class NonFiniteLossError(FloatingPointError):
-    """The loss became infinite or NaN; the message says where, why, and what the weights are."""
+    """Loss or gradient became infinite or NaN; the message says where, why, and what remains."""
 
 
 class Step:
@@ -80,20 +81,36 @@ class Step:
             warnings.warn(f"the steps are not compiled: {problem}", stacklevel=2)
             self.compiled = None
             loss = elbo.elbo.loss_and_grads(model, guide, x)
-        if not math.isfinite(loss):
+        if fault := self._fault(loss):
             set_rng_state(rng)
             self.run.vae.zero_grad()
             cause = explain(self.run.vae, x)
             for buffer, before in zip(moving, buffers, strict=True):
                 buffer.data.copy_(before)
             raise NonFiniteLossError(
-                f"the loss is {loss} in epoch {self.run.epoch + 1}, step {self.run.step + 1}: "
-                f"{cause} The weights are those before this step, and the last checkpoint stays"
+                f"the {fault} in epoch {self.run.epoch + 1}, step {self.run.step + 1}: {cause} "
+                "The weights are those before this step, and the last checkpoint stays"
             )
         if self.moving is None:
             pairs = zip(moving, buffers, strict=True)
             self.moving = [now for now, before in pairs if not torch.equal(now, before)]
         return loss
+
+    def _fault(self, loss: float) -> str:
+        """What of a loss and its gradient is not finite, if anything."""
+        if not math.isfinite(loss):
+            return f"loss is {loss}"
+        parameters = pyro.get_param_store().named_parameters()
+        frozen = self.run.optim.frozen
+        gradients = {n: p.grad for n, p in parameters if p.grad is not None and n not in frozen}
+        # What is not finite stays in a norm, though a norm may overflow alone.
+        if math.isfinite(nn.utils.get_total_norm(list(gradients.values())).item()):
+            return ""
+        for name, gradient in gradients.items():
+            if not gradient.isfinite().all():
+                worst = gradient[~gradient.isfinite()][0].item()
+                return f"gradient of {normalize_param_name(name)!r} is {worst}"
+        return ""
 
     def _moving(self) -> list[Tensor]:
         return list(self.run.vae.buffers()) if self.moving is None else self.moving
@@ -116,7 +133,7 @@ def explain(vae: Trainable, x: Tensor) -> str:
     )
     if not math.isfinite(largest):
         return (
-            f"parameter {name!r} is not finite, so the gradient of the step before was not. Start "
+            f"parameter {name!r} is not finite, by the step before if not from the start. Start "
             f"anew or from a checkpoint. {advice}"
         )
     size = x.abs().nan_to_num(0.0).max().item()
