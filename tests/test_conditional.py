@@ -61,11 +61,23 @@ def first(network):
     return next(name for name, _ in network.named_parameters() if name.endswith("weight"))
 
 
-@pytest.fixture(scope="module")
-def models():
+class At(nn.Module):
+    """A prior that reads a context, at one."""
+
+    def __init__(self, prior, context):
+        super().__init__()
+        self.prior, self.context = prior, context
+
+    def forward(self):
+        return self.prior(self.context)
+
+
+@pytest.fixture(scope="module", params=["Normal", "Normal(loc=amortized, scale=amortized)"])
+def models(request):
     """``(conditional model, its x), (plain model, its x)``."""
     nets = {"encoder": "MLP([4])", "decoder": "MLP([4])", "seed": 0}
-    vae = pv.VAE(pv.Record(BLOCKS), 2, likelihood="Poisson", **nets).double()
+    lines = {"likelihood": "Poisson", "prior": request.param}
+    vae = pv.VAE(pv.Record(BLOCKS), 2, **lines, **nets).double()
     plain = pv.VAE((1, 2, 2), 2, likelihood="Poisson", **nets).double()
     context = torch.tensor(CONTEXT).double()
     fold(plain.decoder, vae.decoder, context)
@@ -73,6 +85,8 @@ def models():
     for name in ("approximation", "likelihood"):
         getattr(plain, name).load_state_dict(getattr(vae, name).state_dict())
     plain.likelihood = Shifted(plain.likelihood)
+    if vae.prior_reads:
+        plain.prior = At(vae.prior, context)
     x = torch.poisson(torch.full((N, 1, 2, 2), 3.0), torch.Generator().manual_seed(0)).double()
     beside = {"c": context.expand(N, 2), "exposure": np.full(N, OFFSET), "w": np.full(N, WEIGHT)}
     return (vae, vae.record.pack({"x": x, **beside})), (plain, x)
