@@ -65,6 +65,19 @@ def test_holes_are_filled_and_other_cells_stay(folder):
     assert after.where(before.notna()).equals(before)
 
 
+def test_a_run_is_conditional_on_columns(folder):
+    run("fit", folder / "loans.csv", "--condition", "~ home", *FIT, "--out", folder / "given")
+    assert pv.load(folder / "given").record.columns == ("income", "debt")
+    assert pv.load(folder / "given").record.design.names == ("home[T.rent]",)
+    run("sample", folder / "given", "--num-samples", 6, "--given", "home=rent")
+    drawn = pd.read_csv(folder / "given" / "samples.csv")
+    assert (drawn["home"] == "rent").all() and drawn["debt"].notna().all()
+    assert "conditional on 'home': say its value" in refused(
+        "sample", folder / "given", "--given", "income=9", "--force"
+    )
+    assert "names 'hom'" in refused("fit", folder / "loans.csv", "--condition", "~ hom", *FIT)
+
+
 @pytest.mark.slow
 def test_a_report_of_a_table(folder):
     run("report", folder / "run", "--num-samples", 50, "--steps", 5)

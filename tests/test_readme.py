@@ -31,6 +31,7 @@ def loans() -> pd.DataFrame:
             "Home": rng.choice(["rent", "owner"], 40),
             "Age": rng.permutation(np.arange(20, 60)),
             "Income": rng.lognormal(5, 0.5, 40).round(2),
+            "Time": rng.uniform(6, 60, 40).round(1),
             "Debt": np.where(rng.random(40) < 0.6, 0, rng.gamma(2, 900, 40).round(2)),
         }
     )
@@ -40,7 +41,7 @@ def loans() -> pd.DataFrame:
 def test_its_python_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 7
+    assert len(blocks) == 8
     loans().to_csv("credit.csv", index=False)
     scope = {}
     for block in blocks:
