@@ -234,6 +234,15 @@ def test_a_shift_of_all_columns_changes_no_figure():
         assert moved.table[name].to_numpy() == pytest.approx(check.table[name].to_numpy(), abs=1e-6)
 
 
+def test_all_cells_are_hidden_once_in_turn(table):
+    vae, data = table
+    check = pv.imputation_check(vae, data, share=0.25, repeats=4, num_samples=100, draws=19)
+    assert check.table["cells"].tolist() == [150, 128, 150, 150, 150]
+    assert not check.cells.duplicated(["row", "column"]).any()
+    with pytest.raises(ValueError, match=r"a share of 0.25 can be hidden 4 times, got 5"):
+        pv.imputation_check(vae, data, share=0.25, repeats=5)
+
+
 def test_what_cannot_be_checked_is_refused(table):
     vae, data = table
     with pytest.raises(ValueError, match="no column has 10 cells to hide: give more rows"):

@@ -28,7 +28,8 @@ from .statistics import by_observation, standard_error
 
 __all__ = ["Assessment", "assess"]
 
-HIDDEN = 2000  # observations, some cells of which are hidden and imputed
+HIDDEN = 2000  # observations, a fifth of whose cells are hidden and imputed
+EACH = 500  # observations, of fewer of which all cells are, a fifth at a time
 LATENT_DATA = 2000  # the time of the mutual information grows with their square
 FEW = 20  # observations that each have a guide, or chains, of their own
 DOUBTFUL = 0.05  # share of data with a k-hat above 0.7, from which on proposals are fitted
@@ -182,7 +183,7 @@ def assess(
         labels=None if labels is None else attempt("Labels", lambda: label_scores(vae, x, labels)),
         baselines=attempt("Baselines", lambda: baselines(vae, x)),
         predictive=attempt("Data and draws", lambda: predictive_check(vae, x, seed=seed)),
-        imputation=attempt("Imputation", lambda: imputation_check(vae, x[:HIDDEN], seed=seed))
+        imputation=attempt("Imputation", lambda: _imputation(vae, x, seed))
         if vae.record.missing
         else None,
         refused=refused,
@@ -196,6 +197,10 @@ def _trusted_evidence(vae: VAE, x: Tensor, num_samples: int, seed: int) -> Evide
         return found
     fitted = log_evidence(vae, x, num_samples=num_samples, proposal="auto", seed=seed)
     return found if set(fitted.proposals) == {"guide"} else fitted
+
+
+def _imputation(vae: VAE, x: Tensor, seed: int) -> ImputationCheck:
+    return imputation_check(vae, x[:HIDDEN], repeats=5 if len(x) < EACH else 1, seed=seed)
 
 
 def _largest_gap(table: pd.DataFrame) -> str:
