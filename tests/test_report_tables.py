@@ -23,6 +23,7 @@ def penguins(tmp_path_factory):
     out, start = tmp_path_factory.mktemp("runs") / "penguins", time.process_time()
     for command in (["fit", "penguins", "--out", out], ["report", out]):
         done = run(*command)
+        print(f"{command[0]}: {time.process_time() - start:.1f} s")
         assert done.code == 0, done.err
     return out, time.process_time() - start
 

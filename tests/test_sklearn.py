@@ -188,7 +188,7 @@ def mixed(n=80, seed=1):
 
 @pytest.fixture(scope="module")
 def imputer():
-    return VAEImputer(**SMALL, epochs=3, num_samples=30).fit(mixed())
+    return VAEImputer(**SMALL, epochs=3, num_samples=300).fit(mixed())
 
 
 def test_a_mixed_frame_is_filled_and_keeps_its_types(imputer):
@@ -205,7 +205,7 @@ def test_a_mixed_frame_is_filled_and_keeps_its_types(imputer):
 
 def test_a_mixed_frame_is_scored_as_its_table(imputer):
     frame = mixed()
-    found = pv.log_evidence(imputer.vae_, frame, num_samples=30, seed=imputer.seed_)
+    found = pv.log_evidence(imputer.vae_, frame, num_samples=300, seed=imputer.seed_)
     assert np.array_equal(imputer.score_samples(frame), found.log_evidence.numpy())
     assert imputer.score(frame) == pytest.approx(found.log_evidence.mean().item())
     new = imputer.sample(5, random_state=0)
@@ -251,7 +251,7 @@ def test_feature_names_are_asked_for_in_scikit_learns_words(imputer):
 
 def test_mixed_frames_in_pipelines_and_column_transformers():
     frame, y = mixed(), np.arange(80) % 2
-    imputer = VAEImputer(**SMALL, epochs=1, num_samples=10)
+    imputer = VAEImputer(**SMALL, epochs=1, num_samples=300)
     ahead = make_column_transformer(
         (make_pipeline(imputer, OneHotEncoder()), ["home", "grade"]),
         (VAETransformer(**SMALL, epochs=1), ["income", "since", "age"]),
