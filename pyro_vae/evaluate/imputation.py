@@ -209,7 +209,7 @@ def _hide(
 def _nominal(vae: VAE, x: Tensor) -> list[bool]:
     """Whether the values of each cell are levels without an order."""
     kinds: list[bool] = []
-    for p in parts_of(vae.decode(vae.prior().expand([1]).sample(), x[:1])):
+    for p in parts_of(vae.decode(vae.prior_at(x[:1]).expand([1]).sample(), x[:1])):
         base = innermost(p)
         levels = isinstance(base, dist.Categorical | dist.Bernoulli)
         kinds += [levels and not isinstance(base, dist.OrderedLogistic)] * p.event_shape.numel()

@@ -30,11 +30,11 @@ def by_column(record: Record, cells: Tensor) -> dict[str, np.ndarray]:
         ``(...)`` each; of a table the numbers of ``Table.values``.
     """
     if isinstance(record, TableRecord):
-        names, values = record.schema.cells, record.values(cells)
-    else:
-        names = names_of(record)
-        values = cells.flatten(-len(record.x_shape)).double().cpu().numpy()
-    return {name: values[..., i] for i, name in enumerate(names)}
+        values, own = record.values(cells), set(names_of(record))
+        places = record.schema.places.items()  # those of a condition are not cells of x
+        return {name: values[..., i] for name, i in places if name in own}
+    values = cells.flatten(-len(record.x_shape)).double().cpu().numpy()
+    return {name: values[..., i] for i, name in enumerate(names_of(record))}
 
 
 def own_values(column: Column, numbers: np.ndarray) -> np.ndarray | None:

@@ -118,7 +118,7 @@ def to_arviz(
     if columns is not None and len(cell) == 1:
         coords["column"] = np.asarray(columns)
     if isinstance(vae.record, TableRecord):
-        coords["column"] = np.asarray(vae.record.schema.cells)
+        coords["column"] = np.asarray(list(by_column(vae.record, vae.record.cells(x))))
     x_of = partial(_cells, vae.record, cell)
     groups = {
         "posterior": {"z": as_draws(z, "observation", *latent)},
