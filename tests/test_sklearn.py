@@ -188,7 +188,8 @@ def mixed(n=80, seed=1):
 
 @pytest.fixture(scope="module")
 def imputer():
-    return VAEImputer(**SMALL, epochs=3, num_samples=300).fit(mixed())
+    options = {"guide": "StudentT(df=4)", "epochs": 60, "lr": 0.02, "num_samples": 300}
+    return VAEImputer(**SMALL, **options).fit(mixed())
 
 
 def test_a_mixed_frame_is_filled_and_keeps_its_types(imputer):
@@ -251,7 +252,7 @@ def test_feature_names_are_asked_for_in_scikit_learns_words(imputer):
 
 def test_mixed_frames_in_pipelines_and_column_transformers():
     frame, y = mixed(), np.arange(80) % 2
-    imputer = VAEImputer(**SMALL, epochs=1, num_samples=300)
+    imputer = VAEImputer(**SMALL, guide="StudentT(df=4)", epochs=60, lr=0.02, num_samples=300)
     ahead = make_column_transformer(
         (make_pipeline(imputer, OneHotEncoder()), ["home", "grade"]),
         (VAETransformer(**SMALL, epochs=1), ["income", "since", "age"]),
