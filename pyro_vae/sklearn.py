@@ -40,6 +40,8 @@ MAX_SEED = 2**31
 class _Estimator(TransformerMixin, BaseEstimator):
     """What the two share: parameters, training, log p(x) and draws."""
 
+    feature_names_in_: np.ndarray
+
     def __init__(
         self,
         latent_dim: int = 8,
@@ -160,7 +162,7 @@ class _Estimator(TransformerMixin, BaseEstimator):
         return tags
 
 
-def _is_mixed(x: Any, likelihood: str | None) -> bool:  # noqa: ANN401
+def _is_mixed(x: Any, likelihood: object) -> bool:  # noqa: ANN401
     """Whether a frame holds more than numbers; with a line for all columns bits are numbers."""
     if not hasattr(x, "columns"):
         return False

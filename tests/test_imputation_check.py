@@ -233,6 +233,13 @@ def test_all_cells_are_hidden_once_in_turn(table):
         pv.imputation_check(vae, data, share=0.25, repeats=5)
 
 
+def test_columns_of_the_condition_are_not_hidden():
+    data = frame()
+    vae = pv.VAE(pv.Table.from_frame(data), 2, condition=["legs"], encoder="MLP([8])", seed=0)
+    check = pv.imputation_check(vae, data, num_samples=100, draws=19)
+    assert list(check.table.index) == [name for name in data if name != "legs"]
+
+
 def test_what_cannot_be_checked_is_refused(table):
     vae, data = table
     with pytest.raises(ValueError, match="no column has 10 cells to hide: give more rows"):

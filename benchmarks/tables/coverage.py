@@ -56,7 +56,7 @@ def imputations(holed: pd.DataFrame, seed: int) -> list[pd.DataFrame]:
         vae, data, estimator=ESTIMATOR, epochs=EPOCHS, batch_size=ROWS, lr=LR, seed=seed,
         progress=False,
     )  # fmt: skip
-    return vae.impute(holed, draws=IMPUTATIONS, seed=seed)
+    return vae.impute(holed, draws=IMPUTATIONS, num_samples=300, seed=seed)
 
 
 def interval(frames: list[pd.DataFrame]) -> pv.Pooled:

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -32,7 +32,7 @@ MARGIN = 500  # values of a column that stand for its margin
 LEAST = 10  # hidden cells of a column
 NAMED = 3  # columns that the verdict names
 Arrays: TypeAlias = dict[str, np.ndarray]
-Drawn: TypeAlias = tuple[Arrays, Arrays, Arrays, int]
+Drawn: TypeAlias = tuple[list[Arrays], int]
 ERRORS = 2  # standard errors of a difference that the verdict speaks of
 
 
@@ -75,32 +75,31 @@ class ImputationCheck:
     @property
     def verdict(self) -> str:
         """Whether hidden cells are as the model says, and which columns are not, in words."""
-        p = pd.Series(smallest_p(self.table) * len(self.table), self.table.index)
-        wrong = p.index[(p <= LEVEL).to_numpy()]
-        by_row = self.cells.assign(hit=_covered(self.cells, self.table, LEVELS[-1]))
-        by_row = by_row.groupby("row")["hit"].agg(["sum", "size"])
-        share = by_row["sum"].sum() / len(self.cells)
-        off = by_row["sum"] - share * by_row["size"]
-        error = math.sqrt((off**2).sum()) / len(self.cells)
+        names, p = self.table.index, smallest_p(self.table) * len(self.table)
+        cells = self.cells.assign(hit=_covered(self.cells, self.table, LEVELS[-1]))
+        hits, sizes = (cells.groupby("row")["hit"].agg(how).to_numpy() for how in ("sum", "size"))
+        share = hits.sum() / sizes.sum()
+        error = math.sqrt(((hits - share * sizes) ** 2).sum()) / sizes.sum()
         text = (
-            f"Of {len(self.cells)} hidden cells {share:.1%} lie in their intervals of "
+            f"Of {len(cells)} hidden cells {share:.1%} lie in their intervals of "
             f"{LEVELS[-1]:.0%} (standard error {error:.1%})."
         )
-        if not len(wrong):
+        wrong = [i for i in np.argsort(p) if p[i] <= LEVEL]
+        if not wrong:
             text += f" No column of {len(p)} is seen to depart from calibration (p > {LEVEL})."
         else:
-            words = [f"{name} ({_how(self.table.loc[name])})" for name in _first(p[wrong])]
+            words = [f"{names[i]} ({_how(self.table.iloc[i])})" for i in wrong[:NAMED]]
             more = " ..." if len(wrong) > NAMED else ""
             text += (
                 f" {len(wrong)} of {len(p)} columns are not calibrated: {', '.join(words)}{more}."
             )
-        useless = self.table["skill"] < ERRORS * self.table["skill_error"]
-        if useless.any():
+        skill = self.table[["skill", "skill_error"]].to_numpy(float)
+        if useless := int((skill[:, 0] < ERRORS * skill[:, 1]).sum()):
             text += (
-                f" In {useless.sum()} columns nothing shows that the other cells of a row help to "
+                f" In {useless} columns nothing shows that the other cells of a row help to "
                 "predict them."
             )
-        if self.doubtful > MANY * len(by_row):
+        if self.doubtful > MANY * len(hits):
             text += f" Of {self.doubtful} rows the draws are doubtful: raise num_samples."
         return text
 
@@ -169,17 +168,17 @@ def imputation_check(
         )
     x = vae.record.take(x, vae.example)
     with reading(vae, seed):
-        generator = np.random.default_rng(torch.randint(2**62, ()).item())
+        generator = np.random.default_rng(int(torch.randint(2**62, ())))
         cells = vae.record.cells(x)
         kinds = dict(zip(names_of(vae.record), _nominal(vae, x), strict=True))
         margins = by_column(vae.record, cells)
         hidden = _hide(cells, share, repeats, generator)
         each = [_draw(vae, x, some, draws, num_samples) for some in hidden]
-    doubtful = sum(part[-1] for part in each)
+    doubtful = sum(doubtful for _, doubtful in each)
     rows, parts = {}, []
     for name, values in margins.items():
         place, truth, drawn = (
-            np.concatenate([part[i][name] for part in each], -1) for i in range(3)
+            np.concatenate([arrays[i][name] for arrays, _ in each], -1) for i in range(3)
         )
         if len(truth) < LEAST:
             continue
@@ -192,7 +191,8 @@ def imputation_check(
         )
     table = pd.DataFrame(rows).T.infer_objects().rename_axis("column")
     order = ["row", "column", "value", "imputed", "pit", "score"]
-    return ImputationCheck(table, pd.concat(parts, ignore_index=True)[order], doubtful)
+    cells = pd.concat(parts, ignore_index=True).reindex(columns=order)
+    return ImputationCheck(table, cells, doubtful)
 
 
 def _hide(
@@ -231,8 +231,7 @@ def _draw(vae: VAE, x: Tensor, hidden: Tensor, draws: int, num_samples: int) -> 
             each = (rows.numpy()[here], truth[name][here], values[name][:, here])
             for part, array in zip(parts, each, strict=True):
                 part.setdefault(name, []).append(array)
-    place, known, drawn = ({k: np.concatenate(v, -1) for k, v in part.items()} for part in parts)
-    return place, known, drawn, doubtful
+    return [{k: np.concatenate(v, -1) for k, v in part.items()} for part in parts], doubtful
 
 
 def _column(
@@ -275,11 +274,11 @@ def _inside(u: np.ndarray, level: float, nominal: "bool | np.ndarray") -> np.nda
 
 
 def _covered(cells: pd.DataFrame, table: pd.DataFrame, level: float) -> np.ndarray:
-    nominal = cells["column"].map(table["score"] == "Brier").to_numpy(bool)
+    nominal = cells["column"].isin(table.index[table["score"].to_numpy() == "Brier"]).to_numpy()
     return _inside(cells["pit"].to_numpy(), level, nominal)
 
 
-def _with_error(row: pd.Series, name: str = "value") -> str:
+def _with_error(row: Any, name: str = "value") -> str:  # noqa: ANN401
     """A figure and its standard error, to the digits that the error leaves."""
     value, error = float(row[name]), float(row[f"{name}_error"])
     digits = 1 - math.floor(math.log10(error)) if error > 0 else 3
@@ -288,11 +287,7 @@ def _with_error(row: pd.Series, name: str = "value") -> str:
     return f"{value:.{digits}f} ({error:.{digits}f})"
 
 
-def _first(p: pd.Series) -> list[str]:
-    return [str(name) for name in p.sort_values().index[:NAMED]]
-
-
-def _how(row: pd.Series) -> str:
+def _how(row: Any) -> str:  # noqa: ANN401
     """In which way a column's distributions are wrong."""
     bias, spread = float(row["bias_z"]), float(row["spread_z"])
     nominal = row["score"] == "Brier"

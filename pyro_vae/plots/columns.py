@@ -129,7 +129,13 @@ def imputation_check(check: "ImputationCheck", ax: "Axes | None" = None) -> "Axe
         edges = np.linspace(0, 1, len(bars) + 1)
         outside = (np.abs(bars - 1) > width).any()
         colour, floor = "C3" if outside else "C0", i + 0.45
-        style = {"width": edges[1], "align": "edge", "lw": 0, "alpha": 0.5, "color": colour}
+        style: dict[str, Any] = {
+            "width": edges[1],
+            "align": "edge",
+            "lw": 0,
+            "alpha": 0.5,
+            "color": colour,
+        }
         ax.bar(edges[:-1], -unit * bars, bottom=floor, **style)
         ax.stairs(floor - unit * bars, edges, baseline=None, color=colour, lw=1.4)
         band = [i + 0.45 - np.clip(unit * (1 + side * width), 0, 0.84) for side in (-1, 1)]
@@ -193,7 +199,8 @@ def _bars(
         at = places + (k - (len(samples) - 1) / 2) * thick
         draw, thickness = (ax.bar, "width") if upright else (ax.barh, "height")
         colour = "0.6" if k == 0 else f"C{k - 1}"
-        draw(at, shares, **{thickness: thick}, color=colour, label=name)
+        style: dict[str, Any] = {thickness: thick, "color": colour, "label": name}
+        draw(at, shares, **style)
     if not upright:
         names = [_short(level) for level in levels] + ["others"] * rest
         ax.set_yticks(places, names)
@@ -214,7 +221,9 @@ def _histogram(ax: "Axes", samples: Mapping[str, np.ndarray], *, dates: bool) ->
         edges = np.linspace(low, high, bins + 1)
     for k, (name, some) in enumerate(samples.items()):
         share = np.histogram(some.clip(low, high), edges)[0] / len(some)
-        style = {"fill": True, "color": "0.6", "alpha": 0.6} if k == 0 else {"color": f"C{k - 1}"}
+        style: dict[str, Any] = {"color": f"C{k - 1}"}
+        if k == 0:
+            style = {"fill": True, "color": "0.6", "alpha": 0.6}
         ax.stairs(share, edges, label=name, lw=1.4, **style)
     if dates:
         from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
