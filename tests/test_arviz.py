@@ -153,3 +153,39 @@ def test_both_containers_hold_the_same(monkeypatch):
 def test_no_draws_are_refused():
     with pytest.raises(ValueError, match="num_samples is a whole number of at least 1"):
         pv.to_arviz(linear_vae(), torch.zeros(1, 5), 0)
+
+
+def test_a_table_of_mixed_columns_has_its_names_and_its_own_values():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {
+            "kilos": rng.lognormal(size=40),
+            "pet": rng.choice(["cat", "dog"], 40),
+            "age": rng.integers(1, 90, 40),
+            "tame": rng.random(40) < 0.5,
+            "born": pd.Timestamp("2020-01-01") + pd.to_timedelta(np.arange(40), unit="D"),
+            "passport": [f"no. {i}" for i in range(40)],
+        },
+        index=[f"r{i}" for i in range(40)],
+    )  # fmt: skip
+    frame.loc["r3", ["pet", "kilos"]] = None
+    table = pv.Table.from_frame(frame)
+    vae = pv.VAE(table, 2, encoder="MLP([4])", decoder="MLP([4])", seed=0)
+    data = pv.to_arviz(vae, table, 16, evidence_samples=20, seed=0)
+    names = [name for name in frame if name != "passport"]
+    for group in ("posterior_predictive", "prior_predictive", "observed_data"):
+        assert data[group]["x"].coords["column"].values.tolist() == names
+        assert set(data[group].data_vars) == {"x", "pet", "tame", "born"}
+        assert set(np.unique(data[group]["pet"])) <= {"cat", "dog", ""}
+        assert data[group]["born"].dtype.kind == "M" and data[group]["tame"].dtype.kind in "bf"
+    observed = data["observed_data"]
+    assert observed["pet"].values.tolist() == frame["pet"].fillna("").tolist()
+    assert (observed["born"].values == frame["born"].to_numpy()).all()
+    assert np.allclose(observed["x"].values, table.values, rtol=1e-6, equal_nan=True)
+    assert observed["pet"].coords["observation"].values.tolist() == list(frame.index)
+    drawn = data["posterior_predictive"]
+    assert drawn["pet"].dims == ("chain", "draw", "observation")
+    codes = drawn["x"].sel(column="pet").values
+    assert np.array_equal(drawn["pet"].values, np.array(["cat", "dog"])[codes.astype(int)])
+    other = pv.to_arviz(vae, frame[frame.columns[::-1]], 16, evidence_samples=20, seed=0)
+    assert np.array_equal(other["posterior_predictive"]["x"], drawn["x"])  # columns by their names

@@ -109,6 +109,9 @@ EVALUATIONS = {
     "elbo": lambda vae, x: pv.elbo(vae, x, seed=0),
     "factor_scores": lambda vae, x: pv.factor_scores(vae, x, LABELS[:, None]),
     "gaps": lambda vae, x: pv.gaps(vae, x[:3], steps=3, **FEW),
+    "imputation_check": lambda vae, x: (
+        pv.imputation_check(vae, x, share=0.5, draws=19, num_samples=30).table
+    ),
     "label_scores": lambda vae, x: pv.label_scores(vae, x, LABELS),
     "latent_summary": lambda vae, x: pv.latent_summary(vae, x, **FEW),
     "log_evidence": lambda vae, x: pv.log_evidence(vae, x, **FEW).log_evidence,

@@ -69,6 +69,15 @@ DRAWINGS = {
     "posterior": lambda vae, x, ax: plots.posterior(
         pv.posterior(vae, x[:1], method="metropolis", num_samples=20, warmup=5), ax=ax
     ),
+    "margin": lambda vae, x, ax: plots.margin(
+        {"observed": pd.Series([1.0, 2.5, 4.0], name="kilos")}, ax
+    ),
+    "associations": lambda vae, x, ax: plots.associations(
+        pd.DataFrame({"a": range(20), "b": ["u", "v"] * 10}), ax=ax
+    ),
+    "imputation_check": lambda vae, x, ax: plots.imputation_check(
+        pv.imputation_check(vae, x[:60], num_samples=10, draws=19), ax
+    ),
     "training_curves": lambda vae, x, ax: plots.training_curves(
         pv.train_estimators(vae, x, ["Trace_ELBO"], epochs=2), ax=ax
     ),

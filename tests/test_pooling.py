@@ -91,3 +91,42 @@ def test_what_cannot_be_pooled_is_refused(name):
     estimates, variances, words = BAD[name]
     with pytest.raises(ValueError, match=words):
         pv.pool(estimates, variances)
+
+
+def regression(tables):
+    """Coefficients of the first column on the others, and their squared errors, by table."""
+    found = []
+    for values in tables:
+        x = np.column_stack([np.ones(len(values)), values[:, 1:]])
+        inverse = np.linalg.inv(x.T @ x)
+        b = inverse @ x.T @ values[:, 0]
+        variance = ((values[:, 0] - x @ b) ** 2).sum() / (len(x) - 3)
+        found.append((b, variance * inverse.diagonal()))
+    return [b for b, _ in found], [v for _, v in found]
+
+
+@pytest.mark.slow
+def test_coefficients_pooled_over_a_vaes_imputations_cover_their_truth():
+    """Of 25 tables; ``benchmarks/tables/coverage.py`` does so for 300."""
+    truth, n, covered = np.array([1.0, 0.5, 0.3]), 200, {"draws": [], "means": []}
+    for seed in range(25):
+        rng = np.random.default_rng(seed)
+        x1 = rng.normal(size=n)
+        x2 = 0.6 * x1 + 0.8 * rng.normal(size=n)
+        y = truth @ [np.ones(n), x1, x2] + 0.7 * rng.normal(size=n)
+        x = np.where(rng.random((n, 3)) < 1 / 3, math.nan, np.column_stack([y, x1, x2]))
+        vae = pv.VAE(
+            3, 1, likelihood="Normal(scale=learned)", encoder="MLP([16])", decoder="MLP([])",
+            missing=True, seed=seed,
+        )  # fmt: skip
+        bound, rate = "RenyiELBO(alpha=0, num_particles=10)", "cosine(0.1)"
+        pv.fit(vae, x, estimator=bound, epochs=100, batch_size=n, lr=rate, seed=0, progress=False)
+        draws = vae.impute(x, draws=10, num_samples=200, seed=0).numpy()
+        means = vae.impute(x, num_samples=200, seed=0).numpy()
+        for name, tables in {"draws": draws, "means": [means] * 2}.items():
+            low, high = pv.pool(*regression(tables), df_complete=n - 3).interval(0.95)
+            covered[name].append(((low <= truth) & (truth <= high)).mean())
+    share = {name: np.mean(each) for name, each in covered.items()}
+    error = np.std(covered["draws"], ddof=1) / 5
+    assert share["draws"] > 0.85 and abs(share["draws"] - 0.95) < 4 * error, share
+    assert share["means"] < 0.85, share  # one filling, taken for data

@@ -1,15 +1,20 @@
 """scikit-learn's face: its conventions, pipelines, searches over lines, exact figures."""
 
 import math
+import pickle
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.base import clone
+from sklearn.compose import make_column_transformer
 from sklearn.datasets import load_iris
+from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
 import pyro_vae as pv
@@ -156,3 +161,137 @@ def test_refusals():
         VAEImputer(**SMALL | {"likelihood": "Nomral"}).fit(holed(20))
     with pytest.raises(ValueError, match="Poisson"):
         VAEImputer(**SMALL | {"likelihood": "Poisson"}).fit(holed(20))
+
+
+# Frames of mixed columns.
+
+
+def mixed(n=80, seed=1):
+    """One factor behind a quantity, a word, an ordered category, a bit, a date and a count."""
+    rng = np.random.default_rng(seed)
+    z = rng.normal(size=n)
+    frame = pd.DataFrame(
+        {
+            "income": np.exp(z + 0.3 * rng.normal(size=n) + 8).round(2),
+            "home": pd.Categorical(np.where(z + 0.5 * rng.normal(size=n) > 0, "own", "rent")),
+            "grade": pd.Categorical(rng.choice(["a", "b", "c"], n), ordered=True),
+            "married": rng.random(n) < 0.5,
+            "since": pd.Timestamp("2015-01-01") + pd.to_timedelta((100 * z).round(), unit="D"),
+            "age": rng.integers(18, 80, n),
+        },
+        index=[f"r{i}" for i in range(n)],
+    )
+    for name in ("income", "home", "since"):
+        frame.loc[rng.random(n) < 0.2, name] = None
+    return frame
+
+
+@pytest.fixture(scope="module")
+def imputer():
+    options = {"guide": "StudentT(df=4)", "epochs": 60, "lr": 0.02, "num_samples": 300}
+    return VAEImputer(**SMALL, **options).fit(mixed())
+
+
+def test_a_mixed_frame_is_filled_and_keeps_its_types(imputer):
+    frame = mixed()
+    for way in (imputer, clone(imputer).set_output(transform="pandas").fit(frame)):
+        filled = way.transform(frame)
+        known = frame.notna()
+        assert (filled.dtypes == frame.dtypes).all() and filled.index.equals(frame.index)
+        assert not filled.isna().any(axis=None)
+        assert filled.where(known).equals(frame.where(known))
+    assert imputer.get_feature_names_out().tolist() == list(frame)
+    assert list(imputer.vae_.record.schema.names) == list(frame)
+
+
+def test_a_mixed_frame_is_scored_as_its_table(imputer):
+    frame = mixed()
+    found = pv.log_evidence(imputer.vae_, frame, num_samples=300, seed=imputer.seed_)
+    assert np.array_equal(imputer.score_samples(frame), found.log_evidence.numpy())
+    assert imputer.score(frame) == pytest.approx(found.log_evidence.mean().item())
+    new = imputer.sample(5, random_state=0)
+    assert (new.dtypes == frame.dtypes).all() and len(new) == 5
+    assert new.equals(imputer.sample(5, random_state=0))
+
+
+def test_a_mixed_frame_goes_to_z_and_back():
+    frame = mixed()
+    reducer = VAETransformer(**SMALL | {"latent_dim": 2}, epochs=2).fit(frame)
+    z = reducer.transform(frame)
+    assert z.shape == (80, 2) and np.isfinite(z).all()
+    back = reducer.inverse_transform(z)
+    assert (back.dtypes == frame.dtypes).all() and not back.isna().any(axis=None)
+    named = reducer.set_output(transform="pandas").transform(frame)
+    assert list(named) == ["vaetransformer0", "vaetransformer1"]
+    assert named.index.equals(frame.index)
+
+
+def test_mixed_estimators_are_copied_and_kept(imputer):
+    frame = mixed()
+    again = pickle.loads(pickle.dumps(imputer))
+    assert again.transform(frame).equals(imputer.transform(frame))
+    lines = {"income": "LogNormal"}
+    copy = clone(VAEImputer(**SMALL, likelihood=lines))
+    assert copy.likelihood == lines and not hasattr(copy, "vae_")
+
+
+def test_feature_names_are_asked_for_in_scikit_learns_words(imputer):
+    frame = mixed()
+    with pytest.raises(ValueError, match="The feature names should match those that were passed"):
+        imputer.transform(frame.rename(columns={"home": "house"}))
+    with pytest.raises(ValueError, match="Feature names must be in the same order"):
+        imputer.transform(frame[frame.columns[::-1]])
+    with pytest.raises(ValueError, match="Feature names seen at fit time, yet now missing"):
+        imputer.transform(frame.drop(columns="age"))
+    with pytest.raises(NotFittedError):
+        VAEImputer().transform(frame)
+    with pytest.warns(UserWarning, match="X does not have valid feature names"):
+        filled = imputer.transform(frame.astype(object).to_numpy())
+    assert filled.shape == frame.shape
+
+
+def test_mixed_frames_in_pipelines_and_column_transformers():
+    frame, y = mixed(), np.arange(80) % 2
+    imputer = VAEImputer(**SMALL, guide="StudentT(df=4)", epochs=60, lr=0.02, num_samples=300)
+    ahead = make_column_transformer(
+        (make_pipeline(imputer, OneHotEncoder()), ["home", "grade"]),
+        (VAETransformer(**SMALL, epochs=1), ["income", "since", "age"]),
+        verbose_feature_names_out=False,
+    )
+    found = make_pipeline(ahead, LogisticRegression()).fit(frame, y)
+    assert found.predict(frame).shape == (80,)
+    names = found[0].get_feature_names_out().tolist()
+    assert names == ["home_own", "home_rent", "grade_a", "grade_b", "grade_c", "vaetransformer0"]
+    both = make_column_transformer(
+        (imputer, ["home", "income"]), remainder="passthrough", verbose_feature_names_out=False
+    ).set_output(transform="pandas")
+    filled = both.fit_transform(frame)
+    assert filled["home"].dtype == "category" and not filled["income"].isna().any()
+
+
+@pytest.mark.slow
+def test_a_search_over_lines_of_columns_and_priors():
+    """Log-normal incomes: their own line wins, by nats of the data's own units."""
+    frame = mixed(160)[["income", "home"]]
+    grid = {
+        "vaeimputer__likelihood": [{"income": "Normal"}, {"income": "LogNormal"}],
+        "vaeimputer__prior": ["Normal", "Normal(loc=learned, scale=learned)"],
+    }
+    pipeline = make_pipeline(VAEImputer(**SMALL, epochs=40, lr=0.02))
+    search = GridSearchCV(pipeline, grid, cv=2, error_score="raise").fit(frame)
+    assert search.best_params_["vaeimputer__likelihood"] == {"income": "LogNormal"}
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+
+
+def test_what_a_mixed_frame_cannot_have_is_refused(imputer):
+    frame = mixed()
+    with pytest.raises(ValueError, match="likelihood of a table is 'auto' or a line for each"):
+        VAEImputer(**SMALL, likelihood="Normal").fit(frame)
+    with pytest.raises(ValueError, match="need a data frame with named columns, got ndarray"):
+        VAEImputer(**SMALL, likelihood="auto").fit(holed(20))
+    other = frame.astype({"home": str})
+    other.loc["r1", "home"] = "castle"
+    with pytest.raises(ValueError, match="'castle' is not among its levels"):
+        imputer.transform(other)
+    bits = pd.DataFrame({"a": [True, False] * 10, "b": [False] * 10 + [True] * 10})
+    assert VAEImputer(**SMALL, likelihood="Bernoulli", epochs=1).fit(bits).transform(bits).dtype

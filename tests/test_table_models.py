@@ -123,6 +123,7 @@ def test_a_wrong_condition_is_refused(vae, cells, message):
 def test_a_model_of_a_table_is_saved_with_its_schema(vae, data, tmp_path):
     again = pv.load(vae.save(tmp_path))
     assert again.record.schema == vae.record.schema and again.units == "data"
+    assert again.record.columns == vae.record.columns
     assert pv.elbo(again, data, seed=0).equal(pv.elbo(vae, data, seed=0))
     assert again.impute(data, seed=0).equals(vae.impute(data, seed=0))
 

@@ -28,7 +28,8 @@ from .statistics import by_observation, standard_error
 
 __all__ = ["Assessment", "assess"]
 
-HIDDEN = 2000  # observations, some cells of which are hidden and imputed
+HIDDEN = 100_000  # cells of observations, a fifth of which are hidden and imputed
+EACH = 20_000  # cells, of fewer of which all are, a fifth at a time
 LATENT_DATA = 2000  # the time of the mutual information grows with their square
 FEW = 20  # observations that each have a guide, or chains, of their own
 DOUBTFUL = 0.05  # share of data with a k-hat above 0.7, from which on proposals are fitted
@@ -130,9 +131,9 @@ def assess(
     the proposals of ``log_evidence(..., proposal="auto")``.
 
     The ELBO, log p(x), baselines and the comparison with the model's draws are of all of x; gaps
-    are of its first 20 observations, the latent summary, and where cells may be missing the check
-    of imputations, of its first 2,000; 1,000 observations are simulated for the calibration and 20
-    for annealing.
+    are of its first 20 observations, the latent summary of its first 2,000, and where cells may be
+    missing the check of imputations of its first 100,000 cells; 1,000 observations are simulated
+    for the calibration and 20 for annealing.
 
     Args:
         vae: a trained model.
@@ -182,7 +183,7 @@ def assess(
         labels=None if labels is None else attempt("Labels", lambda: label_scores(vae, x, labels)),
         baselines=attempt("Baselines", lambda: baselines(vae, x)),
         predictive=attempt("Data and draws", lambda: predictive_check(vae, x, seed=seed)),
-        imputation=attempt("Imputation", lambda: imputation_check(vae, x[:HIDDEN], seed=seed))
+        imputation=attempt("Imputation", lambda: _imputation(vae, x, seed))
         if vae.record.missing
         else None,
         refused=refused,
@@ -196,6 +197,12 @@ def _trusted_evidence(vae: VAE, x: Tensor, num_samples: int, seed: int) -> Evide
         return found
     fitted = log_evidence(vae, x, num_samples=num_samples, proposal="auto", seed=seed)
     return found if set(fitted.proposals) == {"guide"} else fitted
+
+
+def _imputation(vae: VAE, x: Tensor, seed: int) -> ImputationCheck:
+    width = math.prod(vae.x_shape)
+    repeats = 5 if len(x) * width <= EACH else 1
+    return imputation_check(vae, x[: max(FEW, HIDDEN // width)], repeats=repeats, seed=seed)
 
 
 def _largest_gap(table: pd.DataFrame) -> str:

@@ -2,6 +2,8 @@
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -29,6 +31,8 @@ CELLS = 2**24  # numbers of draws at once
 MARGIN = 500  # values of a column that stand for its margin
 LEAST = 10  # hidden cells of a column
 NAMED = 3  # columns that the verdict names
+Arrays: TypeAlias = dict[str, np.ndarray]
+Drawn: TypeAlias = tuple[list[Arrays], int]
 ERRORS = 2  # standard errors of a difference that the verdict speaks of
 
 
@@ -71,32 +75,31 @@ class ImputationCheck:
     @property
     def verdict(self) -> str:
         """Whether hidden cells are as the model says, and which columns are not, in words."""
-        p = pd.Series(smallest_p(self.table) * len(self.table), self.table.index)
-        wrong = p.index[(p <= LEVEL).to_numpy()]
-        by_row = self.cells.assign(hit=_covered(self.cells, self.table, LEVELS[-1]))
-        by_row = by_row.groupby("row")["hit"].agg(["sum", "size"])
-        share = by_row["sum"].sum() / len(self.cells)
-        off = by_row["sum"] - share * by_row["size"]
-        error = math.sqrt((off**2).sum()) / len(self.cells)
+        names, p = self.table.index, smallest_p(self.table) * len(self.table)
+        cells = self.cells.assign(hit=_covered(self.cells, self.table, LEVELS[-1]))
+        hits, sizes = (cells.groupby("row")["hit"].agg(how).to_numpy() for how in ("sum", "size"))
+        share = hits.sum() / sizes.sum()
+        error = math.sqrt(((hits - share * sizes) ** 2).sum()) / sizes.sum()
         text = (
-            f"Of {len(self.cells)} hidden cells {share:.1%} lie in their intervals of "
+            f"Of {len(cells)} hidden cells {share:.1%} lie in their intervals of "
             f"{LEVELS[-1]:.0%} (standard error {error:.1%})."
         )
-        if not len(wrong):
+        wrong = [i for i in np.argsort(p) if p[i] <= LEVEL]
+        if not wrong:
             text += f" No column of {len(p)} is seen to depart from calibration (p > {LEVEL})."
         else:
-            words = [f"{name} ({_how(self.table.loc[name])})" for name in _first(p[wrong])]
+            words = [f"{names[i]} ({_how(self.table.iloc[i])})" for i in wrong[:NAMED]]
             more = " ..." if len(wrong) > NAMED else ""
             text += (
                 f" {len(wrong)} of {len(p)} columns are not calibrated: {', '.join(words)}{more}."
             )
-        useless = self.table["skill"] < ERRORS * self.table["skill_error"]
-        if useless.any():
+        skill = self.table[["skill", "skill_error"]].to_numpy(float)
+        if useless := int((skill[:, 0] < ERRORS * skill[:, 1]).sum()):
             text += (
-                f" In {useless.sum()} columns nothing shows that the other cells of a row help to "
+                f" In {useless} columns nothing shows that the other cells of a row help to "
                 "predict them."
             )
-        if self.doubtful > MANY * len(by_row):
+        if self.doubtful > MANY * len(hits):
             text += f" Of {self.doubtful} rows the draws are doubtful: raise num_samples."
         return text
 
@@ -111,22 +114,24 @@ def imputation_check(
     x: Tensor | ArrayLike,
     *,
     share: float = 0.2,
+    repeats: int = 1,
     draws: int = 199,
     num_samples: int = 1000,
     seed: int | None = 0,
 ) -> ImputationCheck:
     r"""Hide cells at random, and compare them with their draws given the cells that are left.
 
-    Of each column the same share is hidden, once, so that a row loses several cells at a time. The
-    draws are those of ``vae.impute(x, draws=...)``. Where the model is right, the place of a cell
-    among its draws (its PIT) is uniform, and intervals cover as often as they say. An imputation
-    from the margins is calibrated too: whether it is sharp, the width and the score say.
+    Of each column the same share is hidden at once, so that a row loses several cells. The draws
+    are those of ``vae.impute(x, draws=...)``. Where the model is right, the place of a cell among
+    its draws (its PIT) is uniform, and intervals cover as often as they say. An imputation from the
+    margins is calibrated too: whether it is sharp, the width and the score say.
 
     Args:
         vae: a trained model.
         x: ``(N, *x_shape)``, or a frame, that it was not trained on; cells that are missing stay
             so, and are not counted.
         share: of the known cells of each column, those that are hidden.
+        repeats: how often, other cells each time: 5 times a fifth are all cells of a small table.
         draws: S, of each hidden cell; (S + 1) times the levels .25 and .05 should be whole.
         num_samples: K, draws of z for each observation, as for ``vae.impute``.
         seed: of the choice and the draws.
@@ -150,6 +155,11 @@ def imputation_check(
     x[1]      12  CRPS
     """
     share, draws = fraction("share", share), whole("draws", draws, 19)
+    repeats = whole("repeats", repeats)
+    if repeats * share > 1 + 1e-9:
+        raise ValueError(
+            f"a share of {share:g} can be hidden {int(1 / share)} times, got {repeats}"
+        )
     num_samples = whole("num_samples", num_samples, 2)
     if vae.missingness is not None:
         raise ValueError(
@@ -158,55 +168,58 @@ def imputation_check(
         )
     x = vae.record.take(x, vae.example)
     with reading(vae, seed):
-        generator = np.random.default_rng(torch.randint(2**62, ()).item())
+        generator = np.random.default_rng(int(torch.randint(2**62, ())))
         cells = vae.record.cells(x)
-        hidden = _hide(cells, share, generator)
         kinds = dict(zip(names_of(vae.record), _nominal(vae, x), strict=True))
-        known, drawn, doubtful = _draw(vae, x, hidden, draws, num_samples)
-    rest = by_column(vae.record, torch.where(hidden, math.nan, cells))
-    places = _rows(vae, hidden)
+        margins = by_column(vae.record, cells)
+        hidden = _hide(cells, share, repeats, generator)
+        each = [_draw(vae, x, some, draws, num_samples) for some in hidden]
+    doubtful = sum(doubtful for _, doubtful in each)
     rows, parts = {}, []
-    for name, truth in known.items():
+    for name, values in margins.items():
+        place, truth, drawn = (
+            np.concatenate([arrays[i][name] for arrays, _ in each], -1) for i in range(3)
+        )
         if len(truth) < LEAST:
             continue
-        margin = rest[name][~np.isnan(rest[name])]
-        rows[name], part = _column(truth, drawn[name], margin, kinds[name], generator)
-        parts.append(part.assign(column=name, row=places[name]))
+        margin = values[~np.isnan(values)]
+        rows[name], part = _column(truth, drawn, margin, kinds[name], generator)
+        parts.append(part.assign(column=name, row=place))
     if not rows:
         raise ValueError(
             f"no column has {LEAST} cells to hide: give more rows, or a larger share than {share:g}"
         )
     table = pd.DataFrame(rows).T.infer_objects().rename_axis("column")
     order = ["row", "column", "value", "imputed", "pit", "score"]
-    return ImputationCheck(table, pd.concat(parts, ignore_index=True)[order], doubtful)
+    cells = pd.concat(parts, ignore_index=True).reindex(columns=order)
+    return ImputationCheck(table, cells, doubtful)
 
 
-def _hide(cells: Tensor, share: float, generator: np.random.Generator) -> Tensor:
-    """Which cells are hidden: the same share of the known ones of each column, at random."""
+def _hide(
+    cells: Tensor, share: float, repeats: int, generator: np.random.Generator
+) -> list[Tensor]:
+    """Which cells are hidden: the same share of the known ones of each column, others each time."""
     known = ~cells.isnan().flatten(1)
     order = torch.as_tensor(generator.random(known.shape), device=cells.device)
     rank = torch.where(known, order, 2.0).argsort(0).argsort(0)
-    few = (share * known.sum(0)).round()
-    return ((rank < few) & known).reshape(cells.shape)
+    ends = [(k * share * known.sum(0)).round() for k in range(repeats + 1)]
+    return [((low <= rank) & (rank < high)).reshape(cells.shape) for low, high in pairwise(ends)]
 
 
 def _nominal(vae: VAE, x: Tensor) -> list[bool]:
     """Whether the values of each cell are levels without an order."""
     kinds: list[bool] = []
-    for p in parts_of(vae.decode(vae.prior().expand([1]).sample(), x[:1])):
+    for p in parts_of(vae.decode(vae.prior_at(x[:1]).expand([1]).sample(), x[:1])):
         base = innermost(p)
         levels = isinstance(base, dist.Categorical | dist.Bernoulli)
         kinds += [levels and not isinstance(base, dist.OrderedLogistic)] * p.event_shape.numel()
     return kinds
 
 
-def _draw(
-    vae: VAE, x: Tensor, hidden: Tensor, draws: int, num_samples: int
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], int]:
-    """Of each column its hidden cells, ``(n,)``, and their draws, ``(S, n)``; doubtful rows."""
+def _draw(vae: VAE, x: Tensor, hidden: Tensor, draws: int, num_samples: int) -> Drawn:
+    """By column the rows and the values of hidden cells, ``(n,)``, and their draws, ``(S, n)``."""
     record, doubtful = vae.record, 0
-    known: dict[str, list[np.ndarray]] = {}
-    drawn: dict[str, list[np.ndarray]] = {}
+    parts: tuple[dict[str, list[np.ndarray]], ...] = ({}, {}, {})
     for rows in torch.arange(len(x)).split(max(1, CELLS // (draws * hidden[0].numel()))):
         cells, gone = record.cells(x[rows]), hidden[rows]
         holed = record.with_cells(x[rows], torch.where(gone, math.nan, cells))
@@ -214,19 +227,11 @@ def _draw(
         doubtful += int(filled.doubtful.sum())
         truth, values = by_column(record, cells), by_column(record, filled.values)
         for name, some in by_column(record, gone.double()).items():
-            here = some > 0
-            known.setdefault(name, []).append(truth[name][here])
-            drawn.setdefault(name, []).append(values[name][:, here])
-    return (
-        {name: np.concatenate(parts) for name, parts in known.items()},
-        {name: np.concatenate(parts, 1) for name, parts in drawn.items()},
-        doubtful,
-    )
-
-
-def _rows(vae: VAE, hidden: Tensor) -> dict[str, np.ndarray]:
-    """Of each column the rows of its hidden cells."""
-    return {k: np.flatnonzero(v > 0) for k, v in by_column(vae.record, hidden.double()).items()}
+            here = np.flatnonzero(some > 0)
+            each = (rows.numpy()[here], truth[name][here], values[name][:, here])
+            for part, array in zip(parts, each, strict=True):
+                part.setdefault(name, []).append(array)
+    return [{k: np.concatenate(v, -1) for k, v in part.items()} for part in parts], doubtful
 
 
 def _column(
@@ -269,11 +274,11 @@ def _inside(u: np.ndarray, level: float, nominal: "bool | np.ndarray") -> np.nda
 
 
 def _covered(cells: pd.DataFrame, table: pd.DataFrame, level: float) -> np.ndarray:
-    nominal = cells["column"].map(table["score"] == "Brier").to_numpy(bool)
+    nominal = cells["column"].isin(table.index[table["score"].to_numpy() == "Brier"]).to_numpy()
     return _inside(cells["pit"].to_numpy(), level, nominal)
 
 
-def _with_error(row: pd.Series, name: str = "value") -> str:
+def _with_error(row: Any, name: str = "value") -> str:  # noqa: ANN401
     """A figure and its standard error, to the digits that the error leaves."""
     value, error = float(row[name]), float(row[f"{name}_error"])
     digits = 1 - math.floor(math.log10(error)) if error > 0 else 3
@@ -282,11 +287,7 @@ def _with_error(row: pd.Series, name: str = "value") -> str:
     return f"{value:.{digits}f} ({error:.{digits}f})"
 
 
-def _first(p: pd.Series) -> list[str]:
-    return [str(name) for name in p.sort_values().index[:NAMED]]
-
-
-def _how(row: pd.Series) -> str:
+def _how(row: Any) -> str:  # noqa: ANN401
     """In which way a column's distributions are wrong."""
     bias, spread = float(row["bias_z"]), float(row["spread_z"])
     nominal = row["score"] == "Brier"

@@ -16,17 +16,18 @@ from ..model.vae import VAE
 if TYPE_CHECKING:
     from arviz import InferenceData
 
-__all__ = ["as_draws", "container", "latent_axes", "latent_coords"]
+__all__ = ["Variable", "as_draws", "container", "latent_axes", "latent_coords"]
 
 CHAINS = 4
 Variable: TypeAlias = tuple[Sequence[str], np.ndarray]
 
 
-def as_draws(draws: Tensor, *dims: str) -> Variable:
+def as_draws(draws: Tensor | np.ndarray, *dims: str) -> Variable:
     """Independent draws ``(S, ...)`` as several chains, which diagnostics compare."""
     n = len(draws)
     chains = CHAINS if n % CHAINS == 0 and n >= CHAINS**2 else 1
-    values = draws.detach().cpu().numpy().reshape(chains, n // chains, *draws.shape[1:])
+    values = draws.detach().cpu().numpy() if isinstance(draws, Tensor) else draws
+    values = values.reshape(chains, n // chains, *values.shape[1:])
     return ("chain", "draw", *dims), values
 
 

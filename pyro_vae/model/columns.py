@@ -3,10 +3,12 @@
 import numpy as np
 from torch import Tensor
 
+from ..data.tables import Column
+from ..data.tables.coding import decoded
 from .record import Record
 from .tables import TableRecord
 
-__all__ = ["by_column", "names_of"]
+__all__ = ["by_column", "names_of", "own_values"]
 
 
 def names_of(record: Record) -> list[str]:
@@ -28,8 +30,25 @@ def by_column(record: Record, cells: Tensor) -> dict[str, np.ndarray]:
         ``(...)`` each; of a table the numbers of ``Table.values``.
     """
     if isinstance(record, TableRecord):
-        names, values = record.schema.cells, record.values(cells)
-    else:
-        names = names_of(record)
-        values = cells.flatten(-len(record.x_shape)).double().cpu().numpy()
-    return {name: values[..., i] for i, name in enumerate(names)}
+        values, own = record.values(cells), set(names_of(record))
+        places = record.schema.places.items()  # those of a condition are not cells of x
+        return {name: values[..., i] for name, i in places if name in own}
+    values = cells.flatten(-len(record.x_shape)).double().cpu().numpy()
+    return {name: values[..., i] for i, name in enumerate(names_of(record))}
+
+
+def own_values(column: Column, numbers: np.ndarray) -> np.ndarray | None:
+    """Levels, dates and durations of a table's numbers, ``(...)``; ``None`` of what is a number.
+
+    A missing cell is NaT of times, NaN of levels that are numbers, and an empty word of others.
+    """
+    if not column.has_codes and column.sort not in ("time", "duration"):
+        return None
+    values, known = decoded(column, numbers.ravel())
+    if values.dtype == object:
+        values = np.where(known, values.astype(str), "")
+    elif values.dtype.kind in "mM":
+        values = np.where(known, values, np.array("NaT", values.dtype))
+    elif not known.all():
+        values = np.where(known, values.astype(float), np.nan)
+    return values.reshape(numbers.shape)

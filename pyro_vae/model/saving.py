@@ -73,7 +73,8 @@ def load(folder: str | Path, cls: type[VAE] | None = None, **modules: nn.Module)
     columns = about.get("columns")
     if columns is not None and not _are_names(columns):
         raise ValueError(f"{where} has columns that are no list of names: {columns!r}")
-    vae.record.columns = None if columns is None else tuple(columns)
+    if columns is not None:  # a table's record has its own
+        vae.record.columns = tuple(columns)
     try:
         vae.load_state_dict(weights)
     except RuntimeError as problem:

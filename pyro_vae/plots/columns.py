@@ -18,6 +18,7 @@ __all__ = ["associations", "imputation_check", "margin"]
 
 LEVEL = 0.99  # probability that all bars of a calibrated table stay within the band
 BINS, MOST_BINS = 10, 30
+EACH = 15  # cells that a bin is to hold, at least
 FEW = 25  # whole numbers that have a bar each
 LEVELS = 10  # of a category; the rarer ones are one bar
 LETTERS = 18  # of a name
@@ -54,14 +55,14 @@ def margin(samples: Mapping[str, pd.Series], ax: "Axes | None" = None) -> "Axes"
             _bars(ax, {k: pd.Series(v) for k, v in values.items()}, pooled.tolist(), upright=True)
         else:
             _histogram(ax, values, dates=pd.api.types.is_datetime64_any_dtype(first))
-        return finish(ax, title, title, "share of rows", grid="y")
+        return _explained(finish(ax, title, title, "share of rows", grid="y"))
     levels = list(first.cat.categories) if hasattr(first, "cat") else []
     counts = pd.concat([some.astype(object) for some in known.values()]).value_counts()
     levels = levels or sorted(counts.index, key=str)
     if len(levels) > LEVELS:
         levels = [level for level in counts.index[: LEVELS - 1]]
     _bars(ax, {k: v.astype(object) for k, v in known.items()}, levels, upright=False)
-    return finish(ax, title, "share of rows", title, grid="x")
+    return _explained(finish(ax, title, "share of rows", grid="x"))
 
 
 def associations(
@@ -116,22 +117,28 @@ def imputation_check(check: "ImputationCheck", ax: "Axes | None" = None) -> "Axe
     ax = ax or new_axes(6, 1 + 0.45 * len(names))
     density, widths = {}, {}
     for name, some in check.cells.groupby("column"):
-        bins = max(2, min(BINS, len(some) // 5))
+        bins = int(np.clip(len(some) // EACH, 3, BINS))
         counts = np.bincount((some["pit"] * bins).astype(int).clip(upper=bins - 1), minlength=bins)
         density[name] = counts * bins / len(some)
         draws = np.random.default_rng(0).multinomial(len(some), np.full(bins, 1 / bins), 4000)
         apart = np.abs(draws * bins / len(some) - 1).max(1)
         widths[name] = np.quantile(apart, LEVEL ** (1 / len(names)))
-    unit = 0.88 / max(2.0, *(bars.max() for bars in density.values()))
+    unit = 0.84 / max(2.0, *(bars.max() for bars in density.values()))
     for i, name in enumerate(names):
         bars, width = density[name], widths[name]
         edges = np.linspace(0, 1, len(bars) + 1)
         outside = (np.abs(bars - 1) > width).any()
-        ax.bar(
-            edges[:-1], -unit * bars, edges[1], i + 0.45, align="edge", lw=0,
-            color="C3" if outside else "C0", alpha=0.8 if outside else 0.5,
-        )  # fmt: skip
-        band = [i + 0.45 - unit * max(0.0, 1 + side * width) for side in (-1, 1)]
+        colour, floor = "C3" if outside else "C0", i + 0.45
+        style: dict[str, Any] = {
+            "width": edges[1],
+            "align": "edge",
+            "lw": 0,
+            "alpha": 0.5,
+            "color": colour,
+        }
+        ax.bar(edges[:-1], -unit * bars, bottom=floor, **style)
+        ax.stairs(floor - unit * bars, edges, baseline=None, color=colour, lw=1.4)
+        band = [i + 0.45 - np.clip(unit * (1 + side * width), 0, 0.84) for side in (-1, 1)]
         ax.fill_between([0, 1], *band, color="0.5", alpha=0.3, lw=0)
         ax.plot([0, 1], [i + 0.45 - unit] * 2, color=ink(), lw=0.6)
     levels = check.table["score"].to_numpy() == "Brier"
@@ -140,6 +147,16 @@ def imputation_check(check: "ImputationCheck", ax: "Axes | None" = None) -> "Axe
     ax.set_ylim(len(names) - 0.45, -0.55)
     ax.set_xlim(0, 1)
     return finish(ax, "Hidden cells among their draws", "place among the draws", grid="x")
+
+
+def _explained(ax: "Axes") -> "Axes":
+    """With the legend in a line above, where it hides no bar."""
+    ax.set_title(ax.get_title(), pad=20)
+    ax.legend(
+        loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize=8,
+        columnspacing=1.2, handlelength=1.4, borderaxespad=0.2,
+    )  # fmt: skip
+    return ax
 
 
 def _short(name: object) -> str:
@@ -182,7 +199,8 @@ def _bars(
         at = places + (k - (len(samples) - 1) / 2) * thick
         draw, thickness = (ax.bar, "width") if upright else (ax.barh, "height")
         colour = "0.6" if k == 0 else f"C{k - 1}"
-        draw(at, shares, **{thickness: thick}, color=colour, label=name)
+        style: dict[str, Any] = {thickness: thick, "color": colour, "label": name}
+        draw(at, shares, **style)
     if not upright:
         names = [_short(level) for level in levels] + ["others"] * rest
         ax.set_yticks(places, names)
@@ -203,7 +221,9 @@ def _histogram(ax: "Axes", samples: Mapping[str, np.ndarray], *, dates: bool) ->
         edges = np.linspace(low, high, bins + 1)
     for k, (name, some) in enumerate(samples.items()):
         share = np.histogram(some.clip(low, high), edges)[0] / len(some)
-        style = {"fill": True, "color": "0.6", "alpha": 0.6} if k == 0 else {"color": f"C{k - 1}"}
+        style: dict[str, Any] = {"color": f"C{k - 1}"}
+        if k == 0:
+            style = {"fill": True, "color": "0.6", "alpha": 0.6}
         ax.stairs(share, edges, label=name, lw=1.4, **style)
     if dates:
         from matplotlib.dates import AutoDateLocator, ConciseDateFormatter

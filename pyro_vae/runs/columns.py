@@ -48,7 +48,7 @@ def columns_of(vae: VAE, x: Tensor, check: ImputationCheck | None, seed: int) ->
             samples["imputed"] = shown(record.schema, name, cells)
         margins.append(page.figure(plots.margin, samples, explained=False))
     parts = [page.grid(*margins), page.note(page.caption("margin"))]
-    parts.append(_pairs(observed[names[:PAIRS]], simulated[names[:PAIRS]]))
+    parts.append(_pairs(observed.loc[:, names[:PAIRS]], simulated.loc[:, names[:PAIRS]]))
     if check is not None:
         table = page.table(check.summary, "Column", "")
         text = page.note(page.caption("figures_by_column"))

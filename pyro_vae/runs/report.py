@@ -12,6 +12,7 @@ from dataclasses import asdict
 from html import escape
 from pathlib import Path
 from string import Template
+from typing import Any
 
 import pandas as pd
 import torch
@@ -202,7 +203,7 @@ def _drawings(vae: VAE, x: Tensor, labels: Tensor | None, assessment: Assessment
     ]
     if labels is not None and (pair := _farthest_labels(vae, x, labels)):
         source, target = pair
-        how = {"source": source, "target": target}
+        how: dict[str, Any] = {"source": source, "target": target}
         parts.append(page.figure(plots.attribute_arithmetic, vae, x, labels, **how))
     return page.grid(*parts, check)
 

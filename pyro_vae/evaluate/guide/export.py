@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,11 +11,15 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ...core.checks import whole
+from ...data.tables import Table
+from ...model.columns import by_column, own_values
 from ...model.entry import of_model
 from ...model.joint import Joint, reading
+from ...model.record import Record
+from ...model.tables import TableRecord
 from ...model.vae import VAE
 from ..evidence.importance import Evidence, log_evidence
-from ..inference_data import as_draws, container, latent_axes, latent_coords
+from ..inference_data import Variable, as_draws, container, latent_axes, latent_coords
 
 if TYPE_CHECKING:
     from arviz import InferenceData
@@ -39,7 +44,8 @@ def to_arviz(
 
     Args:
         vae: a trained model.
-        x: ``(N, *x_shape)``; a data frame gives ``observation`` and ``column`` their names.
+        x: ``(N, *x_shape)``; a data frame gives ``observation`` and ``column`` their names, as
+            does the table of a table's model.
         num_samples: draws of z per observation. Predictions are as many times as large as x.
         evidence_samples: draws of z per observation behind log p(x), as :func:`log_evidence`.
         seed: of the draws.
@@ -66,6 +72,10 @@ def to_arviz(
         the posterior holds as far as ``sample_stats.log_weight`` is flat. ``latent_dim`` holds the
         names of the coordinates of z, ``z[0]`` ..., with stochastic layers ``z1[0]`` ....
 
+        Of a table ``x`` holds the numbers of ``Table.values``, in the order of its columns. Beside
+        it the two predictive groups and the observed data have a variable by the name of each
+        column of categories, dates or durations, with the table's own values.
+
     Raises:
         ValueError: data that the model refuses, or no draws.
 
@@ -79,7 +89,8 @@ def to_arviz(
     """
     num_samples = whole("num_samples", num_samples)
     evidence_samples = whole("evidence_samples", evidence_samples, 2)
-    index, columns = getattr(x, "index", None), getattr(x, "columns", None)
+    frame = x.to_frame() if isinstance(x, Table) else x
+    index, columns = getattr(frame, "index", None), getattr(frame, "columns", None)
     x = vae.check(x)
     shape = torch.Size([num_samples])
     with reading(vae, seed):
@@ -98,7 +109,7 @@ def to_arviz(
         marginal = log_evidence(vae, x, num_samples=evidence_samples, num_simulated=0)
         log_p = _draws_of_estimate(marginal, num_samples)
     cell, latent = _cell_axes(vae.x_shape), latent_axes(vae)
-    known = ("observation", *cell) if conditional else cell
+    known = ("observation",) if conditional else ()
     of_row = ("observation",) if vae.prior_reads else ()
     coords = {
         **latent_coords(vae),
@@ -106,9 +117,12 @@ def to_arviz(
     }
     if columns is not None and len(cell) == 1:
         coords["column"] = np.asarray(columns)
+    if isinstance(vae.record, TableRecord):
+        coords["column"] = np.asarray(list(by_column(vae.record, vae.record.cells(x))))
+    x_of = partial(_cells, vae.record, cell)
     groups = {
         "posterior": {"z": as_draws(z, "observation", *latent)},
-        "posterior_predictive": {"x": as_draws(x_hat, "observation", *cell)},
+        "posterior_predictive": x_of(x_hat, "observation"),
         "log_likelihood": {"x": as_draws(log_p, "observation")},
         "conditional_log_likelihood": {"x": as_draws(log_likelihood, "observation")},
         "sample_stats": {
@@ -116,8 +130,8 @@ def to_arviz(
             "log_weight": as_draws(log_weight, "observation"),
         },
         "prior": {"z": as_draws(z_prior, *of_row, *latent)},
-        "prior_predictive": {"x": as_draws(x_prior, *known)},
-        "observed_data": {"x": (("observation", *cell), vae.record.cells(x).cpu().numpy())},
+        "prior_predictive": x_of(x_prior, *known),
+        "observed_data": x_of(vae.record.cells(x)[None], "observation", drawn=False),
     }
     return container(groups, coords)
 
@@ -128,6 +142,25 @@ def _draws_of_estimate(found: Evidence, num_samples: int) -> Tensor:
     noise = torch.randn(num_samples, len(error), device=error.device, dtype=error.dtype)
     draws = found.log_evidence + error * noise
     return draws + found.log_evidence + torch.logsumexp(-draws, 0) - math.log(num_samples)
+
+
+def _cells(
+    record: Record, cell: Sequence[str], draws: Tensor, *dims: str, drawn: bool = True
+) -> dict[str, Variable]:
+    """Cells ``(S, ..., *x_shape)`` as variables; of a table those with words or dates as well."""
+
+    def variable(values: np.ndarray, *dims: str) -> Variable:
+        return as_draws(values, *dims) if drawn else (dims, values[0])
+
+    if not isinstance(record, TableRecord):
+        return {"x": variable(draws.cpu().numpy(), *dims, *cell)}
+    numbers = by_column(record, draws)
+    values = np.stack(list(numbers.values()), -1)
+    variables = {"x": variable(values, *dims, *cell)}
+    for name, some in numbers.items():
+        if (own := own_values(record.schema[name], some)) is not None:
+            variables[name if name != "x" else "x (values)"] = variable(own, *dims)
+    return variables
 
 
 def _cell_axes(shape: Sequence[int]) -> tuple[str, ...]:

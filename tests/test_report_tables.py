@@ -1,0 +1,55 @@
+"""The report of a table: pictures by column, and the demo in under a minute."""
+
+import re
+import time
+import xml.etree.ElementTree as ET
+
+import pytest
+
+import pyro_vae as pv
+from helpers.commands import run
+
+pytestmark = pytest.mark.slow
+
+PENGUINS = [
+    "species", "island", "bill_length_mm", "bill_depth_mm", "flipper_length_mm", "body_mass_g",
+    "sex", "year",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def penguins(tmp_path_factory):
+    """The folder of the demo's run with its report, and the seconds of both commands."""
+    out, start = tmp_path_factory.mktemp("runs") / "penguins", time.process_time()
+    for command in (["fit", "penguins", "--out", out], ["report", out]):
+        done = run(*command)
+        print(f"{command[0]}: {time.process_time() - start:.1f} s")
+        assert done.code == 0, done.err
+    return out, time.process_time() - start
+
+
+def test_the_demo_is_fitted_and_reported_in_under_a_minute(penguins):
+    print(f"{penguins[1]:.1f} s")
+    assert penguins[1] < 60  # of the processor's time
+
+
+def test_each_column_has_its_picture_by_name(penguins):
+    text = (penguins[0] / "report.html").read_text()
+    figures = re.findall(r"<figure>(.*?)</figure>", text, re.DOTALL)
+    titles = [re.search(r'aria-label="([^"]+)"', figure).group(1) for figure in figures]
+    assert [title for title in titles if title in PENGUINS] == PENGUINS
+    wanted = ["Associations, observed", "Associations, simulated"]
+    wanted += ["Associations, simulated minus observed", "Hidden cells among their draws"]
+    assert titles[titles.index("year") + 1 :] == wanted
+    assert "Predictive check" not in titles  # a mean over columns of unlike units says nothing
+    for figure in figures:
+        ET.fromstring(re.search(r"<svg.*</svg>", figure, re.S).group(0))
+    assert "hidden cells" in text and "Not drawn" not in text
+
+
+def test_its_figures_are_those_of_the_check(penguins):
+    vae = pv.load(penguins[0])
+    text = (penguins[0] / "report.html").read_text()
+    for name in vae.record.schema.cells:
+        assert f"<th>{name.replace('_', ' ')}</th><td>" in text
+    assert "width of 90 %" in text and "CRPS" in text and "Brier" in text
