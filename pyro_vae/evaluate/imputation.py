@@ -11,9 +11,9 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ..core.checks import fraction, whole
-from ..families.likelihoods import parts_of
+from ..distributions import RightCensored
 from ..families.support import innermost
-from ..model.columns import by_column, names_of
+from ..model.columns import by_cell, by_column, names_of
 from ..model.entry import of_model
 from ..model.joint import reading
 from ..model.vae import VAE
@@ -120,7 +120,8 @@ def imputation_check(
     Of each column the same share is hidden, once, so that a row loses several cells at a time. The
     draws are those of ``vae.impute(x, draws=...)``. Where the model is right, the place of a cell
     among its draws (its PIT) is uniform, and intervals cover as often as they say. An imputation
-    from the margins is calibrated too: whether it is sharp, the width and the score say.
+    from the margins is calibrated too: whether it is sharp, the width and the score say. Censored
+    times are not hidden: what is drawn is the time until the event, seen or not.
 
     Args:
         vae: a trained model.
@@ -161,7 +162,11 @@ def imputation_check(
         generator = np.random.default_rng(torch.randint(2**62, ()).item())
         cells = vae.record.cells(x)
         hidden = _hide(cells, share, generator)
-        kinds = dict(zip(names_of(vae.record), _nominal(vae, x), strict=True))
+        p = vae.decode(vae.prior_at(x[:1]).expand([1]).sample(), x[:1])
+        kinds = dict(zip(names_of(vae.record), by_cell(p, _is_nominal).tolist(), strict=True))
+        hidden &= by_cell(p, lambda part: not isinstance(innermost(part), RightCensored)).reshape(
+            vae.x_shape
+        )
         known, drawn, doubtful = _draw(vae, x, hidden, draws, num_samples)
     rest = by_column(vae.record, torch.where(hidden, math.nan, cells))
     places = _rows(vae, hidden)
@@ -190,14 +195,11 @@ def _hide(cells: Tensor, share: float, generator: np.random.Generator) -> Tensor
     return ((rank < few) & known).reshape(cells.shape)
 
 
-def _nominal(vae: VAE, x: Tensor) -> list[bool]:
-    """Whether the values of each cell are levels without an order."""
-    kinds: list[bool] = []
-    for p in parts_of(vae.decode(vae.prior().expand([1]).sample(), x[:1])):
-        base = innermost(p)
-        levels = isinstance(base, dist.Categorical | dist.Bernoulli)
-        kinds += [levels and not isinstance(base, dist.OrderedLogistic)] * p.event_shape.numel()
-    return kinds
+def _is_nominal(likelihood: dist.TorchDistribution) -> bool:
+    """Whether its values are levels without an order."""
+    base = innermost(likelihood)
+    levels = isinstance(base, dist.Categorical | dist.Bernoulli)
+    return levels and not isinstance(base, dist.OrderedLogistic)
 
 
 def _draw(
