@@ -9,8 +9,8 @@ import torch
 from pyro.distributions import constraints
 from torch import Tensor
 
-from ..distributions import Joined, JoinedSupport
-from .support import describe_constraint, innermost, support_bounds, support_of_cell
+from ..distributions import Joined, JoinedSupport, support_of_cell
+from .support import describe_constraint, innermost, support_bounds
 
 __all__ = [
     "check_support",
@@ -30,6 +30,7 @@ ADVICE = {
     "or use ContinuousBernoulli",
     "Beta": "shrink the ends, x -> (x * (n - 1) + 0.5) / n, or use ContinuousBernoulli",
     "Categorical": "code the categories as 0, 1, ..., categories - 1",
+    "VonMises": "give angles in radians, (x + pi) % (2 pi) - pi; degrees by numpy.deg2rad(x) first",
     "Multinomial": "give rows of one total, or model each count, as Poisson or NegativeBinomial, "
     "with the logarithm of the row's total as an offset block",
 }
@@ -60,12 +61,12 @@ def drop_missing(likelihood: dist.TorchDistribution, mask: Tensor) -> dist.Torch
 def fill(x: Tensor, mask: Tensor, support: constraints.Constraint) -> Tensor:
     """x with a value of the support in its missing cells, so that no NaN reaches a gradient."""
     if isinstance(support, JoinedSupport):
-        shares = (v.split(support.widths, -1) for v in (x, mask))
-        return torch.cat(
-            [fill(*share) for share in zip(*shares, support.supports, strict=True)], -1
+        shares = (support.layout.split(v) for v in (x, mask))
+        return support.layout.join(
+            [fill(*share) for share in zip(*shares, support.supports, strict=True)]
         )
-    if (at := getattr(support_of_cell(support), "at", None)) is not None:  # of a spike
-        return torch.where(mask, x, at)
+    if (member := getattr(support_of_cell(support), "member", None)) is not None:
+        return torch.where(mask, x, member)
     kind, lower, upper = support_bounds(support)
     if math.isfinite(lower) and math.isfinite(upper) and kind == "continuous":
         value = (lower + upper) / 2
@@ -89,22 +90,23 @@ def with_offset(likelihood: dist.TorchDistribution, offset: Tensor) -> dist.Torc
     Raises:
         ValueError: another family.
     """
-    if isinstance(likelihood, Joined) and any(takes := exposed(likelihood)):
-        shares = offset.expand(*offset.shape[:-1], sum(likelihood.widths))
-        shares = shares.split(likelihood.widths, -1)
-        each = zip(takes, likelihood.parts, shares, strict=True)
-        return Joined([with_offset(p, share) if take else p for take, p, share in each])
+    if isinstance(likelihood, Joined) and any(exposed(likelihood)):
+        offsets = offset.expand(*offset.shape[:-1], *likelihood.event_shape)
+        return likelihood.map(lambda p, o: with_offset(p, o) if _has_counts(p) else p, offsets)
     base: Any = innermost(likelihood)
     return _shifted(base, offset).to_event(likelihood.event_dim)
 
 
 def exposed(likelihood: dist.TorchDistribution) -> list[bool]:
     """Of each block, whether an offset multiplies its mean: of several, those of counts alone."""
-    parts = parts_of(likelihood)
-    return [
-        _takes_offset(p) and (len(parts) == 1 or bool(innermost(p).support.is_discrete))  # pyright: ignore
-        for p in parts
-    ]
+    if isinstance(likelihood, Joined):
+        return [_has_counts(part) for part in likelihood.parts]
+    return [_takes_offset(likelihood)]
+
+
+def _has_counts(likelihood: dist.TorchDistribution) -> bool:
+    support: Any = likelihood.support
+    return _takes_offset(likelihood) and bool(support.is_discrete)
 
 
 def _takes_offset(likelihood: dist.TorchDistribution) -> bool:

@@ -49,7 +49,7 @@ class Comparison:
         (stacking); ``mc_error``, the part of ``se`` that is from drawing z; ``doubtful``, the share
         of data with k-hat above 0.7, for which log p(x) is too low.
         """
-        best = self.pointwise.mean().idxmax()
+        best = str(self.pointwise.mean().idxmax())
         found, n = differences(self.pointwise, best), len(self.pointwise)
         table = pd.DataFrame(
             {

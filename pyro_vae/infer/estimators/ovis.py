@@ -19,8 +19,8 @@ class OVIS(VIMCO):
         \hat L_{-k} = \log \frac{1}{K} \sum_{j \ne k} w_j
 
     for the guide, with normalized weights :math:`\tilde w`; the model's gradient is
-    :class:`VIMCO`'s. Where VIMCO puts the geometric mean of the others for :math:`w_k`, this puts 0.
-    That takes off what weights every score by 1/K, so that a particle's weight is
+    :class:`VIMCO`'s. Where VIMCO puts the geometric mean of the others for :math:`w_k`, this puts
+    0. That takes off what weights every score by 1/K, so that a particle's weight is
     :math:`-\log(1 - \tilde w_k) - \tilde w_k`, which falls as :math:`1/K^2`: the guide's
     signal-to-noise ratio grows as the root of K, where VIMCO's falls so. It is the authors'
     asymptotic estimator at :math:`\gamma = 0`, the one of them that is unbiased and takes no draws
