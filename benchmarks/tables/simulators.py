@@ -92,7 +92,7 @@ def _values(
 
 
 def vae(train: pd.DataFrame, valid: pd.DataFrame, n: int, seed: int) -> pd.DataFrame:
-    """The package's: whole numbers with few values are categories, holes have bits beside them.
+    """The package's: quantities with few values are categories, holes have bits beside them.
 
     The weight of the KL rises during the first half of the epochs: without that z carries 2 nats
     of a row of Adult where it carries 5 with it.
