@@ -301,8 +301,8 @@ def as_record(
             raise ValueError(f"the condition of a table is '~ age' or ['age'], got {condition!r}")
         if condition is not None and not isinstance(condition, Design):
             condition = Design.of(condition, table)
-        gone = zip(schema.cells, table.missing.any(0), strict=True)
-        holes = [name for name, some in gone if some and bits]
+        gone = table.missing.sum(0).tolist() if bits else [0] * len(schema.cells)
+        holes = [name for name, n in zip(schema.cells, gone, strict=True) if n]
         return TableRecord(schema, condition, numbers, holes), "Bernoulli", None if bits else line
     if hasattr(x, "columns") and not isinstance(x, Record):
         raise ValueError("a frame is made a table first: VAE(Table.from_frame(df), latent_dim=8)")
