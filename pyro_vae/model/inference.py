@@ -241,7 +241,8 @@ class Inference(nn.Module):
         """
         whole("num_samples", num_samples)
         rows = None if given is None else self.record.given(given)
-        x = None if given is None else self.as_data(given if rows is None else rows)  # pyright: ignore
+        known = given if rows is None else self.record.take_known(rows, self.example)
+        x = None if known is None else self.as_data(known)  # pyright: ignore
         if rows is not None and not self.record.cells(x).isnan().all():  # pyright: ignore
             if boolean("mean", mean):
                 raise ValueError("mean=True is of draws of z alone: vae.impute(rows) gives means")
@@ -250,12 +251,14 @@ class Inference(nn.Module):
         with seeded(seed):
             p = self.decode(self.prior_at(x).expand(torch.Size(shape)).sample(), x)
             cells = point(p) if boolean("mean", mean) else p.sample()
-        return self.record.answer(cells, x) if rows is None else self._answer_rows(cells, rows)
+        record = self.record
+        return record.answer(cells, x) if rows is None else record.answer_given(cells, rows)
 
     def _sample_given(self, rows: object, num_samples: int, seed: int | None) -> Any:  # noqa: ANN401
         """Draws of the missing cells of rows: a frame of them for one row, else one a draw."""
         at_least = max(1000, 4 * num_samples)
-        found = self.imputations(rows, draws=num_samples, num_samples=at_least, seed=seed)  # pyright: ignore
+        known = self.record.take_known(rows, self.example)
+        found = self.imputations(known, draws=num_samples, num_samples=at_least, seed=seed)
         if wrong := int(found.doubtful.sum()):
             warnings.warn(
                 f"draws given the cells of {wrong} of {len(found.ess)} rows are doubtful: fewer "
@@ -264,13 +267,7 @@ class Inference(nn.Module):
                 "more draws",
                 stacklevel=3,
             )
-        return self._answer_rows(found.values, rows)
-
-    def _answer_rows(self, cells: Tensor, rows: object) -> Any:  # noqa: ANN401
-        """Cells ``(draws, N, D)`` as a frame of draws for one row, else a frame of rows a draw."""
-        if cells.shape[1] == 1:
-            return self.record.answer_given(cells[:, 0], rows)
-        return self.record.answer(cells, rows, keep=True)
+        return self.record.answer_given(found.values, rows)
 
     @torch.no_grad()
     def counterfactual(

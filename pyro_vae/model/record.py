@@ -345,8 +345,12 @@ class Record:
         """Rows whose known cells a draw is conditioned on: of a table alone."""
         return None
 
-    def answer_given(self, cells: Tensor, row: object) -> Any:  # noqa: ANN401
-        """Draws of one row as users get them."""
+    def take_known(self, rows: object, like: Tensor) -> Tensor:
+        """Rows, whose missing cells are not known, as a packed tensor."""
+        return self.take(rows, like)
+
+    def answer_given(self, cells: Tensor, rows: object) -> Any:  # noqa: ANN401
+        """Draws of rows, ``(draws, N, D)``, as users get them."""
         return cells
 
     def answer(self, cells: Tensor, x: object = None, *, keep: bool = False) -> Any:  # noqa: ANN401

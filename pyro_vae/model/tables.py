@@ -1,5 +1,6 @@
 """Tables as records: a block for each likelihood, whose columns lie side by side."""
 
+import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, TypeAlias
@@ -14,6 +15,7 @@ from ..data.tables.design import Design
 from ..data.tables.frames import Frame
 from ..distributions import Layout
 from ..families.part import Line
+from ..language.spec import Spec, as_spec
 from .blocks import Block, shape_of
 from .record import Record
 
@@ -35,10 +37,12 @@ class TableRecord(Record):
         design: of the columns that are conditions, which are not scored.
         numbers: the columns of single numbers, by their roles: ``offset``, of exposures, whose
             logarithm is packed, and ``weight``.
+        holes: columns beside which there is a bit, 1 where the cell is missing. It is scored as any
+            cell is, so that rows are simulated with their holes.
 
     Attributes:
         columns: the names of the packed observed cells; all of ``schema.cells``, without a
-            condition, so that a tensor of ``Table.values`` is packed.
+            condition, so that a tensor of ``Table.values`` is packed; the bits come after.
 
     Raises:
         ValueError: an unknown column, one of words as a number, or no column left to model.
@@ -49,6 +53,7 @@ class TableRecord(Record):
         schema: Schema,
         design: Design | None = None,
         numbers: Mapping[str, str | None] = MappingProxyType({}),
+        holes: Sequence[str] = (),
     ) -> None:
         self.schema, self.design = schema, design
         self.numbers = {role: name for role, name in numbers.items() if name is not None}
@@ -62,20 +67,25 @@ class TableRecord(Record):
         lines = [column.line for column in modelled]
         groups = {line: [i for i, own in enumerate(lines) if own == line] for line in lines}
         blocks = [Block(line, len(i), "observed", line, True) for line, i in groups.items()]
+        self.holes = tuple(name for name in holes if name not in aside)
+        if self.holes:
+            blocks.append(Block("missing", len(self.holes), "observed", "Bernoulli", True))
         if design:
             blocks.append(Block("condition", len(design.names), "context"))
         super().__init__([*blocks, *(Block(role, (), role) for role in self.numbers)])  # pyright: ignore
-        self.layout = Layout(list(groups.values()))
+        self._cells = [schema.places[column.name] for column in modelled]  # among the schema's
+        n, bits = len(self._cells), [f"{name} is missing" for name in self.holes]
+        places = [*groups.values(), *([list(range(n, n + len(bits)))] if bits else [])]
+        self.layout = Layout(places)
         self._places |= groups
-        self.columns = tuple(column.name for column in modelled)
-        self._cells = [schema.places[name] for name in self.columns]  # among the schema's
+        self.columns = (*(column.name for column in modelled), *bits)
 
     def describe(self) -> dict[str, object]:
         """What makes this record again, as plain values."""
         about: dict[str, object] = {"table": self.schema.as_dict()}
         if self.design:
             about["condition"] = self.design.as_dict()
-        return about | self.numbers
+        return about | self.numbers | ({"holes": list(self.holes)} if self.holes else {})
 
     @staticmethod
     def arguments(about: Mapping[str, Any]) -> dict[str, object]:
@@ -84,7 +94,7 @@ class TableRecord(Record):
         if "condition" in about:
             design = Design.from_dict(about["condition"], schema)
         numbers = {role: about.get(role) for role in NUMBERS}
-        return {"x_shape": TableRecord(schema, design, numbers)}
+        return {"x_shape": TableRecord(schema, design, numbers, about.get("holes", ()))}
 
     def read(self, x: object) -> Table:
         """A frame, or another table, under this record's schema.
@@ -105,11 +115,16 @@ class TableRecord(Record):
             return super().take(x, like)
         table = self.read(x)
         self._check_digits(like.dtype)
-        parts = [table.values[:, self._cells]]
+        parts = [table.values[:, self._cells], np.isnan(table.values[:, self._holed])]
         if self.design:
             parts.append(self.design.read(table))
         parts += [self._numbers(table, role, name) for role, name in self.numbers.items()]
         return super().take(torch.from_numpy(np.concatenate(parts, 1)), like)
+
+    @property
+    def _holed(self) -> list[int]:
+        """The places among ``schema.cells`` of the columns that have a bit beside them."""
+        return [self.schema.places[name] for name in self.holes]
 
     def _numbers(self, table: Table, role: str, name: str) -> np.ndarray:
         """A column of numbers greater than 0, ``(N, 1)``; of exposures the logarithms."""
@@ -178,13 +193,32 @@ class TableRecord(Record):
             values[:, at] = given if several else given[rows]
         return Table(self.schema, Frame(table.to_frame(values)), values)
 
-    def answer_given(self, cells: Tensor, row: object) -> Any:  # noqa: ANN401
-        """Draws of one row, ``(N, D)``, as a frame in which the known cells are as they came."""
-        known = self.read(row).values[0]
-        there = ~np.isnan(known)
-        values = self.values(cells)
-        values[:, there] = known[there]
-        return self.schema.to_frame(values)
+    def take_known(self, rows: object, like: Tensor) -> Tensor:
+        """Rows of which some cells are known: of the others nothing is, so they may be holes."""
+        packed = self.take(rows, like)
+        first = len(self._cells)
+        bits = packed[:, first : first + len(self.holes)]  # a view
+        bits[bits == 1] = math.nan
+        return packed
+
+    def answer_given(self, cells: Tensor, rows: object) -> Any:  # noqa: ANN401
+        """Draws of rows, ``(draws, N, D)``, whose known cells are as they came.
+
+        Returns:
+            A frame of the draws of one row; a list of frames, one a draw, of several.
+        """
+        table = self.read(rows)
+        draws = np.where(table.missing, self._with_holes(cells), table.values)
+        if len(table) == 1:
+            return self.schema.to_frame(draws[:, 0])
+        return [table.to_frame(values) for values in draws]
+
+    def _with_holes(self, cells: Tensor) -> np.ndarray:
+        """:meth:`values`, NaN where the bit beside a cell says that it is missing."""
+        values, first = self.values(cells), len(self._cells)
+        holes = (cells[..., first : first + len(self.holes)] > 0.5).cpu().numpy()
+        values[..., self._holed] = np.where(holes, np.nan, values[..., self._holed])
+        return values
 
     def values(self, cells: Tensor) -> np.ndarray:
         """Packed cells ``(..., D)`` as a table's values: codes and whole numbers are rounded.
@@ -192,7 +226,7 @@ class TableRecord(Record):
         Columns of the condition, which have no packed cells, are missing.
         """
         values = np.full((*cells.shape[:-1], len(self.schema.cells)), np.nan)
-        values[..., self._cells] = cells.double().cpu().numpy()
+        values[..., self._cells] = cells[..., : len(self._cells)].double().cpu().numpy()
         for at, column in enumerate(self.schema.modelled):
             if column.has_codes or column.whole:
                 values[..., at] = rounded(column, values[..., at])
@@ -211,33 +245,38 @@ class TableRecord(Record):
             return cells
         if cells.ndim == 3:
             return [self.answer(one, x, keep=keep) for one in cells]
-        values = self.values(cells)
         if x is None:
-            return self.schema.to_frame(values)
-        table = self.read(x)
+            return self.schema.to_frame(self._with_holes(cells))
+        table, values = self.read(x), self.values(cells)
         held = ~table.missing if keep else np.isnan(values)
         return table.to_frame(np.where(held, table.values, values))
 
 
 def as_record(
     x: int | tuple[int, ...] | Record | Table,
-    missing: bool,
+    missing: bool | str | Spec,
     likelihood: Line | Mapping[str, str] | None,
     condition: Condition | None = None,
     numbers: Mapping[str, str | None] = MappingProxyType({}),
-) -> tuple[Record, Line]:
+) -> tuple[Record, Line, str | Spec | None]:
     """The record of a model's first argument, and the likelihood of what says none itself.
 
     Args:
         x: a shape, a record, or a table.
-        missing: whether cells of a plain array may be missing.
+        missing: whether cells of a plain array may be missing, or a line that says how they come to
+            be; ``"Bernoulli"`` puts bits into the record of a table.
         likelihood: a line or module; of a table, the lines of some columns by name.
         condition: of a table a formula or columns by name; of an array a design, or a width.
         numbers: of a table, the columns of an offset and of weights.
 
+    Returns:
+        The record, the likelihood, and the line of p(mask | x), if there is one.
+
     Raises:
         ValueError: lines by column for what has no columns, or one line for a table.
     """
+    line = missing if isinstance(missing, str | Spec) else None
+    bits = line is not None and as_spec(line) == Spec("Bernoulli")
     by_column = likelihood is None or likelihood == "auto" or isinstance(likelihood, Mapping)
     if isinstance(x, Table):
         if not by_column:
@@ -255,7 +294,9 @@ def as_record(
             raise ValueError(f"the condition of a table is '~ age' or ['age'], got {condition!r}")
         if condition is not None and not isinstance(condition, Design):
             condition = Design.of(condition, table)
-        return TableRecord(schema, condition, numbers), "Bernoulli"
+        gone = table.missing.sum(0).tolist() if bits else [0] * len(schema.cells)
+        holes = [name for name, n in zip(schema.cells, gone, strict=True) if n]
+        return TableRecord(schema, condition, numbers, holes), "Bernoulli", None if bits else line
     if hasattr(x, "columns") and not isinstance(x, Record):
         raise ValueError("a frame is made a table first: VAE(Table.from_frame(df), latent_dim=8)")
     if isinstance(likelihood, Mapping) or likelihood == "auto":
@@ -267,8 +308,13 @@ def as_record(
             f"{said[0]}= names a column of a table: of arrays, Record([Block('x', 784), "
             f"Block({said[0]!r}, role={said[0]!r})])"
         )
-    record = Record.of(x, missing) if condition is None else _beside(x, missing, condition)
-    return record, "Bernoulli" if likelihood is None else likelihood
+    if bits:
+        raise ValueError(
+            "missing='Bernoulli' is of a table: VAE(Table.from_frame(df), 8, missing='Bernoulli')"
+        )
+    holes = not isinstance(x, Record) if isinstance(missing, str | Spec) else missing
+    record = Record.of(x, holes) if condition is None else _beside(x, holes, condition)
+    return record, "Bernoulli" if likelihood is None else likelihood, line
 
 
 def _beside(x: int | tuple[int, ...] | Record, missing: bool, condition: Condition) -> Record:

@@ -68,7 +68,8 @@ class VAE(Inference):
             reads x with zeros there, beside a mask of the observed cells (twice the channels:
             :class:`Inputs` says along which dimension). A line says how cells come to be
             missing where that depends on their values: ``"SelfMasking"`` on their own,
-            ``"Logistic"`` on all of them (:class:`Missingness`).
+            ``"Logistic"`` on all of them (:class:`Missingness`). ``"Bernoulli"`` makes it a bit
+            beside each column of a table that has holes, given z: rows are simulated with holes.
         condition: what encoder and decoder read beside x and z, and the likelihood does not score:
             of a table a formula over its columns, ``"~ age + C(batch)"``, or columns by name; of an
             array a :class:`Design`, or how many numbers c are. The model is then p(x, z | c), with
@@ -125,10 +126,8 @@ class VAE(Inference):
         seed: int | None = None,
     ) -> None:
         super().__init__()
-        line = missing if isinstance(missing, str | Spec) else None
-        holes = not isinstance(x_shape, Record) if isinstance(missing, str | Spec) else missing
-        self.record, likelihood = as_record(
-            x_shape, holes, likelihood, condition, {"offset": offset, "weight": weight}
+        self.record, likelihood, line = as_record(
+            x_shape, missing, likelihood, condition, {"offset": offset, "weight": weight}
         )
         self.missingness = None if line is None else make_missingness(line, self.x_shape)
         likelihood = _joined(self.record, likelihood)
