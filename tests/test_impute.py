@@ -5,10 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.stats import multivariate_t
 
 import pyro_vae as pv
 from helpers.linear import SCALE, X, Z, linear_vae, marginal
 from pyro_vae.model.conditional import condition
+from pyro_vae.model.ellipses import Ellipses, to_real
+from pyro_vae.model.imputation import TIMES
 from pyro_vae.model.joint import Joint
 
 NAN = math.nan
@@ -292,6 +295,20 @@ def test_mean_median_and_mode_are_those_of_the_exact_conditional(likelihood, mis
             assert ((cdf[at] > 0.4) & (cdf[at] - mass[at] < 0.6)).all()
 
 
+def test_ordered_levels_have_their_median_by_quadrature():
+    """Of levels 0 ... 4 with a mode at an end; a mean of levels says nothing."""
+    line = "OrderedLogistic(categories=5)"
+    vae = pv.VAE(3, 1, likelihood=line, encoder=[], decoder=[4], missing=True, seed=8).double()
+    x = torch.tensor([[4.0, NAN, 0.0]]).double()
+    _, weights, p = posterior_on_a_grid(vae, x[0])
+    mass = weights @ p.probs[:, 1]
+    median = (mass.cumsum(0) < 0.5).sum()
+    assert (mass.cumsum(0) - 0.5).abs().min() > 0.02  # so that noise does not move it
+    assert mass.argmax() != median
+    for point, level in {"mean": median, "median": median, "mode": mass.argmax()}.items():
+        assert vae.impute(x, point=point, num_samples=2000, seed=0)[0, 1] == level
+
+
 @pytest.mark.parametrize("missing", [True, False])
 def test_a_count_beside_a_bit_is_that_of_quadrature(missing):
     """Two blocks with likelihoods of their own: each given the other, and the bound of a row."""
@@ -388,10 +405,55 @@ def test_rows_of_too_few_effective_draws_are_drawn_anew(monkeypatch):
     more = vae.imputations(x, num_samples=1000, seed=0)
     assert not more.doubtful.any() and (more.ess[:2] >= 100).all()
     assert more.ess[2] == math.inf and "no row is doubtful" in more.summary()
-    monkeypatch.setattr("pyro_vae.model.imputation.ROUNDS", 0)
+    monkeypatch.setattr("pyro_vae.model.imputation.TIMES", (1,))
     once = vae.imputations(x, num_samples=1000, seed=0)
     assert once.doubtful[:2].any() and (once.ess[:2] < more.ess[:2])[once.doubtful[:2]].all()
     assert "1 rows are doubtful" in once.summary() or "2 rows are doubtful" in once.summary()
+
+
+def test_a_posterior_much_narrower_than_the_guide_is_neared_by_fits():
+    """30 times narrower in each dimension: of the first 1,000 draws about one counts."""
+    vae, rows = narrow(30.0), 40
+    x = marginal(vae).sample((1,)).masked_fill(GONE[:1], NAN)
+    vae.decoder.register_forward_hook(lambda _, z, out: decoded.append(z[0].shape[:-1].numel()))
+    decoded = []
+    found = vae.imputations(x.expand(rows, X), num_samples=1000, seed=0)
+    assert sum(decoded) <= 1 + rows * 1000 * sum(TIMES)
+    assert not found.doubtful.any()
+    p, gone = marginal(vae), GONE[0]
+    s = p.covariance_matrix
+    gain = s[gone][:, ~gone] @ s[~gone][:, ~gone].inverse()
+    mean = p.loc[gone] + gain @ (x[0, ~gone] - p.loc[~gone])
+    values = found.values[:, gone]
+    assert ((values.mean(0) - mean).abs() < 4 * values.std(0) / rows**0.5).all()
+
+
+def test_what_is_fitted_to_draws_has_their_moments_and_its_density():
+    torch.manual_seed(0)
+    loc = torch.tensor([1.0, -2.0, 0.5]).double()
+    tril = torch.tensor([[1.0, 0, 0], [0.9, 0.3, 0], [-0.5, 0.2, 2.0]]).double()
+    exact = torch.distributions.MultivariateNormal(loc, scale_tril=tril)
+    wide = torch.distributions.MultivariateNormal(loc, scale_tril=2 * tril)
+    z = wide.sample((20000, 2))
+    fit = Ellipses.of(z, exact.log_prob(z) - wide.log_prob(z), to_real(exact.support))
+    assert torch.allclose(fit.loc, loc.expand(2, 3), atol=0.1)
+    assert torch.allclose(fit.tril @ fit.tril.mT, (tril @ tril.T).expand(2, 3, 3), atol=0.15)
+    drawn = fit.sample(5)
+    peer = multivariate_t(fit.loc[1], fit.tril[1] @ fit.tril[1].T, 8)
+    assert np.allclose(fit.log_prob(drawn)[:, 1], peer.logpdf(drawn[:, 1]))
+
+
+@pytest.mark.parametrize("support", ["positive", "unit_interval"])
+def test_what_is_fitted_on_a_half_line_has_density_one(support):
+    cell = getattr(torch.distributions.constraints, support)
+    to_z = to_real(torch.distributions.constraints.independent(cell, 1))
+    torch.manual_seed(0)
+    z = torch.rand(500, 1, 1).double()
+    fit = Ellipses.of(z, torch.zeros(500, 1), to_z)
+    grid = to_z(torch.linspace(-30, 30, 200001).double()[:, None])[:, 0]
+    p = fit.log_prob(grid[:, None, None]).exp()[:, 0]
+    assert abs(torch.trapezoid(p, grid) - 1) < 1e-3
+    assert fit.sample(50).shape == (50, 1, 1) and (fit.sample(50) > 0).all()
 
 
 def test_a_guide_that_misses_the_posterior_is_warned_of():

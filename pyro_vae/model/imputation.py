@@ -13,7 +13,7 @@ from ..core.pareto import RELIABLE
 from ..distributions import Joined
 from ..families.likelihoods import has_independent_cells
 from ..families.support import innermost
-from .conditional import Posterior, condition
+from .conditional import Posterior, Start, condition
 from .joint import Model
 
 __all__ = ["Imputations", "Plan", "Point", "counterfactual", "impute"]
@@ -21,7 +21,7 @@ __all__ = ["Imputations", "Plan", "Point", "counterfactual", "impute"]
 CELLS = 2**22  # numbers of x at once
 ENOUGH = 100  # effective draws, with which more are no longer worth their time
 MANY = 0.05  # share of the rows with holes, above which doubtful ones are warned of
-ROUNDS = 3  # times that draws and sweeps are doubled where they were not enough
+TIMES = (1, 1, 2, 4)  # the draws asked for: of the first round, and of those for doubtful rows
 CANDIDATES = 64  # values of a cell, of which the most probable is its mode
 
 Point: TypeAlias = Literal["mean", "median", "mode"]
@@ -87,17 +87,17 @@ class Imputations:
             return f"{text} of z at the median row, no row is doubtful."
         return (
             f"{text} of z at the median row. {wrong} rows are doubtful: fewer than "
-            f"{self.enough:g} effective draws, or k-hat above {RELIABLE}, even of {2**ROUNDS} "
-            "times the draws and sweeps asked for: raise num_samples and sweeps, or train "
-            "with missing=True on rows with as many holes."
+            f"{self.enough:g} effective draws, or k-hat above {RELIABLE}, even of {TIMES[-1]} "
+            "times the draws asked for from an adapted proposal: raise num_samples, or train with "
+            "missing=True on rows with as many holes."
         )
 
 
 def impute(model: Model, x: Tensor, plan: Plan) -> Imputations:
     """The observed blocks of x with their NaN cells filled, and the checks of each row.
 
-    Rows whose draws are too few or too uneven are drawn anew, twice as many after twice the sweeps,
-    up to three times. Rows without a hole cost nothing.
+    Rows whose draws are too few or too uneven are drawn anew, up to three times, from a proposal
+    that is fitted to the former draws. Rows without a hole cost nothing.
 
     Args:
         model: whose likelihood is of independent cells.
@@ -114,19 +114,22 @@ def impute(model: Model, x: Tensor, plan: Plan) -> Imputations:
     values = cells.clone() if plan.draws is None else cells.repeat(plan.draws, *[1] * cells.ndim)
     ess = torch.full((len(x),), math.inf, dtype=torch.float64, device=x.device)
     imputations = Imputations(values, ess, -ess, plan.enough)
-    for attempt in range(ROUNDS + 1):
-        if not len(rows):
-            break
-        times = 2**attempt
-        num_samples = plan.num_samples * times
-        # An encoder that knows of missing cells is tried as it is before it is adapted.
-        sweeps = plan.sweeps * times if attempt or not model.record.missing else 0
-        for some in rows.split(max(1, CELLS // (num_samples * cells[0].numel()))):
-            posterior = condition(model, x[some], num_samples, sweeps)
+
+    def fill(rows: Tensor, start: Start | None, number: int) -> None:
+        num_samples = plan.num_samples * TIMES[number]
+        size = max(1, CELLS // (num_samples * cells[0].numel()))
+        for at in torch.arange(len(rows), device=x.device).split(size):
+            some = rows[at]
+            posterior = condition(model, x[some], num_samples, plan.sweeps, start and start[at])
             filled = _fill(model, x[some], posterior, plan)
             values[..., some, *[slice(None)] * (cells.ndim - 1)] = filled
             imputations.ess[some], imputations.k_hat[some] = posterior.ess, posterior.k_hat
-        rows = rows[imputations.doubtful[rows]]
+            doubtful = imputations.doubtful[some]
+            if number + 1 < len(TIMES) and doubtful.any():
+                fill(some[doubtful], posterior.start(model, x[some])[doubtful], number + 1)
+
+    if len(rows):
+        fill(rows, None, 0)
     return imputations
 
 
@@ -140,10 +143,10 @@ def counterfactual(model: Model, x: Tensor, other: Tensor, plan: Plan) -> Tensor
         plan: what is asked for.
     """
     wanted = model.record.with_cells(other, torch.full_like(model.record.cells(other), math.nan))
-    parts, sweeps = [], 0 if model.record.missing else plan.sweeps
+    parts = []
     rows = max(1, CELLS // (plan.num_samples * model.record.cells(x)[0].numel()))
     for some, new in zip(x.split(rows), wanted.split(rows), strict=True):
-        posterior = condition(model, some, plan.num_samples, sweeps)
+        posterior = condition(model, some, plan.num_samples, plan.sweeps)
         posterior = replace(posterior, likelihood=model.decode(posterior.z, new), completed=None)
         parts.append(_fill(model, new, posterior, plan))
     return torch.cat(parts, 0 if plan.draws is None else 1)
@@ -171,10 +174,12 @@ def _point(
 ) -> Tensor:
     """One value for each cell; of codes, which are no quantities, the mode.
 
-    A block without a mean has its median, unless it is all of x.
+    Ordered levels have a median, but no mean. A block without a mean has its median, unless it is
+    all of x.
     """
-    if isinstance(innermost(p), dist.Categorical):
-        return _mode(p, log_w, drawn)
+    if isinstance(base := innermost(p), dist.Categorical):
+        ordered = isinstance(base, dist.OrderedLogistic)
+        return _level(base, log_w) if ordered and name != "mode" else _mode(p, log_w, drawn)
     try:
         return POINTS[name](p, log_w, drawn)
     except ValueError:
@@ -202,6 +207,12 @@ def _median(p: dist.TorchDistribution, log_w: Tensor, drawn: Tensor | None) -> T
     share = _beside(log_w.softmax(0), values).expand(values.shape).gather(0, order)
     middle = (share.cumsum(0) < 0.5).sum(0, keepdim=True).clamp(max=len(values) - 1)
     return values.gather(0, middle)[0]
+
+
+def _level(p: dist.Categorical, log_w: Tensor) -> Tensor:
+    """The median of ordered levels: the lowest of which as much lies at it or below as above."""
+    below = (_beside(log_w.softmax(0), p.probs) * p.probs).sum(0).cumsum(-1)
+    return (below[..., :-1] < 0.5).sum(-1).to(log_w)
 
 
 def _mode(p: dist.TorchDistribution, log_w: Tensor, drawn: Tensor | None) -> Tensor:

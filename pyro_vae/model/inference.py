@@ -148,17 +148,18 @@ class Inference(nn.Module):
         encoder knows complete data only it mixes guides at completed rows, which are drawn by the
         same weights, anew in each sweep. The prior has a tenth of it. Both are exact in the limit
         of many draws. Rows with fewer than 100 effective draws, or a heavy tail of weights, are
-        drawn anew by twice, 4 and 8 times as many after as many more sweeps; a warning counts those
-        for which that was not enough, if they are many, and :meth:`imputations` says which.
+        drawn anew up to three times, 7 times as many draws in all, from a proposal that is fitted
+        to their former ones; a warning counts those for which that was not enough, if they are
+        many, and :meth:`imputations` says which.
 
         Args:
             x: ``(N, *x_shape)``, with NaN.
             draws: so many draws of the missing cells (multiple imputation), not one value.
             point: the value of a cell where ``draws`` is not given: ``"mean"``, ``"median"`` or
                 ``"mode"``. Numbers of categories have neither mean nor median, and are given the
-                most probable category.
+                most probable category; ordered levels have a median, and are given it for a mean.
             num_samples: K, draws of z for each observation.
-            sweeps: how often the proposal is adapted, where it must be.
+            sweeps: how often completed rows are drawn anew, for an encoder of complete data.
             seed: of the draws, ``seed=0``; without one another call gives other draws. A survival
                 time that is missing is filled with the time until its event, which is then 1.
 
@@ -202,7 +203,7 @@ class Inference(nn.Module):
             draws: so many draws of the missing cells.
             point: the value of a cell where ``draws`` is not given.
             num_samples: K, draws of z for each observation.
-            sweeps: how often the proposal is adapted.
+            sweeps: how often completed rows are drawn anew, for an encoder of complete data.
             seed: of the draws.
 
         Returns:
