@@ -10,13 +10,14 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from common import publish, static_mnist, table
-from short import EPOCHS, IMAGES, LATENT, WIDTHS, trained
+from common import publish, table
+from short import SETTINGS, images, trained
 
 import pyro_vae as pv
+from pyro_vae.evaluate import Evidence
 
 
-def measured(act: Callable) -> tuple[pv.evaluate.Evidence, float]:
+def measured(act: Callable) -> tuple[Evidence, float]:
     """An estimate, and its seconds."""
     start = time.perf_counter()
     return act(), time.perf_counter() - start
@@ -29,8 +30,8 @@ def main() -> None:
     say.add_argument("--temperatures", type=int, default=300)
     say.add_argument("--chains", type=int, default=8)
     told = say.parse_args()
-    vae, _ = trained()
-    x = static_mnist()["test"][: told.images]
+    vae, _ = trained("mnist")
+    x = images("mnist")["test"][: told.images]
     ways: dict[str, Callable] = {
         "guide, 1,000 draws": lambda: pv.log_evidence(vae, x, num_samples=1000, num_simulated=0,
                                                       seed=0),
@@ -56,10 +57,9 @@ def main() -> None:
         ])  # fmt: skip
     head = ["", "log p(x)", "Monte Carlo error", "minus long annealing", "k-hat > 0.7",
             "evaluations an image", "proposals", "seconds", "share of the time"]  # fmt: skip
-    words = "-".join(map(str, (784, *WIDTHS, LATENT)))
     text = (
-        f"Static MNIST, {len(x)} test images, nats per observation; {words} with gated layers, "
-        f"trained for {EPOCHS} epochs of {IMAGES:,} images. All figures are lower bounds in "
+        f"Static MNIST, {len(x)} test images, nats per observation; {SETTINGS['mnist'].words}. All "
+        "figures are lower bounds in "
         "expectation; annealing goes from the prior, with 5 leapfrog steps at each temperature.\n\n"
     )
     publish("evidence", "log p(x) by proposal", text + table(head, lines))

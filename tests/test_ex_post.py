@@ -109,6 +109,22 @@ def test_bits_have_priors_too():
     assert len(wider.gains) == 15
 
 
+def test_a_prior_may_read_the_condition():
+    record = pv.Record([pv.Block("x", 2), pv.Block("dose", role="context")])
+    vae = pv.VAE(record, 1, likelihood="Normal", guide="Normal(scale=0.1)", seed=0,
+                 encoder="MLP([])", decoder="MLP([3])")  # fmt: skip
+    dose = torch.linspace(-1, 1, 400)
+    data = {"x": torch.randn(400, 2), "dose": dose}
+    plain, reading = (
+        pv.fit_prior(vae, data, f"Normal(loc={loc}, scale=learned)", epochs=20, lr=0.05)
+        for loc in ("learned", "amortized")
+    )
+    assert reading.vae.prior_reads and not plain.vae.prior_reads
+    slope = vae.encode(data).mean[:, 0]
+    assert abs(torch.corrcoef(torch.stack([slope, dose]))[0, 1]) > 0.2  # the encoder reads it
+    assert reading.gain > plain.gain
+
+
 def test_own_encoders_are_copied():
     vae = pv.VAE(4, 2, likelihood="Normal", encoder=torch.nn.Linear(4, 3), seed=0)
     result = pv.fit_prior(vae, X, "Normal(loc=learned)", epochs=1)

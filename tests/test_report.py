@@ -114,7 +114,8 @@ def test_a_loose_guide_is_told_of():
     exact = 2 * (np.log(2) + 0.25 / 2 - 0.5)  # KL to the posterior, a dimension: scale halved
     assert float(told.group(1)) == pytest.approx(exact, abs=0.05)
     # 100 draws of it underestimate log p(x), and k-hat says so: fitted proposals take their place
-    assert found.table.loc["log p(x) - ELBO", "value"] == pytest.approx(exact, abs=0.1)
+    lost = found.table.loc["log p(x) - ELBO"]
+    assert abs(lost["value"] - exact) < 5 * lost["standard_error"] < 0.5
     assert "z was drawn from: normal" in found.verdicts["Evidence"]
     assert "too narrow" in found.verdicts["Calibration"]
 

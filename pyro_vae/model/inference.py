@@ -30,6 +30,7 @@ class Inference(nn.Module):
         record: what an observation is.
         latents: what z is.
         prior: from nothing to p(z).
+        prior_reads: whether it reads the condition, and gives p(z | c).
         inputs: from x to what the encoder reads.
         encoder: from that to features.
         approximation: from features to q(z|x).
@@ -40,6 +41,7 @@ class Inference(nn.Module):
     record: Record
     latents: Latents
     prior: nn.Module
+    prior_reads: bool = False
     inputs: Inputs
     encoder: nn.Module
     approximation: nn.Module

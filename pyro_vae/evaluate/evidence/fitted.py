@@ -9,12 +9,12 @@ from torch import Tensor
 
 from ...model.joint import Joint
 
-__all__ = ["Blend", "fit_normal", "normal_proposal"]
+__all__ = ["ASCENT", "Blend", "fit_normal", "normal_proposal"]
 
 ASCENT, RATE = 60, 0.05  # steps of Adam to the mode, and their rate, which falls to 0
-MOMENTS = 200  # draws of the guide, whose mean is where the ascent starts
+MOMENTS = 200  # draws: the mean of the guide's is where the ascent starts
 WHO = "a proposal for each observation"
-FLOOR = 0.25  # of a variance's inverse, in those that the guide has: no direction is flatter
+FLOOR = 0.25  # over the largest variance of guide and prior: no direction is taken for flatter
 WIDER = 1.1  # times the variances of the curvature, as tails that are too thin cost most
 
 
@@ -61,7 +61,8 @@ def fit_normal(joint: Joint) -> tuple[Tensor, Tensor]:
     """
     transform: Any = joint.to_support(WHO)
     u = transform.inv(joint.guide.sample(torch.Size([MOMENTS])))
-    shape, spread = u.shape[2:], u.flatten(2).var(0)
+    v = transform.inv(joint.prior.expand([MOMENTS, len(joint.x)]).sample())
+    shape, widest = u.shape[2:], torch.maximum(u.var(0), v.var(0)).flatten(1).amax(1)
 
     def log_f(u: Tensor) -> Tensor:
         u = u.reshape(1, len(u), *shape)
@@ -71,7 +72,7 @@ def fit_normal(joint: Joint) -> tuple[Tensor, Tensor]:
 
     mode = _ascend(log_f, u.mean(0).flatten(1))
     values, vectors = torch.linalg.eigh(_curvature(log_f, mode).double())
-    values = torch.maximum(values, (FLOOR / spread.amax(1, keepdim=True)).to(values))
+    values = torch.maximum(values, (FLOOR / widest[:, None]).to(values))
     scale = vectors @ torch.diag_embed((WIDER / values).sqrt())
     return mode, _triangular(scale).to(mode)
 

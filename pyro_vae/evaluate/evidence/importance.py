@@ -211,9 +211,9 @@ def log_evidence(
         wide: the share of draws from a wider proposal, in [0, 1): normal with twice the standard
             deviations of the guide, the prior for a discrete z.
         proposal: what z is drawn from. ``"auto"`` is for data of which many have a k-hat above 0.7:
-            each observation has the guide, or else a normal with the curvature at its posterior's
-            mode beside the guide, or else annealing from there, whichever comes first that a pilot
-            run finds to have a k-hat below 0.6. A discrete z has the guide alone.
+            each observation has draws of a normal with the curvature at its posterior's mode,
+            beside the guide's, and where these have a k-hat above 0.7 too it is annealed from
+            there. A discrete z has the guide alone.
         num_simulated: how many observations are drawn from the model for ``simulated``, at most as
             many as x has; 0 leaves them out, as does ``proposal="auto"``.
         seed: of the draws.
@@ -269,7 +269,7 @@ def log_evidence(
 
 def _by_rungs(rungs: Iterable[Rung], num_samples: int) -> Evidence:
     """The estimates of each rung, in the order of the observations."""
-    rungs = list(rungs)
+    rungs = [rung for rung in rungs if len(rung.index)]
     found = Evidence.join([Evidence.from_weights(rung.log_w) for rung in rungs])
     order = torch.cat([rung.index for rung in rungs]).argsort()
     names = [rung.name for rung in rungs for _ in rung.index]

@@ -1,6 +1,6 @@
-"""For each observation the cheapest proposal whose weights have a tail that can be trusted."""
+"""For each observation a proposal whose weights have a tail that can be trusted, or annealing."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +16,8 @@ from .paths import Path, Plan
 
 __all__ = ["Rung", "climb"]
 
-PILOT = 400  # draws that decide whether a proposal will do
-MARGIN = 0.1  # of k-hat, which is noisy, below what can be trusted
 BLOCK = 100  # observations that are fitted together
-SHARE = 0.9  # of draws from a fitted proposal, beside the guide's
+SHARE = 0.8  # of draws from a fitted normal, beside the guide's
 GRADIENT = 3  # evaluations of log p(x, z) that one of its gradients costs
 ANNEALING = Plan(temperatures=30, chains=50, start="guide", leapfrog=3)
 
@@ -32,7 +30,7 @@ class Rung:
         index: which observations, ``(B,)``.
         log_w: of the draws, ``(K, B)``.
         name: of the proposal.
-        evaluations: of log p(x, z), for each observation, what was tried before included.
+        evaluations: of log p(x, z) for each observation, what was tried before included.
     """
 
     index: Tensor
@@ -48,10 +46,12 @@ def climb(
     num_samples: int,
     rows: int,
 ) -> Iterator[Rung]:
-    """Weights of each observation: by the guide, by a fitted normal, or by annealing from it.
+    """Weights of each observation: by the guide beside a fitted normal, or by annealing from these.
 
-    A pilot run decides; the weights are of draws of their own, so that the figure stays a lower
-    bound in expectation.
+    Those whose weights have a heavy tail are annealed. To leave out large weights can only lower
+    the figure of the others, so that all stay lower bounds in expectation. Where z has no gradient
+    the guide is all that there is. The guide alone is never trusted for its k-hat where a normal
+    can be fitted: one that is too narrow by half passes on half of the data.
 
     Args:
         vae: in evaluation mode.
@@ -60,57 +60,31 @@ def climb(
         num_samples: K.
         rows: passes through the decoder at once.
     """
-
-    def joint_at(index: Tensor) -> Joint:
-        return Joint(vae, x[index], prior)
-
-    for block in torch.arange(len(x), device=x.device).split(BLOCK):
-        left, spent, fitted = block, 0, ()
-        for name, fit, proposal, cost in PROPOSALS:
-            try:
-                joint = joint_at(left)
-                fitted = fit(joint)
-            except ValueError:  # z has no gradient, or no real line maps to it
-                break
-            spent += cost(joint) + PILOT
-            pilot = _log_weights(joint, proposal(joint, *fitted), PILOT, rows)
-            done = tail_shape(pilot) <= RELIABLE - MARGIN
-            if done.any():
-                some = joint_at(left[done])
-                q = proposal(some, *(part[done] for part in fitted))
-                log_w = _log_weights(some, q, num_samples, rows)
-                yield Rung(left[done], log_w, name, spent + num_samples)
-            left, fitted = left[~done], tuple(part[~done] for part in fitted)
-            if not len(left):
-                break
-        if not len(left):
+    for index in torch.arange(len(x), device=x.device).split(BLOCK):
+        joint = Joint(vae, x[index], prior)
+        try:
+            fitted = fit_normal(joint)
+        except ValueError:  # z has no gradient, or no real line maps to it
+            yield Rung(
+                index, _log_weights(joint, joint.guide, num_samples, rows), "guide", num_samples
+            )
             continue
-        joint = joint_at(left)
-        if not fitted:
-            log_w = _log_weights(joint, joint.guide, num_samples, rows)
-            yield Rung(left, log_w, "guide", spent + num_samples)
+        log_w = _log_weights(joint, _blend(joint, *fitted), num_samples, rows)
+        spent = num_samples + GRADIENT * (ASCENT + 2 * joint.guide.event_shape.numel())
+        kept = ~(tail_shape(log_w) > RELIABLE)  # NaN, of few draws, is kept
+        yield Rung(index[kept], log_w[:, kept], "normal", spent)
+        if kept.all():
             continue
-        joint.guide = _blend(joint, *fitted)
-        path = Path(joint, ANNEALING)
-        yield Rung(left, path.forward(), "annealing", spent + GRADIENT * path.gradients)
+        for some in ANNEALING.split((~kept).nonzero()[:, 0], x):
+            joint = Joint(vae, x[index[some]], prior)
+            joint.guide = _blend(joint, *(part[some] for part in fitted))
+            path = Path(joint, ANNEALING)
+            cost = spent + GRADIENT * path.gradients
+            yield Rung(index[some], path.forward(), "annealing", cost)
 
 
 def _blend(joint: Joint, *fitted: Tensor) -> Any:  # noqa: ANN401
     return Blend(joint.guide, normal_proposal(joint, *fitted), SHARE)
-
-
-def _cost(joint: Joint) -> int:
-    """Of the ascent, and of the second derivatives, two gradients for each dimension."""
-    return GRADIENT * (ASCENT + 2 * joint.guide.event_shape.numel())
-
-
-# The name of a proposal, from a joint density to its parameters by observation, from both to the
-# distribution, and what the fit costs.
-Fit = Callable[[Joint], tuple[Tensor, ...]]
-PROPOSALS: tuple[tuple[str, Fit, Callable[..., Any], Callable[[Joint], int]], ...] = (
-    ("guide", lambda joint: (), lambda joint: joint.guide, lambda joint: 0),
-    ("normal", fit_normal, _blend, _cost),
-)
 
 
 def _log_weights(joint: Joint, q: Any, num_samples: int, rows: int) -> Tensor:  # noqa: ANN401
