@@ -72,6 +72,8 @@ class Line:
         self.vae, self.guide = vae, estimator.wrap(vae.guide, x)
         self.network = estimator.network or nn.Module()
         self.elbo: Any = CompiledELBO(estimator.elbo, announce=False)
+        with pyro.get_param_store().scope() as self.store:  # two lines may be of one estimator
+            pass
         groups = [
             {"params": [p for p in self.network.parameters() if (p.ndim == 0) == number], "lr": lr}
             for number, lr in ((True, LR_NUMBERS), (False, LR_NETWORKS))
@@ -83,7 +85,8 @@ class Line:
         for p in (*self.vae.parameters(), *self.network.parameters()):
             p.grad = None
         torch.default_generator.manual_seed(seed)
-        self.elbo.loss_and_grads(self.vae.model, self.guide, x)
+        with pyro.get_param_store().scope(self.store):
+            self.elbo.loss_and_grads(self.vae.model, self.guide, x)
         return [p.grad / -len(x) for p in guide_parameters(self.vae)]  # pyright: ignore
 
     def learn(self, x: Tensor, seed: int) -> None:
