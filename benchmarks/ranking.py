@@ -173,7 +173,8 @@ EVALUATIONS = {
         "**Every gradient takes two evaluations of log p(x, z) per observation**: REINFORCE, NVIL, "
         "RLOO and Double CV two draws (with one draw the first two would have twice their "
         "variance), ARM and DisARM an antithetic pair, MuProp the draw and the mean, REBAR "
-        "and RELAX the draw and a relaxed one."
+        "and RELAX the draw and a relaxed one. MuProp's paper has the learned baseline; without it "
+        "what its expansion leaves has a mean that depends on x."
     ),
     "antithetic": (
         "**RLOO(2), DisARM and RODEO(2) take two evaluations of log p(x, z) per observation and "
@@ -208,12 +209,11 @@ def report(rows: list[dict], learned: dict[str, str], which: str) -> None:
         f"fixed batch of {BATCH} training data, {DRAWS} draws, by step of that one trajectory.\n\n"
         f"{EVALUATIONS[which]} Those that learn do so along the trajectory, from "
         f"its start and on its batches, by Adam at {LR_NUMBERS:g} (numbers) and {LR_NETWORKS:g} "
-        "(networks). MuProp's "
-        "paper has the learned baseline; without it what its expansion leaves has a mean that "
-        "depends on x.\n\n"
+        "(networks).\n\n"
         + table(head, body)
         + "\n\nThe order that was published (Dong et al. 2020, arXiv:2006.10680; Tucker et al. "
-        "2017, arXiv:1703.07370), as ratios of these variances, above 1 where it appears"
+        "2017, arXiv:1703.07370; Dimitriev & Zhou 2021, arXiv:2105.14141; Shi et al. 2022, "
+        "arXiv:2202.09497), as ratios of these variances, above 1 where it appears"
         + (f"; it does not: {', '.join(turned)}" if turned else "")
         + ".\n\n"
         + table(head, ratios)
