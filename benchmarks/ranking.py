@@ -1,6 +1,7 @@
 """The variance of gradient estimators along one training run: Bernoulli latents, static MNIST.
 
     python benchmarks/ranking.py [--steps 10000] [--state runs/ranking.pt]
+    python benchmarks/ranking.py --list antithetic --steps 1000  # those of 2021 and 2022
 
 A linear VAE 784-200-784 is trained by DisARM. Beside it every estimator that has parameters of its
 own (baselines, REBAR's temperature, RELAX's network, Double CV's factor) trains them at the same
@@ -34,10 +35,22 @@ LINES = {
     "DoubleCV(2)": "DoubleCV(num_particles=2)",
     "DisARM": "DisARM",
 }
+ANTITHETIC = {
+    "RLOO(2)": "RLOO(num_particles=2)",
+    "DisARM": "DisARM",
+    "RODEO(2)": "RODEO(num_particles=2)",
+    "RLOO(4)": "RLOO(num_particles=4)",
+    "DoubleCV(4)": "DoubleCV(num_particles=4)",
+    "DisARM of two pairs": "DisARM(num_particles=2)",
+    "ARMS(4)": "ARMS(num_particles=4)",
+    "RODEO(4)": "RODEO(num_particles=4)",
+}
+LISTS = {"ranking": LINES, "antithetic": ANTITHETIC}
 TRAINS = "DisARM"
 PUBLISHED = [  # the first has the larger variance
     ("REINFORCE", "NVIL"), ("NVIL", "MuProp with baseline"), ("MuProp with baseline", "REBAR"),
-    ("ARM", "DisARM"), ("RLOO(2)", "DisARM"),
+    ("ARM", "DisARM"), ("RLOO(2)", "DisARM"), ("DisARM", "RODEO(2)"), ("RLOO(4)", "ARMS(4)"),
+    ("DisARM of two pairs", "ARMS(4)"), ("ARMS(4)", "RODEO(4)"),
 ]  # fmt: skip
 STEPS = (10, 30, 100, 300, 1000, 3000, 10_000, 30_000, 100_000)
 BATCH, LR, DRAWS, PILOT = 50, 1e-3, 300, 32
@@ -59,6 +72,8 @@ class Line:
         self.vae, self.guide = vae, estimator.wrap(vae.guide, x)
         self.network = estimator.network or nn.Module()
         self.elbo: Any = CompiledELBO(estimator.elbo, announce=False)
+        with pyro.get_param_store().scope() as self.store:  # two lines may be of one estimator
+            pass
         groups = [
             {"params": [p for p in self.network.parameters() if (p.ndim == 0) == number], "lr": lr}
             for number, lr in ((True, LR_NUMBERS), (False, LR_NETWORKS))
@@ -70,7 +85,8 @@ class Line:
         for p in (*self.vae.parameters(), *self.network.parameters()):
             p.grad = None
         torch.default_generator.manual_seed(seed)
-        self.elbo.loss_and_grads(self.vae.model, self.guide, x)
+        with pyro.get_param_store().scope(self.store):
+            self.elbo.loss_and_grads(self.vae.model, self.guide, x)
         return [p.grad / -len(x) for p in guide_parameters(self.vae)]  # pyright: ignore
 
     def learn(self, x: Tensor, seed: int) -> None:
@@ -106,14 +122,14 @@ def guide_parameters(vae: pv.VAE) -> list[nn.Parameter]:
 class Run:
     """The trajectory and what was measured on it, kept in one file."""
 
-    def __init__(self, x: Tensor, file: Path) -> None:
+    def __init__(self, lines: dict[str, str], x: Tensor, file: Path) -> None:
         self.x, self.file, self.step, self.rows = x, file, 0, []
         self.vae = pv.VAE(
             784, 200, prior="Bernoulli(logits=learned)", guide="Bernoulli",
             encoder=pv.MLP([]), decoder=pv.MLP([]), seed=0,
         )  # fmt: skip
         torch.manual_seed(0)
-        self.lines = {name: Line(line, self.vae, x[:BATCH]) for name, line in LINES.items()}
+        self.lines = {name: Line(line, self.vae, x[:BATCH]) for name, line in lines.items()}
         self.optim = torch.optim.Adam(self.vae.parameters(), LR)
         own = {n: (line.network, line.optim) for n, line in self.lines.items() if line.optim}
         self.parts = {"model": (self.vae, self.optim), **own}
@@ -152,19 +168,36 @@ class Run:
         self.file.with_suffix(".new").replace(self.file)
 
 
-def report(rows: list[dict], learned: dict[str, str]) -> None:
+EVALUATIONS = {
+    "ranking": (
+        "**Every gradient takes two evaluations of log p(x, z) per observation**: REINFORCE, NVIL, "
+        "RLOO and Double CV two draws (with one draw the first two would have twice their "
+        "variance), ARM and DisARM an antithetic pair, MuProp the draw and the mean, REBAR "
+        "and RELAX the draw and a relaxed one. MuProp's paper has the learned baseline; without it "
+        "what its expansion leaves has a mean that depends on x."
+    ),
+    "antithetic": (
+        "**RLOO(2), DisARM and RODEO(2) take two evaluations of log p(x, z) per observation and "
+        "gradient, the others four.** CARMS is ARMS for bits."
+    ),
+}
+
+
+def report(rows: list[dict], learned: dict[str, str], which: str) -> None:
     """The table, the published inequalities, and the picture."""
+    lines = LISTS[which]
+    published = [pair for pair in PUBLISHED if set(pair) <= set(lines)]
     steps = sorted({r["step"] for r in rows})
     at = {(r["line"], r["step"]): r for r in rows}
-    order = sorted(LINES, key=lambda name: -at[name, steps[-1]]["variance"])
-    picture(order, steps, at, learned)
+    order = sorted(lines, key=lambda name: -at[name, steps[-1]]["variance"])
+    picture(order, steps, at, learned, which)
     head = ["", *(f"{s:,}" for s in steps)]
     body = [["ELBO of 1,000 training data", *(f"{at[TRAINS, s]['elbo']:.1f}" for s in steps)]]
     for name in order:
         cells = (f"{at[name, s]['variance']:,.0f} ± {at[name, s]['error']:,.0f}" for s in steps)
-        body.append([f"{name}: `{LINES[name]}`", *cells])
+        body.append([f"{name}: `{lines[name]}`", *cells])
     ratios, turned = [], []
-    for a, b in PUBLISHED:
+    for a, b in published:
         pairs = [(at[a, s]["variance"], at[b, s]["variance"]) for s in steps]
         ratios.append([f"{a} / {b}", *(f"{one / other:,.3g}" for one, other in pairs)])
         turned += [f"{a} / {b} at step {s:,}" for s, (v, w) in zip(steps, pairs, strict=True)
@@ -174,28 +207,26 @@ def report(rows: list[dict], learned: dict[str, str]) -> None:
         f"trained by {TRAINS}, batch {BATCH}, Adam at {LR:g}. Variance of one gradient of the "
         "guide (trace of the covariance, and its standard error; (nats per observation)²) on one "
         f"fixed batch of {BATCH} training data, {DRAWS} draws, by step of that one trajectory.\n\n"
-        "**Every gradient takes two evaluations of log p(x, z) per observation**: REINFORCE, NVIL, "
-        "RLOO and Double CV two draws (with one draw the first two would have twice their "
-        "variance), ARM and DisARM an antithetic pair, MuProp the draw and the mean, REBAR "
-        "and RELAX the draw and a relaxed one. Those that learn do so along the trajectory, from "
+        f"{EVALUATIONS[which]} Those that learn do so along the trajectory, from "
         f"its start and on its batches, by Adam at {LR_NUMBERS:g} (numbers) and {LR_NETWORKS:g} "
-        "(networks). MuProp's "
-        "paper has the learned baseline; without it what its expansion leaves has a mean that "
-        "depends on x.\n\n"
+        "(networks).\n\n"
         + table(head, body)
         + "\n\nThe order that was published (Dong et al. 2020, arXiv:2006.10680; Tucker et al. "
-        "2017, arXiv:1703.07370), as ratios of these variances, above 1 where it appears"
+        "2017, arXiv:1703.07370; Dimitriev & Zhou 2021, arXiv:2105.14141; Shi et al. 2022, "
+        "arXiv:2202.09497), as ratios of these variances, above 1 where it appears"
         + (f"; it does not: {', '.join(turned)}" if turned else "")
         + ".\n\n"
         + table(head, ratios)
         + "\n\nWhat was learned by the last step: "
         + "; ".join(f"{name} {what}" for name, what in learned.items() if what)
-        + ".\n\n![variance by step](ranking.png)"
+        + f".\n\n![variance by step]({which}.png)"
     )
-    publish("ranking", "Variance of gradient estimators on one trajectory", text)
+    publish(which, "Variance of gradient estimators on one trajectory", text)
 
 
-def picture(order: list[str], steps: list[int], at: dict, learned: dict[str, str]) -> None:
+def picture(
+    order: list[str], steps: list[int], at: dict, learned: dict[str, str], which: str
+) -> None:
     """Variance by step, each a line; later ones are thinner, so that none is hidden."""
     from matplotlib import pyplot
 
@@ -207,12 +238,12 @@ def picture(order: list[str], steps: list[int], at: dict, learned: dict[str, str
     ax.set(
         xscale="log", yscale="log", xlabel="step of the shared trajectory",
         ylabel="variance of one gradient of the guide,\ntrace, (nats per observation)²",
-        title="Two evaluations a gradient: 784-200-784, Bernoulli latents, static MNIST",
+        title="784-200-784, Bernoulli latents, static MNIST",
     )  # fmt: skip
     ax.grid(alpha=0.3)
     ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), title="dashed: learns")
     RESULTS.mkdir(exist_ok=True)
-    figure.savefig(RESULTS / "ranking.png", dpi=130)
+    figure.savefig(RESULTS / f"{which}.png", dpi=130)
 
 
 def numbers(module: nn.Module) -> str:
@@ -227,16 +258,18 @@ def main() -> None:
     """Train on to each of the steps, measure there and publish."""
     say = argparse.ArgumentParser()
     say.add_argument("--steps", type=int, default=10_000)
-    say.add_argument("--state", type=Path, default=Path("runs/ranking.pt"))
+    say.add_argument("--list", choices=LISTS, default="ranking")
+    say.add_argument("--state", type=Path)
     said = say.parse_args()
+    state = said.state or Path(f"runs/{said.list}.pt")
     with pyro.get_param_store().scope(), pyro.validation_enabled(False):
-        run = Run(static_mnist()["train"], said.state)
+        run = Run(LISTS[said.list], static_mnist()["train"], state)
         for step in STEPS:
             if run.step < step <= said.steps:
                 run.to(step)
                 run.measure()
     learning = {name: numbers(line.network) for name, line in run.lines.items() if line.optim}
-    report(run.rows, learning)
+    report(run.rows, learning, said.list)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from .evaluate.evidence.annealed import ais as ais
 from .evaluate.evidence.annealed import bdmc as bdmc
 from .evaluate.evidence.importance import log_evidence as log_evidence
 from .evaluate.evidence.outliers import outlier_scores as outlier_scores
+from .evaluate.evidence.sumo import sumo as sumo
 from .evaluate.gradients.comparison import compare_estimators as compare_estimators
 from .evaluate.gradients.draws import elbo_draws as elbo_draws
 from .evaluate.gradients.recommendation import recommend_estimator as recommend_estimator

@@ -14,10 +14,11 @@ from helpers.bounds import exact, grid, part
 from helpers.gradients import MANY, bit_model, copied, draws, gradient_of, right, z_scores
 from pyro_vae import MLP, VAE, make_estimator
 from pyro_vae.infer import CUBO, RWS, TVO, VIMCO, DReG, Estimator, GDReG
-from pyro_vae.infer.estimators.bounds import Bound, Chi, Renyi, Thermodynamic
+from pyro_vae.infer.estimators.bounds import Bound, Chi, Convex, Renyi, Thermodynamic
 from pyro_vae.infer.estimators.soundness import check_and_nest
 
 BOUNDS = [
+    Convex(5, 0.0), Convex(5, 0.3),
     Bound(), Renyi(5, 0.0), Renyi(5, 0.5), Renyi(5, 2.0), Chi(5, -1.0), Chi(5, -2.0),
     Thermodynamic(5, (0.0,)), Thermodynamic(5, (0.0, 0.01, 0.1)), Thermodynamic(5, (0.0, 0.5)),
 ]  # fmt: skip

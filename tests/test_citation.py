@@ -20,6 +20,15 @@ USED = {  # what is used, and the arXiv identifier that must be there
     "TraceGraph_ELBO": ({}, "TraceGraph_ELBO(gradient=score)", "1506.05254"),
     "DReG": ({}, "DReG(num_particles=2)", "1810.04152"),
     "RELAX": (BITS, "RELAX", "1711.00123"),
+    "OVIS": (BITS, "OVIS", "2008.01998"),
+    "VarGrad": (BITS, "VarGrad", "2010.10436"),
+    "ARMS": (BITS, "ARMS", "2105.14141"),
+    "CARMS": (BITS, "CARMS", "2110.14002"),
+    "RODEO": (BITS, "RODEO", "2202.09497"),
+    "PIWAE": ({}, "PIWAE", "1802.04537"),
+    "reinmax": (BITS, "Trace_ELBO(gradient=reinmax)", "2304.08612"),
+    "gumbel_rao": (BITS, "Trace_ELBO(gradient=gumbel_rao)", "2010.04838"),
+    "gapped": (BITS, "Trace_ELBO(gradient=gapped)", "2206.07235"),
     "straight_through": (BITS, "Trace_ELBO(gradient=straight_through)", "1308.3432"),
 }  # fmt: skip
 
@@ -32,6 +41,14 @@ def test_what_is_used_is_cited(name):
     assert f"eprint = {{{number}}}" in text
     if name != "VAE":
         assert f"{{{number}}}" not in pv.citation(pv.VAE(4, 3, seed=0))
+
+
+def test_callbacks_are_cited():
+    vae, used = pv.VAE(4, 3, seed=0), pv.callbacks
+    text = pv.citation(vae, callbacks=[used.DAIS(), used.MMD(1), used.TotalCorrelation(1)])
+    for number in ("2107.10150", "2107.04150", "1706.02262", "1802.04942"):
+        assert f"eprint = {{{number}}}" in text
+    assert pv.citation(vae, callbacks=[used.Log("a.csv")]) == pv.citation(vae)
 
 
 def test_keys_are_unique_and_braces_balance():

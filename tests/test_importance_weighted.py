@@ -8,6 +8,7 @@ import pyro.poutine as poutine
 import pytest
 import torch
 
+from helpers.bounds import exact, part
 from helpers.gradients import (
     bit_model,
     copied,
@@ -17,8 +18,9 @@ from helpers.gradients import (
     right,
     z_scores,
 )
-from pyro_vae import make_estimator
+from pyro_vae import MLP, VAE, SpecError, make_estimator
 from pyro_vae.infer import OVIS, RLOO, VIMCO
+from pyro_vae.infer.estimators.bounds import Bound, Convex, Renyi
 
 
 @pytest.mark.parametrize("k", [2, 3])
@@ -108,3 +110,61 @@ def test_vargrad_is_rloo(k):
     wanted = torch.autograd.grad((log_p - q.log_prob(z)).var(0).sum() / 2, parameters)
     for one, other in zip(found, wanted, strict=True):
         assert torch.allclose(one, -other, atol=1e-12) and (one != 0).any()
+
+
+# Groups of particles, by pairs of values of one normal latent on a grid.
+
+
+@pytest.fixture
+def small():
+    """A linear Gaussian model with one z and a learned prior."""
+    vae = VAE(
+        3, 1, prior="Normal(loc=learned(0.2), scale=learned(1.2))",
+        likelihood="Normal(scale=learned)", guide="Normal(scale=learned(0.7))",
+        encoder=MLP([]), decoder=MLP([]), seed=6,
+    ).double()  # fmt: skip
+    return vae, torch.randn(2, 3).double()
+
+
+def agrees(gradients, vae, value, which):
+    wanted, mask = part(vae, value, which)
+    assert z_scores(gradients[:, mask], wanted).abs().max() < 5
+    assert (wanted != 0).sum() > 0.8 * len(wanted)
+
+
+@pytest.mark.parametrize(
+    "line, of_model, of_guide",
+    [
+        ("MIWAE(num_particles=4)", Renyi(2, 0.0), Renyi(2, 0.0)),
+        ("MIWAE(num_particles=3)", Bound(), Bound()),
+        ("MIWAE(num_particles=2, groups=1)", Renyi(2, 0.0), Renyi(2, 0.0)),
+        ("PIWAE(num_particles=2)", Renyi(2, 0.0), Bound()),
+        ("CIWAE(num_particles=2, beta=0.3)", Convex(2, 0.3), Convex(2, 0.3)),
+    ],
+)
+def test_model_and_guide_ascend_what_is_said(line, of_model, of_guide, small):
+    vae, x = small
+    gradients, values = draws(line, vae, x)
+    agrees(gradients, vae, exact(vae, x, of_model), "model")
+    agrees(gradients, vae, exact(vae, x, of_guide), "guide")
+    assert z_scores(values[:, None], exact(vae, x, of_model).detach()).abs() < 5
+    assert make_estimator(line).bound == of_model
+
+
+def test_the_guide_of_piwae_is_that_of_miwae(small):
+    vae, x = small
+    found = []
+    for name in ("PIWAE", "MIWAE"):
+        pyro.set_rng_seed(3)
+        found.append(draws(f"{name}(num_particles=6, groups=3)", vae, x, batches=3, copies=2)[0])
+    _, mask = part(vae, exact(vae, x, Bound()), "guide")
+    assert torch.allclose(found[0][:, mask], found[1][:, mask], rtol=1e-9)
+    assert not torch.allclose(found[0], found[1], rtol=1e-3)
+
+
+def test_groups_divide_the_particles():
+    message = "groups divides num_particles=6, so it is one of 1, 2, 3, 6, got 4"
+    with pytest.raises(SpecError, match=message):
+        make_estimator("MIWAE(num_particles=6, groups=4)")
+    with pytest.raises(SpecError, match=r"beta is a fraction between 0 and 1, got 1\.5"):
+        make_estimator("CIWAE(beta=1.5)")

@@ -81,6 +81,7 @@ CALLS = {
     "latent_summary": lambda **k: pv.latent_summary(bits(), X, **k),
     "load_data": lambda **k: pv.load_data("digits", **k),
     "log_evidence": lambda **k: pv.log_evidence(bits(), X, **{"num_samples": 2, **k}),
+    "sumo": lambda **k: pv.sumo(bits(), X, **{"num_repeats": 2, **k}),
     "outlier_scores": lambda **k: pv.outlier_scores(bits(), X, X, **{"num_samples": 2, **k}),
     "predictive_check": lambda **k: pv.predictive_check(
         bits(), X.repeat(2, 1), **{"num_samples": 20, **k}
@@ -111,6 +112,8 @@ CALLS = {
     "RunningMean": lambda **k: infer.RunningMean(**k),
     "KLWeight": lambda **k: infer.KLWeight(**k),
     "Contractive": lambda **k: infer.Contractive(**{"weight": 1.0, **k}),
+    "MMD": lambda **k: infer.MMD(**{"weight": 1.0, **k}),
+    "TotalCorrelation": lambda **k: infer.TotalCorrelation(**{"weight": 1.0, **k}),
     "make_optimizer": lambda **k: infer.make_optimizer("Adam", **k),
     "with_free_bits": lambda **k: infer.with_free_bits(bits().model, bits().guide, **k),
     "schedule": lambda **k: infer.schedule(**{"value": 0.1, **k}),

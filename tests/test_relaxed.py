@@ -23,17 +23,24 @@ from pyro_vae import MLP, VAE, make_estimator
 from pyro_vae.infer import (
     ESTIMATORS,
     Concrete,
+    GappedStraightThrough,
+    GumbelRao,
     GumbelStraightThrough,
+    ReinMax,
     RelaxedTrace_ELBO,
     RelaxedTraceMeanField_ELBO,
     StraightThrough,
 )
 from pyro_vae.infer.engine.capture import capture
-from pyro_vae.infer.estimators.relaxed import RELAXED, Bits, OneHots, Relaxed
+from pyro_vae.infer.estimators.relaxations import RELAXED
+from pyro_vae.infer.estimators.relaxed import Bits, OneHots, Relaxed
 from pyro_vae.infer.estimators.soundness import check_and_nest
 
 BOUNDS = ["Trace_ELBO", "TraceMeanField_ELBO"]
-RULES = ["concrete, temperature=0.5", "straight_through", "st_gumbel, temperature=0.5"]
+RULES = [
+    "concrete, temperature=0.5", "straight_through", "st_gumbel, temperature=0.5", "reinmax",
+    "gumbel_rao, temperature=0.5", "gapped, temperature=0.5",
+]  # fmt: skip
 LINES = [f"{bound}(gradient={rule})" for bound in BOUNDS for rule in RULES]
 ELBOS = {Trace_ELBO: RelaxedTrace_ELBO, TraceMeanField_ELBO: RelaxedTraceMeanField_ELBO}
 
@@ -190,6 +197,76 @@ def test_more_particles_are_a_mean(line):
     assert three.var(0).sum() < 0.6 * one.var(0).sum()
 
 
+# Straight-through rules of smaller bias or variance.
+
+
+@pytest.mark.parametrize("phi, t", [(-0.5, 0.3), (1.2, 0.8)])
+def test_reinmax_is_exact_for_a_quadratic(phi, t):
+    """Where straight-through is not: the trapezoidal rule takes (b - t)^2 for what it is."""
+    p, theta = number(phi).sigmoid(), 0.4
+    wanted = p * (1 - p) * (1 - 2 * t + theta - phi)
+    model, guide = one_bit(phi, theta, lambda b: (b - t) ** 2)
+    close(copied(RelaxedTrace_ELBO(ReinMax()), model, guide), wanted)
+
+
+@pytest.mark.parametrize("phi", [-1.5, 0.4])
+def test_gapped_straight_through_is_its_definition(phi):
+    """By the two values of a bit, with the cost b^3: the path's slope is at a moved logit."""
+    model, guide = one_bit(phi, phi, lambda b: b**3)
+    found = copied(RelaxedTrace_ELBO(GappedStraightThrough(0.7, gap=1.0)), model, guide)
+    p = number(phi).sigmoid()
+    at = (number(max(phi, 1.0)) / 0.7).sigmoid()  # where it is 1; where it is 0 the slope is 0
+    close(found, p * 3 * at * (1 - at) / 0.7)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["bits", "one-hot"])
+def test_gumbel_rao_has_the_mean_of_st_gumbel_and_less_variance(family):
+    vae, x = bit_model(4) if family == "bits" else one_hot_model()
+    line = "Trace_ELBO(gradient={}, temperature=0.3)"
+    one, two = (draws(line.format(r), vae, x, copies=300)[0] for r in ("st_gumbel", "gumbel_rao"))
+    error = ((one.var(0) + two.var(0)) / len(one)).sqrt()
+    assert ((one.mean(0) - two.mean(0)) / error.clamp(min=1e-12)).abs().max() < 5
+    assert two.var(0).sum() < 0.8 * one.var(0).sum()
+
+
+@pytest.mark.parametrize("kind", [Bits, OneHots])
+def test_noise_given_a_draw_gives_that_draw(kind):
+    """And over the draws it has the law of the noise: compared by the mean of its exponential."""
+    logits = number([0.4, -1.2, 0.1]).log_softmax(-1).expand(N, 3)
+    hard = kind.hard(logits + kind.noise(logits))
+    noise = kind.noise_given(logits, hard)
+    assert torch.equal(kind.hard(logits + noise), hard)
+    for f in (lambda g: (-g.abs()).exp(), lambda g: g.clamp(-1, 1)):
+        a, b = f(noise), f(kind.noise(logits))
+        error = ((a.var(0) + b.var(0)) / N).sqrt()
+        assert ((a.mean(0) - b.mean(0)).abs() < 5 * error).all()
+
+
+@pytest.mark.slow
+def test_bias_of_straight_through_rules_against_enumeration():
+    """On 8^4 states, at a temperature of 1: ReinMax's is the smallest, in the mean of its draws."""
+    pyro.set_rng_seed(0)
+    vae = VAE(
+        6, (4, 8), prior="OneHotCategorical(logits=learned)", guide="OneHotCategorical",
+        encoder=MLP([5], activation="Tanh"), decoder=MLP([16], activation="Tanh"), seed=3,
+    ).double()  # fmt: skip
+    with torch.no_grad():
+        for p in vae.parameters():
+            p.add_(torch.randn_like(p) * 0.7)
+    x = torch.rand(3, 6).lt(0.5).double()
+    exact, value = draws("TraceEnum_ELBO", vae, x, batches=1, copies=1)
+    bias = {}
+    for rule in ("straight_through", "st_gumbel", "gumbel_rao", "gapped", "reinmax"):
+        at = "" if rule in ("straight_through", "reinmax") else ", temperature=1.0"
+        gradients, values = draws(f"Trace_ELBO(gradient={rule}{at})", vae, x, copies=1000)
+        bias[rule] = relative_bias(gradients, exact[0])
+        assert z_scores(values[:, None], value).abs().item() < 5
+        noise = (gradients.var(0) / len(gradients)).sum().sqrt() / exact[0].norm()
+        assert noise < 0.05
+    assert bias["reinmax"] < 0.6 * min(bias[r] for r in bias if r != "reinmax"), bias
+
+
 # One-hot sites.
 
 
@@ -260,7 +337,10 @@ def test_draws_of_each_rule():
         (dist.OneHotCategorical(logits=torch.randn(4, 2, 3)).to_event(1), (4, 2, 3)),
         (dist.Bernoulli(logits=torch.randn(1, 3)).expand([4, 3]).to_event(1), (4, 3)),
     ):
-        for rule in (Concrete(0.7), StraightThrough(), GumbelStraightThrough(0.7)):
+        for rule in (
+            Concrete(0.7), StraightThrough(), GumbelStraightThrough(0.7), ReinMax(),
+            GumbelRao(0.7), GappedStraightThrough(0.7),
+        ):  # fmt: skip
             q = Relaxed(base, rule.draw)
             assert q.rsample().shape == shape
             assert q.expand(torch.Size([5, 4])).rsample().shape == (5, *shape)
@@ -278,7 +358,7 @@ def test_draws_of_each_rule():
 def test_it_is_finite_at_any_temperature(temperature):
     vae, x = bit_model(4)
     vae, x = vae.float(), x.float()
-    for rule in ("concrete", "st_gumbel"):
+    for rule in ("concrete", "st_gumbel", "gumbel_rao", "gapped"):
         line = f"Trace_ELBO(gradient={rule}, temperature={temperature})"
         gradients, values = draws(line, vae, x, batches=5)
         assert gradients.isfinite().all()

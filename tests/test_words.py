@@ -24,12 +24,13 @@ def vae(**said):
     return pv.VAE(4, 2, **NETS | said)
 
 
+BITS = "score", "Enum", "concrete", "VIMCO", "reinmax", "gumbel_rao", "gapped"
 MADE = {  # what makes a line of a table
     "FAMILIES": lambda line: vae(likelihood=line if "Flow" not in line else "Normal",
                                  prior=line if "Flow" in line else "Normal"),
     "ESTIMATORS": lambda line: pv.fit(
         vae(prior="Bernoulli", guide="Bernoulli")
-        if any(word in line for word in ("score", "Enum", "concrete", "VIMCO")) else vae(),
+        if any(word in line for word in BITS) else vae(),
         X, estimator=line, **QUICK),
     "NETWORKS": lambda line: pv.VAE((1, 4, 4), 2, encoder=line if line != "ConvDecoder" else None,
                                     decoder=line if line == "ConvDecoder" else None),

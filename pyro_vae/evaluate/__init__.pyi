@@ -11,6 +11,8 @@ from .evidence.importance import Evidence as Evidence
 from .evidence.importance import Sandwich as Sandwich
 from .evidence.importance import log_evidence as log_evidence
 from .evidence.outliers import outlier_scores as outlier_scores
+from .evidence.sumo import UnbiasedEvidence as UnbiasedEvidence
+from .evidence.sumo import sumo as sumo
 from .gradients.comparison import as_table as as_table
 from .gradients.comparison import compare_estimators as compare_estimators
 from .gradients.draws import elbo_draws as elbo_draws

@@ -3,7 +3,7 @@
 import inspect
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from pyro.infer import ELBO
 from torch import nn
@@ -24,12 +24,17 @@ ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
 TITLE = re.compile(r'"([^"]+?)[.,]?"')
 
 
-def citation(vae: nn.Module, estimator: "str | Spec | ELBO | Estimator" = "Trace_ELBO") -> str:
+def citation(
+    vae: nn.Module,
+    estimator: "str | Spec | ELBO | Estimator" = "Trace_ELBO",
+    callbacks: Sequence[object] = (),
+) -> str:
     """The works behind a model and the estimator that trains it, as BibTeX.
 
     Args:
         vae: a model; the classes of its parts carry references in their docstrings.
         estimator: a line, or an ``ELBO`` of Pyro's.
+        callbacks: of ``fit``; those that are from a paper say so.
 
     >>> from pyro_vae import VAE
     >>> print(citation(VAE(4, 2, prior="VampPrior(components=3)")).split("@")[5].strip())
@@ -42,7 +47,7 @@ def citation(vae: nn.Module, estimator: "str | Spec | ELBO | Estimator" = "Trace
     }
     """
     works: dict[tuple[str, str], dict[str, str]] = {}
-    for name, text in _references(vae, make_estimator(estimator)):
+    for name, text in _references(vae, make_estimator(estimator), callbacks):
         for match in ENTRY.finditer(text):
             key, fields = _work(match["authors"], match["year"], match["rest"])
             works.setdefault((key, str(fields)), fields | {"note": f"for {name}"})
@@ -53,11 +58,14 @@ def citation(vae: nn.Module, estimator: "str | Spec | ELBO | Estimator" = "Trace
     return "\n\n".join(entries) + "\n"
 
 
-def _references(vae: nn.Module, estimator: Estimator) -> Iterator[tuple[str, str]]:
+def _references(
+    vae: nn.Module, estimator: Estimator, callbacks: Sequence[object]
+) -> Iterator[tuple[str, str]]:
     """The name of each part, and the text of its references."""
     yield "Pyro", PYRO
     handlers = [estimator.rule] if estimator.rule else []
-    for part in [*vae.modules(), *_distributions(vae), estimator.elbo, *handlers]:
+    parts = [*vae.modules(), *_distributions(vae), estimator.elbo, *handlers, *callbacks]
+    for part in parts:
         for cls in type(part).__mro__ if not isinstance(part, type) else (part,):
             text = PYROS.get(cls.__name__) or _section(cls)
             if text:

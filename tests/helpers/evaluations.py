@@ -22,6 +22,7 @@ EVALUATIONS = {
     "ais": lambda vae, x: pv.ais(
         vae, x, temperatures=2, chains=2, leapfrog=1, **QUICK
     ).log_evidence.tolist(),
+    "sumo": lambda vae, x: pv.sumo(vae, x, num_repeats=3, **QUICK).log_evidence.tolist(),
     "outlier_scores": lambda vae, x: str(pv.outlier_scores(vae, x, x, num_samples=4, **QUICK)),
     "rate_distortion": lambda vae, x: str(pv.rate_distortion(vae, x, num_samples=4, **QUICK)),
     "compare_estimators": lambda vae, x: str(

@@ -10,7 +10,7 @@ import torch
 from pyro.infer import ELBO, TraceEnum_ELBO
 from torch import Tensor
 
-from ...infer.estimators.bounds import Bound, Renyi, Thermodynamic
+from ...infer.estimators.bounds import Bound, Convex, Renyi, Thermodynamic
 from ...infer.estimators.estimator import Estimator, make_estimator
 from ...infer.estimators.soundness import check_and_nest
 from ...infer.sites import is_product, latent
@@ -113,6 +113,8 @@ def _unbiased(bound: Bound) -> tuple[str, ...]:
     k = f"num_particles={bound.num_particles}"
     if isinstance(bound, Renyi):
         return (f"RenyiELBO(alpha={bound.alpha:g}, {k})", *[f"VIMCO({k})"] * (bound.alpha == 0))
+    if isinstance(bound, Convex):
+        return (f"CIWAE({k}, beta={bound.beta})",)
     if isinstance(bound, Thermodynamic):
         return (f"TVO({k}, partitions={list(bound.betas[1:])}, gradient=pathwise)",)
     return UNBIASED

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Bound", "Chi", "Renyi", "Thermodynamic", "renyi"]
+__all__ = ["Bound", "Chi", "Convex", "Renyi", "Thermodynamic", "renyi"]
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,30 @@ class Chi(Renyi):
 
     def __str__(self) -> str:
         return f"CUBO({1 - self.alpha:g}, {self.num_particles})"
+
+
+@dataclass(frozen=True)
+class Convex(Bound):
+    r"""A convex combination of the ELBO and the importance-weighted bound (CIWAE).
+
+    .. math:: \hat L = \beta\, \frac{1}{K} \sum_k l_k
+        + (1 - \beta) \log \frac{1}{K} \sum_k e^{l_k}
+    """
+
+    beta: float = 0.5
+
+    def __call__(self, log_w: Tensor) -> Tensor:
+        """Its estimate from ``(K, ...)`` log weights, ``(...)``."""
+        tight = log_w.logsumexp(0) - math.log(len(log_w))
+        return self.beta * log_w.mean(0) + (1 - self.beta) * tight
+
+    def slopes(self, log_w: Tensor) -> tuple[Tensor, Tensor]:
+        """For the model, and for the guide along z: see :meth:`Bound.slopes`."""
+        even, w = self.beta / len(log_w), log_w.softmax(0)
+        return even + (1 - self.beta) * w, even + (1 - self.beta) * w.square()
+
+    def __str__(self) -> str:
+        return f"CIWAE({self.num_particles}; {self.beta:g})"
 
 
 @dataclass(frozen=True)

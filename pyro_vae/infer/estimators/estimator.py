@@ -18,7 +18,8 @@ from ...language.spec import Spec, SpecError, Value, as_spec, nearest
 from .bounds import Bound
 from .handlers import Baseline, Enumerate, RunningMean, ScoreFunction, StickingTheLanding
 from .profile import Profile
-from .relaxed import NO_TEMPERATURE, RELAXED, Concrete, Relaxation, relaxation
+from .relaxations import NO_TEMPERATURE, RELAXED, relaxation
+from .relaxed import Concrete, Relaxation
 from .table import ALIASES, ESTIMATORS, profile_of
 
 __all__ = ["Estimator", "make_estimator"]
@@ -30,10 +31,10 @@ class Estimator:
 
     Attributes:
         elbo: any Pyro ``ELBO``.
-        gradient: ``"pathwise"``, ``"score"``, ``"stl"`` (sticking the landing), the biased
-            ``"concrete"``, ``"straight_through"`` and ``"st_gumbel"``, the bound's own
-            ``"measure_valued"``, or ``None``: Pyro's rule, pathwise for the sites that have a
-            reparameterized sampler and score function for the others.
+        gradient: ``"pathwise"``, ``"score"``, ``"stl"`` (sticking the landing), one of the biased
+            relaxations such as ``"concrete"``, the bound's own ``"measure_valued"``, or ``None``:
+            Pyro's rule, pathwise for the sites that have a reparameterized sampler and score
+            function for the others.
         baseline: of the score function.
         decay: of the decaying baseline, in [0, 1).
         temperature: of a relaxed gradient, a number or a schedule over the epochs.

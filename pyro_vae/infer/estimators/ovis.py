@@ -23,9 +23,9 @@ class OVIS(VIMCO):
     0. That takes off what weights every score by 1/K, so that a particle's weight is
     :math:`-\log(1 - \tilde w_k) - \tilde w_k`, which falls as :math:`1/K^2`: the guide's
     signal-to-noise ratio grows as the root of K, where VIMCO's falls so. It is the authors'
-    asymptotic estimator at :math:`\gamma = 0`, the one of them that is unbiased and takes no draws
-    more; the variance is large where one weight is nearly all. Reparameterized sites keep their
-    pathwise gradient. Unbiased for the bound, for any guide; one evaluation a particle.
+    asymptotic estimator at :math:`\gamma = 0`, which is unbiased and takes no further draws; the
+    variance is large where one weight is nearly all. Reparameterized sites keep their pathwise
+    gradient. Unbiased for the bound, for any guide; one evaluation a particle.
 
     Args:
         num_particles: K, at least 2.

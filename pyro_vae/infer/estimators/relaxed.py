@@ -15,7 +15,6 @@ Every rule has the log mass continued from the corners linearly, :math:`\log q(z
 the difference that a change of z makes.
 """
 
-import math
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar, TypeAlias
@@ -30,15 +29,11 @@ from torch import Tensor
 from torch.distributions import kl_divergence, register_kl
 from torch.nn.functional import one_hot, softplus
 
-from ...language.schedules import schedule
-from ...language.spec import Value
 from ..sites import family_name, latent, unwrapped
 from .handlers import Size, Wrapper
 from .rules import Trial, UnsoundError
 
 __all__ = [
-    "NO_TEMPERATURE",
-    "RELAXED",
     "Bits",
     "Concrete",
     "GumbelStraightThrough",
@@ -49,13 +44,9 @@ __all__ = [
     "RelaxedTrace_ELBO",
     "StraightThrough",
     "kind_of",
-    "relaxation",
     "sites_can_be_relaxed",
+    "through",
 ]
-
-NO_TEMPERATURE = (
-    "temperature serves relaxed draws: use Trace_ELBO(gradient=concrete, temperature=0.5)"
-)
 
 
 class Bits:
@@ -83,6 +74,25 @@ class Bits:
         """Linear in z, ``(..., D)``."""
         return z * logits - softplus(logits)
 
+    @staticmethod
+    def scores(soft: Tensor) -> Tensor:
+        """What :meth:`soft` maps there."""
+        return soft.logit()
+
+    @staticmethod
+    def noise_given(logits: Tensor, hard: Tensor) -> Tensor:
+        """:meth:`noise`, given the bits that it makes."""
+        u, p = torch.rand_like(logits), logits.sigmoid()
+        return torch.where(hard > 0, 1 - p * u, (1 - p) * u).logit(
+            eps=torch.finfo(logits.dtype).eps
+        )
+
+    @staticmethod
+    def gapped(logits: Tensor, hard: Tensor, gap: float) -> Tensor:
+        """Logits at which the bits are the likelier ones, by a gap at least."""
+        sign = 2 * hard - 1
+        return sign * (sign * logits).clamp(min=gap)
+
 
 class OneHots:
     """One-hot vectors, by their normalized logits ``(..., D, K)``."""
@@ -109,6 +119,24 @@ class OneHots:
     def log_mass(logits: Tensor, z: Tensor) -> Tensor:
         """Linear in z, ``(..., D)``."""
         return (z * logits).sum(-1)
+
+    @staticmethod
+    def scores(soft: Tensor) -> Tensor:
+        """What :meth:`soft` maps there."""
+        return soft.log()
+
+    @staticmethod
+    def noise_given(logits: Tensor, hard: Tensor) -> Tensor:
+        """:meth:`noise`, given the corner that it makes."""
+        e = -torch.log1p(-torch.rand_like(logits))
+        best = (hard * e).sum(-1, keepdim=True)
+        return -torch.where(hard > 0, best, e / logits.exp() + best).log() - logits
+
+    @staticmethod
+    def gapped(logits: Tensor, hard: Tensor, gap: float) -> Tensor:
+        """Logits at which the corner is the likeliest, the others by a gap below the largest."""
+        top = logits.amax(-1, keepdim=True)
+        return torch.where(hard > 0, top, torch.minimum(logits, top - gap))
 
 
 Kind: TypeAlias = type[Bits] | type[OneHots]
@@ -221,37 +249,6 @@ class StraightThrough(Relaxation):
     def draw(self, logits: Tensor, kind: Kind) -> Tensor:
         """A corner."""
         return through(kind.hard(logits.detach() + kind.noise(logits)), kind.soft(logits))
-
-
-RELAXED: dict[str, type[Relaxation]] = {
-    "concrete": Concrete,
-    "straight_through": StraightThrough,
-    "st_gumbel": GumbelStraightThrough,
-}
-
-
-def relaxation(gradient: str, temperature: Value = None) -> Relaxation:
-    """The rule of a relaxed gradient, at the temperature of the start.
-
-    Args:
-        gradient: ``"concrete"``, ``"straight_through"`` or ``"st_gumbel"``.
-        temperature: a number, or a schedule over the epochs.
-
-    Raises:
-        ValueError: a temperature that is not positive, or for a rule that has none.
-    """
-    rule = RELAXED[gradient]
-    if temperature is None:
-        return rule()
-    if not issubclass(rule, Concrete):
-        raise ValueError(NO_TEMPERATURE)
-    at = schedule(temperature, 1, "temperature")  # pyright: ignore[reportArgumentType]
-    if not min(at(0.0), at(math.inf)) > 0:
-        raise ValueError(
-            f"temperature is positive throughout, such as 0.5 or exponential(1, 0.3), got "
-            f"{temperature}"
-        )
-    return rule(at(0.0))
 
 
 def sites_can_be_relaxed(trial: Trial) -> None:

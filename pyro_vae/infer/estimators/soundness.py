@@ -6,7 +6,8 @@ import torch
 
 from ..sites import samples
 from .estimator import Estimator
-from .relaxed import RELAXED, sites_can_be_relaxed
+from .relaxations import RELAXED
+from .relaxed import sites_can_be_relaxed
 from .rules import (
     Rule,
     Trial,

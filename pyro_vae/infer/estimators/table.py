@@ -15,19 +15,23 @@ from torch.distributions import kl_divergence
 
 from ..sites import family_name, same_order, samples
 from .arm import ARM, DisARM, DisARMIWAE
+from .arms import ARMS, CARMS
 from .bounds import renyi
 from .cubo import CUBO
 from .doublecv import DoubleCV
 from .dreg import DReG
 from .gdreg import GDReG
+from .groups import CIWAE, MIWAE, PIWAE
 from .measure_valued import MeasureValued
 from .multisample import MultiSampleELBO
 from .muprop import MuProp
 from .ovis import OVIS
 from .profile import DISCRETE, STL_ELSEWHERE, Profile
 from .rebar import REBAR, RELAX
-from .relaxed import RELAXED, Relaxation, RelaxedTrace_ELBO, RelaxedTraceMeanField_ELBO
+from .relaxations import RELAXED
+from .relaxed import Relaxation, RelaxedTrace_ELBO, RelaxedTraceMeanField_ELBO
 from .rloo import RLOO
+from .rodeo import RODEO
 from .rules import Trial, UnsoundError, paths_exist
 from .rws import RWS
 from .tvo import TVO
@@ -166,6 +170,9 @@ OF_PYRO: dict[type[ELBO], Profile] = {
 OURS: tuple[type[MultiSampleELBO], ...] = (
     DReG,
     GDReG,
+    MIWAE,
+    PIWAE,
+    CIWAE,
     TVO,
     RWS,
     CUBO,
@@ -174,9 +181,12 @@ OURS: tuple[type[MultiSampleELBO], ...] = (
     OVIS,
     ARM,
     DisARM,
+    ARMS,
+    CARMS,
     DisARMIWAE,
     MuProp,
     DoubleCV,
+    RODEO,
     REBAR,
     RELAX,
     MeasureValued,

@@ -134,7 +134,11 @@ class WeightedELBO(MultiSampleELBO):
         else:
             a, c = (scale * weight.reshape(shape) for weight in (a, c))
             surrogate = self._along(run, logs, a, c)
-        return (scale * self.bound(logs.lead)).sum(), surrogate
+        return (scale * self._value(logs.lead)).sum(), surrogate
+
+    def _value(self, log_w: Tensor) -> Tensor:
+        """The bound's estimate, ``(...)``."""
+        return self.bound(log_w)
 
     def _along(self, run: Run, logs: LogWeights, a: Tensor, c: Tensor) -> Tensor:
         """The surrogate for reparameterized sites, from the scaled weights of model and path."""
