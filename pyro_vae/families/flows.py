@@ -2,16 +2,17 @@
 
 import inspect
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from types import ModuleType
 from typing import Any, cast
 
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution
+from torch.distributions import Distribution, Transform, constraints
 
 from ..core.checks import boolean
 from ..distributions import Pushforward
@@ -21,6 +22,8 @@ from .part import Ends, Part
 from .support import support_bounds, support_of
 
 __all__ = ["Flow", "kept_validation", "zuko_flows"]
+
+HALVINGS = 26  # of (-1, 1), to the digits of float32
 
 REFUSED = {
     "GF": "Zuko draws from GF within -10 and 10 only, and its density does not end there: use NSF",
@@ -39,7 +42,7 @@ class Flow(Part):
     ``inverse=True``. An autoregressive flow is quick in one direction and takes D passes in the
     other: a prior or likelihood wants densities and a guide wants draws, so ``inverse`` is true by
     default in guides. ``NICE``, ``RealNVP`` and ``passes=2`` are quick in both. The other direction
-    of ``NAF``, ``UNAF``, ``BPF`` and ``SOSPF`` is found by bisection: slow, and within -10 and 10.
+    of ``NAF``, ``UNAF``, ``BPF`` and ``SOSPF`` is found by bisection, which is slow.
 
     Args:
         name: a flow of ``zuko.flows``: ``NSF``, ``MAF``, ``RealNVP``, ``NAF``, ``CNF`` ...
@@ -120,7 +123,8 @@ class Flow(Part):
         if features is not None:
             context = features.flatten(features.ndim - self.feature_dim)
             base = base.expand(torch.broadcast_shapes(base.batch_shape, context.shape[:-1]))
-        return Pushforward(base, self.transform(context), self.shape, inverse=self.backwards)
+        transform = widen(self.transform(context))
+        return Pushforward(base, transform, self.shape, inverse=self.backwards)
 
     def _class(self) -> type[nn.Module]:
         flows = zuko_flows()
@@ -140,6 +144,57 @@ def zuko_flows() -> ModuleType:
     flow: Any = zuko.distributions.NormalizingFlow
     flow.arg_constraints = {}  # torch's validation asks for them
     return zuko.flows
+
+
+def widen(transform: Any) -> Any:  # noqa: ANN401
+    """A transform of Zuko's whose bisections find what lies beyond -10 and 10 too."""
+    from zuko.transforms import MonotonicTransform
+
+    if getattr(type(transform), "_inverse", None) is MonotonicTransform._inverse:
+        return _Wide(transform)
+    if hasattr(transform, "transforms"):
+        transform.transforms = [widen(part) for part in transform.transforms]
+    if hasattr(transform, "base"):
+        transform.base = widen(transform.base)
+    if hasattr(transform, "meta"):
+        transform.meta = partial(_widened, transform.meta)
+    return transform
+
+
+def _widened(meta: Callable[[Tensor], object], x: Tensor) -> object:
+    return widen(meta(x))
+
+
+class _Wide(Transform):
+    """A monotonic function of Zuko's, inverted by bisection.
+
+    It searches in t, where x = 10 t / (1 - abs(t)): in as many halvings as Zuko takes between -10
+    and 10, and with as small an error there, it finds what is up to 1e5.
+    """
+
+    domain, codomain, bijective = constraints.real, constraints.real, True
+    sign = 1  # pyright: ignore
+
+    def __init__(self, narrow: Any) -> None:  # noqa: ANN401
+        super().__init__()
+        self.narrow, self.call_and_ladj = narrow, narrow.call_and_ladj
+
+    def _call(self, x: Tensor) -> Tensor:
+        return self.narrow.f(x)
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        from zuko.utils import bisection
+
+        end = torch.full_like(y, 1 - 1e-4)
+        f, phi = self.narrow.f, self.narrow.phi
+        return self._stretch(bisection(lambda t: f(self._stretch(t)), y, -end, end, HALVINGS, phi))
+
+    def _stretch(self, t: Tensor) -> Tensor:
+        return 10 * t / (1 - t.abs())
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        """The log of the slope."""
+        return self.narrow.log_abs_det_jacobian(x, y)
 
 
 @contextmanager
