@@ -19,7 +19,7 @@ from ..distributions import Pushforward
 from ..language.spec import Spec, Value, as_spec, nearest
 from .networks import checked_activation
 from .part import Ends, Part
-from .support import support_bounds, support_of
+from .support import REAL, support_bounds, support_of
 
 __all__ = ["Flow", "kept_validation", "zuko_flows"]
 
@@ -89,6 +89,8 @@ class Flow(Part):
                 raise self.error(
                     f"{self.name} has no option {option!r}{nearest(option, names)}", at=option
                 )
+            if isinstance(names[option], bool):
+                boolean(option, self.options[option])
         options = dict(self.options)
         if "activation" in options:
             options["activation"] = getattr(nn, checked_activation(str(options["activation"])))
@@ -109,9 +111,11 @@ class Flow(Part):
         if self.base_spec is not None:
             shape = inner.feature_shape
             support = support_of(self.base(None if shape is None else torch.zeros(1, *shape)))
-            if support is None or support_bounds(support) != ("continuous", -math.inf, math.inf):
+            real = support is not None and support_bounds(support) == REAL
+            if not real or "SpikeAndSlab" in str(base):  # no inverse finds its points again
                 raise self.error(
-                    f"a flow's base draws real numbers, and {base} does not: base=StudentT(df=4)",
+                    f"a flow's base has a density over the real numbers, and {base} has none: "
+                    "base=StudentT(df=4)",
                     at="base",
                 )
         draws = context > 0 and ends.role != "likelihood"
@@ -209,13 +213,15 @@ def kept_validation() -> Iterator[None]:
             setattr(Distribution, name, value)
 
 
-def _arguments(flow: type) -> set[str]:
-    """All the arguments that a flow, its bases and its networks take."""
+def _arguments(flow: type) -> dict[str, object]:
+    """The arguments that a flow, its bases and its networks take, with their defaults."""
     from zuko.flows import MaskedAutoregressiveTransform
     from zuko.nn import MLP
 
-    names: set[str] = set()
+    names: dict[str, object] = {}
     for cls in (*flow.__mro__, MaskedAutoregressiveTransform, MLP):
         if cls.__module__.startswith("zuko"):
-            names |= set(inspect.signature(cls.__init__).parameters)
-    return names - {"self", "kwargs", "features", "context", "in_features", "out_features"}
+            parameters = inspect.signature(cls.__init__).parameters
+            names = {name: one.default for name, one in parameters.items()} | names
+    own = {"self", "kwargs", "features", "context", "in_features", "out_features"}
+    return {name: default for name, default in names.items() if name not in own}

@@ -17,6 +17,7 @@ from torch.distributions.transforms import (
 from ..distributions import Positive, PositiveCholesky
 
 __all__ = [
+    "REAL",
     "convex",
     "describe_constraint",
     "innermost",
@@ -27,6 +28,7 @@ __all__ = [
     "transform",
 ]
 
+REAL = ("continuous", -math.inf, math.inf)  # the bounds of all real numbers
 WORDS = {
     "boolean": "0 or 1",
     "real": "a finite number",
