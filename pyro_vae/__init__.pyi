@@ -63,6 +63,7 @@ from .infer.estimators.estimator import make_estimator as make_estimator
 from .infer.estimators.table import ESTIMATORS as ESTIMATORS
 from .infer.training import callbacks as callbacks
 from .infer.training.fit import Fit as Fit
+from .infer.training.fit import Terminated as Terminated
 from .infer.training.fit import fit as fit
 from .infer.training.step import NonFiniteLossError as NonFiniteLossError
 from .language.spec import Spec as Spec

@@ -6,8 +6,10 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
 from dataclasses import fields
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -270,13 +272,61 @@ def test_tensorboard_is_written_or_asked_for(tmp_path, monkeypatch):
 # Runs that are stopped and go on.
 
 
+def stopped(vae, number, at, **told):
+    """A fit that a signal stops; but for Ctrl-C the process is to end too."""
+    train = partial(pv.fit, vae, X, callbacks=[Stop(at, number)], **told)
+    if number == signal.SIGINT:
+        return train()
+    with pytest.raises(pv.Terminated) as ended:
+        train()
+    assert isinstance(ended.value, SystemExit) and ended.value.code == 128 + number
+    return ended.value.fitted
+
+
+def test_a_signal_after_the_last_step_is_not_lost(tmp_path):
+    class Late(Callback):
+        def end(self, finished):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(pv.Terminated) as ended:
+        pv.fit(small(), X, epochs=2, out=tmp_path, callbacks=[Late()])
+    fitted = ended.value.fitted
+    assert not fitted.interrupted and len(fitted.history) == 2
+    assert torch.equal(weights(pv.load(tmp_path)), weights(fitted.vae))
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
+def test_a_signal_ends_the_script_around_a_fit(name, tmp_path):
+    number = getattr(signal, name)
+    script = f"""
+import os, sys, torch, pyro_vae as pv
+
+class Stop(pv.callbacks.Callback):
+    def after_step(self, loss, n):
+        os.kill(os.getpid(), {int(number)})
+
+try:
+    pv.fit(pv.VAE(4, 2, encoder=pv.MLP([3])), torch.zeros(9, 4), out="run", callbacks=[Stop()])
+finally:
+    print("tidied")
+print("went on")
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 128 + number, done.stderr
+    assert "tidied" in done.stdout and "went on" not in done.stdout
+    assert checkpoint.read(tmp_path / "run")["progress"]["epoch"] == 1
+
+
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGUSR1", "SIGINT"])
 def test_a_signal_finishes_the_step_and_writes(name, tmp_path):
     number, before = getattr(signal, name), signal.getsignal(getattr(signal, name))
     whole, parts = small(), small()
     pv.fit(whole, X, epochs=4)
-    fitted = pv.fit(parts, X, epochs=4, out=tmp_path, callbacks=[Stop(8, number)])
-    assert fitted.interrupted and fitted.signal == number
+    fitted = stopped(parts, number, at=8, epochs=4, out=tmp_path)
+    assert fitted.interrupted and fitted.signal == number and len(fitted.history) == 2
     assert signal.getsignal(number) == before
     assert checkpoint.read(tmp_path)["progress"]["step"] == 2
     pv.fit(parts, X, epochs=4, resume=tmp_path)

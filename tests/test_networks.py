@@ -51,6 +51,29 @@ NETWORKS = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"aggressive": 2},
+        {"free_bits": 0.1},
+        {"estimator": "DReG(num_particles=3)"},
+        {"validation": 0.2},
+        {"callbacks": [pv.callbacks.Contractive(0.1)]},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("role", ["encoder", "decoder"])
+def test_batch_statistics_go_with_every_setting(told, role):
+    """One row at a time is seen in evaluation mode alone, and leaves the statistics."""
+    ends = 4 if role == "encoder" else 2
+    layers = nn.Sequential(nn.Linear(ends, 5), nn.BatchNorm1d(5, momentum=None), nn.ReLU())
+    lines = {"encoder": "MLP([3])", "decoder": "MLP([3])"} | {role: layers}
+    vae = pv.VAE(4, 2, **lines, seed=0)
+    rows = len(BITS) - round(len(BITS) * told.get("validation", 0))
+    pv.fit(vae, BITS, epochs=3, batch_size=20, progress=False, **told)
+    assert layers[1].num_batches_tracked == 3 * -(-rows // 20)
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks_train_save_and_load(name, tmp_path):
     x, make = NETWORKS[name]
@@ -110,8 +133,29 @@ def test_mistyped_hooks_of_a_callback_are_told():
         pv.fit(pv.VAE(4, 2), BITS, epochs=1, callbacks=[helper, helper], progress=False)
 
 
+@pytest.mark.parametrize("flow", ["RealNVP", "NICE", "MAF"])
+def test_one_x_is_scored_under_many_draws_of_a_flow(flow):
+    """Each draw's density is that of x alone under it."""
+    line = f"Flow({flow}, transforms=1, hidden_features=[4])"
+    vae = pv.VAE(4, 2, likelihood=line, encoder="MLP([3])", decoder="MLP([3])", seed=0)
+    z, x = torch.randn(2, 5, 2), torch.randn(5, 4)
+    with torch.no_grad():
+        found = vae.decode(z).log_prob(x)
+        alone = torch.stack([vae.decode(one).log_prob(x) for one in z])
+    assert torch.allclose(found, alone, atol=1e-5)
+    assert pv.elbo(vae, x, num_samples=2, seed=0).isfinite().all()
+
+
 REFUSED = {
-    "a flow over counts": ({"prior": "Flow(NSF, base=Poisson)"}, "base draws real numbers"),
+    "a flow over counts": ({"prior": "Flow(NSF, base=Poisson)"}, "density over the real numbers"),
+    "a flow over points": ({"prior": "Flow(NSF, base=SpikeAndSlab)"}, "density over the real"),
+    "sticks of positive numbers": ({"prior": "Transformed(Gamma, Sticks)", "latent_dim": 3},
+        r"Sticks maps a number from 0 to 1, and it is given .*: use Transformed\(Beta"),
+    "a logarithm of real numbers": (
+        {"prior": "Transformed(Normal, [SigmoidTransform, TanhTransform, Sticks])"},
+        "Sticks maps a number from 0 to 1, and it is given a number from -1 to 1"),
+    "a word for a boolean of Zuko's": ({"prior": "Flow(MAF, randperm=no)"},
+        "randperm is True or False, got no"),
     "a discrete family transformed": (
         {"prior": "Transformed(Poisson, ExpTransform)", "guide": "Gamma"}, "is discrete, and"),
     "second derivatives": (

@@ -1,6 +1,8 @@
 """Models that do not broadcast over particles are refused, not averaged wrongly."""
 
 import inspect
+from collections import Counter
+from functools import partial
 
 import pyro
 import pyro.distributions as dist
@@ -9,6 +11,7 @@ import torch
 from pyro.infer import SVI, Trace_ELBO
 
 import pyro_vae as pv
+from pyro_vae.infer import ScoreFunction
 from pyro_vae.infer.estimators.multisample import MultiSampleELBO
 from pyro_vae.infer.estimators.table import ESTIMATORS
 
@@ -18,6 +21,7 @@ OURS = {
     for n, p in ESTIMATORS.items()
     if inspect.isclass(p.build) and issubclass(p.build, MultiSampleELBO)
 }
+RLOO_ONE_BY_ONE = partial(OURS["RLOO"], vectorize_particles=False)
 OF_NORMALS = ("RLOO", "VIMCO", "DReG", "GDReG", "TVO", "RWS", "CUBO")
 
 
@@ -74,11 +78,105 @@ def test_a_density_keeps_no_dimension_that_is_no_plate(name):
 
 def test_the_advice_works():
     """One by one the wrong models are right: the same figure as the right one's."""
-    figures = []
-    for model in (right, read_as_data, summed, an_event):
-        torch.manual_seed(0)
-        figures.append(Trace_ELBO(num_particles=4).loss(model, guide, X))
-    assert figures == pytest.approx([figures[0]] * 4)
+    for build in (Trace_ELBO, RLOO_ONE_BY_ONE):
+        figures = []
+        for model in (right, read_as_data, summed, an_event):
+            torch.manual_seed(0)
+            figures.append(build(num_particles=4).loss(model, guide, X))
+        assert figures == pytest.approx([figures[0]] * 4)
+
+
+# One by one.
+
+ONE_BY_ONE = [*OF_NORMALS, "RLOO scores", "RWS asleep"]
+
+
+def of(name, together, k=3):
+    """An estimator, and its guide: sites that depend on each other, in two plates."""
+    name, _, how = name.partition(" ")
+    options = {"sleep": 0.5} if how == "asleep" else {}
+    elbo = OURS[name](num_particles=k, vectorize_particles=together, **options)
+    return elbo, ScoreFunction()(in_plates) if how == "scores" else in_plates
+
+
+def in_plates(x):
+    loc = pyro.param("loc", torch.tensor([0.3, -0.2]))
+    with pyro.plate("data", 4, dim=-1):
+        z = pyro.sample("z", dist.Normal(loc, pyro.param("scale", torch.tensor(0.8))).to_event(1))
+        pyro.sample("w", dist.Normal(z.sum(-1), 1.0))
+
+
+def of_plates(x):
+    """A model that broadcasts; ``slope`` is its own."""
+    slope = pyro.param("slope", torch.tensor(0.7))
+    with pyro.plate("data", 4, dim=-1):
+        z = pyro.sample(
+            "z", dist.Normal(pyro.param("a", torch.tensor(0.1)), 1).expand([2]).to_event(1)
+        )
+        w = pyro.sample("w", dist.Normal(slope * z[..., 0], 1.0))
+        with pyro.plate("parts", 3, dim=-2):
+            pyro.sample("x", dist.Normal(w * z[..., 1], 1.0), obs=x)
+
+
+@pytest.fixture
+def fixed_noise(monkeypatch):
+    """The noise of three particles, drawn together or one by one: clear what it gives."""
+    draws = torch.Generator().manual_seed(1)
+    noise = {size: torch.randn(3, 1, *size, generator=draws) for size in [(4, 2), (4,)]}
+    count = Counter()
+
+    def rsample(self, sample_shape=()):
+        shape = self._extended_shape(sample_shape)
+        if shape == (3, 4):  # of x, in a dream
+            return self.loc
+        size = (4, 2) if shape[-1] == 2 else (4,)
+        eps = noise[size]
+        if shape != eps.shape:
+            eps = eps[count[size] % 3]
+            count[size] += 1
+        return self.loc + self.scale * eps.reshape(shape)
+
+    normal = torch.distributions.Normal
+    monkeypatch.setattr(normal, "rsample", rsample)
+    monkeypatch.setattr(normal, "sample", lambda self, shape=(): rsample(self, shape).detach())
+    return count
+
+
+@pytest.mark.parametrize("name", ONE_BY_ONE)
+def test_particles_one_by_one_are_those_of_one_pass(name, fixed_noise):
+    """The same noise gives the same value and gradient; K = 3, which is a plate's size too."""
+    x = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    found = []
+    for together in (True, False):
+        fixed_noise.clear()
+        with pyro.get_param_store().scope():
+            elbo, own = of(name, together)
+            elbo.max_plate_nesting = 2 + together
+            loss = elbo.loss_and_grads(of_plates, own, x)
+            store = pyro.get_param_store().named_parameters()
+            found.append({"loss": torch.tensor(loss)} | {n: p.grad.clone() for n, p in store})
+    assert {"loss", "loc", "scale", "a", "slope"} == found[0].keys()
+    for key, value in found[0].items():
+        assert value.abs().sum() > 1e-3, key
+        assert torch.allclose(found[1][key].double(), value.double(), rtol=1e-5, atol=1e-6), key
+
+
+@pytest.mark.parametrize("name", [n for n in OURS if not OURS[n].sequential])
+def test_what_scores_further_values_goes_in_one_pass(name):
+    with pytest.raises(ValueError, match="leave vectorize_particles=False out"):
+        OURS[name](num_particles=2, vectorize_particles=False)
+
+
+def test_particles_of_different_sites_are_not_compared():
+    sizes = iter([1, 2])
+
+    def changing(x):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        for i in range(next(sizes)):
+            pyro.sample(f"x{i}", dist.Normal(z, 1.0), obs=x[0])
+
+    with pytest.raises(ValueError, match="different sites"):
+        RLOO_ONE_BY_ONE(num_particles=2).loss(changing, guide, X)
 
 
 @pytest.mark.parametrize("name", OF_NORMALS)

@@ -155,6 +155,27 @@ def test_draws_follow_the_density_and_it_integrates_to_one(line):
         assert (drawn.mean() - expected).abs() < 5 * error + 1e-4
 
 
+@pytest.mark.parametrize("line", [line for line in SLOW if line != "Flow(CNF)"])
+def test_draws_by_bisection_go_as_far_as_the_density(line):
+    """In one dimension the share beyond 10 is known by the base's distribution function."""
+    prior, n = build(line.replace(")", ", base=Normal(scale=40))"), (1,)).requires_grad_(False), 300
+    x = torch.tensor([[-900.0], [-80.0], [-11.0], [-9.0], [0.3], [10.5], [400.0]]).double()
+    with torch.no_grad():
+        p = prior()
+        base = torch.distributions.Normal(0.0, 40.0)
+        below, above = base.cdf(p.transform(torch.tensor([[-10.0], [10.0]]).double()))
+        share = (1 - above + below).item()
+        z = p.expand([n]).sample()
+    assert share > 0.2
+    assert abs((z.abs() > 10).double().mean() - share) < 4 * (share * (1 - share) / n) ** 0.5
+    u = p.transform(x).detach().requires_grad_()
+    back = p.transform.inv(u)
+    assert ((back - x).abs() < 1e-5 * (1 + x.abs() + x.square() / 10)).all()
+    (slope,) = torch.autograd.grad(back.sum(), u)
+    _, ladj = p.transform.call_and_ladj(back.detach())
+    assert torch.allclose(slope.log(), -ladj.reshape(slope.shape), atol=1e-5)
+
+
 def test_spike_and_slab_by_its_parts():
     one = ours.SpikeAndSlab(torch.tensor(0.4), torch.tensor(1.0), torch.tensor(0.5))
     p, keep = one.expand([N]), torch.tensor(0.4).sigmoid()

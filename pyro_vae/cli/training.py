@@ -46,11 +46,13 @@ def fit(
     from ..runs.folder import train
 
     run = train(settings, out, resume=resume is not None)
+    stopped = run.fitted.interrupted or run.fitted.signal
+    if stopped and leads():
+        typer.echo(f"go on with: pyro-vae fit --resume {run.folder}")
+    if stopped:
+        raise typer.Exit(128 + (run.fitted.signal or SIGINT))
     if not leads():
         return
-    if run.fitted.interrupted:
-        typer.echo(f"go on with: pyro-vae fit --resume {run.folder}")
-        raise typer.Exit(128 + (run.fitted.signal or SIGINT))
     data = run.data
     typer.echo(f"\n{data.name}: {data.description}; {len(data.train)} observations to train on\n")
     show_figures(run.results)

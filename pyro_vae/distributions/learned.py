@@ -43,6 +43,7 @@ class Pushforward(dist.TorchDistribution):
     ) -> None:
         self.base, self.transform, self.inverse = base, transform, inverse
         self.draw: Any = None, None
+        self.has_rsample = base.has_rsample
         super().__init__(base.batch_shape, torch.Size(shape), validate_args=False)
 
     @property
@@ -78,6 +79,8 @@ class Pushforward(dist.TorchDistribution):
         if own and (value.requires_grad or not torch.is_grad_enabled()):
             return self.draw[1]
         z = value.flatten(-len(self.event_shape))
+        lead = torch.broadcast_shapes(z.shape[:-1], self.batch_shape)  # couplings do not broadcast
+        z = z.expand(*lead, z.shape[-1])
         u, ladj = self._pass(forth=False)(z)
         return self.base.log_prob(u) + ladj
 

@@ -2,25 +2,28 @@
 
 import inspect
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from types import ModuleType
 from typing import Any, cast
 
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution
+from torch.distributions import Distribution, Transform, constraints
 
 from ..core.checks import boolean
 from ..distributions import Pushforward
 from ..language.spec import Spec, Value, as_spec, nearest
 from .networks import checked_activation
 from .part import Ends, Part
-from .support import support_bounds, support_of
+from .support import REAL, support_bounds, support_of
 
 __all__ = ["Flow", "kept_validation", "zuko_flows"]
+
+HALVINGS = 26  # of (-1, 1), to the digits of float32
 
 REFUSED = {
     "GF": "Zuko draws from GF within -10 and 10 only, and its density does not end there: use NSF",
@@ -39,7 +42,7 @@ class Flow(Part):
     ``inverse=True``. An autoregressive flow is quick in one direction and takes D passes in the
     other: a prior or likelihood wants densities and a guide wants draws, so ``inverse`` is true by
     default in guides. ``NICE``, ``RealNVP`` and ``passes=2`` are quick in both. The other direction
-    of ``NAF``, ``UNAF``, ``BPF`` and ``SOSPF`` is found by bisection: slow, and within -10 and 10.
+    of ``NAF``, ``UNAF``, ``BPF`` and ``SOSPF`` is found by bisection, which is slow.
 
     Args:
         name: a flow of ``zuko.flows``: ``NSF``, ``MAF``, ``RealNVP``, ``NAF``, ``CNF`` ...
@@ -86,6 +89,8 @@ class Flow(Part):
                 raise self.error(
                     f"{self.name} has no option {option!r}{nearest(option, names)}", at=option
                 )
+            if isinstance(names[option], bool):
+                boolean(option, self.options[option])
         options = dict(self.options)
         if "activation" in options:
             options["activation"] = getattr(nn, checked_activation(str(options["activation"])))
@@ -106,9 +111,11 @@ class Flow(Part):
         if self.base_spec is not None:
             shape = inner.feature_shape
             support = support_of(self.base(None if shape is None else torch.zeros(1, *shape)))
-            if support is None or support_bounds(support) != ("continuous", -math.inf, math.inf):
+            real = support is not None and support_bounds(support) == REAL
+            if not real or "SpikeAndSlab" in str(base):  # no inverse finds its points again
                 raise self.error(
-                    f"a flow's base draws real numbers, and {base} does not: base=StudentT(df=4)",
+                    f"a flow's base has a density over the real numbers, and {base} has none: "
+                    "base=StudentT(df=4)",
                     at="base",
                 )
         draws = context > 0 and ends.role != "likelihood"
@@ -120,7 +127,8 @@ class Flow(Part):
         if features is not None:
             context = features.flatten(features.ndim - self.feature_dim)
             base = base.expand(torch.broadcast_shapes(base.batch_shape, context.shape[:-1]))
-        return Pushforward(base, self.transform(context), self.shape, inverse=self.backwards)
+        transform = widen(self.transform(context))
+        return Pushforward(base, transform, self.shape, inverse=self.backwards)
 
     def _class(self) -> type[nn.Module]:
         flows = zuko_flows()
@@ -142,6 +150,57 @@ def zuko_flows() -> ModuleType:
     return zuko.flows
 
 
+def widen(transform: Any) -> Any:  # noqa: ANN401
+    """A transform of Zuko's whose bisections find what lies beyond -10 and 10 too."""
+    from zuko.transforms import MonotonicTransform
+
+    if getattr(type(transform), "_inverse", None) is MonotonicTransform._inverse:
+        return _Wide(transform)
+    if hasattr(transform, "transforms"):
+        transform.transforms = [widen(part) for part in transform.transforms]
+    if hasattr(transform, "base"):
+        transform.base = widen(transform.base)
+    if hasattr(transform, "meta"):
+        transform.meta = partial(_widened, transform.meta)
+    return transform
+
+
+def _widened(meta: Callable[[Tensor], object], x: Tensor) -> object:
+    return widen(meta(x))
+
+
+class _Wide(Transform):
+    """A monotonic function of Zuko's, inverted by bisection.
+
+    It searches in t, where x = 10 t / (1 - abs(t)): in as many halvings as Zuko takes between -10
+    and 10, and with as small an error there, it finds what is up to 1e5.
+    """
+
+    domain, codomain, bijective = constraints.real, constraints.real, True
+    sign = 1  # pyright: ignore
+
+    def __init__(self, narrow: Any) -> None:  # noqa: ANN401
+        super().__init__()
+        self.narrow, self.call_and_ladj = narrow, narrow.call_and_ladj
+
+    def _call(self, x: Tensor) -> Tensor:
+        return self.narrow.f(x)
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        from zuko.utils import bisection
+
+        end = torch.full_like(y, 1 - 1e-4)
+        f, phi = self.narrow.f, self.narrow.phi
+        return self._stretch(bisection(lambda t: f(self._stretch(t)), y, -end, end, HALVINGS, phi))
+
+    def _stretch(self, t: Tensor) -> Tensor:
+        return 10 * t / (1 - t.abs())
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        """The log of the slope."""
+        return self.narrow.log_abs_det_jacobian(x, y)
+
+
 @contextmanager
 def kept_validation() -> Iterator[None]:
     """Put back what importing Zuko changes in torch's base class."""
@@ -154,13 +213,15 @@ def kept_validation() -> Iterator[None]:
             setattr(Distribution, name, value)
 
 
-def _arguments(flow: type) -> set[str]:
-    """All the arguments that a flow, its bases and its networks take."""
+def _arguments(flow: type) -> dict[str, object]:
+    """The arguments that a flow, its bases and its networks take, with their defaults."""
     from zuko.flows import MaskedAutoregressiveTransform
     from zuko.nn import MLP
 
-    names: set[str] = set()
+    names: dict[str, object] = {}
     for cls in (*flow.__mro__, MaskedAutoregressiveTransform, MLP):
         if cls.__module__.startswith("zuko"):
-            names |= set(inspect.signature(cls.__init__).parameters)
-    return names - {"self", "kwargs", "features", "context", "in_features", "out_features"}
+            parameters = inspect.signature(cls.__init__).parameters
+            names = {name: one.default for name, one in parameters.items()} | names
+    own = {"self", "kwargs", "features", "context", "in_features", "out_features"}
+    return {name: default for name, default in names.items() if name not in own}

@@ -1,21 +1,31 @@
 """Mixtures and transformed families: structure around a family."""
 
 import inspect
+import math
 from dataclasses import replace
+from typing import Any
 
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
-from torch.distributions import ComposeTransform, Transform
+from torch.distributions import ComposeTransform, Transform, constraints
 
 from ..core.checks import whole
 from ..distributions import Interval, Sticks, mixture
 from ..language.spec import Spec, Value, as_spec, nearest
 from .family import Family, is_amortized
 from .part import Ends, Part
-from .support import support_of
+from .support import REAL, describe_constraint, support_bounds, support_of
 
 __all__ = ["Mixture", "Transformed", "make_weights"]
+
+# Families whose draws have a support.
+DRAWS = {
+    REAL: "Normal",
+    ("continuous", 0.0, math.inf): "Gamma",
+    ("continuous", 0.0, 1.0): "Beta",
+    ("simplex", -math.inf, math.inf): "Dirichlet",
+}
 
 
 class Mixture(Part):
@@ -138,6 +148,8 @@ class Transformed(Part):
         support = support_of(self.family(None if shape is None else torch.zeros(1, *shape)))
         if support is not None and support.is_discrete:
             raise self.error(f"{self.inner} is discrete, and a transformation maps densities", at=0)
+        if support is not None:
+            self._check_domains(support)
 
     def forward(self, features: Tensor | None = None) -> dist.TorchDistribution:
         """The transformed distribution, of batch shape that of the features."""
@@ -155,6 +167,25 @@ class Transformed(Part):
     def depends(self) -> bool:
         """Whether a parameter of the family is amortized."""
         return self.family.depends() if isinstance(self.family, Part) else True
+
+    def _check_domains(self, support: constraints.Constraint) -> None:
+        """Raise if a transformation is given what it does not map.
+
+        What a transformation of real numbers to real numbers gives is known for a real base alone.
+        """
+        given: constraints.Constraint | None = support
+        for transform in self.transforms:
+            domain: Any = transform.domain
+            if given is not None and not _within(given, domain):
+                inner = DRAWS.get(support_bounds(domain))
+                advice = f": use Transformed({inner}, ...)" if inner else ""
+                raise self.error(
+                    f"{type(transform).__name__} maps {describe_constraint(domain)}, and it is "
+                    f"given {describe_constraint(given)}{advice}"
+                )
+            real = given is not None and support_bounds(given) == REAL
+            gives: Any = transform.codomain
+            given = gives if real or support_bounds(gives) != REAL else None
 
     def _transform(self, line: Value) -> Transform:
         if not isinstance(line, Spec):
@@ -174,6 +205,13 @@ class Transformed(Part):
         if not bijective:
             raise line.error(f"{line.name} is not one to one, so densities cannot go through it")
         return transform
+
+
+def _within(support: constraints.Constraint, domain: constraints.Constraint) -> bool:
+    """Whether a domain holds all of a support."""
+    kind, low, high = support_bounds(support)
+    whole, least, most = support_bounds(domain)
+    return (whole, least, most) == REAL or (kind == whole and least <= low and high <= most)
 
 
 def _required(cls: type) -> list[str]:

@@ -17,6 +17,7 @@ from torch.distributions.transforms import (
 from ..distributions import Positive, PositiveCholesky, support_of_cell
 
 __all__ = [
+    "REAL",
     "convex",
     "describe_constraint",
     "innermost",
@@ -26,6 +27,7 @@ __all__ = [
     "transform",
 ]
 
+REAL = ("continuous", -math.inf, math.inf)  # the bounds of all real numbers
 WORDS = {
     "boolean": "0 or 1",
     "real": "a finite number",

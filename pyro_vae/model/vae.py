@@ -97,6 +97,7 @@ class VAE(Inference):
     """
 
     # What a line, or a class of the user's, says: the argument, and the module that it makes.
+    prior_reads = False  # a condition, as its features
     ROLES: ClassVar[dict[str, str]] = {
         "prior": "prior",
         "likelihood": "likelihood",
@@ -229,7 +230,7 @@ class VAE(Inference):
         self.inputs.start_from(x)
         mask = () if self.missingness is None else (self.missingness,)
         cells = self.record.cells(x)
-        with seeded(0), torch.no_grad():
+        with seeded(0), torch.no_grad(), untouched(self):
             p = self.decode(self.prior_at(x[:1]).expand([1]).sample(), x[:1])
         start_from(self.likelihood, self.record.without_offset(x, p))
         for part in (self.approximation, self.prior, *mask):

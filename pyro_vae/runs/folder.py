@@ -21,7 +21,7 @@ from ..core.toml import read_config, write_toml
 from ..data import Data
 from ..infer.elbo_terms import elbo_terms
 from ..infer.engine.distributed import local_rank, processes
-from ..infer.training.fit import Fit, fit
+from ..infer.training.fit import Fit, Terminated, fit
 from ..infer.training.folder import HISTORY, RESULTS, RunFolder
 from ..model.files import DESCRIPTION
 from ..model.vae import VAE
@@ -89,8 +89,11 @@ def train(
             if leads:
                 held.enter_context(folder.held(resume=resume))
             where = {"resume" if resume else "out": folder}
-            fitted = fit(vae, data.train, **where, **settings.fit_options())
-        done = leads and not fitted.interrupted
+            try:
+                fitted = fit(vae, data.train, **where, **settings.fit_options())
+            except Terminated as stop:  # the command line says how to go on, and ends with it
+                fitted = stop.fitted
+        done = leads and fitted.signal is None and not fitted.interrupted
         figures = _test(vae, fitted, data, settings, folder.path) if done else {}
     return Outcome(folder.path, data, fitted, figures)
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,7 @@ from ..core.seeding import seeded
 from ..core.toml import write_toml
 from ..families.networks import spec_of
 from ..infer.training.checkpoint import is_kept
+from ..infer.training.fit import Terminated
 from ..infer.training.folder import RESULTS
 from ..language.spec import Spec
 from ..model.files import CUSTOM
@@ -166,6 +168,8 @@ def _in_process(settings: RunSettings, folder: Path, parts: Mapping[str, object]
         outcome = train(settings, folder, resume=is_kept(folder), parts=parts)
     except (ValueError, FloatingPointError, OSError) as problem:
         return f"error: {problem}"
+    if outcome.fitted.signal not in (None, signal.SIGINT):
+        raise Terminated(outcome.fitted)
     if outcome.fitted.interrupted:
         raise KeyboardInterrupt
     return ""

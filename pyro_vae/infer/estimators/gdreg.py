@@ -68,7 +68,7 @@ class GDReG(WeightedELBO):
         return Weights(*self.bound.slopes(log_w), None)
 
     def _along(self, run: Run, logs: LogWeights, a: Tensor, c: Tensor) -> Tensor:
-        surrogate = (a * logs.log_p).sum()
+        surrogate = (a * logs.log_p.reshape(a.shape)).sum()
         priors = {site["name"]: site for site in samples(run.model) if latent(site)}
         again = {name: redraw(site["fn"], site["value"], name) for name, site in priors.items()}
         again = {name: z for name, z in again.items() if z.requires_grad}

@@ -54,6 +54,7 @@ class LogitELBO(MultiSampleELBO):
     """
 
     kinds: tuple[Kind, ...] = KINDS
+    sequential = False
     paired = True  # every particle is a pair of values, in a plate of size 2 outside all others
     draws: int | None = 1  # of the values, so many are draws, in front; ``None``: all
     learner: Learner | None = None

@@ -67,6 +67,7 @@ class MeasureValued(MultiSampleELBO):
         differentiation for stationary Markov chains", for the coupling.
     """
 
+    sequential = False
     profile = Profile(
         gradients=("measure_valued",),
         guides="Normal, Poisson",

@@ -2,7 +2,7 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple, TypedDict, Unpack
 
@@ -14,11 +14,12 @@ from pyro.poutine.trace_struct import Trace
 from pyro.util import check_if_enumerated, warn_if_nan
 from torch import Tensor
 
-from ...core.checks import whole
+from ...core.checks import boolean, whole
 from ..sites import samples
 from .bounds import Bound
 from .particles import check_broadcast, check_plates
 from .profile import Profile
+from .sequential import depth, stack_traces
 
 __all__ = ["MultiSampleELBO", "Plates", "Run", "add", "log_weight", "own", "total"]
 
@@ -26,8 +27,9 @@ __all__ = ["MultiSampleELBO", "Plates", "Run", "add", "log_weight", "own", "tota
 class Plates(TypedDict, total=False):
     """What every bound takes by keyword, as every Pyro ``ELBO`` does.
 
-    ``max_plate_nesting`` is found by one more run where it is not given, and
-    ``vectorize_particles`` must stay true.
+    ``max_plate_nesting`` is found by one more run where it is not given. By
+    ``vectorize_particles=False`` particles are drawn one by one, for a model that does not
+    broadcast over them.
     """
 
     max_plate_nesting: float
@@ -41,25 +43,29 @@ class Run(NamedTuple):
         model: the model's trace.
         guide: the guide's.
         kept: by the names of the guide's sites, what a handler of the estimator's keeps of each.
+        alone: where particles are drawn one by one, the run of each; the traces are these stacked.
     """
 
     model: Trace
     guide: Trace
     kept: Mapping[str, Any]
+    alone: "Sequence[Run]" = ()
 
 
 class MultiSampleELBO(ELBO):
-    """A bound whose particles are drawn in one vectorized pass; a subclass says its estimate.
+    """A bound that compares its particles; a subclass says its estimate.
 
     Args:
         num_particles: K, the draws of every latent site.
         plates: see :class:`Plates`.
 
     Raises:
-        ValueError: too few particles, or particles one by one.
+        ValueError: too few particles, or particles one by one where a subclass scores each draw
+            beside others.
     """
 
     least = 1  # particles that the estimate needs
+    sequential = True  # whether it can draw them one by one
     profile: ClassVar[Profile]
 
     def __init_subclass__(cls) -> None:
@@ -68,13 +74,15 @@ class MultiSampleELBO(ELBO):
 
     def __init__(self, num_particles: int = 2, **plates: Unpack[Plates]) -> None:
         whole("num_particles", num_particles, self.least)
-        if num_particles > 1 and not plates.get("vectorize_particles", True):
+        together = boolean("vectorize_particles", plates.get("vectorize_particles", True))
+        if num_particles > 1 and not together and not self.sequential:
             raise ValueError(
-                f"{type(self).__name__} compares particles, so it draws them in one pass: "
-                "vectorize_particles=True"
+                f"{type(self).__name__} scores further values beside each draw, all in one pass: "
+                "leave vectorize_particles=False out, or use RLOO, which can go one by one"
             )
         nesting = plates.get("max_plate_nesting", math.inf)
-        super().__init__(num_particles, nesting, vectorize_particles=True)
+        together = together or num_particles == 1
+        super().__init__(num_particles, nesting, vectorize_particles=together)
 
     @property
     def bound(self) -> Bound:
@@ -105,7 +113,7 @@ class MultiSampleELBO(ELBO):
         kept: Mapping[str, Any],
     ) -> Run:
         traces = get_importance_trace("flat", nesting, model, guide, args, kwargs)
-        for trace in traces if self.num_particles > 1 else ():
+        for trace in traces if self.num_particles > 1 and self.vectorize_particles else ():
             check_plates(trace)
         if is_validation_enabled():
             check_if_enumerated(traces[1])
@@ -135,8 +143,12 @@ class MultiSampleELBO(ELBO):
     def _estimates(
         self, model: Callable, guide: Callable, args: tuple, kwargs: dict
     ) -> tuple[Tensor, Tensor]:
-        """The bound and the surrogate, of one run of model and guide."""
-        (run,) = self._get_traces(model, guide, args, kwargs)
+        """The bound and the surrogate, of one run of model and guide, or of one a particle."""
+        run, *more = runs = list(self._get_traces(model, guide, args, kwargs))
+        if more:
+            models, guides = ([one[i] for one in runs] for i in (0, 1))
+            nesting = depth(*models, *guides)
+            run = Run(stack_traces(models, nesting), stack_traces(guides, nesting), {}, runs)
         if not samples(run.model) and not samples(run.guide):
             return torch.zeros(()), torch.zeros(())
         return self._estimate(run)

@@ -15,8 +15,8 @@ from ..sites import latent, samples
 __all__ = ["check_broadcast", "check_plates"]
 
 ADVICE = (
-    "index and sum from the right (z[..., i], dim=-1), declare events by to_event, or let Pyro's "
-    "Trace_ELBO(num_particles=K) draw particles one by one"
+    "index and sum from the right (z[..., i], dim=-1), declare events by to_event, or draw "
+    "particles one by one, by vectorize_particles=False"
 )
 CLOSE = 1e-3  # relative: sums of float32 in another order
 

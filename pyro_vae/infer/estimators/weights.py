@@ -122,7 +122,8 @@ class WeightedELBO(MultiSampleELBO):
         shape, scale = logs.log_p.shape, logs.scale
         a, c, s = self._weights(logs.lead)
         sites = [site for site in samples(run.guide) if latent(site)]
-        rigid = [site["name"] for site in sites if site["name"] not in run.kept]
+        kept = run.alone[0].kept if run.alone else run.kept
+        rigid = [site["name"] for site in sites if site["name"] not in kept]
         if rigid and (s is None or len(rigid) < len(sites)):
             raise ValueError(
                 f"{type(self).__name__} needs a reparameterized sampler, which site {rigid[0]!r} "
@@ -133,7 +134,11 @@ class WeightedELBO(MultiSampleELBO):
             surrogate = (scale * weighted).sum()
         else:
             a, c = (scale * weight.reshape(shape) for weight in (a, c))
-            surrogate = self._along(run, logs, a, c)
+            runs = [(run, logs, a, c)]
+            if run.alone:
+                each = [log_weights(self, one) for one in run.alone]
+                runs = zip(run.alone, each, a, c, strict=True)
+            surrogate = add(self._along(*one) for one in runs)
         return (scale * self._value(logs.lead)).sum(), surrogate
 
     def _value(self, log_w: Tensor) -> Tensor:
@@ -142,10 +147,10 @@ class WeightedELBO(MultiSampleELBO):
 
     def _along(self, run: Run, logs: LogWeights, a: Tensor, c: Tensor) -> Tensor:
         """The surrogate for reparameterized sites, from the scaled weights of model and path."""
-        surrogate = (a * logs.log_p).sum()
+        surrogate = (a * logs.log_p.reshape(a.shape)).sum()
         sites = [s for s in samples(run.guide) if latent(s) and s["value"].requires_grad]
         if logs.log_q.requires_grad and sites:
-            path = (c * logs.log_q).sum()
+            path = (c * logs.log_q.reshape(c.shape)).sum()
             surrogate = surrogate - along_path(path, [run.kept[site["name"]] for site in sites])
         again = torch.where(a == 0, 0.0, c / a)
         for site in sites:  # what log p sends back to the guide is weighted by c, not by a

@@ -40,10 +40,10 @@ from .preparation import Data, prepare
 from .run import Callback, Run, Trainable, by_name
 from .settings import Binarize, Compile, FitSettings, Precision
 
-__all__ = ["Fit", "fit"]
+__all__ = ["Fit", "Terminated", "fit"]
 
 COLLAPSED = 0.15  # nats a data point: a smaller KL says that z carries nothing about x
-SIGNALS = ("SIGTERM", "SIGHUP", "SIGUSR1")  # that stop a run as Ctrl-C does
+SIGNALS = ("SIGTERM", "SIGHUP", "SIGUSR1")  # that stop a run as Ctrl-C does, then the process
 ENOUGH = 200  # steps after which that is no matter of the start
 
 
@@ -59,8 +59,8 @@ class Fit:
             epoch, with beta), ``lr``, ``beta`` and ``seconds`` of training so far.
         estimator: the line that says it.
         best_epoch: the epoch whose weights the model has, under early stopping.
-        interrupted: whether Ctrl-C or another signal ended it.
-        signal: the number of that signal, where it came to this process.
+        interrupted: whether Ctrl-C or another signal ended it before its last epoch.
+        signal: the number of that signal, or of one that came after the last step.
         out: the run folder, if any.
     """
 
@@ -75,6 +75,18 @@ class Fit:
     def __repr__(self) -> str:
         last = summarize(self.history.iloc[-1].to_dict()).strip() if len(self.history) else ""
         return f"Fit({self.estimator}, {len(self.history)} epochs: {last})"
+
+
+class Terminated(SystemExit):
+    """A signal stopped training; unless this is caught, the process ends with 128 + its number.
+
+    Attributes:
+        fitted: what :func:`fit` would have returned.
+    """
+
+    def __init__(self, fitted: Fit) -> None:
+        super().__init__(128 + (fitted.signal or 0))
+        self.fitted = fitted
 
 
 @suggests
@@ -153,10 +165,12 @@ def fit(
     the bits for all, and writes.
 
     Returns:
-        A :class:`Fit`. Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 finish the step, write the checkpoint
-        and return what there is; a second Ctrl-C ends at once.
+        A :class:`Fit`. Ctrl-C finishes the step, writes the checkpoint and returns what there is;
+        a second one ends at once.
 
     Raises:
+        Terminated: SIGTERM, SIGHUP or SIGUSR1 came: as Ctrl-C, but the process ends too, with exit
+            status 128 + the signal's number, where the script does not catch it.
         ValueError: data or arguments that cannot be served, with what to do.
         NonFiniteLossError: with the site that caused it.
     """
@@ -187,9 +201,12 @@ def fit(
         loop = Loop(run)
         _begin(run, None if resume is None else folder)
         loop.train()
-        fitted = _result(run, folder, heard)
+        fitted = _result(run, folder)
         if folder is not None and team.rank == 0:
             _keep(folder, fitted)
+        fitted.signal = _signal(team, heard)
+    if fitted.signal not in (None, signal.SIGINT):
+        raise Terminated(fitted)
     return fitted
 
 
@@ -255,7 +272,15 @@ def _identify(
     return settings.lasting() | model | {"callbacks": wrapping, "processes": team.count}
 
 
-def _result(run: Run, folder: RunFolder | None, heard: Sequence[int]) -> Fit:
+def _signal(team: Processes, heard: Sequence[int]) -> int | None:
+    """The signal that came to one of the processes, one that ends them before Ctrl-C."""
+    known = [n for n in signal.Signals if n.name in (*SIGNALS, "SIGINT")]
+    known.sort(key=lambda number: number == signal.SIGINT)
+    counts = team.total(*(number in heard for number in known))
+    return next((int(number) for number, n in zip(known, counts, strict=True) if n), None)
+
+
+def _result(run: Run, folder: RunFolder | None) -> Fit:
     """What training gave, and a line where it did not go as it should."""
     interrupted = run.processes.stop.is_set() and run.epoch < run.settings.epochs
     last = run.history[-1] if run.history else {"kl": float("inf"), "beta": 0.0}
@@ -274,9 +299,8 @@ def _result(run: Run, folder: RunFolder | None, heard: Sequence[int]) -> Fit:
     history = pd.DataFrame(run.history)
     history = history.set_index("epoch") if len(history) else history
     best = next((c.best_epoch for c in run.callbacks.values() if isinstance(c, Patience)), None)
-    signal = heard[0] if heard and interrupted else None
     out = None if folder is None else folder.path
-    return Fit(run.vae, history, str(run.estimator), best or None, interrupted, signal, out)
+    return Fit(run.vae, history, str(run.estimator), best or None, interrupted, out=out)
 
 
 def _run_folder(

@@ -4,10 +4,12 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from typing import Any
 
 import pyro
 import torch
 
+from ...core.modes import untouched
 from ...core.seeding import seeded
 from ..elbo_terms import elbo_terms
 from ..engine.capture import CaptureError
@@ -32,7 +34,8 @@ class Loop:
     def __init__(self, run: Run) -> None:
         self.run = run
         model, guide = run.vae.model, run.vae.guide
-        with torch.random.fork_rng(), checked():
+        module: Any = run.vae
+        with torch.random.fork_rng(), checked(), untouched(module):
             check_and_nest(run.estimator, model, guide, run.example)
             for callback in run.callbacks.values():
                 model, guide = callback.wrap(model, guide)

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, kl_divergence
 
 from ....core.checks import positive, whole
+from ....core.modes import untouched
 from ...estimators.rloo import RLOO
 from ...sites import latent, same_order, unweighted
 from ..run import Callback
@@ -196,7 +197,8 @@ class AggressiveGuide(Callback):
     def start(self) -> None:
         """Find the parameters that are the model's alone."""
         vae, x = self.run.vae, self.run.sample[:1]
-        self.parameters = _parameters(vae.model, x) - _parameters(vae.guide, x)
+        with untouched(vae):  # pyright: ignore[reportArgumentType]
+            self.parameters = _parameters(vae.model, x) - _parameters(vae.guide, x)
 
     def before_step(self, time: float) -> None:
         """Leave the model's parameters as they are, or none."""
