@@ -4,13 +4,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import pyro.distributions as dist
 import torch
 from torch import Tensor
 
 from ...core.pareto import RELIABLE, tail_shape
 from ...model.joint import Joint
-from ...model.vae import VAE
 from .fitted import ASCENT, Blend, fit_normal, normal_proposal
 from .paths import Path, Plan
 
@@ -41,28 +39,21 @@ class Rung:
     evaluations: int
 
 
-def climb(
-    vae: VAE,
-    x: Tensor,
-    prior: dist.TorchDistribution | None,
-    num_samples: int,
-    rows: int,
-) -> Iterator[Rung]:
+def climb(at: Callable[[Tensor], Joint], x: Tensor, num_samples: int, rows: int) -> Iterator[Rung]:
     """Weights of each observation: by the guide, by a fitted normal, or by annealing from it.
 
     A pilot run decides; the weights are of draws of their own, so that the figure stays a lower
     bound in expectation.
 
     Args:
-        vae: in evaluation mode.
+        at: from observations to the densities at them.
         x: observations.
-        prior: the model's, where it is one for all observations.
         num_samples: K.
         rows: passes through the decoder at once.
     """
 
     def joint_at(index: Tensor) -> Joint:
-        return Joint(vae, x[index], prior)
+        return at(x[index])
 
     for block in torch.arange(len(x), device=x.device).split(BLOCK):
         left, spent, fitted = block, 0, ()
