@@ -186,7 +186,7 @@ def table():
     data.loc[::7, "kilos"] = None
     lines = {"kilos": "LogNormal", "legs": "Poisson"}
     vae = pv.VAE(pv.Table.from_frame(data), 2, likelihood=lines, encoder="MLP([8])", seed=0)
-    pv.fit(vae, data, epochs=2, seed=0, compile=False, progress=False)
+    pv.fit(vae, data, epochs=30, lr=0.01, seed=0, compile=False, progress=False)
     return vae, data
 
 
@@ -220,8 +220,8 @@ def test_draws_are_those_of_impute(table):
     for name, some in check.cells.groupby("column"):
         draws = again[name][:, some["row"]]
         score = (brier if name == "pet" else crps)(draws, some["value"].to_numpy())
-        if name in ("kilos", "born"):  # of others the scores are too much alike
-            assert np.corrcoef(score, some["score"])[0, 1] > 0.9, name
+        if name in ("kilos", "born", "pet"):  # of others the scores are too much alike
+            assert np.corrcoef(score, some["score"])[0, 1] > 0.8, name
         assert abs(z_of(score - some["score"])) < 4, name
 
 
