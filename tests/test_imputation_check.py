@@ -225,6 +225,7 @@ def test_draws_are_those_of_impute(table):
         assert abs(z_of(score - some["score"])) < 4, name
 
 
+@pytest.mark.slow
 def test_all_cells_are_hidden_once_in_turn(table):
     vae, data = table
     check = pv.imputation_check(vae, data, share=0.25, repeats=4, num_samples=100, draws=19)
@@ -234,6 +235,7 @@ def test_all_cells_are_hidden_once_in_turn(table):
         pv.imputation_check(vae, data, share=0.25, repeats=5)
 
 
+@pytest.mark.slow
 def test_columns_of_the_condition_are_not_hidden():
     data = frame(60)
     vae = pv.VAE(pv.Table.from_frame(data), 2, condition=["legs"], encoder="MLP([8])", seed=0)

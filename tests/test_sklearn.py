@@ -196,6 +196,7 @@ def imputer():
 
 
 @DOUBTS
+@pytest.mark.slow
 def test_a_mixed_frame_is_filled_and_keeps_its_types(imputer):
     frame = mixed()
     for way in (imputer, clone(imputer).set_output(transform="pandas").fit(frame)):
@@ -231,6 +232,7 @@ def test_a_mixed_frame_goes_to_z_and_back():
 
 
 @DOUBTS
+@pytest.mark.slow
 def test_mixed_estimators_are_copied_and_kept(imputer):
     frame = mixed()
     again = pickle.loads(pickle.dumps(imputer))
@@ -241,6 +243,7 @@ def test_mixed_estimators_are_copied_and_kept(imputer):
 
 
 @DOUBTS
+@pytest.mark.slow
 def test_feature_names_are_asked_for_in_scikit_learns_words(imputer):
     frame = mixed()
     with pytest.raises(ValueError, match="The feature names should match those that were passed"):
@@ -257,6 +260,7 @@ def test_feature_names_are_asked_for_in_scikit_learns_words(imputer):
 
 
 @DOUBTS
+@pytest.mark.slow
 def test_mixed_frames_in_pipelines_and_column_transformers():
     frame, y = mixed(), np.arange(80) % 2
     imputer = VAEImputer(**SMALL, epochs=2, num_samples=50)
