@@ -107,9 +107,9 @@ def regression(tables):
 
 @pytest.mark.slow
 def test_coefficients_pooled_over_a_vaes_imputations_cover_their_truth():
-    """Of 25 tables; ``benchmarks/tables/coverage.py`` does so for 300."""
+    """Of 16 tables; ``benchmarks/tables/coverage.py`` does so for 300."""
     truth, n, covered = np.array([1.0, 0.5, 0.3]), 200, {"draws": [], "means": []}
-    for seed in range(25):
+    for seed in range(16):
         rng = np.random.default_rng(seed)
         x1 = rng.normal(size=n)
         x2 = 0.6 * x1 + 0.8 * rng.normal(size=n)
@@ -127,6 +127,6 @@ def test_coefficients_pooled_over_a_vaes_imputations_cover_their_truth():
             low, high = pv.pool(*regression(tables), df_complete=n - 3).interval(0.95)
             covered[name].append(((low <= truth) & (truth <= high)).mean())
     share = {name: np.mean(each) for name, each in covered.items()}
-    error = np.std(covered["draws"], ddof=1) / 5
+    error = np.std(covered["draws"], ddof=1) / 4
     assert share["draws"] > 0.85 and abs(share["draws"] - 0.95) < 4 * error, share
     assert share["means"] < 0.85, share  # one filling, taken for data

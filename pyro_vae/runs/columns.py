@@ -36,7 +36,9 @@ def columns_of(vae: VAE, x: Tensor, check: ImputationCheck | None, seed: int) ->
     with reading(vae, seed):
         drawn = record.cells(simulate(vae, max(DRAWN, len(x)), x)[1])
     numbers = [by_column(record, cells) for cells in (record.cells(x), drawn)]
-    names = [k for k, v in numbers[0].items() if not np.isnan(v).all()]
+    # Times that are censored are not those that are drawn.
+    there = {k for k, v in numbers[0].items() if not np.isnan(v).all()}
+    names = [k for k in numbers[0] if k in there and record.schema[k].kind != "survival"]
     observed, simulated = (
         pd.DataFrame({k: shown(record.schema, k, some[k]) for k in names}) for some in numbers
     )
