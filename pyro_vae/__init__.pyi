@@ -76,6 +76,7 @@ from .model.record import Record as Record
 from .model.saving import load as load
 from .model.semisupervised import M2 as M2
 from .model.vae import VAE as VAE
+from .program.program import Program as Program
 from .runs.citation import citation as citation
 from .runs.comparisons import compare_runs as compare_runs
 from .runs.comparisons import paired_differences as paired_differences

@@ -19,6 +19,7 @@ FLOORS = [
     {"distributions"},
     {"families", "data"},
     {"model", "infer"},
+    {"program"},
     {"evaluate", "describe"},
     {"plots", "sklearn"},
     {"runs"},

@@ -305,7 +305,7 @@ def test_bad_arguments_are_refused(name):
 
 
 def test_fit_trains_a_vae():
-    with pytest.raises(ValueError, match=r"fit trains a pyro_vae.VAE, got Linear"):
+    with pytest.raises(ValueError, match=r"fit trains a pyro_vae.VAE or .*, got Linear"):
         pv.fit(nn.Linear(2, 2), X)
 
 

@@ -137,7 +137,9 @@ FIRST = [name for name in EVALUATIONS if hasattr(pv, name)]
 
 @pytest.mark.parametrize("name", [*FIRST, "calibration", "bdmc", "assess", "compress", "posterior"])
 def test_another_first_argument_than_a_model_is_refused(name):
-    with pytest.raises(ValueError, match=rf"^{name} evaluates a pyro_vae.VAE, got Tensor"):
+    with pytest.raises(
+        ValueError, match=rf"^{name} evaluates a pyro_vae.VAE( or a .*)?, got Tensor"
+    ):
         getattr(pv, name)(X)
     with pytest.raises(ValueError, match=rf"^{name} takes the model first, .*: swap its"):
         getattr(pv, name)(X, vae())

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from ..model.vae import VAE
+from ..model.face import Face
 
 if TYPE_CHECKING:
     from arviz import InferenceData
 
-__all__ = ["Variable", "as_draws", "container", "latent_axes", "latent_coords"]
+__all__ = ["Variable", "as_draws", "container", "latent_coords"]
 
 CHAINS = 4
 Variable: TypeAlias = tuple[Sequence[str], np.ndarray]
@@ -55,15 +55,9 @@ def container(
     return arviz.InferenceData(**sets)
 
 
-def latent_axes(vae: VAE) -> tuple[str, ...]:
-    """Names of the dimensions of one z."""
-    extra = (f"latent_dim_{i}" for i in range(1, len(vae.z_shape)))
-    return ("latent_dim", *extra)
-
-
-def latent_coords(vae: VAE) -> dict[str, np.ndarray]:
+def latent_coords(vae: Face) -> dict[str, np.ndarray]:
     """Names of the coordinates of a vector z; the axes of another shape are numbered."""
-    return {"latent_dim": np.array(vae.latents.coordinates)} if len(vae.z_shape) == 1 else {}
+    return {"latent_dim": np.array(vae.coordinates)} if len(vae.latent_axes) == 1 else {}
 
 
 def _arviz() -> Any:  # noqa: ANN401

@@ -6,22 +6,22 @@ from torch import Tensor
 from ..core.acting import evaluating
 from ..core.checks import whole
 from ..infer.elbo_terms import elbo_terms
-from ..model.entry import of_model
-from ..model.vae import VAE
+from ..model.entry import of_face
+from ..model.face import Face
 
 __all__ = ["elbo"]
 
 
-@of_model
+@of_face
 def elbo(
-    vae: VAE, x: Tensor | ArrayLike, *, num_samples: int = 10, seed: int | None = None
+    vae: Face, x: Tensor | ArrayLike, *, num_samples: int = 10, seed: int | None = None
 ) -> Tensor:
     r"""The evidence lower bound of each observation, in nats; higher is better.
 
     .. math:: L(x) = E_{q(z|x)}[\log p(x|z) + \log p(z) - \log q(z|x)] \le \log p(x)
 
     Args:
-        vae: a trained model.
+        vae: a trained model, or a :class:`Program`, which carries its x.
         x: ``(N, *x_shape)``.
         num_samples: draws of z per observation.
         seed: of the draws.
@@ -36,6 +36,7 @@ def elbo(
         Kingma & Welling (2014), arXiv:1312.6114.
 
     >>> import torch
+    >>> from pyro_vae import VAE
     >>> vae = VAE(2, latent_dim=1, likelihood="Normal", seed=0)
     >>> elbo(vae, torch.zeros(3, 2), num_samples=100, seed=0).shape
     torch.Size([3])
@@ -43,5 +44,7 @@ def elbo(
     num_samples = whole("num_samples", num_samples)
     x = vae.check(x)
     with evaluating(vae, seed):
-        likelihood, kl = elbo_terms(vae.model, vae.guide, x, num_samples=num_samples)
+        likelihood, kl = elbo_terms(
+            vae.model, vae.guide, x, num_samples=num_samples, layout=vae.layout
+        )
     return likelihood - kl

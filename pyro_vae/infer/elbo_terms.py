@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from ..core.layout import Layout
+from .draws import draws
 from .sites import latent, unweighted
 
 __all__ = ["draw_terms", "elbo_terms"]
@@ -16,44 +18,63 @@ __all__ = ["draw_terms", "elbo_terms"]
 
 @torch.no_grad()
 def elbo_terms(
-    model: Callable, guide: Callable, x: Tensor, *, num_samples: int = 1, chunk: int = 1000
+    model: Callable,
+    guide: Callable,
+    x: Tensor,
+    *,
+    num_samples: int = 1,
+    chunk: int = 1000,
+    layout: Layout | None = None,
 ) -> tuple[Tensor, Tensor]:
     r"""Both terms of the ELBO per data point, :math:`E_q[\log p(x|z)]` and :math:`KL(q \| p)`.
 
     Args:
-        model: a Pyro model whose sites all lie in one plate over data, at dimension -1.
+        model: a Pyro model whose sites all lie in one plate over data, at dimension -1, if no
+            layout says otherwise.
         guide: its guide.
         x: ``(N, ...)``.
         num_samples: draws of z per data point; both expectations are their means.
         chunk: how many log weights are in memory at once.
+        layout: of the plates of a program.
 
     Returns:
         log likelihood and KL, ``(N,)`` each, in nats; the ELBO is their difference.
     """
     rows = x.split(max(1, chunk // num_samples))
-    terms = [draw_terms(model, guide, some, num_samples) for some in rows]
+    terms = [draw_terms(model, guide, some, num_samples, layout=layout) for some in rows]
     likelihood, kl = zip(*terms, strict=True)
     return torch.cat([t.mean(0) for t in likelihood]), torch.cat([t.mean(0) for t in kl])
 
 
 @torch.no_grad()
 def draw_terms(
-    model: Callable, guide: Callable, x: Tensor, num_samples: int, *, exact_kl: bool = False
+    model: Callable,
+    guide: Callable,
+    x: Tensor,
+    num_samples: int,
+    *,
+    exact_kl: bool = False,
+    layout: Layout | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Both terms of the log weight of each draw: log p(x|z), and log q(z|x) - log p(z).
 
     Weights of observations (``poutine.scale``) are of the objective, not of these.
 
     Args:
-        model: a Pyro model whose sites all lie in one plate over data, at dimension -1.
+        model: a Pyro model whose sites all lie in one plate over data, at dimension -1, if no
+            layout says otherwise.
         guide: its guide.
         x: ``(N, ...)``.
         num_samples: S draws of z per data point, all at once.
         exact_kl: give KL(q || p) in closed form for the second term.
+        layout: of the plates of a program.
 
     Returns:
         ``(S, N)`` each, in nats.
     """
+    if layout is not None:
+        several = draws(model, guide, x, num_samples, layout, exact_kl=exact_kl)
+        return several.log_likelihood, several.log_guide - several.log_prior
     with poutine.block():
         q = poutine.trace(_vectorize(guide, num_samples)).get_trace(x)
         p = poutine.trace(poutine.replay(_vectorize(model, num_samples), q)).get_trace(x)

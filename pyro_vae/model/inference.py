@@ -14,6 +14,7 @@ from ..core.pareto import RELIABLE
 from ..core.seeding import seeded
 from ..families.guides import refine
 from ..families.missingness import Missingness
+from .evaluated import Evaluated
 from .imputation import Imputations, Plan, Point, counterfactual, impute
 from .inputs import Inputs
 from .joint import Joint, reading
@@ -23,7 +24,7 @@ from .record import Record
 __all__ = ["Inference"]
 
 
-class Inference(nn.Module):
+class Inference(Evaluated):
     """Encode, refine, reconstruct, impute, sample and interpolate, by a model's parts.
 
     Attributes:

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import pyro
 import pyro.distributions as dist
+import torch
 from torch import Tensor, nn
 from torch.distributions import biject_to
 from torch.distributions.transforms import Transform
@@ -67,6 +68,22 @@ class Joint:
     def guide(self) -> dist.TorchDistribution:
         """q(z|x)."""
         return self.model.approximate_posterior(self.x)
+
+    def draw(self, num_samples: int) -> Tensor:
+        """z of q(z|x), ``(S, B, *z_shape)``."""
+        return self.guide.sample(torch.Size([num_samples]))
+
+    def at(self, z: Tensor) -> Tensor:
+        """One draw at given z, ``(B, *z_shape)``."""
+        return z[None]
+
+    def flat(self, z: Tensor) -> Tensor:
+        """The coordinates of z, ``(S, B, D)``."""
+        return z.flatten(2)
+
+    def join(self, z: Tensor) -> Tensor:
+        """z as it is."""
+        return z
 
     def likelihood(self, z: Tensor) -> dist.TorchDistribution:
         """p(x|z)."""

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .vae import VAE
+from .joint import Model
 
 __all__ = ["in_turn", "simulate"]
 
@@ -14,7 +14,7 @@ def in_turn(given: Tensor, num_data: int) -> Tensor:
 
 
 @torch.no_grad()
-def simulate(vae: VAE, num_data: int, given: Tensor | None) -> tuple[Tensor, Tensor]:
+def simulate(vae: Model, num_data: int, given: Tensor | None) -> tuple[Tensor, Tensor]:
     """Draw z from the prior and x from the likelihood.
 
     Args:

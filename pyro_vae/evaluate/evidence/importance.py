@@ -12,11 +12,10 @@ from torch import Tensor
 
 from ...core.checks import whole
 from ...core.pareto import RELIABLE, tail_shape
-from ...model.entry import of_model
-from ...model.joint import Joint, reading
-from ...model.simulation import in_turn, simulate
-from ...model.vae import VAE
-from ..statistics import chunks, log_mean_exp, standard_error
+from ...model.entry import of_face
+from ...model.face import Face
+from ...model.joint import reading
+from ..statistics import log_mean_exp, standard_error
 from .ladder import Rung, climb
 from .proposals import Proposal
 
@@ -155,8 +154,9 @@ class Sandwich:
 
     def summary(self) -> str:
         """The figures in words."""
+        n = len(self.lower.log_evidence)
         return (
-            f"log p(x) of {len(self.x)} observations drawn from the model is between "
+            f"log p(x) of {n} observations drawn from the model is between "
             f"{self.lower.mean:.2f} and {self.upper.mean:.2f} nats per observation, in expectation "
             f"(gap {self.gap:.2g}, standard error {self.gap_error:.2g})."
         )
@@ -164,7 +164,8 @@ class Sandwich:
 
 def _of_simulated(found: Sandwich) -> str:
     gap = f"{found.gap:.2g} nats (standard error {found.gap_error:.2g})"
-    on = f"On {len(found.x)} observations drawn from the model such draws leave {gap}"
+    n = len(found.lower.log_evidence)
+    on = f"On {n} observations drawn from the model such draws leave {gap}"
     if not found.loose:
         return f"{on} between a lower and an upper bound."
     return (
@@ -174,10 +175,10 @@ def _of_simulated(found: Sandwich) -> str:
     )
 
 
-@of_model
+@of_face
 @torch.no_grad()
 def log_evidence(
-    vae: VAE,
+    vae: Face,
     x: Tensor | ArrayLike,
     *,
     num_samples: int = 5000,
@@ -205,7 +206,7 @@ def log_evidence(
     See :func:`bdmc` for tighter bounds.
 
     Args:
-        vae: a trained model.
+        vae: a trained model, or a :class:`Program`, which carries its x.
         x: ``(N, *x_shape)``.
         num_samples: K, draws of z per observation. Memory does not grow with it.
         wide: the share of draws from a wider proposal, in [0, 1): normal with twice the standard
@@ -231,6 +232,7 @@ def log_evidence(
         arXiv:1507.02646, for k-hat; Brekelmans et al. (2022), arXiv:2303.06992, for the
         upper bound.
 
+    >>> from pyro_vae import VAE
     >>> vae = VAE(2, latent_dim=1, likelihood="Normal", seed=0)
     >>> evidence = log_evidence(vae, torch.zeros(3, 2), num_samples=200, seed=0)
     >>> evidence.log_evidence.shape, evidence.khat.shape
@@ -243,27 +245,32 @@ def log_evidence(
         raise ValueError(f"proposal is 'guide' or 'auto', got {proposal!r}")
     if proposal == "auto" and wide:
         raise ValueError("wide= widens the guide, and proposal='auto' chooses itself: give one")
-    rows = max(1, CELLS // math.prod(vae.x_shape))
+    if proposal == "auto" and vae.layout is not None:
+        raise ValueError("proposal='auto' fits normals to a VAE's z: make a program's guide wider")
+    vae.check_separate("log_evidence")
+    rows = max(1, CELLS // max(1, vae.cells))
     with reading(vae, seed):
-        prior = None if vae.prior_reads else vae.prior_at()
+        at, size = vae.densities(), max(1, rows // num_samples)
         if proposal == "auto":
-            return _by_rungs(climb(vae, x, prior, num_samples, rows), num_samples)
+            joints: Any = at
+            return _by_rungs(climb(joints, x, num_samples, rows), num_samples)
 
-        def weights(some: Tensor, exact: Tensor | None = None) -> list[Tensor]:
-            proposal = Proposal(Joint(vae, some, prior), wide)
+        def weights(some: Tensor, exact: object = None) -> list[Tensor]:
+            joint = at(some)
+            proposal = Proposal(joint, wide)
             log_w = _log_weights(proposal, num_samples, rows)
             if exact is None:
                 return [log_w]
-            return [log_w, torch.cat([proposal.log_weight(exact[None]), log_w[1:]])]
+            return [log_w, torch.cat([proposal.log_weight(joint.at(exact)), log_w[1:]])]
 
-        parts = [weights(some)[0] for some in chunks(x, num_samples, rows)]
+        parts = [weights(some)[0] for some in x.split(size)]
         found = Evidence.join([Evidence.from_weights(log_w) for log_w in parts])
-        if (n := min(num_simulated, len(x))) < 2 or vae.missingness is not None:
+        if (n := min(num_simulated, vae.count(x))) < 2 or vae.why_not_simulated:
             return found
-        z, data = _simulated(vae, x, n)
-        pairs = zip(chunks(data, num_samples, rows), chunks(z, num_samples, rows), strict=True)
-        sides = zip(*(weights(*pair) for pair in pairs), strict=True)
+        simulated = vae.simulate(n, x, size, holes=True)
+        sides = zip(*(weights(data, z) for z, data in simulated), strict=True)
         bounds = (Evidence.from_weights(torch.cat(side, 1)) for side in sides)
+        data = torch.cat([data for _, data in simulated])
         return replace(found, simulated=Sandwich(data, *bounds))
 
 
@@ -277,13 +284,6 @@ def _by_rungs(rungs: Iterable[Rung], num_samples: int) -> Evidence:
     parts: dict[str, Any] = {k: getattr(found, k)[order] for k in PARTS}
     proposals = tuple(names[i] for i in order.tolist())
     return Evidence(num_samples=num_samples, proposals=proposals, evaluations=spent[order], **parts)
-
-
-def _simulated(vae: VAE, x: Tensor, num_data: int) -> tuple[Tensor, Tensor]:
-    """z and observations drawn from the model, with the missing cells of x, taken in turn."""
-    z, data = simulate(vae, num_data, x)
-    gone = vae.record.cells(in_turn(x, num_data)).isnan()
-    return z, vae.record.with_cells(data, torch.where(gone, math.nan, vae.record.cells(data)))
 
 
 def _log_weights(proposal: Proposal, num_samples: int, rows: int) -> Tensor:

@@ -1,16 +1,14 @@
 """For each observation a proposal whose weights have a tail that can be trusted, or annealing."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import pyro.distributions as dist
 import torch
 from torch import Tensor
 
 from ...core.pareto import RELIABLE, tail_shape
 from ...model.joint import Joint
-from ...model.vae import VAE
 from .fitted import ASCENT, Blend, fit_normal, normal_proposal
 from .paths import Path, Plan
 
@@ -39,13 +37,7 @@ class Rung:
     evaluations: int
 
 
-def climb(
-    vae: VAE,
-    x: Tensor,
-    prior: dist.TorchDistribution | None,
-    num_samples: int,
-    rows: int,
-) -> Iterator[Rung]:
+def climb(at: Callable[[Tensor], Joint], x: Tensor, num_samples: int, rows: int) -> Iterator[Rung]:
     """Weights of each observation: by the guide beside a fitted normal, or by annealing from these.
 
     Those whose weights have a heavy tail are annealed. To leave out large weights can only lower
@@ -54,14 +46,13 @@ def climb(
     can be fitted: one that is too narrow by half passes on half of the data.
 
     Args:
-        vae: in evaluation mode.
+        at: from observations to the densities at them.
         x: observations.
-        prior: the model's, where it is one for all observations.
         num_samples: K.
         rows: passes through the decoder at once.
     """
     for index in torch.arange(len(x), device=x.device).split(BLOCK):
-        joint = Joint(vae, x[index], prior)
+        joint = at(x[index])
         try:
             fitted = fit_normal(joint)
         except ValueError:  # z has no gradient, or no real line maps to it
@@ -76,7 +67,7 @@ def climb(
         if kept.all():
             continue
         for some in ANNEALING.split((~kept).nonzero()[:, 0], x):
-            joint = Joint(vae, x[index[some]], prior)
+            joint = at(x[index[some]])
             joint.guide = _blend(joint, *(part[some] for part in fitted))
             path = Path(joint, ANNEALING)
             cost = spent + GRADIENT * path.gradients

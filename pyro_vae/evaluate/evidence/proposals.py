@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ...core.checks import number
+from ...model.face import Densities
 from ...model.joint import Joint
 
 __all__ = ["Proposal"]
@@ -37,31 +38,34 @@ class Proposal:
         Hesterberg (1995), Technometrics 37, for defensive mixtures.
     """
 
-    def __init__(self, joint: Joint, wide: float = 0.0) -> None:
+    def __init__(self, joint: Densities, wide: float = 0.0) -> None:
         self.share = number("wide", wide, 0)
         if self.share >= 1:
             raise ValueError(f"wide is a number below 1, the share of wide draws, got {wide!r}")
-        self.joint, self.guide = joint, joint.guide
-        self.wide = _wide(joint) if self.share else self.guide
+        self.joint, self.wide = joint, None
+        if self.share:
+            if not isinstance(joint, Joint):
+                raise ValueError("wide= widens a VAE's guide: a program's own guide may be wider")
+            self.guide, self.wide = joint.guide, _wide(joint)
 
-    def sample(self, num_samples: int) -> Tensor:
-        """Draws of z, ``(S, B, *z_shape)``."""
-        shape = torch.Size([num_samples])
-        z = self.guide.sample(shape)
-        if not self.share:
+    def sample(self, num_samples: int) -> Any:  # noqa: ANN401
+        """Draws of z: of a VAE ``(S, B, *z_shape)``."""
+        z = self.joint.draw(num_samples)
+        if self.wide is None:
             return z
         lead = z.shape[: z.ndim - len(self.guide.event_shape)]
         pick = torch.rand(lead, device=z.device) < self.share
         pick = pick.reshape(lead + (1,) * len(self.guide.event_shape))
-        return torch.where(pick, self.wide.sample(shape), z)
+        return torch.where(pick, self.wide.sample(torch.Size([num_samples])), z)
 
-    def log_weight(self, z: Tensor) -> Tensor:
+    def log_weight(self, z: Any) -> Tensor:  # noqa: ANN401
         """log p(x, z) minus the log density of the proposal, ``(S, B)``."""
+        if self.wide is None:
+            return self.joint.log_weight(z)
         log_r = self.joint.log_guide(z)
-        if self.share:
-            wide = self.wide.log_prob(z) + math.log(self.share)
-            log_r = torch.logaddexp(log_r + math.log1p(-self.share), wide)
-        return self.joint.log_joint(z) - log_r
+        wide = self.wide.log_prob(z) + math.log(self.share)
+        log_r = torch.logaddexp(log_r + math.log1p(-self.share), wide)
+        return self.joint.log_likelihood(z) + self.joint.log_prior(z) - log_r
 
 
 def _wide(joint: Joint) -> dist.TorchDistribution:

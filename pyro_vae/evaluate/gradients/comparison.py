@@ -12,11 +12,11 @@ from torch import Tensor
 from ...core.acting import evaluating
 from ...infer.estimators.estimator import Estimator, make_estimator
 from ...infer.estimators.soundness import check_and_nest
-from ...model.entry import of_model
-from ...model.vae import VAE
+from ...model.entry import of_face
+from ...model.face import Face
 from .figures import FIGURES, Groups, Measurement, figures
 from .references import EstimatorLike, References
-from .sample import MEASURED, Plan, forget_sources, sample_gradients, trainable
+from .sample import MEASURED, Plan, forget_sources, sample_gradients
 
 if TYPE_CHECKING:
     from xarray import Dataset
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 __all__ = ["as_table", "compare_estimators", "make_estimators", "unique"]
 
 
-@of_model
+@of_face
 def compare_estimators(
-    vae: VAE,
+    vae: Face,
     x: Tensor,
     estimators: Sequence[EstimatorLike],
     *,
@@ -61,7 +61,8 @@ def compare_estimators(
     afterwards. The draws of all estimators start from the same seeds.
 
     Args:
-        vae: a model, at the weights where the estimators are compared.
+        vae: a model, at the weights where the estimators are compared, or a :class:`Program`, which
+            carries its x.
         x: a batch, ``(B, *x_shape)``.
         estimators: lines, or Pyro ``ELBO`` objects.
         num_draws: of each estimator, at least 4. The reference has four times as many.
@@ -77,7 +78,8 @@ def compare_estimators(
 
     Returns:
         A dataset over (estimator, parameter). The parameters are the groups ``prior``,
-        ``likelihood``, ``guide``, ``encoder``, ``decoder``, then ``all``, then each tensor; the
+        ``likelihood``, ``guide``, ``encoder``, ``decoder`` (of a program ``model`` and ``guide``),
+        then ``all``, then each tensor; the
         coordinate ``size`` counts their numbers, and a group without any is NaN. ``bound`` and
         ``reference`` are those of each estimator; without a reference
         ``cosine``, ``bias`` and ``bias_z`` are NaN, and so they are for groups with parameters of
@@ -95,6 +97,7 @@ def compare_estimators(
         (the distribution of F).
 
     >>> import torch
+    >>> from pyro_vae import VAE
     >>> vae = VAE(4, latent_dim=2, likelihood="Normal", encoder="MLP([3])", seed=0)
     >>> lines = ["Trace_ELBO", "Trace_ELBO(gradient=score)"]
     >>> dataset = compare_estimators(vae, torch.zeros(8, 4), lines, num_draws=20)
@@ -104,7 +107,7 @@ def compare_estimators(
     x = vae.check(x)
     plan = Plan(vae, x, num_draws, burn_in, seed, coordinates, compile)
     lines = make_estimators(estimators)
-    if not trainable(vae):
+    if not vae.trainable:
         raise ValueError("the model has no trainable parameter, so there is no gradient")
     with evaluating(vae, plan.seed), forget_sources():
         for estimator in lines:
@@ -113,7 +116,7 @@ def compare_estimators(
             references = References(plan, reference)
             measurements = [_measure(plan, estimator, references) for estimator in lines]
     dataset = _dataset(measurements, Groups(vae), coordinates=plan.coordinates)
-    return dataset.assign_attrs(num_draws=plan.num_draws, seed=plan.seed, batch_size=len(x))
+    return dataset.assign_attrs(num_draws=plan.num_draws, seed=plan.seed, batch_size=plan.count)
 
 
 def as_table(dataset: "Dataset", parameter: str = "all") -> pd.DataFrame:

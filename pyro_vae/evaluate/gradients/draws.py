@@ -11,10 +11,11 @@ from torch import Tensor
 from ...core.acting import evaluating
 from ...core.checks import whole
 from ...infer.elbo_terms import draw_terms
+from ...infer.estimators.bounds import Bound
 from ...infer.estimators.estimator import Estimator, make_estimator
 from ...infer.estimators.soundness import check_and_nest
-from ...model.entry import of_model
-from ...model.vae import VAE
+from ...model.entry import of_face
+from ...model.face import Face
 from ..inference_data import as_draws, container
 from .references import EstimatorLike
 
@@ -26,10 +27,10 @@ __all__ = ["elbo_draws"]
 CHUNK = 2**13  # log weights at once
 
 
-@of_model
+@of_face
 @torch.no_grad()
 def elbo_draws(
-    vae: VAE,
+    vae: Face,
     x: Tensor | ArrayLike,
     estimator: EstimatorLike = "Trace_ELBO",
     *,
@@ -53,7 +54,7 @@ def elbo_draws(
     an estimator reports is ``value_sd`` of :func:`compare_estimators`.
 
     Args:
-        vae: a model.
+        vae: a model, or a :class:`Program`, which carries its x.
         x: ``(N, *x_shape)``.
         estimator: the bound; its gradient rule changes no value.
         num_draws: the number of draws.
@@ -70,6 +71,7 @@ def elbo_draws(
         ValueError: data that the model refuses, an estimator that
             cannot serve the guide or whose bound is not known here.
 
+    >>> from pyro_vae import VAE
     >>> vae = VAE(2, latent_dim=1, likelihood="Normal", seed=0)
     >>> elbo_draws(vae, torch.zeros(3, 2), num_draws=40).posterior["elbo"].shape
     (4, 10, 3)
@@ -88,24 +90,34 @@ def elbo_draws(
             values = _enumerate(vae, line, x).expand(num_draws, -1)
         else:
             k = line.elbo.num_particles
-            chunk = max(1, CHUNK // (k * len(x)))
+            chunk = max(1, CHUNK // (k * vae.count(x)))
             counts = [chunk] * (num_draws // chunk) + [num_draws % chunk]
+            together = not vae.separate and bound != Bound()  # no function of one observation's
             exact_kl = isinstance(line.elbo, TraceMeanField_ELBO)
             parts = [_log_weights(vae, x, n * k, exact_kl) for n in counts if n]
-            values = bound(torch.cat(parts).double().reshape(num_draws, k, -1).movedim(1, 0))
+            log_w = torch.cat(parts).double()
+            log_w = log_w.sum(-1, keepdim=True) if together else log_w
+            values = bound(log_w.reshape(num_draws, k, -1).movedim(1, 0))
     draws = {"elbo": as_draws(values, "observation"), "total": as_draws(values.sum(-1))}
     return container({"posterior": draws}, {})
 
 
-def _log_weights(vae: VAE, x: Tensor, n: int, exact_kl: bool) -> Tensor:
+def _log_weights(vae: Face, x: Tensor, n: int, exact_kl: bool) -> Tensor:
     """``(n, N)``."""
     with pyro.validation_enabled(False):
-        likelihood, kl = draw_terms(vae.model, vae.guide, x, n, exact_kl=exact_kl)
+        likelihood, kl = draw_terms(
+            vae.model, vae.guide, x, n, exact_kl=exact_kl, layout=vae.layout
+        )
     return likelihood - kl
 
 
-def _enumerate(vae: VAE, estimator: Estimator, x: Tensor) -> Tensor:
+def _enumerate(vae: Face, estimator: Estimator, x: Tensor) -> Tensor:
     elbo: Any = estimator.elbo
+    if not vae.separate and vae.count(x) > 1:
+        raise ValueError(
+            f"{estimator} gives one figure for all observations of this program, which share "
+            "latent variables or arguments: take Trace_ELBO, or data=None"
+        )
     guide = estimator.wrap(vae.guide, x)
     losses = [elbo.loss(vae.model, guide, one) for one in x.split(1)]
     return -torch.tensor(losses, dtype=torch.float64)

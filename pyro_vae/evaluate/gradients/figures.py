@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from ...infer.estimators.estimator import Estimator
-from ...model.vae import VAE
+from ...model.face import Face
 from .references import Reference
-from .sample import Sample, trainable
+from .sample import Sample
 
 __all__ = ["FIGURES", "Groups", "Measurement", "figures"]
 
@@ -50,18 +50,17 @@ class Groups:
     rounding error of a norm.
     """
 
-    def __init__(self, vae: VAE) -> None:
-        parameters = trainable(vae)
+    def __init__(self, vae: Face) -> None:
+        parameters = vae.trainable
         self.tensors = list(parameters)
         self.sizes = [p.numel() for p in parameters.values()]
-        parts = [name.split(".")[0] for name in self.tensors]
-        roles = VAE.ROLES
-        members = {role: [part == path for part in parts] for role, path in roles.items()}
-        members["all"] = [True] * len(parts)
+        groups = vae.parameter_groups() | {"all": self.tensors}
+        members = {role: [n in names for n in self.tensors] for role, names in groups.items()}
         members |= {name: [name == other for other in self.tensors] for name in self.tensors}
         self.names = list(members)
         self._matrix = np.array(list(members.values()), dtype=float)
-        self.with_guide = self.sum([p in (roles["guide"], roles["encoder"]) for p in parts]) > 0
+        of_guide = vae.guide_parameters()
+        self.with_guide = self.sum([name in of_guide for name in self.tensors]) > 0
         self.rounding = 64 * max(torch.finfo(p.dtype).eps for p in parameters.values())
 
     def sum(self, values: Sequence | np.ndarray) -> np.ndarray:

@@ -15,9 +15,9 @@ from ...infer.estimators.estimator import Estimator, make_estimator
 from ...infer.estimators.soundness import check_and_nest
 from ...infer.sites import is_product, latent
 from ...language.spec import Spec
-from ...model.vae import VAE
+from ...model.face import Face
 from ..statistics import chunks
-from .sample import REFERENCE, Plan, Sample, sample_gradients, trainable
+from .sample import REFERENCE, Plan, Sample, sample_gradients
 
 __all__ = ["EstimatorLike", "Reference", "References"]
 
@@ -25,7 +25,12 @@ EstimatorLike: TypeAlias = str | Spec | ELBO | Estimator
 MAX_STATES = 2**12
 EVALUATIONS = 2**16  # of p(x|z) at once, under enumeration
 COPIES = 4  # of the data in a draw of the reference: so many times fewer calls
-UNBIASED = ("TraceMeanField_ELBO", "Trace_ELBO(gradient=pathwise)", "RLOO(num_particles=10)")
+UNBIASED = (
+    "TraceMeanField_ELBO",
+    "Trace_ELBO(gradient=pathwise)",
+    "RLOO(num_particles=10)",
+    "TraceEnum_ELBO",
+)
 
 
 @dataclass
@@ -75,7 +80,7 @@ class References:
         return self.known[bound]
 
     def _choose(self, bound: Bound) -> Reference | None:
-        if bound == Bound() and _states(self.vae, self.x) <= MAX_STATES:
+        if bound == Bound() and not self._subsampled and _states(self.vae, self.x) <= MAX_STATES:
             return self._enumerate()
         for line in _unbiased(bound):
             estimator = make_estimator(line)
@@ -86,16 +91,23 @@ class References:
             return self._draw(estimator)
         return None
 
+    @property
+    def _subsampled(self) -> bool:
+        """Whether a run draws a part of the data, so that none is exact."""
+        return self.vae.layout is not None and self.vae.layout.full
+
     def _draw(self, estimator: Estimator) -> Reference:
-        copies = self.x.repeat(COPIES, *[1] * (self.x.ndim - 1))
-        plan = replace(self.plan, x=copies, coordinates=False, compile=False)
+        more = {"num_draws": self.plan.num_draws * COPIES}
+        if self.vae.separate:
+            more = {"x": self.x.repeat(COPIES, *[1] * (self.x.ndim - 1))}
+        plan = replace(self.plan, **more, coordinates=False, compile=False)
         sample = sample_gradients(plan, estimator, REFERENCE)
-        n = sample.moments.count * COPIES
+        n = sample.moments.count * (COPIES if self.vae.separate else 1)
         return Reference(f"{estimator}, {n:,} draws", sample.moments.mean, sample)
 
     def _enumerate(self) -> Reference:
         """The exact gradient: a sum over states and observations, a few at a time."""
-        estimator, parameters = make_estimator("TraceEnum_ELBO"), trainable(self.vae).values()
+        estimator, parameters = make_estimator("TraceEnum_ELBO"), self.vae.trainable.values()
         check_and_nest(estimator, self.vae.model, self.vae.guide, self.x)
         for p in parameters:
             p.grad = None
@@ -104,7 +116,7 @@ class References:
             for rows in chunks(self.x, _states(self.vae, self.x), EVALUATIONS):
                 estimator.elbo.loss_and_grads(self.vae.model, guide, rows)  # pyright: ignore
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-        mean = torch.cat([g.flatten().double() for g in gradients]) / -len(self.x)
+        mean = torch.cat([g.flatten().double() for g in gradients]) / -self.plan.count
         return Reference(f"{estimator}, exact", mean)
 
 
@@ -120,8 +132,8 @@ def _unbiased(bound: Bound) -> tuple[str, ...]:
     return UNBIASED
 
 
-def _exact(vae: VAE, given: Mapping[str, Tensor]) -> Reference:
-    parameters = trainable(vae)
+def _exact(vae: Face, given: Mapping[str, Tensor]) -> Reference:
+    parameters = vae.trainable
     wrong = [k for k, p in parameters.items() if k not in given or given[k].shape != p.shape]
     if wrong or set(given) - set(parameters):
         raise ValueError(
@@ -134,7 +146,7 @@ def _exact(vae: VAE, given: Mapping[str, Tensor]) -> Reference:
 
 
 @torch.no_grad()
-def _states(vae: VAE, x: Tensor) -> float:
+def _states(vae: Face, x: Tensor) -> float:
     """The number of joint states of the latent sites of one observation."""
     with poutine.block(), torch.random.fork_rng():
         trace = poutine.trace(vae.guide).get_trace(x[:1])

@@ -19,7 +19,7 @@ from ...infer.engine.capture import CaptureError, Graph, capture, capture_functi
 from ...infer.engine.compiled import compile_module
 from ...infer.engine.gradient_draws import factor, repeat
 from ...infer.estimators.estimator import Estimator
-from ...model.vae import VAE
+from ...model.face import Face
 from .moments import Moments, View
 
 __all__ = [
@@ -29,7 +29,6 @@ __all__ = [
     "Sample",
     "forget_sources",
     "sample_gradients",
-    "trainable",
 ]
 
 TIMED = 32  # draws
@@ -40,9 +39,12 @@ MEASURED, REFERENCE, BURN_IN, PILOT = range(4)  # streams of seeds
 
 @dataclass
 class Plan:
-    """A model, a batch ``(B, *x_shape)``, and the numbers of :func:`compare_estimators`."""
+    """A model, a batch ``(B, *x_shape)``, and the numbers of :func:`compare_estimators`.
 
-    vae: VAE
+    ``count`` is how many observations the batch has.
+    """
+
+    vae: Face
     x: Tensor
     num_draws: int
     burn_in: int
@@ -55,6 +57,7 @@ class Plan:
         self.burn_in, self.seed = whole("burn_in", self.burn_in), whole("seed", self.seed, 0)
         self.coordinates = boolean("coordinates", self.coordinates)
         self.compile = boolean("compile", self.compile)
+        self.count = self.vae.count(self.x)
 
     def seeds(self, stream: int, n: int) -> list[int]:
         """The first seeds of a stream."""
@@ -94,11 +97,6 @@ def forget_sources() -> Iterator[None]:
             linecache.cache.pop(key, None)
 
 
-def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that have a gradient, by name."""
-    return {k: p for k, p in module.named_parameters() if p.requires_grad}
-
-
 def sample_gradients(
     plan: Plan, estimator: Estimator, stream: int, towards: Tensor | None = None
 ) -> Sample:
@@ -122,7 +120,7 @@ def sample_gradients(
         numbers = sum(c.numel() for c in moments.center)
         size = 2 * max(1, min(128, n // 2, CHUNK // (2 * numbers)))
         draw = eager.several(size) if graph is None else _from_graph(graph, size, eager.parameters)
-        chunk = _measure(draw, x, moments, size, plan.compile)
+        chunk = _measure(draw, plan.count, moments, size, plan.compile)
         starts = range(0, n, size)
         values, began = [], _now(x)
         for start, seed in zip(starts, plan.seeds(stream, len(starts)), strict=True):
@@ -131,7 +129,7 @@ def sample_gradients(
             keep = torch.arange(size, device=x.device).lt(valid).to(center[0])
             losses, rows, pairs = chunk(keep)
             moments.add(rows, pairs, valid)
-            values.append(losses[:valid].double().cpu().numpy() / -len(x))
+            values.append(losses[:valid].double().cpu().numpy() / -plan.count)
         moments.close()
         elapsed = _now(x) - began
     return Sample(np.concatenate(values), np.array(seconds), elapsed, evaluations, moments)
@@ -142,8 +140,8 @@ class Eager:
 
     def __init__(self, plan: Plan, estimator: Estimator) -> None:
         self.elbo: Any = estimator.elbo
-        self.model, self.x = plan.vae.model, plan.x
-        self.parameters = list(trainable(plan.vae).values())
+        self.model, self.x, self.count = plan.vae.model, plan.x, plan.count
+        self.parameters = list(plan.vae.trainable.values())
         first, *later = plan.seeds(BURN_IN, plan.burn_in + 1)
         _reseed(first, self.x)
         self.guide = estimator.wrap(plan.vae.guide, self.x)  # draws a network's weights
@@ -161,7 +159,7 @@ class Eager:
         """Evaluations of log p(x|z) per observation; a warm-up of memory and parameter store."""
         with _Count() as count:
             self.elbo.loss_and_grads(self.model, self.guide, self.x)
-        return max(count.seen.values(), default=float("nan")) / len(self.x)
+        return max(count.seen.values(), default=float("nan")) / self.count
 
     def pilot(self, seeds: Sequence[int]) -> tuple[list[Tensor], list[float]]:
         """The mean gradient of a few draws, and the seconds of each."""
@@ -173,7 +171,7 @@ class Eager:
             seconds.append(_now(self.x) - start)
             for mean, gradient in zip(means, gradients, strict=True):
                 mean += (gradient - mean) / (k + 1)
-        return [mean / -len(self.x) for mean in means], seconds
+        return [mean / -self.count for mean in means], seconds
 
     def graph(self, required: bool) -> Graph | None:
         """The graph of a draw, where one can be made."""
@@ -213,13 +211,13 @@ class Eager:
 
 
 def _measure(
-    draw: Callable[[], Sequence[Tensor]], x: Tensor, moments: Moments, size: int, compile: bool
+    draw: Callable[[], Sequence[Tensor]], count: int, moments: Moments, size: int, compile: bool
 ) -> Callable[[Tensor], Sequence[Tensor]]:
     """A function that makes and measures so many draws, compiled if asked for."""
 
     def chunk(keep: Tensor) -> tuple[Tensor, ...]:
         losses, *gradients = draw()
-        return losses, *moments.measure([g / -len(x) for g in gradients], keep)
+        return losses, *moments.measure([g / -count for g in gradients], keep)
 
     if not compile:
         return torch.no_grad()(chunk)

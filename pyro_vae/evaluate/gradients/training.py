@@ -1,7 +1,6 @@
 """Training curves: what a choice of gradient estimator is worth in steps and in seconds."""
 
 from collections.abc import Sequence
-from copy import deepcopy
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -18,8 +17,8 @@ from ...infer.training import binarize as bits
 from ...infer.training.fit import fit
 from ...infer.training.settings import Binarize
 from ...infer.training.step import NonFiniteLossError
-from ...model.entry import of_model
-from ...model.vae import VAE
+from ...model.entry import of_face
+from ...model.face import Face
 from .comparison import make_estimators, unique
 from .references import EstimatorLike
 
@@ -39,9 +38,9 @@ EXAMPLE = 1000  # observations that an estimator is tried on
 OWN = ("estimator", "out", "resume", "patience")  # arguments of fit that have no meaning here
 
 
-@of_model
+@of_face
 def train_estimators(
-    vae: VAE,
+    vae: Face,
     x: Tensor | Rows | ArrayLike,
     estimators: Sequence[EstimatorLike],
     *,
@@ -59,7 +58,8 @@ def train_estimators(
     data with the same noise, whichever bound an estimator ascends. The model itself stays as it is.
 
     Args:
-        vae: the model whose copies are trained.
+        vae: the model whose copies are trained, or a :class:`Program`, which carries its x
+            and is as it was after each training.
         x: data, ``(N, *x_shape)``.
         estimators: lines, or Pyro ``ELBO`` objects.
         epochs: passes over the data.
@@ -79,6 +79,7 @@ def train_estimators(
             ``fit`` that has no meaning here.
         NonFiniteLossError: with the estimator and the site that caused it.
 
+    >>> from pyro_vae import VAE
     >>> vae = VAE(4, latent_dim=2, likelihood="Normal", encoder="MLP([3])", seed=0)
     >>> lines = ["Trace_ELBO", "Trace_ELBO(gradient=score)"]
     >>> dataset = train_estimators(vae, [[0.0, 1.0, 0.0, 1.0]] * 20, lines, epochs=2, batch_size=5)
@@ -90,8 +91,8 @@ def train_estimators(
     lines = make_estimators(estimators)
     epochs, batch_size = whole("epochs", epochs), whole("batch_size", batch_size)
     x = x if isinstance(x, Rows) else vae.as_data(x)
-    with seeded(seed), pyro.get_param_store().scope():
-        trial, example = deepcopy(vae), vae.as_data(x[torch.arange(min(len(x), EXAMPLE))])
+    with seeded(seed), pyro.get_param_store().scope(), vae.copied() as trial:
+        example = vae.as_data(x[torch.arange(min(len(x), EXAMPLE))])
         trial.start_from(example)
         batch = example[:batch_size]
         batch = bits.binarize(batch) if binarize else batch
@@ -100,17 +101,18 @@ def train_estimators(
     histories = {}
     for name, estimator in zip(unique(lines), lines, strict=True):
         try:
-            fitted = fit(
-                deepcopy(vae),
-                x,
-                estimator=estimator,
-                epochs=epochs,
-                batch_size=batch_size,
-                binarize=binarize,
-                validation=validation,
-                seed=seed,
-                **settings,  # pyright: ignore[reportArgumentType]
-            )
+            with vae.copied() as copy:
+                fitted = fit(
+                    copy,  # pyright: ignore[reportArgumentType]
+                    x,
+                    estimator=estimator,
+                    epochs=epochs,
+                    batch_size=batch_size,
+                    binarize=binarize,
+                    validation=validation,
+                    seed=seed,
+                    **settings,  # pyright: ignore[reportArgumentType]
+                )
         except NonFiniteLossError as problem:
             raise NonFiniteLossError(f"{name}: {problem}") from None
         if len(fitted.history):

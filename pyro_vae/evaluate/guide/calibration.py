@@ -9,11 +9,10 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ...core.checks import fraction, whole
-from ...model.entry import of_model
-from ...model.joint import Joint, reading
-from ...model.simulation import simulate
-from ...model.vae import VAE
-from ..statistics import UNIFORMITY, chunks, smallest_p, uniformity
+from ...model.entry import of_face
+from ...model.face import Densities, Face
+from ...model.joint import reading
+from ..statistics import UNIFORMITY, smallest_p, uniformity
 from .bands import simultaneous_band
 
 __all__ = ["Calibration", "calibration"]
@@ -117,10 +116,10 @@ class Calibration:
         return "; ".join(words) + "."
 
 
-@of_model
+@of_face
 @torch.no_grad()
 def calibration(
-    vae: VAE,
+    vae: Face,
     num_data: int = 1000,
     *,
     given: Tensor | ArrayLike | None = None,
@@ -137,7 +136,7 @@ def calibration(
     broken at random.
 
     Args:
-        vae: a trained model.
+        vae: a trained model, or a :class:`Program` whose guide reads the data.
         num_data: how many observations to draw from it, at least 20.
         given: observations whose context and offset are taken in turn, where the model reads any.
         num_samples: L; L + 1 should have many divisors.
@@ -155,6 +154,7 @@ def calibration(
         Talts et al. (2018), arXiv:1804.06788; Modrák et al. (2023), arXiv:2211.02383, for ranks of
         the likelihood.
 
+    >>> from pyro_vae import VAE
     >>> vae = VAE(2, latent_dim=1, likelihood="Normal", seed=0)
     >>> calibration(vae, 20, num_samples=9, seed=0).ranks.shape
     (20, 2)
@@ -162,19 +162,21 @@ def calibration(
     num_data = whole("num_data", num_data, 20)
     num_samples = whole("num_samples", num_samples)
     given = None if given is None else vae.as_data(given)
+    vae.check_separate("calibration")
     with reading(vae, seed):
-        parts = (chunks(part, num_samples, ROWS) for part in simulate(vae, num_data, given))
-        each = zip(*parts, strict=True)
-        ranks = torch.cat([_ranks(Joint(vae, x), z, num_samples) for z, x in each])
-    names = [*vae.latents.coordinates, "log_likelihood"]
+        at, size = vae.densities(), max(1, ROWS // num_samples)
+        each = vae.simulate(num_data, given, size)
+        ranks = torch.cat([_ranks(at(x), z, num_samples) for z, x in each])
+    names = [*vae.coordinates, "log_likelihood"]
     table = pd.DataFrame(ranks.cpu().numpy(), columns=names)
     return Calibration(table.rename_axis("observation"), num_samples)
 
 
-def _ranks(joint: Joint, z: Tensor, num_samples: int) -> Tensor:
+def _ranks(joint: Densities, z: object, num_samples: int) -> Tensor:
     """``(B, D + 1)``."""
-    draws = joint.guide.sample(torch.Size([num_samples]))
-    true = torch.cat([z.flatten(1), joint.log_likelihood(z)[:, None]], 1)
-    drawn = torch.cat([draws.flatten(2), joint.log_likelihood(draws)[..., None]], -1)
+    drawn, true = (
+        torch.cat([joint.flat(of), joint.log_likelihood(of)[..., None]], -1)
+        for of in (joint.draw(num_samples), joint.at(z))
+    )
     below, ties = (drawn < true).sum(0), (drawn == true).sum(0)
-    return below + (torch.rand(ties.shape, device=z.device) * (ties + 1)).long()
+    return below + (torch.rand(ties.shape, device=true.device) * (ties + 1)).long()

@@ -13,13 +13,15 @@ from torch import Tensor
 from ...core.checks import whole
 from ...data.tables import Table
 from ...model.columns import by_column, own_values
-from ...model.entry import of_model
+from ...model.entry import of_face
+from ...model.face import Face
 from ...model.joint import Joint, reading
 from ...model.record import Record
 from ...model.tables import TableRecord
 from ...model.vae import VAE
 from ..evidence.importance import Evidence, log_evidence
-from ..inference_data import Variable, as_draws, container, latent_axes, latent_coords
+from ..inference_data import Variable, as_draws, container, latent_coords
+from .program_export import export_program
 
 if TYPE_CHECKING:
     from arviz import InferenceData
@@ -30,10 +32,10 @@ AXES = {1: ("column",), 2: ("row", "column"), 3: ("channel", "row", "column")}
 LEAST = 1e-6  # nats: of an exact value, so that ArviZ has a tail to fit
 
 
-@of_model
+@of_face
 @torch.no_grad()
 def to_arviz(
-    vae: VAE,
+    vae: Face,
     x: Tensor | ArrayLike,
     num_samples: int = 500,
     *,
@@ -43,7 +45,8 @@ def to_arviz(
     r"""Draws from the guide, the prior and the likelihood, as ArviZ takes them.
 
     Args:
-        vae: a trained model.
+        vae: a trained model, or a :class:`Program`, which carries its x and whose groups have a
+            variable for each site.
         x: ``(N, *x_shape)``; a data frame gives ``observation`` and ``column`` their names, as
             does the table of a table's model.
         num_samples: draws of z per observation. Predictions are as many times as large as x.
@@ -76,6 +79,11 @@ def to_arviz(
         it the two predictive groups and the observed data have a variable by the name of each
         column of categories, dates or durations, with the table's own values.
 
+        Of a program whose latent variables are all outside the plate of its observations (the
+        weights of a regression), ``log_likelihood`` is log p(x|z) of each observation, which is
+        then what ``loo`` asks for; where some are outside and some inside there is none, and none
+        with ``data=None``. ``prior`` is left out where the model has factors.
+
     Raises:
         ValueError: data that the model refuses, or no draws.
 
@@ -90,25 +98,35 @@ def to_arviz(
     num_samples = whole("num_samples", num_samples)
     evidence_samples = whole("evidence_samples", evidence_samples, 2)
     frame = x.to_frame() if isinstance(x, Table) else x
-    index, columns = getattr(frame, "index", None), getattr(frame, "columns", None)
-    x = vae.check(x)
-    shape = torch.Size([num_samples])
+    data = vae.check(x)
     with reading(vae, seed):
-        joint = Joint(vae, x)
-        z = joint.guide.sample(shape)
-        x_hat = joint.likelihood(z).sample()
-        log_likelihood = joint.log_likelihood(z)
-        log_joint = log_likelihood + joint.log_prior(z)
-        log_weight = log_joint - joint.log_guide(z)
-        z_prior = joint.prior.expand(shape + joint.prior.batch_shape).sample()
-        conditional = vae.record.has("context") or vae.record.has("offset")
-        each = z_prior
-        if conditional and not vae.prior_reads:
-            each = z_prior[:, None].expand_as(z)
-        x_prior = vae.decode(each, x if conditional else None).sample()
-        marginal = log_evidence(vae, x, num_samples=evidence_samples, num_simulated=0)
-        log_p = _draws_of_estimate(marginal, num_samples)
-    cell, latent = _cell_axes(vae.x_shape), latent_axes(vae)
+        if isinstance(vae, VAE):
+            return _export(vae, data, frame, num_samples, evidence_samples)
+        each = vae.layout is not None and vae.layout.data and not vae.why_not_separate
+        log_p = _marginal(vae, data, num_samples, evidence_samples) if each else None
+        return export_program(vae, num_samples, log_p)
+
+
+def _export(
+    vae: VAE, x: Tensor, frame: object, num_samples: int, evidence_samples: int
+) -> "InferenceData":
+    """The groups of a VAE; ``frame`` is its data as they came in."""
+    index, columns = getattr(frame, "index", None), getattr(frame, "columns", None)
+    shape = torch.Size([num_samples])
+    joint = Joint(vae, x)
+    z = joint.guide.sample(shape)
+    x_hat = joint.likelihood(z).sample()
+    log_likelihood = joint.log_likelihood(z)
+    log_joint = log_likelihood + joint.log_prior(z)
+    log_weight = log_joint - joint.log_guide(z)
+    z_prior = joint.prior.expand(shape + joint.prior.batch_shape).sample()
+    conditional = vae.record.has("context") or vae.record.has("offset")
+    each = z_prior
+    if conditional and not vae.prior_reads:
+        each = z_prior[:, None].expand_as(z)
+    x_prior = vae.decode(each, x if conditional else None).sample()
+    log_p = _marginal(vae, x, num_samples, evidence_samples)
+    cell, latent = _cell_axes(vae.x_shape), vae.latent_axes
     known = ("observation",) if conditional else ()
     of_row = ("observation",) if vae.prior_reads else ()
     coords = {
@@ -134,6 +152,12 @@ def to_arviz(
         "observed_data": x_of(vae.record.cells(x)[None], "observation", drawn=False),
     }
     return container(groups, coords)
+
+
+def _marginal(vae: Face, x: Tensor, num_samples: int, evidence_samples: int) -> Tensor:
+    """Draws of the estimate of log p(x), ``(S, N)``."""
+    found = log_evidence(vae, x, num_samples=evidence_samples, num_simulated=0)
+    return _draws_of_estimate(found, num_samples)
 
 
 def _draws_of_estimate(found: Evidence, num_samples: int) -> Tensor:

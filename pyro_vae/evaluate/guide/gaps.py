@@ -1,6 +1,6 @@
 """Decompose log p(x) - ELBO into approximation and amortization gaps."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -8,13 +8,15 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
-from torch.distributions.transforms import Transform
+from torch.distributions.transforms import Transform, identity_transform
 
 from ...core.checks import boolean, whole
 from ...families.flows import zuko_flows
-from ...model.entry import of_model
+from ...model.entry import of_face
 from ...model.joint import Joint, reading
 from ...model.vae import VAE
+from ...program.line import RealLine
+from ...program.program import Program
 from ..evidence.importance import Evidence
 from ..statistics import by_observation, standard_error
 
@@ -25,10 +27,10 @@ PARTICLES = 16  # draws of z in a step of the ascent
 Sampler = Callable[[int], tuple[Tensor, Tensor]]  # S to z (S, B, *z_shape) and log q(z) (S, B)
 
 
-@of_model
+@of_face
 @torch.no_grad()
 def gaps(
-    vae: VAE,
+    vae: VAE | Program,
     x: Tensor | ArrayLike,
     *,
     steps: int = 300,
@@ -48,7 +50,9 @@ def gaps(
     is by importance sampling from the richest of these guides.
 
     Args:
-        vae: a trained model; a reparameterized guide and a continuous z.
+        vae: a trained model; a reparameterized guide and a continuous z. Or a :class:`Program`,
+            whose guide has no family that could be fitted for each observation: of it there are
+            ``gap``, ``log_evidence`` minus ``elbo``, and what a full covariance would gain.
         x: ``(N, *x_shape)``.
         steps: of Adam, for each guide.
         num_samples: fresh draws of z, per observation and guide, behind the figures.
@@ -75,7 +79,10 @@ def gaps(
     steps, num_samples = whole("steps", steps), whole("num_samples", num_samples, 2)
     flow = boolean("flow", flow)
     x = vae.check(x)
+    vae.check_separate("gaps")
     with reading(vae, seed):
+        if isinstance(vae, Program):
+            return by_observation(_gaps_of_program(vae, steps, num_samples, flow))
         parts = [_gaps(vae, some, steps, num_samples, flow) for some in x.split(BLOCK)]
     return by_observation({k: torch.cat([part[k] for part in parts]) for k in parts[0]})
 
@@ -90,21 +97,47 @@ def _gaps(vae: VAE, x: Tensor, steps: int, num_samples: int, flow: bool) -> dict
     guides["elbo_full"] = _ascend(full, joint, steps, 0.02)
     if flow:
         guides["elbo_flow"] = _ascend(SplineFlow(full), joint, steps, 0.005)
-    bounds: dict[str, Tensor] = {}
-    log_w = torch.empty(0)
+    log_w: dict[str, Tensor] = {}
     for name, guide in guides.items():
         z, log_q = guide(num_samples)
-        log_w = (joint.log_likelihood(z) + joint.log_prior(z) - log_q).double()
-        bounds[name] = log_w.mean(0)
-        bounds[f"{name}_error"] = standard_error(log_w)
-    evidence = Evidence.from_weights(log_w)  # of the last guide, the richest
+        log_w[name] = (joint.log_likelihood(z) + joint.log_prior(z) - log_q).double()
+    found = _bounds(log_w)
+    return {
+        **found,
+        "approximation": found["log_evidence"] - found["elbo_local"],
+        "amortization": found["elbo_local"] - found["elbo"],
+    }
+
+
+def _gaps_of_program(
+    program: Program, steps: int, num_samples: int, flow: bool
+) -> dict[str, Tensor]:
+    line, joint = RealLine(program), program.densities()(program.observations)
+    log_w = {"elbo": joint.draw(num_samples).log_weight.double()}
+    start = line.coordinates(joint.draw(1000))
+    full = FullCovariance(identity_transform, start)
+    guides = {"elbo_full": _ascend(full, line, steps, 0.02)}
+    if flow:
+        guides["elbo_flow"] = _ascend(SplineFlow(full), line, steps, 0.005)
+    for name, guide in guides.items():
+        u, log_q = guide(num_samples)
+        log_w[name] = (line.log_likelihood(u) - log_q).double()
+    found = _bounds(log_w)
+    return {**found, "gap": found["log_evidence"] - found["elbo"]}
+
+
+def _bounds(log_w: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """log p(x) by the last guide, the richest, and the bound of each with its error."""
+    bounds: dict[str, Tensor] = {}
+    for name, values in log_w.items():
+        bounds[name] = values.mean(0)
+        bounds[f"{name}_error"] = standard_error(values)
+    evidence = Evidence.from_weights(list(log_w.values())[-1])
     return {
         "log_evidence": evidence.log_evidence,
         "log_evidence_error": evidence.standard_error,
         "khat": evidence.khat,
         **bounds,
-        "approximation": evidence.log_evidence - bounds["elbo_local"],
-        "amortization": bounds["elbo_local"] - bounds["elbo"],
     }
 
 
@@ -163,7 +196,7 @@ class SplineFlow(nn.Module):
         return base.push(u, log_q - scale.diagonal(dim1=-2, dim2=-1).log().sum(-1))
 
 
-def _ascend(guide: nn.Module, joint: Joint, steps: int, lr: float) -> Sampler:
+def _ascend(guide: nn.Module, joint: Joint | RealLine, steps: int, lr: float) -> Sampler:
     """Fit a guide to the posterior of each observation by its ELBO."""
     parameters = list(guide.parameters())
     optimizer = torch.optim.Adam(parameters, lr=lr)

@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import pyro.poutine as poutine
 import torch
 from numpy.typing import ArrayLike
 from pyro.infer import MCMC, NUTS
@@ -11,10 +10,10 @@ from pyro.infer.mcmc import RandomWalkKernel
 from torch import Tensor
 
 from ...core.checks import whole
-from ...model.entry import of_model
-from ...model.joint import Joint, reading
-from ...model.vae import VAE
-from ..inference_data import container, latent_axes, latent_coords
+from ...model.entry import of_face
+from ...model.face import Face
+from ...model.joint import reading
+from ..inference_data import container, latent_coords
 
 if TYPE_CHECKING:
     from arviz import InferenceData
@@ -24,9 +23,9 @@ __all__ = ["posterior", "sliced_wasserstein"]
 KERNELS = {"nuts": NUTS, "metropolis": RandomWalkKernel}
 
 
-@of_model
+@of_face
 def posterior(
-    vae: VAE,
+    vae: Face,
     x: Tensor | ArrayLike,
     *,
     method: Literal["nuts", "metropolis"] = "nuts",
@@ -42,7 +41,8 @@ def posterior(
     They run one observation at a time, seconds each; a random walk needs many more draws.
 
     Args:
-        vae: a trained model, z continuous.
+        vae: a trained model, z continuous; or a :class:`Program`, whose sites are side by side in
+            ``z``. Where its rows are not cut, one chain has all observations.
         x: ``(N, *x_shape)``, a few observations.
         method: ``"nuts"`` or ``"metropolis"``, both Pyro's.
         num_samples: draws per chain.
@@ -65,6 +65,7 @@ def posterior(
         Hoffman & Gelman (2014), arXiv:1111.4246; Bonneel et al. (2015), Journal of Mathematical
         Imaging and Vision 51, for the sliced distance.
 
+    >>> from pyro_vae import VAE
     >>> vae = VAE(2, latent_dim=1, likelihood="Normal", seed=0)
     >>> x = torch.zeros(1, 2)
     >>> draws = posterior(vae, x, method="metropolis", num_samples=20, warmup=10)
@@ -77,23 +78,24 @@ def posterior(
     chains = whole("chains", chains)
     x = vae.check(x)
     with reading(vae, seed):
+        vae.check_separate("posterior")
+        vae.posterior_model(x[:1])
         with torch.no_grad():
-            joint = Joint(vae, x)
-            joint.to_support(method)
-            q = joint.guide.sample(torch.Size([chains, num_samples]))
+            joint = vae.densities()(x)
+            q = joint.join(joint.draw(chains * num_samples)).unflatten(0, (chains, num_samples))
         runs = [
             torch.stack([_chain(vae, some, method, num_samples, warmup) for _ in range(chains)])
             for some in x.split(1)
         ]
     p = torch.cat(runs, 2)
-    latent = latent_axes(vae)
+    latent = vae.latent_axes
     dims = ("chain", "draw", "observation", *latent)
     groups = {
         "posterior": {"z": (dims, p.cpu().numpy())},
         "guide": {"z": (dims, q.cpu().numpy())},
         "agreement": _agreement(p.flatten(0, 1), q.flatten(0, 1), latent, seed),
     }
-    return container(groups, {**latent_coords(vae), "observation": np.arange(len(x))})
+    return container(groups, {**latent_coords(vae), "observation": np.arange(p.shape[2])})
 
 
 def sliced_wasserstein(a: Tensor, b: Tensor, *, num_projections: int = 200, seed: int = 0) -> float:
@@ -115,15 +117,12 @@ def sliced_wasserstein(a: Tensor, b: Tensor, *, num_projections: int = 200, seed
     return gaps.square().mean().sqrt().item()
 
 
-def _chain(vae: VAE, x: Tensor, method: str, num_samples: int, warmup: int) -> Tensor:
-    """One chain for one observation, ``(S, 1, *z_shape)``."""
-    weight = vae.record.part(x, "weight")  # it is of the objective, not of the posterior
-    model = vae.model if weight is None else poutine.scale(vae.model, scale=1 / weight.item())
-    kernel = KERNELS[method](model)
+def _chain(vae: Face, x: Tensor, method: str, num_samples: int, warmup: int) -> Tensor:
+    """One chain for one row of x, ``(S, B, *z_shape)``."""
+    kernel = KERNELS[method](vae.posterior_model(x))
     run = MCMC(kernel, num_samples=num_samples, warmup_steps=warmup, disable_progbar=True)
     run.run(x)
-    draws = run.get_samples()
-    return vae.latents.join(draws).detach()
+    return vae.join(run.get_samples()).detach()
 
 
 def _agreement(p: Tensor, q: Tensor, latent: tuple[str, ...], seed: int) -> dict:

@@ -22,6 +22,7 @@ __all__ = [
     "paths_exist",
     "sites_are_alike",
     "sites_are_independent",
+    "the_guide_draws_all",
     "the_score_has_mean_zero",
 ]
 
@@ -83,6 +84,15 @@ class Trial:
         """Sites whose values can be enumerated."""
         return self.where(lambda d: d.has_enumerate_support or is_product(d))
 
+    @cached_property
+    def summed(self) -> list[str]:
+        """Sites of the model that are marked to be enumerated, and that the guide does not draw."""
+        return [
+            name
+            for name, site in self.priors.items()
+            if latent(site) and name not in self.sites and site["infer"].get("enumerate")
+        ]
+
     def where(self, holds: Callable[[Any], object]) -> list[str]:
         """The sites whose distribution is of a kind."""
         return [n for n, s in self.sites.items() if holds(s["fn"])]
@@ -93,6 +103,15 @@ class Trial:
 
 
 Rule: TypeAlias = Callable[[Trial], None]
+
+
+def the_guide_draws_all(trial: Trial) -> None:
+    """No site of the model is to be summed out, where the bound has no sum."""
+    if trial.summed and not isinstance(trial.elbo, TraceEnum_ELBO):
+        raise UnsoundError(
+            f"the model enumerates {', '.join(map(repr, trial.summed))}, which it would draw from "
+            "the prior and not sum out: use TraceEnum_ELBO"
+        )
 
 
 def no_factor_counts_the_wrong_way(trial: Trial) -> None:

@@ -47,6 +47,11 @@ def the_kl_is_known(trial: Trial) -> None:
             f"it draws {', '.join(trial.sites)} in another order than the model, where a KL in "
             "closed form is biased: use Trace_ELBO, or a guide that goes down (TopDown)"
         )
+    if extra := [name for name in trial.sites if name not in trial.priors]:
+        raise UnsoundError(
+            f"the guide draws its sites through {extra[0]!r}, which no site of the model has a KL "
+            "to: use Trace_ELBO"
+        )
     for name, site in trial.sites.items():
         q, p = site["fn"], trial.priors[name]["fn"]
         pair = f"of {family_name(q)} and {family_name(p)}"
@@ -64,7 +69,7 @@ def the_kl_is_known(trial: Trial) -> None:
 
 def states_can_be_summed(trial: Trial) -> None:
     """Some site has a finite support, where the sum is over all states."""
-    if not trial.finite:
+    if not trial.finite and not trial.summed:
         families = ", ".join(family_name(site["fn"]) for site in trial.sites.values())
         raise UnsoundError(
             f"it sums over all states, and {families} has no finite support: use Trace_ELBO"

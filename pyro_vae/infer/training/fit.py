@@ -92,7 +92,7 @@ class Terminated(SystemExit):
 @suggests
 def fit(
     vae: Trainable,
-    x: Data,
+    x: Data | None = None,
     *,
     estimator: str | Spec | ELBO | Estimator = "Trace_ELBO",
     epochs: int = 100,
@@ -119,7 +119,9 @@ def fit(
     """Train a VAE by ``pyro.infer.SVI``.
 
     Args:
-        vae: a :class:`pyro_vae.VAE`, trained in place, on the device where it is.
+        vae: a :class:`pyro_vae.VAE`, trained in place, on the device where it is; or a
+            :class:`pyro_vae.Program`, which carries its x. Where its arguments are not cut into
+            observations, a step takes all of them, and an epoch is one step.
         x: data ``(N, *x_shape)``; where memory cannot hold them, an array on disk
             (``numpy.load(..., mmap_mode="r")``), a ``Dataset``, or a ``DataLoader`` or another
             iterable of batches, whose ``num_workers`` read ahead. A batch is an array, a dict of
@@ -175,8 +177,7 @@ def fit(
         NonFiniteLossError: with the site that caused it.
     """
     given = locals()
-    if not (hasattr(vae, "model") and hasattr(vae, "guide") and hasattr(vae, "check")):
-        raise ValueError(f"fit trains a pyro_vae.VAE, got {type(vae).__name__}")
+    x = _data(vae, x)
     line = make_estimator(estimator)
     settings = _settings(given, line)
     folder, user = _run_folder(out, resume, steps_per_epoch), by_name(callbacks)
@@ -208,6 +209,18 @@ def fit(
     if fitted.signal not in (None, signal.SIGINT):
         raise Terminated(fitted)
     return fitted
+
+
+def _data(vae: Trainable, x: Data | None) -> Data:
+    """The data that are given, or those that a program carries."""
+    if not (hasattr(vae, "model") and hasattr(vae, "guide") and hasattr(vae, "check")):
+        raise ValueError(
+            f"fit trains a pyro_vae.VAE or a pyro_vae.Program, got {type(vae).__name__}"
+        )
+    x = getattr(vae, "observations", None) if x is None else x
+    if x is None:
+        raise ValueError("fit trains on data: fit(vae, x)")
+    return x
 
 
 def _begin(run: Run, resumed: RunFolder | None) -> None:

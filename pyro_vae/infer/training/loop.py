@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from functools import partial
 from typing import Any
 
 import pyro
@@ -99,15 +100,12 @@ class Loop:
                 for hook in self.before_step:
                     hook(now)
                 loss = self.step(batch)
-                run.loss, run.count, run.step = (
-                    run.loss + loss,
-                    run.count + len(batch),
-                    run.step + 1,
-                )
+                n = run.size(batch)
+                run.loss, run.count, run.step = run.loss + loss, run.count + n, run.step + 1
                 now = time.perf_counter()
                 run.seconds, start = run.seconds + now - start, now
                 for hook in self.after_step:
-                    hook(loss, len(batch))
+                    hook(loss, n)
                 if self._stopped:
                     break
         if run.step == steps:
@@ -123,11 +121,11 @@ class Loop:
     def _evaluate(self) -> dict[str, float]:
         """The row of the history; the same noise at every epoch."""
         run, team = self.run, self.run.processes
-        model, guide = run.vae.model, run.vae.guide
-        likelihood, kl = elbo_terms(model, guide, run.sample)
+        terms = partial(elbo_terms, run.vae.model, run.vae.guide, layout=run.layout)
+        likelihood, kl = terms(run.sample)
         elbo_train, elbo_validation = (likelihood - kl).mean().item(), math.nan
         if run.held_out is not None:
-            likelihood, kl = elbo_terms(model, guide, run.held_out)
+            likelihood, kl = terms(run.held_out)
             elbo_validation = (likelihood - kl).mean().item()
         elbo_validation = team.first(torch.tensor(elbo_validation).double()).item()
         for elbo, x in ((elbo_train, run.sample), (elbo_validation, run.held_out)):

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,8 +130,10 @@ def _check_one(vae: Trainable, x: Tensor, batch_size: int) -> None:
     """Raise if a network cannot be trained on a batch of one, as batch normalization cannot."""
     if not isinstance(vae, nn.Module):
         return
-    trial: Any = deepcopy(vae).train()
-    with torch.random.fork_rng(), torch.no_grad(), get_param_store().scope():
+    copied: Any = getattr(vae, "copied", lambda: nullcontext(deepcopy(vae)))
+    store = get_param_store().scope()
+    with copied() as trial, torch.random.fork_rng(), torch.no_grad(), store:
+        trial.train()
         try:
             trial.model(x)
             trial.guide(x)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ... import __version__
+from ...core.layout import Layout
 from ..engine.distributed import Processes
 from ..engine.optim import FusedOptim
 from ..estimators.estimator import Estimator
@@ -172,6 +173,16 @@ class Run:
     def example(self) -> Tensor:
         """A batch."""
         return self.sample[: self.settings.batch_size]
+
+    @property
+    def layout(self) -> Layout | None:
+        """How the plates of a program stand; ``None`` of a VAE."""
+        return getattr(self.vae, "layout", None)
+
+    def size(self, batch: Tensor) -> int:
+        """How many observations a batch has."""
+        layout = self.layout
+        return layout.size if layout is not None and layout.whole else len(batch)
 
     def pays(self, rows: int) -> bool:
         """Whether steps of so many rows are often enough planned to be compiled."""

@@ -1,0 +1,117 @@
+"""What evaluation asks of a VAE, beside the two functions of Pyro's, by the fast path."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import ClassVar
+
+import pyro.distributions as dist
+import pyro.poutine as poutine
+import torch
+from torch import Tensor
+
+from ..families.missingness import Missingness
+from .face import Face
+from .joint import Joint
+from .latents import Latents
+from .record import Record
+from .simulation import in_turn, simulate
+
+__all__ = ["Evaluated"]
+
+
+class Evaluated(Face):
+    """The face of a model that has a record, latents, a prior and networks of its own.
+
+    Attributes:
+        record: what an observation is.
+        latents: what z is.
+        missingness: from x to p(mask | x), where it is declared.
+        prior_reads: whether the prior reads a condition.
+    """
+
+    missingness: Missingness | None
+    record: Record
+    latents: Latents
+    prior_reads: bool
+
+    def prior_at(self, x: Tensor | None = None) -> dist.TorchDistribution:
+        """p(z), of batch shape ``()``; p(z | c) of ``(B,)``, where the prior reads a condition."""
+        raise NotImplementedError
+
+    def approximate_posterior(self, x: Tensor) -> dist.TorchDistribution:
+        """q(z|x) with its graph, for training: batch shape ``(B,)``, event shape of z."""
+        raise NotImplementedError
+
+    def decode(self, z: Tensor, x: Tensor | None = None) -> dist.TorchDistribution:
+        """p(x|z): batch shape ``(...)``, event shape of x."""
+        raise NotImplementedError
+
+    ROLES: ClassVar[dict[str, str]] = {}
+
+    @property
+    def cells(self) -> int:
+        """Numbers of the likelihood's parameters at one z."""
+        return math.prod(self.record.x_shape)
+
+    @property
+    def coordinates(self) -> list[str]:
+        """Names of the latent coordinates of an observation."""
+        return list(self.latents.coordinates)
+
+    def densities(self) -> Callable[[Tensor], Joint]:
+        """From checked observations to log p(x, z) and log q(z|x) at them; one prior for all."""
+        prior = None if self.prior_reads else self.prior_at()
+        return lambda x: Joint(self, x, prior)
+
+    def simulate(
+        self, num_data: int, given: Tensor | None, size: int, *, holes: bool = False
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Observations drawn from the model with the z of each, in parts of ``size`` rows.
+
+        Args:
+            num_data: how many.
+            given: observations whose context and offset are taken in turn.
+            size: rows of a part.
+            holes: whether the missing cells of ``given`` are missing in them too.
+        """
+        z, x = simulate(self, num_data, given)
+        if holes and given is not None:
+            gone, cells = self.record.cells(in_turn(given, num_data)).isnan(), self.record.cells(x)
+            x = self.record.with_cells(x, torch.where(gone, math.nan, cells))
+        return list(zip(z.split(size), x.split(size), strict=True))
+
+    @property
+    def why_not_simulated(self) -> str:
+        """Why log p(x) of simulated observations cannot be bounded; empty where it can."""
+        return "it models which cells are missing" if self.missingness is not None else ""
+
+    def posterior_model(self, x: Tensor) -> Callable:
+        """The model of these observations, without weights, which Markov chains run on.
+
+        Raises:
+            ValueError: z is discrete.
+        """
+        Joint(self, x).to_support("a Markov chain")
+        weight = self.record.part(x, "weight")  # it is of the objective, not of the posterior
+        return self.model if weight is None else poutine.scale(self.model, scale=1 / weight.item())
+
+    def join(self, samples: Mapping[str, Tensor]) -> Tensor:
+        """Draws of all latent sites as z, ``(S, B, *z_shape)``."""
+        return self.latents.join(samples)
+
+    @property
+    def latent_axes(self) -> tuple[str, ...]:
+        """Names of the dimensions of one z."""
+        return ("latent_dim", *(f"latent_dim_{i}" for i in range(1, len(self.latents.shape))))
+
+    def parameter_groups(self) -> dict[str, list[str]]:
+        """Names of the trainable parameters by the parts of the model."""
+        return {
+            role: [name for name in self.trainable if name.split(".")[0] == path]
+            for role, path in self.ROLES.items()
+        }
+
+    def guide_parameters(self) -> set[str]:
+        """Names of the trainable parameters of guide and encoder."""
+        groups = self.parameter_groups()
+        return {*groups["guide"], *groups["encoder"]}

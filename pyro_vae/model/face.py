@@ -1,0 +1,170 @@
+"""The face of a model and its guide: what evaluation asks of them, a VAE or any Pyro program."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, Protocol
+
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+
+from ..core.layout import Layout
+
+__all__ = ["Densities", "Face"]
+
+
+class Densities(Protocol):
+    """Draws from the guide at B observations, and log densities ``(S, B)`` at them.
+
+    What a draw is, only its maker knows: a tensor of a VAE's z, the sites of a program.
+    """
+
+    x: Tensor
+
+    def draw(self, num_samples: int) -> Any: ...  # noqa: ANN401, D102
+    def at(self, z: Any) -> Any: ...  # noqa: ANN401, D102
+    def log_prior(self, z: Any) -> Tensor: ...  # noqa: ANN401, D102
+    def log_likelihood(self, z: Any) -> Tensor: ...  # noqa: ANN401, D102
+    def log_guide(self, z: Any) -> Tensor: ...  # noqa: ANN401, D102
+    def log_weight(self, z: Any) -> Tensor: ...  # noqa: ANN401, D102
+    def flat(self, z: Any) -> Tensor: ...  # noqa: ANN401, D102
+    def join(self, z: Any) -> Tensor: ...  # noqa: ANN401, D102
+
+
+class Face(nn.Module):
+    """A Pyro model and its guide, functions of one tensor of observations, ``(B, ...)``.
+
+    Attributes:
+        layout: how the plates of a program stand; ``None`` of a VAE, whose sites all lie in one
+            plate over the observations.
+        observations: those that it carries; ``None`` of a VAE, which is given them.
+    """
+
+    layout: Layout | None = None
+    observations: Tensor | None = None
+
+    def model(self, x: Tensor) -> object:
+        """p(x, z)."""
+        raise NotImplementedError
+
+    def guide(self, x: Tensor) -> object:
+        """q(z|x)."""
+        raise NotImplementedError
+
+    def check(self, x: Tensor | ArrayLike) -> Tensor:
+        """Observations as a tensor of the model's, checked."""
+        raise NotImplementedError
+
+    def as_data(self, x: Any) -> Tensor:  # noqa: ANN401
+        """Observations as a tensor of the model's."""
+        raise NotImplementedError
+
+    def save(self, folder: str | Path) -> Path:
+        """Write what was trained into a folder."""
+        raise NotImplementedError
+
+    def start_from(self, x: Tensor) -> None:
+        """Give training data to what starts from data."""
+
+    @contextmanager
+    def copied(self) -> "Iterator[Face]":
+        """Within it a copy to train."""
+        yield deepcopy(self)
+
+    def count(self, x: Tensor) -> int:
+        """How many observations there are in x."""
+        return len(x)
+
+    @property
+    def separate(self) -> bool:
+        """Whether rows of x are observations that share no latent variable."""
+        return self.layout is None or self.layout.separate
+
+    @property
+    def cells(self) -> int:
+        """Numbers that an evaluation has in memory for one row of x and one draw."""
+        raise NotImplementedError
+
+    @property
+    def coordinates(self) -> list[str]:
+        """Names of the latent coordinates of an observation."""
+        raise NotImplementedError
+
+    def densities(self) -> Callable[[Tensor], Densities]:
+        """From checked observations to log p(x, z) and log q(z|x) at them."""
+        raise NotImplementedError
+
+    def simulate(
+        self, num_data: int, given: Tensor | None, size: int, *, holes: bool = False
+    ) -> list[tuple[Any, Tensor]]:
+        """Observations drawn from the model with the z of each, in parts of ``size`` rows.
+
+        Args:
+            num_data: how many, at least.
+            given: observations whose context is taken in turn.
+            size: rows of a part.
+            holes: whether the missing cells of ``given`` are missing in them too.
+
+        Raises:
+            ValueError: the model cannot be drawn from, and why.
+        """
+        raise NotImplementedError
+
+    @property
+    def why_not_drawn(self) -> str:
+        """Why the model cannot be drawn from; empty where it can."""
+        return ""
+
+    @property
+    def why_not_simulated(self) -> str:
+        """Why log p(x) of simulated observations cannot be bounded; empty where it can."""
+        return ""
+
+    @property
+    def why_not_separate(self) -> str:
+        """Why an observation has no evidence of its own; empty where it has."""
+        return ""
+
+    def check_separate(self, who: str) -> None:
+        """Raise where an observation has no evidence of its own.
+
+        Args:
+            who: what asks for it.
+
+        Raises:
+            ValueError: observations share latent variables, a plate is not whole, or the guide
+                draws a point.
+        """
+        if self.why_not_separate:
+            raise ValueError(f"{who} {self.why_not_separate}")
+
+    def posterior_model(self, x: Tensor) -> Callable:
+        """The model of these observations, without weights, which Markov chains run on.
+
+        Raises:
+            ValueError: a latent variable is discrete.
+        """
+        raise NotImplementedError
+
+    def join(self, samples: Mapping[str, Tensor]) -> Tensor:
+        """Draws of all latent sites, ``(S, ...)`` each, as coordinates ``(S, B, ...)``."""
+        raise NotImplementedError
+
+    @property
+    def latent_axes(self) -> tuple[str, ...]:
+        """Names of the dimensions of those coordinates."""
+        return ("latent_dim",)
+
+    def parameter_groups(self) -> dict[str, list[str]]:
+        """Names of the trainable parameters by the parts of the model."""
+        raise NotImplementedError
+
+    def guide_parameters(self) -> set[str]:
+        """Names of the trainable parameters that the guide reads."""
+        raise NotImplementedError
+
+    @property
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """The parameters that have a gradient, by name."""
+        return {k: p for k, p in self.named_parameters() if p.requires_grad}

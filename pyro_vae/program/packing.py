@@ -1,0 +1,87 @@
+"""The arguments of a program as rows of one tensor, and back."""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["Packing"]
+
+
+class Packing:
+    """Tensors among the arguments, side by side: a row for each observation, or one for all.
+
+    Args:
+        args: of the program.
+        kwargs: likewise.
+        size: N: tensors of N rows are cut into observations, the others are as they were given;
+            ``None`` puts all tensors into one row.
+
+    Raises:
+        ValueError: whole numbers that no floating point type holds.
+    """
+
+    def __init__(self, args: tuple, kwargs: Mapping[str, object], size: int | None = None) -> None:
+        self.args, self.kwargs, self.size = args, dict(kwargs), size
+        self.tensors: dict[Any, Tensor] = {k: v for k, v in self._named() if self._is_packed(v)}
+        self.shapes = {k: v.shape if size is None else v.shape[1:] for k, v in self.tensors.items()}
+        self.dtype = _floating(self.tensors)
+
+    @property
+    def rows(self) -> int:
+        """How many rows the packed arguments have."""
+        return 1 if self.size is None else self.size
+
+    def pack(self, given: Mapping[Any, Tensor] | None = None) -> Tensor:
+        """Rows ``(N, F)`` of the arguments, or of others in their place."""
+        tensors = self.tensors | dict(given or {})
+        parts = [value.detach().reshape(self.rows, -1).to(self.dtype) for value in tensors.values()]
+        return torch.cat(parts, 1) if parts else torch.zeros(self.rows, 0)
+
+    def unpack(self, x: Tensor) -> tuple[list[object], dict[str, object]]:
+        """Arguments of the rows x."""
+        sizes = [math.prod(shape) for shape in self.shapes.values()]
+        columns = x.split(sizes, 1) if sizes else ()
+        lead = () if self.size is None else (len(x),)
+        packed: dict[Any, object] = {
+            key: part.reshape([*lead, *self.shapes[key]]).to(self.tensors[key].dtype)
+            for key, part in zip(self.tensors, columns, strict=True)
+        }
+        args = [packed.get(i, value) for i, value in enumerate(self.args)]
+        return args, {name: packed.get(name, value) for name, value in self.kwargs.items()}
+
+    def replace(self, x: Tensor, given: Mapping[Any, Tensor]) -> Tensor:
+        """The rows x with other values of some arguments."""
+        sizes = [math.prod(shape) for shape in self.shapes.values()]
+        columns = dict(zip(self.tensors, x.split(sizes, 1), strict=True)) if sizes else {}
+        new = {key: value.detach().reshape(len(x), -1).to(x) for key, value in given.items()}
+        return torch.cat(list((columns | new).values()), 1)
+
+    def _named(self) -> Iterator[tuple[int | str, Any]]:
+        yield from enumerate(self.args)
+        yield from self.kwargs.items()
+
+    def _is_packed(self, value: object) -> bool:
+        if not isinstance(value, Tensor):
+            return False
+        return self.size is None or (value.ndim > 0 and len(value) == self.size)
+
+
+def _floating(tensors: Mapping[Any, Tensor]) -> torch.dtype:
+    """The smallest floating point type that holds all these tensors."""
+    widest = torch.get_default_dtype()
+    for value in tensors.values():
+        if value.is_floating_point():
+            widest = torch.promote_types(widest, value.dtype)
+    for dtype in (widest, torch.float64):
+        if all(_survives(value, dtype) for value in tensors.values()):
+            return dtype
+    raise ValueError("an argument holds whole numbers above 2**53, or complex ones: code them anew")
+
+
+def _survives(value: Tensor, dtype: torch.dtype) -> bool:
+    if value.is_floating_point():
+        return True
+    return not value.is_complex() and torch.equal(value.to(dtype).to(value.dtype), value)
