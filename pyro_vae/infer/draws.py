@@ -200,11 +200,9 @@ def read(traces: Traces, layout: Layout, *, exact_kl: bool = False) -> Draws:
     p.compute_log_prob()
     q.compute_log_prob()
     members = Members(traces, layout)
-    summed = _marginalize(p, q, members) if layout.marginal else {}
-    zero = members.zero
-    likelihood, prior, guide = sum(summed.pop("", []), zero), zero, zero
+    summed, gone = _marginalize(p, q, members) if layout.marginal else (members.zero, set())
+    likelihood, prior, guide = summed, members.zero, members.zero
     by_site: dict[str, Tensor] = {}
-    gone = set(summed)
     for site in filter(_scored, samples(q)):
         own: Any = p.nodes.get(site["name"])
         density = kl_divergence(site["fn"], own["fn"]) if exact_kl and own else unweighted(site)
@@ -287,8 +285,8 @@ class Members:
         return value.reshape(*given, *rest).expand(*shape, *rest)
 
 
-def _marginalize(p: Trace, q: Trace, members: Members) -> dict[str, Any]:
-    """The terms of the model's enumerated sites, summed out, and the names of those in them."""
+def _marginalize(p: Trace, q: Trace, members: Members) -> tuple[Tensor, set[str]]:
+    """The log density with enumerated sites summed out, and the sites that it is of."""
     q.pack_tensors()
     p.pack_tensors(q.plate_to_symbol)
     symbols = {
@@ -299,7 +297,7 @@ def _marginalize(p: Trace, q: Trace, members: Members) -> dict[str, Any]:
     frames = {f.name: f for site in samples(p) for f in site["cond_indep_stack"]}
     plates = {symbol: frames[name] for name, symbol in p.plate_to_symbol.items() if name in frames}
     factors: Any = {}
-    names: dict[str, Any] = {}
+    names: set[str] = set()
     for site in samples(p):
         own: Any = site.get("packed", {})
         if not _scored(site) or symbols.isdisjoint(own["log_prob"]._pyro_dims):
@@ -309,14 +307,14 @@ def _marginalize(p: Trace, q: Trace, members: Members) -> dict[str, Any]:
         )
         factor = packed.scale_and_mask(own["unscaled_log_prob"], mask=own["mask"])
         factors.setdefault(ordinal, []).append(factor)
-        names[site["name"]] = None
-    terms = []
+        names.add(site["name"])
+    total = members.zero
     for ordinal, several in contract_tensor_tree(OrderedDict(factors), symbols).items():
         stack = [plates[symbol] for symbol in ordinal]
         for factor in several:
             value = packed.unpack(factor, p.symbol_to_dim)
-            terms.append(members.term(value, stack))
-    return {**names, "": terms}
+            total = total + members.term(value, stack)
+    return total, names
 
 
 def _scored(site: Any) -> bool:  # noqa: ANN401
