@@ -102,3 +102,40 @@ def test_lines_by_column_are_of_a_table(tmp_path):
     flags = ("--likelihood", "a=Normal", "--likelihood", "b=Normal")
     out = refused("fit", "digits", *flags, *FIT, "--out", tmp_path / "no")
     assert "likelihoods by column are of a table" in out
+
+
+def test_what_stands_for_missing_and_events_are_said(tmp_path):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {
+            "months": rng.gamma(2, 9, 60).round(1) + 0.1,
+            "status": rng.integers(0, 2, 60),
+            "age": np.where(rng.random(60) < 0.2, -999, rng.integers(20, 80, 60)),
+        }
+    )
+    frame.to_csv(tmp_path / "p.csv", index=False)
+    told = ("--censored", "months=status", "--na-values", "age=-999")
+    run("fit", tmp_path / "p.csv", *told, *FIT, "--out", tmp_path / "run")
+    schema = pv.load(tmp_path / "run").record.schema
+    assert schema.likelihood == {"months": "Censored(Weibull)", "age": "Normal"}
+    assert schema["age"].na_values == (-999,) and schema["months"].event == "status"
+    run("impute", tmp_path / "run", tmp_path / "p.csv", "--draws", 2, "--num-samples", 100)
+    first, second = (pd.read_csv(tmp_path / f"p-imputed-{i}.csv") for i in (1, 2))
+    assert (first["age"] != -999).all() and not first.equals(second)
+    assert first[["months", "status"]].equals(frame[["months", "status"]])
+    run("sample", tmp_path / "run", "--num-samples", 5)
+    assert (pd.read_csv(tmp_path / "run" / "samples.csv")["status"] == 1).all()
+    run("evaluate", tmp_path / "run", "--num-samples", 30, "--steps", 2)
+    for flags, words in {
+        ("--censored", "months"): "censored is TIME=EVENT, got 'months'",
+        ("--na-values", "age=-999", "--na-values", "?"): "each of a column, COLUMN=VALUE",
+    }.items():
+        out = refused("fit", tmp_path / "p.csv", *flags, *FIT, "--out", tmp_path / "no")
+        assert words in out and not (tmp_path / "no").exists()
+
+
+def test_rows_are_not_written_as_arrays(folder):
+    for command in (("sample", folder / "run"), ("impute", folder / "run", folder / "loans.csv")):
+        out = refused(*command, "--out", folder / "x.npy")
+        assert "rows of a table are written as .csv, .tsv, .parquet: --out" in " ".join(out.split())
+        assert not (folder / "x.npy").exists()

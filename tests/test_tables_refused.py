@@ -61,7 +61,7 @@ FIRST = {
         r"column 'zip': it has 10,000 levels.*join the rare ones.*'identifier'",
     ),
     "numbers as words": (
-        pd.DataFrame({"x": [f"{i % 500}.5" for i in range(1000)]}),
+        pd.DataFrame({"x": [f"{i % 500},5" for i in range(1000)]}),
         r"column 'x': it has 500 levels.*look like numbers: .*pandas.to_numeric",
     ),
     "a date that means never": (
@@ -198,7 +198,7 @@ SAID = {
     ),
     "a survival time without event": (
         {"likelihood": {"age": "Censored(Weibull)"}},
-        "column 'age': say which column tells the event: censored=",
+        "column 'age': say which column tells the event",
     ),
     "an event of many values": (
         {"censored": {"age": "count"}},

@@ -100,9 +100,10 @@ def _option(name: str, default: str | None) -> object:
         "show_default": False,
     }
     kind, *others = kinds()[name]
+    several = tuple[str, ...] in (kind, *others)
     plain = not others and kind != tuple[int, ...]
     how = typer.Argument(**about) if name == "data" else typer.Option(**about)
-    if tuple[str, ...] in others:
+    if several:
         return Annotated[list[str] | None, how]
     return Annotated[(kind if plain else str) | None, how]
 
@@ -173,6 +174,34 @@ def free(path: Path, suffix: str, force: bool) -> Path:
     if path.exists() and not force:
         raise ValueError(f"{path} is there already: --force writes over it, --out takes another")
     return path
+
+
+def is_table(run: Path) -> bool:
+    """Whether a run's model is of a table."""
+    from ..core.toml import read_config
+    from ..model.files import DESCRIPTION
+
+    return (run / DESCRIPTION).exists() and "table" in read_config(run / DESCRIPTION)
+
+
+def free_rows(run: Path, path: Path, force: bool) -> Path:
+    """The path of observations to write: a table of the model of one, else an array.
+
+    Raises:
+        ValueError: a file of another kind, or one that is there already.
+    """
+    if not is_table(run):
+        if path.suffix in TABLES:
+            raise ValueError(
+                f"{path}: arrays are written as .npy: --out {path.with_suffix('.npy')}"
+            )
+        return free(path, ".npy", force)
+    if path.suffix not in TABLES:
+        raise ValueError(
+            f"{path}: rows of a table are written as {', '.join(TABLES)}: "
+            f"--out {path.with_suffix('.csv')}"
+        )
+    return free(path, path.suffix, force)
 
 
 ROWS = {

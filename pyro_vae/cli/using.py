@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from ..core.toml import read_config
 from ..runs.settings import CONFIG, read_settings
 from .parts import (
     Data,
@@ -17,6 +16,8 @@ from .parts import (
     check_data,
     contents,
     free,
+    free_rows,
+    is_table,
     load_run,
     read_rows,
     show_figures,
@@ -73,17 +74,14 @@ def sample(
     force: Force = False,
 ) -> None:
     """Draw from a trained model: RUN/samples.npy, with a picture of images, or samples.csv."""
-    from ..model.files import DESCRIPTION
-
-    is_table = (run / DESCRIPTION).exists() and "table" in read_config(run / DESCRIPTION)
-    name = "samples.csv" if is_table else "samples.npy"
-    path = free(out or run / name, ".npy", force)
-    picture = path if is_table else free(path, ".png", force)
+    of_rows = is_table(run)
+    path = free_rows(run, out or run / ("samples.csv" if of_rows else "samples.npy"), force)
+    picture = path if of_rows else free(path, ".png", force)
     from .. import plots
     from ..plots.pictures import has_images
 
     vae = load_run(run, modules)
-    if is_table:
+    if of_rows:
         drawn = vae.sample(num_samples, given=_cells(vae, given or []), seed=seed)
         typer.echo(f"{num_samples} rows: {write_rows(path, drawn)}")
         return
@@ -116,22 +114,35 @@ def impute(
     run: Folder,
     data: Array,
     num_samples: EvidenceDraws = 1000,
+    draws: Annotated[
+        int | None,
+        typer.Option(
+            help="So many draws of the missing cells (multiple imputation), of a table into "
+            "X-imputed-1 and so on, not one value.",
+            metavar="M",
+            min=1,
+        ),
+    ] = None,
     seed: Seed = 0,
     modules: Modules = None,
     out: Out = None,
     force: Force = False,
 ) -> None:
     """Fill the missing cells of data by what the model expects there, into X-imputed."""
-    path = free(out or data.with_stem(f"{data.stem}-imputed"), ".npy", force)
+    path = out or data.with_stem(f"{data.stem}-imputed")
+    many = draws is not None and is_table(run)
+    paths = [path.with_stem(f"{path.stem}-{i + 1}") for i in range(draws)] if many else [path]
+    paths = [free_rows(run, path, force) for path in paths]
     import numpy as np
     import pandas as pd
 
     vae = load_run(run, modules)
     x = read_rows(vae, data)
-    filled = vae.impute(x, num_samples=num_samples, seed=seed)
-    write_rows(path, filled.numpy(force=True) if hasattr(filled, "numpy") else filled)
+    filled = vae.impute(x, draws=draws, num_samples=num_samples, seed=seed)
+    for one, where in zip(filled if many else [filled], paths, strict=True):
+        write_rows(where, one.numpy(force=True) if hasattr(one, "numpy") else one)
     holes = np.asarray(pd.isna(x)).sum()
-    typer.echo(f"{holes} cells of {len(x)} observations: {path}")
+    typer.echo(f"{holes} cells of {len(x)} observations: {', '.join(map(str, paths))}")
 
 
 def compress(

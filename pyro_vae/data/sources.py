@@ -1,6 +1,6 @@
 """Data sets by name, arrays and tables from files; grey values lie in [0, 1]."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import chain
@@ -15,7 +15,7 @@ from ..core.checks import number, whole
 from ..language.spec import nearest
 from .numpy_files import read_array, read_arrays
 from .rows import HELD_OUT, Rows
-from .tables import SUFFIXES, Table
+from .tables import SUFFIXES, NaValues, Table
 
 __all__ = ["SOURCES", "Data", "load_data"]
 
@@ -43,6 +43,16 @@ class Data:
     grey: bool = False
 
     @property
+    def is_table(self) -> bool:
+        """Whether it is a table."""
+        return isinstance(self.train, Table)
+
+    @property
+    def x_shape(self) -> tuple[int, ...] | Table:
+        """What a model is made of: the shape of an observation, or the table."""
+        return self.train if isinstance(self.train, Table) else tuple(self.train.shape[1:])
+
+    @property
     def missing(self) -> bool:
         """Whether some cell of x is missing."""
         if isinstance(self.train, Table) or isinstance(self.test, Table):
@@ -52,7 +62,13 @@ class Data:
 
 
 def load_data(
-    name: str, root: str | Path | None = None, *, seed: int = 0, held_out: float = 0.1
+    name: str,
+    root: str | Path | None = None,
+    *,
+    seed: int = 0,
+    held_out: float = 0.1,
+    censored: Mapping[str, str] | None = None,
+    na_values: NaValues | None = None,
 ) -> Data:
     """A data set by name, arrays from a ``.npy`` or ``.npz`` file, or a table from another.
 
@@ -69,6 +85,8 @@ def load_data(
         seed: of the split where the source has none.
         held_out: the share of a file's observations that makes its test part where it has none; 1
             takes all, in their order.
+        censored: of a table, as :meth:`Table.read` has it.
+        na_values: of a table, too.
 
     Returns:
         A :class:`Data`.
@@ -83,7 +101,8 @@ def load_data(
         return _file(Path(name), seed, held_out)
     if any(suffix in SUFFIXES for suffix in Path(name).suffixes):
         what = f"the table of {Path(name).name}"
-        return _table(Path(name).stem, what, Table.read(name), seed, held_out)
+        table = Table.read(name, censored=censored, na_values=na_values)
+        return _table(Path(name).stem, what, table, seed, held_out)
     raise ValueError(
         f"unknown data {name!r}{nearest(name, SOURCES)}\n"
         f"give one of {', '.join(SOURCES)}, or a .npy or .npz file, or a table: "

@@ -1,17 +1,19 @@
 """The few distributions that Pyro lacks; their names are families, as Pyro's own are."""
 
 from .continuous_bernoulli import ContinuousBernoulli
-from .joined import Joined, JoinedSupport
+from .joined import Joined, JoinedSupport, Layout
 from .layered import Given, Layered, side_by_side
 from .learned import AutoregressiveBits, Pushforward, ResampledDistribution
 from .normal_mixture import NormalMixture, SideBySide, mixture
 from .sparse import Delta, Horseshoe, SpikeAndSlab
 from .sphere import ImplicitVonMises, VonMises, VonMisesFisher, bessel
-from .spike import WithSpike
+from .spike import SpikeOr, WithSpike
+from .survival import CensoredTime, RightCensored, log_survival
 from .transforms import Interval, Positive, PositiveCholesky, Sticks
 
 __all__ = [
     "AutoregressiveBits",
+    "CensoredTime",
     "ContinuousBernoulli",
     "Delta",
     "Given",
@@ -21,18 +23,22 @@ __all__ = [
     "Joined",
     "JoinedSupport",
     "Layered",
+    "Layout",
     "NormalMixture",
     "Positive",
     "PositiveCholesky",
     "Pushforward",
     "ResampledDistribution",
+    "RightCensored",
     "SideBySide",
     "SpikeAndSlab",
+    "SpikeOr",
     "Sticks",
     "VonMises",
     "VonMisesFisher",
     "WithSpike",
     "bessel",
+    "log_survival",
     "mixture",
     "side_by_side",
 ]

@@ -8,21 +8,66 @@ import torch
 from pyro.distributions import constraints
 from torch import Tensor
 
-__all__ = ["Joined", "JoinedSupport"]
+__all__ = ["Joined", "JoinedSupport", "Layout"]
+
+
+class Layout:
+    """Where the cells of several blocks are in a vector.
+
+    Args:
+        places: of each block its cells' places in the vector, each place once; or the widths of
+            blocks that lie side by side.
+
+    >>> layout = Layout([[0, 2], [1]])
+    >>> layout.join(layout.split(torch.arange(3)))
+    tensor([0, 1, 2])
+    """
+
+    def __init__(self, places: "Sequence[Sequence[int]] | Sequence[int]") -> None:
+        ends = 0
+        self.places: list[list[int]] = []
+        for part in places:
+            place = list(range(ends, ends + part)) if isinstance(part, int) else list(part)
+            self.places.append(place)
+            ends += len(place)
+        self.widths = [len(place) for place in self.places]
+        self.order = [i for place in self.places for i in place]
+        self.plain = self.order == list(range(ends))
+        order = torch.tensor(self.order, dtype=torch.long)
+        self._indices = {order.device: (order, order.argsort())}
+
+    def split(self, value: Tensor) -> tuple[Tensor, ...]:
+        """The blocks, ``(..., D_b)``, of a vector ``(..., D)``."""
+        if not self.plain:
+            value = value.index_select(-1, self._on(value.device)[0])
+        return value.split(self.widths, -1)
+
+    def join(self, parts: Sequence[Tensor]) -> Tensor:
+        """The vector of blocks, whose first dimensions are broadcast."""
+        lead = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
+        value = torch.cat([part.expand(*lead, -1) for part in parts], -1)
+        return value if self.plain else value.index_select(-1, self._on(value.device)[1])
+
+    def _on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """The places in the blocks' order, and their inverse, kept by device."""
+        if device not in self._indices:
+            order, inverse = self._indices[torch.device("cpu")]
+            self._indices[device] = order.to(device), inverse.to(device)
+        return self._indices[device]
 
 
 class JoinedSupport(constraints.Constraint):
-    """Values whose parts, side by side, lie in the supports of the parts."""
+    """Values whose blocks lie in the supports of the blocks."""
 
     event_dim = 1
 
-    def __init__(self, supports: Sequence[constraints.Constraint], widths: Sequence[int]) -> None:
-        self.supports, self.widths = list(supports), list(widths)
+    def __init__(self, supports: Sequence[constraints.Constraint], layout: Layout) -> None:
+        self.supports, self.layout = list(supports), layout
         self.is_discrete = all(s.is_discrete for s in supports)
 
     def check(self, value: Tensor) -> Tensor:
         """Whether all cells do, ``(...)``."""
-        parts = value.split(self.widths, -1)
+        parts = self.layout.split(value)
         checked = (s.check(v) for s, v in zip(self.supports, parts, strict=True))
         return torch.stack(list(checked)).all(0)
 
@@ -34,6 +79,7 @@ class Joined(dist.TorchDistribution):
 
     Args:
         parts: each of event shape ``(D_b,)``.
+        layout: of their cells in the vector; side by side where it is not given.
 
     >>> bits, counts = dist.Bernoulli(logits=torch.zeros(2)), dist.Poisson(torch.ones(1))
     >>> p = Joined([bits.to_event(1), counts.to_event(1)])
@@ -43,11 +89,13 @@ class Joined(dist.TorchDistribution):
 
     arg_constraints: ClassVar[dict] = {}  # pyright: ignore[reportIncompatibleMethodOverride]
 
-    def __init__(self, parts: Sequence[dist.TorchDistribution]) -> None:
+    def __init__(
+        self, parts: Sequence[dist.TorchDistribution], layout: Layout | None = None
+    ) -> None:
         self.parts = list(parts)
-        self.widths = [p.event_shape[0] for p in parts]
+        self.layout = layout or Layout([p.event_shape[0] for p in parts])
         batch = torch.broadcast_shapes(*(p.batch_shape for p in parts))
-        super().__init__(batch, torch.Size([sum(self.widths)]), validate_args=False)
+        super().__init__(batch, torch.Size([len(self.layout.order)]), validate_args=False)
 
     @property
     def has_rsample(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -57,7 +105,7 @@ class Joined(dist.TorchDistribution):
     @property
     def support(self) -> constraints.Constraint | None:
         """The product of theirs."""
-        return JoinedSupport([p.support for p in self.parts], self.widths)  # pyright: ignore
+        return JoinedSupport([p.support for p in self.parts], self.layout)  # pyright: ignore
 
     @property
     def mean(self) -> Tensor:
@@ -71,8 +119,9 @@ class Joined(dist.TorchDistribution):
 
     def map(self, change: Callable[..., dist.TorchDistribution], *values: Tensor) -> "Joined":
         """Each part changed, beside its share of each value, ``(..., D)``."""
-        shares = (value.split(self.widths, -1) for value in values)
-        return Joined([change(p, *share) for p, *share in zip(self.parts, *shares, strict=True)])
+        shares = (self.layout.split(value) for value in values)
+        parts = [change(p, *share) for p, *share in zip(self.parts, *shares, strict=True)]
+        return Joined(parts, self.layout)
 
     def expand(self, batch_shape: Sequence[int], _instance: object = None) -> "Joined":
         """Each for a larger batch."""
@@ -88,10 +137,8 @@ class Joined(dist.TorchDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The sum of theirs."""
-        parts = value.split(self.widths, -1)
+        parts = self.layout.split(value)
         return sum(p.log_prob(v) for p, v in zip(self.parts, parts, strict=True))  # pyright: ignore
 
     def _gather(self, of: Callable[[dist.TorchDistribution], Tensor]) -> Tensor:
-        each = [of(p) for p in self.parts]
-        lead = torch.broadcast_shapes(*(v.shape[:-1] for v in each))
-        return torch.cat([v.expand(*lead, -1) for v in each], -1)
+        return self.layout.join([of(p) for p in self.parts])

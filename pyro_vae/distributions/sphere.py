@@ -156,6 +156,8 @@ class VonMises(dist.VonMises):
     tensor(5.9888)
     """
 
+    support = constraints.interval(-math.pi, math.pi)  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
+
     def log_prob(self, value: Tensor) -> Tensor:
         """The log density."""
         top = -torch.special.i0e(self.concentration.double()).log() - LOG_2PI

@@ -10,7 +10,7 @@ from pyro.distributions import constraints
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-__all__ = ["WithSpike"]
+__all__ = ["SpikeOr", "WithSpike"]
 
 Size = Sequence[int]
 
@@ -19,14 +19,14 @@ class SpikeOr(constraints.Constraint):
     """One value, or those of a support."""
 
     def __init__(self, at: float, support: constraints.Constraint) -> None:
-        self.at, self.support = at, support
+        self.member, self.support = at, support  # a value that is in it, and the others
         self.is_discrete = support.is_discrete
         self.lower_bound = min(at, float(torch.as_tensor(_bound(support, "lower", -1)).min()))
         self.upper_bound = max(at, float(torch.as_tensor(_bound(support, "upper", 1)).max()))
 
     def check(self, value: Tensor) -> Tensor:
         """Whether each number is one of them."""
-        return (value == self.at) | self.support.check(value)
+        return (value == self.member) | self.support.check(value)
 
 
 class WithSpike(dist.TorchDistribution):

@@ -13,9 +13,9 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ..core.checks import fraction, whole
-from ..families.likelihoods import parts_of
+from ..distributions import RightCensored
 from ..families.support import innermost
-from ..model.columns import by_column, names_of
+from ..model.columns import by_cell, by_column, names_of
 from ..model.entry import of_model
 from ..model.joint import reading
 from ..model.vae import VAE
@@ -125,6 +125,7 @@ def imputation_check(
     are those of ``vae.impute(x, draws=...)``. Where the model is right, the place of a cell among
     its draws (its PIT) is uniform, and intervals cover as often as they say. An imputation from the
     margins is calibrated too: whether it is sharp, the width and the score say.
+    Censored times are not hidden: what is drawn is the time until the event, seen or not.
 
     Args:
         vae: a trained model.
@@ -170,9 +171,14 @@ def imputation_check(
     with reading(vae, seed):
         generator = np.random.default_rng(int(torch.randint(2**62, ())))
         cells = vae.record.cells(x)
-        kinds = dict(zip(names_of(vae.record), _nominal(vae, x), strict=True))
+        p = vae.decode(vae.prior_at(x[:1]).expand([1]).sample(), x[:1])
+        kinds = dict(zip(names_of(vae.record), by_cell(p, _is_nominal).tolist(), strict=True))
         margins = by_column(vae.record, cells)
-        hidden = _hide(cells, share, repeats, generator)
+        seen = by_cell(p, lambda part: not isinstance(innermost(part), RightCensored))
+        hidden = [
+            some & seen.to(some.device).reshape(vae.x_shape)
+            for some in _hide(cells, share, repeats, generator)
+        ]
         each = [_draw(vae, x, some, draws, num_samples) for some in hidden]
     doubtful = sum(doubtful for _, doubtful in each)
     rows, parts = {}, []
@@ -206,14 +212,11 @@ def _hide(
     return [((low <= rank) & (rank < high)).reshape(cells.shape) for low, high in pairwise(ends)]
 
 
-def _nominal(vae: VAE, x: Tensor) -> list[bool]:
-    """Whether the values of each cell are levels without an order."""
-    kinds: list[bool] = []
-    for p in parts_of(vae.decode(vae.prior_at(x[:1]).expand([1]).sample(), x[:1])):
-        base = innermost(p)
-        levels = isinstance(base, dist.Categorical | dist.Bernoulli)
-        kinds += [levels and not isinstance(base, dist.OrderedLogistic)] * p.event_shape.numel()
-    return kinds
+def _is_nominal(likelihood: dist.TorchDistribution) -> bool:
+    """Whether its values are levels without an order."""
+    base = innermost(likelihood)
+    levels = isinstance(base, dist.Categorical | dist.Bernoulli)
+    return levels and not isinstance(base, dist.OrderedLogistic)
 
 
 def _draw(vae: VAE, x: Tensor, hidden: Tensor, draws: int, num_samples: int) -> Drawn:

@@ -10,7 +10,9 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ..core.checks import whole
-from ..model.columns import names_of
+from ..distributions import RightCensored
+from ..families.support import innermost
+from ..model.columns import by_cell, names_of
 from ..model.entry import of_model
 from ..model.joint import reading
 from ..model.simulation import simulate
@@ -87,6 +89,8 @@ def predictive_check(
         num_samples: M, draws of the model, with context and offset of the rows of x in turn.
         seed: of the draws.
 
+    Censored times are left out: what is drawn is the time until the event, seen or not.
+
     Returns:
         :class:`PredictiveCheck`: ``columns``, ``pairs``, ``verdict``.
 
@@ -111,9 +115,14 @@ def predictive_check(
             "missing: compare vae.impute(x) with vae.sample(n) instead"
         )
     with reading(vae, seed):
-        drawn = vae.record.cells(simulate(vae, num_samples, x)[1]).flatten(1).double()
-    data = vae.record.cells(x).flatten(1).double()
-    names = names_of(vae.record)
+        z, drawn = simulate(vae, num_samples, x)
+        p = vae.decode(z[:1], x[:1])
+    alike = by_cell(p, lambda part: not isinstance(innermost(part), RightCensored))
+    drawn = vae.record.cells(drawn).flatten(1).double()[:, alike]
+    data = vae.record.cells(x).flatten(1).double()[:, alike]
+    names = [name for name, kept in zip(names_of(vae.record), alike, strict=True) if kept]
+    if not names:
+        raise ValueError("every column is a censored time, and what is drawn is not censored")
     if len(names) > MOST:
         some = torch.linspace(0, len(names) - 1, MOST).long()
         data, drawn, names = data[:, some], drawn[:, some], [names[i] for i in some]

@@ -30,6 +30,7 @@ ADVICE = {
     "or use ContinuousBernoulli",
     "Beta": "shrink the ends, x -> (x * (n - 1) + 0.5) / n, or use ContinuousBernoulli",
     "Categorical": "code the categories as 0, 1, ..., categories - 1",
+    "VonMises": "give angles in radians, (x + pi) % (2 pi) - pi; degrees by numpy.deg2rad(x) first",
     "Multinomial": "give rows of one total, or model each count, as Poisson or NegativeBinomial, "
     "with the logarithm of the row's total as an offset block",
 }
@@ -60,12 +61,12 @@ def drop_missing(likelihood: dist.TorchDistribution, mask: Tensor) -> dist.Torch
 def fill(x: Tensor, mask: Tensor, support: constraints.Constraint) -> Tensor:
     """x with a value of the support in its missing cells, so that no NaN reaches a gradient."""
     if isinstance(support, JoinedSupport):
-        shares = (v.split(support.widths, -1) for v in (x, mask))
-        return torch.cat(
-            [fill(*share) for share in zip(*shares, support.supports, strict=True)], -1
+        shares = (support.layout.split(v) for v in (x, mask))
+        return support.layout.join(
+            [fill(*share) for share in zip(*shares, support.supports, strict=True)]
         )
-    if (at := getattr(support_of_cell(support), "at", None)) is not None:  # of a spike
-        return torch.where(mask, x, at)
+    if (member := getattr(support_of_cell(support), "member", None)) is not None:
+        return torch.where(mask, x, member)
     kind, lower, upper = support_bounds(support)
     if math.isfinite(lower) and math.isfinite(upper) and kind == "continuous":
         value = (lower + upper) / 2

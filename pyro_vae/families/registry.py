@@ -5,6 +5,7 @@ from dataclasses import replace
 from torch import nn
 
 from ..language.spec import as_spec
+from .censored import Censored
 from .family import Family, family_names
 from .flows import Flow
 from .guides import DeltaNormal, SemiAmortized
@@ -23,6 +24,7 @@ REGISTRY = Registry(
     (
         AutoregressiveBernoulli,
         BottomUp,
+        Censored,
         DeltaNormal,
         Flow,
         GaussianProcess,

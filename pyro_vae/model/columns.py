@@ -1,14 +1,19 @@
 """Cells of x by the names of their columns, for what is said of each column."""
 
+from collections.abc import Callable
+
 import numpy as np
+import pyro.distributions as dist
+import torch
 from torch import Tensor
 
 from ..data.tables import Column
 from ..data.tables.coding import decoded
+from ..distributions import Joined
 from .record import Record
 from .tables import TableRecord
 
-__all__ = ["by_column", "names_of", "own_values"]
+__all__ = ["by_cell", "by_column", "names_of", "own_values"]
 
 
 def names_of(record: Record) -> list[str]:
@@ -17,6 +22,23 @@ def names_of(record: Record) -> list[str]:
     columns = record.columns or ()
     named = len(columns) >= width
     return [str(columns[i]) if named else f"x[{i}]" for i in range(width)]
+
+
+def by_cell(
+    likelihood: dist.TorchDistribution, of: Callable[[dist.TorchDistribution], bool]
+) -> Tensor:
+    """For each cell of an observation, in the order of packing, what holds of its likelihood.
+
+    Args:
+        likelihood: of all cells.
+        of: from that of a block to what holds of its cells.
+
+    Returns:
+        ``(D,)``, booleans.
+    """
+    parts = likelihood.parts if isinstance(likelihood, Joined) else [likelihood]
+    each = [torch.full((part.event_shape.numel(),), of(part)) for part in parts]
+    return likelihood.layout.join(each) if isinstance(likelihood, Joined) else each[0]
 
 
 def by_column(record: Record, cells: Tensor) -> dict[str, np.ndarray]:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ..core.checks import whole
 from ..core.pareto import RELIABLE
-from ..families.likelihoods import has_independent_cells, parts_of
+from ..distributions import Joined
+from ..families.likelihoods import has_independent_cells
 from ..families.support import innermost
 from .conditional import Posterior, condition
 from .joint import Model
@@ -154,16 +155,14 @@ def _fill(model: Model, x: Tensor, posterior: Posterior, plan: Plan) -> Tensor:
     if plan.draws is not None:
         filled = posterior.draw(model, x, plan.draws)
     else:
-        parts, drawn = parts_of(posterior.likelihood), [posterior.completed]
-        if len(parts) > 1:
-            widths, both = [p.event_shape[0] for p in parts], posterior.completed
-            drawn = [None] * len(parts) if both is None else both.split(widths, -1)
-        alone = len(parts) == 1
-        each = [
-            _point(plan.point, alone, p, posterior.log_w, d)
-            for p, d in zip(parts, drawn, strict=True)
-        ]
-        filled = each[0] if len(each) == 1 else torch.cat(each, -1)
+        p, drawn = posterior.likelihood, posterior.completed
+        if isinstance(p, Joined):
+            shares = [None] * len(p.parts) if drawn is None else p.layout.split(drawn)
+            pairs = zip(p.parts, shares, strict=True)
+            each = [_point(plan.point, False, part, posterior.log_w, d) for part, d in pairs]
+            filled = p.layout.join(each)
+        else:
+            filled = _point(plan.point, True, p, posterior.log_w, drawn)
     return torch.where(cells.isnan(), filled, cells)
 
 

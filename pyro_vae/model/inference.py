@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from ..core.checks import boolean, positive, whole
+from ..core.pareto import RELIABLE
 from ..core.seeding import seeded
 from ..families.guides import refine
 from ..families.missingness import Missingness
@@ -158,7 +159,8 @@ class Inference(nn.Module):
                 most probable category.
             num_samples: K, draws of z for each observation.
             sweeps: how often the proposal is adapted, where it must be.
-            seed: of the draws.
+            seed: of the draws, ``seed=0``; without one another call gives other draws. A survival
+                time that is missing is filled with the time until its event, which is then 1.
 
         Returns:
             ``(N, *x_shape)``, or ``(draws, N, *x_shape)``; the other cells as they are.
@@ -232,7 +234,8 @@ class Inference(nn.Module):
             given: N observations whose context and offset are taken: the draws are
                 ``(num_samples, N, *x_shape)``. For a model of a table, the cells that are known,
                 ``{"Home": "rent", "Age": 40}``: the draws are of p(the others | these), weighted
-                as in :meth:`impute`, whose warning of doubtful rows they share.
+                as in :meth:`impute`; a warning counts rows whose draws are doubtful. Of a
+                survival time the event is given with it.
             mean: give the mean of p(x|z) for each drawn z, not a draw of x.
             seed: of the draws.
         """
@@ -253,8 +256,14 @@ class Inference(nn.Module):
         """Draws of the missing cells of rows: a frame of them for one row, else one a draw."""
         at_least = max(1000, 4 * num_samples)
         found = self.imputations(rows, draws=num_samples, num_samples=at_least, seed=seed)  # pyright: ignore
-        if found.unreliable:
-            warnings.warn(found.summary(), stacklevel=3)
+        if wrong := int(found.doubtful.sum()):
+            warnings.warn(
+                f"draws given the cells of {wrong} of {len(found.ess)} rows are doubtful: fewer "
+                f"than {found.enough:g} effective draws of z, or k-hat above {RELIABLE}, as where "
+                "the model has hardly seen such cells together: give fewer of them, or ask for "
+                "more draws",
+                stacklevel=3,
+            )
         return self._answer_rows(found.values, rows)
 
     def _answer_rows(self, cells: Tensor, rows: object) -> Any:  # noqa: ANN401

@@ -8,7 +8,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from ..distributions import side_by_side
+from ..distributions import RightCensored, side_by_side
 from ..families.likelihoods import parts_of
 from ..families.support import innermost, support_bounds, support_of
 from ..families.units import centre_and_spread, far_cell, or_one
@@ -26,8 +26,9 @@ class Inputs(nn.Module):
 
     Numbers are standardized by the training data, cell by cell (channel by channel, where x has
     channels), positive ones and counts without an upper bound after their logarithm,
-    ``log(1 + x / scale)``. Codes are one-hot vectors. Bits are read as they are, and so are, where
-    x has no units, any data that lie in [0, 1].
+    ``log(1 + x / scale)``. Codes are one-hot vectors, and a censored time has a bit for its event
+    beside it. Bits are read as they are, and so are, where x has no units, any data that lie in
+    [0, 1].
 
     A mask (1 where a cell is observed) and the context are channels more. Channels are the first
     dimension of ``(D,)``, ``(C, H, W)`` and ``(C, D, H, W)``, and the last one of ``(T, C)``, a
@@ -176,6 +177,18 @@ class Standardized(nn.Module):
         return (x - self.centre) / self.spread
 
 
+class Times(Standardized):
+    """Censored times beside whether their event was seen, along the channels."""
+
+    def start_from(self, x: Tensor) -> None:
+        """Learn centre and spread from the times."""
+        super().start_from(x.abs())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, C, ...)`` to ``(N, 2 C, ...)``."""
+        return torch.cat([super().forward(x.abs()), (x > 0).to(x.dtype)], self.channel)
+
+
 class Scaled(nn.Module):
     """Whole numbers from 0 to an upper bound as numbers in [0, 1]."""
 
@@ -207,6 +220,8 @@ def _reader(p: dist.TorchDistribution | None, shape: tuple[int, ...], in_units: 
     if p is None or support is None:
         return Standardized(shape, 0.0, in_units)
     kind, lower, upper = support_bounds(support)
+    if isinstance(innermost(p), RightCensored):
+        return Times(shape, None, in_units)
     if isinstance(innermost(p), dist.Categorical):
         codes = int(upper) + 1
         if codes * math.prod(shape) > WIDEST:

@@ -160,7 +160,7 @@ def _refuse(
 def point(d: dist.TorchDistribution) -> Tensor:
     """One value for a distribution: its mean, else its mode, else the median of 101 draws."""
     if isinstance(d, Joined):
-        return torch.cat([point(part) for part in d.parts], -1)
+        return d.layout.join([point(part) for part in d.parts])
     for name in ("mean", "mode"):
         try:
             value = getattr(d, name)

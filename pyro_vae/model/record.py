@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..core.checks import boolean
 from ..data.loaders import Entries, is_loader, read
+from ..distributions import Layout
 from ..families.likelihoods import (
     check_support,
     drop_missing,
@@ -41,6 +42,7 @@ class Record:
 
     Attributes:
         scored: the line (``None`` is the model's) and the shape of what each likelihood scores.
+        layout: of these in the observed cells.
         shape: of one packed observation.
         x_shape: of what the likelihood scores.
         missing: whether observed cells may be missing.
@@ -79,10 +81,11 @@ class Record:
             raise ValueError(
                 f"an offset is one number or has the shape of x, {cells} here, got {wrong[0].width}"
             )
+        self.layout = Layout([math.prod(shape) for _, shape in self.scored])
         self.missing = any(b.missing for b in self.observed)
         self.columns: tuple[str, ...] | None = None
         self._named: tuple[str, ...] | None = None  # the columns of x at hand, for messages
-        self._places: dict[str, slice] = {}
+        self._places: dict[str, Any] = {}  # slices, or lists of places
         start = 0
         for block in self.blocks:
             self._places[block.name] = slice(start, start + block.width)
@@ -196,7 +199,7 @@ class Record:
         cells = self.cells(x)
         if len(self.scored) == 1:
             return [cells]
-        return list(cells.split([shape[0] for _, shape in self.scored], 1))
+        return list(self.layout.split(cells))
 
     # What the likelihood reads.
 
@@ -314,7 +317,9 @@ class Record:
         for cells, parts, (line, shape) in zip(self.split(x), each, self.scored, strict=True):
 
             def place(row: int, *cell: int, start: int = start) -> str:
-                return self.place(row, *cell[:-1], cell[-1] + start) if cell else self.place(row)
+                if not cell or len(self.scored) == 1:
+                    return self.place(row, *cell)
+                return self.place(row, self.layout.order[start + cell[0]])
 
             check_support(cells, parts, as_spec(line).name if line else name, place)
             start += shape[-1]

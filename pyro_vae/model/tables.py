@@ -10,9 +10,9 @@ from torch import Tensor
 
 from ..data.tables import Schema, Table
 from ..data.tables.coding import rounded
-from ..data.tables.columns import Column
 from ..data.tables.design import Design
 from ..data.tables.frames import Frame
+from ..distributions import Layout
 from ..families.part import Line
 from .blocks import Block, shape_of
 from .record import Record
@@ -26,8 +26,9 @@ NUMBERS = ("offset", "weight")
 class TableRecord(Record):
     """The rows of a table, packed as ``(N, D)`` in single or double precision.
 
-    Columns of one likelihood line are one block, so that a wide table is a few sites. Any cell may
-    be missing, and what comes in and goes out are frames, like the one that the table was made of.
+    Columns of one likelihood line are one block, so that a wide table is a few sites; their cells
+    stay where the table has them. Any cell may be missing, and what comes in and goes out are
+    frames, like the one that the table was made of.
 
     Args:
         schema: of the table.
@@ -36,7 +37,8 @@ class TableRecord(Record):
             logarithm is packed, and ``weight``.
 
     Attributes:
-        order: of each packed observed cell its place among ``schema.cells``.
+        columns: the names of the packed observed cells; all of ``schema.cells``, without a
+            condition, so that a tensor of ``Table.values`` is packed.
 
     Raises:
         ValueError: an unknown column, one of words as a number, or no column left to model.
@@ -51,25 +53,22 @@ class TableRecord(Record):
         self.schema, self.design = schema, design
         self.numbers = {role: name for role, name in numbers.items() if name is not None}
         for role, name in self.numbers.items():
-            if schema[name].has_codes or schema[name].width != 1:
+            if schema[name].has_codes or not schema[name].modelled or schema[name].event:
                 raise ValueError(f"{role}={name!r}: the column holds no numbers")
         aside = {*(design.sources if design else ()), *self.numbers.values()}
         modelled = [column for column in schema.modelled if column.name not in aside]
         if not modelled:
             raise ValueError("no column is left to model: take one out of the condition")
-        cells = {i: c.line for c in modelled for i in self._places_of(c)}
-        groups = {line: [i for i, own in cells.items() if own == line] for line in cells.values()}
-        self.order = [i for places in groups.values() for i in places]
+        lines = [column.line for column in modelled]
+        groups = {line: [i for i, own in enumerate(lines) if own == line] for line in lines}
         blocks = [Block(line, len(i), "observed", line, True) for line, i in groups.items()]
         if design:
             blocks.append(Block("condition", len(design.names), "context"))
         super().__init__([*blocks, *(Block(role, (), role) for role in self.numbers)])  # pyright: ignore
-        self.columns = tuple(schema.cells[i] for i in self.order)
-
-    def _places_of(self, column: Column) -> range:
-        """Where in a row of the schema the cells of a column are."""
-        start = self.schema.places[column.name]
-        return range(start, start + column.width)
+        self.layout = Layout(list(groups.values()))
+        self._places |= groups
+        self.columns = tuple(column.name for column in modelled)
+        self._cells = [schema.places[name] for name in self.columns]  # among the schema's
 
     def describe(self) -> dict[str, object]:
         """What makes this record again, as plain values."""
@@ -100,14 +99,13 @@ class TableRecord(Record):
     def take(self, x: object, like: Tensor) -> Tensor:
         """A frame or a table as a packed tensor of the type and device of ``like``; NaN stays.
 
-        A tensor is packed already: its columns are in the order of :attr:`columns`, which is not
-        that of ``Table.values``.
+        A tensor is packed already, as ``Table.values`` are.
         """
         if isinstance(x, Tensor):
             return super().take(x, like)
         table = self.read(x)
         self._check_digits(like.dtype)
-        parts = [table.values[:, self.order]]
+        parts = [table.values[:, self._cells]]
         if self.design:
             parts.append(self.design.read(table))
         parts += [self._numbers(table, role, name) for role, name in self.numbers.items()]
@@ -194,9 +192,8 @@ class TableRecord(Record):
         Columns of the condition, which have no packed cells, are missing.
         """
         values = np.full((*cells.shape[:-1], len(self.schema.cells)), np.nan)
-        values[..., self.order] = cells.double().cpu().numpy()
-        for name, at in self.schema.places.items():
-            column = self.schema[name]
+        values[..., self._cells] = cells.double().cpu().numpy()
+        for at, column in enumerate(self.schema.modelled):
             if column.has_codes or column.whole:
                 values[..., at] = rounded(column, values[..., at])
         return values
@@ -254,11 +251,6 @@ def as_record(
                 lines[name] = "Normal"
         table = x.with_likelihood(lines)
         schema = table.schema
-        if survival := [c.name for c in schema.columns if c.kind == "survival"]:
-            raise ValueError(
-                f"column {survival[0]!r} is a censored survival time, for which there is no "
-                "likelihood yet: leave it out, or model the times alone, without censored="
-            )
         if isinstance(condition, int):
             raise ValueError(f"the condition of a table is '~ age' or ['age'], got {condition!r}")
         if condition is not None and not isinstance(condition, Design):

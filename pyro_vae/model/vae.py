@@ -370,7 +370,7 @@ class VAE(Inference):
 def _joined(record: Record, likelihood: Line) -> Line:
     """The likelihood of all observed blocks, where they say their own."""
     lines = [(line or likelihood, shape[-1]) for line, shape in record.scored]
-    return lines[0][0] if len(lines) == 1 else JoinedLikelihood(lines, likelihood)
+    return lines[0][0] if len(lines) == 1 else JoinedLikelihood(lines, likelihood, record.layout)
 
 
 def _asks_for_features(prior: Line) -> bool:

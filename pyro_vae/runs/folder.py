@@ -19,7 +19,6 @@ from ..core.files import replacing
 from ..core.seeding import seeded
 from ..core.toml import read_config, write_toml
 from ..data import Data
-from ..data.tables import Table
 from ..infer.elbo_terms import elbo_terms
 from ..infer.engine.distributed import local_rank, processes
 from ..infer.training.fit import Fit, fit
@@ -110,20 +109,19 @@ def new_model(
 ) -> VAE:
     """The model of a run, at its start."""
     lines: Any = {role: getattr(settings, role) for role in VAE.ROLES}
-    is_table = isinstance(data.train, Table)
-    if is_table:
+    if data.is_table:
         lines["likelihood"] = settings.by_column
     elif isinstance(settings.likelihood, tuple):
         raise ValueError("likelihoods by column are of a table: a .csv, .tsv or .parquet file")
     vae = VAE(
-        data.train if isinstance(data.train, Table) else tuple(data.train.shape[1:]),
+        data.x_shape,
         settings.latent_dim if settings.layers is None else None,
         layers=settings.layers,
         **lines | dict(parts),
         condition=settings.condition,
         offset=settings.offset,
         weight=settings.weight,
-        missing=not is_table and data.missing if settings.missing is None else settings.missing,
+        missing=data.missing if settings.missing is None else settings.missing,
         seed=settings.seed,
     )
     device = settings.device
@@ -154,8 +152,7 @@ def _test(
     vae: VAE, fitted: Fit, data: Data, settings: RunSettings, folder: Path
 ) -> dict[str, float]:
     """Measure the trained model on the test data; write the numbers, then the pictures."""
-    test = data.test if isinstance(data.test, Table) else as_seen(data.test, settings)
-    test = vae.as_data(test)
+    test = vae.as_data(as_seen(data.test, settings))
     with seeded(0), pyro.get_param_store().scope():
         likelihood, kl = elbo_terms(vae.model, vae.guide, test, num_samples=10)
     bound = likelihood - kl

@@ -24,7 +24,7 @@ __all__ = ["as_seen", "held_out", "name_of", "run_data"]
 
 def run_data(settings: RunSettings) -> Data:
     """The data of a run."""
-    return load_data(settings.data, settings.data_root, seed=settings.seed)
+    return load_data(settings.data, settings.data_root, seed=settings.seed, **settings.of_table)
 
 
 def held_out(
@@ -53,9 +53,7 @@ def held_out(
         found = load_data(str(data), settings.data_root, seed=settings.seed, held_out=1.0)
     else:
         return as_seen(vae.as_data(data), settings), None
-    if isinstance(found.test, Table):
-        return vae.as_data(found.test), None
-    return as_seen(found.test, settings), found.test_labels
+    return vae.as_data(as_seen(found.test, settings)), found.test_labels
 
 
 def _own(run: Path, settings: RunSettings, vae: VAE) -> Data:
@@ -86,9 +84,9 @@ def name_of(settings: RunSettings, data: object = None) -> str:
     return Path(name).stem or "data"
 
 
-def as_seen(x: Tensor, settings: RunSettings) -> Tensor:
+def as_seen(x: Tensor | Table, settings: RunSettings) -> Tensor | Table:
     """Data as the model of a run sees them: as bits, where it was trained on bits."""
-    if settings.binarize is None:
+    if settings.binarize is None or isinstance(x, Table):
         return x
     check_grey(x)
     with seeded(settings.seed):

@@ -40,6 +40,22 @@ class ModelSettings:
             "columns by their values."
         ),
     )
+    censored: tuple[str, ...] | None = field(
+        default=None,
+        metadata=about(
+            "Of a table, a survival time and the column that says whether its event was seen (1) "
+            "or not (0), as often as you like.",
+            "TIME=EVENT",
+        ),
+    )
+    na_values: tuple[str, ...] | None = field(
+        default=None,
+        metadata=about(
+            "Of a table, what stands for missing cells, such as -999 or Age=0, as often as you "
+            "like.",
+            "[COLUMN=]VALUE",
+        ),
+    )
     prior: str = field(default="Normal", metadata=about("p(z)."))
     guide: str = field(default="Normal", metadata=about("q(z|x)."))
     latent_dim: int = field(default=10, metadata=about("Dimensions of z.", "N"))
@@ -118,6 +134,31 @@ class RunSettings(FitSettings, ModelSettings):
             )
         return dict(pair for pair in pairs if pair)
 
+    @property
+    def of_table(self) -> dict[str, Any]:
+        """What is said of a table's cells, as ``load_data`` takes it.
+
+        Raises:
+            ValueError: a time without its event, or a column beside values of all columns.
+        """
+        events, values = [
+            [text.partition("=") for text in texts or ()]
+            for texts in (self.censored, self.na_values)
+        ]
+        if wrong := [time for time, is_pair, _ in events if not is_pair]:
+            raise ValueError(f"censored is TIME=EVENT, got {wrong[0]!r}")
+        if len({is_pair for _, is_pair, _ in values}) > 1:
+            raise ValueError("na_values are of all columns, or each of a column, COLUMN=VALUE")
+        gone: Any = None
+        if values and values[0][1]:
+            gone = {name: [_cell(v) for n, _, v in values if n == name] for name, _, _ in values}
+        elif values:
+            gone = [_cell(value) for value, _, _ in values]
+        return {
+            "censored": {time: event for time, _, event in events} or None,
+            "na_values": gone,
+        }
+
     def fit_options(self, *but: str) -> dict[str, Any]:
         """The arguments of ``fit``, ``but`` some."""
         return {f.name: getattr(self, f.name) for f in fields(FitSettings) if f.name not in but}
@@ -154,6 +195,13 @@ def read_settings(run: str | Path) -> RunSettings:
     """The settings in the folder of a run; of a model without any, the defaults."""
     path = Path(run) / CONFIG
     return merge({}, read_config(path)) if path.exists() else RunSettings(data=FROM_PYTHON)
+
+
+def _cell(text: str) -> str | float:
+    """A number, if the text is one."""
+    with suppress(ValueError):
+        return float(text)
+    return text
 
 
 def _pair(line: str) -> tuple[str, str] | None:

@@ -2,6 +2,17 @@
 
 from .columns import KINDS, Column, Kind, Level
 from .files import SUFFIXES, read_file
+from .placeholders import NaValues
 from .table import Schema, Table
 
-__all__ = ["KINDS", "SUFFIXES", "Column", "Kind", "Level", "Schema", "Table", "read_file"]
+__all__ = [
+    "KINDS",
+    "SUFFIXES",
+    "Column",
+    "Kind",
+    "Level",
+    "NaValues",
+    "Schema",
+    "Table",
+    "read_file",
+]

@@ -10,7 +10,21 @@ import numpy as np
 from .columns import Level, Sort
 from .native import categories, dtype_text
 
-__all__ = ["Cells", "cells_of", "check_years"]
+__all__ = ["Cells", "OddWord", "cells_of", "check_years", "is_placeholder"]
+
+
+class OddWord(ValueError):
+    """A word that does not go with the others of its column.
+
+    Args:
+        word: as it stands there.
+        problem: what is wrong.
+        advice: what to do.
+    """
+
+    def __init__(self, word: str, problem: str, advice: str) -> None:
+        super().__init__(f"{problem}\n{advice}")
+        self.word, self.problem, self.advice = word, problem, advice
 
 
 @dataclass(frozen=True)
@@ -27,6 +41,7 @@ class Cells:
         labels: of the rows, where the library has them.
         levels: where the type of the column names them.
         ordered: whether that type says that they are in order.
+        gone: the words that stood for missing cells among objects that are numbers.
     """
 
     name: str
@@ -37,6 +52,7 @@ class Cells:
     labels: Sequence[object] | None = None
     levels: tuple[Level, ...] = ()
     ordered: bool = False
+    gone: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.known)
@@ -44,6 +60,24 @@ class Cells:
     def take(self, rows: np.ndarray) -> "Cells":
         """The cells of some rows, without the labels of the rows."""
         return replace(self, values=self.values[rows], known=self.known[rows], labels=None)
+
+    def without(self, values: Sequence[Level]) -> "Cells":
+        """The cells, those with one of the values missing."""
+        if not (alike := set(self.alike(values))):
+            return self
+        known = self.known.copy()
+        known[known] = [value not in alike for value in self.seen.tolist()]
+        sort = self.sort if known.any() else None
+        levels = tuple(level for level in self.levels if level not in alike)
+        return replace(self, known=known, sort=sort, levels=levels)
+
+    def alike(self, values: Sequence[Level]) -> tuple[Level, ...]:
+        """Those of some values that could be cells: words of words, numbers of numbers."""
+        if self.sort == "word":
+            return tuple(v for v in values if isinstance(v, str))
+        if self.sort not in ("whole", "number"):
+            return ()
+        return tuple(v for v in values if not isinstance(v, str | bool))
 
     @property
     def seen(self) -> np.ndarray:
@@ -56,6 +90,7 @@ class Cells:
         if where is not None:
             row = int(where) if isinstance(where, int) else int(np.flatnonzero(where)[0])
             label = row if self.labels is None else self.labels[row]
+            label = label.item() if isinstance(label, np.generic) else label
             place = f", row {row}" + (f" (index {label!r})" if label != row else "")
         return ValueError(f"column {self.name!r}{place}: {problem}\n{advice}")
 
@@ -65,12 +100,25 @@ class Cells:
         return value.item() if isinstance(value, np.generic) and value.dtype.kind != "M" else value
 
 
-def cells_of(series: nw.Series, labels: Sequence[object] | None = None) -> Cells:
+PLACEHOLDERS = {"", "?", "-", "--", ".", "na", "n/a", "#n/a", "nan", "<na>", "null", "missing"}
+
+
+def is_placeholder(value: object) -> bool:
+    """Whether a word stands for a missing cell, most likely."""
+    return isinstance(value, str) and value.strip().lower() in PLACEHOLDERS
+
+
+def cells_of(
+    series: nw.Series,
+    labels: Sequence[object] | None = None,
+    na_values: Sequence[Level] = (),
+) -> Cells:
     """The cells of a column.
 
     Args:
         series: the column.
         labels: of its rows, for messages.
+        na_values: words that stand for missing cells; beside numbers ``?`` and the like do so too.
 
     Raises:
         ValueError: cells of several types, or of one that a table cannot hold.
@@ -100,7 +148,7 @@ def cells_of(series: nw.Series, labels: Sequence[object] | None = None) -> Cells
     if kind == nw.String and blank.dtype != "object":
         return _filled(blank, "word", np.array(seen.to_list(), dtype=object))
     if kind in (nw.String, nw.Object, nw.Unknown):
-        return _objects(blank, seen.to_list())
+        return _objects(blank, seen.to_list(), na_values)
     raise blank.error(
         known, f"a table cannot hold {blank.dtype}", "give numbers, words, booleans or dates"
     )
@@ -147,8 +195,16 @@ def _sort(value: object) -> str:
     return f"{type(value).__module__}.{type(value).__name__}".removeprefix("builtins.")
 
 
-def _objects(blank: Cells, seen: list[object]) -> Cells:
+def _objects(blank: Cells, seen: list[object], na_values: Sequence[Level]) -> Cells:
     """A column of Python's objects: all of one type, or whole numbers among others."""
+    numeric = any(_sort(value) in ("whole", "number") for value in seen)
+    words = {v for v in seen if isinstance(v, str) and (v in na_values or is_placeholder(v))}
+    if numeric and words:
+        known = blank.known.copy()
+        known[known] = [not (isinstance(value, str) and value in words) for value in seen]
+        gone = tuple(value for value in seen if isinstance(value, str) and value in words)
+        blank = replace(blank, known=known, gone=gone)
+        seen = [value for value in seen if not (isinstance(value, str) and value in words)]
     sorts = np.array([_sort(value) for value in seen])
     places = np.flatnonzero(blank.known)
     names = set(sorts.tolist())

@@ -9,19 +9,23 @@ from .cells import Cells
 from .columns import Column, Level
 from .declared import kind_of_line
 from .moments import as_days, as_times, read_words, write_words
+from .written import read_numbers, write_numbers
 
 __all__ = [
     "EXACT",
+    "check_constant",
     "check_support",
     "codes",
     "constant",
     "decoded",
     "encoded",
+    "own_part",
     "quantities",
     "rounded",
 ]
 
 EXACT = 2**53  # whole numbers beyond it have no float64 of their own
+LARGEST = 1e30  # of numbers: single precision ends at 3e38
 MICROSECONDS = 86_400_000_000  # of a day
 # What may come in place of what: whole numbers that have holes are floats in pandas.
 ALIKE = ({"whole", "number"}, {"boolean"}, {"word"}, {"time"}, {"duration"})
@@ -54,7 +58,22 @@ def quantities(cells: Cells) -> np.ndarray:
             f"{values[infinite][0]} is no number that can be modelled",
             "put a number there, or None where it is missing",
         )
+    _check_size(cells, values)
     return values
+
+
+def _check_size(cells: Cells, values: np.ndarray) -> None:
+    """Raise for numbers that single precision cannot hold, or cannot tell from 0."""
+    size = np.abs(values)
+    if (large := size > LARGEST).any():
+        problem, advice = f"{values[large][0]:g} is too large to be modelled", "a larger unit"
+        raise cells.error(large, problem, f"give the column in {advice}")
+    if cells.known.any() and 0 < np.nanmax(size) < 1 / LARGEST:
+        raise cells.error(
+            size > 0,
+            f"its numbers are at most {np.nanmax(size):g}, too small to be modelled",
+            "give the column in a smaller unit",
+        )
 
 
 def codes(cells: Cells, levels: tuple[Level, ...]) -> np.ndarray:
@@ -92,6 +111,8 @@ def encoded(column: Column, cells: Cells) -> np.ndarray:
         if column.format is not None and cells.sort == "word":
             cells = read_words(cells, column.format)
         return as_days(cells, str(column.origin))
+    if column.format is not None and cells.sort == "word":
+        cells = read_numbers(cells, column.format)
     values = quantities(cells)
     check_support(column, cells, values)
     return values
@@ -103,6 +124,7 @@ def check_support(column: Column, cells: Cells, values: np.ndarray) -> None:
     inner = spec.args[0] if spec.args and isinstance(spec.args[0], Spec) else spec
     of_numbers = column.kind in ("hurdle", "survival")
     kind = kind_of_line(inner) if of_numbers else column.kind
+    kind = "positive" if column.kind == "survival" else kind
     beside = values if column.spike is None else np.where(values == column.spike, np.nan, values)
     rules = {
         "positive": (beside <= 0, f"{inner} has positive numbers alone"),
@@ -120,8 +142,10 @@ def check_support(column: Column, cells: Cells, values: np.ndarray) -> None:
             "count": f"if it is right: likelihood={{{name!r}: 'Normal'}}; where it stands for a "
             "missing cell, put None there",
             "event": f"make it so: frame[{name!r}] == 2, where 2 stands for the event",
+            "survival": "count from an earlier start, or in a smaller unit: half a day for a day 0",
         }
-        raise cells.error(wrong, f"{cells.first(wrong)!r}: {problem}", advice[kind or ""])
+        which = "survival" if column.kind == "survival" else kind or ""
+        raise cells.error(wrong, f"{cells.first(wrong)!r}: {problem}", advice[which])
     parts = values != np.round(values)
     if (column.whole or kind == "count") and (parts & cells.known).any():
         raise cells.error(
@@ -160,6 +184,7 @@ def decoded(column: Column, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray
     Raises:
         ValueError: the code of no level.
     """
+    numbers = own_part(column, numbers)
     known = ~np.isnan(numbers)
     if column.has_codes:
         places = np.where(known, numbers, 0)
@@ -178,23 +203,35 @@ def decoded(column: Column, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray
         values = rounded(column, values)
     if column.sort == "duration":
         return np.round(values * MICROSECONDS).astype("timedelta64[us]"), known
-    return values, known
+    return (write_numbers(values, column.format) if column.format else values), known
+
+
+def own_part(column: Column, numbers: np.ndarray) -> np.ndarray:
+    """Of a survival time and its event, which share a number with a sign, what is the column's."""
+    if column.kind == "survival":
+        return np.abs(numbers)
+    if column.kind == "event":
+        return np.where(np.isnan(numbers), np.nan, numbers > 0)
+    return numbers
 
 
 def rounded(column: Column, values: np.ndarray) -> np.ndarray:
     """Numbers as a column of codes, whole numbers or midnights can hold them."""
+    if column.kind == "survival":
+        return np.sign(values) * np.clip(np.round(np.abs(values)), *_room(column))
     values = np.round(values)
     return values if column.has_codes or column.sort == "time" else np.clip(values, *_room(column))
 
 
 def _room(column: Column) -> tuple[float, float]:
-    """What new whole numbers may be: what their type holds, and not negative if none was."""
+    """What new whole numbers may be: what type and family hold, and not negative if none was."""
     try:
         kind = np.dtype(column.dtype.lower())
         low, high = np.iinfo(kind).min, np.iinfo(kind).max
     except (TypeError, ValueError):  # of another library, or no whole type
         low, high = -EXACT, EXACT
     least = 0 if column.low is not None and column.low >= 0 else -EXACT
+    least = 1 if column.kind in ("positive", "survival") else least
     return max(low, least), min(high, EXACT)
 
 
@@ -206,6 +243,20 @@ def constant(column: Column, known: np.ndarray) -> np.ndarray:
         ticks = round(float(column.value or 0) * MICROSECONDS)
         return np.full(len(known), np.timedelta64(ticks, "us"))
     return _array([column.value]).repeat(len(known))
+
+
+def check_constant(column: Column, cells: Cells) -> None:
+    """Raise for the first cell that is not the value of a constant column."""
+    value = constant(column, np.ones(1, bool))[0]
+    if column.format is not None:
+        return
+    other = cells.known & (cells.values != value)
+    if other.any():
+        raise cells.error(
+            other,
+            f"{cells.first(other)!r} in a column that held {column.value!r} alone",
+            "the model knows nothing of other values: make the table from a frame that has them",
+        )
 
 
 def _array(levels: Sequence[object]) -> np.ndarray:

@@ -24,7 +24,7 @@ Kind: TypeAlias = Literal[
     "identifier",
 ]
 Sort: TypeAlias = Literal["boolean", "whole", "number", "word", "time", "duration"]
-Level: TypeAlias = "str | int | float | bool"
+Level: TypeAlias = str | int | float | bool
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
@@ -42,8 +42,8 @@ class Column:
             - ``hurdle``: one value that occurs often (``spike``) and numbers beside it;
             - ``binary``, ``categorical``, ``ordinal``: one of the ``levels``, which lie in order;
             - ``time``: a date, in days since the ``origin``;
-            - ``survival``: a time until an event or until it was censored; its second cell is the
-              column ``event``, 1 where the event was seen;
+            - ``survival``: a time until an event or until it was censored; its cell is the time,
+              with a minus where the column ``event`` says that the event was not seen;
             - ``event``: that second column, which has no cells of its own;
             - ``constant``, ``identifier``: left out of the model.
         line: the likelihood of the column in the package's language; empty where it has none.
@@ -58,7 +58,8 @@ class Column:
         high: the greatest.
         spike: the value that occurs often.
         origin: of a time, the day that is 0.
-        format: of a time that was written as words, how.
+        format: of a time or number that was written as words, how.
+        na_values: values that stand for missing cells.
         event: of a survival time, the column that says whether the event was seen.
         value: of a constant; a duration in days, a time as ISO 8601 has it.
     """
@@ -78,14 +79,13 @@ class Column:
     origin: str | None = None
     format: str | None = None
     event: str | None = None
-    value: "Level | None" = None
+    value: Level | None = None
+    na_values: tuple[Level, ...] = ()
 
     @property
-    def width(self) -> int:
-        """How many of a row's numbers are its cells."""
-        if self.kind in ("constant", "identifier", "event"):
-            return 0
-        return 2 if self.kind == "survival" else 1
+    def modelled(self) -> bool:
+        """Whether a number of each row is its cell."""
+        return self.kind not in ("constant", "identifier", "event")
 
     @property
     def has_codes(self) -> bool:
@@ -110,7 +110,7 @@ class Column:
     def as_dict(self) -> dict[str, object]:
         """Plain values by name, without those that say nothing."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        values["levels"] = list(self.levels)
+        values |= {"levels": list(self.levels), "na_values": list(self.na_values)}
         return {
             k: v
             for k, v in values.items()
@@ -130,5 +130,6 @@ class Column:
         if values.get("kind") not in KINDS:
             raise ValueError(f"a column is of one of the kinds {', '.join(KINDS)}")
         given = dict(values)
-        given["levels"] = tuple(values.get("levels", ()))  # pyright: ignore[reportArgumentType]
+        for name in ("levels", "na_values"):
+            given[name] = tuple(values.get(name, ()))  # pyright: ignore[reportArgumentType]
         return cls(**given)  # pyright: ignore[reportArgumentType]

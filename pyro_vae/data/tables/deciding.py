@@ -7,12 +7,15 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from ...language.spec import Spec, as_spec, nearest
-from .cells import Cells
+from .cells import Cells, OddWord
 from .coding import EXACT, check_support, codes, quantities
 from .columns import KINDS, Column, Kind, Level
 from .declared import kind_of_line, with_categories
+from .doubts import with_doubts
 from .moments import as_days, iso_format, midnight, read_words
-from .numbers import by_values, count_line, positive_line
+from .numbers import are_counts, by_values, count_line, positive_line
+from .placeholders import as_numbers, notes
+from .written import number_form
 
 __all__ = ["Wishes", "decide", "revise"]
 
@@ -33,16 +36,26 @@ class Wishes:
         lines: a likelihood in the package's language.
         dates: the form of words that are dates.
         censored: of a survival time, the column of its event.
+        na_values: of each column, what stands for missing cells.
+        detected: whether ``censored`` was told by names and values, not by the user.
     """
 
     kinds: Mapping[str, str | Sequence[Level]] = field(default_factory=dict)
     lines: Mapping[str, str] = field(default_factory=dict)
     dates: Mapping[str, str] = field(default_factory=dict)
     censored: Mapping[str, str] = field(default_factory=dict)
+    na_values: Mapping[str, tuple[Level, ...]] = field(default_factory=dict)
+    detected: bool = False
+
+    def of(self, name: str) -> list[str]:
+        """What is said of a column: the names of the wishes."""
+        every = ("kinds", "lines", "dates", "censored", "na_values")
+        return [wish for wish in every if name in getattr(self, wish)]
 
     def check(self, names: Sequence[str]) -> None:
         """Raise where something is said of a column that there is not."""
         wishes = {"kinds": self.kinds, "likelihood": self.lines, "dates": self.dates}
+        wishes["na_values"] = self.na_values
         events = dict.fromkeys(self.censored.values())
         for what, of in {**wishes, "censored": {**self.censored, **events}}.items():
             for name in of:
@@ -59,8 +72,9 @@ def decide(cells: Cells, wishes: Wishes) -> Column:
     Raises:
         ValueError: nothing is known of it, or it cannot be what the user said.
     """
-    name = cells.name
+    name, all_cells = cells.name, cells
     wish, line = wishes.kinds.get(name), wishes.lines.get(name)
+    cells = cells.without(wishes.na_values.get(name, ()))
     if wish == "identifier" and line is None:
         why = "declared an identifier: left out"
         return Column(name, "identifier", "", why, cells.sort or "word", cells.dtype)
@@ -83,14 +97,30 @@ def decide(cells: Cells, wishes: Wishes) -> Column:
         elif name in wishes.censored:
             kind = "survival"
         elif kind in ("survival", "event"):
-            raise ValueError(f"say which column tells the event: censored={{{name!r}: 'status'}}")
+            raise ValueError(
+                "say which column tells the event (1) from censoring (0): "
+                f"Table.from_frame(df, censored={{{name!r}: 'status'}})"
+            )
+        if kind == "survival" and line is not None and kind_of_line(line) != "survival":
+            raise ValueError(
+                f"it is a time that may be censored: 'Censored({line})', or leave its event out, "
+                "Table.from_frame(df, censored={})"
+            )
         column = _decide(cells, kind, levels, wishes, line)
         column = replace(column, event=wishes.censored.get(name))
-        if line is not None and column.width == 0:
+        doubts = with_doubts(column, cells, wishes.of(name))
+        why = "; ".join([column.why, *notes(column, all_cells), *doubts])
+        column = replace(column, why=why)
+        if wishes.detected and column.event is not None:
+            why = f"{column.why}, by {column.event!r}, as the names say; if not: censored={{}}"
+            column = replace(column, why=why)
+        if line is not None and not column.modelled:
             raise ValueError(f"it is left out of the model ({column.why}): leave the line out too")
         if line is not None:
             line = with_categories(line, len(column.levels))
             column = replace(column, line=line, why=f"declared; {column.why}")
+    except OddWord as odd:
+        raise cells.error(cells.values == odd.word, odd.problem, odd.advice) from None
     except ValueError as problem:
         if str(problem).startswith("column "):
             raise
@@ -98,23 +128,34 @@ def decide(cells: Cells, wishes: Wishes) -> Column:
     return column
 
 
-def revise(column: Column, cells: Cells, line: str) -> Column:
+def revise(
+    column: Column, cells: Cells, lines: Mapping[str, str], censored: Mapping[str, str]
+) -> Column:
     """The column with another likelihood, its levels as they were.
 
     Args:
         column: as it was decided, maybe of more rows than these.
         cells: of these rows.
-        line: the likelihood.
+        lines: the likelihoods by column.
+        censored: the events of times that were not censored before.
 
     Raises:
         ValueError: it cannot have this likelihood.
     """
-    name, kind = column.name, kind_of_line(line)
+    name = column.name
+    if name in censored.values():
+        return decide(cells, Wishes(censored=censored, na_values={name: column.na_values}))
+    if name not in lines:
+        return column
+    line = lines[name]
+    kind = kind_of_line(line)
     if not (column.has_codes and kind in (*LEVELLED, None)):
-        kept = {name: column.kind} if kind is None and column.width else {}
-        dates = {} if column.format is None else {name: column.format}
-        events = {} if column.event is None else {name: column.event}
-        return decide(cells, Wishes(kept, {name: line}, dates, events))
+        kept = {name: column.kind} if kind is None and column.modelled else {}
+        dates = {name: column.format} if column.format and column.sort == "time" else {}
+        events = censored if column.event is None else {name: column.event}
+        gone = {name: column.na_values}
+        new = decide(cells, Wishes(kept, {name: line}, dates, events, gone))
+        return replace(new, format=column.format)
     try:
         if kind == "ordinal" != column.kind and not (column.ordered or _numbers(column.levels)):
             raise _unordered(name, column.levels)
@@ -134,14 +175,23 @@ def _decide(
     line: str | None,
 ) -> Column:
     base = Column(cells.name, "real", "", "", cells.sort or "word", cells.dtype)
-    base = replace(base, levels=cells.levels, ordered=cells.ordered)
+    gone = cells.alike(wishes.na_values.get(cells.name, ()))
+    base = replace(base, levels=cells.levels, ordered=cells.ordered, na_values=gone)
     form = wishes.dates.get(cells.name)
+    if kind == "event" and cells.sort not in ("boolean", "whole", "number"):
+        raise ValueError(
+            f"it holds {cells.dtype}, first {cells.seen[0]!r}, and an event is 0 (censored) or 1 "
+            f"(seen): make it so, frame[{cells.name!r}] == {cells.seen[0]!r}"
+        )
     if cells.sort == "word" and not cells.levels and kind not in ("categorical", "ordinal"):
         form = form or iso_format(cells.seen)
     if form is not None and cells.sort != "word":
         raise ValueError(f"its form as a date is given, and it holds no words but {cells.dtype}")
     if form is not None:
         cells, base = read_words(cells, form), replace(base, sort="time", format=form)
+    elif cells.sort == "word" and not cells.levels and kind not in (*LEVELLED, "constant"):
+        guess = cells.name not in wishes.na_values
+        cells, base = as_numbers(cells, base, guess, declared=kind is not None)
     seen = cells.seen
     distinct = sorted(set(seen.tolist())) if seen.dtype.kind == "O" else np.unique(seen).tolist()
     named = bool(levels or cells.levels) and kind in LEVELLED
@@ -216,6 +266,8 @@ def _levelled(
         distinct = _numbers(distinct) or distinct
         if kind is None and len(distinct) > LEVELS:
             likely = "they look like numbers: strip their signs, and pandas.to_numeric; otherwise "
+            if number_form(map(str, distinct)):
+                likely = f"if they are numbers, kinds={{{cells.name!r}: 'real'}}; otherwise "
             raise ValueError(
                 f"it has {len(distinct):,} levels, the first {distinct[0]!r}\n"
                 f"{likely if spelled else ''}join the rare ones, "
@@ -267,7 +319,7 @@ def _number(
         return column
     base = replace(base, whole=whole, low=float(x.min()), high=float(x.max()))
     if kind is None:
-        kind, chosen, spike, why = by_values(x, whole)
+        kind, chosen, spike, why = by_values(x, whole, share=cells.sort != "duration")
         if whole and cells.sort != "duration":
             few = len(distinct) <= LEVELS
             other = "'Categorical' if codes" if few else "'identifier' if they name rows"
@@ -291,7 +343,7 @@ def _codes(base: Column, x: np.ndarray, distinct: list, whole: bool) -> Column |
         return replace(base, kind="binary", levels=levels, line="Bernoulli", why="two numbers")
     if not any(k <= most and len(x) >= rows * k for most, rows in CODES):
         return None
-    if not whole and k > CODES[0][0] // 2:
+    if (not whole and k > CODES[0][0] // 2) or (whole and are_counts(x)):
         return None
     return replace(
         base,

@@ -13,6 +13,23 @@ NUMBER = re.compile(r"[-+]?\d*\.?\d+(e[-+]?\d+)?", re.IGNORECASE)
 SUFFIXES = (*SEPARATORS, ".parquet")
 
 
+def _with_leading_zeros(frame: Any, path: Path, separator: str) -> Any:  # noqa: ANN401
+    """The frame, its columns of whole numbers that are written as 01234 as words: codes."""
+    import pandas as pd
+
+    whole = [
+        name
+        for name, x in frame.items()
+        if x.dtype.kind in "iuf" and (x.isna() | ((x >= 0) & (x % 1 == 0))).all()
+    ]
+    if whole:
+        words = pd.read_csv(path, sep=separator, usecols=whole, dtype=str)
+        for name in whole:
+            if words[name].str.match(r"0\d+$").any():
+                frame[name] = words[name]
+    return frame
+
+
 def read_file(path: Path) -> Any:  # noqa: ANN401
     """A frame of pandas.
 
@@ -49,7 +66,8 @@ def read_file(path: Path) -> Any:  # noqa: ANN401
                 f"its first line holds numbers, {', '.join(names[:3])}, where the names of columns "
                 "belong: name them, or read it yourself, pandas.read_csv(path, names=[...])"
             )
-        return pd.read_csv(path, sep=separator, low_memory=False)
+        frame = pd.read_csv(path, sep=separator, low_memory=False)
+        return _with_leading_zeros(frame, path, separator)
     except ImportError:
         raise ValueError(f"{path}: Parquet files need pyarrow: pip install pyarrow") from None
     except (ValueError, OSError, EOFError, zlib.error) as problem:

@@ -7,6 +7,7 @@ import narwhals as nw
 import numpy as np
 
 from .cells import Cells, cells_of
+from .columns import Level
 from .native import LIBRARIES
 
 __all__ = ["Frame"]
@@ -66,11 +67,14 @@ class Frame:
         """Those of some columns that it has, as a frame of its library."""
         return self.frame.select([name for name in names if name in self.names]).to_native()
 
-    def cells(self, name: str, *, any_type: bool = False) -> Cells:
-        """The cells of a column; of a type that cannot be read all missing, if any type will do."""
+    def cells(self, name: str, *, any_type: bool = False, na_values: Sequence[Level] = ()) -> Cells:
+        """The cells of a column, some values of which are missing cells.
+
+        Of a type that cannot be read all are missing, if any type will do.
+        """
         series = self.frame.get_column(name)
         try:
-            return cells_of(series, self._labels)
+            return cells_of(series, self._labels, na_values).without(na_values)
         except Exception as problem:  # whatever a library raises for its own types
             if any_type:
                 return Cells(

@@ -1,32 +1,67 @@
 """Times as days since an origin, and back; dates that are written as words."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
 import numpy as np
 
-from .cells import Cells, check_years
+from .cells import Cells, OddWord, check_years
 
-__all__ = ["as_days", "as_times", "iso_format", "midnight", "read_words", "write_words"]
+__all__ = [
+    "as_days",
+    "as_times",
+    "date_form",
+    "iso_format",
+    "midnight",
+    "read_words",
+    "write_words",
+]
 
 DAY = np.timedelta64(1, "D")
-ISO = {
-    r"\d{4}-\d\d-\d\d": "%Y-%m-%d",
-    r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d": "%Y-%m-%d %H:%M:%S",
-    r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d": "%Y-%m-%dT%H:%M:%S",
-}
+ISO = re.compile(
+    r"\d{4}-\d\d-\d\d(?:(?P<between>[ T])\d\d:\d\d(?P<seconds>:\d\d(?P<parts>\.\d{6})?)?"
+    r"(?P<zone>Z|[-+]\d\d:?\d\d)?)?"
+)
+DATE = re.compile(r"(\d{1,4})([/.-])(\d{1,2})\2(\d{1,4})(\D.*)?")
 LAST = ("1678-01-01", "2262-01-01")  # days that nanoseconds can hold
 ALL_LAST = ("0002-01-01", "9998-12-31")
 
 
 def iso_format(words: np.ndarray) -> str | None:
-    """The form of ISO 8601 that all of the words have."""
-    for pattern, form in ISO.items():
-        matches = re.compile(pattern).fullmatch
-        if all(matches(word) for word in words):
-            return form
-    return None
+    """The form of ISO 8601 that all of the words have; their time zone is a part of it.
+
+    Raises:
+        OddWord: dates in several time zones.
+    """
+    forms: dict[str, str] = {}
+    zones: dict[str, str] = {}
+    for word in words:
+        if (match := ISO.fullmatch(word)) is None:
+            return None
+        time = f"{match['between']}%H:%M" if match["between"] else ""
+        time += ":%S" * bool(match["seconds"]) + ".%f" * bool(match["parts"])
+        forms.setdefault("%Y-%m-%d" + time, word)
+        zones.setdefault(match["zone"] or "", word)
+    if len(zones) > 1:
+        one, other, *_ = zones.values()
+        problem = f"times are in several time zones, {other!r} beside {one!r}"
+        raise OddWord(other, problem, "give pandas.to_datetime(frame[name], utc=True)")
+    return next(iter(forms)) + next(iter(zones)) if len(forms) == 1 else None
+
+
+def date_form(words: Sequence[str]) -> str | None:
+    """The form that words have which look like dates, as far as it can be told."""
+    matches = [DATE.fullmatch(word) for word in words]
+    if not words or not all(matches):
+        return None
+    first, sign, _, last, _ = matches[0].groups()  # pyright: ignore[reportOptionalMemberAccess]
+    if len(first) == 4:
+        return f"%Y{sign}%m{sign}%d"
+    american = any(int(m[3]) > 12 for m in matches if m)
+    year = "%Y" if len(last) == 4 else "%y"
+    return f"%m{sign}%d{sign}{year}" if american else f"%d{sign}%m{sign}{year}"
 
 
 def read_words(cells: Cells, form: str) -> Cells:

@@ -9,7 +9,9 @@ __all__ = ["by_values", "count_line", "positive_line"]
 
 ROWS = 5_000  # of a longer column that are fitted
 SPIKE = 0.1  # the share of a column that one value has to have, to be a spike
+LEAST = 4  # whole numbers from 0 that may be counts, not codes
 FEW = 12  # values that are too few for a spike beside numbers
+SHARE = 0.5  # which some of the numbers in (0, 1) exceed, if they are shares
 GAIN = 0.05  # nats a row that a family of numbers must win over the Normal
 KIND_OF: dict[str, Kind] = {
     "Normal": "real",
@@ -22,19 +24,22 @@ KIND_OF: dict[str, Kind] = {
 }
 
 
-def by_values(x: np.ndarray, whole: bool) -> tuple[Kind, str, float | None, str]:
+def by_values(
+    x: np.ndarray, whole: bool, share: bool = True
+) -> tuple[Kind, str, float | None, str]:
     """The kind of a quantity, the line of its family, its spike, and why.
 
     Args:
         x: ``(N,)`` finite numbers, of two values at least.
         whole: whether all are whole.
+        share: whether numbers in (0, 1) may be shares of something.
     """
     x = _some(x)
-    spike, scores = _spike(x), _scores(x, whole)
+    spike, scores = _spike(x), _scores(x, whole, share)
     if spike is not None:
         rest = x[x != spike]
         share = 1 - len(rest) / len(x)
-        beside = _scores(rest, whole=False)
+        beside = _scores(rest, whole=False, share=share)
         name, gain = _best(beside)
         sides = share * np.log(share) + (1 - share) * np.log1p(-share)
         hurdle = (1 - share) * beside[name] + sides
@@ -56,6 +61,22 @@ def by_values(x: np.ndarray, whole: bool) -> tuple[Kind, str, float | None, str]
         "count": "numbers from 0 or 1, read as counts",
     }[kind]
     return kind, name, None, ("whole " if whole else "") + reason + _gain_in_words(name, gain)
+
+
+def are_counts(x: np.ndarray) -> bool:
+    """Whether few whole numbers, 0 and most up to the greatest, occur about as counts do.
+
+    ``Poisson`` or ``NegativeBinomial`` then fit nearly as well as a probability for each, and
+    better than a normal distribution.
+    """
+    x = _some(x)
+    values, counts = np.unique(x, return_counts=True)
+    k, n = len(values), len(x)
+    if k < LEAST or values[0] != 0 or values[-1] >= 2 * k:
+        return False
+    codes = (counts * np.log(counts / n)).sum() - (k - 1) / 2 * np.log(n)
+    best = max(fitted(name, x) for name in ("Poisson", "NegativeBinomial"))
+    return best / n > codes / n - GAIN and best > fitted("Normal", x)
 
 
 def positive_line(x: np.ndarray) -> str:
@@ -99,14 +120,21 @@ def _spike(x: np.ndarray) -> float | None:
     return None
 
 
-def _scores(x: np.ndarray, whole: bool) -> dict[str, float]:
-    """The nats a row of each family that could be."""
+def _scores(x: np.ndarray, whole: bool, share: bool = True) -> dict[str, float]:
+    """The nats a row of each family that could be.
+
+    Numbers in (0, 1), some above a half, are most likely shares, whose family wins where it is
+    about as good.
+    """
     names = ["Normal", "StudentT"]
     if x.min() > 0:
-        names += ["LogNormal", "Gamma"] + (["Beta"] if x.max() < 1 else [])
+        names += ["LogNormal", "Gamma"] + (["Beta"] if share and x.max() < 1 else [])
     if whole and 0 <= x.min() <= 1:
         names += ["NegativeBinomial", "Poisson"]
-    return {name: fitted(name, x) / len(x) for name in names}
+    scores = {name: fitted(name, x) / len(x) for name in names}
+    if "Beta" in scores and x.max() > SHARE:
+        scores["Beta"] += 2 * GAIN
+    return scores
 
 
 def _best(scores: dict[str, float]) -> tuple[str, float]:

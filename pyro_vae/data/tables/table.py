@@ -1,7 +1,7 @@
 """A table: the rows of a frame under a schema, as numbers that a model reads, and back."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +10,15 @@ from numpy.typing import ArrayLike
 
 from ...core.checks import fraction, whole
 from ...language.spec import nearest
-from .cells import Cells
-from .coding import constant, decoded, encoded
+from .coding import check_constant, constant, decoded, encoded, own_part
 from .columns import Column, Level
 from .deciding import Wishes, decide, revise
 from .describing import described
 from .files import read_file
 from .frames import Frame
 from .native import make_frame, make_series
+from .placeholders import NaValues, by_name
+from .survival import detect_events, with_events
 
 __all__ = ["Schema", "Table"]
 
@@ -47,13 +48,12 @@ class Schema:
     @property
     def modelled(self) -> tuple[Column, ...]:
         """The columns that have cells in a table's ``values``, in this order."""
-        return tuple(column for column in self.columns if column.width)
+        return tuple(column for column in self.columns if column.modelled)
 
     @property
     def cells(self) -> tuple[str, ...]:
-        """The names of the cells of a row, ``(D,)``: a survival time is followed by its event."""
-        pairs = [(c.name, c.event) if c.event else (c.name,) for c in self.modelled]
-        return tuple(name for pair in pairs for name in pair)
+        """The names of the cells of a row, ``(D,)``: those of the modelled columns."""
+        return tuple(column.name for column in self.modelled)
 
     @property
     def likelihood(self) -> dict[str, str]:
@@ -111,22 +111,24 @@ class Schema:
         for column in self.columns:
             if column.kind in ("event", "identifier"):
                 continue
-            cells = given.cells(column.name)
+            cells = given.cells(column.name, na_values=column.na_values)
             if column.kind == "constant":
-                _check_constant(column, cells)
-            if not column.width:
+                check_constant(column, cells)
+            if not column.modelled:
                 continue
             parts.append(encoded(column, cells))
             if column.event is not None:
-                events = given.cells(column.event)
-                parts.append(encoded(self[column.event], events))
-                half = np.isnan(parts[-1]) != np.isnan(parts[-2])
+                event = self[column.event]
+                cells_of_event = given.cells(event.name, na_values=event.na_values)
+                events = encoded(event, cells_of_event)
+                half = np.isnan(events) != np.isnan(parts[-1])
                 if half.any():
                     raise cells.error(
                         half,
                         f"of {column.name!r} and its event {column.event!r} one is missing",
                         "give both, or neither",
                     )
+                parts[-1] = np.where(events == 0, -parts[-1], parts[-1])
         return np.stack(parts, 1) if parts else np.empty((len(given), 0))
 
     def to_frame(self, values: ArrayLike) -> Any:  # noqa: ANN401
@@ -157,8 +159,9 @@ class Schema:
 
     @property
     def places(self) -> dict[str, int]:
-        """Where in a row the cells of a column are."""
-        return {name: i for i, name in enumerate(self.cells)}
+        """Where in a row the cells of a column are; an event's are those of its time."""
+        events = {c.event: i for i, c in enumerate(self.modelled) if c.event is not None}
+        return {name: i for i, name in enumerate(self.cells)} | events
 
     def check(self, values: ArrayLike) -> np.ndarray:
         """Values as an array of ``(N, D)``, or an error."""
@@ -171,19 +174,6 @@ class Schema:
         return array
 
 
-def _check_constant(column: Column, cells: Cells) -> None:
-    value = constant(column, np.ones(1, bool))[0]
-    if column.format is not None:
-        return
-    other = cells.known & (cells.values != value)
-    if other.any():
-        raise cells.error(
-            other,
-            f"{cells.first(other)!r} in a column that held {column.value!r} alone",
-            "the model knows nothing of other values: make the table from a frame that has them",
-        )
-
-
 class Table:
     """Rows of a frame, under a schema.
 
@@ -191,7 +181,8 @@ class Table:
         schema: of the columns.
         frame: that the rows came in.
         values: ``(N, D)`` float64: numbers as they are, categories as codes from 0, booleans as 0
-            and 1, times in days, NaN where a cell is missing. Column i is ``schema.cells[i]``.
+            and 1, dates in days, a survival time with a minus where it was censored, NaN where a
+            cell is missing. Column i is ``schema.cells[i]``.
 
     >>> import pandas as pd
     >>> frame = pd.DataFrame({"pet": ["cat", "dog", None] * 4, "kilos": [4.1, 9.7, 5.2] * 4})
@@ -202,7 +193,14 @@ class Table:
     True
     """
 
-    def __init__(self, schema: Schema, frame: Frame, values: np.ndarray) -> None:
+    def __init__(
+        self, schema: Schema, frame: Frame | None = None, values: np.ndarray | None = None
+    ) -> None:
+        if not isinstance(schema, Schema) or frame is None or values is None:
+            raise ValueError(
+                f"expected a schema, its frame and values, got {type(schema).__name__}: a table is "
+                "made by Table.from_frame(df), or Table.read(path) of a file"
+            )
         self.schema, self.values, self._frame = schema, values, frame
 
     @classmethod
@@ -214,6 +212,7 @@ class Table:
         likelihood: str | Mapping[str, str] = "auto",
         dates: Mapping[str, str] | None = None,
         censored: Mapping[str, str] | None = None,
+        na_values: NaValues | None = None,
     ) -> "Table":
         """A table, and its schema, from a frame of pandas, polars or pyarrow.
 
@@ -226,7 +225,12 @@ class Table:
             dates: of columns of words, the form of their dates, ``{"day": "%d/%m/%Y"}``. Words that
                 are all dates as ISO 8601 has them are read as such without being asked.
             censored: of survival times by name, the column that says whether the event was seen
-                (1) or the time was censored (0).
+                (1) or the time was censored (0): ``{"time": "dead"}``. Where it is not given, a
+                pair that its names and values tell is taken for one (``print(table)`` says so);
+                ``{}`` is none.
+            na_values: what stands for missing cells, in all columns or by column, ``[-999]`` or
+                ``{"age": [-999, 0]}``. A value that looks like it is warned of, unless lists are
+                given for its column, empty ones too.
 
         Returns:
             The table; ``print(table)`` says what was decided and why.
@@ -235,8 +239,10 @@ class Table:
             ValueError: what a table cannot hold, with the column, the first row, and what to do.
         """
         given = Frame(frame)
-        wishes = Wishes(kinds or {}, _lines(likelihood), dates or {}, censored or {})
+        gone = by_name(na_values, given.names)
+        wishes = Wishes(kinds or {}, _lines(likelihood), dates or {}, censored or {}, gone)
         wishes.check(given.names)
+        wishes = with_events(wishes, given) if censored is None else wishes
         aside = [name for name, kind in wishes.kinds.items() if kind == "identifier"]
         columns = tuple(
             decide(given.cells(name, any_type=name in aside), wishes) for name in given.names
@@ -258,10 +264,11 @@ class Table:
         said = {self.schema[name].name: line for name, line in _lines(lines).items()}
         if not said:
             return self
-        columns = tuple(
-            revise(c, self._frame.cells(c.name), said[c.name]) if c.name in said else c
-            for c in self.schema.columns
-        )
+        columns = self.schema.columns
+        cells = {c.name: self._frame.cells(c.name, na_values=c.na_values) for c in columns}
+        known = {c.name: c.event for c in columns if c.event is not None}
+        events = detect_events(tuple(cells), said, known, cells.__getitem__)
+        columns = tuple(revise(c, cells[c.name], said, events) for c in columns)
         schema = Schema(columns, self.schema.library)
         return Table(schema, self._frame, schema.numbers(self._frame))
 
@@ -274,6 +281,7 @@ class Table:
         likelihood: str | Mapping[str, str] = "auto",
         dates: Mapping[str, str] | None = None,
         censored: Mapping[str, str] | None = None,
+        na_values: NaValues | None = None,
     ) -> "Table":
         """A table from a file ``.csv``, ``.tsv`` (also compressed) or ``.parquet``.
 
@@ -283,7 +291,12 @@ class Table:
         frame = read_file(Path(path))
         try:
             return cls.from_frame(
-                frame, kinds=kinds, likelihood=likelihood, dates=dates, censored=censored
+                frame,
+                kinds=kinds,
+                likelihood=likelihood,
+                dates=dates,
+                censored=censored,
+                na_values=na_values,
             )
         except ValueError as problem:
             raise ValueError(f"{path}: {problem}") from problem
@@ -350,20 +363,22 @@ class Table:
             return self.schema.to_frame(numbers)
         series: dict[str, object] = {}
         for name, at in self.schema.places.items():
-            new, old = numbers[:, at], self.values[:, at]
+            column = self.schema[name]
+            new, old = (own_part(column, values[:, at]) for values in (numbers, self.values))
             same = (new == old) | (np.isnan(new) & np.isnan(old))
             if not same.all():
-                series[name] = self._column(self.schema[name], new, same)
+                series[name] = self._column(column, numbers[:, at], same)
         return self._frame.replaced(series)
 
     def _column(self, column: Column, numbers: np.ndarray, same: np.ndarray) -> object:
         """A column of the frame in which some cells are new."""
         old = self._frame.cells(column.name)
-        cells, known = decoded(column, numbers)
+        words = old.sort in ("word", None)
+        cells, known = decoded(column if words else replace(column, format=None), numbers)
         kinds = {old.values.dtype.kind, cells.dtype.kind}
         if old.sort is not None and (len(kinds) == 1 or kinds <= set("iuf")):
             own = old.values if len(kinds) == 1 else old.values.astype(cells.dtype)
-            cells = np.where(same, own, cells)
+            cells, known = np.where(same, own, cells), np.where(same, old.known, known)
         fits = old.sort is not None and (not old.levels or set(column.levels) <= set(old.levels))
         fits = fits and self._frame.library != "x"
         dtype, levels = (old.dtype, old.levels) if fits else (column.dtype, column.levels)

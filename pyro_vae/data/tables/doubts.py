@@ -1,0 +1,108 @@
+"""What a column may be that it was not read as: said in a warning, with what to do."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from .cells import Cells, is_placeholder
+from .columns import Column, Level
+from .moments import date_form
+from .placeholders import counted
+from .written import read_numbers
+
+__all__ = ["with_doubts"]
+
+FEW = 10  # values beside -1, with which it is a code among codes
+UP = 5  # calls from the warning to the caller of Table.from_frame
+MOST = 3  # values that may stand for missing cells, in a column
+
+
+def with_doubts(column: Column, cells: Cells, said: Sequence[str]) -> list[str]:
+    """What is doubtful in a column; each is warned of.
+
+    Args:
+        column: as it was decided.
+        cells: of it, without those that are taken as missing.
+        said: what a user said of it: ``na_values``, ``kinds``, ``lines``.
+    """
+    texts = []
+    for text, argument, does, denial in _doubts(column, cells, said):
+        texts.append(f"{text}: {argument}")
+        call = argument if argument.startswith("df.") else f"df, {argument}"
+        advice = f"Table.from_frame({call}) {does}, {denial} says that it is right"
+        warnings.warn(f"column {column.name!r}: {text}\n{advice}", stacklevel=UP)
+    return texts
+
+
+def _doubts(
+    column: Column, cells: Cells, said: Sequence[str]
+) -> Iterator[tuple[str, str, str, str]]:
+    """Each in words, the argument that settles it, what that does, and the one that denies it."""
+    name = column.name
+    if "na_values" not in said:
+        looks = _suspects(column, cells)
+        if looks := [v for v in looks if "lines" not in said or v != column.spike]:
+            text = f"{counted(looks, cells)} may stand for missing cells, and is read as it is"
+            argument = f"na_values={{{name!r}: {looks!r}}}"
+            yield text, argument, "takes it as missing", f"na_values={{{name!r}: []}}"
+    if "kinds" in said or cells.sort != "word" or column.sort != "word" or cells.levels:
+        return
+    denial = f"kinds={{{name!r}: {column.kind!r}}}"
+    words = sorted(set(cells.seen.tolist()))
+    if form := date_form(words):
+        text = f"its words, first {words[0]!r}, may be dates, and are read as {column.kind}"
+        yield text, f"dates={{{name!r}: {form!r}}}", "reads them as dates", denial
+    alike: dict[str, str] = {}
+    for word in words if column.has_codes else ():
+        other = alike.setdefault(" ".join(word.casefold().split()), word)
+        if other != word:
+            text = f"{other!r} and {word!r} differ in spaces or capitals alone, and are two levels"
+            frame = f"df.assign(**{{{name!r}: df[{name!r}].str.strip().str.lower()}})"
+            yield text, frame, "makes them one", denial
+            return
+
+
+def _suspects(column: Column, cells: Cells) -> list[Level]:
+    """Values that occur like others but look as if they stood for missing cells.
+
+    Of numbers: nines alone (99, -999) that lie farther from all others than these reach, and -1 or
+    such nines below others that are not negative; each occurs more than once. Of words: ``?`` and
+    the like.
+
+    Args:
+        column: as it was decided.
+        cells: of it, without those that are taken as missing.
+    """
+    if not column.modelled or column.sort == "time":
+        return []
+    if column.format is not None:
+        cells = read_numbers(cells.without(column.na_values), column.format)
+    if cells.sort == "word":
+        words = dict.fromkeys(cells.seen.tolist())
+        return [word for word in words if is_placeholder(word)]
+    if cells.sort not in ("whole", "number") or cells.levels:
+        return []
+    values, counts = np.unique(cells.seen.astype(np.float64), return_counts=True)
+    found: list[Level] = []
+    while len(found) < MOST and len(values) > 2:
+        for end, rest in ((0, slice(1, None)), (-1, slice(None, -1))):
+            if counts[end] > 1 and _stands_out(float(values[end]), values[rest]):
+                found.append(int(values[end]))
+                values, counts = values[rest], counts[rest]
+                break
+        else:
+            break
+    return found
+
+
+def _stands_out(value: float, others: np.ndarray) -> bool:
+    low, high = float(others[0]), float(others[-1])
+    if value == -1:
+        return low >= 0 and len(others) > FEW
+    if not value.is_integer() or set(str(abs(int(value)))) != {"9"}:
+        return False
+    if value < 0 <= low and len(others) > FEW:
+        return True
+    far = min(abs(value - low), abs(value - high)) > high - low
+    return far and abs(value) > 9

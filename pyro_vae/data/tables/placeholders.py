@@ -1,0 +1,73 @@
+"""Values that stand for missing cells, and numbers among words."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TypeAlias
+
+from .cells import Cells, is_placeholder
+from .columns import Column, Level
+from .written import number_form, read_numbers
+
+__all__ = ["NaValues", "as_numbers", "by_name", "counted", "notes"]
+
+NaValues: TypeAlias = Sequence[Level] | Mapping[str, Sequence[Level]]
+
+
+def by_name(na_values: NaValues | None, names: Sequence[str]) -> dict[str, tuple[Level, ...]]:
+    """The values of each column, by its name, that stand for missing cells.
+
+    Raises:
+        ValueError: a word in place of a list.
+    """
+    if na_values is None:
+        return {}
+    each = na_values if isinstance(na_values, Mapping) else dict.fromkeys(names, na_values)
+    for name, values in each.items():
+        if isinstance(values, str) or not isinstance(values, Sequence):
+            raise ValueError(
+                f"na_values are a list, or lists by column: na_values={{{name!r}: [{values!r}]}}"
+            )
+    return {name: tuple(values) for name, values in each.items()}
+
+
+def as_numbers(cells: Cells, base: Column, guess: bool, declared: bool) -> tuple[Cells, Column]:
+    """Words as the numbers that they are, beside ``?`` and the like; others as they are.
+
+    Args:
+        cells: words.
+        base: what is known of the column.
+        guess: whether words such as ``?`` may be taken as missing.
+        declared: whether a user said that the column is of numbers.
+    """
+    words = dict.fromkeys(cells.seen.tolist())
+    gone = tuple(word for word in words if guess and is_placeholder(word))
+    rest = [word for word in words if word not in gone]
+    form = number_form(rest) if len(rest) > 1 else None
+    plain = form == "{:.0f}" and not gone and not declared  # codes, it may be
+    if form is None or plain:
+        return cells, base
+    base = replace(base, sort="number", format=form, na_values=(*base.na_values, *gone))
+    return read_numbers(cells.without(gone), form), base
+
+
+def notes(column: Column, cells: Cells) -> list[str]:
+    """What is to be said of how numbers are written, and of values that are missing cells.
+
+    Args:
+        column: as it was decided.
+        cells: all of it, those that are taken as missing too.
+    """
+    said = []
+    if column.format is not None and column.sort == "number":
+        said.append(f"written as {column.format.format(1200.0)!r}")
+    gone = [v for v in column.na_values if v in set(cells.seen.tolist())]
+    if gone := [*gone, *dict.fromkeys(cells.gone)]:
+        said.append(f"missing where it is {counted(gone, cells)}")
+    return said
+
+
+def counted(values: Sequence[Level], cells: Cells) -> str:
+    """Values, and how often each occurs."""
+    seen = [*cells.seen.tolist(), *cells.gone]
+    each = [(v, seen.count(v)) for v in values]
+    return ", ".join(f"{v!r} ({n} time{'s' * (n > 1)})" for v, n in each)

@@ -1,0 +1,110 @@
+"""Numbers that are written as words: amounts, percentages, and numbers beside "?"."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+
+from .cells import Cells, OddWord
+
+__all__ = ["number_form", "read_numbers", "write_numbers"]
+
+DIGITS = 15  # that a float64 keeps
+OR_WORDS = "or say that they are levels: kinds={name: 'categorical'}"
+SIGN = r"[$€£¥₹%‰°]"
+WORD = re.compile(
+    rf"(?P<minus>-?)(?P<prefix>(?:{SIGN}|[A-Z]{{3}}\s)?\s?)"
+    r"(?P<number>-?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d*)?(?:[eE][-+]?\d+)?)"
+    rf"(?P<suffix>\s?{SIGN}|\s[A-Za-z]+|)",
+    re.ASCII,
+)
+EUROPEAN = re.compile(r"-?(\d{1,3}(\.\d{3})+|\d+)(,\d+)?")
+INFINITE = {"inf", "-inf", "+inf", "infinity", "-infinity"}
+
+
+def number_form(words: Iterable[str]) -> str | None:
+    """The form in which all of the words are numbers, as ``str.format`` has it, or ``None``.
+
+    They have one sign or unit before or after them, and thousands by commas, or not. A number that
+    starts with 0 and goes on is a code.
+
+    Raises:
+        OddWord: numbers in several forms, with a decimal comma, or infinite.
+
+    >>> number_form(["$1,200", "$950.50"]), number_form(["12%", "7%"]), number_form(["007", "12"])
+    ('${:,.2f}', '{:.0f}%', None)
+    """
+    words = list(words)
+    matches = {word: m for word in words if (m := _match(word)) and re.search(r"\d", m["number"])}
+    finite = [word for word in words if word.strip().lower() not in INFINITE]
+    if not matches or len(matches) < len(finite):
+        if words and all(map(EUROPEAN.fullmatch, words)) and any("," in word for word in words):
+            other = next(word for word in words if "," in word)
+            raise OddWord(
+                other,
+                f"{other!r} has a decimal comma",
+                f"read the file with pandas.read_csv(path, decimal=',', thousands='.'), {OR_WORDS}",
+            )
+        return None
+    numbers = [m["number"].lstrip("-") for m in matches.values()]
+    if any(re.match(r"0\d", x) or len(re.sub(r"\D", "", x)) > DIGITS for x in numbers):
+        return None
+    if len(finite) < len(words):
+        other = next(word for word in words if word not in finite)
+        problem = f"{other!r} is no number that can be modelled"
+        raise OddWord(other, problem, f"put a number there, or say na_values=[{other!r}]")
+    forms: dict[tuple[str, str], str] = {}
+    for word, match in matches.items():
+        forms.setdefault((match["prefix"], match["suffix"]), word)
+    if len(forms) > 1:
+        one, other, *_ = forms.values()
+        problem = f"numbers are written in several ways, {other!r} beside {one!r}"
+        raise OddWord(other, problem, f"write all in one way, {OR_WORDS}")
+    comma, power = any("," in x for x in numbers), any("e" in x.lower() for x in numbers)
+    places = max(len(x.partition(".")[2]) for x in numbers)
+    digits = "" if power else f":{',' * comma}.{places}f"
+    [(prefix, suffix)] = forms
+    return f"{prefix}{{{digits}}}{suffix}"
+
+
+def read_numbers(cells: Cells, form: str) -> Cells:
+    """Words as numbers.
+
+    Raises:
+        ValueError: the first that is not written like this.
+    """
+    prefix, suffix = form.split("{")[0], form.split("}")[1]
+    read: dict[str, float] = {}
+    for row in np.flatnonzero(cells.known):
+        word = cells.values[row]
+        if word in read:
+            continue
+        match = _match(word)
+        if match is None or (match["prefix"], match["suffix"]) != (prefix, suffix):
+            raise cells.error(
+                int(row),
+                f"{word!r} is no number of the form {form.format(1200.0)}",
+                f"mend it, or say that it is missing: na_values={{{cells.name!r}: [{word!r}]}}",
+            )
+        number = float(match["minus"] + match["number"].replace(",", ""))
+        read[word] = -number if _in_brackets(word) else number
+    values = np.full(len(cells), np.nan)
+    values[cells.known] = [read[word] for word in cells.seen]
+    return replace(cells, sort="number", values=values)
+
+
+def write_numbers(numbers: np.ndarray, form: str) -> np.ndarray:
+    """Numbers as words; a minus stands before all."""
+    words = ["-" * (v < 0) + form.format(abs(v)) for v in numbers.tolist()]
+    return np.array(words, dtype=object)
+
+
+def _match(word: str) -> re.Match | None:
+    """The parts of a number; brackets are a minus, as accountants have it."""
+    word = word.strip()
+    return WORD.fullmatch(word[1:-1] if _in_brackets(word) else word)
+
+
+def _in_brackets(word: str) -> bool:
+    return word.strip()[:1] == "(" and word.strip()[-1:] == ")"

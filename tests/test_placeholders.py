@@ -1,0 +1,281 @@
+"""Values that stand for missing cells, and numbers that are written as words."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import pyro_vae as pv
+from pyro_vae.data.tables import Schema, read_file
+from pyro_vae.data.tables.written import number_form, write_numbers
+
+ROWS = 200
+RNG = np.random.default_rng(0)
+HOLES = RNG.random(ROWS) < 0.1
+AGE = RNG.integers(18, 80, ROWS)
+READING = RNG.normal(5, 2, ROWS).round(2)
+
+
+def table_of(values, **options):
+    return pv.Table.from_frame(pd.DataFrame({"x": values, "y": READING}), **options)
+
+
+SENTINELS = {
+    "minus nines": (AGE, -999),
+    "nines": (AGE, 9999),
+    "floats": (READING, -99.0),
+    "minus nine among counts": (AGE, -9),
+    "minus one": (AGE, -1),
+    "a question mark among words": (np.where(AGE > 40, "old", "young").astype(object), "?"),
+    "NA as a word": (np.where(AGE > 40, "old", "young").astype(object), "n/a"),
+}
+
+
+@pytest.mark.parametrize("case", SENTINELS)
+def test_a_sentinel_is_warned_of_and_taken_as_missing_where_it_is_said(case):
+    known, sentinel = SENTINELS[case]
+    values = known.copy()
+    values[HOLES] = sentinel
+    with pytest.warns(UserWarning, match=r"column 'x': .* may stand for missing cells") as caught:
+        table = table_of(values)
+    advice = str(caught[0].message).split("from_frame(df, ")[1].split(")")[0]
+    assert "na_values" in table.schema["x"].why and not table.missing.any()
+    said = eval(f"dict({advice})")  # the advice is to work as it stands
+    for na_values in (said["na_values"], [sentinel]):
+        told = table_of(values, na_values=na_values)
+        assert np.array_equal(told.missing[:, 0], HOLES) and not told.missing[:, 1].any()
+        assert f"({HOLES.sum()} times)" in told.schema["x"].why
+        equal = told.to_frame(told.values).equals(told.to_frame())
+        assert equal and told.to_frame()["x"].tolist() == values.tolist()
+        assert Schema.from_dict(told.schema.as_dict()) == told.schema
+        again = told.schema.read(told.to_frame())
+        assert np.array_equal(again.values, told.values, equal_nan=True)
+    assert not table_of(values, na_values={"x": []}).missing.any()  # nor a warning
+
+
+def test_filled_cells_stand_where_the_sentinel_stood():
+    values = AGE.copy()
+    values[HOLES] = -999
+    table = table_of(values, na_values=[-999])
+    filled = table.values.copy()
+    first, second = np.flatnonzero(HOLES)[:2]
+    filled[first, 0] = 33
+    frame = table.to_frame(filled)
+    assert frame["x"][first] == 33 and frame["x"][second] == -999  # what is not filled stays
+    assert frame["x"].drop(index=first).equals(table.to_frame()["x"].drop(index=first))
+
+
+ORDINARY = {
+    "ages to 99": np.where(AGE > 78, 99, AGE),
+    "codes with -1": RNG.integers(-1, 2, ROWS),
+    "99 once": np.where(np.arange(ROWS) == 3, 99, AGE),
+    "temperatures": np.where(HOLES, -9.0, RNG.normal(0, 15, ROWS).round(1)),
+    "words": np.where(AGE > 40, "none", "some"),
+    "large numbers": np.where(HOLES, 9999, RNG.integers(0, 20_000, ROWS)),
+}
+
+
+@pytest.mark.parametrize("case", ORDINARY)
+def test_ordinary_values_are_not_suspected(case):
+    assert "missing" not in table_of(ORDINARY[case]).schema["x"].why
+
+
+WRITTEN = {
+    "?": ([*map(str, READING)], "?", READING),
+    "NA": ([*map(str, AGE)], "NA", AGE),
+    "percent": ([f"{v}%" for v in AGE], None, AGE),
+    "money": ([f"${v * 977:,}" for v in AGE], None, AGE * 977),
+    "money with cents": ([f"-${v * 977:,.2f}" for v in AGE], "-", -AGE * 977),
+    "euros": ([f"{v} €" for v in AGE], ".", AGE),
+    "dollars": ([f"USD {v:,.0f}" for v in AGE * 31], ".", AGE * 31),
+    "kilograms": ([f"{v} kg" for v in AGE], None, AGE),
+    "brackets": ([f"(${v})" if v > 50 else f"${v}" for v in AGE], None, AGE * (1 - 2 * (AGE > 50))),
+    "spaces": ([f" {v / 2}" for v in AGE], None, AGE / 2),
+    "powers": ([f"{v:.3e}" for v in AGE], None, AGE),
+}
+
+
+@pytest.mark.parametrize("case", WRITTEN)
+def test_numbers_in_words_are_numbers(case):
+    words, gone, numbers = WRITTEN[case]
+    words = np.array(words, dtype=object)
+    if gone:
+        words[HOLES] = gone
+    table = table_of(words)
+    column, at = table.schema["x"], table.schema.places["x"]
+    assert not column.has_codes and "written as" in column.why
+    known = ~HOLES if gone else np.ones(ROWS, bool)
+    assert np.array_equal(~table.missing[:, at], known)
+    assert np.allclose(table.values[known, at], numbers[known])
+    if gone:
+        assert f"missing where it is {gone!r} ({HOLES.sum()} times)" in column.why
+    assert table.to_frame(table.values)["x"].tolist() == words.tolist()
+    changed = table.values.copy()
+    changed[:, at] = np.where(known, changed[:, at], numbers)[::-1]
+    back = table.schema.read(table.to_frame(changed))
+    assert np.allclose(back.values[:, at], changed[:, at])
+    new = table.schema.read(table.schema.to_frame(changed))
+    assert np.allclose(new.values[:, at], changed[:, at])
+
+
+def test_words_that_are_no_numbers_stay_words():
+    for words in (["007", "12"], ["a1", "a2"], ["1-2", "3-4"], ["."], ["2020-01-02"], ["1e"]):
+        assert number_form(words) is None, words
+    codes = np.where(AGE > 40, "01234", "90210")
+    assert table_of(codes).schema["x"].levels == ("01234", "90210")
+    assert table_of(np.where(HOLES, "1", "2")).schema["x"].levels == ("1", "2")
+    declared = table_of([*map(str, AGE)], kinds={"x": "real"})
+    assert np.array_equal(declared.values[:, 0], AGE)
+    assert write_numbers(np.array([-1200.5]), "${:,.2f}")[0] == "-$1,200.50"
+
+
+def test_a_word_among_written_numbers_is_refused_with_its_row():
+    words = np.array([f"{v}%" for v in AGE], dtype=object)
+    table = table_of(words)
+    words[7] = "much"
+    message = r"'x', row 7: 'much' is no number of the form 1200%\n.*na_values=\{'x': \['much'\]\}"
+    with pytest.raises(ValueError, match=message):
+        table.schema.read(pd.DataFrame({"x": words, "y": READING}))
+    assert np.isnan(table_of(words, na_values={"x": ["much"]}).values[7, 0])
+
+
+def test_leading_zeros_of_a_file_stay(tmp_path):
+    zips = RNG.choice(["01234", "90210", "00501"], ROWS)
+    frame = pd.DataFrame({"zip": zips, "holed": np.where(HOLES, None, zips), "n": AGE})
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    read = read_file(tmp_path / "a.csv")
+    assert read["zip"].tolist() == zips.tolist() and read["holed"].isna().sum() == HOLES.sum()
+    assert read["n"].dtype.kind == "i"
+    table = pv.Table.read(tmp_path / "a.csv")
+    assert table.schema["zip"].levels == ("00501", "01234", "90210")
+
+
+def test_small_counts_shares_and_durations():
+    kinds = {
+        "counts": (RNG.poisson(1.2, ROWS), "count"),
+        "rare counts": (RNG.poisson(0.5, 3000)[:ROWS], "count"),
+        "codes from 0": (RNG.integers(0, 5, ROWS), "categorical"),
+        "codes from 1": (RNG.integers(1, 6, ROWS), "categorical"),
+        "shares": (RNG.beta(5, 5, ROWS), "bounded"),
+        "small numbers": (RNG.normal(0.1, 0.02, ROWS), "real"),
+        "durations": (pd.to_timedelta(RNG.beta(5, 5, ROWS), unit="D"), "real"),
+    }
+    for name, (values, kind) in kinds.items():
+        assert table_of(values).schema["x"].kind == kind, name
+    assert "'Categorical' if codes" in table_of(kinds["counts"][0]).schema["x"].why
+
+
+def test_the_row_of_a_message_is_a_plain_number():
+    frame = pd.DataFrame({"x": np.where(np.arange(ROWS) == 5, -1.5, READING**2)})
+    frame.index = np.arange(ROWS) + 2282
+    with pytest.raises(ValueError, match=r"column 'x', row 5 \(index 2287\): -1.5"):
+        pv.Table.from_frame(frame, likelihood={"x": "Gamma"})
+
+
+def words(*cells):
+    """A column of these words in turn."""
+    return pd.Series([cells[i % len(cells)] for i in range(ROWS)], dtype=object)
+
+
+DOUBTS = {
+    "dates, day first": (words("13/02/2020", "01/03/2020"), "may be dates.*'%d/%m/%Y'"),
+    "dates, month first": (words("02/13/20", "03/01/20"), "may be dates.*'%m/%d/%y'"),
+    "dates of two forms": (words("2020-02-13", "01/03/2020"), "may be dates"),
+    "spaces": (words("own", "own ", "rent"), "'own' and 'own ' differ in spaces or capitals"),
+    "capitals": (words("Own", "own", "rent"), "'Own' and 'own' differ in spaces or capitals"),
+}
+
+
+@pytest.mark.parametrize("case", DOUBTS)
+def test_a_doubtful_reading_is_warned_of(case):
+    values, message = DOUBTS[case]
+    with pytest.warns(UserWarning, match=f"(?s)column 'x': .*{message}"):
+        assert "; " in table_of(values).schema["x"].why
+    assert table_of(values, kinds={"x": "categorical"}).schema["x"].kind == "categorical"
+
+
+@pytest.mark.parametrize(
+    "form", ["%Y-%m-%dT%H:%M:%S+00:00", "%Y-%m-%d %H:%M:%S.%fZ", "%Y-%m-%dT%H:%M"]
+)
+def test_iso_times_of_one_zone_are_times(form):
+    times = pd.to_datetime(1.6e9 + 1e5 * np.arange(ROWS), unit="s") + pd.Timedelta(7, unit="us")
+    values = times.strftime(form)
+    table = table_of(values)
+    assert table.schema["x"].kind == "time"
+    days = (times - times[0].normalize()) / pd.Timedelta(1, unit="D")
+    assert np.allclose(table.values[:, 0], days, atol=1e-3)
+    assert table.schema.to_frame(table.values)["x"].tolist() == values.tolist()
+
+
+UNREADABLE = {
+    "several forms": (
+        words("1%", "2", "3"),
+        "'x', row 1: numbers .* several ways, '2' beside '1%'",
+    ),
+    "decimal commas": (words("1.200,50", "7,25"), "'x', row 0: '1.200,50' has a decimal comma"),
+    "several zones": (
+        words("2020-01-01T00:00:00Z", "2020-01-01T00:00:00+02:00"),
+        "'x', row 1: times are in several time zones",
+    ),
+    "infinite words": (
+        words("1.5", "2.5", "inf"),
+        r"'x', row 2: 'inf' is no number.*\n.*na_values=\['inf'\]",
+    ),
+    "too large": (READING * 1e300, r"'x', row 0: .*e\+30\d is too large to be modelled\n.*larger"),
+    "too small": (READING * 1e-300, "too small to be modelled\ngive the column in a smaller unit"),
+}
+
+
+@pytest.mark.parametrize("case", UNREADABLE)
+def test_numbers_and_times_that_cannot_be_read(case):
+    values, message = UNREADABLE[case]
+    with pytest.raises(ValueError, match=message):
+        table_of(values)
+
+
+def test_objects_of_numbers_beside_question_marks_have_missing_cells():
+    values = pd.Series([*READING], dtype=object)
+    values[HOLES] = "?"
+    table = table_of(values)
+    assert np.array_equal(table.missing[:, 0], HOLES)
+    assert table.to_frame(table.values)["x"].tolist() == values.tolist()
+    values[HOLES] = "unknown"
+    with pytest.raises(ValueError, match=r"'x', row .* cells of several types"):
+        table_of(values)
+    assert np.array_equal(table_of(values, na_values=["unknown"]).missing[:, 0], HOLES)
+
+
+MISTAKES = {
+    "a frame in place of a table": (lambda f: pv.Table(f), "made by Table.from_frame"),
+    "a word for a list": (
+        lambda f: pv.Table.from_frame(f, na_values="?"),
+        r"na_values are a list, or lists by column: na_values=\{'x': \['\?'\]\}",
+    ),
+    "an unknown column": (
+        lambda f: pv.Table.from_frame(f, na_values={"z": [1]}),
+        "na_values names the column 'z'",
+    ),
+    "all cells": (
+        lambda f: pv.Table.from_frame(f.assign(x=-999), na_values=[-999]),
+        "column 'x': all its cells are missing",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_mistakes_are_answered(case):
+    make, message = MISTAKES[case]
+    with pytest.raises(ValueError, match=message):
+        make(pd.DataFrame({"x": READING, "y": AGE}))
+
+
+def test_angles_beyond_the_circle_are_refused():
+    frame = pd.DataFrame({"angle": RNG.uniform(0, 360, ROWS), "y": READING})
+    table = pv.Table.from_frame(frame, likelihood={"angle": "VonMises"})
+    small = {"encoder": "MLP([4])", "decoder": "MLP([4])", "seed": 0}
+    with pytest.raises(ValueError, match=r"VonMises needs .*: give angles in radians.*deg2rad"):
+        pv.fit(pv.VAE(table, 1, **small), table, epochs=1, progress=False)
+    frame["angle"] = (np.deg2rad(frame["angle"]) + np.pi) % (2 * np.pi) - np.pi
+    table = pv.Table.from_frame(frame, likelihood={"angle": "VonMises"})
+    vae = pv.VAE(table, 1, **small)
+    pv.fit(vae, table, epochs=1, compile=False, progress=False)
+    assert vae.sample(50, seed=0)["angle"].abs().max() <= np.pi + 1e-6
