@@ -130,8 +130,8 @@ def impute(
 ) -> None:
     """Fill the missing cells of data by what the model expects there, into X-imputed."""
     path = out or data.with_stem(f"{data.stem}-imputed")
-    many = draws is not None and is_table(run)
-    paths = [path.with_stem(f"{path.stem}-{i + 1}") for i in range(draws)] if many else [path]
+    many = is_table(run) and draws
+    paths = [path.with_stem(f"{path.stem}-{i + 1}") for i in range(many)] if many else [path]
     paths = [free_rows(run, path, force) for path in paths]
     import numpy as np
     import pandas as pd

@@ -49,7 +49,7 @@ class RightCensored(dist.TorchDistribution):
     """
 
     arg_constraints: ClassVar[dict] = {}  # pyright: ignore[reportIncompatibleMethodOverride]
-    support = CensoredTime()
+    support = CensoredTime()  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
 
     def __init__(self, base: dist.TorchDistribution) -> None:
         self.base = base
@@ -107,25 +107,33 @@ def _log_tail(p: Any, t: Tensor, *, above: bool) -> Tensor:  # noqa: ANN401
             return torch.special.log_ndtr(-z if above else z)
         case td.Cauchy() if above:
             return torch.atan2(p.scale, t - p.loc).log() - math.log(math.pi)
+        case td.Weibull() if above:
+            return -((t / p.scale) ** p.concentration)
         case td.Gamma():
             return _log_gamma_tail(p.concentration, p.rate * t, above)
+        case td.InverseGamma():
+            return _log_gamma_tail(p.concentration, p.rate / t, not above)
         case td.MixtureSameFamily():
             inner = _log_tail(p.component_distribution, t.unsqueeze(-1), above=above)
             return (p.mixture_distribution.logits.log_softmax(-1) + inner).logsumexp(-1)
         case td.TransformedDistribution(transforms=[AbsTransform()]) if above:
             return math.log(2) + _log_tail(p.base_dist, t, above=True)  # of symmetric ones
-        case td.TransformedDistribution() if all(f.domain.event_dim == 0 for f in p.transforms):
-            rising = True
+        case td.TransformedDistribution() if all(_sign(f) for f in p.transforms):
             for f in reversed(p.transforms):
-                t, rising = f.inv(t), rising == bool((torch.as_tensor(f.sign) > 0).all())
-            return _log_tail(p.base_dist, t, above=above == rising)
+                t, above = f.inv(t), above == (_sign(f) > 0)  # pyright: ignore[reportAssignmentType]
+            return _log_tail(p.base_dist, t, above=above)
     share = p.cdf(t)
-    tiny = torch.finfo(share.dtype).tiny
-    return (
-        torch.log1p(-share.clamp(max=1 - torch.finfo(share.dtype).eps))
-        if above
-        else (share.clamp(min=tiny).log())
-    )
+    of = torch.finfo(share.dtype)
+    return torch.log1p(-share.clamp(max=1 - of.eps)) if above else share.clamp(min=of.tiny).log()
+
+
+def _sign(transform: td.Transform) -> int:
+    """1 where it rises, -1 where it falls, 0 where it does neither, or that hangs on a tensor."""
+    try:
+        sign = transform.sign
+    except NotImplementedError:
+        return 0
+    return sign if isinstance(sign, int) else 0
 
 
 def _log_gamma_tail(a: Tensor, x: Tensor, above: bool) -> Tensor:

@@ -52,7 +52,7 @@ def held_out(
     elif isinstance(data, str | Path):
         found = load_data(str(data), settings.data_root, seed=settings.seed, held_out=1.0)
     else:
-        return as_seen(vae.as_data(data), settings), None
+        return vae.as_data(as_seen(vae.as_data(data), settings)), None
     return vae.as_data(as_seen(found.test, settings)), found.test_labels
 
 

@@ -319,7 +319,7 @@ def _number(
         return column
     base = replace(base, whole=whole, low=float(x.min()), high=float(x.max()))
     if kind is None:
-        kind, chosen, spike, why = by_values(x, whole, share=cells.sort != "duration")
+        kind, chosen, spike, why = by_values(x, whole, cells.sort != "duration")
         if whole and cells.sort != "duration":
             few = len(distinct) <= LEVELS
             other = "'Categorical' if codes" if few else "'identifier' if they name rows"

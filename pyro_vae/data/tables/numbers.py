@@ -25,21 +25,21 @@ KIND_OF: dict[str, Kind] = {
 
 
 def by_values(
-    x: np.ndarray, whole: bool, share: bool = True
+    x: np.ndarray, whole: bool, fractions: bool = True
 ) -> tuple[Kind, str, float | None, str]:
     """The kind of a quantity, the line of its family, its spike, and why.
 
     Args:
         x: ``(N,)`` finite numbers, of two values at least.
         whole: whether all are whole.
-        share: whether numbers in (0, 1) may be shares of something.
+        fractions: whether numbers in (0, 1) may be shares of something.
     """
     x = _some(x)
-    spike, scores = _spike(x), _scores(x, whole, share)
+    spike, scores = _spike(x), _scores(x, whole, fractions)
     if spike is not None:
         rest = x[x != spike]
         share = 1 - len(rest) / len(x)
-        beside = _scores(rest, whole=False, share=share)
+        beside = _scores(rest, False, fractions)
         name, gain = _best(beside)
         sides = share * np.log(share) + (1 - share) * np.log1p(-share)
         hurdle = (1 - share) * beside[name] + sides
@@ -120,7 +120,7 @@ def _spike(x: np.ndarray) -> float | None:
     return None
 
 
-def _scores(x: np.ndarray, whole: bool, share: bool = True) -> dict[str, float]:
+def _scores(x: np.ndarray, whole: bool, fractions: bool = True) -> dict[str, float]:
     """The nats a row of each family that could be.
 
     Numbers in (0, 1), some above a half, are most likely shares, whose family wins where it is
@@ -128,7 +128,7 @@ def _scores(x: np.ndarray, whole: bool, share: bool = True) -> dict[str, float]:
     """
     names = ["Normal", "StudentT"]
     if x.min() > 0:
-        names += ["LogNormal", "Gamma"] + (["Beta"] if share and x.max() < 1 else [])
+        names += ["LogNormal", "Gamma"] + (["Beta"] if fractions and x.max() < 1 else [])
     if whole and 0 <= x.min() <= 1:
         names += ["NegativeBinomial", "Poisson"]
     scores = {name: fitted(name, x) / len(x) for name in names}
