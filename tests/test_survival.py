@@ -195,6 +195,19 @@ def test_frames_come_back_with_their_event_column():
     assert list(pv.predictive_check(vae, table, num_samples=50).columns.index) == ["age"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("line", ["Weibull", "Gamma", "LogNormal", "Mixture(Gamma, components=2)"])
+def test_a_compiled_step_is_the_plain_one(line):
+    table = pv.Table.from_frame(patients(64), likelihood={"time": f"Censored({line})"})
+    losses = []
+    for compile in (False, True):
+        vae = pv.VAE(table, 2, **SMALL)
+        options = {"epochs": 2, "batch_size": 32}
+        fit = pv.fit(vae, table, **options, seed=0, compile=compile, progress=False)
+        losses.append(fit.history["elbo_train"].to_numpy())
+    assert losses[0] == pytest.approx(losses[1], abs=0.3)  # other draws of z
+
+
 def test_pairs_are_told_by_names_and_values_or_not_at_all():
     frame = patients()
     assert pv.Table.from_frame(frame, censored={}).schema["time"].kind != "survival"

@@ -307,3 +307,20 @@ def test_units_are_those_of_x_over_its_exposure():
     vae.start_from(x)
     mean = vae.decode(torch.zeros(1, 2), x[:1]).mean
     assert ((mean > 15) & (mean < 150)).all()
+
+
+def test_what_is_of_arrays_says_what_tables_have(vae, data):
+    table = vae.record.read(data)
+    with pytest.raises(ValueError, match="M2 is of arrays: .*vae.impute fills"):
+        pv.M2(table, 2, classes=2)
+    row = vae.as_data(data)[0]
+    pictures = {
+        "reconstructions": lambda: pv.plots.reconstructions(vae, data),
+        "traversals": lambda: pv.plots.traversals(vae, row),
+        "samples": lambda: pv.plots.samples(vae, 4),
+        "interpolations": lambda: pv.plots.interpolations(vae, data, data),
+    }
+    for name, draw in pictures.items():
+        with pytest.raises(ValueError, match="rows of a table are no images: .*plots.margin"):
+            draw()
+        assert callable(getattr(pv.plots, name))

@@ -8,6 +8,7 @@ from .normal_mixture import NormalMixture, SideBySide, mixture
 from .sparse import Delta, Horseshoe, SpikeAndSlab
 from .sphere import ImplicitVonMises, VonMises, VonMisesFisher, bessel
 from .spike import SpikeOr, WithSpike
+from .supports import support_of_cell
 from .survival import CensoredTime, RightCensored, log_survival
 from .transforms import Interval, Positive, PositiveCholesky, Sticks
 
@@ -41,4 +42,5 @@ __all__ = [
     "log_survival",
     "mixture",
     "side_by_side",
+    "support_of_cell",
 ]

@@ -10,6 +10,8 @@ from pyro.distributions import constraints
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from .supports import support_of_cell
+
 __all__ = ["SpikeOr", "WithSpike"]
 
 Size = Sequence[int]
@@ -107,6 +109,4 @@ class WithSpike(dist.TorchDistribution):
 
 def _bound(support: Any, side: str, sign: int) -> Any:  # noqa: ANN401
     """A bound of a support, infinite where it has none."""
-    while isinstance(inner := getattr(support, "base_constraint", None), constraints.Constraint):
-        support = inner
-    return getattr(support, f"{side}_bound", sign * math.inf)
+    return getattr(support_of_cell(support), f"{side}_bound", sign * math.inf)

@@ -12,9 +12,9 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ..core.checks import whole
-from ..distributions import CensoredTime, Joined, SpikeOr
+from ..distributions import CensoredTime, Joined, SpikeOr, support_of_cell
 from ..families.likelihoods import has_independent_cells, parts_of
-from ..families.support import innermost, support_bounds, support_of_cell
+from ..families.support import innermost, support_bounds
 from ..model.joint import reading
 from ..model.vae import VAE
 from .statistics import by_observation

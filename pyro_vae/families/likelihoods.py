@@ -9,8 +9,8 @@ import torch
 from pyro.distributions import constraints
 from torch import Tensor
 
-from ..distributions import Joined, JoinedSupport
-from .support import describe_constraint, innermost, support_bounds, support_of_cell
+from ..distributions import Joined, JoinedSupport, support_of_cell
+from .support import describe_constraint, innermost, support_bounds
 
 __all__ = [
     "check_support",

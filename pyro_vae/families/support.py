@@ -14,7 +14,7 @@ from torch.distributions.transforms import (
     identity_transform,
 )
 
-from ..distributions import Positive, PositiveCholesky
+from ..distributions import Positive, PositiveCholesky, support_of_cell
 
 __all__ = [
     "convex",
@@ -23,7 +23,6 @@ __all__ = [
     "same_support",
     "support_bounds",
     "support_of",
-    "support_of_cell",
     "transform",
 ]
 
@@ -120,13 +119,6 @@ def transform(constraint: constraints.Constraint) -> Transform:
     except NotImplementedError:
         message = f"no parameter can be learned under the constraint {constraint}"
         raise ValueError(message) from None
-
-
-def support_of_cell(constraint: constraints.Constraint) -> constraints.Constraint:
-    """The constraint on one cell, under ``independent`` and mixtures."""
-    while (inner := getattr(constraint, "base_constraint", None)) is not None:
-        constraint = inner
-    return constraint
 
 
 def _name(constraint: constraints.Constraint) -> str:

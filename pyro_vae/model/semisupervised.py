@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ..core.checks import number, whole
+from ..data.tables import Table
 from ..families.part import Line
 from .blocks import Block
 from .labels import NEVER, Labelled, LabelledGuide, LabelledPrior
@@ -70,6 +71,11 @@ class M2(VAE):
         **parts: Any,  # noqa: ANN401
     ) -> None:
         classes, alpha = whole("classes", classes, 2), number("alpha", alpha, 0)
+        if isinstance(x_shape, Table):
+            raise ValueError(
+                "M2 is of arrays: of a table the label is a column, VAE(table, 50), which "
+                "vae.impute fills where it is missing and vae.sample(n, given={'label': ...}) sets"
+            )
         if isinstance(x_shape, Record):
             raise ValueError(
                 "M2 makes its own record: give the shape of x, M2(784, 50, classes=10)"

@@ -13,6 +13,7 @@ from ..core.seeding import seeded
 from ..model.entry import of_model
 from ..model.latents import point
 from ..model.simulation import in_turn
+from ..model.tables import TableRecord
 from ..model.vae import VAE
 from .axes import new_axes
 
@@ -74,6 +75,7 @@ def reconstructions(vae: VAE, x: Tensor, ax: "Axes | None" = None) -> "Axes":
         x: ``(N, *x_shape)``; a row holds up to 12.
         ax: to draw on.
     """
+    _check_arrays(vae)
     columns, cells = min(len(x), 12), vae.record.cells(vae.as_data(x))
     gap = cells.new_full((-len(x) % columns, *vae.x_shape), float(cells.min())).cpu()
     both = (torch.cat([part.cpu(), gap]).split(columns) for part in (cells, vae.reconstruct(x)))
@@ -156,6 +158,7 @@ def traversals(
     Raises:
         ValueError: coordinates that cannot move alone, as on a simplex or a sphere.
     """
+    _check_arrays(vae)
     steps = whole("steps", steps)
     x = vae.as_data(x[None])
     prior = vae.prior_at(x)
@@ -197,6 +200,7 @@ def interpolations(
         steps: points on the line, the ends included.
         ax: to draw on.
     """
+    _check_arrays(vae)
     steps = whole("steps", steps, 2)
     between = torch.stack([vae.interpolate(*pair, steps) for pair in zip(start, end, strict=True)])
     first, last = (vae.record.cells(vae.as_data(x))[:, None].cpu() for x in (start, end))
@@ -236,6 +240,7 @@ def attribute_arithmetic(
     Raises:
         ValueError: a label that no observation has, or a categorical z.
     """
+    _check_arrays(vae)
     steps, rows = whole("steps", steps), whole("rows", rows)
     if vae.latents.categorical:
         raise ValueError("z is categorical: there is no line between two categories")
@@ -291,7 +296,17 @@ def latent_space(
     return ax
 
 
+def _check_arrays(vae: VAE) -> None:
+    """Raise for the model of a table, whose rows are no images."""
+    if isinstance(vae.record, TableRecord):
+        raise ValueError(
+            "rows of a table are no images: vae.reconstruct(frame) and vae.sample(n) give frames, "
+            "which plots.margin and plots.associations draw"
+        )
+
+
 def _means(vae: VAE, num_samples: int, given: Tensor | None, seed: int) -> Tensor:
+    _check_arrays(vae)
     if given is None:
         return vae.sample(num_samples, mean=True, seed=seed).cpu()
     given = in_turn(vae.as_data(given), num_samples)
