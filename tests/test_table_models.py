@@ -311,7 +311,7 @@ def test_units_are_those_of_x_over_its_exposure():
 
 def test_what_is_of_arrays_says_what_tables_have(vae, data):
     table = vae.record.read(data)
-    with pytest.raises(ValueError, match="M2 is of arrays: .*vae.impute fills"):
+    with pytest.raises(ValueError, match=r"M2 is of arrays: .*vae.impute fills"):
         pv.M2(table, 2, classes=2)
     row = vae.as_data(data)[0]
     pictures = {
@@ -321,6 +321,6 @@ def test_what_is_of_arrays_says_what_tables_have(vae, data):
         "interpolations": lambda: pv.plots.interpolations(vae, data, data),
     }
     for name, draw in pictures.items():
-        with pytest.raises(ValueError, match="rows of a table are no images: .*plots.margin"):
+        with pytest.raises(ValueError, match=r"rows of a table are no images: .*plots.margin"):
             draw()
         assert callable(getattr(pv.plots, name))
