@@ -242,6 +242,12 @@ def test_times_and_events_that_are_none():
     frame = patients()
     with pytest.raises(ValueError, match=r"'time'.*'Censored\(Weibull\)', or leave its event out"):
         pv.VAE(pv.Table.from_frame(frame), 2, likelihood={"time": "Weibull"})
+    table = pv.Table.from_frame(frame)
+    with pytest.raises(ValueError, match="'time', a censored time"):
+        pv.VAE(table, 2, condition=["time"])
+    for role in ({"weight": "time"}, {"offset": "dead"}):
+        with pytest.raises(ValueError, match="the column holds no numbers"):
+            pv.VAE(table, 2, **role)
     zero = frame.copy()
     zero.loc[3, "time"] = 0.0
     with pytest.raises(ValueError, match=r"'time', row 3: 0.0: .*\n.*half a day for a day 0"):

@@ -174,9 +174,10 @@ def imputation_check(
         p = vae.decode(vae.prior_at(x[:1]).expand([1]).sample(), x[:1])
         kinds = dict(zip(names_of(vae.record), by_cell(p, _is_nominal).tolist(), strict=True))
         margins = by_column(vae.record, cells)
-        drawable = by_cell(p, lambda part: not isinstance(innermost(part), RightCensored))
+        seen = by_cell(p, lambda part: not isinstance(innermost(part), RightCensored))
         hidden = [
-            some & drawable.reshape(vae.x_shape) for some in _hide(cells, share, repeats, generator)
+            some & seen.to(some.device).reshape(vae.x_shape)
+            for some in _hide(cells, share, repeats, generator)
         ]
         each = [_draw(vae, x, some, draws, num_samples) for some in hidden]
     doubtful = sum(doubtful for _, doubtful in each)

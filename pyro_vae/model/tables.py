@@ -58,7 +58,8 @@ class TableRecord(Record):
         self.schema, self.design = schema, design
         self.numbers = {role: name for role, name in numbers.items() if name is not None}
         for role, name in self.numbers.items():
-            if schema[name].has_codes or not schema[name].modelled or schema[name].event:
+            column = schema[name]
+            if column.has_codes or column.kind == "survival" or not column.modelled:
                 raise ValueError(f"{role}={name!r}: the column holds no numbers")
         aside = {*(design.sources if design else ()), *self.numbers.values()}
         modelled = [column for column in schema.modelled if column.name not in aside]

@@ -13,6 +13,9 @@ from .native import categories, dtype_text
 __all__ = ["Cells", "OddWord", "cells_of", "check_years", "is_placeholder"]
 
 
+PLACEHOLDERS = {"", "?", "-", "--", ".", "na", "n/a", "#n/a", "nan", "<na>", "null", "missing"}
+
+
 class OddWord(ValueError):
     """A word that does not go with the others of its column.
 
@@ -98,9 +101,6 @@ class Cells:
         """The first cell of ``where``, as Python has it."""
         value = self.values[np.flatnonzero(where)[0]]
         return value.item() if isinstance(value, np.generic) and value.dtype.kind != "M" else value
-
-
-PLACEHOLDERS = {"", "?", "-", "--", ".", "na", "n/a", "#n/a", "nan", "<na>", "null", "missing"}
 
 
 def is_placeholder(value: object) -> bool:
