@@ -1,12 +1,14 @@
 """The evidence lower bound (ELBO) of each observation."""
 
+import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ..core.acting import evaluating
 from ..core.checks import whole
-from ..infer.elbo_terms import elbo_terms
+from ..infer.elbo_terms import CHUNK, elbo_terms
 from ..model.entry import of_model
+from ..model.pieces import pieces
 from ..model.vae import VAE
 
 __all__ = ["elbo"]
@@ -22,7 +24,7 @@ def elbo(
 
     Args:
         vae: a trained model.
-        x: ``(N, *x_shape)``.
+        x: ``(N, *x_shape)``; a loader is read piece by piece.
         num_samples: draws of z per observation.
         seed: of the draws.
 
@@ -41,7 +43,9 @@ def elbo(
     torch.Size([3])
     """
     num_samples = whole("num_samples", num_samples)
-    x = vae.check(x)
+    bounds = []
     with evaluating(vae, seed):
-        likelihood, kl = elbo_terms(vae.model, vae.guide, x, num_samples=num_samples)
-    return likelihood - kl
+        for some in pieces(vae, x, max(1, CHUNK // num_samples)):
+            likelihood, kl = elbo_terms(vae.model, vae.guide, some, num_samples=num_samples)
+            bounds.append(likelihood - kl)
+    return torch.cat(bounds)

@@ -11,12 +11,14 @@ from torch.distributions import kl_divergence
 
 from .sites import latent, unweighted
 
-__all__ = ["draw_terms", "elbo_terms"]
+__all__ = ["CHUNK", "draw_terms", "elbo_terms"]
+
+CHUNK = 1000  # log weights in memory at once
 
 
 @torch.no_grad()
 def elbo_terms(
-    model: Callable, guide: Callable, x: Tensor, *, num_samples: int = 1, chunk: int = 1000
+    model: Callable, guide: Callable, x: Tensor, *, num_samples: int = 1, chunk: int = CHUNK
 ) -> tuple[Tensor, Tensor]:
     r"""Both terms of the ELBO per data point, :math:`E_q[\log p(x|z)]` and :math:`KL(q \| p)`.
 

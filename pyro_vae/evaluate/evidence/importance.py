@@ -14,6 +14,7 @@ from ...core.checks import whole
 from ...core.pareto import RELIABLE, tail_shape
 from ...model.entry import of_model
 from ...model.joint import Joint, reading
+from ...model.pieces import pieces
 from ...model.simulation import in_turn, simulate
 from ...model.vae import VAE
 from ..statistics import chunks, log_mean_exp, standard_error
@@ -206,7 +207,7 @@ def log_evidence(
 
     Args:
         vae: a trained model.
-        x: ``(N, *x_shape)``.
+        x: ``(N, *x_shape)``; a loader is read piece by piece where the proposal is the guide.
         num_samples: K, draws of z per observation. Memory does not grow with it.
         wide: the share of draws from a wider proposal, in [0, 1): normal with twice the standard
             deviations of the guide, the prior for a discrete z.
@@ -238,16 +239,17 @@ def log_evidence(
     """
     num_samples = whole("num_samples", num_samples, 2)
     num_simulated = whole("num_simulated", num_simulated, 0)
-    x = vae.check(x)
     if proposal not in ("guide", "auto"):
         raise ValueError(f"proposal is 'guide' or 'auto', got {proposal!r}")
     if proposal == "auto" and wide:
         raise ValueError("wide= widens the guide, and proposal='auto' chooses itself: give one")
     rows = max(1, CELLS // math.prod(vae.x_shape))
+    size = max(1, rows // num_samples)
+    every: Any = vae.check(x) if proposal == "auto" or num_simulated else x  # they look at all
     with reading(vae, seed):
         prior = None if vae.prior_reads else vae.prior_at()
         if proposal == "auto":
-            return _by_rungs(climb(vae, x, prior, num_samples, rows), num_samples)
+            return _by_rungs(climb(vae, every, prior, num_samples, rows), num_samples)
 
         def weights(some: Tensor, exact: Tensor | None = None) -> list[Tensor]:
             proposal = Proposal(Joint(vae, some, prior), wide)
@@ -256,11 +258,11 @@ def log_evidence(
                 return [log_w]
             return [log_w, torch.cat([proposal.log_weight(exact[None]), log_w[1:]])]
 
-        parts = [weights(some)[0] for some in chunks(x, num_samples, rows)]
+        parts = (weights(some)[0] for some in pieces(vae, every, size))
         found = Evidence.join([Evidence.from_weights(log_w) for log_w in parts])
-        if (n := min(num_simulated, len(x))) < 2 or vae.missingness is not None:
+        if (n := min(num_simulated, len(found.khat))) < 2 or vae.missingness is not None:
             return found
-        z, data = _simulated(vae, x, n)
+        z, data = _simulated(vae, every, n)
         pairs = zip(chunks(data, num_samples, rows), chunks(z, num_samples, rows), strict=True)
         sides = zip(*(weights(*pair) for pair in pairs), strict=True)
         bounds = (Evidence.from_weights(torch.cat(side, 1)) for side in sides)
