@@ -1,5 +1,6 @@
 """Loaders: batches by name or side by side, streams, and loaders in every evaluation."""
 
+import weakref
 from collections import namedtuple
 from itertools import islice
 
@@ -10,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 import pyro_vae as pv
 from helpers.evaluations import EVALUATIONS
 from pyro_vae.data.loaders import stream
+from pyro_vae.evaluate.evidence import importance
 from pyro_vae.infer.training.batches import Batches
 
 X = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
@@ -128,7 +130,12 @@ def test_what_comes_beside_x_is_never_dropped():
         pv.fit(plain(), Rows(lambda i: {"x": X[i], "label": Y[i]}), **QUIET)
 
 
-@pytest.mark.parametrize("name", EVALUATIONS)
+SLOW = {"compare_estimators", "elbo_draws", "ais"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in EVALUATIONS]
+)
 @pytest.mark.filterwarnings("ignore")
 def test_every_evaluation_reads_loaders(name):
     bits = X.gt(0).float()
@@ -138,6 +145,42 @@ def test_every_evaluation_reads_loaders(name):
     for loader in (TensorDataset(bits), DataLoader(bits, batch_size=25)):
         torch.manual_seed(5)
         assert EVALUATIONS[name](vae, loader) == expected
+
+
+STREAMED = {
+    "elbo": lambda vae, x: pv.elbo(vae, x, num_samples=100, seed=0),  # 10 rows at a time
+    "log_evidence": lambda vae, x: pv.log_evidence(vae, x, num_samples=40, seed=0).log_evidence,
+}
+
+
+@pytest.mark.parametrize("name", STREAMED)
+def test_a_loader_is_never_held_whole(name, monkeypatch):
+    monkeypatch.setattr(importance, "CELLS", 1600)  # 10 rows of 40 draws
+    batches = []
+
+    class Watched:
+        def __len__(self):
+            return 20
+
+        def __iter__(self):
+            for batch in X.split(3):
+                assert sum(one() is not None for one in batches) <= 5
+                own = batch.clone()
+                batches.append(weakref.ref(own))
+                yield own
+
+    vae, state = plain(), torch.get_rng_state()
+    assert torch.equal(STREAMED[name](vae, Watched()), STREAMED[name](vae, X))
+    assert len(batches) == 20
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_cell_that_is_refused_is_found_in_its_piece():
+    positive = pv.VAE(4, 2, likelihood="Gamma", **NETS)
+    x = X.abs() + 0.1
+    x[47, 1] = -1
+    with pytest.raises(ValueError, match=r"first in row 7, .* counted from row 40 of the loader"):
+        pv.elbo(positive, DataLoader(x, batch_size=25), num_samples=100)
 
 
 def test_validation_is_read_from_a_loader():

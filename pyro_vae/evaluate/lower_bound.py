@@ -1,13 +1,15 @@
 """The evidence lower bound (ELBO) of each observation."""
 
+import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ..core.acting import evaluating
 from ..core.checks import whole
-from ..infer.elbo_terms import elbo_terms
+from ..infer.elbo_terms import CHUNK, elbo_terms
 from ..model.entry import of_face
 from ..model.face import Face
+from ..model.pieces import pieces
 
 __all__ = ["elbo"]
 
@@ -22,7 +24,7 @@ def elbo(
 
     Args:
         vae: a trained model, or a :class:`Program`, which carries its x.
-        x: ``(N, *x_shape)``.
+        x: ``(N, *x_shape)``; a loader is read piece by piece.
         num_samples: draws of z per observation.
         seed: of the draws.
 
@@ -42,9 +44,12 @@ def elbo(
     torch.Size([3])
     """
     num_samples = whole("num_samples", num_samples)
-    x = vae.check(x)
+    bounds = []
     with evaluating(vae, seed):
-        likelihood, kl = elbo_terms(
-            vae.model, vae.guide, x, num_samples=num_samples, layout=vae.layout
-        )
-    return likelihood - kl
+        rows = max(1, CHUNK // num_samples) if vae.layout is None else len(vae.as_data(x))
+        for some in pieces(vae, x, rows):
+            likelihood, kl = elbo_terms(
+                vae.model, vae.guide, some, num_samples=num_samples, layout=vae.layout
+            )
+            bounds.append(likelihood - kl)
+    return torch.cat(bounds)

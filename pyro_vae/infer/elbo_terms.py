@@ -13,7 +13,9 @@ from ..core.layout import Layout
 from .draws import draws
 from .sites import latent, unweighted
 
-__all__ = ["draw_terms", "elbo_terms"]
+__all__ = ["CHUNK", "draw_terms", "elbo_terms"]
+
+CHUNK = 1000  # log weights in memory at once
 
 
 @torch.no_grad()
@@ -23,7 +25,7 @@ def elbo_terms(
     x: Tensor,
     *,
     num_samples: int = 1,
-    chunk: int = 1000,
+    chunk: int = CHUNK,
     layout: Layout | None = None,
 ) -> tuple[Tensor, Tensor]:
     r"""Both terms of the ELBO per data point, :math:`E_q[\log p(x|z)]` and :math:`KL(q \| p)`.

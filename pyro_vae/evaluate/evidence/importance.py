@@ -15,6 +15,7 @@ from ...core.pareto import RELIABLE, tail_shape
 from ...model.entry import of_face
 from ...model.face import Face
 from ...model.joint import reading
+from ...model.pieces import pieces
 from ..statistics import log_mean_exp, standard_error
 from .ladder import Rung, climb
 from .proposals import Proposal
@@ -207,7 +208,7 @@ def log_evidence(
 
     Args:
         vae: a trained model, or a :class:`Program`, which carries its x.
-        x: ``(N, *x_shape)``.
+        x: ``(N, *x_shape)``; a loader is read piece by piece where the proposal is the guide.
         num_samples: K, draws of z per observation. Memory does not grow with it.
         wide: the share of draws from a wider proposal, in [0, 1): normal with twice the standard
             deviations of the guide, the prior for a discrete z.
@@ -240,7 +241,6 @@ def log_evidence(
     """
     num_samples = whole("num_samples", num_samples, 2)
     num_simulated = whole("num_simulated", num_simulated, 0)
-    x = vae.check(x)
     if proposal not in ("guide", "auto"):
         raise ValueError(f"proposal is 'guide' or 'auto', got {proposal!r}")
     if proposal == "auto" and wide:
@@ -249,11 +249,12 @@ def log_evidence(
         raise ValueError("proposal='auto' fits normals to a VAE's z: make a program's guide wider")
     vae.check_separate("log_evidence")
     rows = max(1, CELLS // max(1, vae.cells))
+    every: Any = vae.check(x) if proposal == "auto" or num_simulated else x  # they look at all
     with reading(vae, seed):
         at, size = vae.densities(), max(1, rows // num_samples)
         if proposal == "auto":
             joints: Any = at
-            return _by_rungs(climb(joints, x, num_samples, rows), num_samples)
+            return _by_rungs(climb(joints, every, num_samples, rows), num_samples)
 
         def weights(some: Tensor, exact: object = None) -> list[Tensor]:
             joint = at(some)
@@ -263,11 +264,12 @@ def log_evidence(
                 return [log_w]
             return [log_w, torch.cat([proposal.log_weight(joint.at(exact)), log_w[1:]])]
 
-        parts = [weights(some)[0] for some in x.split(size)]
+        parts = (weights(some)[0] for some in pieces(vae, every, size))
         found = Evidence.join([Evidence.from_weights(log_w) for log_w in parts])
-        if (n := min(num_simulated, vae.count(x))) < 2 or vae.why_not_simulated:
+        n = min(num_simulated, vae.count(every)) if num_simulated else 0
+        if n < 2 or vae.why_not_simulated:
             return found
-        simulated = vae.simulate(n, x, size, holes=True)
+        simulated = vae.simulate(n, every, size, holes=True)
         sides = zip(*(weights(data, z) for z, data in simulated), strict=True)
         bounds = (Evidence.from_weights(torch.cat(side, 1)) for side in sides)
         data = torch.cat([data for _, data in simulated])

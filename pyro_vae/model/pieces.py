@@ -1,0 +1,63 @@
+"""Observations a few at a time, so that a loader is never held whole."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from ..data.loaders import is_loader, read
+from .face import Face
+
+__all__ = ["pieces"]
+
+
+def pieces(vae: Face, x: Tensor | ArrayLike, rows: int) -> Iterator[Tensor]:
+    """Checked observations, so many rows at a time, whatever the batches of a loader.
+
+    Args:
+        vae: whose observations they are.
+        x: ``(N, *x_shape)``, or a loader.
+        rows: of all pieces but the last.
+
+    Raises:
+        ValueError: data that the model refuses.
+    """
+    if not is_loader(x):
+        yield from vae.check(x).split(rows)
+        return
+    held: list[Tensor] = []
+    batch: Any
+    start = 0
+    for batch in _apart(x):
+        held.append(vae.as_data(batch))
+        while sum(map(len, held)) >= rows:
+            whole = torch.cat(held)
+            held = [whole[rows:]] if len(whole) > rows else []
+            yield _check(vae, whole[:rows], start)
+            start += rows
+    if held:
+        yield _check(vae, torch.cat(held), start)
+
+
+def _check(vae: Face, piece: Tensor, start: int) -> Tensor:
+    try:
+        return vae.check(piece)
+    except ValueError as problem:
+        after = f"; rows are counted from row {start} of the loader" if start else ""
+        raise ValueError(f"{problem}{after}") from None
+
+
+def _apart(x: ArrayLike) -> Iterator[object]:
+    """The batches of a loader, which draws from a copy of the global generator."""
+    state, last, items = torch.get_rng_state(), object(), None
+    while True:
+        with torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(state)
+            items = read(x) if items is None else items
+            item = next(items, last)
+            state = torch.get_rng_state()
+        if item is last:
+            return
+        yield item
