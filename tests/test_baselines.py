@@ -174,4 +174,5 @@ def test_baselines_of_a_table_with_holes_are_densities_of_its_known_cells():
     difference = scores["independent columns"] - exact.sum(axis=1)
     assert abs(difference.mean()) < 0.01  # a dozen parameters of some thousand observations
     assert list(scores) == ["independent columns", "mixture"]
-    assert scores["mixture"].mean() > scores["independent columns"].mean() - 0.1
+    assert np.isfinite(scores["mixture"]).all()  # no better: there are no clusters
+    assert scores["mixture"].mean() < scores["independent columns"].mean()

@@ -62,7 +62,7 @@ FIRST = {
     ),
     "numbers as words": (
         pd.DataFrame({"x": [f"{i % 500},5" for i in range(1000)]}),
-        r"column 'x': it has 500 levels.*look like numbers: .*pandas.to_numeric",
+        r"column 'x', row 0: '0,5' has a decimal comma.*decimal=','",
     ),
     "a date that means never": (
         put("day", datetime.date(9999, 12, 31)),

@@ -23,6 +23,8 @@ __all__ = [
     "check_data",
     "contents",
     "free",
+    "free_rows",
+    "is_table",
     "load_run",
     "read_rows",
     "show_figures",

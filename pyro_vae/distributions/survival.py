@@ -13,7 +13,7 @@ from torch.distributions.transforms import AbsTransform
 
 __all__ = ["CensoredTime", "RightCensored", "log_survival"]
 
-LEVELS = 8  # of the continued fraction and the series, where a gamma tail underflows
+LEVELS = 16  # of the continued fraction and the series, where a gamma tail underflows
 STEP = 1e-5  # of the difference quotient in a gamma's concentration, relative to it
 
 

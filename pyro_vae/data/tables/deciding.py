@@ -175,7 +175,8 @@ def _decide(
     line: str | None,
 ) -> Column:
     base = Column(cells.name, "real", "", "", cells.sort or "word", cells.dtype)
-    gone = cells.alike(wishes.na_values.get(cells.name, ()))
+    said = wishes.na_values.get(cells.name, ())
+    gone = (*cells.alike(said), *(value for value in said if value in cells.gone))
     base = replace(base, levels=cells.levels, ordered=cells.ordered, na_values=gone)
     form = wishes.dates.get(cells.name)
     if kind == "event" and cells.sort not in ("boolean", "whole", "number"):

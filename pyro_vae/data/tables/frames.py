@@ -67,14 +67,22 @@ class Frame:
         """Those of some columns that it has, as a frame of its library."""
         return self.frame.select([name for name in names if name in self.names]).to_native()
 
-    def cells(self, name: str, *, any_type: bool = False, na_values: Sequence[Level] = ()) -> Cells:
+    def cells(
+        self,
+        name: str,
+        *,
+        any_type: bool = False,
+        na_values: Sequence[Level] = (),
+        words: Sequence[Level] = (),
+    ) -> Cells:
         """The cells of a column, some values of which are missing cells.
 
-        Of a type that cannot be read all are missing, if any type will do.
+        Of a type that cannot be read all are missing, if any type will do; ``words`` are missing
+        cells among objects that are numbers.
         """
         series = self.frame.get_column(name)
         try:
-            return cells_of(series, self._labels, na_values).without(na_values)
+            return cells_of(series, self._labels, words or na_values).without(na_values)
         except Exception as problem:  # whatever a library raises for its own types
             if any_type:
                 return Cells(

@@ -5,7 +5,7 @@ import numpy as np
 from .columns import Kind
 from .fits import fitted
 
-__all__ = ["by_values", "count_line", "positive_line"]
+__all__ = ["are_counts", "by_values", "count_line", "positive_line"]
 
 ROWS = 5_000  # of a longer column that are fitted
 SPIKE = 0.1  # the share of a column that one value has to have, to be a spike

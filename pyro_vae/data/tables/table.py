@@ -245,7 +245,8 @@ class Table:
         wishes = with_events(wishes, given) if censored is None else wishes
         aside = [name for name, kind in wishes.kinds.items() if kind == "identifier"]
         columns = tuple(
-            decide(given.cells(name, any_type=name in aside), wishes) for name in given.names
+            decide(given.cells(name, any_type=name in aside, words=gone.get(name, ())), wishes)
+            for name in given.names
         )
         schema = Schema(columns, given.library)
         if not schema.modelled:
