@@ -60,7 +60,7 @@ NETWORKS = {
         {"validation": 0.2},
         {"callbacks": [pv.callbacks.Contractive(0.1)]},
     ],
-    ids=str,
+    ids=lambda told: next(iter(told)),
 )
 @pytest.mark.parametrize("role", ["encoder", "decoder"])
 def test_batch_statistics_go_with_every_setting(told, role):
