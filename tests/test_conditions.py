@@ -76,6 +76,13 @@ HARMFUL = [
     "~ bs(time, 100000)",
     "~ hashed(site)",
     "~ open(age)",
+    "~ I('`' + str(open('x')) + '`')",
+    "~ bs(`a'`, extrapolation='clip') + I(` + open('x') + `)",
+    """~ bs(age, 4, extrapolation='") + open(1) + ("')""",
+    "~ I(5**5**5**5**5)",
+    "~ I('a' * 200 * 200 * 200 * 200)",
+    "~ I([age] * 200 * 200 * 200 * 200)",
+    "~ bs(age, df=199 * 199 * 199)",
     "~ " + " * ".join("abcdefghijklm"),
     "~ " + "age + " * 1000 + "age",
 ]
@@ -83,8 +90,17 @@ HARMFUL = [
 
 @pytest.mark.parametrize("formula", HARMFUL)
 def test_a_formula_runs_no_code_and_asks_for_no_memory(formula):
-    with pytest.raises(ValueError, match=r"formula|condition"):
+    design = Design.of("~ age", frame())
+    with pytest.raises(ValueError, match=r"formula|condition|first thing"):
         Design.of(formula, frame())
+    with pytest.raises(ValueError, match=r"formula|condition|first thing"):
+        Design.from_dict(design.as_dict() | {"formula": formula}, design.schema)
+
+
+def test_a_formula_says_how_a_spline_goes_on_and_takes_quoted_names():
+    rows = frame().rename(columns={"age": "its age"})
+    formula = "~ bs(`its age`, df=4, extrapolation='clip') + I(`its age`**2 / 3)"
+    assert len(Design.of(formula, rows).names) == 5
 
 
 @pytest.mark.parametrize(
