@@ -344,6 +344,16 @@ def test_a_conditional_model_is_saved_with_its_design(tmp_path):
     assert torch.equal(again.encode(data).mean, array.encode(data).mean)
 
 
+def test_a_design_reads_the_levels_that_it_learned_of_another_table(tmp_path):
+    y = np.random.default_rng(0).normal(size=30)
+    design = Design.of("~ site", pd.DataFrame({"site": list("abc") * 10, "y": y}))
+    rows = pd.DataFrame({"site": list("bc") * 15, "y": y})
+    vae = pv.VAE(pv.Table.from_frame(rows), 2, condition=design, seed=0)
+    for model in (vae, pv.load(vae.save(tmp_path / "model"))):
+        x = model.record.part(model.as_data(rows), "context")
+        assert x[:2].tolist() == [[1, 0], [0, 1]]
+
+
 def test_the_evidence_of_a_conditional_prior_is_that_of_quadrature():
     record = pv.Record([pv.Block("x", 2), pv.Block("c", 1, role="context")])
     prior = "Normal(loc=amortized, scale=amortized)"

@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -110,20 +110,27 @@ class Design:
         Raises:
             ValueError: a column that is absent, a level that was not seen, or a missing cell.
         """
-        if not isinstance(data, Table):
-            given = Frame(data)
-            data = self._only_sources().read(given.only(self.sources))
+        own = self._only_sources()
+        if not isinstance(data, Table) or any(c not in data.schema.columns for c in own.columns):
+            given = Frame(data.to_frame() if isinstance(data, Table) else data)
+            data = own.read(given.only(self.sources))
         matrix = self._matrix(data)
         return matrix[list(self.names)].to_numpy(dtype=np.float64)
 
-    def as_dict(self) -> dict[str, object]:
-        """Plain values, which :meth:`from_dict` reads beside the schema."""
+    def as_dict(self, beside: Schema | None = None) -> dict[str, object]:
+        """Plain values, which :meth:`from_dict` reads.
+
+        Args:
+            beside: a schema that is kept anyway; the design's own is left out where it is this.
+        """
         learned = {"levels": self.levels, "state": self.state, "names": self.names}
-        return {"formula": self.formula, "learned": json.dumps(learned)}
+        own = {} if self.schema == beside else {"table": self.schema.as_dict()}
+        return {"formula": self.formula, "learned": json.dumps(learned), **own}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], schema: Schema) -> "Design":
-        """The design that :meth:`as_dict` described."""
+    def from_dict(cls, values: Mapping[str, Any], schema: Schema | None = None) -> "Design":
+        """The design that :meth:`as_dict` described, beside a schema where it was given one."""
+        schema = Schema.from_dict(values["table"]) if "table" in values else cast("Schema", schema)
         learned = json.loads(values["learned"])
         formula, names = values["formula"], tuple(learned["names"])
         _known(formula, schema)  # raises for what no formula may say
