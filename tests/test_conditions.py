@@ -76,6 +76,13 @@ HARMFUL = [
     "~ bs(time, 100000)",
     "~ hashed(site)",
     "~ open(age)",
+    "~ I('`' + str(open('x')) + '`')",
+    "~ bs(`a'`, extrapolation='clip') + I(` + open('x') + `)",
+    """~ bs(age, 4, extrapolation='") + open(1) + ("')""",
+    "~ I(5**5**5**5**5)",
+    "~ I('a' * 200 * 200 * 200 * 200)",
+    "~ I([age] * 200 * 200 * 200 * 200)",
+    "~ bs(age, df=199 * 199 * 199)",
     "~ " + " * ".join("abcdefghijklm"),
     "~ " + "age + " * 1000 + "age",
 ]
@@ -83,8 +90,17 @@ HARMFUL = [
 
 @pytest.mark.parametrize("formula", HARMFUL)
 def test_a_formula_runs_no_code_and_asks_for_no_memory(formula):
-    with pytest.raises(ValueError, match=r"formula|condition"):
+    design = Design.of("~ age", frame())
+    with pytest.raises(ValueError, match=r"formula|condition|first thing"):
         Design.of(formula, frame())
+    with pytest.raises(ValueError, match=r"formula|condition|first thing"):
+        Design.from_dict(design.as_dict() | {"formula": formula}, design.schema)
+
+
+def test_a_formula_says_how_a_spline_goes_on_and_takes_quoted_names():
+    rows = frame().rename(columns={"age": "its age"})
+    formula = "~ bs(`its age`, df=4, extrapolation='clip') + I(`its age`**2 / 3)"
+    assert len(Design.of(formula, rows).names) == 5
 
 
 @pytest.mark.parametrize(
@@ -326,6 +342,16 @@ def test_a_conditional_model_is_saved_with_its_design(tmp_path):
     data = {"x": torch.rand(4, 5), "condition": x}
     again = pv.load(array.save(tmp_path / "array"))
     assert torch.equal(again.encode(data).mean, array.encode(data).mean)
+
+
+def test_a_design_reads_the_levels_that_it_learned_of_another_table(tmp_path):
+    y = np.random.default_rng(0).normal(size=30)
+    design = Design.of("~ site", pd.DataFrame({"site": list("abc") * 10, "y": y}))
+    rows = pd.DataFrame({"site": list("bc") * 15, "y": y})
+    vae = pv.VAE(pv.Table.from_frame(rows), 2, condition=design, seed=0)
+    for model in (vae, pv.load(vae.save(tmp_path / "model"))):
+        x = model.record.part(model.as_data(rows), "context")
+        assert x[:2].tolist() == [[1, 0], [0, 1]]
 
 
 def test_the_evidence_of_a_conditional_prior_is_that_of_quadrature():

@@ -252,3 +252,20 @@ def test_what_cannot_be_checked_is_refused(table):
         pv.imputation_check(masked, torch.randn(60, 3))
     with pytest.raises(ValueError, match="share"):
         pv.imputation_check(vae, data, share=1.5)
+
+
+def test_the_cells_of_whole_positive_columns_are_those_that_were_hidden():
+    income = RNG.lognormal(8, 1, 60).round()
+    size = np.where(np.arange(60) % 6, RNG.normal(size=60), np.nan)
+    table = pv.Table.from_frame(pd.DataFrame({"income": income, "size": size}))
+    assert table.schema["income"].kind == "positive"
+    nets = {"encoder": "MLP([4])", "decoder": "MLP([4])"}
+    vae = pv.VAE(table, 1, missing="Bernoulli", **nets, seed=0)
+    hidden = []
+    own = vae.imputations
+    vae.imputations = lambda x, **options: hidden.append(x.isnan()) or own(x, **options)
+    check = pv.imputation_check(vae, table, draws=19, num_samples=50)
+    assert check.table["cells"].to_dict() == {"income": 12, "size": 10}
+    assert not hidden[0][:, 2].any(), "the bit of a hole stays"
+    places = check.cells.assign(place=check.cells.column.map(vae.record.columns.index))
+    assert all(hidden[0][row, place] for row, place in places[["row", "place"]].to_numpy())

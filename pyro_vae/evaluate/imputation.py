@@ -175,6 +175,7 @@ def imputation_check(
         kinds = dict(zip(names_of(vae.record), by_cell(p, _is_nominal).tolist(), strict=True))
         margins = by_column(vae.record, cells)
         seen = by_cell(p, lambda part: not isinstance(innermost(part), RightCensored))
+        seen &= torch.tensor([name in margins for name in kinds])  # bits of holes stay
         hidden = [
             some & seen.to(some.device).reshape(vae.x_shape)
             for some in _hide(cells, share, repeats, generator)
@@ -229,8 +230,9 @@ def _draw(vae: VAE, x: Tensor, hidden: Tensor, draws: int, num_samples: int) -> 
         filled = vae.imputations(holed, draws=draws, num_samples=num_samples)
         doubtful += int(filled.doubtful.sum())
         truth, values = by_column(record, cells), by_column(record, filled.values)
-        for name, some in by_column(record, gone.double()).items():
-            here = np.flatnonzero(some > 0)
+        some = dict(zip(names_of(record), gone.flatten(1).T.cpu().numpy(), strict=True))
+        for name in truth:
+            here = np.flatnonzero(some[name])
             each = (rows.numpy()[here], truth[name][here], values[name][:, here])
             for part, array in zip(parts, each, strict=True):
                 part.setdefault(name, []).append(array)

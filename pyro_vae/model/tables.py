@@ -85,7 +85,7 @@ class TableRecord(Record):
         """What makes this record again, as plain values."""
         about: dict[str, object] = {"table": self.schema.as_dict()}
         if self.design:
-            about["condition"] = self.design.as_dict()
+            about["condition"] = self.design.as_dict(self.schema)
         return about | self.numbers | ({"holes": list(self.holes)} if self.holes else {})
 
     @staticmethod
@@ -355,14 +355,12 @@ class DesignedRecord(Record):
 
     def describe(self) -> dict[str, object]:
         """What makes this record again, as plain values."""
-        design = {**self.design.as_dict(), "table": self.design.schema.as_dict()}
-        return super().describe() | {"condition": design}
+        return super().describe() | {"condition": self.design.as_dict()}
 
     @staticmethod
     def arguments(about: Mapping[str, Any]) -> dict[str, object]:
         """The arguments of a model, from what :meth:`describe` gives."""
-        schema = Schema.from_dict(about["condition"]["table"])
-        design = Design.from_dict(about["condition"], schema)
+        design = Design.from_dict(about["condition"])
         return {"x_shape": DesignedRecord([Block(*row) for row in about["blocks"]], design)}
 
 

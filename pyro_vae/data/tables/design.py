@@ -5,11 +5,12 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from ...language.spec import nearest
+from .columns import Column
 from .frames import Frame
 from .table import Schema, Table
 
@@ -25,7 +26,10 @@ NODES = (
     *(ast.Expression, ast.Call, ast.keyword, ast.Name, ast.Load, ast.Constant, ast.BinOp),
     *(ast.UnaryOp, ast.USub, ast.Add, ast.Sub, ast.Mult, ast.Div, ast.Pow, ast.List, ast.Tuple),
 )
+SETTINGS = ("bs", "cc", "center", "cr", "cs", "scale")  # that take more than what they are of
 QUOTED = re.compile("`([^`]*)`")
+# Names and words of which formulaic reads what is read here: it evaluates what it takes for code.
+PLAIN = re.compile(r"`[^`'\"\\]*`|'\w*'|\"\w*\"")
 
 
 @dataclass(frozen=True)
@@ -76,15 +80,7 @@ class Design:
         table = data if isinstance(data, Table) else Table.from_frame(data)
         factors = _factors(formula)
         categorical = {name for factor in factors for name in _within_c(factor)}
-        known = {c.name: c for c in table.schema.modelled}
-        for name in _sources(formula):
-            if name not in known:
-                raise ValueError(
-                    f"the condition {formula!r} names {name!r}, and the table models no such column"
-                    f"{nearest(name, known)}"
-                )
-            if known[name].kind == "survival":
-                raise ValueError(f"the condition names {name!r}, a censored time: take another")
+        known = _known(formula, table.schema)
         levels = {}
         for name in sorted(categorical):
             if not known[name].has_codes:
@@ -114,23 +110,30 @@ class Design:
         Raises:
             ValueError: a column that is absent, a level that was not seen, or a missing cell.
         """
-        if not isinstance(data, Table):
-            given = Frame(data)
-            data = self._only_sources().read(given.only(self.sources))
+        own = self._only_sources()
+        if not isinstance(data, Table) or any(c not in data.schema.columns for c in own.columns):
+            given = Frame(data.to_frame() if isinstance(data, Table) else data)
+            data = own.read(given.only(self.sources))
         matrix = self._matrix(data)
         return matrix[list(self.names)].to_numpy(dtype=np.float64)
 
-    def as_dict(self) -> dict[str, object]:
-        """Plain values, which :meth:`from_dict` reads beside the schema."""
+    def as_dict(self, beside: Schema | None = None) -> dict[str, object]:
+        """Plain values, which :meth:`from_dict` reads.
+
+        Args:
+            beside: a schema that is kept anyway; the design's own is left out where it is this.
+        """
         learned = {"levels": self.levels, "state": self.state, "names": self.names}
-        return {"formula": self.formula, "learned": json.dumps(learned)}
+        own = {} if self.schema == beside else {"table": self.schema.as_dict()}
+        return {"formula": self.formula, "learned": json.dumps(learned), **own}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], schema: Schema) -> "Design":
-        """The design that :meth:`as_dict` described."""
+    def from_dict(cls, values: Mapping[str, Any], schema: Schema | None = None) -> "Design":
+        """The design that :meth:`as_dict` described, beside a schema where it was given one."""
+        schema = Schema.from_dict(values["table"]) if "table" in values else cast("Schema", schema)
         learned = json.loads(values["learned"])
         formula, names = values["formula"], tuple(learned["names"])
-        _factors(formula)  # raises for what no formula may say
+        _known(formula, schema)  # raises for what no formula may say
         return cls(formula, schema, learned["levels"], learned["state"], names)
 
     def _only_sources(self) -> Schema:
@@ -243,29 +246,60 @@ def _parsed(formula: str) -> Any:  # noqa: ANN401
 
 def _check_harmless(expression: str, formula: str) -> None:
     """Raise for anything but arithmetic and the functions that a formula may call."""
+    if re.search(r"[`'\"\\]", PLAIN.sub("", expression)):
+        raise ValueError(
+            f"names in backticks hold no quotes, and words letters and digits alone, within a "
+            f"function of a formula: rename the column, got {expression!r}"
+        )
     try:
         tree = ast.parse(_placed(expression), mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as problem:
         raise ValueError(f"{expression!r} in the condition {formula!r} cannot be read") from problem
+    settings: set[int] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
-            name = node.func.id if isinstance(node.func, ast.Name) else ""
-            known = sorted({*FUNCTIONS, *OTHERS})
-            if name not in known:
-                got = name or ast.unparse(node.func)
-                raise ValueError(
-                    f"a formula may not call {got!r}; it may call {', '.join(known)}"
-                    f"{nearest(got, known)}"
-                )
-            if name == "C" and not (len(node.args) == 1 and isinstance(node.args[0], ast.Name)):
-                raise ValueError("C() takes the name of one column: C(batch)")
+            settings |= _check_call(node)
         elif not isinstance(node, NODES):
             what = type(node).__name__.lower()
             raise ValueError(f"a formula holds no {what}, got {expression!r}")
-        size = node.value if isinstance(node, ast.Constant) else 0
-        inside = "(" in expression and isinstance(size, int)
-        if isinstance(size, int | float) and abs(size) > (MOST_COLUMNS if inside else LARGEST):
-            raise ValueError(f"the number {size:g} in {expression!r} is too large for a formula")
+        value: Any = node.value if isinstance(node, ast.Constant) else 0
+        number = type(value) in (int, float)
+        if (not number or isinstance(node, ast.List | ast.Tuple)) and id(node) not in settings:
+            raise ValueError(f"a formula computes with columns and numbers, got {expression!r}")
+        inside = "(" in expression and isinstance(value, int)
+        if number and abs(value) > (MOST_COLUMNS if inside else LARGEST):
+            raise ValueError(f"the number {value:g} in {expression!r} is too large for a formula")
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow) and not _names_in(node):
+            raise ValueError(f"a power in a formula is of a column, got {expression!r}")
+
+
+def _check_call(node: ast.Call) -> set[int]:
+    """Raise for a function that a formula may not call; the nodes of its settings, by id."""
+    name, known = node.func.id if isinstance(node.func, ast.Name) else "", {*FUNCTIONS, *OTHERS}
+    if name not in known:
+        got = name or ast.unparse(node.func)
+        raise ValueError(
+            f"a formula may not call {got!r}; it may call {', '.join(sorted(known))}"
+            f"{nearest(got, sorted(known))}"
+        )
+    settings = [*node.args[1:], *(keyword.value for keyword in node.keywords)]
+    if name == "C" and (settings or not all(isinstance(arg, ast.Name) for arg in node.args)):
+        raise ValueError("C() takes the name of one column: C(batch)")
+    if not node.args or (settings and name not in SETTINGS):
+        raise ValueError(f"{name}() takes one thing: {name}(age)")
+    try:
+        _ = [ast.literal_eval(setting) for setting in settings]
+    except ValueError as problem:
+        said = ast.unparse(node)
+        raise ValueError(f"what follows the first thing in {said} is a number or word") from problem
+    return {id(inner) for setting in settings for inner in ast.walk(setting)}
+
+
+def _names_in(tree: ast.AST) -> set[str]:
+    """The names in an expression, without those of functions."""
+    nodes = list(ast.walk(tree))
+    functions = {id(node.func) for node in nodes if isinstance(node, ast.Call)}
+    return {n.id for n in nodes if isinstance(n, ast.Name) and id(n) not in functions}
 
 
 def _within_c(factor: str) -> set[str]:
@@ -280,16 +314,23 @@ def _sources(formula: str) -> set[str]:
     for factor in _factors(formula):
         quoted = QUOTED.findall(factor)
         names |= set(quoted)
-        tree = ast.parse(_placed(factor), mode="eval")
-        functions = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
-        names |= {
-            node.id
-            for node in ast.walk(tree)
-            if isinstance(node, ast.Name)
-            and id(node) not in functions
-            and not node.id.startswith("quoted_column_")
-        }
+        own = _names_in(ast.parse(_placed(factor), mode="eval"))
+        names |= {name for name in own if not name.startswith("quoted_column_")}
     return names
+
+
+def _known(formula: str, schema: Schema) -> dict[str, Column]:
+    """The columns that a formula may name, after a check that it names no others."""
+    known = {c.name: c for c in schema.modelled}
+    for name in _sources(formula):
+        if name not in known:
+            raise ValueError(
+                f"the condition {formula!r} names {name!r}, and the table models no such column"
+                f"{nearest(name, known)}"
+            )
+        if known[name].kind == "survival":
+            raise ValueError(f"the condition names {name!r}, a censored time: take another")
+    return known
 
 
 def _placed(expression: str) -> str:
