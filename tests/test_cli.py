@@ -12,6 +12,7 @@ from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -156,6 +157,11 @@ SAID = {  # name: a value that is not the default, and how a flag says it
     "encoder": ("MLP([4])", "--encoder MLP([4])"),
     "decoder": ("MLP([4])", "--decoder MLP([4])"),
     "missing": (True, "--missing"),
+    "censored": (("time=dead",), "--censored time=dead"),
+    "na_values": (("-999",), "--na-values=-999"),
+    "condition": ("~age", "--condition ~age"),
+    "offset": ("years", "--offset years"),
+    "weight": ("w", "--weight w"),
     "device": ("cpu", "--device cpu"),
     "estimator": ("IWAE", "--estimator IWAE"),
     "epochs": (7, "--epochs 7"),
@@ -190,7 +196,10 @@ def test_a_setting_is_the_same_from_a_flag_a_file_and_a_sweep(name, tmp_path, mo
 
     value, flag = SAID[name]
     told = []
-    monkeypatch.setattr(folder, "train", lambda settings, *_, **__: told.append(settings))
+    outcome = SimpleNamespace(fitted=SimpleNamespace(interrupted=False, signal=None))
+    monkeypatch.setattr(
+        folder, "train", lambda settings, *_, **__: told.append(settings) or outcome
+    )
     monkeypatch.setattr(training, "check_data", lambda name: None)
     monkeypatch.setattr(pv.infer.engine.distributed, "leads", lambda: False)
     assert run("fit", *flag.split()).code == 0
