@@ -177,6 +177,24 @@ def test_rows_share_what_is_global():
         pv.log_evidence(program)
 
 
+def test_rows_share_a_factor_of_the_parameters():
+    """A factor outside the plate counts once in all batches together, with no z beside it."""
+
+    def model(x):
+        w = pyro.param("w", torch.tensor(2.0))
+        pyro.factor("penalty", -w.square())
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(w, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    program = pv.Program(model, local()[1], torch.randn(6))
+    counted = []
+    for rows in program.observations.split(2):
+        trace = poutine.trace(program.model).get_trace(rows)
+        counted.append(trace.log_prob_sum(lambda name, site: name == "penalty"))
+    torch.testing.assert_close(torch.stack(counted), torch.full((3,), -4.0 / 3))
+
+
 def test_a_fixed_plate_is_not_cut():
     x = torch.randn(6)
 
