@@ -230,10 +230,14 @@ class Race:
     seed: int
 
     def train(self, estimator: Estimator, steps: int) -> tuple[VAE, Pace]:
-        """A copy after so many steps."""
+        """A copy after so many steps.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C, which ends all races.
+        """
         copy, pace = deepcopy(self.vae), Pace(steps)
         epochs = math.ceil(steps / math.ceil(len(self.x) / self.batch_size))
-        fit(
+        fitted = fit(
             copy,
             self.x,
             estimator=str(estimator),
@@ -245,6 +249,8 @@ class Race:
             progress=False,
             callbacks=[pace],
         )
+        if fitted.interrupted:
+            raise KeyboardInterrupt
         return copy, pace
 
     def time(self, estimators: dict[str, Estimator]) -> dict[str, float]:
