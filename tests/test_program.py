@@ -12,6 +12,7 @@ from pyro.infer import SVI, Trace_ELBO
 from pyro.infer.autoguide import AutoDelta, AutoNormal
 from torch import nn
 from torch.distributions import constraints, kl_divergence
+from torch.utils.data import DataLoader
 
 import pyro_vae as pv
 from helpers.programs import PROGRAMS
@@ -300,6 +301,13 @@ def test_what_only_a_vae_has_is_refused_with_the_reason():
             function(program)
     with pytest.raises(ValueError, match=r"pyro_vae\.Program"):
         pv.elbo(local()[0])
+
+
+def test_data_of_another_kind_than_its_rows_are_refused():
+    program = pv.Program(*local(), X)
+    for x in (X.numpy(), X.tolist(), DataLoader(program.observations), None):
+        with pytest.raises(ValueError, match="a Program carries its observations"):
+            pv.elbo(program, x)
 
 
 def test_a_point_has_no_evidence():
