@@ -7,6 +7,7 @@ import torch
 
 import pyro_vae as pv
 from pyro_vae.evaluate.gradients.recommendation import Pace, Race, _suitable
+from pyro_vae.infer.training.step import NonFiniteLossError
 
 NETWORKS = {"encoder": "MLP([20])", "decoder": "MLP([20])", "seed": 0}
 MODELS = {  # the model, and K
@@ -96,6 +97,21 @@ def test_an_interrupt_ends_all_races(monkeypatch):
     monkeypatch.setattr(Pace, "after_step", stop)
     with pytest.raises(KeyboardInterrupt):
         race.time({"Trace_ELBO": line})
+
+
+def test_one_that_is_not_finite_from_the_start_loses(monkeypatch):
+    train = Race.train
+
+    def broken(race, estimator, steps):
+        if "stl" in str(estimator):
+            raise NonFiniteLossError("the loss is nan")
+        return train(race, estimator, steps)
+
+    monkeypatch.setattr(Race, "train", broken)
+    vae, lines = make("normal")[0], ["Trace_ELBO", "Trace_ELBO(gradient=stl)"]
+    found = pv.recommend_estimator(vae, bits()[:200], lines, seconds=0.05, seed=0)
+    assert found.estimator == "Trace_ELBO"
+    assert found.table.bound[lines[1]] == -torch.inf
 
 
 def test_it_says_why_there_is_none():

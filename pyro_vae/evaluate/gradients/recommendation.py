@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
 
@@ -254,12 +255,13 @@ class Race:
         return copy, pace
 
     def time(self, estimators: dict[str, Estimator]) -> dict[str, float]:
-        """Milliseconds per step, the least of some rounds in turns."""
+        """Milliseconds per step, the least of some rounds in turns; infinite where none is done."""
         found = dict.fromkeys(estimators, math.inf)
         for _ in range(ROUNDS):
             for name, estimator in estimators.items():
-                _, pace = self.train(estimator, SKIPPED + TIMED)
-                found[name] = min(found[name], 1e3 * pace.each)
+                with suppress(NonFiniteLossError):  # which then loses
+                    _, pace = self.train(estimator, SKIPPED + TIMED)
+                    found[name] = min(found[name], 1e3 * pace.each)
         return found
 
     def bound(self, vae: VAE) -> Tensor:
