@@ -105,6 +105,7 @@ EVALUATIONS = {
     "assess": lambda vae, x: assessed(pv.assess(vae, x, LABELS, num_samples=10, steps=4)),
     "baselines": lambda vae, x: evaluate.baselines(vae, x),
     "bdmc": lambda vae, x: pv.bdmc(vae, 3, given=x, **ANNEAL).gap,
+    "compare": lambda vae, x: pv.compare([vae, vae], x, **FEW).pointwise,
     "calibration": lambda vae, x: pv.calibration(vae, 30, given=x, num_samples=9, seed=0),
     "elbo": lambda vae, x: pv.elbo(vae, x, seed=0),
     "factor_scores": lambda vae, x: pv.factor_scores(vae, x, LABELS[:, None]),
@@ -121,6 +122,8 @@ EVALUATIONS = {
         vae, x[:1], method="metropolis", num_samples=20, warmup=5
     )["posterior"]["z"].to_numpy(),
     "rate_distortion": lambda vae, x: pv.rate_distortion(vae, x, **FEW),
+    "stack": lambda vae, x: pv.stack([vae, vae], [0.3, 0.7]).log_evidence(x, **FEW).log_evidence,
+    "sumo": lambda vae, x: pv.sumo(vae, x, num_repeats=3, seed=0).log_evidence,
     "to_arviz": lambda vae, x: [
         pv.to_arviz(vae, x, **FEW)[group].to_dataframe()
         for group in (
@@ -131,10 +134,16 @@ EVALUATIONS = {
         )
     ],
 }
-# A weight is a factor of what is trained, so these are of weighted objectives.
+# These train, or are of weighted objectives: a weight is a factor of what is trained.
 OBJECTIVES = {
     "compare_estimators": lambda vae, x: pv.compare_estimators(vae, x, ["Trace_ELBO"], num_draws=4),
     "elbo_draws": lambda vae, x: pv.elbo_draws(vae, x, num_draws=4),
+    "fit_prior": lambda vae, x: pv.fit_prior(
+        vae, x, "Normal(loc=learned)", epochs=1, validation=0.5
+    ),
+    "recommend_estimator": lambda vae, x: pv.recommend_estimator(
+        vae, x, ["Trace_ELBO"], seconds=0.01
+    ),
     "train_estimators": lambda vae, x: pv.train_estimators(vae, x, ["Trace_ELBO"], epochs=1),
 }
 CODERS = {

@@ -4,10 +4,12 @@ import math
 
 import pytest
 import torch
+from torch import nn
 from torch.distributions import MultivariateNormal
 
 import pyro_vae as pv
 from helpers.linear import linear_vae, posterior
+from pyro_vae.model.copies import with_prior
 
 LINE = "MultivariateNormal(loc=learned, scale_tril=learned)"
 
@@ -145,3 +147,11 @@ def test_what_cannot_be_fitted_is_refused():
         pv.fit_prior(vae, X[:9], LINE)
     with pytest.raises(ValueError, match="smaller lr than 1e\\+30"):
         pv.fit_prior(vae, X, "Normal(loc=learned)", lr=1e30)
+
+
+def test_a_model_in_double_precision_keeps_a_decoder_of_its_own():
+    decoder = nn.Sequential(nn.Linear(2, 3), nn.Tanh())
+    vae = pv.VAE(2, latent_dim=2, likelihood="Normal", decoder=decoder, seed=0).double()
+    new = with_prior(vae, "Normal(loc=learned)")
+    z = torch.randn(4, 2).double()
+    torch.testing.assert_close(new.decode(z).mean, vae.decode(z).mean, rtol=0, atol=0)

@@ -169,8 +169,16 @@ def test_a_loader_is_never_held_whole(name, monkeypatch):
                 batches.append(weakref.ref(own))
                 yield own
 
-    vae, state = plain(), torch.get_rng_state()
-    assert torch.equal(STREAMED[name](vae, Watched()), STREAMED[name](vae, X))
+    vae, state, sizes, check = plain(), torch.get_rng_state(), [], pv.VAE.check
+
+    def watched(vae, x):
+        sizes.append(len(checked := check(vae, x)))
+        return checked
+
+    expected = STREAMED[name](vae, X)
+    monkeypatch.setattr(pv.VAE, "check", watched)
+    assert torch.equal(STREAMED[name](vae, Watched()), expected)
+    assert max(sizes) == 10
     assert len(batches) == 20
     assert torch.equal(torch.get_rng_state(), state)
 

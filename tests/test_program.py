@@ -12,6 +12,7 @@ from pyro.infer import SVI, Trace_ELBO
 from pyro.infer.autoguide import AutoDelta, AutoNormal
 from torch import nn
 from torch.distributions import constraints, kl_divergence
+from torch.utils.data import DataLoader
 
 import pyro_vae as pv
 from helpers.programs import PROGRAMS
@@ -177,6 +178,24 @@ def test_rows_share_what_is_global():
         pv.log_evidence(program)
 
 
+def test_rows_share_a_factor_of_the_parameters():
+    """A factor outside the plate counts once in all batches together, with no z beside it."""
+
+    def model(x):
+        w = pyro.param("w", torch.tensor(2.0))
+        pyro.factor("penalty", -w.square())
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(w, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    program = pv.Program(model, local()[1], torch.randn(6))
+    counted = []
+    for rows in program.observations.split(2):
+        trace = poutine.trace(program.model).get_trace(rows)
+        counted.append(trace.log_prob_sum(lambda name, site: name == "penalty"))
+    torch.testing.assert_close(torch.stack(counted), torch.full((3,), -4.0 / 3))
+
+
 def test_a_fixed_plate_is_not_cut():
     x = torch.randn(6)
 
@@ -282,6 +301,13 @@ def test_what_only_a_vae_has_is_refused_with_the_reason():
             function(program)
     with pytest.raises(ValueError, match=r"pyro_vae\.Program"):
         pv.elbo(local()[0])
+
+
+def test_data_of_another_kind_than_its_rows_are_refused():
+    program = pv.Program(*local(), X)
+    for x in (X.numpy(), X.tolist(), DataLoader(program.observations), None):
+        with pytest.raises(ValueError, match="a Program carries its observations"):
+            pv.elbo(program, x)
 
 
 def test_a_point_has_no_evidence():

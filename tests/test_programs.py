@@ -149,6 +149,19 @@ def test_gaps_are_what_the_guide_loses():
     assert "amortization" not in table
 
 
+def test_some_rows_have_figures_of_their_own():
+    """Of two of the rows, in their order: no figure is of all observations."""
+    program = regression(1.0)
+    rows = program.observations[[2, 0]]
+    exact = pv.log_evidence(program, num_samples=20, seed=0).log_evidence[[2, 0]]
+    table = pv.gaps(program, rows, steps=1, num_samples=50, seed=0)
+    torch.testing.assert_close(torch.tensor(table.log_evidence.to_numpy()), exact, atol=0.1, rtol=0)
+    found = pv.to_arviz(program, rows, num_samples=3, evidence_samples=50, seed=0)
+    assert found.posterior.sizes["observation"] == 2
+    marginal = found.log_likelihood.to_array()[0, 0, 0].to_numpy()
+    torch.testing.assert_close(torch.tensor(marginal), exact, atol=0.1, rtol=0)
+
+
 def test_gaps_of_what_all_observations_share(made):
     program, exact = made["hierarchical, subsampled"]
     table = pv.gaps(program, steps=150, num_samples=1000, seed=0)

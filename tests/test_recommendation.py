@@ -1,10 +1,13 @@
 """The estimator that is recommended is one that trains fastest."""
 
+import signal
+
 import pytest
 import torch
 
 import pyro_vae as pv
-from pyro_vae.evaluate.gradients.recommendation import Race, _suitable
+from pyro_vae.evaluate.gradients.recommendation import Pace, Race, _suitable
+from pyro_vae.infer.training.step import NonFiniteLossError
 
 NETWORKS = {"encoder": "MLP([20])", "decoder": "MLP([20])", "seed": 0}
 MODELS = {  # the model, and K
@@ -65,6 +68,7 @@ def test_the_shortlist_suits_the_latent(name):
     }[name]
     assert expected <= set(names)
     assert ("TraceMeanField_ELBO" in refused) == (name in ("flow", "layers"))
+    assert ("TraceEnum_ELBO" in refused) == (name == "bernoulli")  # of 2^200 joint states
     assert all("cannot serve" in why for why in refused.values())
 
 
@@ -78,6 +82,36 @@ def test_a_bad_estimator_loses_and_the_model_stays():
     assert "nats per observation" in found.why and lines[1] in found.why
     assert all(torch.equal(value, before[name]) for name, value in vae.state_dict().items())
     assert vae.training
+
+
+def test_an_interrupt_ends_all_races(monkeypatch):
+    vae, _ = make("normal")
+    race = Race(vae, bits()[:200], bits()[:20], 1, 100, 1e-3, 0)
+    (line,), _ = _suitable(vae, bits()[:20], ["Trace_ELBO"], 1, 0)
+    after = Pace.after_step
+
+    def stop(pace, loss, n):
+        after(pace, loss, n)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Pace, "after_step", stop)
+    with pytest.raises(KeyboardInterrupt):
+        race.time({"Trace_ELBO": line})
+
+
+def test_one_that_is_not_finite_from_the_start_loses(monkeypatch):
+    train = Race.train
+
+    def broken(race, estimator, steps):
+        if "stl" in str(estimator):
+            raise NonFiniteLossError("the loss is nan")
+        return train(race, estimator, steps)
+
+    monkeypatch.setattr(Race, "train", broken)
+    vae, lines = make("normal")[0], ["Trace_ELBO", "Trace_ELBO(gradient=stl)"]
+    found = pv.recommend_estimator(vae, bits()[:200], lines, seconds=0.05, seed=0)
+    assert found.estimator == "Trace_ELBO"
+    assert found.table.bound[lines[1]] == -torch.inf
 
 
 def test_it_says_why_there_is_none():

@@ -3,6 +3,8 @@
 from copy import deepcopy
 from typing import Any
 
+import torch
+
 from ..core.seeding import seeded
 from ..families.part import Line
 from .files import CUSTOM
@@ -28,9 +30,9 @@ def with_prior(vae: VAE, prior: Line, seed: int | None = None) -> VAE:
             f"z is of several parts, {', '.join(vae.latents.sites)}, whose prior holds networks of "
             "the model: choose a model with latent_dim=50 and no layers or labels"
         )
-    about = vae.describe()
+    about, like = vae.describe(), torch.empty(0)  # models are made in the default type
     own: dict[str, Any] = {
-        role: deepcopy(vae.get_submodule(path))
+        role: deepcopy(vae.get_submodule(path)).to(like)
         for role, path in vae.ROLES.items()
         if str(about[role]).startswith(CUSTOM)
     }

@@ -57,14 +57,16 @@ def of_face(function: Callable[P, R]) -> Callable[P, R]:
     ValueError: elbo takes the model first, elbo(vae, x): swap its arguments
     """
     name, named = function.__name__, suggests(function)
-    takes_x = "x" in inspect.signature(function).parameters
+    parameters = inspect.signature(function).parameters
+    takes_x = "x" in parameters
+    places = sum(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters.values())
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         vae = args[0] if args else kwargs.get("vae")
         if not isinstance(vae, Face) and (args or "vae" in kwargs):
             _refuse(name, args, program=f" or {name}(pyro_vae.Program(model, guide, x))")
-        given = len(args) > 1 and isinstance(args[1], Tensor)
+        given = len(args) > 1 and (isinstance(args[1], Tensor) or len(args) == places)
         if takes_x and not given and isinstance(vae, Face) and vae.observations is not None:
             rest: Any = {key: value for key, value in kwargs.items() if key != "vae"}
             rest.setdefault("x", vae.observations)

@@ -20,16 +20,17 @@ class RealLine:
 
     Args:
         program: in evaluation mode, its latent sites continuous.
+        x: its rows.
 
     Raises:
         ValueError: a discrete site, or draws that are made one by one.
     """
 
-    def __init__(self, program: Program) -> None:
-        program.posterior_model(program.observations)
+    def __init__(self, program: Program, x: Tensor) -> None:
+        program.posterior_model(x)
         if program.layout.why_loop:
             raise ValueError("a guide is fitted to many draws at once, which this program refuses")
-        self.program, self.layout = program, program.layout
+        self.program, self.x, self.layout = program, x, program.layout
         self.sites = {name: self._site(name) for name in program.drawn.values}
 
     def coordinates(self, z: Draws) -> Tensor:
@@ -65,7 +66,7 @@ class RealLine:
         run = run_once(
             model,
             lambda x: None,
-            self.program.observations,
+            self.x,
             draws=num_samples,
             nesting=self.layout.nesting,
             full=self.layout.full,

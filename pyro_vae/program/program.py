@@ -150,7 +150,7 @@ class Program(Face):
         self.weights.lend()
         args, kwargs = self.packing.unpack(x)
         function, layout = self._functions[side], self.layout
-        if layout.whole or not layout.shared or len(x) == layout.size:
+        if layout.whole or len(x) == layout.size:
             return function(*args, **kwargs)
         with Share(layout.data, len(x) / layout.size):
             return function(*args, **kwargs)

@@ -249,12 +249,11 @@ def log_evidence(
         raise ValueError("proposal='auto' fits normals to a VAE's z: make a program's guide wider")
     vae.check_separate("log_evidence")
     rows = max(1, CELLS // max(1, vae.cells))
-    every: Any = vae.check(x) if proposal == "auto" or num_simulated else x  # they look at all
     with reading(vae, seed):
         at, size = vae.densities(), max(1, rows // num_samples)
         if proposal == "auto":
             joints: Any = at
-            return _by_rungs(climb(joints, every, num_samples, rows), num_samples)
+            return _by_rungs(climb(joints, vae.check(x), num_samples, rows), num_samples)
 
         def weights(some: Tensor, exact: object = None) -> list[Tensor]:
             joint = at(some)
@@ -264,12 +263,16 @@ def log_evidence(
                 return [log_w]
             return [log_w, torch.cat([proposal.log_weight(joint.at(exact)), log_w[1:]])]
 
-        parts = (weights(some)[0] for some in pieces(vae, every, size))
-        found = Evidence.join([Evidence.from_weights(log_w) for log_w in parts])
-        n = min(num_simulated, vae.count(every)) if num_simulated else 0
+        parts, first = [], []  # of a loader no more than the first rows are kept
+        for some in pieces(vae, x, size):
+            parts.append(Evidence.from_weights(weights(some)[0]))
+            if (left := num_simulated - sum(map(len, first))) > 0:
+                first.append(some[:left])
+        found, given = Evidence.join(parts), torch.cat(first) if first else None
+        n = 0 if given is None else min(num_simulated, vae.count(given))
         if n < 2 or vae.why_not_simulated:
             return found
-        simulated = vae.simulate(n, every, size, holes=True)
+        simulated = vae.simulate(n, given, size, holes=True)
         sides = zip(*(weights(data, z) for z, data in simulated), strict=True)
         bounds = (Evidence.from_weights(torch.cat(side, 1)) for side in sides)
         data = torch.cat([data for _, data in simulated])

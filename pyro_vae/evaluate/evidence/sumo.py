@@ -86,9 +86,9 @@ def sumo(
     x = vae.check(x)
     sums, draws = [], []
     with reading(vae, seed):
-        prior = vae.prior()
+        at = vae.densities()
         for some in chunks(x, (least + 10) * math.prod(vae.x_shape), CELLS):
-            joint, found = Joint(vae, some, prior), []
+            joint, found = at(some), []
             for _ in range(num_repeats):
                 terms = cut(torch.rand(len(some), dtype=torch.float64))
                 draws.append(terms.double().mean() * len(some) / len(x))

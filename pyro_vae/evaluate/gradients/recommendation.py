@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
 
@@ -230,10 +231,14 @@ class Race:
     seed: int
 
     def train(self, estimator: Estimator, steps: int) -> tuple[VAE, Pace]:
-        """A copy after so many steps."""
+        """A copy after so many steps.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C, which ends all races.
+        """
         copy, pace = deepcopy(self.vae), Pace(steps)
         epochs = math.ceil(steps / math.ceil(len(self.x) / self.batch_size))
-        fit(
+        fitted = fit(
             copy,
             self.x,
             estimator=str(estimator),
@@ -245,15 +250,18 @@ class Race:
             progress=False,
             callbacks=[pace],
         )
+        if fitted.interrupted:
+            raise KeyboardInterrupt
         return copy, pace
 
     def time(self, estimators: dict[str, Estimator]) -> dict[str, float]:
-        """Milliseconds per step, the least of some rounds in turns."""
+        """Milliseconds per step, the least of some rounds in turns; infinite where none is done."""
         found = dict.fromkeys(estimators, math.inf)
         for _ in range(ROUNDS):
             for name, estimator in estimators.items():
-                _, pace = self.train(estimator, SKIPPED + TIMED)
-                found[name] = min(found[name], 1e3 * pace.each)
+                with suppress(NonFiniteLossError):  # which then loses
+                    _, pace = self.train(estimator, SKIPPED + TIMED)
+                    found[name] = min(found[name], 1e3 * pace.each)
         return found
 
     def bound(self, vae: VAE) -> Tensor:

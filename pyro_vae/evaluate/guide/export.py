@@ -104,7 +104,7 @@ def to_arviz(
             return _export(vae, data, frame, num_samples, evidence_samples)
         each = vae.layout is not None and vae.layout.data and not vae.why_not_separate
         log_p = _marginal(vae, data, num_samples, evidence_samples) if each else None
-        return export_program(vae, num_samples, log_p)
+        return export_program(vae, data, num_samples, log_p)
 
 
 def _export(

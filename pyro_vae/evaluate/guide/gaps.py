@@ -82,7 +82,7 @@ def gaps(
     vae.check_separate("gaps")
     with reading(vae, seed):
         if isinstance(vae, Program):
-            return by_observation(_gaps_of_program(vae, steps, num_samples, flow))
+            return by_observation(_gaps_of_program(vae, x, steps, num_samples, flow))
         parts = [_gaps(vae, some, steps, num_samples, flow) for some in x.split(BLOCK)]
     return by_observation({k: torch.cat([part[k] for part in parts]) for k in parts[0]})
 
@@ -110,9 +110,9 @@ def _gaps(vae: VAE, x: Tensor, steps: int, num_samples: int, flow: bool) -> dict
 
 
 def _gaps_of_program(
-    program: Program, steps: int, num_samples: int, flow: bool
+    program: Program, x: Tensor, steps: int, num_samples: int, flow: bool
 ) -> dict[str, Tensor]:
-    line, joint = RealLine(program), program.densities()(program.observations)
+    line, joint = RealLine(program, x), program.densities()(x)
     log_w = {"elbo": joint.draw(num_samples).log_weight.double()}
     start = line.coordinates(joint.draw(1000))
     full = FullCovariance(identity_transform, start)

@@ -17,19 +17,19 @@ __all__ = ["export_program"]
 
 
 def export_program(
-    program: Face, num_samples: int, marginal: Tensor | None = None
+    program: Face, x: Tensor, num_samples: int, marginal: Tensor | None = None
 ) -> "InferenceData":
     """The groups of :func:`to_arviz`, with a variable for each site.
 
     Args:
         program: in evaluation mode.
+        x: its rows.
         num_samples: draws.
         marginal: draws of the estimate of log p(x) of each observation, ``(S, N)``, where they
             have one.
     """
-    x, layout = program.observations, program.layout
-    if x is None or layout is None:
-        raise ValueError("it exports a program, which carries its observations")
+    if (layout := program.layout) is None:
+        raise ValueError("it exports a program, whose plates are known")
     z, values = predict(program.model, program.guide, x, num_samples, layout)
     assert z is not None
     shared = set(layout.shared)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ...distributions import SpikeAndSlab
+from ...distributions import SpikeAndSlab, SpikeOr, support_of_cell
 from ...families.likelihoods import parts_of
 from ...families.support import innermost, support_bounds, support_of
 from ...model.joint import reading
@@ -110,7 +110,9 @@ def _measure(part: torch.distributions.Distribution) -> str:
     kind, *_ = support_bounds(support)
     if support.is_discrete:
         return "probabilities"
-    atom = 0.0 if isinstance(cell, SpikeAndSlab) else getattr(support_of(cell), "at", None)
+    of_cell = support_of_cell(support)
+    spike = of_cell.member if isinstance(of_cell, SpikeOr) else None
+    atom = 0.0 if isinstance(cell, SpikeAndSlab) else spike
     if atom is not None:
         return f"densities beside a mass at {atom:g}"
     return "densities" if kind == "continuous" else f"densities on a {kind}"

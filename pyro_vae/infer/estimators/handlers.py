@@ -19,6 +19,7 @@ from ..sites import is_product, latent
 
 __all__ = [
     "Baseline",
+    "EnumerableProduct",
     "Enumerate",
     "KLWeight",
     "RunningMean",
@@ -208,8 +209,12 @@ class EnumerableProduct(Wrapper):
         """The joint distribution, expanded."""
         return EnumerableProduct(self.base.expand(batch_shape), self.name)
 
-    def enumerate_support(self, expand: bool = True) -> Tensor:
-        """All joint states, ``(S, *batch_shape or 1s, *event_shape)``."""
+    def few_states(self) -> tuple[Tensor, int]:
+        """The values of one variable, and how many variables there are.
+
+        Raises:
+            ValueError: their joint states are too many.
+        """
         joint: Any = self.base
         base, n = joint.base_dist, joint.reinterpreted_batch_ndims
         values = base.enumerate_support(expand=False)
@@ -220,6 +225,11 @@ class EnumerableProduct(Wrapper):
                 f"site {self.name!r} has {len(values)}^{cells} joint states, too many to "
                 f"enumerate (at most {MAX_STATES}): use Trace_ELBO(gradient=score)"
             )
+        return values, cells
+
+    def enumerate_support(self, expand: bool = True) -> Tensor:
+        """All joint states, ``(S, *batch_shape or 1s, *event_shape)``."""
+        values, cells = self.few_states()
         index = torch.cartesian_prod(*[torch.arange(len(values), device=values.device)] * cells)
         states = values[index.reshape(-1, cells)]
         ones = [1] * len(self.batch_shape)

@@ -12,12 +12,14 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from ..sites import family_name, is_product, latent, replayed, unwrapped
+from .handlers import EnumerableProduct
 
 __all__ = [
     "Rule",
     "Trial",
     "UnsoundError",
     "copies_have_a_density",
+    "joint_states_are_few",
     "no_factor_counts_the_wrong_way",
     "paths_exist",
     "sites_are_alike",
@@ -145,6 +147,15 @@ def sites_are_independent(trial: Trial) -> None:
                 f"the parameters of site {name!r} depend on another site's draw, and they must "
                 "be the same for all values that it is scored at: use RLOO(num_particles=2)"
             )
+
+
+def joint_states_are_few(trial: Trial) -> None:
+    """All joint states of a site of independent variables can be held at once."""
+    for name in trial.where(is_product):
+        try:
+            EnumerableProduct(trial.sites[name]["fn"], name).few_states()
+        except ValueError as why:
+            raise UnsoundError(str(why)) from None
 
 
 def the_score_has_mean_zero(trial: Trial) -> None:

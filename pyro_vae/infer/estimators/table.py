@@ -32,7 +32,7 @@ from .relaxations import RELAXED
 from .relaxed import Relaxation, RelaxedTrace_ELBO, RelaxedTraceMeanField_ELBO
 from .rloo import RLOO
 from .rodeo import RODEO
-from .rules import Trial, UnsoundError, paths_exist
+from .rules import Trial, UnsoundError, joint_states_are_few, paths_exist
 from .rws import RWS
 from .tvo import TVO
 from .vimco import VIMCO
@@ -153,7 +153,7 @@ OF_PYRO: dict[type[ELBO], Profile] = {
         guides="with a finite support (products too)",
         note="exact in the enumerated sites; one evaluation a joint state",
         build=of_pyro(TraceEnum_ELBO),
-        needs=(states_can_be_summed,),
+        needs=(states_can_be_summed, joint_states_are_few),
         refused=(("stl", f"enumerated sites have no path: {STL_ELSEWHERE}"),),
     ),
     RenyiELBO: Profile(
