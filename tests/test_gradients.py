@@ -501,5 +501,3 @@ def test_antithetic_pairs_refuse_what_they_cannot_pair():
 def test_one_particle_has_no_others(make):
     with pytest.raises(ValueError, match="num_particles is a whole number of at least 2, got 1"):
         make(1)
-    with pytest.raises(ValueError, match="draws them in one pass: vectorize_particles=True"):
-        make(2, vectorize_particles=False)
