@@ -316,8 +316,12 @@ class Inference(Evaluated):
             Pearl (2009), Causality, section 7.1: abduction, action, prediction.
         """
         plan, data = Plan(draws, point, num_samples, sweeps), self.as_data(x)  # pyright: ignore
-        if not do or not self.record.has("context"):
-            raise ValueError("counterfactual sets a condition: do={'centre': 'B'}, of such a model")
+        if not self.record.has("context"):
+            raise ValueError(
+                "this model has no condition to set: VAE(table, 8, condition='~ centre') has one"
+            )
+        if not do:
+            raise ValueError("do= says which condition to set: do={'centre': 'B'}")
         of_table = self.record.given(x) is not None
         other = self.record.intervene(x if of_table else data, do)
         with reading(self, seed):
