@@ -78,7 +78,8 @@ def check_draws(model: Callable, guide: Callable, x: Tensor) -> None:
         ValueError: a site of another shape, or outside the support that it has in the model.
     """
     with poutine.block():
-        q, p = (poutine.trace(function).get_trace(x).nodes for function in (guide, model))
+        q: Any = poutine.trace(guide).get_trace(x).nodes
+        p: Any = poutine.trace(model).get_trace(x).nodes
     for name, own in p.items():
         if not (latent(own) and name in q and latent(q[name])):
             continue

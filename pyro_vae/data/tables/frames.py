@@ -67,7 +67,7 @@ class Frame:
         """Of the columns, in the frame's order."""
         return self.frame.columns
 
-    def with_others(self, names: Sequence[str], values: Mapping[str, object]) -> Any:  # noqa: ANN401
+    def with_others(self, names: Sequence[str], values: Mapping[str, float]) -> Any:  # noqa: ANN401
         """The frame with the columns that it lacks: a value in all rows, or nothing."""
         absent = [name for name in names if name not in self.names]
         added = [nw.lit(values.get(name)).alias(name) for name in absent]
