@@ -177,9 +177,9 @@ EVALUATING = {
     "factor_scores": lambda vae: pv.factor_scores(vae, X, LABELS[:, None], seed=0),
     "label_scores": lambda vae: pv.label_scores(vae, X, LABELS, folds=2, neighbors=2, seed=0),
     "assess": lambda vae: pv.assess(vae, X, num_samples=50, steps=3, seed=0),
-    "imputation_check": lambda vae: pv.imputation_check(
-        vae, X.repeat(8, 1), draws=19, num_samples=20, seed=0
-    ).table,
+    "imputation_check": lambda vae: (
+        pv.imputation_check(vae, X.repeat(8, 1), draws=19, num_samples=20, seed=0).table
+    ),
     "sumo": lambda vae: pv.sumo(vae, X, seed=0),
     "latent_summary": lambda vae: pv.latent_summary(vae, X, seed=0),
     "rate_distortion": lambda vae: pv.rate_distortion(vae, X, num_samples=2, seed=0),

@@ -12,7 +12,6 @@ from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd

@@ -280,3 +280,10 @@ def test_a_stack_says_what_it_cannot_do():
     with pytest.raises(ValueError, match="probabilities"):
         pv.stack([vae, model("Bernoulli")], [0.5, 0.5])
     assert isinstance(pv.compare([vae, vae], X, num_samples=9), Comparison)
+
+
+@pytest.mark.parametrize("function", [pv.compare, pv.stack])
+@pytest.mark.parametrize("wrong", [torch.zeros(3, 2), "runs/a", 3])
+def test_what_is_no_models_is_refused(function, wrong):
+    with pytest.raises(ValueError, match="the models come first"):
+        function(wrong, [0.5, 0.5])

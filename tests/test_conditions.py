@@ -1,5 +1,6 @@
 """p(x, z | c): designs from formulas, offsets and weights of tables, counterfactuals."""
 
+import narwhals as nw
 import numpy as np
 import pandas as pd
 import pytest
@@ -281,13 +282,49 @@ def test_the_model_of_a_table_answers_in_frames():
         ({"bp": 3.0}, r"sets columns of the condition \(age, site\), got 'bp'"),
         ({"sit": "b"}, "did you mean site"),
         ({"site": "q"}, "'q' is not among its levels"),
-        ({}, "counterfactual sets a condition"),
+        ({}, "do= says which condition to set"),
+        ("site", "do is a dict by column, do={'centre': 'B'}, got 'site'"),
+        ({"site": ["a", "b"]}, "do= has 2 values of 'site' for 3 rows"),
     ],
 )
 def test_a_counterfactual_of_what_is_no_condition_is_refused(do, words):
     vae = pv.VAE(table(), 2, condition="~ age + site", **NETS)
     with pytest.raises(ValueError, match=words):
         vae.counterfactual(frame()[:3], do=do)
+
+
+def test_a_model_without_a_condition_says_how_to_have_one():
+    with pytest.raises(ValueError, match="no condition to set: VAE"):
+        pv.VAE(table(), 2, **NETS).counterfactual(frame()[:3], do={"site": "b"})
+
+
+def test_draws_ask_for_what_the_decoder_reads_and_not_for_weights():
+    vae = pv.VAE(table(), 2, condition="~ site", offset="years", weight="my col", **NETS)
+    cells = {"site": "b", "years": 2.0}
+    bare, weighted = (vae.sample(3, given=g, seed=0) for g in (cells, {**cells, "my col": 9.0}))
+    assert bare.drop(columns="my col").equals(weighted.drop(columns="my col"))
+    with pytest.raises(ValueError, match=r"conditional on site: say it, sample\(10, given="):
+        vae.sample(3)
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars", "pyarrow"])
+def test_several_rows_are_given_as_a_frame_of_the_known_columns(library):
+    pytest.importorskip(library)
+    vae = pv.VAE(table(), 2, condition="~ site", offset="years", weight="my col", **NETS)
+    known = pd.DataFrame({"site": ["b", "c"], "years": [2.0, 1.0], "visits": [3, 2]})
+    whole = known.reindex(columns=frame().columns).assign(**{"my col": 1.0})
+    convert = {"pandas": "to_pandas", "polars": "to_polars", "pyarrow": "to_arrow"}[library]
+    misspelt = known.rename(columns={"visits": "visit"})
+    native, wrong = (getattr(nw.from_native(rows), convert)() for rows in (known, misspelt))
+    some, every = (vae.sample(3, given=rows, seed=0) for rows in (native, whole))
+    for a, b in zip(some, every, strict=True):
+        a = nw.from_native(a).to_pandas()
+        assert list(a) == list(b) == list(frame())
+        assert all(list(a[name]) == list(b[name]) for name in a if name != "my col")
+    with pytest.raises(ValueError, match=r"'visit'; did you mean visits"):
+        vae.sample(3, given=wrong)
+    with pytest.raises(ValueError, match="given is a dict of cells"):
+        vae.sample(3, given="site")
 
 
 REFUSED = {

@@ -284,3 +284,9 @@ def test_refusals_of_arguments():
         pv.fidelity(*tables, seed=-1)
     with pytest.raises(ValueError, match=r"log_density gave \(3,\), expected"):
         pv.fidelity(*tables, target="sign", log_density=lambda t: [1, 2, 3])
+
+
+def test_what_is_no_frame_is_named():
+    rows = pd.DataFrame({"a": range(30)})
+    with pytest.raises(ValueError, match="synthetic is a frame of rows, got int"):
+        pv.fidelity(rows, 3, rows)  # pyright: ignore[reportArgumentType]

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 import pyro_vae as pv
+from pyro_vae import Design, Table
 
 
 def good(**columns):
@@ -282,3 +283,42 @@ def test_a_file_is_refused(tmp_path, name):
         (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=words):
         pv.Table.read(tmp_path / name)
+
+
+MISTAKEN = {
+    "censored a word": (
+        lambda f: Table.from_frame(f, censored="time"),  # pyright: ignore[reportArgumentType]
+        "censored is a dict by column, {'column': ...}, got 'time'",
+    ),
+    "censored a list": (
+        lambda f: Table.from_frame(f, censored=[("a", "b")]),  # pyright: ignore[reportArgumentType]
+        "censored is a dict by column, {'column': ...}, got [('a', 'b')]",
+    ),
+    "kinds a word": (
+        lambda f: Table.from_frame(f, kinds="ordinal"),  # pyright: ignore[reportArgumentType]
+        "kinds is a dict by column, {'column': ...}, got 'ordinal'",
+    ),
+    "dates a word": (
+        lambda f: Table.from_frame(f, dates="%d"),  # pyright: ignore[reportArgumentType]
+        "dates is a dict by column, {'column': ...}, got '%d'",
+    ),
+    "a file for a frame": (
+        lambda f: Table.from_frame("a.csv"),
+        "of a file: Table.read('a.csv')",
+    ),
+    "a frame for a file": (
+        lambda f: Table.read(f),
+        "expected the name of a file, got DataFrame: a frame is Table.from_frame(df)",
+    ),
+    "a formula after its frame": (
+        lambda f: Design.of(f, "~ a"),
+        "Design.of takes the formula first, Design.of('~ age', frame)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKEN)
+def test_a_mistaken_argument_is_told_what_it_should_be(name):
+    wrong, message = MISTAKEN[name]
+    with pytest.raises(ValueError, match=re.escape(message)):
+        wrong(pd.DataFrame({"a": np.linspace(0.1, 1, 30), "b": np.linspace(3, 4, 30)}))

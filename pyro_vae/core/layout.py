@@ -2,7 +2,12 @@
 
 from dataclasses import dataclass
 
-__all__ = ["Layout"]
+__all__ = ["MANY", "Layout"]
+
+MANY = (
+    "written for a plate on their left, sites allow many draws at once: (x * w).sum(-1) for x @ w, "
+    "theta[..., group] for theta[group]"
+)
 
 
 @dataclass(frozen=True)

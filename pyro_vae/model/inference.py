@@ -237,9 +237,10 @@ class Inference(Evaluated):
             num_samples: how many.
             given: N observations whose context and offset are taken: the draws are
                 ``(num_samples, N, *x_shape)``. For a model of a table, the cells that are known,
-                ``{"Home": "rent", "Age": 40}``: the draws are of p(the others | these), weighted
-                as in :meth:`impute`; a warning counts rows whose draws are doubtful. Of a
-                survival time the event is given with it.
+                ``{"Home": "rent", "Age": 40}``, or a frame of such rows, which may lack the columns
+                that are not known: the draws are of p(the others | these), weighted as in
+                :meth:`impute`; a warning counts rows whose draws are doubtful. Of a survival time
+                the event is given with it.
             mean: give the mean of p(x|z) for each drawn z, not a draw of x.
             seed: of the draws.
         """
@@ -316,8 +317,12 @@ class Inference(Evaluated):
             Pearl (2009), Causality, section 7.1: abduction, action, prediction.
         """
         plan, data = Plan(draws, point, num_samples, sweeps), self.as_data(x)  # pyright: ignore
-        if not do or not self.record.has("context"):
-            raise ValueError("counterfactual sets a condition: do={'centre': 'B'}, of such a model")
+        if not self.record.has("context"):
+            raise ValueError(
+                "this model has no condition to set: VAE(table, 8, condition='~ centre') has one"
+            )
+        if not do:
+            raise ValueError("do= says which condition to set: do={'centre': 'B'}")
         of_table = self.record.given(x) is not None
         other = self.record.intervene(x if of_table else data, do)
         with reading(self, seed):

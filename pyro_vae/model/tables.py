@@ -16,7 +16,7 @@ from ..data.tables.frames import Frame
 from ..distributions import Layout
 from ..families.part import Line
 from ..language.spec import Spec, as_spec
-from .blocks import Block, shape_of
+from .blocks import Block, Role, shape_of
 from .record import Record
 
 __all__ = ["Condition", "TableRecord", "as_record", "record_arguments"]
@@ -97,6 +97,16 @@ class TableRecord(Record):
         numbers = {role: about.get(role) for role in NUMBERS}
         return {"x_shape": TableRecord(schema, design, numbers, about.get("holes", ()))}
 
+    def part(self, x: Tensor | None, role: Role) -> Tensor | None:
+        """All blocks of a role side by side, ``(N, D)``; ``None`` where the record has none."""
+        if x is None and self.has(role):
+            context = self.design.sources if self.design and role == "context" else ()
+            names = ", ".join(context or (self.numbers[role],))
+            raise ValueError(
+                f"this model is conditional on {names}: say it, sample(10, given={{name: value}})"
+            )
+        return super().part(x, role)
+
     def read(self, x: object) -> Table:
         """A frame, or another table, under this record's schema.
 
@@ -155,8 +165,18 @@ class TableRecord(Record):
 
     def given(self, cells: object) -> Any:  # noqa: ANN401
         """Rows of which some cells are known: a frame, or one row as a dict of its cells."""
+        if isinstance(cells, Tensor):
+            return None
+        names, roles = self.schema.names, self.numbers
         if not isinstance(cells, Mapping):
-            return None if isinstance(cells, Tensor) else cells
+            if isinstance(cells, Table):
+                return cells
+            if isinstance(cells, str | list):
+                raise ValueError(
+                    f"given is a dict of cells, {{{names[0]!r}: value}}, or a frame, got {cells!r}"
+                )
+            weights = {roles["weight"]: 1.0} if "weight" in roles else {}
+            return Frame(cells).with_others(names, weights)
         import pandas as pd
 
         several = [name for name, value in cells.items() if np.ndim(value)]
@@ -165,12 +185,13 @@ class TableRecord(Record):
                 f"the given column {several[0]!r} has several values: a dict is one row, and "
                 "several rows are a frame"
             )
-        names = self.schema.names
         if unknown := [str(name) for name in cells if name not in names]:
             self.schema[unknown[0]]  # raises, with the nearest name
         if empty := [name for name, value in cells.items() if pd.isna(value)]:
             raise ValueError(f"the given column {empty[0]!r} has no value: leave it out")
-        needed = (*(self.design.sources if self.design else ()), *self.numbers.values())
+        if "weight" in roles:  # of which no draw depends
+            cells = {roles["weight"]: 1.0, **cells}
+        needed = (*(self.design.sources if self.design else ()), *roles.values())
         if absent := [name for name in needed if name not in cells]:
             raise ValueError(f"this model is conditional on {absent[0]!r}: say its value too")
         return pd.DataFrame({name: [cells.get(name)] for name in names})
@@ -179,6 +200,8 @@ class TableRecord(Record):
         """The rows of x with some columns of the condition set to a value, or to one a row."""
         import pandas as pd
 
+        if not isinstance(do, Mapping):
+            raise ValueError(f"do is a dict by column, do={{'centre': 'B'}}, got {do!r}")
         table, names = self.read(x), self.design.sources if self.design else ()
         if wrong := [str(name) for name in do if name not in names]:
             self.schema[wrong[0]]  # raises, with the nearest name
@@ -187,7 +210,12 @@ class TableRecord(Record):
         values, rows = table.values.copy(), np.zeros(len(table), int)
         for name, value in do.items():
             one = {c: [None] for c in self.schema.names} | {name: [value]}
-            if several := np.ndim(value):
+            if (several := np.ndim(value)) and len(value) != len(table):
+                raise ValueError(
+                    f"do= has {len(value)} values of {name!r} for {len(table)} rows: give one for "
+                    "each row, or one for all"
+                )
+            if several:
                 one = {c: [None] * len(table) for c in self.schema.names} | {name: list(value)}
             at = self.schema.places[name]
             given = self.schema.read(pd.DataFrame(one)).values[:, at]

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.distributions import biject_to
 from torch.distributions.transforms import Transform
 
+from ..core.layout import MANY
 from ..infer.draws import Draws, read, replay_at, run_once
 from .program import Program
 
@@ -29,7 +30,10 @@ class RealLine:
     def __init__(self, program: Program, x: Tensor) -> None:
         program.posterior_model(x)
         if program.layout.why_loop:
-            raise ValueError("a guide is fitted to many draws at once, which this program refuses")
+            raise ValueError(
+                "a guide is fitted to many draws at once, which this program does not allow "
+                f"({program.layout.why_loop})\n{MANY}"
+            )
         self.program, self.x, self.layout = program, x, program.layout
         self.sites = {name: self._site(name) for name in program.drawn.values}
 

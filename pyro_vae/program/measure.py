@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import pyro.poutine as poutine
 import torch
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
@@ -13,7 +14,15 @@ from ..core.layout import Layout
 from ..infer.draws import Traces, read
 from ..infer.sites import family_name, latent, samples
 
-__all__ = ["check_sites", "is_cut", "measure", "points", "raw_values", "why_one_by_one"]
+__all__ = [
+    "check_draws",
+    "check_sites",
+    "is_cut",
+    "measure",
+    "points",
+    "raw_values",
+    "why_one_by_one",
+]
 
 TRIED = 3  # draws of the trial that compares one run of many with runs of one
 DIGITS: dict[str, Any] = {
@@ -49,11 +58,43 @@ def check_sites(traces: Traces) -> None:
         for n, s in p.items()
         if latent(s) and n not in q and s["infer"].get("_enumerate_dim") is None
     ]
+    if not any(s["is_observed"] for s in samples(traces.model)):
+        raise ValueError(
+            "the model observes nothing: give a site its data, obs=..., and the program its "
+            "arguments, Program(model, guide, x, y), the model before the guide"
+        )
     if missing:
         raise ValueError(
             f"the guide does not draw {_quoted(missing)} of the model: draw it there, or mark it "
             "infer={'enumerate': 'parallel'} in the model, which sums a discrete site out"
         )
+
+
+@torch.no_grad()
+def check_draws(model: Callable, guide: Callable, x: Tensor) -> None:
+    """Say what the guide draws that the model cannot take, of a program that does not run.
+
+    Raises:
+        ValueError: a site of another shape, or outside the support that it has in the model.
+    """
+    with poutine.block():
+        q: Any = poutine.trace(guide).get_trace(x).nodes
+        p: Any = poutine.trace(model).get_trace(x).nodes
+    for name, own in p.items():
+        if not (latent(own) and name in q and latent(q[name])):
+            continue
+        drawn, fn, shape = q[name]["value"], own["fn"], own["value"].shape
+        if drawn.shape != shape:
+            raise ValueError(
+                f"the guide draws {name!r} of shape {tuple(drawn.shape)}, and the model has "
+                f"{tuple(shape)}: give the guide's site the shape of the model's"
+            )
+        if not fn.support.check(drawn).all():
+            raise ValueError(
+                f"the guide draws {name!r} from {family_name(q[name]['fn'])}, outside the support "
+                f"of the model's {family_name(fn)}: take a family with its support, or a "
+                "TransformedDistribution"
+            )
 
 
 def points(traces: Traces) -> list[str]:

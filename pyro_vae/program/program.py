@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from ..core.acting import evaluating
 from ..core.files import replacing
-from ..core.layout import Layout
+from ..core.layout import MANY, Layout
 from ..core.lock import LOCK
 from ..infer.draws import Traces, full_plates, read, run_once
 from ..model.face import Face
 from .joint import ProgramDensities
-from .measure import check_sites, is_cut, measure, points, why_one_by_one
+from .measure import check_draws, check_sites, is_cut, measure, points, why_one_by_one
 from .packing import Packing
 from .simulation import Simulation
 from .weights import Weights, modules_of
@@ -83,6 +83,9 @@ class Program(Face):
     ) -> None:
         super().__init__()
         for role, function in (("model", model), ("guide", guide)):
+            if isinstance(function, type):
+                name = function.__name__
+                raise ValueError(f"the {role} is a function, got a class: make one, {name}(model)")
             if not callable(function):
                 raise ValueError(f"the {role} is a function, got {type(function).__name__}")
         self._functions = (model, guide)
@@ -90,7 +93,11 @@ class Program(Face):
         with LOCK, torch.random.fork_rng():
             whole = self.packing.pack()
             both = self._bound(self.packing)
-            nesting = run_once(*both, whole, enumerate=False).nesting
+            try:
+                nesting = run_once(*both, whole, enumerate=False).nesting
+            except (RuntimeError, ValueError):
+                check_draws(*both, whole)
+                raise
             first = run_once(*both, whole, nesting=nesting)
             self.weights = Weights.of(first.model, first.guide)
             self.found = nn.ModuleList(modules_of(model, guide, args, kwargs))
@@ -100,7 +107,8 @@ class Program(Face):
         self.points = points(first)
         if self.layout.why_loop:
             warnings.warn(
-                f"draws of this program are made one by one ({self.layout.why_loop})", stacklevel=2
+                f"draws of this program are made one by one ({self.layout.why_loop})\n{MANY}",
+                stacklevel=2,
             )
 
     def _measure(self, first: Traces, data: str | None) -> None:

@@ -55,10 +55,10 @@ class Wishes:
     def check(self, names: Sequence[str]) -> None:
         """Raise where something is said of a column that there is not."""
         wishes = {"kinds": self.kinds, "likelihood": self.lines, "dates": self.dates}
-        wishes["na_values"] = self.na_values
-        events = dict.fromkeys(self.censored.values())
-        for what, of in {**wishes, "censored": {**self.censored, **events}}.items():
-            for name in of:
+        for what, of in {**wishes, "na_values": self.na_values, "censored": self.censored}.items():
+            if not isinstance(of, Mapping):
+                raise ValueError(f"{what} is a dict by column, {{'column': ...}}, got {of!r}")
+            for name in (*of, *(of.values() if what == "censored" else ())):
                 if name not in names:
                     raise ValueError(
                         f"{what} names the column {name!r}, which the frame does not have"

@@ -76,6 +76,8 @@ class Design:
         Raises:
             ValueError: a formula that cannot be read, an unknown column, or one with a hole.
         """
+        if isinstance(data, str):
+            raise ValueError("Design.of takes the formula first, Design.of('~ age', frame)")
         formula = condition if isinstance(condition, str) else _sum_of(condition)
         table = data if isinstance(data, Table) else Table.from_frame(data)
         factors = _factors(formula)

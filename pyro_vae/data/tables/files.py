@@ -2,6 +2,7 @@
 
 import re
 import zlib
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def _with_leading_zeros(frame: Any, path: Path, separator: str) -> Any:  # noqa:
     return frame
 
 
-def read_file(path: Path) -> Any:  # noqa: ANN401
+def read_file(path: str | Path) -> Any:  # noqa: ANN401
     """A frame of pandas.
 
     Empty cells, ``NA``, ``NaN`` and the like are missing.
@@ -40,6 +41,12 @@ def read_file(path: Path) -> Any:  # noqa: ANN401
     """
     import pandas as pd
 
+    if not isinstance(path, str | PathLike):
+        raise ValueError(
+            f"expected the name of a file, got {type(path).__name__}: a frame is "
+            "Table.from_frame(df)"
+        )
+    path = Path(path)
     suffixes = [s for s in path.suffixes if s not in COMPRESSED]
     kind = suffixes[-1].lower() if suffixes else ""
     if kind not in SUFFIXES:

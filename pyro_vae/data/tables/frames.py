@@ -1,6 +1,7 @@
 """A frame of any library: checked where it comes in, and made where it goes out."""
 
 from collections.abc import Mapping, Sequence
+from os import PathLike
 from typing import Any
 
 import narwhals as nw
@@ -12,6 +13,7 @@ from .native import LIBRARIES
 
 __all__ = ["Frame"]
 
+OF_ARRAY = "of an array: pandas.DataFrame(x, columns=[...])"
 EMPTY = {"pandas": "object", "polars": "Null", "pyarrow": "null"}  # types of missing cells alone
 
 
@@ -42,9 +44,11 @@ class Frame:
             self.frame = nw.from_native(native, eager_only=True)
         except TypeError:
             lazy = "; .collect() it" if hasattr(frame, "collect") else ""
+            path = isinstance(frame, str | PathLike)
+            how = f"of a file: Table.read({str(frame)!r})" if path else OF_ARRAY
             raise ValueError(
                 f"expected a frame of pandas, polars or pyarrow, got {type(frame).__name__}{lazy}\n"
-                "of an array: pandas.DataFrame(x, columns=[...])"
+                f"{how}"
             ) from None
         self.native: Any = frame
         self.library = self.frame.implementation.value
@@ -62,6 +66,13 @@ class Frame:
     def names(self) -> list[str]:
         """Of the columns, in the frame's order."""
         return self.frame.columns
+
+    def with_others(self, names: Sequence[str], values: Mapping[str, float]) -> Any:  # noqa: ANN401
+        """The frame with the columns that it lacks: a value in all rows, or nothing."""
+        absent = [name for name in names if name not in self.names]
+        added = [nw.lit(values.get(name)).alias(name) for name in absent]
+        order = [*names, *(name for name in self.names if name not in names)]
+        return self.frame.with_columns(*added).select(order).to_native()
 
     def only(self, names: Sequence[str]) -> Any:  # noqa: ANN401
         """Those of some columns that it has, as a frame of its library."""

@@ -289,7 +289,7 @@ class Table:
         The arguments are those of :meth:`from_frame`, the frame is one of pandas; errors name the
         file.
         """
-        frame = read_file(Path(path))
+        frame = read_file(path)
         try:
             return cls.from_frame(
                 frame,

@@ -96,9 +96,10 @@ class Evidence:
     def summary(self) -> str:
         """The figure in words, with what its checks say."""
         n = len(self.log_evidence)
+        each, over = " per observation", f"over {n} observations {self.mean_error:.2g}, "
         text = (
-            f"log p(x) = {self.mean:.2f} nats per observation, by {self.num_samples} draws of z "
-            f"(standard error over {n} observations {self.mean_error:.2g}, of drawing z "
+            f"log p(x) = {self.mean:.2f} nats{each if n > 1 else ''}, by {self.num_samples} draws "
+            f"of z (standard error {over if n > 1 else ''}of drawing z "
             f"{self.monte_carlo_error:.2g})."
         )
         if self.khat.isnan().all():

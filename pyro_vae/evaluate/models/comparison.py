@@ -135,6 +135,10 @@ def named(vaes: Sequence[VAE] | Mapping[str, VAE]) -> dict[str, VAE]:
     if not isinstance(vaes, Mapping):
         if isinstance(vaes, VAE):
             raise ValueError("one model was given: give several, [a, b] or {'a': a, 'b': b}")
+        if not isinstance(vaes, list | tuple):
+            raise ValueError(
+                f"the models come first, [a, b] or {{'a': a, 'b': b}}, got {type(vaes).__name__}"
+            )
         vaes = {str(i): vae for i, vae in enumerate(vaes)}
     for name, vae in vaes.items():
         if not isinstance(vae, VAE):

@@ -86,7 +86,11 @@ def as_frame(table: object, name: str = "the table") -> pd.DataFrame:
     frame = table if isinstance(table, pd.DataFrame) else None
     if frame is None:
         convert = getattr(table, "to_pandas", None)
-        frame = convert() if convert is not None else pd.DataFrame(table)  # pyright: ignore[reportArgumentType]
+        try:
+            frame = convert() if convert is not None else pd.DataFrame(table)  # pyright: ignore[reportArgumentType]
+        except (ValueError, TypeError) as problem:
+            got = type(table).__name__
+            raise ValueError(f"{name} is a frame of rows, got {got}: {problem}") from None
     if not len(frame) or not len(frame.columns):
         raise ValueError(f"{name} is empty: expected rows and columns, got {frame.shape}")
     if not (names := frame.columns.map(str)).is_unique:

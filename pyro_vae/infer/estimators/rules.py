@@ -11,6 +11,7 @@ from pyro.infer import ELBO, TraceEnum_ELBO
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
+from ...core.layout import MANY
 from ..sites import family_name, is_product, latent, replayed, unwrapped
 from .handlers import EnumerableProduct
 
@@ -20,6 +21,7 @@ __all__ = [
     "UnsoundError",
     "copies_have_a_density",
     "joint_states_are_few",
+    "many_draws_stand_together",
     "no_factor_counts_the_wrong_way",
     "paths_exist",
     "sites_are_alike",
@@ -113,6 +115,17 @@ def the_guide_draws_all(trial: Trial) -> None:
         raise UnsoundError(
             f"the model enumerates {', '.join(map(repr, trial.summed))}, which it would draw from "
             "the prior and not sum out: use TraceEnum_ELBO"
+        )
+
+
+def many_draws_stand_together(trial: Trial) -> None:
+    """A program that makes its draws one by one serves a bound of one particle."""
+    layout: Any = getattr(getattr(trial.model, "__self__", None), "layout", None)
+    k = trial.elbo.num_particles
+    if trial.elbo.vectorize_particles and k > 1 and layout is not None and layout.why_loop:
+        raise UnsoundError(
+            f"it makes {k} draws at once, which this program does not allow ({layout.why_loop}): "
+            f"use Trace_ELBO, of one particle, or mend the program: {MANY}"
         )
 
 

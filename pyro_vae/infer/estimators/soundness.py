@@ -13,6 +13,7 @@ from .rules import (
     Trial,
     UnsoundError,
     copies_have_a_density,
+    many_draws_stand_together,
     paths_exist,
     the_guide_draws_all,
     the_score_has_mean_zero,
@@ -49,7 +50,12 @@ def check(estimator: Estimator, model: Callable, guide: Callable, *args: object)
     how = elbo, estimator.gradient, estimator.rule is not None, estimator.baseline
     trial = Trial(*how, model, guide, args)
     needs = profile.needs if profile else ()
-    for rule in (the_guide_draws_all, *needs, *OF_GRADIENTS.get(estimator.gradient, ())):
+    for rule in (
+        many_draws_stand_together,
+        the_guide_draws_all,
+        *needs,
+        *OF_GRADIENTS.get(estimator.gradient, ()),
+    ):
         try:
             rule(trial)
         except UnsoundError as why:

@@ -302,7 +302,9 @@ def _result(run: Run, folder: RunFolder | None) -> Fit:
             f"it can be resumed from {folder}" if folder else "no run folder was given to keep it"
         )
         tqdm.write(f"interrupted in epoch {run.epoch + 1}, step {run.step}: {kept}")
-    collapsed = not interrupted and last["beta"] > 0 and abs(last["kl"]) < COLLAPSED
+    layout = getattr(run.vae, "layout", None)  # what observations share says nothing of one by one
+    own = layout is None or layout.separate
+    collapsed = own and not interrupted and last["beta"] > 0 and abs(last["kl"]) < COLLAPSED
     if run.processes.rank == 0 and collapsed and run.epoch * len(run.batches) >= ENOUGH:
         tqdm.write(
             f"the KL is {last['kl']:.2f} nats a data point, so z says next to nothing of x: try "

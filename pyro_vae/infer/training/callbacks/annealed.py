@@ -174,6 +174,11 @@ class _Draw(Messenger):
 
     def _pyro_sample(self, msg: dict) -> None:
         name, fn = msg["name"], msg["fn"]
+        if msg["infer"].get("is_auxiliary"):
+            raise ValueError(
+                f"DAIS anneals the draws of sites that the model has, and {name!r} is auxiliary, "
+                "as those of Pyro's AutoGuides are: write a guide that draws the model's sites"
+            )
         msg["infer"] = {**msg["infer"], "is_auxiliary": True, "_do_not_trace": True}
         if site_is_subsample(msg):  # pyright: ignore[reportArgumentType]
             if (fn.subsample_size or fn.size) < fn.size:
