@@ -179,6 +179,8 @@ class TableRecord(Record):
         """The rows of x with some columns of the condition set to a value, or to one a row."""
         import pandas as pd
 
+        if isinstance(x, Tensor):
+            raise ValueError("do= sets columns of a frame: give the rows as one, not as a tensor")
         table, names = self.read(x), self.design.sources if self.design else ()
         if wrong := [str(name) for name in do if name not in names]:
             self.schema[wrong[0]]  # raises, with the nearest name
@@ -187,7 +189,10 @@ class TableRecord(Record):
         values, rows = table.values.copy(), np.zeros(len(table), int)
         for name, value in do.items():
             one = {c: [None] for c in self.schema.names} | {name: [value]}
-            if several := np.ndim(value):
+            if (several := np.ndim(value)) and len(value) != len(table):
+                got = f"{len(value)} values of {name!r} for {len(table)} rows"
+                raise ValueError(f"do= sets one value, or one for each row, got {got}")
+            if several:
                 one = {c: [None] * len(table) for c in self.schema.names} | {name: list(value)}
             at = self.schema.places[name]
             given = self.schema.read(pd.DataFrame(one)).values[:, at]
@@ -348,10 +353,17 @@ class DesignedRecord(Record):
 
     def pack(self, arrays: Mapping[str, Any]) -> Tensor:
         """Blocks by name as one tensor, ``(N, *self.shape)``; the condition may be a frame."""
+        return super().pack(self._read(arrays))
+
+    def intervene(self, x: Any, do: Mapping[str, Any]) -> Any:  # noqa: ANN401
+        """Observations under another condition, which may be a frame."""
+        return super().intervene(x, self._read(do))
+
+    def _read(self, arrays: Mapping[str, Any]) -> dict[str, Any]:
+        """The blocks, a condition that is a frame as its numbers."""
         condition = arrays.get("condition")
-        if condition is not None and not isinstance(condition, Tensor | np.ndarray):
-            arrays = {**arrays, "condition": self.design.read(condition)}
-        return super().pack(arrays)
+        framed = hasattr(condition, "columns") or isinstance(condition, Mapping | Table)
+        return {**arrays, **({"condition": self.design.read(condition)} if framed else {})}
 
     def describe(self) -> dict[str, object]:
         """What makes this record again, as plain values."""
