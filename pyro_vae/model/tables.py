@@ -214,17 +214,18 @@ class TableRecord(Record):
             A frame of the draws of one row; a list of frames, one a draw, of several.
         """
         table = self.read(rows)
-        draws = np.where(table.missing, self._with_holes(cells), table.values)
+        draws = np.where(table.missing, self.values(self.with_holes(cells)), table.values)
         if len(table) == 1:
             return self.schema.to_frame(draws[:, 0])
         return [table.to_frame(values) for values in draws]
 
-    def _with_holes(self, cells: Tensor) -> np.ndarray:
-        """:meth:`values`, NaN where the bit beside a cell says that it is missing."""
-        values, first = self.values(cells), len(self._cells)
-        holes = (cells[..., first : first + len(self.holes)] > 0.5).cpu().numpy()
-        values[..., self._holed] = np.where(holes, np.nan, values[..., self._holed])
-        return values
+    def with_holes(self, cells: Tensor) -> Tensor:
+        """Packed cells ``(..., D)``, NaN where the bit beside a cell says that it is missing."""
+        cells, first = cells.clone(), len(self._cells)
+        own = [self._cells.index(place) for place in self._holed]
+        holes = cells[..., first : first + len(own)] > 0.5
+        cells[..., own] = cells[..., own].masked_fill(holes, math.nan)
+        return cells
 
     def values(self, cells: Tensor) -> np.ndarray:
         """Packed cells ``(..., D)`` as a table's values: codes and whole numbers are rounded.
@@ -252,7 +253,7 @@ class TableRecord(Record):
         if cells.ndim == 3:
             return [self.answer(one, x, keep=keep) for one in cells]
         if x is None:
-            return self.schema.to_frame(self._with_holes(cells))
+            return self.schema.to_frame(self.values(self.with_holes(cells)))
         table, values = self.read(x), self.values(cells)
         held = ~table.missing if keep else np.isnan(values)
         return table.to_frame(np.where(held, table.values, values))
