@@ -291,6 +291,22 @@ def test_a_counterfactual_of_what_is_no_condition_is_refused(do, words):
     vae = pv.VAE(table(), 2, condition="~ age + site", **NETS)
     with pytest.raises(ValueError, match=words):
         vae.counterfactual(frame()[:3], do=do)
+    with pytest.raises(ValueError, match="give the rows as one, not as a tensor"):
+        vae.counterfactual(vae.as_data(frame()[:3]), do={"site": "b"})
+
+
+def test_a_counterfactual_of_one_row_takes_its_cells_by_name_and_tells_of_doubtful_draws():
+    vae = pv.VAE(table(), 2, condition="~ age + site", missing="Bernoulli", seed=0)
+    pv.fit(vae, table(), epochs=1, seed=0)
+    row = frame()[:1].assign(bp=np.nan)
+    cells = {k: v for k, v in row.iloc[0].items() if k != "bp"}
+    other = vae.counterfactual(cells, do={"site": "c"}, seed=0)
+    assert other.site.tolist() == ["c"] and other.bp.notna().all()
+    record = pv.Record([pv.Block("x", 2), pv.Block("c", 1, role="context")])
+    vae = pv.VAE(record, 2, likelihood="Normal(scale=1e-4)", **NETS)
+    with pytest.warns(UserWarning, match=r"cells of 2 of 2 rows are doubtful"):
+        x = {"x": torch.tensor([[9.0, 1.0], [0.0, 5.0]]), "c": torch.zeros(2, 1)}
+        vae.counterfactual(x, do={"c": 1.0}, num_samples=50, seed=0)
 
 
 def test_a_model_without_a_condition_says_how_to_have_one():
@@ -363,6 +379,8 @@ def test_an_array_beside_a_frame_is_conditioned_by_a_design():
     assert torch.equal(vae.encode(numbers).mean, vae.encode({"x": x, "condition": data}).mean)
     other = vae.counterfactual(numbers, do={"condition": design.read(data.assign(age=9.0))}, seed=0)
     assert other.shape == (60, 5)
+    framed = vae.counterfactual(numbers, do={"condition": data.assign(age=9.0)}, seed=0)
+    assert torch.equal(framed, other)
     with pytest.raises(ValueError, match="a formula needs the frame"):
         pv.VAE(5, 2, condition="~ age", **NETS)
 

@@ -95,3 +95,18 @@ def test_a_complete_table_has_no_bits_and_an_array_cannot_have_them(data):
     assert whole.record.columns == ("a",)
     with pytest.raises(ValueError, match="missing='Bernoulli' is of a table"):
         pv.VAE(3, 2, likelihood="Normal", **SMALL)
+
+
+def test_a_predictive_check_compares_what_is_seen_with_what_would_be_seen():
+    torch.manual_seed(0)
+    y = torch.randn(2000)
+    seen = torch.where(torch.rand(2000) < torch.sigmoid(3 * y), torch.nan, y)  # high ones are gone
+    table = pv.Table.from_frame(pd.DataFrame({"y": seen.numpy()}))
+    nets = {"encoder": "MLP([])", "decoder": "MLP([])"}
+    vae = pv.VAE(table, 1, missing="Bernoulli", likelihood={"y": "Normal(scale=0.01)"}, **nets)
+    units, bits = (part.sources for part in vae.likelihood.parts)
+    for head, slope in ((units["loc"].head, 1.0), (bits["logits"].head, 3.0)):
+        head.weight.data.fill_(slope)
+        head.bias.data.zero_()
+    check = pv.predictive_check(vae, table, num_samples=2000, seed=0)
+    assert check.columns["mean_z"].abs().max() < 4 and check.columns["shape_p"].min() > 1e-3

@@ -279,3 +279,18 @@ def test_angles_beyond_the_circle_are_refused():
     vae = pv.VAE(table, 1, **small)
     pv.fit(vae, table, epochs=1, compile=False, progress=False)
     assert vae.sample(50, seed=0)["angle"].abs().max() <= np.pi + 1e-6
+
+
+@pytest.mark.parametrize("words", [["5", "6", "N/A"], ["12%", "7%", "?"], ["$1,200", "$3", "?"]])
+def test_few_numbers_in_words_are_levels_of_words_and_their_placeholder_a_hole(words):
+    table = pv.Table.from_frame(pd.DataFrame({"x": words * 30}))
+    column = table.schema["x"]
+    assert column.levels == tuple(sorted(words[:2])) and column.na_values == (words[2],)
+    assert table.missing[:3, 0].tolist() == [False, False, True]
+    assert table.to_frame(table.values)["x"].tolist() == words * 30
+    assert Schema.from_dict(table.schema.as_dict()) == table.schema
+
+
+def test_an_event_is_said_by_the_name_of_its_time():
+    with pytest.raises(ValueError, match="say the event of each time"):
+        table_of(AGE, censored=["x"])

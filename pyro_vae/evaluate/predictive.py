@@ -12,7 +12,7 @@ from torch import Tensor
 from ..core.checks import whole
 from ..distributions import RightCensored
 from ..families.support import innermost
-from ..model.columns import by_cell, names_of
+from ..model.columns import by_cell, names_of, with_holes
 from ..model.entry import of_model
 from ..model.joint import reading
 from ..model.simulation import simulate
@@ -118,7 +118,7 @@ def predictive_check(
         z, drawn = simulate(vae, num_samples, x)
         p = vae.decode(z[:1], x[:1])
     alike = by_cell(p, lambda part: not isinstance(innermost(part), RightCensored))
-    drawn = vae.record.cells(drawn).flatten(1).double()[:, alike]
+    drawn = with_holes(vae.record, vae.record.cells(drawn)).flatten(1).double()[:, alike]
     data = vae.record.cells(x).flatten(1).double()[:, alike]
     names = [name for name, kept in zip(names_of(vae.record), alike, strict=True) if kept]
     if not names:
@@ -141,40 +141,42 @@ def _standardized(data: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
     """Both in the data's units of each column; of a constant one in those of both."""
     mean = data.nanmean(0)
     scale = (data - mean).square().nanmean(0).sqrt()
-    both = (drawn - mean).square().mean(0).sqrt()
+    both = (drawn - mean).square().nanmean(0).sqrt()
     scale = torch.where(scale > 0, scale, torch.where(both > 0, both, 1.0))
     return (data - mean) / scale, (drawn - mean) / scale
 
 
 def _score(u: Tensor, v: Tensor) -> Tensor:
     """z-scores of the means of columns, NaN left out; 0 where nothing varies."""
-    seen, n, m = ~u.isnan(), (~u.isnan()).sum(0), len(v)
-    u = torch.where(seen, u, 0.0)
-    first, second = u.sum(0) / n, v.mean(0)
-    square = (u.square().sum(0) + v.square().sum(0)) / (n + m)
-    centre = (n * first + m * second) / (n + m)
-    error = ((square - centre.square()).clamp_min(0) * (1 / n + 1 / m)).sqrt()
-    return ((first - second) / error).nan_to_num(0.0, 0.0, 0.0)
+    n, m = ((~x.isnan()).sum(0) for x in (u, v))
+    u, v = u.nan_to_num(0.0), v.nan_to_num(0.0)
+    return _difference(n, m, u.sum(0), v.sum(0), u.square().sum(0) + v.square().sum(0))
 
 
 def _products(u: Tensor, v: Tensor) -> Tensor:
     """z-scores of the mean products of all pairs, as :func:`_score` of each."""
-    seen = (~u.isnan()).double()
-    u = u.nan_to_num(0.0)
-    n, m = seen.T @ seen, len(v)
-    first, second = u.T @ u / n, v.T @ v / m
-    square = (u.square().T @ u.square() + v.square().T @ v.square()) / (n + m)
-    centre = (n * first + m * second) / (n + m)
-    error = ((square - centre.square()).clamp_min(0) * (1 / n + 1 / m)).sqrt()
-    return ((first - second) / error).nan_to_num(0.0, 0.0, 0.0)
+    n, m = (seen.T @ seen for seen in ((~x.isnan()).double() for x in (u, v)))
+    u, v = u.nan_to_num(0.0), v.nan_to_num(0.0)
+    squares = u.square().T @ u.square() + v.square().T @ v.square()
+    return _difference(n, m, u.T @ u, v.T @ v, squares)
+
+
+def _difference(n: Tensor, m: Tensor, first: Tensor, second: Tensor, squares: Tensor) -> Tensor:
+    """The z-score of a difference of means, from the numbers of values, their sums and squares."""
+    centre = (first + second) / (n + m)
+    error = ((squares / (n + m) - centre.square()).clamp_min(0) * (1 / n + 1 / m)).sqrt()
+    return ((first / n - second / m) / error).nan_to_num(0.0, 0.0, 0.0)
 
 
 def _smirnov(data: Tensor, drawn: Tensor) -> Tensor:
     """p-values of the largest difference of two distribution functions; ties make them larger."""
     p = []
     for u, v in zip(data.T, drawn.T, strict=True):
-        u = u[~u.isnan()].sort().values
-        v, at = v.sort().values, torch.cat([u, v]).contiguous()
+        u, v = (x[~x.isnan()].sort().values for x in (u, v))
+        if not len(u) * len(v):
+            p.append(data.new_ones(()))
+            continue
+        at = torch.cat([u, v]).contiguous()
         below = [torch.searchsorted(s.contiguous(), at, right=True) / len(s) for s in (u, v)]
         largest = (below[0] - below[1]).abs().max()
         root = math.sqrt(len(u) * len(v) / (len(u) + len(v)))

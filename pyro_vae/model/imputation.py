@@ -16,7 +16,7 @@ from ..families.support import innermost
 from .conditional import Posterior, Start, condition
 from .joint import Model
 
-__all__ = ["Imputations", "Plan", "Point", "counterfactual", "impute"]
+__all__ = ["Imputations", "Plan", "Point", "impute"]
 
 CELLS = 2**22  # numbers of x at once
 ENOUGH = 100  # effective draws, with which more are no longer worth their time
@@ -93,7 +93,7 @@ class Imputations:
         )
 
 
-def impute(model: Model, x: Tensor, plan: Plan) -> Imputations:
+def impute(model: Model, x: Tensor, plan: Plan, other: Tensor | None = None) -> Imputations:
     """The observed blocks of x with their NaN cells filled, and the checks of each row.
 
     Rows whose draws are too few or too uneven are drawn anew, up to three times, from a proposal
@@ -103,6 +103,8 @@ def impute(model: Model, x: Tensor, plan: Plan) -> Imputations:
         model: whose likelihood is of independent cells.
         x: ``(B, ...)`` as the model's record packs them.
         plan: what is asked for.
+        other: the same rows under other contexts: all their cells are filled, by z as it is given
+            x; ``None`` fills those of x.
 
     Raises:
         ValueError: cells that are not independent given z, or have no mean.
@@ -110,6 +112,9 @@ def impute(model: Model, x: Tensor, plan: Plan) -> Imputations:
     if not has_independent_cells(model.decode(model.prior_at(x[:1]).expand([1]).sample(), x[:1])):
         raise ValueError("missing cells need a likelihood of independent cells")
     cells = model.record.cells(x)
+    if other is not None:
+        cells = torch.full_like(cells, math.nan)
+    wanted = x if other is None else model.record.with_cells(other, cells)
     rows = cells.flatten(1).isnan().any(1).nonzero()[:, 0]
     values = cells.clone() if plan.draws is None else cells.repeat(plan.draws, *[1] * cells.ndim)
     ess = torch.full((len(x),), math.inf, dtype=torch.float64, device=x.device)
@@ -121,7 +126,10 @@ def impute(model: Model, x: Tensor, plan: Plan) -> Imputations:
         for at in torch.arange(len(rows), device=x.device).split(size):
             some = rows[at]
             posterior = condition(model, x[some], num_samples, plan.sweeps, start and start[at])
-            filled = _fill(model, x[some], posterior, plan)
+            here, new = posterior, wanted[some]
+            if other is not None:
+                here = replace(here, likelihood=model.decode(here.z, new), completed=None)
+            filled = _fill(model, new, here, plan)
             values[..., some, *[slice(None)] * (cells.ndim - 1)] = filled
             imputations.ess[some], imputations.k_hat[some] = posterior.ess, posterior.k_hat
             doubtful = imputations.doubtful[some]
@@ -131,25 +139,6 @@ def impute(model: Model, x: Tensor, plan: Plan) -> Imputations:
     if len(rows):
         fill(rows, None, 0)
     return imputations
-
-
-def counterfactual(model: Model, x: Tensor, other: Tensor, plan: Plan) -> Tensor:
-    """The cells that observations x would have under the contexts of others, z as it is given x.
-
-    Args:
-        model: whose likelihood is of independent cells.
-        x: ``(B, ...)`` as the model's record packs them.
-        other: the same rows under the other contexts; their cells are not looked at.
-        plan: what is asked for.
-    """
-    wanted = model.record.with_cells(other, torch.full_like(model.record.cells(other), math.nan))
-    parts = []
-    rows = max(1, CELLS // (plan.num_samples * model.record.cells(x)[0].numel()))
-    for some, new in zip(x.split(rows), wanted.split(rows), strict=True):
-        posterior = condition(model, some, plan.num_samples, plan.sweeps)
-        posterior = replace(posterior, likelihood=model.decode(posterior.z, new), completed=None)
-        parts.append(_fill(model, new, posterior, plan))
-    return torch.cat(parts, 0 if plan.draws is None else 1)
 
 
 def _fill(model: Model, x: Tensor, posterior: Posterior, plan: Plan) -> Tensor:

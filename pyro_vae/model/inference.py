@@ -15,7 +15,7 @@ from ..core.seeding import seeded
 from ..families.guides import refine
 from ..families.missingness import Missingness
 from .evaluated import Evaluated
-from .imputation import Imputations, Plan, Point, counterfactual, impute
+from .imputation import Imputations, Plan, Point, impute
 from .inputs import Inputs
 from .joint import Joint, reading
 from .latents import Latents, point
@@ -264,14 +264,8 @@ class Inference(Evaluated):
         at_least = max(1000, 4 * num_samples)
         known = self.record.take_known(rows, self.example)
         found = self.imputations(known, draws=num_samples, num_samples=at_least, seed=seed)
-        if wrong := int(found.doubtful.sum()):
-            warnings.warn(
-                f"draws given the cells of {wrong} of {len(found.ess)} rows are doubtful: fewer "
-                f"than {found.enough:g} effective draws of z, or k-hat above {RELIABLE}, as where "
-                "the model has hardly seen such cells together: give fewer of them, or ask for "
-                "more draws",
-                stacklevel=3,
-            )
+        if found.doubtful.any():
+            warnings.warn(f"{_doubt(found)}: give fewer of them, or more draws", stacklevel=3)
         return self.record.answer_given(found.values, rows)
 
     @torch.no_grad()
@@ -295,10 +289,11 @@ class Inference(Evaluated):
         effect on z, nothing that is not in the model moves both c and x, and the decoder is right
         about c where the data have no such pair of z and c. It is no average treatment effect: that
         averages over the z of a population, and rests on the same assumptions. ``sample(given=)``
-        asks another question: of those *seen* with c', whatever their z.
+        asks another question: of those *seen* with c', whatever their z. A warning counts rows
+        whose draws of z are doubtful, if they are many.
 
         Args:
-            x: observations, with their conditions.
+            x: observations, with their conditions; of a table rows, or one row as a dict.
             do: the new condition, ``{"centre": "B"}``: one value, or one for each observation; of a
                 table by column, of a record by block.
             draws: so many draws, not one value.
@@ -316,18 +311,25 @@ class Inference(Evaluated):
         References:
             Pearl (2009), Causality, section 7.1: abduction, action, prediction.
         """
-        plan, data = Plan(draws, point, num_samples, sweeps), self.as_data(x)  # pyright: ignore
+        plan, rows = Plan(draws, point, num_samples, sweeps), self.record.given(x)
         if not self.record.has("context"):
             raise ValueError(
                 "this model has no condition to set: VAE(table, 8, condition='~ centre') has one"
             )
+        if not isinstance(do, Mapping):
+            raise ValueError(f"do is a dict by column, do={{'centre': 'B'}}, got {do!r}")
         if not do:
             raise ValueError("do= says which condition to set: do={'centre': 'B'}")
-        of_table = self.record.given(x) is not None
-        other = self.record.intervene(x if of_table else data, do)
+        known = x if rows is None else rows
+        if isinstance(x, Mapping) and rows is not None:  # what a dict lacks is not known
+            known = self.record.take_known(rows, self.example)
+        data = self.as_data(known)  # pyright: ignore[reportArgumentType]
+        other = self.record.intervene(data if rows is None else rows, do)
         with reading(self, seed):
-            cells = counterfactual(self, data, self.as_data(other), plan)
-        return self.record.answer(cells, other)
+            found = impute(self, data, plan, self.as_data(other))
+        if found.unreliable:
+            warnings.warn(_doubt(found), stacklevel=2)
+        return self.record.answer(found.values, other)
 
     @torch.no_grad()
     def interpolate(self, start: Tensor, end: Tensor, steps: int = 8) -> Tensor:
@@ -367,3 +369,12 @@ class Inference(Evaluated):
         x = self.record.take(x, self.example)
         self.record.check_complete(x)
         return x
+
+
+def _doubt(found: Imputations) -> str:
+    """How many rows have doubtful draws, and why, in words."""
+    return (
+        f"draws given the cells of {int(found.doubtful.sum())} of {len(found.ess)} rows are "
+        f"doubtful: fewer than {found.enough:g} effective draws of z, or k-hat above {RELIABLE}, "
+        "as where the model has hardly seen such cells together"
+    )

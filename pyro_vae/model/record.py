@@ -337,7 +337,7 @@ class Record:
             raise ValueError(f"do= sets blocks of the context ({have}), got {wrong[0]!r}")
         parts: dict[str, Any] = {name: part for name, part in self.unpack(x).items()}
         for name, value in do.items():
-            new = torch.as_tensor(value, dtype=x.dtype, device=x.device)
+            new = convert(numbers(value)[0], x)
             parts[name] = new.expand(parts[name].shape) if new.ndim < parts[name].ndim else new
         return self.pack(parts)
 

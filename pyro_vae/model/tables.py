@@ -200,8 +200,8 @@ class TableRecord(Record):
         """The rows of x with some columns of the condition set to a value, or to one a row."""
         import pandas as pd
 
-        if not isinstance(do, Mapping):
-            raise ValueError(f"do is a dict by column, do={{'centre': 'B'}}, got {do!r}")
+        if isinstance(x, Tensor):
+            raise ValueError("do= sets columns of a frame: give the rows as one, not as a tensor")
         table, names = self.read(x), self.design.sources if self.design else ()
         if wrong := [str(name) for name in do if name not in names]:
             self.schema[wrong[0]]  # raises, with the nearest name
@@ -237,17 +237,18 @@ class TableRecord(Record):
             A frame of the draws of one row; a list of frames, one a draw, of several.
         """
         table = self.read(rows)
-        draws = np.where(table.missing, self._with_holes(cells), table.values)
+        draws = np.where(table.missing, self.values(self.with_holes(cells)), table.values)
         if len(table) == 1:
             return self.schema.to_frame(draws[:, 0])
         return [table.to_frame(values) for values in draws]
 
-    def _with_holes(self, cells: Tensor) -> np.ndarray:
-        """:meth:`values`, NaN where the bit beside a cell says that it is missing."""
-        values, first = self.values(cells), len(self._cells)
-        holes = (cells[..., first : first + len(self.holes)] > 0.5).cpu().numpy()
-        values[..., self._holed] = np.where(holes, np.nan, values[..., self._holed])
-        return values
+    def with_holes(self, cells: Tensor) -> Tensor:
+        """Packed cells ``(..., D)``, NaN where the bit beside a cell says that it is missing."""
+        cells, first = cells.clone(), len(self._cells)
+        own = [self._cells.index(place) for place in self._holed]
+        holes = cells[..., first : first + len(own)] > 0.5
+        cells[..., own] = cells[..., own].masked_fill(holes, math.nan)
+        return cells
 
     def values(self, cells: Tensor) -> np.ndarray:
         """Packed cells ``(..., D)`` as a table's values: codes and whole numbers are rounded.
@@ -275,7 +276,7 @@ class TableRecord(Record):
         if cells.ndim == 3:
             return [self.answer(one, x, keep=keep) for one in cells]
         if x is None:
-            return self.schema.to_frame(self._with_holes(cells))
+            return self.schema.to_frame(self.values(self.with_holes(cells)))
         table, values = self.read(x), self.values(cells)
         held = ~table.missing if keep else np.isnan(values)
         return table.to_frame(np.where(held, table.values, values))
@@ -376,10 +377,17 @@ class DesignedRecord(Record):
 
     def pack(self, arrays: Mapping[str, Any]) -> Tensor:
         """Blocks by name as one tensor, ``(N, *self.shape)``; the condition may be a frame."""
+        return super().pack(self._read(arrays))
+
+    def intervene(self, x: Any, do: Mapping[str, Any]) -> Any:  # noqa: ANN401
+        """Observations under another condition, which may be a frame."""
+        return super().intervene(x, self._read(do))
+
+    def _read(self, arrays: Mapping[str, Any]) -> dict[str, Any]:
+        """The blocks, a condition that is a frame as its numbers."""
         condition = arrays.get("condition")
-        if condition is not None and not isinstance(condition, Tensor | np.ndarray):
-            arrays = {**arrays, "condition": self.design.read(condition)}
-        return super().pack(arrays)
+        framed = hasattr(condition, "columns") or isinstance(condition, Mapping | Table)
+        return {**arrays, **({"condition": self.design.read(condition)} if framed else {})}
 
     def describe(self) -> dict[str, object]:
         """What makes this record again, as plain values."""

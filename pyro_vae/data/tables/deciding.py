@@ -10,7 +10,7 @@ from ...language.spec import Spec, as_spec, nearest
 from .cells import Cells, OddWord
 from .coding import EXACT, check_support, codes, quantities
 from .columns import KINDS, Column, Kind, Level
-from .declared import kind_of_line, with_categories
+from .declared import WORDS, kind_of_line, with_categories
 from .doubts import with_doubts
 from .moments import as_days, iso_format, midnight, read_words
 from .numbers import are_counts, by_values, count_line, positive_line
@@ -55,10 +55,11 @@ class Wishes:
     def check(self, names: Sequence[str]) -> None:
         """Raise where something is said of a column that there is not."""
         wishes = {"kinds": self.kinds, "likelihood": self.lines, "dates": self.dates}
-        for what, of in {**wishes, "na_values": self.na_values, "censored": self.censored}.items():
+        wishes |= {"na_values": self.na_values, "censored": self.censored}
+        for what, of in wishes.items():
             if not isinstance(of, Mapping):
                 raise ValueError(f"{what} is a dict by column, {{'column': ...}}, got {of!r}")
-            for name in (*of, *(of.values() if what == "censored" else ())):
+            for name in (*of, *(map(str, of.values()) if what == "censored" else ())):
                 if name not in names:
                     raise ValueError(
                         f"{what} names the column {name!r}, which the frame does not have"
@@ -108,7 +109,7 @@ def decide(cells: Cells, wishes: Wishes) -> Column:
             )
         column = _decide(cells, kind, levels, wishes, line)
         column = replace(column, event=wishes.censored.get(name))
-        doubts = with_doubts(column, cells, wishes.of(name))
+        doubts = with_doubts(column, cells.without(column.na_values), wishes.of(name))
         why = "; ".join([column.why, *notes(column, all_cells), *doubts])
         column = replace(column, why=why)
         if wishes.detected and column.event is not None:
@@ -178,7 +179,7 @@ def _decide(
     said = wishes.na_values.get(cells.name, ())
     gone = (*cells.alike(said), *(value for value in said if value in cells.gone))
     base = replace(base, levels=cells.levels, ordered=cells.ordered, na_values=gone)
-    form = wishes.dates.get(cells.name)
+    words, form = cells, wishes.dates.get(cells.name)
     if kind == "event" and cells.sort not in ("boolean", "whole", "number"):
         raise ValueError(
             f"it holds {cells.dtype}, first {cells.seen[0]!r}, and an event is 0 (censored) or 1 "
@@ -211,7 +212,12 @@ def _decide(
         raise ValueError(
             f"a column of {cells.dtype} is not {kind}: convert it, or let it be categorical"
         )
-    return _number(base, cells, kind, line, distinct)
+    column = _number(base, cells, kind, line, distinct)
+    if column.has_codes and words.sort == "word":  # few numbers in words: their levels are words
+        words = words.without(base.na_values)
+        base = replace(base, sort="word", format=None)
+        return _levelled(base, words, None, (), sorted(set(words.seen.tolist())))
+    return column
 
 
 def _constant(base: Column, cells: Cells) -> Column:
@@ -384,15 +390,4 @@ DEFAULTS: dict[str, Callable[[np.ndarray], str]] = {
     "time": lambda x: "Normal",
     "survival": lambda x: "Censored(Weibull)",
     "event": lambda x: "",
-}
-WORDS = {
-    "real": "numbers",
-    "integer": "whole numbers, rounded on return",
-    "heavy-tailed": "numbers with heavy tails",
-    "positive": "positive numbers",
-    "bounded": "numbers within (0, 1)",
-    "count": "whole numbers from 0",
-    "hurdle": "one value that occurs often, and numbers beside it",
-    "survival": "a time until an event, or until it was censored",
-    "event": "whether the event of a survival time was seen",
 }

@@ -3,7 +3,7 @@
 from ...language.spec import Spec, as_spec
 from .columns import Kind
 
-__all__ = ["kind_of_line", "with_categories"]
+__all__ = ["WORDS", "kind_of_line", "with_categories"]
 
 FAMILIES: dict[Kind, tuple[str, ...]] = {
     "real": ("Normal", "Laplace", "Cauchy", "Gumbel", "Logistic", "AsymmetricLaplace"),
@@ -29,6 +29,18 @@ FAMILIES: dict[Kind, tuple[str, ...]] = {
 KIND_OF: dict[str, Kind] = {name: kind for kind, names in FAMILIES.items() for name in names}
 AROUND = ("Mixture", "Transformed")  # of the kind of the family within
 CATEGORIES = ("Categorical", "OrderedLogistic")
+
+WORDS = {
+    "real": "numbers",
+    "integer": "whole numbers, rounded on return",
+    "heavy-tailed": "numbers with heavy tails",
+    "positive": "positive numbers",
+    "bounded": "numbers within (0, 1)",
+    "count": "whole numbers from 0",
+    "hurdle": "one value that occurs often, and numbers beside it",
+    "survival": "a time until an event, or until it was censored",
+    "event": "whether the event of a survival time was seen",
+}
 
 
 def kind_of_line(line: str | Spec) -> Kind | None:
