@@ -292,5 +292,5 @@ def test_few_numbers_in_words_are_levels_of_words_and_their_placeholder_a_hole(w
 
 
 def test_an_event_is_said_by_the_name_of_its_time():
-    with pytest.raises(ValueError, match="say the event of each time"):
+    with pytest.raises(ValueError, match="censored is a dict by column"):
         table_of(AGE, censored=["x"])

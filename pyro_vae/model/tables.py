@@ -17,6 +17,7 @@ from ..distributions import Layout
 from ..families.part import Line
 from ..language.spec import Spec, as_spec
 from .blocks import Block, Role, shape_of
+from .designed import DesignedRecord
 from .record import Record
 
 __all__ = ["Condition", "TableRecord", "as_record", "record_arguments"]
@@ -361,43 +362,6 @@ def _beside(x: int | tuple[int, ...] | Record, missing: bool, condition: Conditi
     x = shape_of(x, "x_shape", least=1)
     blocks = [Block("x", x, missing=missing), Block("condition", width, "context")]  # pyright: ignore
     return DesignedRecord(blocks, design) if design else Record(blocks)
-
-
-class DesignedRecord(Record):
-    """A plain array ``x`` beside a ``condition`` that comes as a frame.
-
-    Args:
-        blocks: of both.
-        design: from the frame to numbers.
-    """
-
-    def __init__(self, blocks: Sequence[Block], design: Design) -> None:
-        super().__init__(blocks)
-        self.design = design
-
-    def pack(self, arrays: Mapping[str, Any]) -> Tensor:
-        """Blocks by name as one tensor, ``(N, *self.shape)``; the condition may be a frame."""
-        return super().pack(self._read(arrays))
-
-    def intervene(self, x: Any, do: Mapping[str, Any]) -> Any:  # noqa: ANN401
-        """Observations under another condition, which may be a frame."""
-        return super().intervene(x, self._read(do))
-
-    def _read(self, arrays: Mapping[str, Any]) -> dict[str, Any]:
-        """The blocks, a condition that is a frame as its numbers."""
-        condition = arrays.get("condition")
-        framed = hasattr(condition, "columns") or isinstance(condition, Mapping | Table)
-        return {**arrays, **({"condition": self.design.read(condition)} if framed else {})}
-
-    def describe(self) -> dict[str, object]:
-        """What makes this record again, as plain values."""
-        return super().describe() | {"condition": self.design.as_dict()}
-
-    @staticmethod
-    def arguments(about: Mapping[str, Any]) -> dict[str, object]:
-        """The arguments of a model, from what :meth:`describe` gives."""
-        design = Design.from_dict(about["condition"])
-        return {"x_shape": DesignedRecord([Block(*row) for row in about["blocks"]], design)}
 
 
 def record_arguments(about: Mapping[str, Any]) -> dict[str, object]:
