@@ -1,5 +1,6 @@
 """Densities that networks make: flows, resampled proposals, bits one by one."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Self
 
@@ -7,6 +8,8 @@ import pyro.distributions as dist
 import torch
 from pyro.distributions import constraints
 from torch import Tensor
+
+from .supports import support_of_cell
 
 __all__ = ["AutoregressiveBits", "Pushforward", "ResampledDistribution"]
 
@@ -48,8 +51,11 @@ class Pushforward(dist.TorchDistribution):
 
     @property
     def support(self) -> constraints.Constraint:
-        """All arrays of the event's shape (on circles too, as ``VonMises`` has it)."""
-        return constraints.independent(constraints.real, len(self.event_shape))
+        """All arrays of the event's shape; of a base on circles angles."""
+        base: Any = self.base.support
+        circles = isinstance(support_of_cell(base), constraints.interval)  # pyright: ignore
+        cell = constraints.interval(-math.pi, math.pi) if circles else constraints.real
+        return constraints.independent(cell, len(self.event_shape))
 
     def expand(self, batch_shape: Size, _instance: object = None) -> Self:
         """The base expanded, under the same map."""

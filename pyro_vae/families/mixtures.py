@@ -26,6 +26,7 @@ DRAWS = {
     ("continuous", 0.0, 1.0): "Beta",
     ("simplex", -math.inf, math.inf): "Dirichlet",
 }
+BOUNDED = {*DRAWS.values()} - {"Normal"}
 
 
 class Mixture(Part):
@@ -196,6 +197,8 @@ class Transformed(Part):
                 known |= {} if issubclass(cls, nn.Module) else {name: cls}
         if line.name not in known:
             able = [name for name, cls in known.items() if cls.bijective and not _required(cls)]
+            if self.inner.name not in BOUNDED:
+                able = [name for name in able if _reads_all(known[name])]
             raise line.error(f"unknown transformation {line.name!r}{nearest(line.name, able)}")
         try:
             transform: Transform = known[line.name](*line.args, **line.kwargs)  # pyright: ignore
@@ -212,6 +215,12 @@ def _within(support: constraints.Constraint, domain: constraints.Constraint) -> 
     kind, low, high = support_bounds(support)
     whole, least, most = support_bounds(domain)
     return (whole, least, most) == REAL or (kind == whole and least <= low and high <= most)
+
+
+def _reads_all(cls: type[Transform]) -> bool:
+    """Whether a transformation maps all numbers."""
+    domain: Any = cls.domain
+    return not isinstance(domain, constraints.Constraint) or support_bounds(domain) == REAL
 
 
 def _required(cls: type) -> list[str]:
