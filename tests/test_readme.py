@@ -41,7 +41,7 @@ def loans() -> pd.DataFrame:
 def test_its_python_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 8
+    assert len(blocks) == 9
     loans().to_csv("credit.csv", index=False)
     scope = {}
     for block in blocks:
