@@ -10,8 +10,8 @@ import torch
 import pyro_vae as pv
 from helpers.linear import linear_vae, marginal, pooled, z_scores
 from pyro_vae.core.pareto import tail_shape
-from pyro_vae.evaluate.evidence import annealed
 from pyro_vae.evaluate.evidence import importance as evidence
+from pyro_vae.evaluate.evidence import paths
 from pyro_vae.evaluate.evidence.importance import Evidence
 from pyro_vae.evaluate.statistics import log_mean_exp
 from pyro_vae.model.joint import Joint
@@ -202,7 +202,7 @@ def test_bad_input_is_refused():
 @pytest.mark.slow
 def test_annealing_goes_block_by_block(monkeypatch):
     vae = linear_vae("mean-field")
-    monkeypatch.setattr(annealed, "CELLS", 8 * 5 * 3)  # three data
+    monkeypatch.setattr(paths, "CELLS", 8 * 5 * 3)  # three data
     found = pv.bdmc(vae, 7, temperatures=150, chains=8, leapfrog=3, seed=0)
     exact = marginal(vae).log_prob(found.x)
     assert found.lower.log_evidence.shape == found.upper.khat.shape == (7,)
