@@ -1,0 +1,54 @@
+"""Whether recommend_estimator picks one that trains about as fast as the best.
+
+python benchmarks/recommendation.py [SECONDS [MODEL ...]]
+
+For six small models of scikit-learn's digits as bits: what is recommended after so many seconds, and
+its gain in a race of all of the shortlist at equal seconds, with other seeds, beside the best gain.
+"""
+
+import sys
+
+import torch
+from common import publish, table
+
+import pyro_vae as pv
+from pyro_vae.evaluate.gradients.recommendation import Race, _suitable
+
+NETWORKS = {"encoder": "MLP([20])", "decoder": "MLP([20])", "seed": 0}
+BITS = {"prior": "Bernoulli", "guide": "Bernoulli", "encoder": "MLP([])", "decoder": "MLP([])"}
+ONE_HOT = {"prior": "OneHotCategorical", "guide": "OneHotCategorical"}
+MODELS = {  # the model, and K
+    "normal": ({"latent_dim": 5}, 1),
+    "bernoulli": ({"latent_dim": 200, **BITS}, 1),
+    "categorical": ({"latent_dim": (3, 4), **ONE_HOT}, 1),
+    "flow": ({"latent_dim": 5, "guide": "Flow(IAF, transforms=1, hidden_features=[20])"}, 1),
+    "K = 50": ({"latent_dim": 5}, 50),
+    "layers": ({"layers": [6, 3]}, 1),
+}
+
+
+def row(name: str, x: torch.Tensor, seconds: float) -> list[object]:
+    """What is recommended for a model, its gain in nats, and the best one."""
+    options, k = MODELS[name]
+    vae = pv.VAE(64, **{**NETWORKS, **options})
+    found = pv.recommend_estimator(vae, x, num_particles=k, seconds=seconds, seed=0)
+    lines, _ = _suitable(vae, x[:100], None, k, 1)
+    race, entrants = Race(vae, x[200:], x[:200], k, 100, 1e-3, 1), {str(n): n for n in lines}
+    gain = race.run(entrants, race.time(entrants), 3.0).gain
+    best = str(gain.idxmax())
+    share = gain[found.estimator] / gain.max()
+    return [name, len(lines), f"`{found.estimator}`", f"`{best}`", f"{share:.2f}"]
+
+
+def main() -> None:
+    """The models one after the other."""
+    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 12.0
+    x = (pv.load_data("digits").train.flatten(1) > 0.5).float()
+    rows = [row(name, x, seconds) for name in sys.argv[2:] or MODELS]
+    head = ["model", "shortlist", "recommended", "best of another race", "its share of the gain"]
+    text = f"Recommended after {seconds:g} s; races of 3 s an estimator.\n\n"
+    publish("recommendation", "Recommended estimators", text + table(head, rows))
+
+
+if __name__ == "__main__":
+    main()
