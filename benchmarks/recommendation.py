@@ -2,8 +2,9 @@
 
 python benchmarks/recommendation.py [SECONDS [MODEL ...]]
 
-For six small models of scikit-learn's digits as bits: what is recommended after so many seconds, and
-its gain in a race of all of the shortlist at equal seconds, with other seeds, beside the best gain.
+For six small models of scikit-learn's digits as bits: what is recommended after so many seconds,
+and its gain in a race of all of the shortlist at equal seconds, with other seeds, beside the best
+gain.
 """
 
 import sys
