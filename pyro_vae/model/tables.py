@@ -208,19 +208,17 @@ class TableRecord(Record):
             self.schema[wrong[0]]  # raises, with the nearest name
             have = ", ".join(names) or "none"
             raise ValueError(f"do= sets columns of the condition ({have}), got {wrong[0]!r}")
-        values, rows = table.values.copy(), np.zeros(len(table), int)
+        values = table.values.copy()
         for name, value in do.items():
-            one = {c: [None] for c in self.schema.names} | {name: [value]}
-            if (several := np.ndim(value)) and len(value) != len(table):
+            cells = list(value) if np.ndim(value) else [value]
+            if np.ndim(value) and len(cells) != len(table):
                 raise ValueError(
-                    f"do= has {len(value)} values of {name!r} for {len(table)} rows: give one for "
+                    f"do= has {len(cells)} values of {name!r} for {len(table)} rows: give one for "
                     "each row, or one for all"
                 )
-            if several:
-                one = {c: [None] * len(table) for c in self.schema.names} | {name: list(value)}
+            given = {c: [None] * len(cells) for c in self.schema.names} | {name: cells}
             at = self.schema.places[name]
-            given = self.schema.read(pd.DataFrame(one)).values[:, at]
-            values[:, at] = given if several else given[rows]
+            values[:, at] = self.schema.read(pd.DataFrame(given)).values[:, at]
         return Table(self.schema, Frame(table.to_frame(values)), values)
 
     def take_known(self, rows: object, like: Tensor) -> Tensor:

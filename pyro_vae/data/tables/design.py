@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
@@ -98,7 +99,7 @@ class Design:
         state = json.loads(json.dumps(matrix.model_spec.transform_state, default=_plain))
         return cls(formula, table.schema, levels, state, names)
 
-    @property
+    @cached_property
     def sources(self) -> tuple[str, ...]:
         """The columns of the table that it reads, in the order of the table."""
         named = _sources(self.formula)
