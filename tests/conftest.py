@@ -9,6 +9,8 @@ import torch
 pytest.register_assert_rewrite("helpers")
 
 from helpers import gradients  # noqa: E402
+from pyro_vae import MLP, VAE  # noqa: E402
+from pyro_vae.infer.estimators.learner import Learner  # noqa: E402
 
 matplotlib.use("Agg")
 torch.set_num_threads(1)  # the models are small: threads would only wait for each other
@@ -43,6 +45,32 @@ def bits():
 def linear():
     """A linear Gaussian model, whose ELBO is a polynomial of its parameters."""
     return gradients.linear_model()
+
+
+@pytest.fixture
+def small():
+    """A linear Gaussian model with one z and a learned prior."""
+    vae = VAE(
+        3, 1, prior="Normal(loc=learned(0.2), scale=learned(1.2))",
+        likelihood="Normal(scale=learned)", guide="Normal(scale=learned(0.7))",
+        encoder=MLP([]), decoder=MLP([]), seed=6,
+    ).double()  # fmt: skip
+    return vae, torch.randn(2, 3).double()
+
+
+@pytest.fixture
+def wandered(monkeypatch):
+    """What control variates learn starts away from its start, and networks away from zero."""
+    renew = Learner.renew
+
+    def elsewhere(self, guide, *args, **kwargs):
+        control = renew(self, guide, *args, **kwargs)
+        with torch.no_grad():
+            for p in control.parameters():
+                p.add_(0.3 * torch.randn_like(p)) if p.requires_grad else None
+        return control
+
+    monkeypatch.setattr(Learner, "renew", elsewhere)
 
 
 @pytest.fixture

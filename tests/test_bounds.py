@@ -55,17 +55,6 @@ def test_bounds_are_ordered_in_every_draw(betas):
 
 
 @pytest.fixture
-def small():
-    """A linear Gaussian model with one z and a learned prior."""
-    vae = VAE(
-        3, 1, prior="Normal(loc=learned(0.2), scale=learned(1.2))",
-        likelihood="Normal(scale=learned)", guide="Normal(scale=learned(0.7))",
-        encoder=MLP([]), decoder=MLP([]), seed=6,
-    ).double()  # fmt: skip
-    return vae, torch.randn(2, 3).double()
-
-
-@pytest.fixture
 def bits():
     """Four bits."""
     return bit_model(4)

@@ -13,12 +13,12 @@ from helpers.gradients import (
     bit_model,
     copied,
     draws,
-    exact_bound,
     iwae_by_enumeration,
     right,
+    right_in_plates,
     z_scores,
 )
-from pyro_vae import MLP, VAE, SpecError, make_estimator
+from pyro_vae import SpecError, make_estimator
 from pyro_vae.infer import OVIS, RLOO, VIMCO
 from pyro_vae.infer.estimators.bounds import Bound, Convex, Renyi
 
@@ -30,15 +30,7 @@ def test_ovis_is_unbiased_for_bits(k, bits):
 
 
 def test_ovis_is_unbiased_with_sites_in_different_plates(plates):
-    model, guide, exact = plates
-    found, elbo = [], OVIS(2)
-    for _ in range(30):
-        with pyro.get_param_store().scope():
-            elbo.loss_and_grads(model, guide)
-            found.append(torch.cat([-pyro.param(k).grad for k in "abw"], 1))
-    parameters, log_w, log_q = exact()
-    gradient = torch.cat(torch.autograd.grad(exact_bound(log_w, log_q, 2), parameters))
-    assert z_scores(torch.cat(found), gradient).abs().max() < 5
+    right_in_plates(OVIS(2), plates, 2)
 
 
 COPIES = 4000
@@ -113,17 +105,6 @@ def test_vargrad_is_rloo(k):
 
 
 # Groups of particles, by pairs of values of one normal latent on a grid.
-
-
-@pytest.fixture
-def small():
-    """A linear Gaussian model with one z and a learned prior."""
-    vae = VAE(
-        3, 1, prior="Normal(loc=learned(0.2), scale=learned(1.2))",
-        likelihood="Normal(scale=learned)", guide="Normal(scale=learned(0.7))",
-        encoder=MLP([]), decoder=MLP([]), seed=6,
-    ).double()  # fmt: skip
-    return vae, torch.randn(2, 3).double()
 
 
 def agrees(gradients, vae, value, which):

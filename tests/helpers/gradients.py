@@ -205,3 +205,19 @@ def plated_bits():
         return (a, b, w), log_p - log_q, log_q
 
     return model, guide, exact
+
+
+def right_in_plates(elbo, plates, k, runs=30):
+    """The gradient and the value of a bound of k particles, of bits in and outside of a plate."""
+    model, guide, exact = plates
+    found, values = [], []
+    for _ in range(runs):
+        with pyro.get_param_store().scope():
+            values.append(-elbo.loss_and_grads(model, guide))
+            found.append(torch.cat([-pyro.param(name).grad for name in "abw"], 1))
+    parameters, log_w, log_q = exact()
+    wanted = exact_bound(log_w, log_q, k)
+    gradient = torch.cat(torch.autograd.grad(wanted, parameters))
+    assert z_scores(torch.cat(found), gradient).abs().max() < 5
+    values = torch.tensor(values)[:, None].double() / len(found[0])
+    assert z_scores(values, wanted.detach()).abs().max() < 5
