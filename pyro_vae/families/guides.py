@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+import numpy as np
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
@@ -224,7 +225,10 @@ def suggest_guide(p: dist.TorchDistribution) -> str:
     if (lower, upper) == (0, 1):
         return "Transformed(Normal, SigmoidTransform)"
     if finite:
-        return f"Transformed(Normal, Interval({lower:g}, {upper:g}))"
+        low, high = (
+            np.format_float_positional(np.float32(end), trim="-") for end in (lower, upper)
+        )
+        return f"Transformed(Normal, Interval({low}, {high}))"
     if lower == -math.inf:
         return "Normal"
     return "Transformed(Normal, SoftplusTransform)" if lower == 0 else type(innermost(p)).__name__
