@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pyro
 import pyro.distributions as dist
 import pytest
 import torch
@@ -22,9 +23,9 @@ from pyro.infer import SVI
 from torch import nn
 
 import pyro_vae as pv
-from pyro_vae.infer.engine import shared_memory
+from pyro_vae.infer import FusedOptim
+from pyro_vae.infer.engine import distributed
 from pyro_vae.infer.engine.distributed import Processes, processes
-from pyro_vae.infer.engine.shared_memory import SharedMemory
 from pyro_vae.infer.training.callbacks import settings
 
 pytestmark = pytest.mark.process
@@ -34,7 +35,7 @@ GIVEN = dict(  # 11 held out, 101 left: of the last batch the second process has
     epochs=3, batch_size=20, lr="cosine(1e-2)", validation=0.1, optimizer="Adam(clip_norm=20)",
     seed=3,
 )  # fmt: skip
-SIZES = [(2, 2), (3, 7), (5,), (4,), ()]  # of parameters; the last two come later
+SIZES = [(2, 2), (3, 7), (5,), (4,), ()]  # of gradients, of two types by turns
 DRAWN = dict(epochs=4, batch_size=30, seed=5, patience=4, validation=0.1)
 
 
@@ -70,34 +71,32 @@ def threads():
     return [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
 
 
-def steps(team):
-    """Parameters after steps by memory, twice, by messages, and where the memory has no room."""
-    who = team.rank, team.count
-    full = SharedMemory(*who)
-    full._map = lambda size: None
-    memories = [team.shared, SharedMemory(*who), None, full]
-    found, mine, ordered = [], [], shared_memory.ORDERED
-    for way in (Processes(*who, memory) for memory in memories):
-        shared_memory.ORDERED = ordered and way.shared is team.shared  # else they meet by messages
-        parameters = [
-            torch.full(size, 1.0 + team.rank * (way.shared in memories[:2])) for size in SIZES
-        ]
-        held = [len(way.adopt(parameters[:3])), len(way.adopt(parameters[3:]))]
-        for i in range(3):
-            for k, p in enumerate(parameters):
-                p.grad = None if k == i and team.rank else torch.full_like(p, k + team.rank + i)
-            with way.summed(parameters):
-                mine.append([p.grad is not None for p in parameters])
-                for p in parameters:
-                    p.data -= 0 if p.grad is None else p.grad
-            found.append(torch.cat([p.flatten() for p in parameters]))
-            way.meet()  # all have looked
-        if way.shared is not None:
-            way.shared.leave()
-        assert all(p.untyped_storage().nbytes() == p.nbytes for p in parameters)
-        assert sum(mine[-1]) == sum(held)
-    shared_memory.ORDERED = ordered
-    return {"values": torch.stack(found).numpy(), "mine": np.array(mine)}
+def sums(team):
+    """Gradients of both processes together, in a message of each type and in one of each."""
+    found, usual = [], distributed.BUCKET
+    gradients = [
+        torch.full(size, k + 10.0 * team.rank, dtype=(torch.float32, torch.float64)[k % 2])
+        for k, size in enumerate(SIZES)
+    ]
+    for distributed.BUCKET in (usual, 1):
+        totals = team.sum(gradients)
+        assert [t.dtype for t in totals] == [g.dtype for g in gradients]
+        assert [t.shape for t in totals] == [g.shape for g in gradients]
+        found.append(torch.cat([t.flatten().double() for t in totals]))
+    distributed.BUCKET = usual
+    return torch.stack(found).numpy()
+
+
+def late(team):
+    """A parameter that each process starts elsewhere, after steps of the second's gradient too."""
+    with pyro.get_param_store().scope():
+        p = pyro.param("late", torch.tensor([10.0 + team.rank]))
+        optim = FusedOptim(torch.optim.SGD, {"lr": 1.0})
+        optim.processes = team
+        for gradient in (1.0, None if team.rank else 2.0):  # of a batch the second has no rows
+            p.grad = None if gradient is None else torch.tensor([gradient])
+            optim([p])
+        return p.item()
 
 
 def work(folder, rank):
@@ -108,7 +107,7 @@ def work(folder, rank):
             found["before"] = sorted(path.name for path in folder.glob("turn*"))
             time.sleep(0.2 * (rank == 0))
             (folder / f"turn{rank}").touch()
-        found |= steps(team)
+        found |= {"sums": sums(team), "late": late(team)}
         model = vae(seed=9 * rank)  # the first one's weights become everyone's
         history = pv.fit(model, X, **GIVEN).history
         found |= {"given": weights(model), "history": history.drop(columns="seconds").to_numpy()}
@@ -122,11 +121,11 @@ def work(folder, rank):
                 os.kill(os.getpid(), signal.SIGINT)
             return step(self, x)
 
-        def late(*args):
+        def slowly(*args):
             time.sleep(0.1)  # the others may not go on, to the best weights, before it is written
             write(*args)
 
-        SVI.step, settings.write, write = recorded, late, settings.write
+        SVI.step, settings.write, write = recorded, slowly, settings.write
         whole, parts = (vae(guide="Normal") for _ in range(2))
         history = pv.fit(whole, X, **DRAWN, out=folder / "whole").history
         found |= {"drawn": weights(whole), "noise": np.array(noise)}
@@ -235,41 +234,23 @@ def test_random_numbers_differ_by_process_and_seed():
     assert drawn[2, 0] == torch.rand(()).item()  # the first has the single run's
 
 
-def test_steps_are_the_same_by_memory_and_by_messages(ranks):
-    _, found = ranks
-    expected = []
-    for _ in range(4):
-        now = np.ones(len(SIZES))
-        for i in range(3):
-            now = now - [k + i + (0 if k == i else k + 1 + i) for k in range(len(SIZES))]
-            expected.append(np.repeat(now, [math.prod(size) for size in SIZES]))
-    for part in found:
-        assert np.array_equal(part["values"], np.stack(expected))
-    first, second = (part["mine"] for part in found)
-    assert (first[:6] ^ second[:6]).all()  # by memory each is stepped by one process
-    assert (first[:6, :3].sum(1) == 1).all()  # ... the largest by one, the others by the other
-    assert (first[6:] & second[6:]).all()
+def test_gradients_are_summed_in_messages_of_any_size(ranks):
+    expected = [np.repeat(2.0 * k + 10, math.prod(size)) for k, size in enumerate(SIZES)]
+    for part in ranks[1]:
+        assert np.array_equal(part["sums"], np.stack([np.concatenate(expected)] * 2))
 
 
-def test_a_process_that_has_ended_is_not_waited_for(monkeypatch):
-    monkeypatch.setattr(shared_memory, "ORDERED", True)
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    memory = SharedMemory(0, 2)
-    memory.marks = np.zeros((2, 8), dtype=np.int64)
-    memory.marks[1, 2] = ended.pid
-    with pytest.raises(RuntimeError, match="process 1 has ended"):
-        memory.meet()
+def test_buckets_hold_one_type_and_all_tensors_once(monkeypatch):
+    monkeypatch.setattr(distributed, "BUCKET", 40)
+    kinds = [torch.float32, torch.float32, torch.float64, torch.float32, torch.float64]
+    tensors = [torch.zeros(6, dtype=kind) for kind in kinds]
+    buckets = list(distributed._buckets(tensors))
+    assert [list(bucket) for bucket in buckets] == [[0, 1], [2], [4], [3]]
 
 
-def test_parameters_that_come_later_find_room_or_say_so():
-    memory = SharedMemory(0, 2)
-    memory.adopt = lambda parameters: None
-    team, late = Processes(0, 2, memory), [torch.ones(3)]
-    assert team.adopt(late) == late  # nothing is shared yet: each steps all
-    memory.owners = {torch.ones(2): 0}
-    with pytest.raises(MemoryError, match="no shared memory is left"):
-        team.adopt(late)
+def test_a_parameter_that_comes_late_has_the_first_ones_value(ranks):
+    for part in ranks[1]:  # 10 - (1 + 1) - 2
+        assert part["late"] == 6
 
 
 def test_no_thread_of_the_group_outlives_it(ranks):

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -11,11 +11,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from .shared_memory import SharedMemory
-
 __all__ = ["Processes", "leads", "local_rank", "processes"]
 
 T = TypeVar("T")
+
+BUCKET = 25 * 2**20  # bytes, as in DistributedDataParallel
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,6 @@ class Processes:
     Args:
         rank: of this process; the one of rank 0 writes and prints.
         count: the number of processes.
-        shared: the memory that they share, if all are on one machine.
         asked: set when this process is asked to stop.
         stop: set when all processes know that one of them was asked to stop.
 
@@ -37,7 +36,6 @@ class Processes:
 
     rank: int = 0
     count: int = 1
-    shared: SharedMemory | None = field(default=None, compare=False, repr=False)
     asked: threading.Event = field(default_factory=threading.Event, compare=False, repr=False)
     stop: threading.Event = field(default_factory=threading.Event, compare=False, repr=False)
 
@@ -49,57 +47,31 @@ class Processes:
         """The rows of a batch that belong to this process."""
         return batch.tensor_split(self.count)[self.rank] if self.count > 1 else batch
 
-    def adopt(self, parameters: Sequence[Tensor]) -> list[Tensor]:
-        """Share parameters, in the same order in each process; returns those this one updates.
+    def sum(self, gradients: Sequence[Tensor]) -> list[Tensor]:
+        """The gradients summed over the processes; a request to stop reaches all with them.
 
-        Raises:
-            MemoryError: the machine's shared memory has no room for parameters that come later.
+        They travel in messages of about ``BUCKET`` bytes, each while the next one is packed.
+
+        References:
+            Li et al. (2020), "PyTorch distributed: experiences on accelerating data parallel
+            training", VLDB (arXiv:2006.15704).
         """
-        mine = None if self.shared is None else self.shared.adopt(parameters)
-        if mine is None and self.divided:
-            raise MemoryError("no shared memory is left for parameters that came after the first")
-        return list(parameters) if mine is None else mine
-
-    @contextmanager
-    def summed(self, parameters: Sequence[Tensor]) -> Iterator[None]:
-        """Within it gradients are summed over the processes; a request to stop reaches all.
-
-        With shared memory each process has the gradients of its own parameters only, and updates
-        these; at the end all parameters are updated.
-        """
-        if self.count == 1:
-            yield
-        elif self.shared is not None and self.divided:
-            if self.shared.sum(asked=self.asked.is_set()):
-                self.stop.set()
-            yield
-            self.shared.meet()
-        else:
-            self._sum(parameters)
-            yield
-
-    @property
-    def divided(self) -> bool:
-        """Whether each process updates parameters of its own."""
-        return self.shared is not None and bool(self.shared.owners)
-
-    def _sum(self, parameters: Sequence[Tensor]) -> None:
-        # A process without rows in a last batch has no gradients.
-        mine = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-        asked = mine[0].new_full((1,), self.asked.is_set())
-        message = torch.cat([*(gradient.flatten() for gradient in mine), asked])
-        dist.all_reduce(message)
-        *totals, asked = message.split([*(p.numel() for p in parameters), 1])
-        for p, total in zip(parameters, totals, strict=True):
-            p.grad = total.view_as(p)
-        if asked.item():
+        asked = gradients[0].new_full((), self.asked.is_set())
+        sent = []
+        for bucket in _buckets([asked, *gradients]):
+            message = torch.cat([gradient.flatten() for gradient in bucket.values()])
+            sent.append((bucket, message, dist.all_reduce(message, async_op=True)))
+        sums: dict[int, Tensor] = {}
+        for bucket, message, work in sent:
+            work.wait()
+            totals = message.split([gradient.numel() for gradient in bucket.values()])
+            sums |= {
+                i: total.view_as(gradient)
+                for (i, gradient), total in zip(bucket.items(), totals, strict=True)
+            }
+        if sums[0].item():
             self.stop.set()
-
-    def whole(self, parts: dict[str, T]) -> dict[str, T]:
-        """The union of what each process holds of its own parameters, by name."""
-        if not self.divided:
-            return parts
-        return {name: value for part in self._from_each(parts) for name, value in part.items()}
+        return [sums[i] for i in range(1, len(sums))]
 
     def total(self, *numbers: float) -> tuple[float, ...]:
         """Sums of numbers over the processes."""
@@ -172,10 +144,15 @@ def leads() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _team() -> Processes:
-    rank, count = dist.get_rank(), dist.get_world_size()
-    here = os.environ.get("LOCAL_WORLD_SIZE") == str(count) and not torch.cuda.is_available()
-    return Processes(rank, count, SharedMemory(rank, count) if here and count > 1 else None)
+def _buckets(tensors: Sequence[Tensor]) -> Iterator[dict[int, Tensor]]:
+    """Tensors by their places, those of one device and type together up to ``BUCKET`` bytes."""
+    filling: dict[Hashable, dict[int, Tensor]] = {}
+    for i, tensor in enumerate(tensors):
+        bucket = filling.setdefault((tensor.device, tensor.dtype), {})
+        bucket[i] = tensor
+        if sum(each.nbytes for each in bucket.values()) >= BUCKET:
+            yield filling.pop((tensor.device, tensor.dtype))
+    yield from filling.values()
 
 
 @contextmanager
@@ -193,12 +170,7 @@ def processes() -> Iterator[Processes]:
             torch.cuda.set_device(local_rank())
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     try:
-        team = _team() if begin or joined else Processes()
-        try:
-            yield team
-        finally:
-            if team.shared is not None:
-                team.shared.leave()
+        yield Processes(dist.get_rank(), dist.get_world_size()) if begin or joined else Processes()
     finally:
         if begin:
             dist.destroy_process_group()

@@ -4,7 +4,6 @@
 """
 
 import inspect
-import math
 from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
@@ -39,7 +38,7 @@ class FusedOptim(PyroOptim):
         clip_value: the largest size of any number of the gradient, likewise.
 
     Attributes:
-        processes: whose gradients are summed before a step, and which may share its work.
+        processes: whose gradients are summed before a step.
         frozen: names of parameters that the next steps leave as they are.
 
     >>> optim = FusedOptim(torch.optim.Adam, {"lr": 1e-3})
@@ -72,25 +71,25 @@ class FusedOptim(PyroOptim):
             self._add(new)
         if self.optimizer is None:
             return
-        with self.processes.summed(list(self.parameters)):
-            for p, name in self.parameters.items() if self.frozen else ():
-                if name in self.frozen:
-                    p.grad = None
-            if self.clip_norm is not None:
-                self._clip(self.clip_norm)
-            if self.clip_value is not None:
-                nn.utils.clip_grad_value_(list(self.parameters), self.clip_value)
-            with torch.no_grad():
-                self._step(self.optimizer)
+        if self.processes.count > 1:
+            self._sum()
+        for p, name in self.parameters.items() if self.frozen else ():
+            if name in self.frozen:
+                p.grad = None
+        if self.clip_norm is not None:
+            nn.utils.clip_grad_norm_(list(self.parameters), self.clip_norm)
+        if self.clip_value is not None:
+            nn.utils.clip_grad_value_(list(self.parameters), self.clip_value)
+        with torch.no_grad():
+            self._step(self.optimizer)
         for p in self.parameters:
             p.grad = None
 
-    def _clip(self, largest: float) -> None:
-        norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
-        if self.processes.divided:
-            (square,) = self.processes.total(norm.double().square().item())
-            norm = norm.new_tensor(math.sqrt(square))
-        nn.utils.clip_grads_with_norm_(list(self.parameters), largest, norm)
+    def _sum(self) -> None:
+        """Sum gradients over the processes; one that has no rows of a last batch has none."""
+        mine = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
+        for p, total in zip(self.parameters, self.processes.sum(mine), strict=True):
+            p.grad = total
 
     @property
     def lr(self) -> float:
@@ -110,13 +109,10 @@ class FusedOptim(PyroOptim):
             group["lr"] = value
 
     def get_state(self) -> dict[str, dict[str, Tensor]]:
-        """The optimizer's tensors by parameter name; all processes are to ask for them.
-
-        Those that wait for their parameter to be seen are among them.
-        """
+        """The optimizer's tensors by parameter name, with those that wait for their parameter."""
         state = self.optimizer.state if self.optimizer else {}
-        mine = {name: dict(state[p]) for p, name in self.parameters.items() if p in state}
-        return self.processes.whole(self._state_waiting_to_be_consumed | mine)
+        seen = {name: dict(state[p]) for p, name in self.parameters.items() if p in state}
+        return self._state_waiting_to_be_consumed | seen
 
     def set_state(self, state_dict: dict[str, dict[str, Tensor]]) -> None:
         """Take up a state of :meth:`get_state`; parameters consume it when they are first seen."""
@@ -126,7 +122,7 @@ class FusedOptim(PyroOptim):
         store = pyro.get_param_store()
         named = sorted((str(store.param_name(p)), p) for p in new)
         self.parameters |= {p: name for name, p in named}
-        mine = set(self.processes.adopt([p for _, p in named]))
+        self.processes.share({name: p.data for name, p in named})
         for parameters, options in self._groups(named):
             if self.optimizer is None:
                 self.optimizer = self.pt_optim_constructor(parameters, **options)  # pyright: ignore
@@ -136,7 +132,7 @@ class FusedOptim(PyroOptim):
                 self.optimizer.add_param_group({"params": parameters, **options})
         for name, p in named:
             saved = self._state_waiting_to_be_consumed.pop(name, None)
-            if saved is not None and p in mine:
+            if saved is not None:
                 self.optimizer.state[p] = {  # pyright: ignore[reportOptionalMemberAccess]
                     k: v.clone() for k, v in saved.items()
                 }
