@@ -15,9 +15,9 @@ from helpers.commands import run as command
 from pyro_vae import plots
 from pyro_vae.evaluate import as_table, compare_estimators, elbo_draws
 from pyro_vae.evaluate.gradients.moments import Moments, View
+from pyro_vae.evaluate.gradients.repeated import factor
 from pyro_vae.infer import make_estimator
 from pyro_vae.infer.engine.capture import capture
-from pyro_vae.infer.engine.gradient_draws import factor
 from pyro_vae.infer.estimators.soundness import check_and_nest
 
 SCORE = "Trace_ELBO(gradient=score)"

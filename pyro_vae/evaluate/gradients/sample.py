@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from ...core.checks import boolean, whole
 from ...infer.engine.capture import CaptureError, Graph, capture, capture_function
 from ...infer.engine.compiled import compile_module
-from ...infer.engine.gradient_draws import factor, repeat
 from ...infer.estimators.estimator import Estimator
 from ...model.face import Face
 from .moments import Moments, View
+from .repeated import factor, repeat
 
 __all__ = [
     "MEASURED",

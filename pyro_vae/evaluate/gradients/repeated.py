@@ -7,8 +7,8 @@ from copy import deepcopy
 import torch
 from torch import Tensor, fx
 
-from .capture import Graph
-from .passes import drop_dead_code, placeholders
+from ...infer.engine.capture import Graph
+from ...infer.engine.passes import drop_dead_code, placeholders
 
 __all__ = ["factor", "repeat"]
 
