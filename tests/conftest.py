@@ -13,6 +13,7 @@ from pyro_vae import MLP, VAE  # noqa: E402
 from pyro_vae.infer.estimators.learner import Learner  # noqa: E402
 
 matplotlib.use("Agg")
+os.environ.setdefault("PYRO_VAE_MEASURE", "0")  # bits do not hang on a busy machine's clock
 torch.set_num_threads(1)  # the models are small: threads would only wait for each other
 
 

@@ -1,15 +1,19 @@
 """The rewrites for CPUs: the same numbers as the graph that they rewrite, to float32's rounding."""
 
+import time
+
 import pytest
 import torch
 from pyro.infer import Trace_ELBO
 from torch import nn
 from torch.utils import _pytree as pytree
 
+import pyro_vae as pv
 from pyro_vae import MLP, VAE
-from pyro_vae.infer.engine import lowering
+from pyro_vae.infer.engine import lowering, products
 from pyro_vae.infer.engine.capture import capture, capture_function
 from pyro_vae.infer.engine.compiled import compile_module
+from pyro_vae.infer.training import checkpoint
 
 aten = torch.ops.aten
 ENTROPY = aten.binary_cross_entropy_with_logits.default
@@ -20,17 +24,38 @@ def targets(module):
     return [node.target for node in module.graph.nodes]
 
 
+def largest_to(way):
+    """A choice by size alone: large products go to oneDNN, by a way where a copy is due."""
+
+    def choose(left, right, choices):
+        if left.shape[0] * left.shape[1] * right.shape[1] < products.LEAST:
+            return "torch"
+        return "oneDNN" if left.stride(1) == 1 else way
+
+    return choose
+
+
 @pytest.fixture
 def onednn(monkeypatch):
     """As on a processor where oneDNN is the faster one for large products."""
     if not torch.backends.mkldnn.is_available():
         pytest.skip("needs a PyTorch with oneDNN")
-    monkeypatch.setattr(lowering, "_onednn", lambda: lowering.HALF_WIDTH)
+    monkeypatch.setattr(products, "choose", largest_to("oneDNN"))
 
 
 @pytest.fixture
-def mkl(monkeypatch):
-    monkeypatch.setattr(lowering, "_onednn", lambda: None)
+def measured(monkeypatch, tmp_path):
+    """Products are measured, by a list of answers, and kept in a folder of their own."""
+    monkeypatch.delenv(products.SWITCH, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    answers = ["oneDNN"]
+    monkeypatch.setattr(products, "_measure", lambda left, right: answers.pop())
+    return answers
+
+
+def rewritten(module):
+    return lowering.for_cpu(module, {})
 
 
 def cross_entropy(logits, x):
@@ -40,7 +65,7 @@ def cross_entropy(logits, x):
 def test_the_cross_entropy_keeps_the_precision_of_float32():
     logits = torch.cat([torch.linspace(-110, 110, 200_001), torch.randn(50_000) / 100])
     for x in (torch.zeros_like(logits), torch.ones_like(logits), torch.rand(len(logits))):
-        module = lowering.for_cpu(capture_function(cross_entropy, logits, x)[0])
+        module = rewritten(capture_function(cross_entropy, logits, x)[0])
         assert ENTROPY not in targets(module)
         exact = cross_entropy(logits.double(), x.double())
         largest = torch.maximum(logits.double().abs(), exact)  # of the terms that are summed
@@ -50,7 +75,7 @@ def test_the_cross_entropy_keeps_the_precision_of_float32():
 
 def test_log1p_is_relatively_exact_however_small_its_argument():
     logits = torch.linspace(-60, 0, 100_001)  # log(1 + e^l) itself, where x is 0
-    module = lowering.for_cpu(capture_function(cross_entropy, logits, torch.zeros_like(logits))[0])
+    module = rewritten(capture_function(cross_entropy, logits, torch.zeros_like(logits))[0])
     exact = logits.double().exp().log1p()
     error = (module(logits, torch.zeros_like(logits)) - exact).abs() / exact
     assert error.max() < 8 * torch.finfo(torch.float32).eps  # exp(l) alone has half of it
@@ -58,13 +83,13 @@ def test_log1p_is_relatively_exact_however_small_its_argument():
 
 def test_softplus_is_relatively_exact():
     x = torch.cat([torch.linspace(-80, 110, 200_001), torch.randn(50_000) / 100])
-    module = lowering.for_cpu(capture_function(nn.functional.softplus, x)[0])
+    module = rewritten(capture_function(nn.functional.softplus, x)[0])
     assert aten.softplus.default not in targets(module)
     exact = nn.functional.softplus(x.double(), threshold=200)
     error = (module(x) - exact).abs() / exact
     assert error.max() < 8 * torch.finfo(torch.float32).eps
     other = capture_function(lambda x: nn.functional.softplus(x, beta=2), x)[0]
-    assert targets(lowering.for_cpu(other)) == targets(other)
+    assert targets(rewritten(other)) == targets(other)
 
 
 def test_the_gradient_shares_the_exponential_and_keeps_its_precision():
@@ -73,7 +98,7 @@ def test_the_gradient_shares_the_exponential_and_keeps_its_precision():
 
     logits = torch.cat([torch.linspace(-110, 110, 200_001), torch.randn(50_000) / 100])
     x = torch.zeros_like(logits)  # so that the sigmoid itself is seen, however small
-    module = lowering.for_cpu(capture_function(function, logits, x)[0])
+    module = rewritten(capture_function(function, logits, x)[0])
     assert targets(module).count(aten.exp.default) == 1
     assert targets(module).count(aten.sigmoid.default) == 1  # the one of something else
     for found, exact in zip(module(logits, x), function(logits.double(), x.double()), strict=True):
@@ -88,7 +113,7 @@ def test_a_sum_of_sums_is_one_sum_if_nobody_else_wants_them():
         return rows.sum(), columns, columns.sum()
 
     x = torch.randn(50, 20)
-    module = lowering.for_cpu(capture_function(function, x)[0])
+    module = rewritten(capture_function(function, x)[0])
     assert targets(module).count(aten.sum.dim_IntList) == 1
     for found, exact in zip(module(x), function(x.double()), strict=True):
         assert torch.allclose(found.double(), exact, rtol=1e-6, atol=1e-5)
@@ -105,32 +130,27 @@ def test_other_cross_entropies_stay(how):
 
     inputs = torch.randn(2, 3), torch.rand(2, 3)
     module = capture_function(function, *inputs)[0]
-    assert targets(lowering.for_cpu(module)) == targets(module)
+    assert targets(rewritten(module)) == targets(module)
 
 
 def test_a_graph_in_double_precision_stays(onednn):
     vae = VAE(500, 2, encoder=MLP([500]), decoder=MLP([500]), seed=0).double()
     x = torch.rand(400, 500).lt(0.5).double()
     module = capture(Trace_ELBO(), vae.model, vae.guide, x).module
-    found = targets(lowering.for_cpu(module))
+    found = targets(rewritten(module))
     assert ENTROPY in found and aten.sigmoid.default in found and LINEAR not in found
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("width", "rows", "calls"), [
-    ("HALF", 100, 0), ("HALF", 300, 4), ("HALF", 1000, 5), ("WHOLE", 10, 0), ("WHOLE", 100, 5),
-])  # fmt: skip
-def test_large_products_go_to_onednn_and_give_the_same_step(
-    onednn, width, rows, calls, monkeypatch
-):
-    monkeypatch.setattr(lowering, "_onednn", lambda: getattr(lowering, f"{width}_WIDTH"))
+@pytest.mark.parametrize("way", products.WAYS)
+def test_large_products_go_to_onednn_and_give_the_same_step(onednn, way, monkeypatch):
+    monkeypatch.setattr(products, "choose", largest_to(way))
     vae = VAE(784, 5, encoder=MLP([200]), decoder=MLP([200]), seed=0)
-    x = torch.rand(rows, 784).lt(0.3).float()
+    x = torch.rand(100, 784).lt(0.3).float()
     graph = capture(Trace_ELBO(), vae.model, vae.guide, x)
-    module = lowering.for_cpu(graph.module)
-    # x to 200, 200 to x, the gradient of the latter in its input, of the former in its weights;
-    # the latter's weights, more rows than columns, repay two copies if there are many data
-    assert targets(module).count(LINEAR) == calls
+    module = rewritten(graph.module)
+    # x to 200, 200 to x, the gradients of both in their weights, of the latter in its input
+    assert targets(module).count(LINEAR) == 5
     assert targets(graph.module).count(LINEAR) == 0
     steps, given = [], [x, *graph.live]
     for each in (graph.module, module, compile_module(graph.module, given)):
@@ -143,13 +163,71 @@ def test_large_products_go_to_onednn_and_give_the_same_step(
             assert other.stride() == one.stride()
 
 
-def test_small_products_and_other_processors_keep_mkl(mkl, monkeypatch):
-    inputs = torch.randn(300, 784), torch.randn(200, 784), torch.randn(200)
-    module = capture_function(nn.functional.linear, *inputs)[0]
-    assert targets(lowering.for_cpu(module)) == targets(module)
-    monkeypatch.setattr(lowering, "_onednn", lambda: lowering.WHOLE_WIDTH)
-    few = inputs[0][:10], *inputs[1:]
-    assert LINEAR not in targets(lowering.for_cpu(capture_function(nn.functional.linear, *few)[0]))
+def test_a_shape_is_measured_once_a_machine(measured, monkeypatch):
+    left, right, choices = torch.empty(100, 784), torch.empty(784, 200), {}
+    assert products.choose(left, right, choices) == "oneDNN"
+    assert choices == {"100 x 784 x 200 NN": "oneDNN"}
+    assert products.choose(left, right, {}) == "oneDNN"  # of the file
+    few = left[:5], right
+    assert products.choose(*few, {}) == "torch"  # too small to be measured
+    with pytest.raises(IndexError):  # another layout is another shape
+        products.choose(left, torch.empty(200, 784).t(), {})
+    monkeypatch.setattr(torch, "__version__", "0.0")
+    measured.append("torch")
+    assert products.choose(left, right, {}) == "torch"
+    assert products.choose(left, right, choices) == "oneDNN"  # of the run
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '{"machine": 3}', "{"])
+def test_a_damaged_file_of_choices_is_measured_anew(measured, tmp_path, text):
+    file = tmp_path / "pyro_vae" / "products.json"
+    file.parent.mkdir()
+    file.write_text(text)
+    given = torch.empty(100, 784), torch.empty(784, 200)
+    assert products.choose(*given, {}) == "oneDNN"
+    assert products.choose(*given, {}) == "oneDNN"  # of the file, which is whole again
+
+
+def test_the_measurement_is_left_out_where_it_is_switched_off(measured, monkeypatch, tmp_path):
+    monkeypatch.setenv(products.SWITCH, "0")
+    assert products.choose(torch.empty(100, 784), torch.empty(784, 200), {}) == "torch"
+    assert measured == ["oneDNN"]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("fast", ["torch", *products.WAYS])
+def test_the_measurement_finds_the_fastest_way(fast, monkeypatch):
+    def slowly(*given):
+        time.sleep(1e-3)
+
+    ways = {name: (lambda *given: None) if name == fast else slowly for name in products.WAYS}
+    monkeypatch.setattr(products, "WAYS", ways)
+    size = 50 if fast == "torch" else 500
+    state = torch.get_rng_state()
+    assert products._measure(torch.empty(size, 400).t(), torch.empty(size, 400)) == fast
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.slow
+def test_a_run_is_resumed_with_its_choices(measured, monkeypatch, tmp_path):
+    monkeypatch.setattr("torch._inductor.compile_fx.compile_fx", lambda module, given: module)
+    measured[:] = ["oneDNN"] * 9
+    x = torch.rand(200, 784).lt(0.3).float()
+    told = {"batch_size": 100, "compile": True, "progress": False}
+
+    def fit(epochs, **where):
+        vae = VAE(784, 2, encoder=MLP([200]), decoder=MLP([200]), seed=0)
+        pv.fit(vae, x, epochs=epochs, **told, **where)
+        return {k: v.clone() for k, v in vae.state_dict().items()}
+
+    whole = fit(3)
+    fit(2, out=tmp_path / "run")
+    kept = checkpoint.read(tmp_path / "run")["products"]["ways"]
+    assert kept and set(kept.values()) == {"oneDNN"}
+    (tmp_path / "pyro_vae" / "products.json").unlink()  # ... and measures otherwise today
+    measured[:] = ["torch"] * 9
+    assert all(torch.equal(v, whole[k]) for k, v in fit(3, resume=tmp_path / "run").items())
+    assert measured == ["torch"] * 9
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -159,9 +237,9 @@ def test_layers_of_every_kind_of_input(onednn, bias):
     for shape in ((300, 784), (3, 100, 784)):
         x = torch.randn(shape)
         module, live = capture_function(layer, x)
-        rewritten = lowering.for_cpu(module)
-        assert targets(rewritten).count(LINEAR) == 1
-        assert torch.allclose(rewritten(x, *live), layer(x), atol=1e-5)
+        lowered = rewritten(module)
+        assert targets(lowered).count(LINEAR) == 1
+        assert torch.allclose(lowered(x, *live), layer(x), atol=1e-5)
 
 
 @pytest.mark.slow
@@ -171,10 +249,10 @@ def test_products_however_they_are_written(onednn):
 
     inputs = torch.randn(300, 784), torch.randn(250, 784), torch.randn(784, 250)
     module = capture_function(products, *inputs)[0]
-    rewritten = lowering.for_cpu(module)
-    assert targets(rewritten).count(LINEAR) == 7
+    lowered = rewritten(module)
+    assert targets(lowered).count(LINEAR) == 7
     exact = products(*(x.double() for x in inputs))
-    for each in (rewritten, compile_module(module, inputs)):
+    for each in (lowered, compile_module(module, inputs)):
         for found, right in zip(each(*inputs), exact, strict=True):
             assert torch.allclose(found.double(), right, rtol=1e-5, atol=1e-4)
             assert found.stride() == right.stride()
@@ -194,10 +272,10 @@ def test_an_activation_goes_with_its_product_if_nobody_else_wants_that(onednn, a
     for function, calls in ((layer, 0), (both, 1)):
         module = capture_function(function, *inputs)[0]
         (call,) = [node for node in module.graph.nodes if node.name == activation.__name__]
-        found = targets(lowering.for_cpu(module))
+        found = targets(rewritten(module))
         assert (found.count(LINEAR), found.count(call.target)) == (1, calls)
         exact = pytree.tree_leaves(function(*(x.double() for x in inputs)))
-        values = pytree.tree_leaves(lowering.for_cpu(module)(*inputs))
+        values = pytree.tree_leaves(rewritten(module)(*inputs))
         for value, right in zip(values, exact, strict=True):
             assert torch.allclose(value.double(), right, rtol=3e-6, atol=3e-6)
 
@@ -209,23 +287,4 @@ def test_what_is_added_may_be_no_bias(onednn):
         return torch.addmm(added, a, weight.t())
 
     module = capture_function(function, *inputs)[0]
-    assert targets(lowering.for_cpu(module)) == targets(module)
-
-
-@pytest.mark.parametrize(("vendor", "family", "capability", "worth"), [
-    ("AuthenticAMD", 25, "AVX512", lowering.HALF_WIDTH),
-    ("AuthenticAMD", 26, "AVX512", lowering.WHOLE_WIDTH),
-    ("AuthenticAMD", 25, "AVX2", None),
-    ("GenuineIntel", 6, "AVX512", None),
-])  # fmt: skip
-def test_processors_by_the_width_of_their_units(
-    vendor, family, capability, worth, monkeypatch, tmp_path
-):
-    about = tmp_path / "cpuinfo"
-    about.write_text(f"processor\t: 0\nvendor_id\t: {vendor}\ncpu family\t: {family}\n")
-    monkeypatch.setattr(lowering, "Path", lambda _: about)
-    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    assert lowering._onednn.__wrapped__() == worth
-    about.unlink()
-    assert lowering._onednn.__wrapped__() is None
+    assert targets(rewritten(module)) == targets(module)

@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 
 from .capture import CaptureError, Graph, capture
 from .lowering import for_cpu, options_for_cpu
+from .products import Choices
 
 __all__ = ["CompileMode", "CompiledELBO", "compile_module"]
 
@@ -41,6 +42,8 @@ class CompiledELBO(ELBO):
         announce: at every step look whether the parameters are those of the graph, and tell
             handlers, and so ``SVI``, of them. Where nobody puts others in their place, and the
             optimizer remembers them, as :class:`FusedOptim` does, the first step suffices.
+        choices: of ways of matrix products on a CPU, by shape, which a run keeps so that it is
+            resumed with the same bits; new ones, by measurement, are added.
 
     Raises:
         CaptureError: in a step, a program whose structure depends on its data, or no C++ compiler.
@@ -60,10 +63,12 @@ class CompiledELBO(ELBO):
         mode: CompileMode | None = None,
         *,
         announce: bool = True,
+        choices: Choices | None = None,
     ) -> None:
         super().__init__(elbo.num_particles, elbo.max_plate_nesting)
         self.elbo: Any = elbo
         self.mode, self.announce = mode, announce
+        self.choices: Choices = {} if choices is None else choices
         self._steps: dict[Hashable, _Step] = {}
 
     def _get_trace(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> object:
@@ -92,7 +97,8 @@ class CompiledELBO(ELBO):
         new = step is None or (self.announce and not step.is_current())
         if step is None or new:
             graph = capture(self.elbo, model, guide, *args, **kwargs)
-            compiled = compile_module(graph.module, [*graph.inputs, *graph.live], self.mode)
+            given = [*graph.inputs, *graph.live]
+            compiled = compile_module(graph.module, given, self.mode, self.choices)
             step = self._steps[key] = _Step(graph, compiled)
         for name in step.graph.parameters if new or self.announce else ():
             pyro.param(name)
@@ -100,7 +106,10 @@ class CompiledELBO(ELBO):
 
 
 def compile_module(
-    module: fx.GraphModule, examples: Sequence[Tensor], mode: str | None = None
+    module: fx.GraphModule,
+    examples: Sequence[Tensor],
+    mode: str | None = None,
+    choices: Choices | None = None,
 ) -> Callable[..., Sequence[Tensor]]:
     """A graph compiled by Inductor, with PyTorch's own random numbers.
 
@@ -113,7 +122,8 @@ def compile_module(
     options: dict[str, Any] = torch._inductor.list_mode_options(mode) if mode else {}
     given: Any = list(examples)
     if all(tensor.device.type == "cpu" for tensor in examples):
-        module, options = for_cpu(module), options | options_for_cpu()
+        choices = {} if choices is None else choices
+        module, options = for_cpu(module, choices), options | options_for_cpu()
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PyTorch's, of its own parts

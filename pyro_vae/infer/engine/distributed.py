@@ -112,26 +112,22 @@ class Processes:
             seeds = torch.Generator().manual_seed(seed)
             torch.manual_seed(int(torch.randint(2**62, (self.rank,), generator=seeds)[-1]))
 
-    def gather(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The tensors of all processes: the first's by name, those of process r by ``name@r``."""
+    def gather(self, values: Mapping[str, T]) -> dict[str, T]:
+        """The values of all processes: the first's by name, those of process r by ``name@r``."""
         if self.count == 1:
-            return dict(tensors)
-        named = {f"{key}{self._suffix}": value for key, value in tensors.items()}
-        return {key: value for part in self._from_each(named) for key, value in part.items()}
+            return dict(values)
+        parts: list[dict[str, T]] = [{}] * self.count
+        dist.all_gather_object(parts, {f"{k}{self._suffix}": v for k, v in values.items()})
+        return {key: value for part in parts for key, value in part.items()}
 
-    def own(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The tensors of this process among those that :meth:`gather` returned."""
-        names = {key.partition("@")[0] for key in tensors}
-        return {key: tensors[f"{key}{self._suffix}"] for key in names}
+    def own(self, values: Mapping[str, T]) -> dict[str, T]:
+        """The values of this process among those that :meth:`gather` returned."""
+        names = {key.partition("@")[0] for key in values}
+        return {key: values[f"{key}{self._suffix}"] for key in names}
 
     @property
     def _suffix(self) -> str:
         return f"@{self.rank}" if self.rank else ""
-
-    def _from_each(self, mine: dict[str, T]) -> list[dict[str, T]]:
-        parts: list[dict[str, T]] = [{}] * self.count
-        dist.all_gather_object(parts, mine)
-        return parts
 
 
 def local_rank() -> int:

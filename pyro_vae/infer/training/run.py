@@ -138,6 +138,7 @@ class Run:
         history: a row per finished epoch.
         seconds: of training, evaluation not counted.
         stopped: set to end the training after this step or epoch.
+        products: which library takes a matrix product of a compiled step, by shape.
     """
 
     vae: Trainable
@@ -157,6 +158,7 @@ class Run:
     history: list[dict[str, float]] = field(default_factory=list)
     seconds: float = 0.0
     stopped: bool = False
+    products: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.epoch_rng = rng_state()  # at the start of the unfinished epoch
@@ -227,6 +229,7 @@ class Run:
             "optimizer": self.optim.get_state(),
             "rng": team.gather(self.resumed_rng or rng_state()),
             "epoch_rng": team.gather(self.epoch_rng),
+            "products": team.gather({"ways": self.products}),
             "callbacks": {name: state for name, state in states.items() if state},
         }
 
@@ -261,6 +264,7 @@ class Run:
         self.epoch_rng, self.resumed_rng = team.own(parts["epoch_rng"]), team.own(parts["rng"])
         for state in (self.epoch_rng, self.resumed_rng):
             torch.Generator().set_state(state["cpu"])  # raises where it is none
+        self.products.update(team.own(parts.get("products", {})).get("ways", {}))
         for name in parts["callbacks"].keys() & self.callbacks.keys():
             self.callbacks[name].load_state_dict(parts["callbacks"][name])
 

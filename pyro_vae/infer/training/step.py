@@ -45,7 +45,10 @@ class Step:
         self.compiled = None
         if mode is not False:
             self.compiled = CompiledELBO(
-                self.elbo, None if mode in (True, "auto") else mode, announce=False
+                self.elbo,
+                None if mode in (True, "auto") else mode,
+                announce=False,
+                choices=run.products,
             )
         self.svi = SVI(
             lowered(model, precision, run.sample.device),
