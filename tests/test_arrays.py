@@ -22,6 +22,16 @@ def small():
     return pv.VAE(3, 2, likelihood="Normal", **NETS)
 
 
+class Exchanged:
+    """An array that is exchanged by DLPack alone."""
+
+    def __dlpack__(self, **options):
+        return torch.ones(1, 2).__dlpack__(**options)
+
+    def __dlpack_device__(self):
+        return torch.ones(1, 2).__dlpack_device__()
+
+
 class Coded:
     """A dictionary-encoded column, as PyArrow has it."""
 
@@ -58,6 +68,8 @@ TAKEN = {
         lambda: xarray.Dataset({"a": ("n", [1.0]), "b": ("n", [2])}), [[1.0, 2.0]],
     ),
     "a dictionary's codes": (lambda: Coded(), [1.0, NAN, 1.0]),
+    "a series of arrays": (lambda: pd.Series([np.ones(2), [2, 3]]), [[1.0, 1.0], [2.0, 3.0]]),
+    "exchanged": (Exchanged, [[1.0, 1.0]]),
     "inference": (lambda: torch.inference_mode()(lambda: torch.ones(1, 2))(), [[1.0, 1.0]]),
 }  # fmt: skip
 
@@ -86,6 +98,12 @@ NONE = {
     "huge": (lambda: [[10**400]], "too large for float64"),
     "raw bytes": (lambda: np.zeros(3, "V4"), "must be an array of numbers"),
     "strings": (lambda: np.array([["1"]], np.dtypes.StringDType()), "numbers, got StringDType"),
+    "a series of arrays of two shapes": (
+        lambda: pd.Series([np.ones(2), np.ones(3)]), r"arrays of shapes \(2,\) and \(3,\): pad",
+    ),
+    "a column of lists": (
+        lambda: pd.DataFrame({"a": [[1, 2], [3, 4]], "b": [1, 2]}), "column 'a' has entries of sha",
+    ),
     "columns of arrays": (
         lambda: np.array([([1, 2], 3.0)], dtype=[("a", "i4", 2), ("b", "f8")]),
         "column 'a' has entries of shape",
@@ -113,3 +131,16 @@ def test_one_observation_or_one_column_of_a_series():
         small().as_data(series)
     assert small().as_data(np.asarray(series)[None]).shape == (1, 3)
     assert pv.VAE(1, 2, likelihood="Normal").as_data(np.asarray(series)[:, None]).shape == (3, 1)
+
+
+@pytest.mark.parametrize("x", [[[1, 2**24 + 1]], [[1.0, 2**24 + 1]], [[2**60, 1]]], ids=str)
+def test_whole_numbers_that_float32_would_change_are_refused(x):
+    with pytest.raises(ValueError, match=f"the whole number {max(x[0]):.15g}, which float32"):
+        pv.VAE(2, 2, likelihood="Normal", **NETS).check(np.array(x))
+
+
+def test_measurements_beyond_float32s_whole_numbers_are_rounded():
+    """A column with a fraction is measured; a float beyond 2^52 is whole only by its spacing."""
+    x = np.array([[2.0**24 + 1, 1e30 / 3], [0.5, -1e30 / 7]])
+    checked = pv.VAE(2, 2, likelihood="Normal", **NETS).check(x)
+    assert checked.tolist() == x.astype(np.float32).tolist()

@@ -9,10 +9,10 @@ import torch
 from torch.distributions import kl_divergence
 
 import pyro_vae.distributions as ours
+from helpers.digits import ULPS, exact, finite_gradients, hold, leaf
 from pyro_vae.families.part import Ends
 from pyro_vae.families.registry import make_part
 
-ULPS = 32 * 2**-24  # of a figure in nats, or of 1 where it is smaller: some tens of roundings
 LOGITS = [
     s * a for a in (0.0, 1e-8, 1e-3, 0.1, 0.4999, 0.5001, 1, 5, 16, 30, 90, 1e4) for s in (1, -1)
 ]
@@ -24,34 +24,6 @@ CONCENTRATIONS = [1e-6, 1e-2, 0.5, 3.0, 20.0, 300.0, 1e3, 1e4, 1e5, 1e6, 1e7]
 def digits():
     with mp.workdps(50):
         yield
-
-
-def exact(function, *arrays):
-    """The mpmath function at float32 arrays' very values, as a double tensor."""
-    rows = zip(
-        *(array.flatten().tolist() for array in torch.broadcast_tensors(*arrays)), strict=True
-    )
-    values = [float(function(*(mp.mpf(v) for v in row))) for row in rows]
-    return torch.tensor(values, dtype=torch.float64).reshape(
-        torch.broadcast_shapes(*(a.shape for a in arrays))
-    )
-
-
-def hold(found, expected, ulps=ULPS):
-    assert found.dtype == torch.float32
-    lost = (found - expected).abs() / (1 + expected.abs())
-    assert lost.max() <= ulps, (
-        f"{found.flatten()[lost.argmax()]} for {expected.flatten()[lost.argmax()]}"
-    )
-
-
-def finite_gradients(value, *leaves):
-    for gradient in torch.autograd.grad(value.sum(), leaves):
-        assert gradient.isfinite().all()
-
-
-def leaf(*values):
-    return torch.tensor(*values, dtype=torch.float32, requires_grad=True)
 
 
 # The continuous Bernoulli

@@ -175,3 +175,48 @@ def test_what_a_part_cannot_do_is_said_when_the_model_is_made(name):
     with pytest.raises(ValueError, match=message):
         pv.VAE(**{"x_shape": 4, "latent_dim": 3, "seed": 0, **said})
     assert torch.equal(torch.get_rng_state(), state)
+
+
+class Returns(nn.Module):
+    def __init__(self, forward):
+        super().__init__()
+        self.forward = forward
+
+
+@pytest.mark.parametrize(
+    "forward, message",
+    [
+        (torch.fft.fft, r"features of floats, got complex64: return torch.view_as_real\("),
+        (torch.Tensor.long, r"features of floats, got int64: \.float\(\)"),
+        (lambda x: {"h": x}, "got dict for B = 1: return one of its entries"),
+    ],
+)
+def test_what_is_no_array_of_features_is_refused_with_how_to_make_it_one(forward, message):
+    with pytest.raises(ValueError, match=message):
+        pv.VAE(4, 2, encoder=Returns(forward))
+
+
+class LooksUp(nn.Module):
+    def __init__(self, read):
+        super().__init__()
+        self.table, self.read = nn.Embedding(5, 3), read
+
+    def forward(self, x):
+        return self.table(self.read(x)).flatten(1)
+
+
+def test_an_embedding_of_codes_is_answered_with_how_to_read_them():
+    codes = torch.arange(60).reshape(20, 3) % 5
+    said = {"likelihood": "Categorical(categories=5)", "decoder": "MLP([3])", "inputs": "raw"}
+    with pytest.raises(
+        ValueError, match=r"look up x\.long\(\), and leave codes be by inputs='raw'"
+    ):
+        pv.VAE(3, 2, encoder=LooksUp(lambda x: x), **said)
+    vae = pv.VAE(3, 2, encoder=LooksUp(torch.Tensor.long), **said)
+    pv.fit(vae, codes, epochs=1, progress=False)
+    assert pv.elbo(vae, codes).isfinite().all()
+
+
+def test_a_width_is_answered_with_a_list_of_widths():
+    with pytest.raises(ValueError, match=r"the encoder is a list of widths, as \[8\]"):
+        pv.VAE(4, 2, encoder=8)

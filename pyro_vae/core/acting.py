@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import pyro
 from torch import nn
 
+from .errors import in_words
 from .lock import LOCK
 from .modes import untouched
 from .seeding import seeded
@@ -24,5 +25,5 @@ def evaluating(module: nn.Module, seed: int | None = None) -> Iterator[None]:
         module: what is evaluated.
         seed: of the draws; with ``None`` the global generators are used, and advance.
     """
-    with LOCK, pyro.get_param_store().scope(), untouched(module), seeded(seed):
+    with in_words(), LOCK, pyro.get_param_store().scope(), untouched(module), seeded(seed):
         yield

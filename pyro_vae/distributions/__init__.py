@@ -1,6 +1,14 @@
 """The few distributions that Pyro lacks; their names are families, as Pyro's own are."""
 
 from .continuous_bernoulli import ContinuousBernoulli
+from .edges import (
+    InverseGamma,
+    Kumaraswamy,
+    LogNormal,
+    Pareto,
+    TransformedDistribution,
+    Weibull,
+)
 from .joined import Joined, JoinedSupport, Layout
 from .layered import Given, Layered, side_by_side
 from .learned import AutoregressiveBits, Pushforward, ResampledDistribution
@@ -21,11 +29,15 @@ __all__ = [
     "Horseshoe",
     "ImplicitVonMises",
     "Interval",
+    "InverseGamma",
     "Joined",
     "JoinedSupport",
+    "Kumaraswamy",
     "Layered",
     "Layout",
+    "LogNormal",
     "NormalMixture",
+    "Pareto",
     "Positive",
     "PositiveCholesky",
     "Pushforward",
@@ -35,8 +47,10 @@ __all__ = [
     "SpikeAndSlab",
     "SpikeOr",
     "Sticks",
+    "TransformedDistribution",
     "VonMises",
     "VonMisesFisher",
+    "Weibull",
     "WithSpike",
     "bessel",
     "log_survival",

@@ -9,7 +9,7 @@ import torch
 from pyro.distributions import constraints
 from torch import Tensor
 
-from ..distributions import Joined, JoinedSupport, support_of_cell
+from ..distributions import Joined, JoinedSupport, LogNormal, support_of_cell
 from .support import describe_constraint, innermost, support_bounds
 
 __all__ = [
@@ -131,7 +131,7 @@ def _shifted(base: Any, offset: Tensor) -> dist.TorchDistribution:  # noqa: ANN4
         case dist.Exponential():
             shifted = dist.Exponential(base.rate * (-offset).exp())
         case dist.LogNormal():
-            shifted = dist.LogNormal(base.loc + offset, base.scale)
+            shifted = LogNormal(base.loc + offset, base.scale)
         case _:
             raise ValueError(
                 f"{type(base).__name__} takes no offset, which multiplies a mean: use Poisson, "

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import ComposeTransform, Transform, constraints
 
 from ..core.checks import whole
-from ..distributions import Interval, Sticks, mixture
+from ..distributions import Interval, Sticks, TransformedDistribution, mixture
 from ..language.spec import Spec, Value, as_spec, nearest
 from .family import Family, is_amortized
 from .part import Ends, Part
@@ -158,7 +158,7 @@ class Transformed(Part):
         while isinstance(base, dist.Independent) and base.event_dim > self.reads:
             independent = min(base.reinterpreted_batch_ndims, base.event_dim - self.reads)
             base = base.base_dist.to_event(base.reinterpreted_batch_ndims - independent)
-        d = dist.TransformedDistribution(base, self.transforms)
+        d = TransformedDistribution(base, self.transforms)
         return d.to_event(self.event - d.event_dim)
 
     def event_dim(self, ends: Ends) -> int:

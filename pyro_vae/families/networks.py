@@ -201,6 +201,8 @@ def make_network(value: Line | Sequence[int], what: str = "network") -> nn.Modul
         raise ValueError(f"the {what} is a list of modules: give nn.Sequential(*{what})")
     if isinstance(value, list | tuple | np.ndarray):
         return MLP(value.tolist() if isinstance(value, np.ndarray) else value)
+    if isinstance(value, int):
+        raise ValueError(f"the {what} is a list of widths, as [{value}], or a line, got {value}")
     line = read_line(value, what)
     if isinstance(line, nn.Module):
         return line
@@ -235,6 +237,8 @@ def build_network(
     except Exception as problem:  # whatever a network of the user's raises
         listed = isinstance(net, nn.ModuleList | nn.ModuleDict)
         advice = f"; give nn.Sequential(*{name})" if listed else ""
+        if any(isinstance(module, nn.Embedding) for module in net.modules()):
+            advice = "; x comes in floats: look up x.long(), and leave codes be by inputs='raw'"
         raise ValueError(
             f"the {name} cannot read an array of shape {tuple(example.shape)}: "
             f"{type(problem).__name__}: {problem}{advice}"
@@ -244,8 +248,15 @@ def build_network(
     if not isinstance(features, Tensor) or features.ndim < 2 or len(features) != 1:
         got = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
         several = ": return its first entry alone" if isinstance(features, tuple) else ""
+        several = ": return one of its entries" if isinstance(features, dict) else several
         raise ValueError(
             f"the {name} must return features of shape (B, ...), got {got} for B = 1{several}"
+        )
+    if not features.is_floating_point():
+        kind = str(features.dtype).removeprefix("torch.")
+        raise ValueError(
+            f"the {name} must return features of floats, got {kind}: "
+            + ("return torch.view_as_real(...) of them" if features.is_complex() else ".float()")
         )
     return tuple(features.shape[1:])
 

@@ -122,16 +122,9 @@ def _plain(x: object, where: str) -> np.ndarray:
     elif hasattr(kind := getattr(x, "dtype", None), "na_value") and hasattr(kind, "numpy_dtype"):
         gone = source.isna()  # a nullable type of pandas
         source = source.to_numpy(object if gone.any() else None)
-    try:
-        array = np.asarray(source)
-    except Exception as problem:  # whatever an array of another library raises
-        if not hasattr(x, "__dlpack__"):
-            raise ValueError(
-                f"x must be an array of numbers, got {type(x).__name__}{where}"
-            ) from problem
-        array = torch.from_dlpack(x).cpu().numpy()  # an array on a GPU
+    array = _array(source, where)
     if array.dtype.kind == "O":
-        array = _unboxed(array, where)
+        array = _unboxed(_stacked(array, where), where)
     if array.dtype.kind == "V" and array.dtype.names is None:  # bfloat16 and its like
         with suppress(ValueError, TypeError):
             array = array.astype(np.float64)
@@ -143,6 +136,35 @@ def _plain(x: object, where: str) -> np.ndarray:
         array = _exact(array, np.dtype(np.float64 if array.dtype == np.uint64 else wide))
     array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
     return array if array.flags.writeable else array.copy()
+
+
+def _array(x: Any, where: str) -> np.ndarray:  # noqa: ANN401
+    """What NumPy, or DLPack, takes an array of another library for."""
+    exchanged = hasattr(x, "__dlpack__")
+    try:
+        if exchanged and not hasattr(x, "__array__"):
+            return torch.from_dlpack(x).cpu().numpy()
+        return np.asarray(x)
+    except Exception as problem:  # whatever an array of another library raises
+        if not exchanged:
+            raise ValueError(
+                f"x must be an array of numbers, got {type(x).__name__}{where}"
+            ) from problem
+        return torch.from_dlpack(x).cpu().numpy()  # an array on a GPU
+
+
+def _stacked(array: np.ndarray, where: str) -> np.ndarray:
+    """The arrays that a column of arrays holds as one, of a dimension more."""
+    rows = list(array) if array.ndim == 1 else []
+    if not rows or not all(np.ndim(row) for row in rows):
+        return array
+    if len(shapes := {np.shape(row): None for row in rows}) > 1:
+        first, second = list(shapes)[:2]
+        raise ValueError(
+            f"x must be an array of numbers, got arrays of shapes {first} and {second}{where}: pad "
+            "them with NaN to one shape"
+        )
+    return np.stack([np.asarray(row) for row in rows])
 
 
 def _boxed(x: object) -> list[object] | None:
@@ -233,9 +255,9 @@ def convert(x: Tensor, like: Tensor) -> Tensor:
     x = x.to(like.device)
     converted = x.to(like.dtype)
     if x.dtype in (torch.int32, torch.int64, torch.float64) and x.dtype != like.dtype:
-        large = x.abs() > 2 / torch.finfo(like.dtype).eps
+        large = x.abs() > int(2 / torch.finfo(like.dtype).eps)
         if large.any():
-            changed = large & (x == x.round()) & (converted.to(x) != x)
+            changed = large & _whole(x) & (converted.to(x) != x)
             if changed.any():
                 kind = str(like.dtype).removeprefix("torch.")
                 raise ValueError(
@@ -243,3 +265,11 @@ def convert(x: Tensor, like: Tensor) -> Tensor:
                     "cannot hold: use vae.double(), or number the categories from 0"
                 )
     return converted
+
+
+def _whole(x: Tensor) -> Tensor:
+    """The cells of columns of whole numbers; floats so large that all are whole are measured."""
+    if not x.is_floating_point():
+        return torch.ones_like(x, dtype=torch.bool)
+    fractions = (x != x.round()) & x.isfinite()
+    return (x.abs() < EXACT / 2) & ~fractions.any(0)

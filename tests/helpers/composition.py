@@ -122,7 +122,7 @@ EXTREME = re.compile(
     "Cauchy|Horseshoe|InverseGamma|Exp|LogNormal|Weibull|SkewLogistic|Asymmetric|Geometric|Gamma"
     "|Kumaraswamy|Beta|Dirichlet|Sticks|Sigmoid|Tanh|Interval|Uniform|StickBreaking"
 )
-NOT_FINITE = re.compile("Expected parameter|finite density|invalid values")
+NOT_FINITE = re.compile("is not what it must be|finite density|invalid values")
 
 
 def is_extreme(case):

@@ -13,6 +13,7 @@ from pyro.infer import SVI
 from pyro.params.param_store import normalize_param_name
 from torch import Tensor, nn
 
+from ...core.errors import in_words
 from ...core.sizes import bounded, memory
 from ..engine.capture import CaptureError
 from ..engine.compiled import CompiledELBO
@@ -63,7 +64,7 @@ class Step:
         if not len(batch):  # of several processes one may have no part of a ragged last batch
             self.run.optim(())
             return 0.0
-        with checked() if self._first else nullcontext():
+        with in_words(), checked() if self._first else nullcontext():
             return float(self.svi.step(batch))  # pyright: ignore[reportArgumentType]
 
     @property

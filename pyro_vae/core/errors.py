@@ -1,0 +1,54 @@
+"""Errors that Pyro raises within a model, in a sentence."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+__all__ = ["in_words"]
+
+TABLE = "Trace Shapes:"  # what Pyro adds to every error that passes a trace
+PARAMETER = re.compile(
+    r"Expected parameter (\w+) \(.*?\) of distribution (\w+).* constraint (.*), but found invalid"
+)
+VALUE = re.compile(
+    r"Expected value argument \(.*?\) to be within the support \((.*)\) of the distribution (\w+)"
+)
+
+
+@contextmanager
+def in_words() -> Iterator[None]:
+    """Within it errors have no tables of shapes and no pages of numbers.
+
+    >>> import torch
+    >>> with in_words():
+    ...     torch.distributions.Normal(torch.tensor([float("nan")] * 9), 1.0)
+    Traceback (most recent call last):
+    ValueError: loc of Normal is not what it must be, Real(): weights are not finite, or x is of \
+another scale than what the model was trained on
+    """
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:
+        if (said := _said(error)) is error:
+            raise
+        raise said from said.__cause__
+
+
+def _said(error: Exception) -> Exception:
+    """The error itself, without what Pyro added to its text."""
+    while TABLE in str(error) and type(error.__cause__) is type(error):
+        error = error.__cause__  # pyright: ignore[reportAssignmentType]
+    first = str(error).split("\n")[0]
+    if match := PARAMETER.match(first):
+        parameter, family, constraint = match.groups()
+        return ValueError(
+            f"{parameter} of {family} is not what it must be, {constraint}: weights are not "
+            "finite, or x is of another scale than what the model was trained on"
+        )
+    if match := VALUE.match(first):
+        constraint, family = match.groups()
+        return ValueError(
+            f"a value lies outside the support of {family}, {constraint}: "
+            "it is one of x, or a draw of a guide with a larger support than its prior"
+        )
+    return error

@@ -1,0 +1,153 @@
+"""Draws at the edge of float32, and densities there, of families with open supports."""
+
+import math
+
+import mpmath as mp
+import pytest
+import torch
+from torch import distributions as td
+
+import pyro_vae as pv
+import pyro_vae.distributions as ours
+from helpers.digits import exact, finite_gradients, leaf
+
+POSITIVE = [1e-7, 1e-4, 1e-2, 0.3, 1.0, 1.7, 30.0, 1e3, 1e5]
+LOCS = [-90.0, -3.0, 0.0, 5.0, 90.0]
+TINY, HUGE = 1.2e-38, 3.4e38
+# The family, what its two parameters may be, values of x, and the log density.
+FAMILIES = {
+    "LogNormal": (
+        LOCS, POSITIVE, [TINY, 0.5, 1.0, 40.0, HUGE],
+        lambda m, s, x: -mp.log(x * s * mp.sqrt(2 * mp.pi)) - ((mp.log(x) - m) / s) ** 2 / 2,
+    ),
+    "Weibull": (
+        POSITIVE, POSITIVE, [TINY, 0.5, 1.0, 40.0],
+        lambda s, k, x: mp.log(k / s) + (k - 1) * mp.log(x / s) - (x / s) ** k
+    ),
+    "Pareto": (
+        POSITIVE, POSITIVE, [2e5, 1e9, HUGE],
+        lambda s, a, x: mp.log(a) + a * mp.log(s) - (a + 1) * mp.log(x),
+    ),
+    "InverseGamma": (
+        POSITIVE, POSITIVE, [0.5, 1.0, 40.0, HUGE],
+        lambda a, b, x: a * mp.log(b) - mp.loggamma(a) - (a + 1) * mp.log(x) - b / x,
+    ),
+    "Kumaraswamy": (
+        POSITIVE, POSITIVE, [TINY, 1e-4, 0.5, 0.9, 1 - 2**-24],
+        lambda a, b, x: mp.log(a * b) + (a - 1) * mp.log(x) + (b - 1) * mp.log1p(-(x**a)),
+    ),
+}  # fmt: skip
+
+
+def grid(name):
+    first, second, x, log_density = FAMILIES[name]
+    a, b = leaf(first), leaf(second)
+    return a, b, torch.tensor(x), log_density
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_density_has_its_digits_wherever_a_draw_can_lie(name):
+    a, b, x, log_density = grid(name)
+    p = getattr(ours, name)(a[:, None, None], b[:, None], validate_args=False)
+    found = p.log_prob(x)
+    with mp.workdps(60):
+        expected = exact(log_density, a[:, None, None], b[:, None], x)
+    # What a float32 can lose is relative to the largest term, not to the sum of terms that cancel.
+    terms = {
+        "Pareto": b[:, None] * (a[:, None, None].log().abs() + x.log().abs()),
+        "InverseGamma": a[:, None, None] * (b[:, None].log().abs() + x.log().abs() + 12),
+        "Weibull": b[:, None] * (a[:, None, None].log().abs() + x.log().abs()) * (
+            1 + (found - found.detach() + expected.clamp(-1e30)).abs()
+        ),
+        "LogNormal": expected.abs() * (1 + (a[:, None, None].abs() + x.log().abs()) / b[:, None]),
+        "Kumaraswamy": b[:, None] + a[:, None, None] * x.log().abs(),
+    }[name].detach()  # fmt: skip
+    there = expected.abs() < 1e30
+    lost = ((found - expected).abs() / (1 + expected.abs() + terms))[there]
+    assert lost.max() <= 4e-6
+    assert found[there].isfinite().all()
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_draws_stay_in_the_support_and_have_a_density_and_a_path(name):
+    a, b, _, _ = grid(name)
+    torch.manual_seed(0)
+    p = getattr(ours, name)(a[:, None], b)
+    x = p.rsample((2000,))
+    assert x.isfinite().all() and p.support.check(x).all()
+    assert p.log_prob(x).isfinite().all()
+    finite_gradients(x.log(), a, b)
+    x = p.expand([3, len(a), len(b)]).sample((5,))
+    assert x.shape == (5, 3, len(a), len(b)) and p.support.check(x).all()
+
+
+@pytest.mark.parametrize(
+    "name, a, b",
+    [
+        ("LogNormal", 0.3, 0.8),
+        ("Weibull", 2.0, 1.5),
+        ("Pareto", 0.5, 3.0),
+        ("InverseGamma", 3.0, 2.0),
+        ("Kumaraswamy", 2.0, 0.6),
+    ],
+)
+def test_draws_follow_the_distribution(name, a, b):
+    """Their shares below three points, whose standard errors are those of fractions."""
+    torch.manual_seed(1)
+    n, parameters = 20_000, (torch.tensor(a), torch.tensor(b))
+    x = getattr(ours, name)(*parameters).sample((n,))
+    reference = getattr(td, name)(*parameters)
+    at = x.quantile(torch.tensor([0.1, 0.5, 0.9]))
+    share = {
+        "InverseGamma": lambda: torch.special.gammaincc(torch.tensor(a), b / at),
+    }.get(name, lambda: reference.cdf(at))()
+    z = (share - torch.tensor([0.1, 0.5, 0.9])) / (share * (1 - share) / n).sqrt()
+    assert z.abs().max() < 5
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Transformed(StudentT(df=0.5), ExpTransform)",
+        "Transformed(Normal(scale=200), SoftplusTransform)",
+        "Transformed(Normal(scale=200), SigmoidTransform)",
+        "Transformed(Normal(scale=200), Interval(-3, 2))",
+        "Transformed(Normal(scale=200), StickBreakingTransform)",
+    ],
+)
+def test_transformed_draws_stay_in_the_support(line):
+    vae = pv.VAE(4, 3, prior=line, guide=line, seed=0)
+    torch.manual_seed(0)
+    z = vae.prior().expand([500]).sample()
+    assert vae.prior().support.check(z).all() and z.isfinite().all()
+    assert (z != 0).all()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Weibull(concentration=0.01)",
+        "LogNormal(scale=60)",
+        "Pareto(alpha=0.01)",
+        "Kumaraswamy(concentration1=0.005)",
+        "InverseGamma(concentration=0.01)",
+        "Mixture(Weibull(concentration=0.01), components=2)",
+        "Transformed(Normal(scale=150), ExpTransform)",
+    ],
+)
+def test_a_model_takes_its_own_draws(line):
+    vae = pv.VAE(4, 2, likelihood=line, seed=0)
+    x = vae.sample(200, seed=0)
+    assert vae.check(x).shape == (200, 4)
+    vae.start_from(x)
+    with torch.no_grad():
+        assert vae.decode(vae.prior().sample([200])).log_prob(x).isfinite().all()
+
+
+def test_the_kl_of_lognormals_is_still_exact():
+    p, q = (
+        ours.LogNormal(torch.tensor(0.5), torch.tensor(2.0)),
+        ours.LogNormal(torch.tensor(0.0), torch.tensor(1.0)),
+    )
+    expected = td.kl_divergence(td.Normal(0.5, 2.0), td.Normal(0.0, 1.0))
+    assert math.isclose(td.kl_divergence(p, q).item(), expected.item(), rel_tol=1e-6)
