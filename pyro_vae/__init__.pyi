@@ -59,6 +59,11 @@ from .families.priors import AutoregressiveBernoulli as AutoregressiveBernoulli
 from .families.priors import Resampled as Resampled
 from .families.priors import VampPrior as VampPrior
 from .families.processes import GaussianProcess as GaussianProcess
+from .families.sequence_networks import GRU as GRU
+from .families.sequence_networks import DeepSet as DeepSet
+from .families.sequence_networks import Embedding as Embedding
+from .families.sequence_networks import SequenceNetwork as SequenceNetwork
+from .families.sequence_networks import Transformer as Transformer
 from .infer.estimators.estimator import make_estimator as make_estimator
 from .infer.estimators.table import ESTIMATORS as ESTIMATORS
 from .infer.training import callbacks as callbacks
@@ -75,6 +80,7 @@ from .model.blocks import Block as Block
 from .model.record import Record as Record
 from .model.saving import load as load
 from .model.semisupervised import M2 as M2
+from .model.sequences import Sequences as Sequences
 from .model.vae import VAE as VAE
 from .program.program import Program as Program
 from .runs.citation import citation as citation

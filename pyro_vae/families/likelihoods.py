@@ -166,7 +166,7 @@ def check_support(
         there = ~rows.isnan()
         inside = support.check(rows)
         inside = inside & rows.isfinite() if moves else inside
-        bad = ~inside & (there if inside.shape == there.shape else True)
+        bad = ~inside & there.reshape(*inside.shape, -1).any(-1)
         if bad.any():
             row, *cell = bad.nonzero()[0].tolist()
             value = rows[(row, *cell)]

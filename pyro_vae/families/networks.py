@@ -18,6 +18,7 @@ from torch.nn.parameter import is_lazy
 from ..core.checks import number, whole
 from ..language.spec import Spec, as_spec, nearest
 from .part import Line, construct, read_line
+from .sequence_networks import SEQUENCE_NETWORKS
 
 __all__ = [
     "MLP",
@@ -187,7 +188,7 @@ class Corrupted(nn.Module):
         return self.network(x)
 
 
-NETWORKS = {c.__name__: c for c in (MLP, ConvEncoder, ConvDecoder, Corrupted)}
+NETWORKS = {c.__name__: c for c in (MLP, ConvEncoder, ConvDecoder, Corrupted, *SEQUENCE_NETWORKS)}
 
 
 def make_network(value: Line | Sequence[int], what: str = "network") -> nn.Module:

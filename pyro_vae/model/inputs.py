@@ -10,11 +10,13 @@ from torch import Tensor, nn
 
 from ..distributions import RightCensored, side_by_side
 from ..families.likelihoods import parts_of
+from ..families.networks import batched
+from ..families.part import Line
 from ..families.support import innermost, support_bounds, support_of
 from ..families.units import centre_and_spread, far_cell, or_one
 from .record import Record
 
-__all__ = ["InputMode", "Inputs"]
+__all__ = ["ROWS", "InputMode", "Inputs", "Standardized", "reader_of"]
 
 InputMode: TypeAlias = Literal["auto", "raw"]
 ROWS = 10_000  # at most so many observations are looked at
@@ -60,12 +62,17 @@ class Inputs(nn.Module):
         self.channels = 2 if len(record.x_shape) == 2 else 1
         parts: list[Any] = parts_of(likelihood) if likelihood else [None] * len(record.scored)
         self.readers = nn.ModuleList(
-            nn.Identity() if mode == "raw" else _reader(p, shape, in_units)
+            nn.Identity() if mode == "raw" else reader_of(p, shape, in_units)
             for p, (_, shape) in zip(parts, record.scored, strict=True)
         )
         width = sum(b.width for b in record.blocks if b.role == "context")
         plain = mode == "raw" or not width
         self.context = nn.Identity() if plain else Standardized((width,), 0.0, True, bits=True)
+
+    @property
+    def complete(self) -> bool:
+        """Whether numbers of x's shape are all that the encoder needs."""
+        return not self.record.has("context")
 
     @torch.no_grad()
     def start_from(self, x: Tensor) -> None:
@@ -107,6 +114,16 @@ class Inputs(nn.Module):
         if (context := self.read_context(x)) is None:
             return h, event_dim
         return side_by_side(h.flatten(h.ndim - event_dim), context), 1
+
+    def stepwise(self, likelihood: Line) -> Line:
+        """The likelihood as its line says it; of sequences that of a step."""
+        return likelihood
+
+    def likelihood(
+        self, decoder: nn.Module, likelihood: nn.Module, h: Tensor, event_dim: int
+    ) -> dist.TorchDistribution:
+        """p(x|z), of what :meth:`beside` gives."""
+        return likelihood(batched(decoder, h, event_dim))
 
     def read_context(self, x: Tensor | None) -> Tensor | None:
         """The context of x near unit scale, ``(B, D)``; ``None`` where the record has none."""
@@ -214,7 +231,9 @@ class OneHot(nn.Module):
         return bits.movedim(-1, self.channel + 1).flatten(self.channel, self.channel + 1).to(x)
 
 
-def _reader(p: dist.TorchDistribution | None, shape: tuple[int, ...], in_units: bool) -> nn.Module:
+def reader_of(
+    p: dist.TorchDistribution | None, shape: tuple[int, ...], in_units: bool
+) -> nn.Module:
     """How the encoder reads observations with this likelihood."""
     support = None if p is None else support_of(p)
     if p is None or support is None:

@@ -15,6 +15,7 @@ from ..core.seeding import seeded
 from ..distributions import Joined, Layered
 from ..families.guides import suggest_guide
 from ..families.layers import layer_sizes
+from ..families.steps import Autoregressive, Ragged
 from ..families.support import describe_constraint, innermost, same_support
 from .blocks import shape_of
 
@@ -161,6 +162,8 @@ def point(d: dist.TorchDistribution) -> Tensor:
     """One value for a distribution: its mean, else its mode, else the median of 101 draws."""
     if isinstance(d, Joined):
         return d.layout.join([point(part) for part in d.parts])
+    if isinstance(d, Ragged | Autoregressive):
+        return d.point(point)
     for name in ("mean", "mode"):
         try:
             value = getattr(d, name)

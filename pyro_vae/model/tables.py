@@ -19,6 +19,7 @@ from ..language.spec import Spec, as_spec
 from .blocks import Block, Role, shape_of
 from .designed import DesignedRecord
 from .record import Record
+from .sequences import Sequences, as_sequences, is_sequences
 
 __all__ = ["Condition", "TableRecord", "as_record", "record_arguments"]
 
@@ -282,7 +283,7 @@ class TableRecord(Record):
 
 
 def as_record(
-    x: int | tuple[int, ...] | Record | Table,
+    x: int | tuple[int | None, ...] | Record | Table,
     missing: bool | str | Spec,
     likelihood: Line | Mapping[str, str] | None,
     condition: Condition | None = None,
@@ -341,8 +342,11 @@ def as_record(
         raise ValueError(
             "missing='Bernoulli' is of a table: VAE(Table.from_frame(df), 8, missing='Bernoulli')"
         )
+    if is_sequences(x) or isinstance(x, Sequences):
+        return as_sequences(x, missing, condition), likelihood or "Bernoulli", None
     holes = not isinstance(x, Record) if isinstance(missing, str | Spec) else missing
-    record = Record.of(x, holes) if condition is None else _beside(x, holes, condition)
+    plain: Any = x
+    record = Record.of(plain, holes) if condition is None else _beside(plain, holes, condition)
     return record, "Bernoulli" if likelihood is None else likelihood, line
 
 
@@ -364,5 +368,6 @@ def _beside(x: int | tuple[int, ...] | Record, missing: bool, condition: Conditi
 
 def record_arguments(about: Mapping[str, Any]) -> dict[str, object]:
     """The arguments that make a record again, from a model's description."""
-    kind = TableRecord if "table" in about else DesignedRecord if "condition" in about else Record
+    kinds = {"table": TableRecord, "condition": DesignedRecord, "sequences": Sequences}
+    kind = next((kind for name, kind in kinds.items() if name in about), Record)
     return kind.arguments(about)

@@ -20,7 +20,7 @@ from ..data.tables import Table
 from ..families.joined import JoinedLikelihood
 from ..families.likelihoods import has_independent_cells
 from ..families.missingness import make_missingness
-from ..families.networks import MLP, batched, build_network, make_network, spec_of
+from ..families.networks import MLP, build_network, make_network, spec_of
 from ..families.part import Ends, Line, Part, connect, start_from
 from ..families.registry import make_layers, make_part
 from ..families.support import support_of
@@ -28,10 +28,11 @@ from ..language.arguments import suggests
 from ..language.spec import Spec, as_spec
 from .files import CUSTOM, write_model
 from .inference import Inference
-from .inputs import InputMode, Inputs
+from .inputs import InputMode
 from .joint import Joint
 from .latents import Latents, check_supports, latent_shape
 from .record import Record
+from .steps import make_inputs
 from .tables import Condition, TableRecord, as_record, record_arguments
 from .trial import check_density, check_event, check_meeting, try_part
 
@@ -50,8 +51,8 @@ class VAE(Inference):
 
     Args:
         x_shape: the shape of one observation, ``(784,)`` or ``(1, 28, 28)``; a number for a vector.
-            A :class:`Record` in its place says x as named blocks, each with a role; a
-            :class:`Table` says its columns, and frames come in and go out.
+            ``(None, 12)`` is sequences of any length (:class:`Sequences`). A :class:`Record` says x
+            as named blocks, each with a role; a :class:`Table` its columns: frames come in and out.
         latent_dim: the shape of one z; a number for a vector.
         layers: in its place, the widths of stochastic layers, from x upward: ``[100, 50]``. The
             sites are ``z1``, ``z2`` ..., z is all of them side by side, the decoder reads ``z1``.
@@ -109,7 +110,7 @@ class VAE(Inference):
     @suggests
     def __init__(
         self,
-        x_shape: int | tuple[int, ...] | Record | Table,
+        x_shape: int | tuple[int | None, ...] | Record | Table,
         latent_dim: int | tuple[int, ...] | None = None,
         *,
         layers: Sequence[int] | None = None,
@@ -142,7 +143,8 @@ class VAE(Inference):
             if self.encoder is self.decoder:
                 raise ValueError("encoder and decoder are one module: give each its own")
             example, in_units = _example(likelihood, self.x_shape), self.units == "data"
-            self.inputs = Inputs(self.record, example, inputs, in_units=in_units)
+            networks = self.encoder, self.decoder
+            self.inputs = make_inputs(self.record, example, inputs, in_units, networks)
             x = self.inputs(torch.zeros(1, *self.record.shape))
             h = build_network(self.encoder, x, self.x_shape, "encoder")
             ends = Ends(z_shape, "guide", h, layers, self.encoder)
@@ -159,7 +161,7 @@ class VAE(Inference):
             z, _ = self.inputs.beside(z, torch.zeros(1, *self.record.shape), self.latents.read_dim)
             h = build_network(self.decoder, z, self.x_shape, "decoder")
             ends_x = Ends(self.x_shape, "likelihood", h, in_units=in_units)
-            self.likelihood = make_part(likelihood, ends_x)
+            self.likelihood = make_part(self.inputs.stepwise(likelihood), ends_x)
             p = try_part(self.likelihood, "likelihood", str(likelihood), torch.zeros(1, *h))
             if not layers:
                 self.prior = make_part(prior, self._prior_ends(prior, z_shape))
@@ -261,7 +263,8 @@ class VAE(Inference):
             raise ValueError(f"expected z, a tensor of shape ({shape}), got {got}")
         h = self.latents.features(z, self.example.dtype)
         h, event_dim = self.inputs.beside(h, x, self.latents.read_dim)
-        return self.record.shift(self.likelihood(batched(self.decoder, h, event_dim)), x)
+        p = self.inputs.likelihood(self.decoder, self.likelihood, h, event_dim)
+        return self.record.shift(p, x)
 
     # The boundary: what comes in is checked once.
 
@@ -323,7 +326,7 @@ class VAE(Inference):
 
     def _connect(self, ends: Ends) -> None:
         """Let prior and guide take notice of the other parts."""
-        encode = None if self.record.has("context") else self.approximate_posterior
+        encode = self.approximate_posterior if self.inputs.complete else None
         ends = replace(ends, encode=encode)
         connect(self.prior, replace(ends, role="prior", partner=self.approximation))
         connect(self.approximation, replace(ends, partner=self.prior))
