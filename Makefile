@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo check test clean
+.PHONY: install demo check test docs clean
 
 install: $(VENV)/installed
 
@@ -33,5 +33,10 @@ test: install
 	$(BIN)/basedpyright
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
+# The site, into docs/build: offline, and a warning is an error.
+docs: install
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs docs/build
+
 clean:
-	rm -rf .venv* build *.egg-info
+	rm -rf docs/build docs/results docs/reference/generated .venv* build *.egg-info
