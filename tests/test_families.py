@@ -174,6 +174,7 @@ def test_any_module_that_returns_a_distribution_is_a_prior(tmp_path):
 
 BAD = {
     ("likelihood", "Norml"): "unknown family 'Norml'; did you mean Normal",
+    ("likelihood", "Qqqq"): r"unknown family 'Qqqq'; pyro_vae.families\(\) lists them",
     ("likelihood", "Normal(scal=1)"): r"no parameter 'scal'; did you mean scale\?(.|\n)*column 8",
     ("likelihood", "Normal(scale=-1)"): "scale of Normal must be a number greater than 0, got -1",
     ("likelihood", "Normal(scale='x')"): "takes a number, a list of numbers, learned",

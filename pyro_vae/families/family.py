@@ -308,7 +308,8 @@ def find_distribution(spec: Spec) -> type[dist.TorchDistribution]:
         if _other_arguments(cls):
             raise spec.error(f"{spec.name} is made of distributions, not of parameters")
         return cls  # pyright: ignore[reportReturnType]
-    raise spec.error(f"unknown family {spec.name!r}{nearest(spec.name, family_names())}")
+    meant = nearest(spec.name, family_names()) or "; pyro_vae.families() lists them"
+    raise spec.error(f"unknown family {spec.name!r}{meant}")
 
 
 def family_names() -> set[str]:

@@ -148,7 +148,8 @@ def make_estimator(value: "str | Spec | ELBO | Estimator") -> Estimator:
     if spec.name in ALIASES:
         return make_estimator(Spec(ALIASES[spec.name], *spec.args, **spec.kwargs))
     if spec.name not in ESTIMATORS:
-        raise spec.error(f"unknown estimator {spec.name!r}{nearest(spec.name, ESTIMATORS)}")
+        meant = nearest(spec.name, ESTIMATORS) or "; pyro_vae.estimators() lists them"
+        raise spec.error(f"unknown estimator {spec.name!r}{meant}")
     profile = ESTIMATORS[spec.name]
     if spec.args:
         raise spec.error(f"name the arguments: {spec.name}(num_particles=5)", at=0)

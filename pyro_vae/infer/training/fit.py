@@ -16,6 +16,7 @@ from pyro.infer import ELBO
 from torch.optim import Optimizer
 from tqdm.auto import tqdm
 
+from ...core.errors import in_words
 from ...core.seeding import seeded
 from ...language.arguments import suggests
 from ...language.schedules import schedule
@@ -90,6 +91,7 @@ class Terminated(SystemExit):
 
 
 @suggests
+@in_words()
 def fit(
     vae: Trainable,
     x: Data | None = None,
