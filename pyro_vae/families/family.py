@@ -252,9 +252,11 @@ class Family(Part):
                 f"{name} of {self.name} has shape {shape} here, got {tuple(tensor.shape)}",
                 at=name,
             ) from None
-        if not domain.check(tensor).all():
+        inside = domain.check(tensor).all()
+        if not (inside and tensor.isfinite().all()):
+            needs = "finite" if inside else describe_constraint(domain)
             raise self.error(
-                f"{name} of {self.name} must be {describe_constraint(domain)}, got {value}",
+                f"{name} of {self.name} must be {needs}, got {value}",
                 at=name,
             )
         return tensor

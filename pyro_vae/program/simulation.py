@@ -115,9 +115,8 @@ class Simulation:
             moved = self.packing.tensors[key].roll(1, 0)
             with torch.random.fork_rng(), poutine.block(), full_plates():
                 trace = poutine.trace(model).get_trace(self.packing.replace(x, {key: moved}))
-            if not _same(moved, self.packing.tensors[key]) and _same(
-                moved, trace.nodes[name]["value"]
-            ):
+            value: Any = trace.nodes[name]["value"]
+            if not _same(moved, self.packing.tensors[key]) and _same(moved, value):
                 return key
         raise ValueError(
             f"arguments {keys} hold the same values, and {name!r} observes one of them"
