@@ -155,7 +155,7 @@ SAID = {  # name: a value that is not the default, and how a flag says it
     "layers": ((5, 3), "--layers [5,3]"),
     "encoder": ("MLP([4])", "--encoder MLP([4])"),
     "decoder": ("MLP([4])", "--decoder MLP([4])"),
-    "missing": (True, "--missing"),
+    "missing": ("SelfMasking(sign=1)", "--missing SelfMasking(sign=1)"),
     "censored": (("time=dead",), "--censored time=dead"),
     "na_values": (("-999",), "--na-values=-999"),
     "condition": ("~age", "--condition ~age"),

@@ -139,3 +139,14 @@ def test_rows_are_not_written_as_arrays(folder):
         out = refused(*command, "--out", folder / "x.npy")
         assert "rows of a table are written as .csv, .tsv, .parquet: --out" in " ".join(out.split())
         assert not (folder / "x.npy").exists()
+
+
+def test_how_cells_go_missing_is_said(folder, tmp_path):
+    run("fit", folder / "loans.csv", *FIT, "--missing", "Bernoulli", "--out", tmp_path / "run")
+    run("sample", tmp_path / "run", "--num-samples", 200)
+    assert pd.read_csv(tmp_path / "run" / "samples.csv")["income"].isna().any()
+    words = "SelfMasking"
+    refusal = refused(
+        "fit", folder / "loans.csv", *FIT, "--missing", "Selfmaskin", "--out", tmp_path / "no"
+    )
+    assert words in refusal

@@ -411,3 +411,35 @@ def test_estimators_train_from_the_same_start_and_leave_it():
     assert (curves.elbo_train[0] == curves.elbo_train[1]).all()
     assert curves.elbo_train[0, 1] > curves.elbo_train[0, 0]
     assert all(torch.equal(v, program.state_dict()[k]) for k, v in before.items())
+
+
+def test_arrays_of_numpy_are_taken_as_tensors():
+    model, guide = local()
+    x = torch.tensor([0.5, -1.0, 2.0])
+    expected = pv.log_evidence(pv.Program(model, guide, x), num_samples=20, seed=0).log_evidence
+    for array in (x.numpy(), x.double().numpy(), x.numpy()[::-1][::-1]):
+        found = pv.log_evidence(pv.Program(model, guide, array), num_samples=20, seed=0)
+        torch.testing.assert_close(found.log_evidence, expected, rtol=0, atol=0)
+
+
+def test_equal_arguments_are_told_apart_when_data_are_drawn():
+    """Covariates that equal the outcome stay; the outcome alone is drawn anew."""
+
+    def model(c, x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(c, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(c, x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal((c + x) / 2, 0.5**0.5))
+
+    x = torch.tensor([0.5, -1.0, 2.0])
+    program = pv.Program(model, guide, x, x.clone())
+    assert program.why_not_simulated == "" and program.simulation.sources == {"x": 1}
+    torch.manual_seed(0)
+    ((_, rows),) = program.simulate(3, None, 3)
+    (covariates, drawn), _ = program.packing.unpack(rows)
+    assert torch.equal(covariates, x) and not torch.equal(drawn, x)
+    same = torch.ones(3)  # no row tells which of the two it is of
+    assert "hold the same values" in pv.Program(model, guide, same, same).why_not_simulated

@@ -285,3 +285,14 @@ def test_whole_numbers_of_other_libraries_are_whole(tmp_path):
     assert (vae.x_shape, vae.z_shape) == ((4,), (2,))
     vae.save(tmp_path)
     assert pv.load(tmp_path).x_shape == (4,)
+
+
+def test_frozen_parameters_are_a_part_of_the_model_that_is_resumed(tmp_path):
+    vae = pv.VAE(4, 2, **NETS)
+    told = {"progress": False, "batch_size": 20, "resume": tmp_path / "run"}
+    pv.fit(vae, X, epochs=1, out=tmp_path / "run", progress=False, batch_size=20)
+    other = pv.VAE(4, 2, **NETS)
+    other.decoder.requires_grad_(False)
+    with pytest.raises(ValueError, match=r"model.frozen=None, not with model.frozen=\['decoder"):
+        pv.fit(other, X, epochs=2, **told)
+    pv.fit(other.requires_grad_(True), X, epochs=2, **told)

@@ -269,3 +269,15 @@ def test_a_positive_parameter_is_never_0_and_has_a_gradient():
     )
     low = PositiveCholesky()(torch.full((2, 2), -500.0))
     assert (low.diagonal() > 0).all() and low[0, 1] == 0
+
+
+@pytest.mark.parametrize("factor", [1e-25, 1e25])
+@pytest.mark.parametrize("likelihood", ["Normal", "StudentT(df=4)", "Laplace"])
+def test_masses_of_stars_and_of_atoms(likelihood, factor):
+    """The squares of such numbers are none that float32 has; the ELBO moves by log Jacobian."""
+    one, other = started(likelihood, REAL), started(likelihood, REAL.double() * factor)
+    before = pv.elbo(one, REAL, num_samples=2, seed=0).mean()
+    after = pv.elbo(other, REAL.double() * factor, num_samples=2, seed=0).mean()
+    assert after.item() == pytest.approx(before.item() - 3 * math.log(factor), abs=2e-3)
+    fit = pv.fit(other, REAL.double() * factor, epochs=2, progress=False, compile=False)
+    assert fit.history.elbo_train.iloc[1] > fit.history.elbo_train.iloc[0]

@@ -1,7 +1,9 @@
 """Loaders: a ``Dataset``, a ``DataLoader``, or any iterable of batches, endless ones too."""
 
 from collections.abc import Iterable, Iterator, Mapping, Set
+from functools import partial
 from itertools import islice
+from types import FunctionType
 from typing import Any
 
 from torch import Tensor
@@ -103,6 +105,10 @@ def stream(x: Any, batch_size: int, steps: int | None) -> Any:  # noqa: ANN401
                 "of it as an epoch"
             )
         return x
+    if isinstance(x, FunctionType | partial):
+        raise ValueError(
+            "x is a function: give an IterableDataset, or another object whose __iter__ calls it"
+        )
     if not is_loader(x) or (isinstance(x, Dataset) and not isinstance(x, DataLoader)):
         raise ValueError(
             f"steps_per_epoch is of streams and loaders, and these are {length(x)} rows: an epoch "

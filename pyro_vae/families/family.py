@@ -252,9 +252,11 @@ class Family(Part):
                 f"{name} of {self.name} has shape {shape} here, got {tuple(tensor.shape)}",
                 at=name,
             ) from None
-        if not domain.check(tensor).all():
+        inside = domain.check(tensor).all()
+        if not (inside and tensor.isfinite().all()):
+            needs = "finite" if inside else describe_constraint(domain)
             raise self.error(
-                f"{name} of {self.name} must be {describe_constraint(domain)}, got {value}",
+                f"{name} of {self.name} must be {needs}, got {value}",
                 at=name,
             )
         return tensor
@@ -308,7 +310,8 @@ def find_distribution(spec: Spec) -> type[dist.TorchDistribution]:
         if _other_arguments(cls):
             raise spec.error(f"{spec.name} is made of distributions, not of parameters")
         return cls  # pyright: ignore[reportReturnType]
-    raise spec.error(f"unknown family {spec.name!r}{nearest(spec.name, family_names())}")
+    meant = nearest(spec.name, family_names()) or "; pyro_vae.families() lists them"
+    raise spec.error(f"unknown family {spec.name!r}{meant}")
 
 
 def family_names() -> set[str]:

@@ -236,7 +236,8 @@ class Registry:
             return part
         if not hasattr(dist, spec.name) and spec.name not in (known := self.names()):
             known |= {name for name, cls in self.structures.items() if role in cls.roles}
-            raise spec.error(f"unknown family {spec.name!r}{nearest(spec.name, known)}")
+            meant = nearest(spec.name, known) or "; pyro_vae.families() lists them"
+            raise spec.error(f"unknown family {spec.name!r}{meant}")
         return self.family(spec)
 
     def make(self, value: Line, ends: Ends, *, depends: bool = True) -> nn.Module:

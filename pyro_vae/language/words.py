@@ -4,7 +4,7 @@ import difflib
 import re
 from collections.abc import Iterable
 
-__all__ = ["nearest", "where"]
+__all__ = ["OPTIMIZERS", "nearest", "where"]
 
 FAMILIES = {
     "Normal": "gaussian diagonalnormal diagonalgaussian diagnormal diaggaussian isotropic n "

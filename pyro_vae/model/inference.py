@@ -9,6 +9,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
+from ..core.acting import evaluates
 from ..core.checks import boolean, positive, whole
 from ..core.pareto import RELIABLE
 from ..core.seeding import seeded
@@ -69,6 +70,7 @@ class Inference(Evaluated):
         """p(z), of batch shape ``()``; p(z | c) of ``(B,)``, where the prior reads a condition."""
         raise NotImplementedError
 
+    @evaluates
     @torch.no_grad()
     def encode(self, x: Tensor | ArrayLike) -> dist.TorchDistribution:
         """q(z|x): batch shape ``(N,)``, event shape of z.
@@ -81,6 +83,7 @@ class Inference(Evaluated):
         """
         return self.approximate_posterior(self.as_data(x))
 
+    @evaluates
     def refine(
         self,
         x: Tensor | ArrayLike,
@@ -122,6 +125,7 @@ class Inference(Evaluated):
                 features = self.encoder(self.inputs(x))
             return refine(self.approximation, features, Joint(self, x).log_joint, **options)
 
+    @evaluates
     @torch.no_grad()
     def reconstruct(self, x: Tensor | ArrayLike) -> Tensor:
         """The mean of p(x|z) at the mean of q(z|x), ``(N, *x_shape)``.
@@ -222,6 +226,7 @@ class Inference(Evaluated):
         with reading(self, seed):
             return impute(self, x, plan)
 
+    @evaluates
     @torch.no_grad()
     def sample(
         self,
@@ -331,6 +336,7 @@ class Inference(Evaluated):
             warnings.warn(_doubt(found), stacklevel=2)
         return self.record.answer(found.values, other)
 
+    @evaluates
     @torch.no_grad()
     def interpolate(self, start: Tensor, end: Tensor, steps: int = 8) -> Tensor:
         """Means of p(x|z) on the straight line between two encoded observations.

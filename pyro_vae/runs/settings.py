@@ -71,8 +71,14 @@ class ModelSettings:
     decoder: str = field(
         default="MLP([200, 200])", metadata=about("From z to features; ConvDecoder([64, 32]).")
     )
-    missing: bool | None = field(
-        default=None, metadata=about("Whether x may hold NaN; where it is not given, if it does.")
+    missing: bool | str | None = field(
+        default=None,
+        metadata=about(
+            "Whether x may hold NaN, true or false; or how it depends on x which cells are "
+            "missing, SelfMasking or Logistic, or, of a table, on z, Bernoulli "
+            "[default: true if x holds NaN].",
+            "WORD",
+        ),
     )
     condition: str | None = field(
         default=None,

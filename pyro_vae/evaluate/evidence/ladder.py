@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ...core.pareto import RELIABLE, tail_shape
-from ...model.joint import Joint
+from ...model.joint import Joint, NotRealError
 from .fitted import ASCENT, Blend, fit_normal, normal_proposal
 from .paths import Path, Plan
 
@@ -55,7 +55,7 @@ def climb(at: Callable[[Tensor], Joint], x: Tensor, num_samples: int, rows: int)
         joint = at(x[index])
         try:
             fitted = fit_normal(joint)
-        except ValueError:  # z has no gradient, or no real line maps to it
+        except NotRealError:
             yield Rung(
                 index, _log_weights(joint, joint.guide, num_samples, rows), "guide", num_samples
             )

@@ -111,13 +111,18 @@ class Stack:
             num_samples: draws of z per observation and model.
             seed: of the draws.
 
+        Raises:
+            ValueError: models that read x in different units.
+
         Returns:
             :class:`Evidence`: its error is theirs by the delta method, and its k-hat the largest of
             the models that have at least 1 % of the observation's density.
         """
+        data = {name: vae.check(x) for name, vae in self.models.items()}
+        check_one_measure(self.models, data)
         found = [
-            log_evidence(vae, x, num_samples=num_samples, num_simulated=0, seed=seed)
-            for vae, w in zip(self.models.values(), self.weights, strict=True)
+            log_evidence(vae, data[name], num_samples=num_samples, num_simulated=0, seed=seed)
+            for (name, vae), w in zip(self.models.items(), self.weights, strict=True)
             if w
         ]
         log_w = torch.tensor([w for w in self.weights if w]).log().double()[:, None]

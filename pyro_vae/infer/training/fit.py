@@ -16,6 +16,7 @@ from pyro.infer import ELBO
 from torch.optim import Optimizer
 from tqdm.auto import tqdm
 
+from ...core.errors import in_words
 from ...core.seeding import seeded
 from ...language.arguments import suggests
 from ...language.schedules import schedule
@@ -90,6 +91,7 @@ class Terminated(SystemExit):
 
 
 @suggests
+@in_words()
 def fit(
     vae: Trainable,
     x: Data | None = None,
@@ -280,7 +282,9 @@ def _identify(
 ) -> dict[str, object]:
     """What a resumed run must share, apart from the data."""
     describe = getattr(vae, "describe", dict)
-    model = {f"model.{key}": value for key, value in describe().items()}
+    model: dict[str, object] = {f"model.{key}": value for key, value in describe().items()}
+    if frozen := [name for name, p in vae.named_parameters() if not p.requires_grad]:
+        model["model.frozen"] = frozen
     wrapping = [name for name, c in user.items() if type(c).wrap is not Callback.wrap]
     return settings.lasting() | model | {"callbacks": wrapping, "processes": team.count}
 
