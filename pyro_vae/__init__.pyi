@@ -11,6 +11,7 @@ from .describe import describe as describe
 from .describe import estimators as estimators
 from .describe import families as families
 from .evaluate.assessment import assess as assess
+from .evaluate.bits import bits_per_dimension as bits_per_dimension
 from .evaluate.compression.compress import Compressed as Compressed
 from .evaluate.compression.compress import compress as compress
 from .evaluate.compression.compress import decompress as decompress
@@ -29,6 +30,8 @@ from .evaluate.guide.export import to_arviz as to_arviz
 from .evaluate.guide.gaps import gaps as gaps
 from .evaluate.guide.posterior import posterior as posterior
 from .evaluate.imputation import imputation_check as imputation_check
+from .evaluate.latent.attributes import attribute_step as attribute_step
+from .evaluate.latent.attributes import move as move
 from .evaluate.latent.labelled import factor_scores as factor_scores
 from .evaluate.latent.labelled import label_scores as label_scores
 from .evaluate.latent.summary import latent_summary as latent_summary
