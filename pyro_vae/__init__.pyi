@@ -4,6 +4,7 @@ from . import plots as plots
 from . import sklearn as sklearn
 from .data import Data as Data
 from .data import load_data as load_data
+from .data.shapes import coloured_shapes as coloured_shapes
 from .data.tables import Table as Table
 from .data.tables.ampute import ampute as ampute
 from .data.tables.design import Design as Design
@@ -62,6 +63,7 @@ from .families.priors import AutoregressiveBernoulli as AutoregressiveBernoulli
 from .families.priors import Resampled as Resampled
 from .families.priors import VampPrior as VampPrior
 from .families.processes import GaussianProcess as GaussianProcess
+from .families.residual import ResNet as ResNet
 from .families.sequence_networks import GRU as GRU
 from .families.sequence_networks import DeepSet as DeepSet
 from .families.sequence_networks import Embedding as Embedding
