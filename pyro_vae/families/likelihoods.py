@@ -163,7 +163,7 @@ def check_support(
         name: the family's name, for the message.
         place: from a row and the index of a cell to words that say where it is.
     """
-    base = innermost(likelihoods[0])
+    base: Any = innermost(likelihoods[0])
     ends = [_ends(innermost(p).support) for p in likelihoods]
     moves = any(end != ends[0] for end in ends)
     support: Any = constraints.real if moves else _of_cells(base.support)
