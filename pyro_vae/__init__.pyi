@@ -4,6 +4,7 @@ from . import plots as plots
 from . import sklearn as sklearn
 from .data import Data as Data
 from .data import load_data as load_data
+from .data.shapes import coloured_shapes as coloured_shapes
 from .data.tables import Table as Table
 from .data.tables.ampute import ampute as ampute
 from .data.tables.design import Design as Design
@@ -11,6 +12,7 @@ from .describe import describe as describe
 from .describe import estimators as estimators
 from .describe import families as families
 from .evaluate.assessment import assess as assess
+from .evaluate.bits import bits_per_dimension as bits_per_dimension
 from .evaluate.compression.compress import Compressed as Compressed
 from .evaluate.compression.compress import compress as compress
 from .evaluate.compression.compress import decompress as decompress
@@ -29,6 +31,8 @@ from .evaluate.guide.export import to_arviz as to_arviz
 from .evaluate.guide.gaps import gaps as gaps
 from .evaluate.guide.posterior import posterior as posterior
 from .evaluate.imputation import imputation_check as imputation_check
+from .evaluate.latent.attributes import attribute_step as attribute_step
+from .evaluate.latent.attributes import move as move
 from .evaluate.latent.labelled import factor_scores as factor_scores
 from .evaluate.latent.labelled import label_scores as label_scores
 from .evaluate.latent.summary import latent_summary as latent_summary
@@ -59,6 +63,7 @@ from .families.priors import AutoregressiveBernoulli as AutoregressiveBernoulli
 from .families.priors import Resampled as Resampled
 from .families.priors import VampPrior as VampPrior
 from .families.processes import GaussianProcess as GaussianProcess
+from .families.residual import ResNet as ResNet
 from .families.sequence_networks import GRU as GRU
 from .families.sequence_networks import DeepSet as DeepSet
 from .families.sequence_networks import Embedding as Embedding

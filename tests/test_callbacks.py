@@ -59,7 +59,7 @@ def test_fit_and_its_settings_say_the_same():
     for setting in fields(FitSettings):
         assert parameters[setting.name].default == setting.default
         assert setting.metadata["help"].endswith(".") and "metavar" in setting.metadata
-    others = {"vae", "x", "out", "resume", "callbacks", "steps_per_epoch"}
+    others = {"vae", "x", "out", "resume", "callbacks", "steps_per_epoch", "layout"}
     assert parameters.keys() - others == {setting.name for setting in fields(FitSettings)}
 
 

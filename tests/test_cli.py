@@ -184,7 +184,15 @@ SAID = {  # name: a value that is not the default, and how a flag says it
 
 def test_every_argument_of_fit_is_a_setting():
     given = inspect.signature(pv.fit).parameters.keys()
-    objects = {"vae", "x", "out", "resume", "callbacks", "steps_per_epoch"}  # the last of streams
+    objects = {
+        "vae",
+        "x",
+        "out",
+        "resume",
+        "callbacks",
+        "steps_per_epoch",
+        "layout",
+    }  # the last of streams
     assert given - objects <= DEFAULTS.keys() == SAID.keys()
 
 

@@ -213,6 +213,7 @@ ROWS = {
     "log_likelihood_test": "  E[log p(x|z)]",
     "kl_test": "  KL(q(z|x) || p(z))",
 }
+BITS = "bits_per_dimension_test"
 
 
 def show_figures(results: dict[str, float]) -> None:
@@ -226,6 +227,9 @@ def show_figures(results: dict[str, float]) -> None:
         error = results.get(f"{key}_standard_error")
         shown = "" if error is None else f"{error:.2f}"
         typer.echo(f"{label:<24}{results[key]:>10.2f}{shown:>17}")
+    if BITS in results:
+        error = results.get(f"{BITS}_standard_error", 0.0)
+        typer.echo(f"{'  bits per dimension':<24}{results[BITS]:>10.3f}{error:>17.3f}")
     typer.echo(
         f"\n{results['epochs']:.0f} epochs in {results['training_seconds']:.1f} s of training, "
         f"{results['parameters']:,.0f} parameters"

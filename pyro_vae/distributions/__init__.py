@@ -1,6 +1,7 @@
 """The few distributions that Pyro lacks; their names are families, as Pyro's own are."""
 
 from .continuous_bernoulli import ContinuousBernoulli
+from .dequantized import DequantizedLevels
 from .edges import (
     InverseGamma,
     Kumaraswamy,
@@ -12,6 +13,7 @@ from .edges import (
 from .joined import Joined, JoinedSupport, Layout
 from .layered import Given, Layered, side_by_side
 from .learned import AutoregressiveBits, Pushforward, ResampledDistribution
+from .logistic_levels import CoupledLogisticLevels, LogisticLevels
 from .normal_mixture import NormalMixture, SideBySide, mixture
 from .sparse import Delta, Horseshoe, SpikeAndSlab
 from .sphere import ImplicitVonMises, VonMises, VonMisesFisher, bessel
@@ -24,7 +26,9 @@ __all__ = [
     "AutoregressiveBits",
     "CensoredTime",
     "ContinuousBernoulli",
+    "CoupledLogisticLevels",
     "Delta",
+    "DequantizedLevels",
     "Given",
     "Horseshoe",
     "ImplicitVonMises",
@@ -36,6 +40,7 @@ __all__ = [
     "Layered",
     "Layout",
     "LogNormal",
+    "LogisticLevels",
     "NormalMixture",
     "Pareto",
     "Positive",

@@ -17,7 +17,7 @@ from torch.distributions import Distribution, Transform, constraints
 from ..core.checks import boolean, whole
 from ..distributions import Pushforward
 from ..language.spec import Spec, Value, as_spec, nearest
-from .networks import checked_activation
+from .activations import checked_activation
 from .part import Ends, Part
 from .support import REAL, support_bounds, support_of
 

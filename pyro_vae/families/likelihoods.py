@@ -25,10 +25,16 @@ __all__ = [
 OFFSETS = (dist.Poisson, dist.NegativeBinomial, dist.GammaPoisson, dist.Exponential, dist.LogNormal)
 ROWS = 8192  # observations whose support is checked together
 
+LEVELS = (
+    "give 8-bit images as they are, or (x * 255).round() of grey values in [0, 1]; levels= says "
+    "another number of levels"
+)
 ADVICE = {
     "Bernoulli": "binarize it (dynamic binarization draws fresh bits from grey values), "
     "or use ContinuousBernoulli",
     "Beta": "shrink the ends, x -> (x * (n - 1) + 0.5) / n, or use ContinuousBernoulli",
+    "DiscretizedLogistic": LEVELS,
+    "Dequantized": LEVELS,
     "Categorical": "code the categories as 0, 1, ..., categories - 1",
     "VonMises": "give angles in radians, (x + pi) % (2 pi) - pi; degrees by numpy.deg2rad(x) first",
     "Multinomial": "give rows of one total, or model each count, as Poisson or NegativeBinomial, "
@@ -157,10 +163,10 @@ def check_support(
         name: the family's name, for the message.
         place: from a row and the index of a cell to words that say where it is.
     """
-    base = innermost(likelihoods[0])
+    base: Any = innermost(likelihoods[0])
     ends = [_ends(innermost(p).support) for p in likelihoods]
     moves = any(end != ends[0] for end in ends)
-    support: Any = constraints.real if moves else base.support
+    support: Any = constraints.real if moves else _of_cells(base.support)
     for start in range(0, len(x), ROWS):
         rows = x[start : start + ROWS]
         there = ~rows.isnan()
@@ -187,6 +193,11 @@ def _ends(support: Any) -> list[list[float]]:  # noqa: ANN401
     support = support_of_cell(support)
     bounds = (getattr(support, name, 0.0) for name in ("lower_bound", "upper_bound"))
     return [torch.as_tensor(bound).flatten().tolist() for bound in bounds]
+
+
+def _of_cells(support: constraints.Constraint) -> constraints.Constraint:
+    """A support that asks the same of every cell as that of one, so that a cell is told."""
+    return support.base_constraint if isinstance(support, constraints.independent) else support
 
 
 def _needs(base: Any, support: constraints.Constraint, value: Tensor) -> str:  # noqa: ANN401

@@ -15,9 +15,11 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from ..core.checks import number, whole
+from ..core.checks import number
 from ..language.spec import Spec, as_spec, nearest
+from .activations import activation_layer, checked_activation, checked_widths, wide
 from .part import Line, construct, read_line
+from .residual import ResNet
 from .sequence_networks import SEQUENCE_NETWORKS
 
 __all__ = [
@@ -27,7 +29,6 @@ __all__ = [
     "Corrupted",
     "batched",
     "build_network",
-    "checked_activation",
     "make_network",
     "spec_of",
 ]
@@ -52,7 +53,7 @@ class MLP(nn.Module):
         self, hidden: Sequence[int] = (200, 200), *, activation: str | Spec = "ReLU"
     ) -> None:
         super().__init__()
-        self.hidden, self.activation = _widths(hidden, "MLP"), checked_activation(activation)
+        self.hidden, self.activation = checked_widths(hidden, "MLP"), checked_activation(activation)
         self.spec = Spec("MLP", self.hidden, activation=self.activation)
         self.layers = nn.Sequential()
 
@@ -80,7 +81,7 @@ class ConvEncoder(nn.Module):
         self, channels: Sequence[int] = (32, 64), *, activation: str | Spec = "ReLU"
     ) -> None:
         super().__init__()
-        self.channels = _widths(channels, "ConvEncoder", at_least=1)
+        self.channels = checked_widths(channels, "ConvEncoder", at_least=1)
         self.activation = checked_activation(activation)
         self.spec = Spec("ConvEncoder", self.channels, activation=self.activation)
         self.layers = nn.Sequential()
@@ -112,7 +113,7 @@ class ConvDecoder(nn.Module):
         self, channels: Sequence[int] = (64, 32), *, activation: str | Spec = "ReLU"
     ) -> None:
         super().__init__()
-        self.channels = _widths(channels, "ConvDecoder", at_least=1)
+        self.channels = checked_widths(channels, "ConvDecoder", at_least=1)
         self.activation = checked_activation(activation)
         self.spec = Spec("ConvDecoder", self.channels, activation=self.activation)
         self.layers = nn.Sequential()
@@ -188,7 +189,8 @@ class Corrupted(nn.Module):
         return self.network(x)
 
 
-NETWORKS = {c.__name__: c for c in (MLP, ConvEncoder, ConvDecoder, Corrupted, *SEQUENCE_NETWORKS)}
+BUILT = (MLP, ConvEncoder, ConvDecoder, Corrupted, ResNet, *SEQUENCE_NETWORKS)
+NETWORKS = {c.__name__: c for c in BUILT}
 
 
 def make_network(value: Line | Sequence[int], what: str = "network") -> nn.Module:
@@ -285,36 +287,6 @@ def spec_of(module: nn.Module) -> Spec | None:
     """The line that makes this module again, or ``None`` for a class of the user's."""
     spec = getattr(module, "spec", None)
     return spec if isinstance(spec, Spec) else None
-
-
-def wide(width: int, activation: str) -> int:
-    """The outputs that a layer needs for ``width`` features: a gate takes as many again."""
-    return 2 * width if activation == "GLU" else width
-
-
-def activation_layer(activation: str) -> nn.Module:
-    """The activation, over the features or channels."""
-    return nn.GLU(1) if activation == "GLU" else getattr(nn, activation)()
-
-
-def _widths(widths: Sequence[int], name: str, at_least: int = 0) -> tuple[int, ...]:
-    message = f"{name} takes a list of widths such as [200, 200], got {widths!r}"
-    if isinstance(widths, str) or not isinstance(widths, Sequence) or len(widths) < at_least:
-        raise ValueError(message)
-    try:
-        return tuple(whole("a width", width) for width in widths)
-    except ValueError:
-        raise ValueError(message) from None
-
-
-def checked_activation(activation: str | Spec) -> str:
-    """The name of an activation of ``torch.nn``."""
-    name = str(activation)
-    cls = getattr(nn, name, None)
-    if not (isinstance(cls, type) and cls.__module__ == "torch.nn.modules.activation"):
-        known = [n for n in dir(nn.modules.activation) if n[0].isupper()]
-        raise ValueError(f"unknown activation {name!r}{nearest(name, known)}")
-    return name
 
 
 def _image(shape: tuple[int, ...], who: str) -> tuple[int, ...]:

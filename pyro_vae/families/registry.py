@@ -6,6 +6,8 @@ from torch import nn
 
 from ..language.spec import as_spec
 from .censored import Censored
+from .dequantized import Dequantized
+from .discretized import DiscretizedLogistic
 from .family import Family, family_names
 from .flows import Flow
 from .guides import DeltaNormal, SemiAmortized
@@ -26,6 +28,8 @@ REGISTRY = Registry(
         BottomUp,
         Censored,
         DeltaNormal,
+        Dequantized,
+        DiscretizedLogistic,
         Flow,
         GaussianProcess,
         Hierarchy,

@@ -24,6 +24,9 @@ FAMILIES = {
     "VonMisesFisher": "vmf sphere hyperspherical",
     "LogNormal": "loggaussian",
     "ContinuousBernoulli": "cb",
+    "DiscretizedLogistic(components=5)": "dmol mol dmll discretizedmixtureoflogistics "
+    "mixtureoflogistics logisticmixture discretizedlogisticmixture quantizedlogistic pixelcnn",
+    "Dequantized(Normal)": "dequantization uniformdequantization dequantizednormal",
     "Mixture(Normal, components=10)": "gmm mog mixtureofgaussians gaussianmixture mixturenormal "
     "mixtureofnormals mixturesamefamily",
     "Flow(NSF)": "nsf flow normalizingflow spline",
@@ -48,8 +51,9 @@ ESTIMATORS = {
 }
 NETWORKS = {
     "MLP": "linear dense fc fullyconnected feedforward sequential ffn",
-    "ConvEncoder": "cnn conv conv2d resnet convnet",
+    "ConvEncoder": "cnn conv conv2d convnet",
     "ConvDecoder": "cnn conv conv2d deconv convtranspose",
+    "ResNet": "resnet wideresnet wrn residual residualnetwork",
 }
 OPTIMIZERS = {
     name: name.lower() for name in ("Adam", "AdamW", "SGD", "RMSprop", "Adagrad", "NAdam")

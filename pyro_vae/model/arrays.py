@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from ..data import Data
+from ..data.pictures import are_pictures, as_pixels
 
 __all__ = ["column_names", "convert", "is_named", "numbers"]
 
@@ -23,8 +24,8 @@ def numbers(x: object) -> tuple[Tensor, tuple[str, ...] | None]:
     """A tensor of what a library calls an array of numbers, and the names of its columns.
 
     NumPy (masked, flipped, of either byte order, records), pandas, polars, PyArrow, xarray, SciPy's
-    and PyTorch's sparse, quantized and masked arrays, and lists are read. What is missing there is
-    NaN here.
+    and PyTorch's sparse, quantized and masked arrays, lists, and PIL's pictures are read. What is
+    missing there is NaN here.
 
     Args:
         x: ``(N, ...)``.
@@ -44,6 +45,8 @@ def numbers(x: object) -> tuple[Tensor, tuple[str, ...] | None]:
         )
     if x is None:
         raise ValueError("x is None: give observations, an array of shape (N, ...)")
+    if are_pictures(x):
+        return as_pixels(x), None  # pyright: ignore[reportArgumentType]
     columns = _columns(x)
     if columns is None:
         return torch.from_numpy(_plain(x, "")), None

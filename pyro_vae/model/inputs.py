@@ -87,7 +87,8 @@ class Inputs(nn.Module):
         """A cell of x whose numbers are far from unit scale, among those without bounds."""
         start = 0
         for reader, block in zip(self.readers, self.record.split(x), strict=True):
-            cell = far_cell(block) if isinstance(reader, Standardized) else None
+            free = isinstance(reader, Standardized) and not isinstance(reader, Levels)
+            cell = far_cell(block) if free else None
             if cell is not None:
                 return tuple(int(i) for i in np.unravel_index(start + cell, self.record.x_shape))
             start += block[0].numel()
@@ -206,6 +207,10 @@ class Times(Standardized):
         return torch.cat([super().forward(x.abs()), (x > 0).to(x.dtype)], self.channel)
 
 
+class Levels(Standardized):
+    """Whole numbers between two bounds: none lies far from where their likelihood starts."""
+
+
 class Scaled(nn.Module):
     """Whole numbers from 0 to an upper bound as numbers in [0, 1]."""
 
@@ -250,5 +255,7 @@ def reader_of(
         return nn.Identity()
     if kind == "discrete" and lower == 0 and not math.isfinite(upper):
         return Standardized(shape, 1.0, in_units)
+    if kind == "discrete" and math.isfinite(lower) and math.isfinite(upper):
+        return Levels(shape, 0.0, in_units)
     positive = lower == 0 and not math.isfinite(upper)
     return Standardized(shape, None if positive else 0.0, in_units)

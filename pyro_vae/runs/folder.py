@@ -18,7 +18,8 @@ from .. import plots
 from ..core.files import replacing
 from ..core.seeding import seeded
 from ..core.toml import read_config, write_toml
-from ..data import Data
+from ..data import SOURCES, Data
+from ..evaluate.bits import bits_per_dimension, has_levels
 from ..infer.elbo_terms import elbo_terms
 from ..infer.engine.distributed import local_rank, processes
 from ..infer.training.fit import Fit, Terminated, fit
@@ -33,6 +34,7 @@ __all__ = ["TEST", "Outcome", "new_model", "read_history", "read_results", "trai
 
 PICTURES = "pictures"
 TEST = "elbo_test.npy"  # of each test observation, in nats
+LEVELS = "DiscretizedLogistic(components=5"  # of 8-bit images, where no likelihood is said
 PLOTTED = 5000  # points in a picture of the latent space, at most
 
 
@@ -82,6 +84,8 @@ def train(
             grey_bits = data.grey and str(settings.likelihood).split("(")[0] == "Bernoulli"
             if settings.binarize is None and grey_bits:
                 settings = replace(settings, binarize="dynamic")
+            if (data.levels or 0) > 2 and settings.likelihood == RunSettings.likelihood:
+                settings = replace(settings, likelihood=f"{LEVELS}, levels={data.levels})")
             vae = new_model(settings, data, parts)
             vae.as_data(data.test)
             leads = team.rank == 0
@@ -101,7 +105,7 @@ def train(
 def _run_folder(settings: RunSettings, out: Path | None, leads: bool) -> RunFolder:
     """The folder of a run; where none is named, the first process makes one."""
     told = asdict(settings)
-    if Path(settings.data).is_file():
+    if settings.data not in SOURCES and Path(settings.data).exists():
         told["data_file"] = str(Path(settings.data).resolve())
     new = out is None and leads
     return RunFolder(_new_folder(settings.data) if new else out or "runs", told, made=new)
@@ -167,6 +171,7 @@ def _test(
         "elbo_test_standard_error": (bound.std() / len(bound) ** 0.5).item(),
         "log_likelihood_test": likelihood.mean().item(),
         "kl_test": kl.mean().item(),
+        **_bits(vae, bound),
         "training_seconds": float(last.seconds),
         "epochs": float(fitted.history.index[-1]),
         "parameters": float(sum(p.numel() for p in vae.parameters())),
@@ -178,6 +183,16 @@ def _test(
     write_toml(folder / RESULTS, {**figures, "weights": weights}, comment)
     _draw(vae, fitted, test, data.test_labels, folder / PICTURES)
     return figures
+
+
+def _bits(vae: VAE, bound: Tensor) -> dict[str, float]:
+    """The bound in bits per dimension, and its error, where x are levels."""
+    if not has_levels(vae):
+        return {}
+    bits: Any = bits_per_dimension(vae, bound)
+    error = (bits.std() / len(bits) ** 0.5).item()
+    name = "bits_per_dimension_test"
+    return {name: bits.mean().item(), f"{name}_standard_error": error}
 
 
 def _draw(vae: VAE, fitted: Fit, test: Tensor, labels: Tensor | None, folder: Path) -> None:

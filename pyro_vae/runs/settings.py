@@ -24,14 +24,19 @@ class ModelSettings:
     data: str = field(
         default="digits",
         metadata=about(
-            "digits, digit-counts, penguins, mnist, fashion-mnist, kmnist, emnist, omniglot, a "
-            ".npy or .npz file, or a table: .csv, .tsv, .parquet.",
+            "digits, digit-counts, shapes, penguins, mnist, fashion-mnist, kmnist, emnist, "
+            "omniglot, cifar10, svhn, celeba, dsprites, a folder of pictures, a .npy or .npz file, "
+            "or a table: .csv, .tsv, .parquet.",
             "[DATA]",
         ),
     )
     data_root: str | None = field(
         default=None,
         metadata=about("Folder of torchvision's files; else they are downloaded.", "DIR"),
+    )
+    size: int | None = field(
+        default=None,
+        metadata=about("Pixels of a side, to which the pictures of a folder are brought.", "N"),
     )
     likelihood: str | tuple[str, ...] = field(
         default="Bernoulli",

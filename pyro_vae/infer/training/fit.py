@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 
 from ...core.errors import in_words
 from ...core.seeding import seeded
+from ...data.pictures import ImageLayout, channels_first
 from ...language.arguments import suggests
 from ...language.schedules import schedule
 from ...language.spec import Spec
@@ -117,6 +118,7 @@ def fit(
     progress: bool | None = None,
     callbacks: Sequence[Callback] = (),
     steps_per_epoch: int | None = None,
+    layout: ImageLayout = "CHW",
 ) -> Fit:
     """Train a VAE by ``pyro.infer.SVI``.
 
@@ -163,6 +165,7 @@ def fit(
             :mod:`pyro_vae.callbacks`, called around each step and epoch in this order.
         steps_per_epoch: so many batches of a loader are an epoch, and the next one goes on where it
             stopped; needed where a stream has no length. Such a run is not resumed.
+        layout: ``"HWC"`` where x and validation data are arrays of images whose channels come last.
 
     Within processes that ``torchrun`` started, or in a process group of ``torch.distributed``, each
     trains on its part of every batch, with draws of z of its own; the first one draws the order and
@@ -179,7 +182,8 @@ def fit(
         NonFiniteLossError: with the site that caused it.
     """
     given = locals()
-    x = _data(vae, x)
+    x = _data(vae, channels_first(x, layout))
+    validation = channels_first(validation, layout)
     line = make_estimator(estimator)
     settings = _settings(given, line)
     folder, user = _run_folder(out, resume, steps_per_epoch), by_name(callbacks)
