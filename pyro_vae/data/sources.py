@@ -1,6 +1,6 @@
 """Data sets by name, arrays and tables from files; grey values lie in [0, 1]."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import chain
@@ -13,6 +13,8 @@ from torch import Tensor
 
 from ..core.checks import number, whole
 from ..language.spec import nearest
+from .count_files import COUNT_FILES, is_sparse_file, read_counts
+from .counts import Counts
 from .numpy_files import read_array, read_arrays
 from .rows import HELD_OUT, Rows
 from .tables import SUFFIXES, NaValues, Table
@@ -27,7 +29,7 @@ class Data:
     Attributes:
         name: how it is called.
         description: what it is, in a line.
-        train: ``(N, *x_shape)``, in memory or on disk; or a table.
+        train: ``(N, *x_shape)``, in memory or on disk; or a table, or counts.
         test: ``(M, *x_shape)``, held out; of a table another of its schema.
         train_labels: ``(N,)`` whole numbers, or ``None``.
         test_labels: ``(M,)``, or ``None``.
@@ -36,8 +38,8 @@ class Data:
 
     name: str
     description: str
-    train: Tensor | Rows | Table
-    test: Tensor | Table
+    train: Tensor | Rows | Table | Counts
+    test: Tensor | Table | Counts
     train_labels: Tensor | None = None
     test_labels: Tensor | None = None
     grey: bool = False
@@ -48,15 +50,18 @@ class Data:
         return isinstance(self.train, Table)
 
     @property
-    def x_shape(self) -> tuple[int, ...] | Table:
-        """What a model is made of: the shape of an observation, or the table."""
-        return self.train if isinstance(self.train, Table) else tuple(self.train.shape[1:])
+    def x_shape(self) -> tuple[int, ...] | Table | Counts:
+        """What a model is made of: the shape of an observation, the table, or the counts."""
+        whole = isinstance(self.train, Table | Counts)
+        return self.train if whole else tuple(self.train.shape[1:])  # pyright: ignore
 
     @property
     def missing(self) -> bool:
         """Whether some cell of x is missing."""
         if isinstance(self.train, Table) or isinstance(self.test, Table):
             return True  # a model of a table knows of missing cells
+        if isinstance(self.train, Counts) or isinstance(self.test, Counts):
+            return False
         train = self.train.blocks() if isinstance(self.train, Rows) else (self.train,)
         return any(bool(part.isnan().any()) for part in chain((self.test,), train))
 
@@ -69,6 +74,7 @@ def load_data(
     held_out: float = 0.1,
     censored: Mapping[str, str] | None = None,
     na_values: NaValues | None = None,
+    beside: Collection[str] | None = None,
 ) -> Data:
     """A data set by name, arrays from a ``.npy`` or ``.npz`` file, or a table from another.
 
@@ -79,7 +85,8 @@ def load_data(
             a file. An ``.npz`` may hold ``train``, ``test``, ``train_labels``, ``test_labels``; of
             other files the first array is taken, and a part of it held out. Files ``.csv``,
             ``.tsv`` and ``.parquet`` are tables, as :meth:`Table.read` reads them. An ``.npy`` file
-            of more than 1 GiB stays on disk, with at most 10,000 observations held out.
+            of more than 1 GiB stays on disk, with at most 10,000 observations held out. Files
+            ``.h5ad``, ``.mtx`` and ``.npz`` of ``scipy.sparse`` are :class:`Counts`.
         root: where torchvision's files are; they are downloaded to ``~/.cache/pyro_vae`` where
             it is not given.
         seed: of the split where the source has none.
@@ -87,6 +94,7 @@ def load_data(
             takes all, in their order.
         censored: of a table, as :meth:`Table.read` has it.
         na_values: of a table, too.
+        beside: of a table, which is then read as counts: columns that are none.
 
     Returns:
         A :class:`Data`.
@@ -97,17 +105,25 @@ def load_data(
     seed, held_out = whole("seed", seed, 0), number("held_out", held_out, 0)
     if name in SOURCES:
         return SOURCES[name](Path(root) if root else None, seed)
+    if is_sparse_file(name) or (beside is not None and _is_table(name)):
+        counts = read_counts(name, beside=beside or ())
+        test, train = (counts, counts[:1]) if held_out >= 1 else counts.split(held_out, seed=seed)
+        return Data(Path(name).stem, f"the counts of {Path(name).name}", train, test)
     if Path(name).suffix in (".npy", ".npz"):
         return _file(Path(name), seed, held_out)
-    if any(suffix in SUFFIXES for suffix in Path(name).suffixes):
+    if _is_table(name):
         what = f"the table of {Path(name).name}"
         table = Table.read(name, censored=censored, na_values=na_values)
         return _table(Path(name).stem, what, table, seed, held_out)
     raise ValueError(
         f"unknown data {name!r}{nearest(name, SOURCES)}\n"
-        f"give one of {', '.join(SOURCES)}, or a .npy or .npz file, or a table: "
-        f"{', '.join(SUFFIXES)}"
+        f"give one of {', '.join(SOURCES)}, or a .npy or .npz file, counts: "
+        f"{', '.join(COUNT_FILES)}, or a table: {', '.join(SUFFIXES)}"
     )
+
+
+def _is_table(name: str) -> bool:
+    return any(suffix in SUFFIXES for suffix in Path(name).suffixes)
 
 
 def _penguins(root: Path | None, seed: int) -> Data:

@@ -12,6 +12,7 @@ from .edges import (
 from .joined import Joined, JoinedSupport, Layout
 from .layered import Given, Layered, side_by_side
 from .learned import AutoregressiveBits, Pushforward, ResampledDistribution
+from .multinomial import Multinomial
 from .normal_mixture import NormalMixture, SideBySide, mixture
 from .sparse import Delta, Horseshoe, SpikeAndSlab
 from .sphere import ImplicitVonMises, VonMises, VonMisesFisher, bessel
@@ -36,6 +37,7 @@ __all__ = [
     "Layered",
     "Layout",
     "LogNormal",
+    "Multinomial",
     "NormalMixture",
     "Pareto",
     "Positive",
