@@ -4,6 +4,8 @@ from . import plots as plots
 from . import sklearn as sklearn
 from .data import Data as Data
 from .data import load_data as load_data
+from .data.count_files import read_counts as read_counts
+from .data.counts import Counts as Counts
 from .data.shapes import coloured_shapes as coloured_shapes
 from .data.tables import Table as Table
 from .data.tables.ampute import ampute as ampute
@@ -17,6 +19,11 @@ from .evaluate.compression.compress import Compressed as Compressed
 from .evaluate.compression.compress import compress as compress
 from .evaluate.compression.compress import decompress as decompress
 from .evaluate.compression.compress import rate_distortion as rate_distortion
+from .evaluate.counts.differences import differential_expression as differential_expression
+from .evaluate.counts.rates import loadings as loadings
+from .evaluate.counts.rates import rates as rates
+from .evaluate.counts.topics import perplexity as perplexity
+from .evaluate.counts.topics import topics as topics
 from .evaluate.evidence.annealed import ais as ais
 from .evaluate.evidence.annealed import bdmc as bdmc
 from .evaluate.evidence.importance import log_evidence as log_evidence
@@ -57,6 +64,7 @@ from .families.networks import MLP as MLP
 from .families.networks import ConvDecoder as ConvDecoder
 from .families.networks import ConvEncoder as ConvEncoder
 from .families.networks import Corrupted as Corrupted
+from .families.networks import Normalized as Normalized
 from .families.part import Ends as Ends
 from .families.part import Part as Part
 from .families.priors import AutoregressiveBernoulli as AutoregressiveBernoulli
@@ -69,6 +77,7 @@ from .families.sequence_networks import DeepSet as DeepSet
 from .families.sequence_networks import Embedding as Embedding
 from .families.sequence_networks import SequenceNetwork as SequenceNetwork
 from .families.sequence_networks import Transformer as Transformer
+from .families.topics import Topics as Topics
 from .infer.estimators.estimator import make_estimator as make_estimator
 from .infer.estimators.table import ESTIMATORS as ESTIMATORS
 from .infer.training import callbacks as callbacks

@@ -128,16 +128,22 @@ def check_data(name: str | None) -> None:
     """Raise where data are a file that is not there, before anything heavy is imported."""
     if name is None:
         return
-    if Path(name).suffix in (".npy", ".npz", *TABLES) and not Path(name).exists():
+    if Path(name).suffix in (".npy", ".npz", ".h5ad", ".mtx", *TABLES) and not Path(name).exists():
         raise ValueError(f"there is no file {name}")
 
 
 def read_rows(vae: "VAE", path: Path) -> Any:  # noqa: ANN401
-    """The observations in a file: a frame for the model of a table, else an array."""
+    """The observations in a file: a frame for the model of a table, counts, or an array."""
+    from ..data.count_files import is_sparse_file, read_counts
     from ..data.numpy_files import read_array
     from ..data.tables import read_file
+    from ..model.counts import CountsRecord
     from ..model.tables import TableRecord
 
+    counts = isinstance(vae.record, CountsRecord) and path.suffix != ".npy"
+    if counts or is_sparse_file(path):
+        beside = vae.record.beside if isinstance(vae.record, CountsRecord) else ()
+        return read_counts(path, beside=beside)
     return read_file(path) if isinstance(vae.record, TableRecord) else read_array(path)
 
 

@@ -105,7 +105,7 @@ def encode(
 
     vae = load_run(run, modules)
     with torch.no_grad():
-        z = point(vae.encode(vae.as_data(read_rows(vae, data))))
+        z = point(vae.encode(read_rows(vae, data)))
     write_rows(path, z.numpy(force=True))
     typer.echo(f"z of shape {tuple(z.shape[1:])} for {len(z)} observations: {path}")
 

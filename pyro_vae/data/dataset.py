@@ -7,6 +7,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from .counts import Counts
 from .rows import HELD_OUT, Rows
 from .tables import Table
 
@@ -20,7 +21,7 @@ class Data:
     Attributes:
         name: how it is called.
         description: what it is, in a line.
-        train: ``(N, *x_shape)``, in memory or on disk; or a table.
+        train: ``(N, *x_shape)``, in memory or on disk; or a table, or counts.
         test: ``(M, *x_shape)``, held out; of a table another of its schema.
         train_labels: ``(N,)`` whole numbers, or ``None``.
         test_labels: ``(M,)``, or ``None``.
@@ -32,8 +33,8 @@ class Data:
 
     name: str
     description: str
-    train: Tensor | Rows | Table
-    test: Tensor | Table
+    train: Tensor | Rows | Table | Counts
+    test: Tensor | Table | Counts
     train_labels: Tensor | None = None
     test_labels: Tensor | None = None
     grey: bool = False
@@ -47,15 +48,18 @@ class Data:
         return isinstance(self.train, Table)
 
     @property
-    def x_shape(self) -> tuple[int, ...] | Table:
-        """What a model is made of: the shape of an observation, or the table."""
-        return self.train if isinstance(self.train, Table) else tuple(self.train.shape[1:])
+    def x_shape(self) -> tuple[int, ...] | Table | Counts:
+        """What a model is made of: the shape of an observation, the table, or the counts."""
+        whole = isinstance(self.train, Table | Counts)
+        return self.train if whole else tuple(self.train.shape[1:])  # pyright: ignore
 
     @property
     def missing(self) -> bool:
         """Whether some cell of x is missing."""
         if isinstance(self.train, Table) or isinstance(self.test, Table):
             return True  # a model of a table knows of missing cells
+        if isinstance(self.train, Counts) or isinstance(self.test, Counts):
+            return False
         train = self.train.blocks() if isinstance(self.train, Rows) else (self.train,)
         return any(bool(part.isnan().any()) for part in chain((self.test,), train))
 

@@ -1,6 +1,6 @@
 """Data sets by name, arrays, tables and pictures from files; grey values lie in [0, 1]."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..core.checks import number, whole
 from ..language.spec import nearest
+from .count_files import COUNT_FILES, is_sparse_file, read_counts
 from .dataset import Data, split
 from .image_sources import IMAGES, folder_of_pictures
 from .numpy_files import read_array, read_arrays
@@ -30,6 +31,7 @@ def load_data(
     censored: Mapping[str, str] | None = None,
     na_values: NaValues | None = None,
     size: int | None = None,
+    beside: Collection[str] | None = None,
 ) -> Data:
     """A data set by name, arrays or a table from a file, or the pictures of a folder.
 
@@ -43,7 +45,8 @@ def load_data(
             ``train``, ``test``, ``train_labels``, ``test_labels``; of other files the first array
             is taken, and a part of it held out. Files ``.csv``, ``.tsv`` and ``.parquet`` are
             tables, as :meth:`Table.read` reads them. An ``.npy`` file of more than 1 GiB stays on
-            disk, with at most 10,000 observations held out.
+            disk, with at most 10,000 observations held out. Files ``.h5ad``, ``.mtx`` and ``.npz``
+            of ``scipy.sparse`` are :class:`Counts`.
         root: where torchvision's files are; they are downloaded to ``~/.cache/pyro_vae`` where
             it is not given (those of CelebA and dSprites are not).
         seed: of the split where the source has none.
@@ -52,6 +55,7 @@ def load_data(
         censored: of a table, as :meth:`Table.read` has it.
         na_values: of a table, too.
         size: of a folder, pixels of a side to which the middle square of each picture is brought.
+        beside: of a table, which is then read as counts: columns that are none.
 
     Returns:
         A :class:`Data`.
@@ -66,17 +70,25 @@ def load_data(
         return SOURCES[name](Path(root) if root else None, seed)
     if Path(name).is_dir():
         return folder_of_pictures(Path(name), size, seed, held_out)
+    if is_sparse_file(name) or (beside is not None and _is_table(name)):
+        counts = read_counts(name, beside=beside or ())
+        test, train = (counts, counts[:1]) if held_out >= 1 else counts.split(held_out, seed=seed)
+        return Data(Path(name).stem, f"the counts of {Path(name).name}", train, test)
     if Path(name).suffix in (".npy", ".npz"):
         return _file(Path(name), seed, held_out)
-    if any(suffix in SUFFIXES for suffix in Path(name).suffixes):
+    if _is_table(name):
         what = f"the table of {Path(name).name}"
         table = Table.read(name, censored=censored, na_values=na_values)
         return _table(Path(name).stem, what, table, seed, held_out)
     raise ValueError(
         f"unknown data {name!r}{nearest(name, SOURCES)}\n"
-        f"give one of {', '.join(SOURCES)}, a folder of pictures, or a .npy or .npz file, or a "
-        f"table: {', '.join(SUFFIXES)}"
+        f"give one of {', '.join(SOURCES)}, a folder of pictures, or a .npy or .npz file, counts: "
+        f"{', '.join(COUNT_FILES)}, or a table: {', '.join(SUFFIXES)}"
     )
+
+
+def _is_table(name: str) -> bool:
+    return any(suffix in SUFFIXES for suffix in Path(name).suffixes)
 
 
 def _penguins(root: Path | None, seed: int) -> Data:

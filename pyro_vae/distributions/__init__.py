@@ -14,6 +14,7 @@ from .joined import Joined, JoinedSupport, Layout
 from .layered import Given, Layered, side_by_side
 from .learned import AutoregressiveBits, Pushforward, ResampledDistribution
 from .logistic_levels import CoupledLogisticLevels, LogisticLevels
+from .multinomial import Multinomial
 from .normal_mixture import NormalMixture, SideBySide, mixture
 from .sparse import Delta, Horseshoe, SpikeAndSlab
 from .sphere import ImplicitVonMises, VonMises, VonMisesFisher, bessel
@@ -41,6 +42,7 @@ __all__ = [
     "Layout",
     "LogNormal",
     "LogisticLevels",
+    "Multinomial",
     "NormalMixture",
     "Pareto",
     "Positive",

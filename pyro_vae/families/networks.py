@@ -21,12 +21,14 @@ from .activations import activation_layer, checked_activation, checked_widths, w
 from .part import Line, construct, read_line
 from .residual import ResNet
 from .sequence_networks import SEQUENCE_NETWORKS
+from .topics import Topics
 
 __all__ = [
     "MLP",
     "ConvDecoder",
     "ConvEncoder",
     "Corrupted",
+    "Normalized",
     "batched",
     "build_network",
     "make_network",
@@ -142,6 +144,42 @@ class ConvDecoder(nn.Module):
         return self.layers(z)
 
 
+class Normalized(nn.Module):
+    r"""A network whose features are normalized over the batch, without a scale that could drift.
+
+    .. math:: h = BN(m \odot f(x) / (1 - d)), \quad m \sim \mathrm{Bernoulli}(1 - d)
+
+    As the encoder of documents it keeps all dimensions of z in use.
+
+    Args:
+        network: a network, or its line: ``"Normalized(MLP([100, 100], activation='Softplus'))"``.
+        dropout: d, the share of features that are left out while it trains.
+
+    References:
+        Ioffe & Szegedy (2015), arXiv:1502.03167; Srivastava & Sutton (2017), arXiv:1703.01488.
+
+    >>> Normalized("MLP([100])").spec
+    Normalized(MLP([100], activation='ReLU'), dropout=0.2)
+    """
+
+    def __init__(self, network: str | Spec | nn.Module, *, dropout: float = 0.2) -> None:
+        super().__init__()
+        if number("dropout", dropout, least=0.0) >= 1:
+            raise ValueError(f"dropout is a fraction in [0, 1), got {dropout}")
+        self.network, self.dropout = make_network(network), nn.Dropout(dropout)
+        spec = spec_of(self.network)
+        self.spec = spec and Spec("Normalized", spec, dropout=dropout)
+
+    def build(self, in_shape: tuple[int, ...], out_shape: tuple[int, ...]) -> None:
+        """Make the layers of the network, and the normalization of its features."""
+        shape = build_network(self.network, torch.zeros(1, *in_shape), out_shape, "network")
+        self.normalize = nn.BatchNorm1d(math.prod(shape), affine=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, *in_shape)`` to features ``(B, F)``."""
+        return self.normalize(self.dropout(self.network(x)).flatten(1))
+
+
 class Corrupted(nn.Module):
     r"""A network that reads its input with noise while it trains: an encoder that denoises.
 
@@ -189,8 +227,8 @@ class Corrupted(nn.Module):
         return self.network(x)
 
 
-BUILT = (MLP, ConvEncoder, ConvDecoder, Corrupted, ResNet, *SEQUENCE_NETWORKS)
-NETWORKS = {c.__name__: c for c in BUILT}
+BUILT = (MLP, ConvEncoder, ConvDecoder, Corrupted, Normalized, ResNet, Topics)
+NETWORKS = {c.__name__: c for c in (*BUILT, *SEQUENCE_NETWORKS)}
 
 
 def make_network(value: Line | Sequence[int], what: str = "network") -> nn.Module:

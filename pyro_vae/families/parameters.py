@@ -167,6 +167,7 @@ class Amortized(nn.Module):
         shape: of the parameter.
         transform: into its constraint.
         data: where the dimensions of the data lie in ``shape``; all of it by default.
+        direct: whether the features are the unconstrained values, but for a constant.
     """
 
     def __init__(
@@ -175,6 +176,8 @@ class Amortized(nn.Module):
         shape: tuple[int, ...],
         transform: Transform,
         data: slice = slice(None),
+        *,
+        direct: bool = False,
     ) -> None:
         super().__init__()
         self.feature_shape, self.shape, self.transform = feature_shape, shape, transform
@@ -184,7 +187,9 @@ class Amortized(nn.Module):
         self.places = raw[self.at : self.at + n]
         self.rest = raw[: self.at] + raw[self.at + n :]
         self.rest_width = width = math.prod(self.rest)
-        if self.kind == "pixels":
+        if direct:
+            self.kind, self.head = "whole", Shift(width)
+        elif self.kind == "pixels":
             convolution = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[n - 1]
             self.head = convolution(feature_shape[0], width, 1)
         else:
@@ -208,7 +213,7 @@ class Amortized(nn.Module):
         lead = features.shape[: features.ndim - len(self.feature_shape)]
         flat = features if len(lead) == 1 else features.reshape(-1, *self.feature_shape)
         flat = flat.flatten(1) if self.kind == "whole" else flat
-        raw = self.head(flat).to(self.head.weight)  # under autocast it has less precision
+        raw = self.head(flat).to(self.head.bias)  # under autocast it has less precision
         n, m, rest = len(lead), len(self.places), len(self.rest)
         if self.kind == "pixels":  # the places come last, and belong at `at`
             raw = raw.reshape((*lead, *self.rest, *self.places))
@@ -217,6 +222,18 @@ class Amortized(nn.Module):
             raw = raw.reshape((*lead, *self.places, *self.rest))
             moved = range(n, n + m)
         return raw.movedim(tuple(moved), tuple(range(n + self.at, n + self.at + m)))
+
+
+class Shift(nn.Module):
+    """Features and a constant, which is learned."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(width))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Of the shape of the features."""
+        return features + self.bias
 
 
 def _mean_over_cells(raw: Tensor, shape: torch.Size) -> Tensor:

@@ -59,6 +59,7 @@ class Ends:
             its own. Learned ones start apart.
         whole: whether the part is all of the prior, likelihood or guide, not a part of one.
         in_units: whether the parameters of a likelihood count in the data's units.
+        writes: the parameter that the features are already, where the network makes it itself.
         registry: what makes parts from lines.
     """
 
@@ -75,6 +76,7 @@ class Ends:
     components: tuple[int, ...] = ()
     whole: bool = True
     in_units: bool = False
+    writes: str = ""
     registry: "Registry | None" = None
 
     def make(self, value: Line, *, depends: bool = True, **changes: Any) -> nn.Module:  # noqa: ANN401

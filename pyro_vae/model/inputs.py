@@ -32,7 +32,9 @@ class Inputs(nn.Module):
     beside it. Bits are read as they are, and so are, where x has no units, any data that lie in
     [0, 1].
 
-    A mask (1 where a cell is observed) and the context are channels more. Channels are the first
+    With an offset of one number (a log exposure), counts are read as if the exposure were a usual
+    one, and the offset is a channel more. A mask (1 where a cell is observed) and the context are
+    channels, too. Channels are the first
     dimension of ``(D,)``, ``(C, H, W)`` and ``(C, D, H, W)``, and the last one of ``(T, C)``, a
     sequence of T steps.
 
@@ -65,6 +67,13 @@ class Inputs(nn.Module):
             nn.Identity() if mode == "raw" else reader_of(p, shape, in_units)
             for p, (_, shape) in zip(parts, record.scored, strict=True)
         )
+        offset = next((b for b in record.blocks if b.role == "offset"), None)
+        self.exposure = None
+        if offset is not None and offset.width == 1 and mode != "raw":
+            self.exposure = Standardized((1,), 0.0, True)
+            for i, (p, (_, shape)) in enumerate(zip(parts, record.scored, strict=True)):
+                if _counts(p):
+                    self.readers[i] = Rates(shape, 1.0, in_units)
         width = sum(b.width for b in record.blocks if b.role == "context")
         plain = mode == "raw" or not width
         self.context = nn.Identity() if plain else Standardized((width,), 0.0, True, bits=True)
@@ -78,7 +87,9 @@ class Inputs(nn.Module):
     def start_from(self, x: Tensor) -> None:
         """Learn centres and spreads from observations, ``(N, *record.shape)``, once."""
         some = x[:: max(1, len(x) // ROWS)]
-        blocks = [*self.record.split(some), self.record.part(some, "context")]
+        if self.exposure is not None:
+            self.exposure.start_from(self.record.part(some, "offset"))  # pyright: ignore
+        blocks = [*self._blocks(some), self.record.part(some, "context")]
         for reader, values in zip([*self.readers, self.context], blocks, strict=True):
             if isinstance(reader, Standardized) and values is not None:
                 reader.start_from(values)
@@ -97,18 +108,32 @@ class Inputs(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """What the encoder reads, of observations ``(N, *record.shape)``."""
         record, channels = self.record, self.channels
-        blocks = record.split(x)
+        blocks = self._blocks(x)
         parts = [reader(block) for reader, block in zip(self.readers, blocks, strict=True)]
         if record.missing:
             there = [~block.isnan() for block in blocks]
             parts = [part.nan_to_num(0.0) for part in parts]
             parts += [mask.to(x.dtype) for mask in there]
-        if (context := self.read_context(x)) is not None:
-            planes = context.reshape(len(x), -1, *[1] * (len(record.x_shape) - 1))
-            size = list(blocks[0].shape)
-            size[channels] = context.shape[1]
-            parts.append(planes.transpose(1, channels).expand(size))
+        exposure = None if self.exposure is None else self.exposure(record.part(x, "offset"))
+        for beside in (self.read_context(x), exposure):
+            if beside is not None:
+                planes = beside.reshape(len(x), -1, *[1] * (len(record.x_shape) - 1))
+                size = list(blocks[0].shape)
+                size[channels] = beside.shape[1]
+                parts.append(planes.transpose(1, channels).expand(size))
         return parts[0] if len(parts) == 1 else torch.cat(parts, channels)
+
+    def _blocks(self, x: Tensor) -> list[Tensor]:
+        """What each reader reads of x: counts as if their exposure were a usual one."""
+        blocks = self.record.split(x)
+        if self.exposure is None:
+            return blocks
+        offset: Any = self.record.part(x, "offset")
+        usual = (self.exposure.centre - offset).exp()
+        for i, reader in enumerate(self.readers):
+            if isinstance(reader, Rates):
+                blocks[i] = blocks[i] * usual.reshape(-1, *[1] * (blocks[i].ndim - 1))
+        return blocks
 
     def beside(self, h: Tensor, x: Tensor | None, event_dim: int) -> tuple[Tensor, int]:
         """What the decoder reads, h of z with the context of x beside it, and its dimensions."""
@@ -195,6 +220,18 @@ class Standardized(nn.Module):
         return (x - self.centre) / self.spread
 
 
+class Rates(Standardized):
+    """Counts under a usual exposure, where what is 0 in most observations is not made larger."""
+
+    def start_from(self, x: Tensor) -> None:
+        """Learn centre and spread."""
+        new = not self.started
+        super().start_from(x)
+        if new:
+            spread = torch.where(self.centre == 0, self.spread.clamp(min=1.0), self.spread)
+            self.spread.copy_(spread)
+
+
 class Times(Standardized):
     """Censored times beside whether their event was seen, along the channels."""
 
@@ -234,6 +271,14 @@ class OneHot(nn.Module):
         """``(N, C, ...)`` to ``(N, C * categories, ...)``."""
         bits = x[..., None] == torch.arange(self.categories, device=x.device)
         return bits.movedim(-1, self.channel + 1).flatten(self.channel, self.channel + 1).to(x)
+
+
+def _counts(p: dist.TorchDistribution | None) -> bool:
+    """Whether observations with this likelihood are counts without an upper bound."""
+    support = None if p is None else support_of(p)
+    bounds = ("discrete", 0, math.inf)
+    codes = p is not None and isinstance(innermost(p), dist.Categorical)
+    return support is not None and not codes and support_bounds(support) == bounds
 
 
 def reader_of(

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from ..core.modes import untouched
 from ..core.seeding import seeded
 from ..core.sizes import bounded, memory
-from ..data.tables import Table
 from ..families.joined import JoinedLikelihood
 from ..families.likelihoods import has_independent_cells
 from ..families.missingness import make_missingness
@@ -24,8 +23,10 @@ from ..families.networks import MLP, build_network, make_network, spec_of
 from ..families.part import Ends, Line, Part, connect, start_from
 from ..families.registry import make_layers, make_part
 from ..families.support import support_of
+from ..families.topics import introduce
 from ..language.arguments import suggests
 from ..language.spec import Spec, as_spec
+from .arguments import Condition, Observations, as_record, record_arguments
 from .files import CUSTOM, write_model
 from .inference import Inference
 from .inputs import InputMode
@@ -33,7 +34,6 @@ from .joint import Joint
 from .latents import Latents, check_supports, latent_shape
 from .record import Record
 from .steps import make_inputs
-from .tables import Condition, TableRecord, as_record, record_arguments
 from .trial import check_density, check_event, check_meeting, try_part
 
 __all__ = ["VAE", "Units"]
@@ -64,7 +64,7 @@ class VAE(Inference):
             the table decided.
         guide: a line, or a module with ``forward(features) -> distribution``.
         encoder: from x to features; ``MLP([200, 200])`` where it is not given.
-        decoder: from z to features; ``MLP([200, 200])`` where it is not given.
+        decoder: from z to features, likewise; ``"Topics"`` (:class:`Topics`) of documents.
         missing: whether x may hold NaN. Those cells drop out of the likelihood, and the encoder
             reads x with zeros there, beside a mask of the observed cells (twice the channels:
             :class:`Inputs` says along which dimension). A line says how cells come to be
@@ -75,14 +75,15 @@ class VAE(Inference):
             of a table a formula over its columns, ``"~ age + C(batch)"``, or columns by name; of an
             array a :class:`Design`, or how many numbers c are. The model is then p(x, z | c), with
             p(z | c) where a parameter of the prior is ``amortized``, linear in c.
-        offset: the column of exposures, greater than 0, which multiply the mean of counts.
+        offset: the column of exposures, greater than 0, which multiply the mean of counts;
+            ``"library"``, the total of the row.
         weight: the column of weights, greater than 0, by which each row counts.
         inputs: what the encoder reads: ``"auto"`` brings numbers to unit scale, by what training
             data say when training starts (:class:`Inputs` says how; data in [0, 1] stay as they
             are); ``"raw"`` leaves x as it is.
         units: ``"data"`` lets the parameters of the likelihood count in the data's units, and start
             at what training data say: for x that is not standardized. Numbers that a line names are
-            the user's, in the units of x, either way. A table's model has them, others do not.
+            the user's, in the units of x, either way. Models of tables and counts have them.
         seed: of the initial weights; the global generator's state where it is not given.
 
     Raises:
@@ -110,7 +111,7 @@ class VAE(Inference):
     @suggests
     def __init__(
         self,
-        x_shape: int | tuple[int | None, ...] | Record | Table,
+        x_shape: Observations,
         latent_dim: int | tuple[int, ...] | None = None,
         *,
         layers: Sequence[int] | None = None,
@@ -133,7 +134,7 @@ class VAE(Inference):
         )
         self.missingness = None if line is None else make_missingness(line, self.x_shape)
         likelihood = _joined(self.record, likelihood)
-        self.units = units or ("data" if isinstance(self.record, TableRecord) else "none")
+        self.units = units or ("data" if self.record.in_units else "none")
         if self.units not in get_args(Units):
             raise ValueError(f"units must be 'data' or 'none', got {units!r}")
         z_shape, layers = latent_shape(latent_dim, layers)
@@ -158,9 +159,11 @@ class VAE(Inference):
             if "y" not in self.latents.sites and self.record.has("label"):
                 raise ValueError("a label block is of M2: M2(x_shape, latent_dim, classes)")
             z = self.latents.features(torch.zeros(1, *z_shape), torch.get_default_dtype())
+            introduce(self.decoder, z[0].numel(), q)
             z, _ = self.inputs.beside(z, torch.zeros(1, *self.record.shape), self.latents.read_dim)
             h = build_network(self.decoder, z, self.x_shape, "decoder")
-            ends_x = Ends(self.x_shape, "likelihood", h, in_units=in_units)
+            own = {"in_units": in_units, "writes": getattr(self.decoder, "writes", "")}
+            ends_x = Ends(self.x_shape, "likelihood", h, **own)
             self.likelihood = make_part(self.inputs.stepwise(likelihood), ends_x)
             p = try_part(self.likelihood, "likelihood", str(likelihood), torch.zeros(1, *h))
             if not layers:

@@ -21,3 +21,4 @@ from .pictures import reconstructions as reconstructions
 from .pictures import samples as samples
 from .pictures import samples_by as samples_by
 from .pictures import traversals as traversals
+from .words import topics as topics

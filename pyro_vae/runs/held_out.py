@@ -24,13 +24,8 @@ __all__ = ["as_seen", "held_out", "name_of", "run_data"]
 
 def run_data(settings: RunSettings) -> Data:
     """The data of a run."""
-    return load_data(
-        settings.data,
-        settings.data_root,
-        seed=settings.seed,
-        size=settings.size,
-        **settings.of_table,
-    )
+    options = settings.of_table | settings.of_counts | {"size": settings.size}
+    return load_data(settings.data, settings.data_root, seed=settings.seed, **options)
 
 
 def held_out(
@@ -56,8 +51,9 @@ def held_out(
     elif isinstance(vae.record, TableRecord) and data not in SOURCES:
         return vae.as_data(read_file(Path(data)) if isinstance(data, str | Path) else data), None
     elif isinstance(data, str | Path):
-        told, size = settings, settings.size if Path(data).is_dir() else None
-        found = load_data(str(data), told.data_root, seed=told.seed, held_out=1.0, size=size)
+        size = settings.size if Path(data).is_dir() else None
+        options = {"seed": settings.seed, "held_out": 1.0, "size": size, **settings.of_counts}
+        found = load_data(str(data), settings.data_root, **options)
     else:
         return vae.as_data(as_seen(vae.as_data(data), settings)), None
     return vae.as_data(as_seen(found.test, settings)), found.test_labels

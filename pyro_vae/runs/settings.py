@@ -1,6 +1,7 @@
 """What a run is told, each with its kind, default and help: for flags, TOML and sweeps."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
@@ -26,7 +27,7 @@ class ModelSettings:
         metadata=about(
             "digits, digit-counts, shapes, penguins, mnist, fashion-mnist, kmnist, emnist, "
             "omniglot, cifar10, svhn, celeba, dsprites, a folder of pictures, a .npy or .npz file, "
-            "or a table: .csv, .tsv, .parquet.",
+            "counts (.h5ad, .mtx), or a table: .csv, .tsv, .parquet.",
             "[DATA]",
         ),
     )
@@ -92,7 +93,11 @@ class ModelSettings:
         ),
     )
     offset: str | None = field(
-        default=None, metadata=about("Column of exposures, which multiply counts.", "COLUMN")
+        default=None,
+        metadata=about(
+            "Column of exposures, which multiply counts; library is the total of each row.",
+            "COLUMN",
+        ),
     )
     weight: str | None = field(
         default=None, metadata=about("Column of weights, by which rows count.", "COLUMN")
@@ -169,6 +174,13 @@ class RunSettings(FitSettings, ModelSettings):
             "censored": {time: event for time, _, event in events} or None,
             "na_values": gone,
         }
+
+    @property
+    def of_counts(self) -> dict[str, Any]:
+        """What is said of a table of counts, as ``load_data`` takes it: what is none of them."""
+        words = re.findall(r"`([^`]*)`|(\w+)", self.condition or "")
+        named = {a or b for a, b in words} | {self.weight or ""}
+        return {"beside": sorted(named - {""})} if self.offset == "library" else {}
 
     def fit_options(self, *but: str) -> dict[str, Any]:
         """The arguments of ``fit``, ``but`` some."""
