@@ -58,6 +58,7 @@ from .families.layers import BottomUp as BottomUp
 from .families.layers import Hierarchy as Hierarchy
 from .families.layers import Ladder as Ladder
 from .families.layers import TopDown as TopDown
+from .families.mixed import LinearMixed as LinearMixed
 from .families.mixtures import Mixture as Mixture
 from .families.mixtures import Transformed as Transformed
 from .families.networks import MLP as MLP
@@ -78,6 +79,7 @@ from .families.sequence_networks import Embedding as Embedding
 from .families.sequence_networks import SequenceNetwork as SequenceNetwork
 from .families.sequence_networks import Transformer as Transformer
 from .families.topics import Topics as Topics
+from .families.visits import Conjugate as Conjugate
 from .infer.estimators.estimator import make_estimator as make_estimator
 from .infer.estimators.table import ESTIMATORS as ESTIMATORS
 from .infer.training import callbacks as callbacks

@@ -139,12 +139,14 @@ def read_rows(vae: "VAE", path: Path) -> Any:  # noqa: ANN401
     from ..data.tables import read_file
     from ..model.counts import CountsRecord
     from ..model.tables import TableRecord
+    from ..model.visits import VisitsRecord
 
     counts = isinstance(vae.record, CountsRecord) and path.suffix != ".npy"
     if counts or is_sparse_file(path):
         beside = vae.record.beside if isinstance(vae.record, CountsRecord) else ()
         return read_counts(path, beside=beside)
-    return read_file(path) if isinstance(vae.record, TableRecord) else read_array(path)
+    framed = isinstance(vae.record, TableRecord | VisitsRecord)
+    return read_file(path) if framed else read_array(path)
 
 
 def write_rows(path: Path, rows: Any) -> Path:  # noqa: ANN401

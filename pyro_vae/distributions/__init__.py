@@ -21,6 +21,7 @@ from .sphere import ImplicitVonMises, VonMises, VonMisesFisher, bessel
 from .spike import SpikeOr, WithSpike
 from .supports import support_of_cell
 from .survival import CensoredTime, RightCensored, log_survival
+from .trajectories import Trajectories
 from .transforms import Interval, Positive, PositiveCholesky, Sticks
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
     "SpikeAndSlab",
     "SpikeOr",
     "Sticks",
+    "Trajectories",
     "TransformedDistribution",
     "VonMises",
     "VonMisesFisher",

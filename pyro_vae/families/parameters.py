@@ -12,8 +12,9 @@ from pyro.distributions import constraints
 from torch import Tensor, nn
 from torch.distributions.transforms import Transform
 
-from ..language.spec import Value, amortized
+from ..language.spec import Source, Value, amortized
 from .part import Role
+from .support import transform
 
 __all__ = [
     "ALTERNATIVES",
@@ -23,6 +24,7 @@ __all__ = [
     "GlobalParameter",
     "Parameter",
     "parameters_of",
+    "positive_parameter",
 ]
 
 # What a prior's parameter is when it is not named, and where a learned one starts.
@@ -153,6 +155,37 @@ class GlobalParameter(nn.Module):
     def raw(self, features: Tensor | None) -> Tensor:
         """What the constraint's transform is given: logits, of probabilities."""
         return self.unconstrained.expand(self.shape)
+
+
+def positive_parameter(name: str, value: Value, shape: tuple[int, ...]) -> nn.Module:
+    """A parameter greater than 0 that is a number, a list or learned.
+
+    Args:
+        name: for the message.
+        value: as the user says it.
+        shape: of the parameter.
+
+    Raises:
+        ValueError: another value.
+    """
+    if isinstance(value, Source):
+        if value.kind != "learned":
+            raise ValueError(f"{name} is a number, a list of them or learned, got {value}")
+        small, start = () if value.shared else shape, 1.0 if value.init is None else value.init
+    else:
+        small, start = shape, value
+    try:
+        tensor: Any = torch.as_tensor(start, dtype=torch.get_default_dtype()).expand(small)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(
+            f"{name} is a number, {shape[0] if shape else 'or'} of them in a list (one for each "
+            f"process) or learned, got {value}"
+        ) from None
+    if not ((tensor > 0) & tensor.isfinite()).all():
+        raise ValueError(f"{name} is greater than 0, got {value}")
+    if isinstance(value, Source):
+        return GlobalParameter(tensor, shape, transform(constraints.positive))
+    return Fixed(tensor.clone())
 
 
 class Amortized(nn.Module):

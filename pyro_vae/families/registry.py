@@ -13,10 +13,12 @@ from .flows import Flow
 from .guides import DeltaNormal, SemiAmortized
 from .hurdle import Hurdle
 from .layers import BottomUp, Hierarchy, Ladder, LayeredPart, TopDown
+from .mixed import LinearMixed
 from .mixtures import Mixture, Transformed
 from .part import Ends, Line, Registry, Role
 from .priors import AutoregressiveBernoulli, Resampled, VampPrior
 from .processes import GaussianProcess
+from .visits import Conjugate
 
 __all__ = ["REGISTRY", "make_layers", "make_part"]
 
@@ -27,6 +29,7 @@ REGISTRY = Registry(
         AutoregressiveBernoulli,
         BottomUp,
         Censored,
+        Conjugate,
         DeltaNormal,
         Dequantized,
         DiscretizedLogistic,
@@ -35,6 +38,7 @@ REGISTRY = Registry(
         Hierarchy,
         Hurdle,
         Ladder,
+        LinearMixed,
         Mixture,
         Resampled,
         SemiAmortized,

@@ -262,7 +262,8 @@ class Inference(Evaluated):
         """
         whole("num_samples", num_samples)
         rows = None if given is None else self.record.given(given)
-        known = given if rows is None else self.record.take_known(rows, self.example)
+        known = given if rows is None else rows
+        known = None if known is None else self.record.take_known(known, self.example)
         x = None if known is None else self.as_data(known)  # pyright: ignore
         if rows is not None and not self.record.cells(x).isnan().all():  # pyright: ignore
             if boolean("mean", mean):
@@ -340,7 +341,7 @@ class Inference(Evaluated):
         if isinstance(x, Mapping) and rows is not None:  # what a dict lacks is not known
             known = self.record.take_known(rows, self.example)
         data = self.as_data(known)  # pyright: ignore[reportArgumentType]
-        other = self.record.intervene(data if rows is None else rows, do)
+        other = self.record.intervene(x if rows is None else rows, do)
         with reading(self, seed):
             found = impute(self, data, plan, self.as_data(other))
         if found.unreliable:

@@ -14,7 +14,9 @@ from ..families.networks import batched
 from ..families.part import Line
 from ..families.support import innermost, support_bounds, support_of
 from ..families.units import centre_and_spread, far_cell, or_one
+from .arrangement import reading_beside
 from .record import Record
+from .visits import VisitsRecord
 
 __all__ = ["ROWS", "InputMode", "Inputs", "Standardized", "reader_of"]
 
@@ -33,10 +35,10 @@ class Inputs(nn.Module):
     [0, 1].
 
     With an offset of one number (a log exposure), counts are read as if the exposure were a usual
-    one, and the offset is a channel more. A mask (1 where a cell is observed) and the context are
-    channels, too. Channels are the first
-    dimension of ``(D,)``, ``(C, H, W)`` and ``(C, D, H, W)``, and the last one of ``(T, C)``, a
-    sequence of T steps.
+    one, and the offset is a channel more. A mask (1 where a cell is observed), the context, and
+    what a prior reads beside z (of visits, or which covariates are known) are channels, too.
+    Channels are the first dimension of ``(D,)``, ``(C, H, W)`` and ``(C, D, H, W)``, and the last
+    one of ``(T, C)``, a sequence of T steps.
 
     Args:
         record: what an observation is.
@@ -61,6 +63,8 @@ class Inputs(nn.Module):
             known = " or ".join(map(repr, get_args(InputMode)))
             raise ValueError(f"inputs must be {known}, got {mode!r}")
         self.record, self.mode = record, mode
+        self.visits = record if isinstance(record, VisitsRecord) else None
+        self.passing = reading_beside(record)
         self.channels = 2 if len(record.x_shape) == 2 else 1
         parts: list[Any] = parts_of(likelihood) if likelihood else [None] * len(record.scored)
         self.readers = nn.ModuleList(
@@ -81,7 +85,7 @@ class Inputs(nn.Module):
     @property
     def complete(self) -> bool:
         """Whether numbers of x's shape are all that the encoder needs."""
-        return not self.record.has("context")
+        return not (self.record.has("context") or self.passing)
 
     @torch.no_grad()
     def start_from(self, x: Tensor) -> None:
@@ -116,11 +120,15 @@ class Inputs(nn.Module):
             parts += [mask.to(x.dtype) for mask in there]
         exposure = None if self.exposure is None else self.exposure(record.part(x, "offset"))
         for beside in (self.read_context(x), exposure):
-            if beside is not None:
+            if beside is not None and self.visits:
+                parts.append(beside)
+            elif beside is not None:
                 planes = beside.reshape(len(x), -1, *[1] * (len(record.x_shape) - 1))
                 size = list(blocks[0].shape)
                 size[channels] = beside.shape[1]
                 parts.append(planes.transpose(1, channels).expand(size))
+        if self.passing:
+            parts.append(self.passing.beside(x))
         return parts[0] if len(parts) == 1 else torch.cat(parts, channels)
 
     def _blocks(self, x: Tensor) -> list[Tensor]:
@@ -132,13 +140,22 @@ class Inputs(nn.Module):
         usual = (self.exposure.centre - offset).exp()
         for i, reader in enumerate(self.readers):
             if isinstance(reader, Rates):
-                blocks[i] = blocks[i] * usual.reshape(-1, *[1] * (blocks[i].ndim - 1))
+                each = usual if self.visits else usual.reshape(-1, *[1] * (blocks[i].ndim - 1))
+                blocks[i] = blocks[i] * each
         return blocks
 
     def beside(self, h: Tensor, x: Tensor | None, event_dim: int) -> tuple[Tensor, int]:
         """What the decoder reads, h of z with the context of x beside it, and its dimensions."""
-        if (context := self.read_context(x)) is None:
+        context = self.read_context(x)
+        if self.passing and not self.visits:
+            known = self.passing.beside(x)
+            if known is None:  # nothing is
+                known = h.new_zeros(2 * len(self.passing.covariates))
+            return side_by_side(*(part for part in (h, context, known) if part is not None)), 1
+        if context is None:
             return h, event_dim
+        if self.visits:
+            return side_by_side(h, context), event_dim
         return side_by_side(h.flatten(h.ndim - event_dim), context), 1
 
     def stepwise(self, likelihood: Line) -> Line:

@@ -122,8 +122,6 @@ class Record:
             return {"x_shape": Record([Block(*row) for row in about["blocks"]])}
         return {"x_shape": tuple(about["x_shape"]), "missing": about["missing"]}
 
-    # The layout.
-
     def pack(self, arrays: Mapping[str, Tensor | ArrayLike]) -> Tensor:
         """Blocks by name as one tensor, ``(N, *self.shape)``.
 
@@ -200,14 +198,16 @@ class Record:
         cells = self.cells(x)
         return [cells] if len(self.scored) == 1 else list(self.layout.split(cells))
 
-    # What the likelihood reads.
-
     def shift(self, p: dist.TorchDistribution, x: Tensor | None) -> dist.TorchDistribution:
         """The likelihood with the offset of x added to the logarithm of its mean."""
+        return p if (offset := self.offset_of(x)) is None else with_offset(p, offset)
+
+    def offset_of(self, x: Tensor | None) -> Tensor | None:
+        """The offset of x, ``(N, *x_shape)`` or ``(N, 1, ...)``."""
         if (offset := self.part(x, "offset")) is None:
-            return p
+            return None
         shape = self.x_shape if offset.shape[1] > 1 else [1] * len(self.x_shape)
-        return with_offset(p, offset.reshape(-1, *shape))
+        return offset.reshape(-1, *shape)
 
     def without_offset(self, x: Tensor, p: dist.TorchDistribution) -> Tensor:
         """The cells of x over what the offset multiplies their mean by, ``(N, *x_shape)``.
@@ -216,10 +216,9 @@ class Record:
             x: observations.
             p: p(x|z) at some z: of its blocks those are divided that take an offset.
         """
-        if (offset := self.part(x, "offset")) is None:
+        if (offset := self.offset_of(x)) is None:
             return self.cells(x)
-        shape = self.x_shape if offset.shape[1] > 1 else [1] * len(self.x_shape)
-        divided = self.with_cells(x, self.cells(x) * (-offset).exp().reshape(-1, *shape))
+        divided = self.with_cells(x, self.cells(x) * (-offset).exp())
         blocks = zip(exposed(p), self.split(x), self.split(divided), strict=True)
         each = [other if take else own for take, own, other in blocks]
         return each[0] if len(each) == 1 else self.layout.join(each)
@@ -324,7 +323,7 @@ class Record:
             def place(row: int, *cell: int, start: int = start) -> str:
                 if not cell or len(self.scored) == 1:
                     return self.place(row, *cell)
-                return self.place(row, self.layout.order[start + cell[0]])
+                return self.place(row, *cell[:-1], self.layout.order[start + cell[-1]])
 
             check_support(cells, parts, as_spec(line).name if line else name, place)
             start += shape[-1]
@@ -340,6 +339,7 @@ class Record:
         if wrong := [name for name in do if name not in blocks]:
             have = ", ".join(blocks) or "none"
             raise ValueError(f"do= sets blocks of the context ({have}), got {wrong[0]!r}")
+        x = x if isinstance(x, Tensor) else self.take(x, torch.zeros((), dtype=torch.float64))
         parts: dict[str, Any] = {name: part for name, part in self.unpack(x).items()}
         for name, value in do.items():
             new = convert(numbers(value)[0], x)

@@ -15,6 +15,7 @@ from ..data.tables.design import Design
 from ..data.tables.frames import Frame
 from ..distributions import Layout
 from .blocks import Block, Role
+from .designed import set_columns
 from .record import Record
 
 __all__ = ["NUMBERS", "TableRecord"]
@@ -36,6 +37,9 @@ class TableRecord(Record):
             logarithm is packed, and ``weight``.
         holes: columns beside which there is a bit, 1 where the cell is missing. It is scored as any
             cell is, so that rows are simulated with their holes.
+        aside: further columns that are not scored.
+        covariates: columns of a condition that may have holes, with their families: they are scored
+            where they are known, and latent elsewhere.
 
     Attributes:
         columns: the names of the packed observed cells; all of ``schema.cells``, without a
@@ -53,6 +57,8 @@ class TableRecord(Record):
         design: Design | None = None,
         numbers: Mapping[str, str | None] = MappingProxyType({}),
         holes: Sequence[str] = (),
+        aside: Sequence[str] = (),
+        covariates: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.schema, self.design = schema, design
         self.numbers = {role: name for role, name in numbers.items() if name is not None}
@@ -60,14 +66,14 @@ class TableRecord(Record):
             column = schema[name]
             if column.has_codes or column.kind == "survival" or not column.modelled:
                 raise ValueError(f"{role}={name!r}: the column holds no numbers")
-        aside = {*(design.sources if design else ()), *self.numbers.values()}
-        modelled = [column for column in schema.modelled if column.name not in aside]
+        apart = {*(design.sources if design else ()), *self.numbers.values(), *aside}
+        modelled = [column for column in schema.modelled if column.name not in apart]
         if not modelled:
             raise ValueError("no column is left to model: take one out of the condition")
         lines = [column.line for column in modelled]
         groups = {line: [i for i, own in enumerate(lines) if own == line] for line in lines}
         blocks = [Block(line, len(i), "observed", line, True) for line, i in groups.items()]
-        self.holes = tuple(name for name in holes if name not in aside)
+        self.holes = tuple(name for name in holes if name not in apart)
         if self.holes:
             blocks.append(Block("missing", len(self.holes), "observed", "Bernoulli", True))
         if design:
@@ -79,22 +85,33 @@ class TableRecord(Record):
         self.layout = Layout(places)
         self._places |= groups
         self.columns = (*(column.name for column in modelled), *bits)
+        kinds = {name: line.split("(")[0] for name, line in covariates.items()}
+        self.bits = tuple(name for name, kind in kinds.items() if kind == "Bernoulli")
+        self.covariates = (*(name for name in kinds if name not in self.bits), *self.bits)
 
     def describe(self) -> dict[str, object]:
         """What makes this record again, as plain values."""
         about: dict[str, object] = {"table": self.schema.as_dict()}
         if self.design:
             about["condition"] = self.design.as_dict(self.schema)
+        if self.covariates:
+            kinds = {
+                name: "Bernoulli" if name in self.bits else "Normal" for name in self.covariates
+            }
+            about["covariates"] = kinds
         return about | self.numbers | ({"holes": list(self.holes)} if self.holes else {})
 
     @staticmethod
-    def arguments(about: Mapping[str, Any]) -> dict[str, object]:
+    def arguments(about: Mapping[str, Any], aside: Sequence[str] = ()) -> dict[str, object]:
         """The arguments of a model, from what :meth:`describe` gives."""
         schema, design = Schema.from_dict(about["table"]), None
         if "condition" in about:
             design = Design.from_dict(about["condition"], schema)
         numbers = {role: about.get(role) for role in NUMBERS}
-        return {"x_shape": TableRecord(schema, design, numbers, about.get("holes", ()))}
+        holes = about.get("holes", ())
+        covariates = about.get("covariates", {})
+        record = TableRecord(schema, design, numbers, holes, aside, covariates)
+        return {"x_shape": record}
 
     def part(self, x: Tensor | None, role: Role) -> Tensor | None:
         """All blocks of a role side by side, ``(N, D)``; ``None`` where the record has none."""
@@ -102,9 +119,22 @@ class TableRecord(Record):
             context = self.design.sources if self.design and role == "context" else ()
             names = ", ".join(context or (self.numbers[role],))
             raise ValueError(
-                f"this model is conditional on {names}: say it, sample(10, given={{name: value}})"
+                f"this model is conditional on {names}: say it, given=table, whose rows are taken "
+                "in turn, or sample(10, given={name: value})"
             )
         return super().part(x, role)
+
+    @property
+    def covariate_cells(self) -> list[int]:
+        """Where among the packed cells the covariates are."""
+        return [(self.columns or ()).index(name) for name in self.covariates]
+
+    def beside(self, x: Tensor | None) -> Tensor | None:
+        """The covariates of x and which of them are known, ``(N, 2 m)``; ``None`` without x."""
+        if x is None:
+            return None
+        value = x[:, self.covariate_cells]
+        return torch.cat([value.nan_to_num(0.0), (~value.isnan()).to(x.dtype)], 1)
 
     def read(self, x: object) -> Table:
         """A frame, or another table, under this record's schema.
@@ -197,8 +227,6 @@ class TableRecord(Record):
 
     def intervene(self, x: object, do: Mapping[str, Any]) -> Table:
         """The rows of x with some columns of the condition set to a value, or to one a row."""
-        import pandas as pd
-
         if isinstance(x, Tensor):
             raise ValueError("do= sets columns of a frame: give the rows as one, not as a tensor")
         table, names = self.read(x), self.design.sources if self.design else ()
@@ -206,18 +234,7 @@ class TableRecord(Record):
             self.schema[wrong[0]]  # raises, with the nearest name
             have = ", ".join(names) or "none"
             raise ValueError(f"do= sets columns of the condition ({have}), got {wrong[0]!r}")
-        values = table.values.copy()
-        for name, value in do.items():
-            cells = list(value) if np.ndim(value) else [value]
-            if np.ndim(value) and len(cells) != len(table):
-                raise ValueError(
-                    f"do= has {len(cells)} values of {name!r} for {len(table)} rows: give one for "
-                    "each row, or one for all"
-                )
-            given = {c: [None] * len(cells) for c in self.schema.names} | {name: cells}
-            at = self.schema.places[name]
-            values[:, at] = self.schema.read(pd.DataFrame(given)).values[:, at]
-        return Table(self.schema, Frame(table.to_frame(values)), values)
+        return set_columns(table, do)
 
     def take_known(self, rows: object, like: Tensor) -> Tensor:
         """Rows of which some cells are known: of the others nothing is, so they may be holes."""

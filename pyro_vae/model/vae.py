@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeAlias, get_args
@@ -11,30 +10,32 @@ import pyro
 import pyro.distributions as dist
 import torch
 from numpy.typing import ArrayLike
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..core.modes import untouched
 from ..core.seeding import seeded
 from ..core.sizes import bounded, memory
-from ..families.joined import JoinedLikelihood
 from ..families.likelihoods import has_independent_cells
 from ..families.missingness import make_missingness
-from ..families.networks import MLP, build_network, make_network, spec_of
+from ..families.networks import build_network, spec_of
 from ..families.part import Ends, Line, Part, connect, start_from
 from ..families.registry import make_layers, make_part
 from ..families.support import support_of
 from ..families.topics import introduce
+from ..families.visits import Conjugate
 from ..language.arguments import suggests
-from ..language.spec import Spec, as_spec
-from .arguments import Condition, Observations, as_record, record_arguments
-from .files import CUSTOM, write_model
-from .inference import Inference
+from ..language.spec import Spec
+from .arguments import Condition, Given, Observations, as_record, record_arguments
+from .arrangement import arranged, full_shape, own_shape
+from .files import write_model
+from .forecast import Forecasts
 from .inputs import InputMode
 from .joint import Joint
 from .latents import Latents, check_supports, latent_shape
-from .record import Record
+from .making import asks_for_features, example_of, joined, line_of
 from .steps import make_inputs
 from .trial import check_density, check_event, check_meeting, try_part
+from .visits import VisitsRecord
 
 __all__ = ["VAE", "Units"]
 
@@ -44,7 +45,7 @@ MOST_TENSORS = 5_000  # of what a model's lines may make
 DRAWS = 8  # of z, at which the likelihood's support is looked at
 
 
-class VAE(Inference):
+class VAE(Forecasts):
     r"""A variational autoencoder: a prior p(z), a likelihood p(x|z) and a guide q(z|x).
 
     .. math:: \log p(x) \ge E_{q(z|x)}[\log p(x|z)] - KL(q(z|x) \| p(z))
@@ -62,7 +63,8 @@ class VAE(Inference):
         likelihood: a line, or a module with ``forward(features) -> distribution``; ``"Bernoulli"``
             where it is not given. Of a table, lines of some columns by name; the others have what
             the table decided.
-        guide: a line, or a module with ``forward(features) -> distribution``.
+        guide: a line, or a module with ``forward(features) -> distribution``; ``"Normal"`` where it
+            is not given, and of visits ``"Conjugate"``.
         encoder: from x to features; ``MLP([200, 200])`` where it is not given.
         decoder: from z to features, likewise; ``"Topics"`` (:class:`Topics`) of documents.
         missing: whether x may hold NaN. Those cells drop out of the likelihood, and the encoder
@@ -75,6 +77,9 @@ class VAE(Inference):
             of a table a formula over its columns, ``"~ age + C(batch)"``, or columns by name; of an
             array a :class:`Design`, or how many numbers c are. The model is then p(x, z | c), with
             p(z | c) where a parameter of the prior is ``amortized``, linear in c.
+        covariates: of columns of the condition with holes, the families, ``"Normal"`` or, of two
+            values, ``"Bernoulli"``. Where such a column is missing it is a latent with a guide
+            (``TraceEnum_ELBO`` sums over bits), elsewhere it is scored: the model is p(x, c).
         offset: the column of exposures, greater than 0, which multiply the mean of counts;
             ``"library"``, the total of the row.
         weight: the column of weights, greater than 0, by which each row counts.
@@ -91,7 +96,8 @@ class VAE(Inference):
         ValueError: guide and prior have different supports, or shapes that do not fit.
 
     References:
-        Kingma & Welling (2014), arXiv:1312.6114; Rezende et al. (2014), arXiv:1401.4082.
+        Kingma & Welling (2014), arXiv:1312.6114; Rezende et al. (2014), arXiv:1401.4082;
+        Ramchandran et al. (2022), arXiv:2203.01218, for covariates with holes.
 
     >>> vae = VAE((784,), latent_dim=50, likelihood="Bernoulli", encoder=MLP([200]), seed=0)
     >>> vae.sample(3, seed=0).shape
@@ -117,11 +123,12 @@ class VAE(Inference):
         layers: Sequence[int] | None = None,
         prior: Line = "Normal",
         likelihood: Line | Mapping[str, str] | None = None,
-        guide: Line = "Normal",
+        guide: Line | None = None,
         encoder: Line | None = None,
         decoder: Line | None = None,
         missing: bool | str | Spec = False,
         condition: Condition | None = None,
+        covariates: Mapping[str, str] | None = None,
         offset: str | None = None,
         weight: str | None = None,
         inputs: InputMode = "auto",
@@ -129,21 +136,22 @@ class VAE(Inference):
         seed: int | None = None,
     ) -> None:
         super().__init__()
-        self.record, likelihood, line = as_record(
-            x_shape, missing, likelihood, condition, {"offset": offset, "weight": weight}
-        )
+        given = Given(condition, {"offset": offset, "weight": weight}, covariates or {}, prior)
+        self.record, likelihood, line = as_record(x_shape, missing, likelihood, given)
+        visits = isinstance(self.record, VisitsRecord)
+        guide = guide or ("Conjugate" if visits else "Normal")
         self.missingness = None if line is None else make_missingness(line, self.x_shape)
-        likelihood = _joined(self.record, likelihood)
+        likelihood = joined(self.record, likelihood)
         self.units = units or ("data" if self.record.in_units else "none")
         if self.units not in get_args(Units):
             raise ValueError(f"units must be 'data' or 'none', got {units!r}")
         z_shape, layers = latent_shape(latent_dim, layers)
         with seeded(seed), bounded(memory() // BYTES, MOST_TENSORS, "the model asks for"):
-            self.encoder = make_network(MLP() if encoder is None else encoder, "encoder")
-            self.decoder = make_network(MLP() if decoder is None else decoder, "decoder")
-            if self.encoder is self.decoder:
-                raise ValueError("encoder and decoder are one module: give each its own")
-            example, in_units = _example(likelihood, self.x_shape), self.units == "data"
+            own, z_shape = z_shape[0], full_shape(self.record, z_shape, layers)
+            example, in_units = example_of(likelihood, self.record), self.units == "data"
+            self.encoder, self.decoder, likelihood, guide, prior = arranged(
+                self.record, own, encoder, decoder, likelihood, guide, prior
+            )
             networks = self.encoder, self.decoder
             self.inputs = make_inputs(self.record, example, inputs, in_units, networks)
             x = self.inputs(torch.zeros(1, *self.record.shape))
@@ -195,7 +203,8 @@ class VAE(Inference):
         Args:
             x: as for :meth:`model`.
         """
-        self._register("encoder", "approximation")
+        shared = ("prior",) if isinstance(self.approximation, Conjugate) else ()
+        self._register("encoder", "approximation", *shared)
         with pyro.plate("data", len(x)), self.record.weighted(x):
             return self.latents.draw(self.approximate_posterior(x))
 
@@ -208,13 +217,20 @@ class VAE(Inference):
         Args:
             x: ``(B, ...)``, as for :meth:`model`.
         """
-        return self.prior(self.inputs.read_context(x)) if self.prior_reads else self.prior()
+        return self.prior(self._prior_features(x)) if self.prior_reads else self.prior()
+
+    def _prior_features(self, x: Tensor | None) -> Tensor | None:
+        """What the prior reads beside z: the condition, or the design of each visit."""
+        beside = self.inputs.passing
+        return beside.beside(x) if beside else self.inputs.read_context(x)
 
     def _prior_ends(self, prior: Line, z_shape: tuple[int, ...]) -> Ends:
         """The ends of the prior: with the condition as its features, where the line asks for it."""
-        width = sum(b.width for b in self.record.blocks if b.role == "context")
-        self.prior_reads = bool(width) and _asks_for_features(prior)
-        return Ends(z_shape, "prior", (width,) if self.prior_reads else None)
+        features = self._prior_features(torch.zeros(1, *self.record.shape))
+        asks = self.inputs.passing is not None or asks_for_features(prior)
+        shape = tuple(features.shape[1:]) if features is not None and asks else None
+        self.prior_reads = shape is not None
+        return Ends(z_shape, "prior", shape)
 
     def start_from(self, x: Tensor) -> None:
         """Give data to what starts from data, once: encoder inputs, units, pseudo-inputs.
@@ -238,8 +254,10 @@ class VAE(Inference):
         with seeded(0), torch.no_grad(), untouched(self):
             p = self.decode(self.prior_at(x[:1]).expand([1]).sample(), x[:1])
         start_from(self.likelihood, self.record.without_offset(x, p))
-        for part in (self.approximation, self.prior, *mask):
+        for part in (self.approximation, *mask):
             start_from(part, cells)
+        beside = self.inputs.passing
+        start_from(self.prior, beside.beside(x) if beside else cells)
 
     def approximate_posterior(self, x: Tensor) -> dist.TorchDistribution:
         """q(z|x) with its graph, for training: batch shape ``(B,)``, event shape of z.
@@ -261,7 +279,8 @@ class VAE(Inference):
                 with an observation are read; not needed where the record has none.
         """
         got = tuple(z.shape) if isinstance(z, Tensor) else type(z).__name__
-        if got[-len(self.z_shape) :] != self.z_shape:
+        one = self.z_shape[bool(self.inputs.visits) :]  # of visits there may be any number
+        if got[-len(one) :] != one:
             shape = ", ".join(map(str, ("...", *self.z_shape)))
             raise ValueError(f"expected z, a tensor of shape ({shape}), got {got}")
         h = self.latents.features(z, self.example.dtype)
@@ -290,13 +309,13 @@ class VAE(Inference):
 
     def describe(self) -> dict[str, Any]:
         """What makes this model again: the arguments of its class, as plain values."""
-        latents = self.latents.layers
+        layers, own = self.latents.layers, own_shape(self.record, self.z_shape)
         return {
             "kind": self.kind(),
             **self.record.describe(),
-            **({"missing": _line(self.missingness)} if self.missingness else {}),
-            **({"layers": latents} if latents else {"latent_dim": self.z_shape}),
-            **{role: _line(self.get_submodule(path)) for role, path in self.ROLES.items()},
+            **({"missing": line_of(self.missingness)} if self.missingness else {}),
+            **({"layers": layers} if layers else {"latent_dim": own}),
+            **{role: line_of(self.get_submodule(path)) for role, path in self.ROLES.items()},
             "inputs": self.inputs.mode,
             "units": self.units,
             "dtype": str(self.example.dtype).removeprefix("torch."),
@@ -349,54 +368,25 @@ class VAE(Inference):
 
     def _check_parts(self, q: dist.TorchDistribution, p_x: dist.TorchDistribution) -> None:
         """Raise unless prior, guide and likelihood, at some features, go together."""
-        context = torch.zeros(1, *self.record.shape) if self.prior_reads else None
-        context = None if context is None else self.inputs.read_context(context)
-        p = try_part(self.prior, "prior", _line(self.prior), context)
+        example = torch.zeros(1, *self.record.shape)
+        context = self._prior_features(example) if self.prior_reads else None
+        p = try_part(self.prior, "prior", line_of(self.prior), context)
         for d, role in ((p, "prior"), (q, "guide"), (p_x, "likelihood")):
-            check_density(d, role, _line(self.get_submodule(self.ROLES[role])))
+            check_density(d, role, line_of(self.get_submodule(self.ROLES[role])))
         check_event(p, self.z_shape, "prior")
         check_event(p_x, self.x_shape, "likelihood")
-        check_supports(p, q, _line(self.prior), _line(self.approximation))
-        lines = [_line(self.get_submodule(self.ROLES[role])) for role in ("prior", "guide")]
+        check_supports(p, q, line_of(self.prior), line_of(self.approximation))
+        lines = [line_of(self.get_submodule(self.ROLES[role])) for role in ("prior", "guide")]
         if "Delta" in lines[1]:
             check_meeting(p, q, lines)
         self.record.shift(p_x, torch.zeros(1, *self.record.shape))
         if self.record.missing and not has_independent_cells(p_x):
             raise ValueError("missing cells need a likelihood of independent cells")
         if self.missingness and not (self.record.missing and p_x.has_rsample):
-            name = _line(self.likelihood)
+            name = line_of(self.likelihood)
             raise ValueError(
-                f"missing={_line(self.missingness)!r} draws missing cells along gradients, which "
+                f"missing={line_of(self.missingness)!r} draws missing cells along gradients, which "
                 f"{name} has not: choose a likelihood such as Normal or StudentT, or missing=True"
                 if self.record.missing
                 else "no observed block has missing cells: Block('x', 784, missing=True)"
             )
-
-
-def _joined(record: Record, likelihood: Line) -> Line:
-    """The likelihood of all observed blocks, where they say their own."""
-    lines = [(line or likelihood, shape[-1]) for line, shape in record.scored]
-    return lines[0][0] if len(lines) == 1 else JoinedLikelihood(lines, likelihood, record.layout)
-
-
-def _asks_for_features(prior: Line) -> bool:
-    """Whether a line of the prior leaves a parameter to what it reads."""
-    spec = spec_of(prior) if isinstance(prior, nn.Module) else as_spec(prior)
-    return spec is not None and "amortized" in str(spec)
-
-
-def _example(likelihood: Line, x_shape: tuple[int, ...]) -> dist.TorchDistribution | None:
-    """The likelihood at some z, for what its support says; ``None`` of a module without a line."""
-    line = likelihood
-    if isinstance(likelihood, JoinedLikelihood):
-        line = deepcopy(likelihood)
-    elif isinstance(likelihood, nn.Module) and (line := spec_of(likelihood)) is None:
-        return None
-    with seeded(0), torch.no_grad():
-        return make_part(line, Ends(x_shape, "likelihood", (1,)))(torch.zeros(1, 1))
-
-
-def _line(module: nn.Module) -> str:
-    spec = spec_of(module)
-    own = f"{type(module).__module__}.{type(module).__qualname__}"
-    return str(spec) if spec else f"{CUSTOM}{own}"

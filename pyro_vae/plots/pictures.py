@@ -17,6 +17,7 @@ from ..model.levels import levels
 from ..model.simulation import in_turn
 from ..model.tables import TableRecord
 from ..model.vae import VAE
+from ..model.visits import VisitsRecord
 from .axes import new_axes
 
 if TYPE_CHECKING:
@@ -291,7 +292,7 @@ def latent_space(
 
 def _check_arrays(vae: VAE) -> None:
     """Raise for the model of a table, whose rows are no images."""
-    if isinstance(vae.record, TableRecord):
+    if isinstance(vae.record, TableRecord | VisitsRecord):
         raise ValueError(
             "rows of a table are no images: vae.reconstruct(frame) and vae.sample(n) give frames, "
             "which plots.margin and plots.associations draw"

@@ -17,6 +17,7 @@ from ..infer.training.preparation import check_grey, fingerprint
 from ..infer.training.settings import CONFIG, FROM_PYTHON
 from ..model.tables import TableRecord
 from ..model.vae import VAE
+from ..model.visits import VisitsRecord
 from .settings import RunSettings, read_settings
 
 __all__ = ["as_seen", "held_out", "name_of", "run_data"]
@@ -48,7 +49,7 @@ def held_out(
     run, settings = Path(run), read_settings(run)
     if data is None:
         found = _own(run, settings, vae)
-    elif isinstance(vae.record, TableRecord) and data not in SOURCES:
+    elif isinstance(vae.record, TableRecord | VisitsRecord) and data not in SOURCES:
         return vae.as_data(read_file(Path(data)) if isinstance(data, str | Path) else data), None
     elif isinstance(data, str | Path):
         size = settings.size if Path(data).is_dir() else None

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...families.support import innermost, support_bounds
 from ...model.vae import VAE
+from ...model.visits import VisitsRecord
 
 __all__ = ["WORD", "Code", "EntropyCoder"]
 
@@ -33,6 +34,11 @@ class Code:
     """
 
     def __init__(self, vae: VAE, latent_bits: int, largest: float) -> None:
+        if isinstance(vae.record, VisitsRecord):
+            raise ValueError(
+                "a code is of arrays whose cells are all there, and subjects have visits that are "
+                "not: make a model of single rows, VAE(x_shape, ...)"
+            )
         if vae.record.missing:
             raise ValueError("VAE(..., missing=True) has no code for missing cells: impute x first")
         if vae.record.shape != vae.x_shape:

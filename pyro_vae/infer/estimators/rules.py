@@ -27,6 +27,7 @@ __all__ = [
     "sites_are_alike",
     "sites_are_independent",
     "the_guide_draws_all",
+    "the_guide_has_parameters_of_its_own",
     "the_score_has_mean_zero",
 ]
 
@@ -137,6 +138,19 @@ def no_factor_counts_the_wrong_way(trial: Trial) -> None:
                 f"its guide follows an objective of its own, in which the factor {name!r} of "
                 "this guide would count the wrong way: use Trace_ELBO or TraceEnum_ELBO"
             )
+
+
+def the_guide_has_parameters_of_its_own(trial: Trial) -> None:
+    """A guide that follows an objective of its own shares no parameter with the model."""
+    names = (
+        {name for name, site in trace.nodes.items() if site["type"] == "param"}
+        for trace in (trial.guide_trace, trial.model_trace)
+    )
+    if shared := sorted(set.intersection(*names)):
+        raise UnsoundError(
+            f"its guide follows an objective of its own, and {shared[0]!r} is a parameter of guide "
+            "and model: use Trace_ELBO, or a guide that does not read the prior"
+        )
 
 
 def sites_are_independent(trial: Trial) -> None:
