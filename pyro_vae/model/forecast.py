@@ -96,7 +96,7 @@ class Forecasts(Inference):
             cells = p.sample()
         flat = cells[:, subject, visit]
         if draws is not None:
-            return record.rows.answer(flat, new)
+            return record.row_record.answer(flat, new)
         log_w = cells.new_zeros(cells.shape[:2])
         value = predicted(p, log_w, point)[subject, visit]
         ends = torch.quantile(flat, flat.new_tensor([(1 - share) / 2, (1 + share) / 2]), 0)
@@ -145,9 +145,11 @@ def _new_rows(record: VisitsRecord, table: Table, at: object) -> Table:
 
 def _with_intervals(record: VisitsRecord, new: Table, value: Tensor, ends: Tensor) -> object:
     """The new rows with their values, and of numbers the ends of their intervals beside them."""
-    answers = [record.rows.answer(cells, new) for cells in (value, *ends)]
+    answers = [record.row_record.answer(cells, new) for cells in (value, *ends)]
     frame, low, high = (nw.from_native(answer, eager_only=True) for answer in answers)
-    names = [n for n in record.rows.columns or () if not record.rows.schema[n].has_codes]
+    names = [
+        n for n in record.row_record.columns or () if not record.row_record.schema[n].has_codes
+    ]
     beside = [
         one.get_column(name).alias(f"{name}_{end}")
         for name in names

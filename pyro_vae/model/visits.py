@@ -53,7 +53,7 @@ class VisitsRecord(Record):
         visits: int,
     ) -> None:
         super().__init__(rows.blocks)
-        self.rows, self.by, self.designs, self.visits = rows, by, dict(designs), visits
+        self.row_record, self.by, self.designs, self.visits = rows, by, dict(designs), visits
         self.constants = tuple(constants)
         self.prior_columns = {
             name: (*(("1",) if name in constants else ()), *(design.names if design else ()))
@@ -72,10 +72,10 @@ class VisitsRecord(Record):
 
     def describe(self) -> dict[str, object]:
         """What makes this record again, as plain values."""
-        schema = self.rows.schema
+        schema = self.row_record.schema
         designs = {k: d.as_dict(schema) if d else "" for k, d in self.designs.items()}
         own = {"by": self.by, "constants": list(self.constants), "number": self.visits}
-        return {**self.rows.describe(), "visits": {**own, "designs": designs}}
+        return {**self.row_record.describe(), "visits": {**own, "designs": designs}}
 
     @staticmethod
     def arguments(about: Mapping[str, Any]) -> dict[str, object]:
@@ -100,8 +100,8 @@ class VisitsRecord(Record):
     def part(self, x: Tensor | None, role: Role) -> Tensor | None:
         """All blocks of a role, ``(N, T, D)``; weights are of subjects, ``(N, 1)``."""
         if x is None or not self.has(role):
-            return self.rows.part(None, role)
-        found = self.rows.part(x[..., : self.rows.shape[0]].flatten(0, 1), role)
+            return self.row_record.part(None, role)
+        found = self.row_record.part(x[..., : self.row_record.shape[0]].flatten(0, 1), role)
         found = cast(Tensor, found).unflatten(0, x.shape[:2])
         return found[:, 0] if role == "weight" else found
 
@@ -116,7 +116,7 @@ class VisitsRecord(Record):
                 f"rows with {', '.join(self.needed)}"
             )
         seen = ~self.cells(x).isnan().all(-1, keepdim=True)
-        return torch.cat([x[..., self.rows.shape[0] :], seen.to(x.dtype)], -1)
+        return torch.cat([x[..., self.row_record.shape[0] :], seen.to(x.dtype)], -1)
 
     def offset_of(self, x: Tensor | None) -> Tensor | None:
         """The offset as it is added, visit by visit."""
@@ -127,7 +127,7 @@ class VisitsRecord(Record):
         label = f" ({self.by} {self.labels[row]})" if row < len(self.labels) else ""
         if not cell:
             return f"subject {row}{label}"
-        name = (self.rows.columns or ())[cell[1]]
+        name = (self.row_record.columns or ())[cell[1]]
         return f"subject {row}{label}, visit {cell[0]}, column {name!r}"
 
     # The boundary.
@@ -137,7 +137,7 @@ class VisitsRecord(Record):
         """The column of numbers along which a subject's visits lie; ``None`` if not one alone."""
         for name in ("over", "random", "fixed"):
             if design := self.designs.get(name):
-                columns = [self.rows.schema[source] for source in design.sources]
+                columns = [self.row_record.schema[source] for source in design.sources]
                 numbers = [column.name for column in columns if not column.has_codes]
                 return numbers[0] if len(numbers) == 1 else None
         return None
@@ -146,8 +146,8 @@ class VisitsRecord(Record):
     def needed(self) -> tuple[str, ...]:
         """The columns without which no visit can be read."""
         own = _sources(self.designs)
-        context = self.rows.design.sources if self.rows.design else ()
-        return tuple(dict.fromkeys([self.by, *own, *context, *self.rows.numbers.values()]))
+        context = self.row_record.design.sources if self.row_record.design else ()
+        return tuple(dict.fromkeys([self.by, *own, *context, *self.row_record.numbers.values()]))
 
     def take(self, x: object, like: Tensor) -> Tensor:
         """A frame or a table as packed subjects, in the order in which they come first."""
@@ -164,7 +164,7 @@ class VisitsRecord(Record):
 
     def read(self, x: object) -> Table:
         """A frame, or another table, under this record's schema."""
-        return self.rows.read(x)
+        return self.row_record.read(x)
 
     def pack_rows(self, table: Table, like: Tensor, visits: int) -> Tensor:
         """The rows of a table as subjects of at most so many visits.
@@ -181,7 +181,7 @@ class VisitsRecord(Record):
                 f"{self.by} {label} has {most} visits, and this model reads {visits} of a subject: "
                 f"say how many there can be where it is made, prior='...(..., visits={most})'"
             )
-        flat = self.rows.take(table, like)
+        flat = self.row_record.take(table, like)
         parts = [flat, *self._read_designs(table, like), flat.new_ones(len(flat), 1)]
         packed = flat.new_zeros(len(labels), visits, self.shape[1])
         packed[..., : self.row_shape[0]] = torch.nan
@@ -249,13 +249,13 @@ class VisitsRecord(Record):
     def _check_weights(self, packed: Tensor, labels: Sequence[object]) -> None:
         if not self.has("weight"):
             return
-        flat = self.rows.part(packed[..., : self.rows.shape[0]].flatten(0, 1), "weight")
+        flat = self.row_record.part(packed[..., : self.row_record.shape[0]].flatten(0, 1), "weight")
         each = cast(Tensor, flat).reshape(packed.shape[:2])
         uneven = ((each != each[:, :1]) & (packed[..., -1] > 0)).any(1)
         if uneven.any():
             label = labels[int(uneven.nonzero()[0])]
             raise ValueError(
-                f"column {self.rows.numbers['weight']!r}: {self.by} {label} has visits of several "
+                f"column {self.row_record.numbers['weight']!r}: {self.by} {label} has visits of several "
                 "weights, and a weight is a subject's\ngive all its rows one"
             )
 
@@ -267,11 +267,11 @@ class VisitsRecord(Record):
 
     def given(self, cells: object) -> Any:  # noqa: ANN401
         """Rows of which some cells are known."""
-        return self.rows.given(cells)
+        return self.row_record.given(cells)
 
     def intervene(self, x: object, do: Mapping[str, Any]) -> Table:
         """The rows of x with some columns of the condition set to a value, or to one a row."""
-        return self.rows.intervene(x, do)
+        return self.row_record.intervene(x, do)
 
     def by_row(self, cells: Tensor, table: Table) -> Tensor:
         """Cells ``(..., N, T, D)`` of the rows of a table, ``(..., rows, D)``."""
@@ -280,13 +280,13 @@ class VisitsRecord(Record):
 
     def answer_given(self, cells: Tensor, rows: object) -> Any:  # noqa: ANN401
         """Draws ``(draws, N, T, D)`` as frames of the rows, whose known cells are as they came."""
-        return self.rows.answer_given(self.by_row(cells, self.read(rows)), rows)
+        return self.row_record.answer_given(self.by_row(cells, self.read(rows)), rows)
 
     def answer(self, cells: Tensor, x: object = None, *, keep: bool = False) -> Any:  # noqa: ANN401
         """Cells ``(N, T, D)`` as a frame of the rows of x; several draws as a list of frames."""
         if x is None or isinstance(x, Tensor):
             return cells
-        return self.rows.answer(self.by_row(cells, self.read(x)), x, keep=keep)
+        return self.row_record.answer(self.by_row(cells, self.read(x)), x, keep=keep)
 
 
 def visits_of(prior: Line) -> VisitPart | None:
