@@ -145,11 +145,10 @@ def _new_rows(record: VisitsRecord, table: Table, at: object) -> Table:
 
 def _with_intervals(record: VisitsRecord, new: Table, value: Tensor, ends: Tensor) -> object:
     """The new rows with their values, and of numbers the ends of their intervals beside them."""
-    answers = [record.row_record.answer(cells, new) for cells in (value, *ends)]
+    row, schema = record.row_record, record.row_record.schema
+    answers = [row.answer(cells, new) for cells in (value, *ends)]
     frame, low, high = (nw.from_native(answer, eager_only=True) for answer in answers)
-    names = [
-        n for n in record.row_record.columns or () if not record.row_record.schema[n].has_codes
-    ]
+    names = [name for name in row.columns or () if not schema[name].has_codes]
     beside = [
         one.get_column(name).alias(f"{name}_{end}")
         for name in names

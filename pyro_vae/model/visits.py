@@ -255,8 +255,8 @@ class VisitsRecord(Record):
         if uneven.any():
             label = labels[int(uneven.nonzero()[0])]
             raise ValueError(
-                f"column {self.row_record.numbers['weight']!r}: {self.by} {label} has visits of several "
-                "weights, and a weight is a subject's\ngive all its rows one"
+                f"column {self.row_record.numbers['weight']!r}: {self.by} {label} has visits of "
+                "several weights, and a weight is a subject's\ngive all its rows one"
             )
 
     def check_complete(self, x: Tensor) -> None:
