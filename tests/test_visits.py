@@ -240,9 +240,8 @@ def test_the_evidence_of_a_guide_that_is_not_exact_is_the_likelihood_still():
     found = pv.log_evidence(vae, data, num_samples=2000, seed=0)
     assert found.khat.max() < 0.7 and found.standard_error.max() < 0.1
     z_score = (found.log_evidence - expected) / found.standard_error
-    assert (
-        z_score.abs().max() < 4 and (pv.elbo(vae, data, num_samples=200, seed=0) < expected).all()
-    )
+    assert z_score.abs().max() < 4
+    assert pv.elbo(vae, data, num_samples=200, seed=0).sum() < expected.sum() - 0.2
 
 
 @pytest.mark.parametrize("guide", ["Conjugate", "Normal"])
@@ -422,17 +421,17 @@ def test_what_is_asked_of_a_model_of_visits_is_answered_by_subject():
         pv.fit_prior(vae, data, "Mixture(Normal(loc=learned), components=2)")
 
 
-@pytest.mark.parametrize("line", ["Trace_ELBO(gradient=stl)", "DReG(num_particles=2)", "IWAE"])
+@pytest.mark.parametrize("line", ["Trace_ELBO(gradient=stl)", "DReG(num_particles=2)"])
 def test_estimators_of_a_prior_that_the_guide_reads_too_have_the_same_mean(line):
     """The prior's parameters are in the guide: gradients agree with those of the plain bound."""
     vae, data = one_column(MIXED)
     with torch.no_grad():  # not exact, or each gradient were 0
         vae.approximation.factor.sources["scale"].head.bias += 0.5
     x = vae.as_data(data)
-    reference = "IWAE(num_particles=2)" if "DReG" in line else "Trace_ELBO"
+    reference = "RenyiELBO(alpha=0, num_particles=2)" if "DReG" in line else "Trace_ELBO"
     means, errors = [], []
     for i, name in enumerate((line, reference)):
-        made = pv.make_estimator(name if name != "IWAE" else "IWAE(num_particles=1)")
+        made = pv.make_estimator(name)
         guide, draws = made.wrap(vae.guide, x), []
         torch.manual_seed(i)
         for _ in range(300):

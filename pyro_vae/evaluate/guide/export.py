@@ -126,7 +126,8 @@ def _export(
     log_joint = log_likelihood + joint.log_prior(z)
     log_weight = log_joint - joint.log_guide(z)
     z_prior = joint.prior.expand(shape + joint.prior.batch_shape).sample()
-    conditional = vae.record.has("context") or vae.record.has("offset")
+    own = vae.inputs.passing is not None  # prior and guide read of x what is beside z
+    conditional = own or vae.record.has("context") or vae.record.has("offset")
     each = z_prior
     if conditional and not vae.prior_reads:
         each = z_prior[:, None].expand_as(z)
