@@ -22,9 +22,9 @@ def counts():
     return pv.Counts(matrix(), obs(), GENES)
 
 
-def model(**options):
+def model(x=None, **options):
     options = {"likelihood": ZINB, "condition": "~ C(batch)", "offset": "library", **options}
-    return pv.VAE(counts(), latent_dim=2, **NETS, **options)
+    return pv.VAE(counts() if x is None else x, latent_dim=2, **NETS, **options)
 
 
 class Undensifiable(sparse.csr_matrix):
@@ -232,3 +232,11 @@ def test_what_is_beside_counts_is_checked():
     with pytest.raises(ValueError, match="'size', row 2: expected a number greater than 0"):
         data = pv.Counts(matrix(), obs().assign(size=np.arange(40) - 2.0 + (np.arange(40) < 2) * 9))
         pv.VAE(data, latent_dim=2, likelihood="Poisson", offset="size", **NETS).as_data(data)
+
+
+def test_few_whole_numbers_of_a_condition_are_levels_and_no_quantity():
+    frame = obs().assign(site=np.arange(40) % 4, depth=np.random.default_rng(0).normal(size=40))
+    vae = model(pv.Counts(matrix(), frame), condition="~ site + depth")
+    assert vae.record.design.names == ("site[T.1]", "site[T.2]", "site[T.3]", "depth")
+    with pytest.raises(ValueError, match=r"column 'site', row 0: .*7"):
+        vae.as_data(pv.Counts(matrix(), frame.assign(site=7)))

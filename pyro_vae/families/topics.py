@@ -15,18 +15,22 @@ __all__ = ["Topics", "introduce"]
 INITIAL = 0.02  # standard deviation of the weights of words, at the start
 
 
-def introduce(network: nn.Module, width: int, q: Distribution) -> None:
+def introduce(network: nn.Module, width: int, q: Distribution) -> str:
     """Tell a :class:`Topics` of z, before it is built; other networks need not know.
 
     Args:
         network: the decoder.
         width: how many of the numbers that it reads are z's.
         q: a distribution of z.
+
+    Returns:
+        The parameter of the likelihood that its features are; empty where they are none.
     """
     if isinstance(network, Topics):
         support = support_of(q)
         network.width = width
         network.shares = support is not None and support_bounds(support)[0] == "simplex"
+    return getattr(network, "writes", "")
 
 
 class Topics(nn.Module):

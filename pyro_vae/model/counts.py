@@ -102,7 +102,7 @@ class CountsRecord(Record):
     def intervene(self, x: Any, do: Mapping[str, Any]) -> Any:  # noqa: ANN401
         """Observations under another condition, by column of ``obs``."""
         sources = self.design.sources if self.design else ()
-        if self.design is None or (wrong := [name for name in do if name not in sources]):
+        if wrong := [name for name in do if name not in sources]:
             have = ", ".join(sources) or "none"
             raise ValueError(f"do= sets columns of the condition ({have}), got {wrong[0]!r}")
         raise ValueError(
