@@ -234,9 +234,12 @@ def test_what_is_beside_counts_is_checked():
         pv.VAE(data, latent_dim=2, likelihood="Poisson", offset="size", **NETS).as_data(data)
 
 
-def test_few_whole_numbers_of_a_condition_are_levels_and_no_quantity():
+def test_codes_that_a_condition_reads_as_a_quantity_are_warned_of():
     frame = obs().assign(site=np.arange(40) % 4, depth=np.random.default_rng(0).normal(size=40))
-    vae = model(pv.Counts(matrix(), frame), condition="~ site + depth")
-    assert vae.record.design.names == ("site[T.1]", "site[T.2]", "site[T.3]", "depth")
-    with pytest.raises(ValueError, match=r"column 'site', row 0: .*7"):
+    data = pv.Counts(matrix(), frame)
+    with pytest.warns(UserWarning, match=r"column 'site' as a quantity.*say C\(site\)"):
+        assert model(data, condition="~ site + depth").record.design.names == ("site", "depth")
+    vae = model(data, condition="~ C(site) + depth")
+    assert len(vae.record.design.names) == 4
+    with pytest.raises(ValueError, match="column 'site', row 0: 7 is not among the levels"):
         vae.as_data(pv.Counts(matrix(), frame.assign(site=7)))
