@@ -243,3 +243,16 @@ def test_codes_that_a_condition_reads_as_a_quantity_are_warned_of():
     assert len(vae.record.design.names) == 4
     with pytest.raises(ValueError, match="column 'site', row 0: 7 is not among the levels"):
         vae.as_data(pv.Counts(matrix(), frame.assign(site=7)))
+
+
+def test_a_counterfactual_sets_the_condition_of_counts():
+    frame = obs().assign(age=np.random.default_rng(0).normal(size=40))
+    data = pv.Counts(matrix(), frame)
+    vae = model(data, likelihood="Poisson", condition="~ C(batch) + age")
+    same = vae.record.intervene(vae.as_data(data), {"batch": frame.batch, "age": frame.age})
+    assert torch.allclose(same, vae.as_data(data))
+    other = vae.record.intervene(vae.as_data(data), {"batch": "b", "age": frame.age})
+    assert torch.allclose(other, vae.as_data(pv.Counts(matrix(), frame.assign(batch="b"))))
+    assert vae.counterfactual(data, {"batch": "b", "age": 0.5}, seed=0).shape == (40, 12)
+    with pytest.raises(ValueError, match="say 'age' too"):
+        vae.counterfactual(data, {"batch": "b"})

@@ -107,10 +107,13 @@ class CountsRecord(Record):
         if wrong := [name for name in do if name not in sources]:
             have = ", ".join(sources) or "none"
             raise ValueError(f"do= sets columns of the condition ({have}), got {wrong[0]!r}")
-        raise ValueError(
-            "do= of counts is by frame: change the columns of obs, and "
-            "vae.decode(z, vae.as_data(Counts(x, obs)))"
-        )
+        if absent := [name for name in sources if name not in do]:
+            raise ValueError(f"do= of counts sets the whole condition: say {absent[0]!r} too")
+        import pandas as pd
+
+        whole = pd.DataFrame({name: do[name] for name in sources}, index=range(len(x)))
+        new = torch.tensor(self.design.read(whole))  # pyright: ignore[reportOptionalMemberAccess]
+        return super().intervene(x, {"condition": new})
 
     def _complete(self, x: Tensor) -> Tensor:
         """Dense counts beside their totals, where nothing else is read beside them."""
