@@ -157,10 +157,10 @@ class VAE(Inference):
             if "y" not in self.latents.sites and self.record.has("label"):
                 raise ValueError("a label block is of M2: M2(x_shape, latent_dim, classes)")
             z = self.latents.features(torch.zeros(1, *z_shape), torch.get_default_dtype())
-            writes = introduce(self.decoder, z[0].numel(), q)
+            writer = introduce(self.decoder, z[0].numel(), q)
             z, _ = self.inputs.beside(z, torch.zeros(1, *self.record.shape), self.latents.read_dim)
             h = build_network(self.decoder, z, self.x_shape, "decoder")
-            ends_x = Ends(self.x_shape, "likelihood", h, in_units=in_units, writes=writes)
+            ends_x = Ends(self.x_shape, "likelihood", h, in_units=in_units, writer=writer)
             self.likelihood = make_part(self.inputs.stepwise(likelihood), ends_x)
             p = try_part(self.likelihood, "likelihood", str(likelihood), torch.zeros(1, *h))
             if not layers:
