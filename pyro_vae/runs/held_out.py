@@ -73,9 +73,9 @@ def _own(run: Path, settings: RunSettings, vae: VAE) -> Data:
     if settings.data not in SOURCES and not Path(settings.data).exists() and Path(file).exists():
         settings = replace(settings, data=file)
     data = run_data(settings)
-    train: Any = data.train
-    rows = train if isinstance(train, Rows) else vae.record.rows(train)  # as fit has hashed them
-    x = vae.as_data(train) if rows is None else rows
+    train = data.train
+    x: Any = train if isinstance(train, Rows) else vae.record.rows(train)  # as fit hashed them
+    x = vae.as_data(data.train) if x is None else x  # pyright: ignore[reportArgumentType]
     if told.get("data_hash", expected := fingerprint(x)[1]) != expected:
         warnings.warn(
             f"the data of {run} have changed since it was trained: {settings.data} is another one, "
