@@ -22,9 +22,9 @@ def counts():
     return pv.Counts(matrix(), obs(), GENES)
 
 
-def model(**options):
+def model(x=None, **options):
     options = {"likelihood": ZINB, "condition": "~ C(batch)", "offset": "library", **options}
-    return pv.VAE(counts(), latent_dim=2, **NETS, **options)
+    return pv.VAE(counts() if x is None else x, latent_dim=2, **NETS, **options)
 
 
 class Undensifiable(sparse.csr_matrix):
@@ -232,3 +232,27 @@ def test_what_is_beside_counts_is_checked():
     with pytest.raises(ValueError, match="'size', row 2: expected a number greater than 0"):
         data = pv.Counts(matrix(), obs().assign(size=np.arange(40) - 2.0 + (np.arange(40) < 2) * 9))
         pv.VAE(data, latent_dim=2, likelihood="Poisson", offset="size", **NETS).as_data(data)
+
+
+def test_codes_that_a_condition_reads_as_a_quantity_are_warned_of():
+    frame = obs().assign(site=np.arange(40) % 4, depth=np.random.default_rng(0).normal(size=40))
+    data = pv.Counts(matrix(), frame)
+    with pytest.warns(UserWarning, match=r"column 'site' as a quantity.*say C\(site\)"):
+        assert model(data, condition="~ site + depth").record.design.names == ("site", "depth")
+    vae = model(data, condition="~ C(site) + depth")
+    assert len(vae.record.design.names) == 4
+    with pytest.raises(ValueError, match="column 'site', row 0: 7 is not among the levels"):
+        vae.as_data(pv.Counts(matrix(), frame.assign(site=7)))
+
+
+def test_a_counterfactual_sets_the_condition_of_counts():
+    frame = obs().assign(age=np.random.default_rng(0).normal(size=40))
+    data = pv.Counts(matrix(), frame)
+    vae = model(data, likelihood="Poisson", condition="~ C(batch) + age")
+    same = vae.record.intervene(vae.as_data(data), {"batch": frame.batch, "age": frame.age})
+    assert torch.allclose(same, vae.as_data(data))
+    other = vae.record.intervene(vae.as_data(data), {"batch": "b", "age": frame.age})
+    assert torch.allclose(other, vae.as_data(pv.Counts(matrix(), frame.assign(batch="b"))))
+    assert vae.counterfactual(data, {"batch": "b", "age": 0.5}, seed=0).shape == (40, 12)
+    with pytest.raises(ValueError, match="say 'age' too"):
+        vae.counterfactual(data, {"batch": "b"})

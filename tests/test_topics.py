@@ -28,9 +28,10 @@ def test_a_mixture_of_topics_has_the_likelihood_of_lda():
         model(decoder="Topics(mixture=True)", prior="Dirichlet(0.1)", guide="Dirichlet"),
         documents(),
     )
+    vae.start_from(x)
     shares = dist.Dirichlet(torch.ones(3)).sample((60,))
     p = vae.decode(shares, vae.as_data(x))
-    words = vae.decoder.weight.softmax(1).double()  # without a background at the start
+    words = vae.decoder.weight.softmax(1).double()
     by_hand = torch.zeros(60, dtype=torch.float64)
     for d in range(60):
         for v in range(12):
@@ -57,7 +58,7 @@ def test_its_normalization_has_no_scale_and_its_background_starts_at_the_words()
     shares = (x / x.sum(1, keepdim=True)).sum(0) + 0.5
     assert torch.allclose(probs, (shares / shares.sum()).float(), atol=1e-5)
     names = dict(vae.decoder.named_parameters())
-    assert list(names) == ["weight"]
+    assert set(names) == {"weight", "background"}
     vae.decoder.weight.data.normal_(generator=torch.Generator().manual_seed(0))
     logits = vae.train().decoder(torch.randn(500, 3))
     assert torch.allclose(logits.std(0), torch.ones(12), atol=0.05)
@@ -105,7 +106,7 @@ def test_the_perplexity_of_a_known_model_is_exact():
     probs = torch.tensor(np.random.default_rng(1).dirichlet(np.ones(12)))
     with torch.no_grad():
         vae.decoder.weight.zero_()
-        vae.likelihood.sources["logits"].head.bias.copy_(probs.log())
+        vae.decoder.background.copy_(probs.log())
         for source in vae.approximation.sources.values():
             source.head.weight.zero_()
             source.head.bias.zero_()

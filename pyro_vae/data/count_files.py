@@ -128,6 +128,7 @@ def _hdf(path: Path, layer: str | None) -> Counts:
         raise ValueError(f"{path}: .h5ad files need anndata or h5py: pip install anndata") from None
     import pandas as pd
 
+    file: Any
     with h5py.File(path, "r") as file:
         if layer is not None and layer not in file.get("layers", {}):
             have = ", ".join(file.get("layers", {})) or "none"

@@ -1,5 +1,6 @@
 """Rows of a sparse matrix, a few of which are made dense when they are asked for."""
 
+from copy import copy
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -46,11 +47,11 @@ class SparseRows(Rows):
     def __init__(
         self, matrix: object, rows: Tensor | None = None, beside: Tensor | None = None
     ) -> None:
-        self.matrix = matrix = _compressed(matrix)
-        self.starts, self.columns = _shared(matrix.indptr).long(), _shared(matrix.indices)
-        self.values, self.beside = _numbers(matrix.data), beside
-        self.width = matrix.shape[1] + (0 if beside is None else beside.shape[1])
-        self.rows = torch.arange(matrix.shape[0]) if rows is None else rows
+        own = self.matrix = _compressed(matrix)
+        self.starts, self.columns = _shared(own.indptr).long(), _shared(own.indices)
+        self.values, self.beside = _numbers(own.data), beside
+        self.width = own.shape[1] + (0 if beside is None else beside.shape[1])
+        self.rows = torch.arange(own.shape[0]) if rows is None else rows
         self.device = torch.device("cpu")
 
     @property
@@ -78,7 +79,9 @@ class SparseRows(Rows):
 
     def subset(self, rows: Tensor) -> "SparseRows":
         """Some of these rows, of the same matrix."""
-        return SparseRows(self.matrix, self.rows[rows], self.beside)
+        some = copy(self)
+        some.rows = self.rows[rows]
+        return some
 
     def dense(self) -> Tensor:
         """All rows together.

@@ -98,6 +98,10 @@ class Multinomial(dist.TorchDistribution):
         n = self.total_count
         return n[..., None] if isinstance(n, Tensor) else n
 
+    def with_total(self, total_count: int | Tensor) -> "Multinomial":
+        """The same of other totals."""
+        return Multinomial(total_count, logits=self._given, validate_args=False)
+
     def expand(self, batch_shape: Size, _instance: object = None) -> "Multinomial":
         """The same, of a larger batch shape."""
         n, shape = self.total_count, torch.Size(batch_shape)

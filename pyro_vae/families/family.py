@@ -90,9 +90,10 @@ class Family(Part):
             free = {n for n in self.sources if n in example and self._is_free(n)}
             self.units.update({n: Unit(self._beside(example[n][1]).shape) for n in sorted(free)})
         self._check_required(parameters)
-        if ends.writes and not isinstance(dict(self.sources.items()).get(ends.writes), Amortized):
+        written = getattr(ends.writer, "writes", None)
+        if written and not isinstance(dict(self.sources.items()).get(written), Amortized):
             raise self.error(
-                f"the decoder writes {ends.writes}, which {self.name} does not take from it: use "
+                f"the decoder writes {written}, which {self.name} does not take from it: use "
                 "Multinomial, NegativeBinomial(total_count=learned), or another decoder"
             )
         self._check_shape()
@@ -207,14 +208,14 @@ class Family(Part):
         elif data == 1 and role != "likelihood":
             data = 0  # coordinates of z are no places, even if there are as many
         places = slice(first, first + data)
-        if ends.writes and name != ends.writes:
+        written = getattr(ends.writer, "writes", name)
+        if name != written:
             raise self.error(
-                f"the decoder writes {ends.writes} alone: give {name} of {self.name} a number, or "
+                f"the decoder writes {written} alone: give {name} of {self.name} a number, or "
                 f"{name}=learned",
                 at=name,
             )
-        direct = bool(ends.writes)
-        return Amortized(ends.feature_shape, shape, transform(domain), places, direct=direct)
+        return Amortized(ends.feature_shape, shape, transform(domain), places, writer=ends.writer)
 
     def _learned(
         self,

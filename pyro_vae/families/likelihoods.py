@@ -148,7 +148,7 @@ def _shifted(base: Any, offset: Tensor) -> dist.TorchDistribution:  # noqa: ANN4
             shifted = LogNormal(base.loc + offset, base.scale)
         case Multinomial():
             total = base.total_count * offset[..., 0].double().exp()
-            shifted = Multinomial(total.round().to(base.logits), logits=base.logits)
+            shifted = base.with_total(total.round().to(offset))
         case _:
             raise ValueError(
                 f"{type(base).__name__} takes no offset, which multiplies a mean: use Poisson, "

@@ -200,7 +200,7 @@ class Amortized(nn.Module):
         shape: of the parameter.
         transform: into its constraint.
         data: where the dimensions of the data lie in ``shape``; all of it by default.
-        direct: whether the features are the unconstrained values, but for a constant.
+        writer: the network, where its features are the unconstrained values already.
     """
 
     def __init__(
@@ -210,7 +210,7 @@ class Amortized(nn.Module):
         transform: Transform,
         data: slice = slice(None),
         *,
-        direct: bool = False,
+        writer: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.feature_shape, self.shape, self.transform = feature_shape, shape, transform
@@ -220,8 +220,9 @@ class Amortized(nn.Module):
         self.places = raw[self.at : self.at + n]
         self.rest = raw[: self.at] + raw[self.at + n :]
         self.rest_width = width = math.prod(self.rest)
-        if direct:
-            self.kind, self.head = "whole", Shift(width)
+        self.writer: Any = (writer,)  # whose parameters are not those of this part
+        if writer is not None:
+            self.kind, self.head = "whole", nn.Identity()
         elif self.kind == "pixels":
             convolution = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[n - 1]
             self.head = convolution(feature_shape[0], width, 1)
@@ -233,6 +234,9 @@ class Amortized(nn.Module):
         """Add to the unconstrained value at all features, ``(*shape)``; places take the mean."""
         n = len(self.places)
         rest = raw.movedim(tuple(range(self.at, self.at + n)), tuple(range(n)))
+        if self.writer[0] is not None:
+            self.writer[0].move(raw)
+            return
         bias: Any = self.head.bias
         bias += rest.reshape(-1, self.rest_width).mean(0)
 
@@ -246,7 +250,9 @@ class Amortized(nn.Module):
         lead = features.shape[: features.ndim - len(self.feature_shape)]
         flat = features if len(lead) == 1 else features.reshape(-1, *self.feature_shape)
         flat = flat.flatten(1) if self.kind == "whole" else flat
-        raw = self.head(flat).to(self.head.bias)  # under autocast it has less precision
+        raw = self.head(flat)
+        if self.writer[0] is None:
+            raw = raw.to(self.head.bias)  # under autocast it has less precision
         n, m, rest = len(lead), len(self.places), len(self.rest)
         if self.kind == "pixels":  # the places come last, and belong at `at`
             raw = raw.reshape((*lead, *self.rest, *self.places))
@@ -255,18 +261,6 @@ class Amortized(nn.Module):
             raw = raw.reshape((*lead, *self.places, *self.rest))
             moved = range(n, n + m)
         return raw.movedim(tuple(moved), tuple(range(n + self.at, n + self.at + m)))
-
-
-class Shift(nn.Module):
-    """Features and a constant, which is learned."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.bias = nn.Parameter(torch.zeros(width))
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Of the shape of the features."""
-        return features + self.bias
 
 
 def _mean_over_cells(raw: Tensor, shape: torch.Size) -> Tensor:

@@ -59,7 +59,8 @@ class Ends:
             its own. Learned ones start apart.
         whole: whether the part is all of the prior, likelihood or guide, not a part of one.
         in_units: whether the parameters of a likelihood count in the data's units.
-        writes: the parameter that the features are already, where the network makes it itself.
+        writer: the network that the part reads, if its features are one of the part's parameters
+            already: that which ``writer.writes`` names; ``writer.move`` adds to them at the start.
         registry: what makes parts from lines.
     """
 
@@ -76,7 +77,7 @@ class Ends:
     components: tuple[int, ...] = ()
     whole: bool = True
     in_units: bool = False
-    writes: str = ""
+    writer: nn.Module | None = None
     registry: "Registry | None" = None
 
     def make(self, value: Line, *, depends: bool = True, **changes: Any) -> nn.Module:  # noqa: ANN401

@@ -15,27 +15,31 @@ __all__ = ["Topics", "introduce"]
 INITIAL = 0.02  # standard deviation of the weights of words, at the start
 
 
-def introduce(network: nn.Module, width: int, q: Distribution) -> None:
+def introduce(network: nn.Module, width: int, q: Distribution) -> nn.Module | None:
     """Tell a :class:`Topics` of z, before it is built; other networks need not know.
 
     Args:
         network: the decoder.
         width: how many of the numbers that it reads are z's.
         q: a distribution of z.
+
+    Returns:
+        The network, if its features are a parameter of the likelihood.
     """
     if isinstance(network, Topics):
         support = support_of(q)
         network.width = width
         network.shares = support is not None and support_bounds(support)[0] == "simplex"
+    return network if hasattr(network, "writes") else None
 
 
 class Topics(nn.Module):
     r"""From z to the logits of words, through the shares of topics: ProdLDA, or a mixture as LDA's.
 
-    .. math:: logits = BN(W^\top \theta), \quad \theta = softmax(z)
+    .. math:: logits = b + BN(W^\top \theta), \quad \theta = softmax(z)
 
-    a product of experts, whose batch normalization BN has no scale of its own that could drift; the
-    background, a logit for each word, is the likelihood's. With ``mixture`` it is
+    a product of experts, whose batch normalization BN has no scale of its own that could drift; b
+    is the background, which starts at the frequencies of the words. With ``mixture`` it is
 
     .. math:: logits = \log \sum_k \theta_k\, softmax(W_k)
 
@@ -74,11 +78,20 @@ class Topics(nn.Module):
             self.weight.data /= INITIAL  # topics that start as one stay one
         beside = math.prod(in_shape) - self.width
         self.beside = nn.Linear(beside, *out_shape, bias=False) if beside else None
+        self.background = None if self.mixture else nn.Parameter(torch.zeros(out_shape))
         self.normalize = nn.Identity() if self.mixture else nn.BatchNorm1d(*out_shape, affine=False)
 
+    @torch.no_grad()
+    def move(self, raw: Tensor) -> None:
+        """Add to the logits at all z, ``(V,)``."""
+        own = self.weight if self.background is None else self.background
+        own += raw
+
     def topics(self) -> Tensor:
-        """What each topic says of each word, ``(K, V)``: log probabilities, or logits' weights."""
-        return self.weight.log_softmax(1) if self.mixture else self.weight
+        """The logits of words in a document that is of one topic alone, ``(K, V)``."""
+        if self.background is None:
+            return self.weight
+        return self.normalize(self.weight) + self.background
 
     def shares_of(self, z: Tensor) -> Tensor:
         """The shares of topics, ``(..., K)``, of z."""
@@ -92,5 +105,5 @@ class Topics(nn.Module):
             logits = (shares @ self.weight.softmax(1)).clamp(min=1e-30).log()
         else:
             shares = nn.functional.dropout(shares, self.dropout, self.training)
-            logits = self.normalize(shares @ self.weight)
+            logits = self.normalize(shares @ self.weight) + self.background
         return logits if self.beside is None else logits + self.beside(z[:, self.width :])

@@ -1,6 +1,7 @@
 """Records of counts: a sparse matrix, a frame beside it, and the total of each row."""
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -23,6 +24,7 @@ from .tables import NUMBERS
 __all__ = ["LIBRARY", "CountsRecord", "counts_of", "has_own_totals"]
 
 LIBRARY = "library"
+FEW = 12  # whole numbers that may be codes
 
 
 class CountsRecord(Record):
@@ -102,13 +104,16 @@ class CountsRecord(Record):
     def intervene(self, x: Any, do: Mapping[str, Any]) -> Any:  # noqa: ANN401
         """Observations under another condition, by column of ``obs``."""
         sources = self.design.sources if self.design else ()
-        if self.design is None or (wrong := [name for name in do if name not in sources]):
+        if wrong := [name for name in do if name not in sources]:
             have = ", ".join(sources) or "none"
             raise ValueError(f"do= sets columns of the condition ({have}), got {wrong[0]!r}")
-        raise ValueError(
-            "do= of counts is by frame: change the columns of obs, and "
-            "vae.decode(z, vae.as_data(Counts(x, obs)))"
-        )
+        if absent := [name for name in sources if name not in do]:
+            raise ValueError(f"do= of counts sets the whole condition: say {absent[0]!r} too")
+        import pandas as pd
+
+        whole = pd.DataFrame({name: do[name] for name in sources}, index=range(len(x)))
+        new = torch.tensor(self.design.read(whole))  # pyright: ignore[reportOptionalMemberAccess]
+        return super().intervene(x, {"condition": new})
 
     def _complete(self, x: Tensor) -> Tensor:
         """Dense counts beside their totals, where nothing else is read beside them."""
@@ -259,7 +264,21 @@ def counts_of(
                 f"the condition {condition!r} needs a frame beside the counts: Counts(x, obs=frame)"
             )
         design = Design.of(condition, counts.obs)
+        _warn_of_codes(design, condition, counts.obs)
     return CountsRecord(counts.shape[1], counts.names, design, said, missing=missing)  # pyright: ignore
+
+
+def _warn_of_codes(design: Design, condition: object, obs: Any) -> None:  # noqa: ANN401
+    """Warn of few whole numbers that a condition reads as a quantity: they may be codes."""
+    for name in sorted(set(design.sources) & set(design.names)):
+        values = np.unique(np.asarray(obs[name], float))
+        if 2 < len(values) <= FEW and (values == values.round()).all():
+            some = ", ".join(f"{v:g}" for v in values[:5])
+            warnings.warn(
+                f"the condition {condition!r} reads column {name!r} as a quantity, and it holds "
+                f"{len(values)} whole numbers ({some} ...): if they are codes, say C({name})",
+                stacklevel=5,
+            )
 
 
 def _named_in(frame: Any, condition: object) -> set[str]:  # noqa: ANN401

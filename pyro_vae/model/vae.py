@@ -68,10 +68,9 @@ class VAE(Forecasts):
         encoder: from x to features; ``MLP([200, 200])`` where it is not given.
         decoder: from z to features, likewise; ``"Topics"`` (:class:`Topics`) of documents.
         missing: whether x may hold NaN. Those cells drop out of the likelihood, and the encoder
-            reads x with zeros there, beside a mask of the observed cells (twice the channels:
-            :class:`Inputs` says along which dimension). A line says how cells come to be
-            missing where that depends on their values: ``"SelfMasking"`` on their own,
-            ``"Logistic"`` on all of them (:class:`Missingness`). ``"Bernoulli"`` makes it a bit
+            reads zeros there, beside a mask of the observed cells (twice the channels, as
+            :class:`Inputs` has them). A line says how that depends on values: ``"SelfMasking"`` on
+            their own, ``"Logistic"`` on all (:class:`Missingness`). ``"Bernoulli"`` makes it a bit
             beside each column of a table that has holes, given z: rows are simulated with holes.
         condition: what encoder and decoder read beside x and z, and the likelihood does not score:
             of a table a formula over its columns, ``"~ age + C(batch)"``, or columns by name; of an
@@ -80,8 +79,7 @@ class VAE(Forecasts):
         covariates: of columns of the condition with holes, the families, ``"Normal"`` or, of two
             values, ``"Bernoulli"``. Where such a column is missing it is a latent with a guide
             (``TraceEnum_ELBO`` sums over bits), elsewhere it is scored: the model is p(x, c).
-        offset: the column of exposures, greater than 0, which multiply the mean of counts;
-            ``"library"``, the total of the row.
+        offset: the column of exposures that multiply counts; ``"library"``, the total of the row.
         weight: the column of weights, greater than 0, by which each row counts.
         inputs: what the encoder reads: ``"auto"`` brings numbers to unit scale, by what training
             data say when training starts (:class:`Inputs` says how; data in [0, 1] stay as they
@@ -167,11 +165,10 @@ class VAE(Forecasts):
             if "y" not in self.latents.sites and self.record.has("label"):
                 raise ValueError("a label block is of M2: M2(x_shape, latent_dim, classes)")
             z = self.latents.features(torch.zeros(1, *z_shape), torch.get_default_dtype())
-            introduce(self.decoder, z[0].numel(), q)
+            writer = introduce(self.decoder, z[0].numel(), q)
             z, _ = self.inputs.beside(z, torch.zeros(1, *self.record.shape), self.latents.read_dim)
             h = build_network(self.decoder, z, self.x_shape, "decoder")
-            own = {"in_units": in_units, "writes": getattr(self.decoder, "writes", "")}
-            ends_x = Ends(self.x_shape, "likelihood", h, **own)
+            ends_x = Ends(self.x_shape, "likelihood", h, in_units=in_units, writer=writer)
             self.likelihood = make_part(self.inputs.stepwise(likelihood), ends_x)
             p = try_part(self.likelihood, "likelihood", str(likelihood), torch.zeros(1, *h))
             if not layers:

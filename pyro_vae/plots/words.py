@@ -11,6 +11,7 @@ from ..evaluate.counts.rates import column_names
 from ..evaluate.counts.topics import topics as describe
 from ..families.topics import Topics
 from ..model.entry import of_model
+from ..model.joint import reading
 from ..model.vae import VAE
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def topics(
     *,
     top: int = 8,
 ) -> "Axes":
-    """The words of each topic, by their weight: bars, a panel for each topic.
+    """The words of each topic, by their probability in it: bars, a panel for each topic.
 
     Args:
         vae: a trained model with ``decoder="Topics"``.
@@ -50,7 +51,8 @@ def topics(
         table = table.sort_values("share", ascending=False)
     decoder, names = vae.decoder, column_names(vae) if words is None else list(words)
     assert isinstance(decoder, Topics)
-    weight = decoder.topics().exp() if decoder.mixture else decoder.topics()
+    with reading(vae, None):
+        weight = decoder.topics().softmax(1)
     across = min(ACROSS, len(table))
     down = -(-len(table) // across)
     figure = Figure(figsize=(2.3 * across, (0.22 * top + 0.6) * down), layout="constrained")

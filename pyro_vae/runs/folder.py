@@ -87,14 +87,14 @@ def train(
             if (data.levels or 0) > 2 and settings.likelihood == RunSettings.likelihood:
                 settings = replace(settings, likelihood=f"{LEVELS}, levels={data.levels})")
             vae = new_model(settings, data, parts)
-            vae.as_data(data.test)
+            vae.as_data(data.test)  # pyright: ignore[reportArgumentType]
             leads = team.rank == 0
             folder = _run_folder(settings, out, leads)
             if leads:
                 held.enter_context(folder.held(resume=resume))
             where = {"resume" if resume else "out": folder}
             try:
-                fitted = fit(vae, data.train, **where, **settings.fit_options())
+                fitted = fit(vae, data.train, **where, **settings.fit_options())  # pyright: ignore
             except Terminated as stop:  # the command line says how to go on, and ends with it
                 fitted = stop.fitted
         done = leads and fitted.signal is None and not fitted.interrupted

@@ -98,7 +98,8 @@ def loadings(vae: VAE) -> pd.DataFrame:
     if name is None:
         raise ValueError("the likelihood has no location that depends linearly on z")
     k = len(vae.latents.coordinates)
-    weight = heads[name].head.weight[:, :k].cpu().double().numpy()
+    head: Any = heads[name].head
+    weight = head.weight[:, :k].cpu().double().numpy()
     return pd.DataFrame(weight, index=column_names(vae), columns=list(vae.latents.coordinates))
 
 

@@ -42,9 +42,9 @@ def topics(
         top: words of a topic.
 
     Returns:
-        A frame by topic: ``words``, from the most to the least typical, ``uniqueness`` (see
-        :func:`uniqueness`), and with documents ``npmi`` (see :func:`npmi`) and ``share``, the mean
-        of the topic's share of a document.
+        A frame by topic: ``words``, the most probable ones of a document of this topic alone;
+        ``uniqueness`` (see :func:`uniqueness`); with documents ``npmi`` (see :func:`npmi`) and
+        ``share``, the mean of the topic's share of a document.
 
     Raises:
         ValueError: another decoder, other numbers of words than columns, or fewer than two words.
@@ -62,7 +62,8 @@ def topics(
     names = column_names(vae) if words is None else list(words)
     if len(names) != vae.x_shape[0]:
         raise ValueError(f"x has {vae.x_shape[0]} columns, and there are {len(names)} words")
-    weight = vae.decoder.topics()
+    with reading(vae, None):
+        weight = vae.decoder.topics()
     best = weight.topk(min(whole("top", top, 2), len(names)), 1).indices.cpu()
     columns: dict[str, object] = {
         "words": [" ".join(str(names[i]) for i in row) for row in best.tolist()],
