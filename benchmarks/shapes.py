@@ -1,6 +1,6 @@
 """Coloured shapes: adding glasses by arithmetic in z, and pictures of asked attributes.
 
-    python benchmarks/shapes.py [--epochs 40] [--seeds 3] [--size 5000]
+    python benchmarks/shapes.py [--epochs 40] [--seeds 3] [--size 5000] [--networks residual|plain]
 
 Judges are classifiers of each attribute, trained on pictures that no model sees. "Moved" are the
 held-out pictures without glasses (the judge gives them less than .1) that the judge gives more than
@@ -18,7 +18,10 @@ from torch import Tensor, nn
 import pyro_vae as pv
 
 LIKELIHOOD, LATENT = "DiscretizedLogistic", 16
-NETWORKS = {"encoder": "ResNet([16, 32, 64])", "decoder": "ResNet([64, 32, 16])"}
+NETWORKS = {
+    "residual": {"encoder": "ResNet([16, 32, 64])", "decoder": "ResNet([64, 32, 16])"},
+    "plain": {"encoder": "ConvEncoder([32, 64, 64])", "decoder": "ConvDecoder([64, 64, 32])"},
+}
 ATTRIBUTES = ("shape", "colour", "glasses")
 SURE = 0.9
 
@@ -60,7 +63,7 @@ def arithmetic(told: argparse.Namespace, seed: int, nets: dict[str, nn.Module]) 
     """Train, add glasses to held-out pictures, and judge them."""
     x, about = pv.coloured_shapes(told.size, seed=100 + seed)
     test, held = pv.coloured_shapes(1000, seed=200 + seed)
-    vae = pv.VAE((3, 32, 32), LATENT, likelihood=LIKELIHOOD, **NETWORKS, seed=seed)
+    vae = pv.VAE((3, 32, 32), LATENT, likelihood=LIKELIHOOD, **NETWORKS[told.networks], seed=seed)
     fit = pv.fit(vae, x, epochs=told.epochs, lr="cosine(2e-3)", seed=seed, progress=True)
     step = pv.attribute_step(vae, x, about["glasses"].to_numpy())
     bare = test[~torch.tensor(held["glasses"].to_numpy())]
@@ -86,7 +89,7 @@ def asked(told: argparse.Namespace, seed: int, nets: dict[str, nn.Module]) -> di
     c = one_hot(codes(about))
     blocks = [pv.Block("x", (3, 32, 32)), pv.Block("c", c.shape[1], role="context")]
     record = pv.Record(blocks)
-    vae = pv.VAE(record, LATENT, likelihood=LIKELIHOOD, **NETWORKS, seed=seed)
+    vae = pv.VAE(record, LATENT, likelihood=LIKELIHOOD, **NETWORKS[told.networks], seed=seed)
     data = {"x": x, "c": c}
     pv.fit(vae, data, epochs=told.epochs, lr="cosine(2e-3)", seed=seed, progress=True)
     _, wanted = pv.coloured_shapes(1000, seed=300 + seed)
@@ -113,6 +116,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     for name, default in (("epochs", 40), ("seeds", 3), ("size", 5000)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--networks", choices=NETWORKS, default="residual")
     told = parser.parse_args()
     x, about = pv.coloured_shapes(6000, seed=999)
     y = codes(about)
@@ -121,7 +125,8 @@ def main() -> None:
     print({k: f"{p:.4f}" for k, (p, _) in right.items()})
     seeds = range(told.seeds)
     head = ["figure", "mean", "by seed"]
-    text = f"{told.epochs} epochs of {told.size} pictures, {told.seeds} seeds.\n\n"
+    about = f"{told.networks} networks, {told.epochs} epochs of {told.size} pictures"
+    text = f"{about}, {told.seeds} seeds.\n\n"
     text += "Judges, on pictures that they have not seen:\n\n" + table(head, lines([right]))
     rows = [arithmetic(told, seed, nets) for seed in seeds]
     text += "\n\nGlasses added by arithmetic in z:\n\n" + table(head, lines(rows))

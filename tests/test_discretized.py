@@ -298,6 +298,15 @@ def test_bits_per_dimension_are_of_levels(line):
         pv.bits_per_dimension(pv.VAE(4, 2, likelihood=line, **SMALL), 1.0)
 
 
+def test_bits_per_dimension_are_of_one_number_of_dimensions():
+    told = {"likelihood": "Categorical(categories=5)", "seed": 0}
+    ragged = pv.VAE((None,), 2, encoder="GRU(4)", decoder="GRU(4)", **told)
+    holes = pv.VAE(4, 2, missing=True, **told)
+    for vae in (ragged, holes):
+        with pytest.raises(ValueError, match="without missing cells"):
+            pv.bits_per_dimension(vae, 1.0)
+
+
 def test_levels_compare_with_levels_and_not_with_densities():
     x = images().float()
     lines = ["DiscretizedLogistic", "Categorical(categories=256)", "Dequantized(Normal)"]

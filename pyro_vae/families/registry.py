@@ -14,6 +14,7 @@ from .guides import DeltaNormal, SemiAmortized
 from .hurdle import Hurdle
 from .layers import BottomUp, Hierarchy, Ladder, LayeredPart, TopDown
 from .mixtures import Mixture, Transformed
+from .optimal import OptimalNormal
 from .part import Ends, Line, Registry, Role
 from .priors import AutoregressiveBernoulli, Resampled, VampPrior
 from .processes import GaussianProcess
@@ -36,6 +37,7 @@ REGISTRY = Registry(
         Hurdle,
         Ladder,
         Mixture,
+        OptimalNormal,
         Resampled,
         SemiAmortized,
         TopDown,
