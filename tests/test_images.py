@@ -406,3 +406,28 @@ def test_steps_that_are_none_are_refused():
     bits = pv.VAE(4, 3, prior="Categorical(categories=3)", guide="Categorical(categories=3)")
     with pytest.raises(ValueError, match="z is categorical"):
         pv.attribute_step(bits, x.lt(0).float(), [0, 1] * 4)
+
+
+def test_pictures_of_any_mode_are_read_as_they_look(tmp_path):
+    """A turned photograph, a palette, transparency and 16 bits."""
+    grid = np.zeros((6, 8), np.uint8)
+    grid[0, 0], grid[5, 7] = 200, 90
+    grey = Image.fromarray(grid)
+    turned = Image.Exif()
+    turned[0x0112] = 6  # the camera was held on its side: turn by 90 degrees clockwise
+    for name, picture, options in [
+        ("exif", Image.fromarray(np.rot90(grid, 1).copy()), {"exif": turned}),
+        ("deep", Image.fromarray(grid.astype(np.uint16) * 256), {}), ("plain", grey, {}),
+    ]:  # fmt: skip
+        (tmp_path / name).mkdir()
+        for i in range(10):
+            picture.save(tmp_path / name / f"{i}.png", **options)
+        x = pv.load_data(str(tmp_path / name), held_out=1.0).test
+        assert torch.equal(x[0, 0], torch.from_numpy(grid)), name
+    (tmp_path / "palette").mkdir()
+    red = Image.new("RGB", (6, 6), (250, 10, 10))
+    for i, mode in enumerate(["P", "RGBA", "RGB"] * 4):
+        red.convert(mode).save(tmp_path / "palette" / f"{i}.png")
+    x = pv.load_data(str(tmp_path / "palette"), size=4, held_out=1.0).test
+    assert x.shape == (12, 3, 4, 4)
+    assert (x[:, 0] > 200).all() and (x[:, 1:] < 60).all()
