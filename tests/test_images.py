@@ -391,7 +391,9 @@ def test_an_attribute_is_a_step_between_means():
     once = pv.move(vae, x[:1], step) - vae.reconstruct(x[:1])
     torch.testing.assert_close(moved, 2 * once.expand(40, 4), atol=1e-5, rtol=1e-4)
     assert once.abs().max() > 1e-3
-    named = pv.attribute_step(vae, x, labels == 1)
+    held = labels == 1
+    held.flags.writeable = False  # as those of a data frame are
+    named = pv.attribute_step(vae, x, held)
     torch.testing.assert_close(named, pv.attribute_step(vae, x, (labels == 1).astype(int)))
 
 
