@@ -22,6 +22,7 @@ NETWORKS = {
     "residual": {"encoder": "ResNet([16, 32, 64])", "decoder": "ResNet([64, 32, 16])"},
     "plain": {"encoder": "ConvEncoder([32, 64, 64])", "decoder": "ConvDecoder([64, 64, 32])"},
 }
+TRAINING = {"batch_size": 50, "lr": "cosine(3e-3)", "progress": False}
 ATTRIBUTES = ("shape", "colour", "glasses")
 SURE = 0.9
 
@@ -64,7 +65,7 @@ def arithmetic(told: argparse.Namespace, seed: int, nets: dict[str, nn.Module]) 
     x, about = pv.coloured_shapes(told.size, seed=100 + seed)
     test, held = pv.coloured_shapes(1000, seed=200 + seed)
     vae = pv.VAE((3, 32, 32), LATENT, likelihood=LIKELIHOOD, **NETWORKS[told.networks], seed=seed)
-    fit = pv.fit(vae, x, epochs=told.epochs, lr="cosine(2e-3)", seed=seed, progress=True)
+    fit = pv.fit(vae, x, epochs=told.epochs, **TRAINING, seed=seed)
     step = pv.attribute_step(vae, x, about["glasses"].to_numpy())
     bare = test[~torch.tensor(held["glasses"].to_numpy())]
     before, moved = {k: judged(net, bare) for k, net in nets.items()}, pv.move(vae, bare, step)
@@ -75,7 +76,9 @@ def arithmetic(told: argparse.Namespace, seed: int, nets: dict[str, nn.Module]) 
         row[f"{k} kept"] = share(before[k].argmax(1) == after[k].argmax(1))
     bits = pv.bits_per_dimension(vae, pv.elbo(vae, test, seed=0))
     row["bits per dimension"] = (bits.mean().item(), bits.std().item() / len(bits) ** 0.5)
-    return row | {"seconds": (fit.history.seconds.iloc[-1], 0.0)}
+    row |= {"seconds": (fit.history.seconds.iloc[-1], 0.0)}
+    print(seed, row, flush=True)
+    return row
 
 
 def one_hot(values: dict[str, Tensor]) -> Tensor:
@@ -91,14 +94,16 @@ def asked(told: argparse.Namespace, seed: int, nets: dict[str, nn.Module]) -> di
     record = pv.Record(blocks)
     vae = pv.VAE(record, LATENT, likelihood=LIKELIHOOD, **NETWORKS[told.networks], seed=seed)
     data = {"x": x, "c": c}
-    pv.fit(vae, data, epochs=told.epochs, lr="cosine(2e-3)", seed=seed, progress=True)
+    pv.fit(vae, data, epochs=told.epochs, **TRAINING, seed=seed)
     _, wanted = pv.coloured_shapes(1000, seed=300 + seed)
     values = codes(wanted)
     given = {"x": torch.zeros(1000, 3, 32, 32, dtype=torch.uint8), "c": one_hot(values)}
     drawn = vae.sample(given=given, mean=True, seed=seed)[0]
     right = {k: judged(nets[k], drawn).argmax(1) == values[k] for k in ATTRIBUTES}
     every = torch.stack([*right.values()]).all(0)
-    return {k: share(v) for k, v in right.items()} | {"all three": share(every)}
+    row = {k: share(v) for k, v in right.items()} | {"all three": share(every)}
+    print(seed, row, flush=True)
+    return row
 
 
 def lines(rows: list[dict]) -> list[list[str]]:
