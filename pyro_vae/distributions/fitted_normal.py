@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import pyro.distributions as dist
 import torch
@@ -36,16 +35,20 @@ class FittedNormal(dist.Normal):
     """
 
     def __init__(self, loc: Tensor, square: Tensor, *, learn: bool = False) -> None:
-        self.square, self.learn, self.observed = square, learn, None
+        self.square, self.learn = square, learn
+        self.observed: Tensor | bool = True
         super().__init__(loc, square.sqrt().expand(loc.shape), validate_args=False)
 
     def expand(self, batch_shape: Sequence[int], _instance: object = None) -> "FittedNormal":
         """The same, expanded."""
-        return FittedNormal(self.loc.expand(torch.Size(batch_shape)), self.square, learn=self.learn)
+        loc = self.loc.expand(torch.Size(batch_shape))
+        new = FittedNormal(loc, self.square, learn=self.learn)
+        new.observed = self.observed
+        return new
 
     def mask(self, mask: Tensor | bool) -> dist.TorchDistribution:
         """The same where cells are observed; the others have no part in the scale."""
-        new: Any = self.expand(self.batch_shape)
+        new = self.expand(self.batch_shape)
         new.observed = mask
         return dist.Normal.mask(new, mask)
 
