@@ -1,6 +1,6 @@
 """Coloured shapes: adding glasses by arithmetic in z, and pictures of asked attributes.
 
-    python benchmarks/shapes.py [--epochs 40] [--seeds 3] [--size 5000]
+    python benchmarks/shapes.py [--epochs 40] [--seeds 3] [--size 5000] [--networks residual|plain]
 
 Judges are classifiers of each attribute, trained on pictures that no model sees. "Moved" are the
 held-out pictures without glasses (the judge gives them less than .1) that the judge gives more than
@@ -18,7 +18,11 @@ from torch import Tensor, nn
 import pyro_vae as pv
 
 LIKELIHOOD, LATENT = "DiscretizedLogistic", 16
-NETWORKS = {"encoder": "ResNet([16, 32, 64])", "decoder": "ResNet([64, 32, 16])"}
+NETWORKS = {
+    "residual": {"encoder": "ResNet([16, 32, 64])", "decoder": "ResNet([64, 32, 16])"},
+    "plain": {"encoder": "ConvEncoder([32, 64, 64])", "decoder": "ConvDecoder([64, 64, 32])"},
+}
+TRAINING = {"batch_size": 50, "lr": "cosine(3e-3)", "progress": False}
 ATTRIBUTES = ("shape", "colour", "glasses")
 SURE = 0.9
 
@@ -60,8 +64,8 @@ def arithmetic(told: argparse.Namespace, seed: int, nets: dict[str, nn.Module]) 
     """Train, add glasses to held-out pictures, and judge them."""
     x, about = pv.coloured_shapes(told.size, seed=100 + seed)
     test, held = pv.coloured_shapes(1000, seed=200 + seed)
-    vae = pv.VAE((3, 32, 32), LATENT, likelihood=LIKELIHOOD, **NETWORKS, seed=seed)
-    fit = pv.fit(vae, x, epochs=told.epochs, lr="cosine(2e-3)", seed=seed, progress=True)
+    vae = pv.VAE((3, 32, 32), LATENT, likelihood=LIKELIHOOD, **NETWORKS[told.networks], seed=seed)
+    fit = pv.fit(vae, x, epochs=told.epochs, **TRAINING, seed=seed)
     step = pv.attribute_step(vae, x, about["glasses"].to_numpy())
     bare = test[~torch.tensor(held["glasses"].to_numpy())]
     before, moved = {k: judged(net, bare) for k, net in nets.items()}, pv.move(vae, bare, step)
@@ -72,7 +76,9 @@ def arithmetic(told: argparse.Namespace, seed: int, nets: dict[str, nn.Module]) 
         row[f"{k} kept"] = share(before[k].argmax(1) == after[k].argmax(1))
     bits = pv.bits_per_dimension(vae, pv.elbo(vae, test, seed=0))
     row["bits per dimension"] = (bits.mean().item(), bits.std().item() / len(bits) ** 0.5)
-    return row | {"seconds": (fit.history.seconds.iloc[-1], 0.0)}
+    row |= {"seconds": (fit.history.seconds.iloc[-1], 0.0)}
+    print(seed, row, flush=True)
+    return row
 
 
 def one_hot(values: dict[str, Tensor]) -> Tensor:
@@ -86,16 +92,18 @@ def asked(told: argparse.Namespace, seed: int, nets: dict[str, nn.Module]) -> di
     c = one_hot(codes(about))
     blocks = [pv.Block("x", (3, 32, 32)), pv.Block("c", c.shape[1], role="context")]
     record = pv.Record(blocks)
-    vae = pv.VAE(record, LATENT, likelihood=LIKELIHOOD, **NETWORKS, seed=seed)
+    vae = pv.VAE(record, LATENT, likelihood=LIKELIHOOD, **NETWORKS[told.networks], seed=seed)
     data = {"x": x, "c": c}
-    pv.fit(vae, data, epochs=told.epochs, lr="cosine(2e-3)", seed=seed, progress=True)
+    pv.fit(vae, data, epochs=told.epochs, **TRAINING, seed=seed)
     _, wanted = pv.coloured_shapes(1000, seed=300 + seed)
     values = codes(wanted)
     given = {"x": torch.zeros(1000, 3, 32, 32, dtype=torch.uint8), "c": one_hot(values)}
     drawn = vae.sample(given=given, mean=True, seed=seed)[0]
     right = {k: judged(nets[k], drawn).argmax(1) == values[k] for k in ATTRIBUTES}
     every = torch.stack([*right.values()]).all(0)
-    return {k: share(v) for k, v in right.items()} | {"all three": share(every)}
+    row = {k: share(v) for k, v in right.items()} | {"all three": share(every)}
+    print(seed, row, flush=True)
+    return row
 
 
 def lines(rows: list[dict]) -> list[list[str]]:
@@ -113,6 +121,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     for name, default in (("epochs", 40), ("seeds", 3), ("size", 5000)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--networks", choices=NETWORKS, default="residual")
     told = parser.parse_args()
     x, about = pv.coloured_shapes(6000, seed=999)
     y = codes(about)
@@ -121,7 +130,8 @@ def main() -> None:
     print({k: f"{p:.4f}" for k, (p, _) in right.items()})
     seeds = range(told.seeds)
     head = ["figure", "mean", "by seed"]
-    text = f"{told.epochs} epochs of {told.size} pictures, {told.seeds} seeds.\n\n"
+    about = f"{told.networks} networks, {told.epochs} epochs of {told.size} pictures"
+    text = f"{about}, {told.seeds} seeds.\n\n"
     text += "Judges, on pictures that they have not seen:\n\n" + table(head, lines([right]))
     rows = [arithmetic(told, seed, nets) for seed in seeds]
     text += "\n\nGlasses added by arithmetic in z:\n\n" + table(head, lines(rows))

@@ -15,6 +15,7 @@ __all__ = ["ImageLayout", "are_pictures", "as_pixels", "channels_first", "read_p
 
 ImageLayout: TypeAlias = Literal["CHW", "HWC"]
 FILES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+BOX = 4  # of PIL's ways to resize
 GREY = ("1", "L", "LA", "I;16", "I", "F")  # modes of PIL without colours
 
 
@@ -64,9 +65,8 @@ def as_pixels(pictures: Sequence[Any], size: int | None = None) -> Tensor:
     Raises:
         ValueError: pictures of different sizes.
     """
-    size = None if size is None else whole("size", size)
     mode = "L" if all(p.mode in GREY for p in pictures) else "RGB"
-    parts = [_pixels(p, mode, size) for p in pictures]
+    parts = [_pixels(p if size is None else _square(p, size), mode) for p in pictures]
     for i, part in enumerate(parts):
         if part.shape != parts[0].shape:
             (h, w), (first_h, first_w) = part.shape[:2], parts[0].shape[:2]
@@ -77,17 +77,21 @@ def as_pixels(pictures: Sequence[Any], size: int | None = None) -> Tensor:
     return torch.from_numpy(np.stack(parts)).movedim(-1, 1).contiguous()
 
 
-def _pixels(picture: Any, mode: str, size: int | None) -> np.ndarray:  # noqa: ANN401
+def _square(picture: Any, size: int) -> Any:  # noqa: ANN401
+    """The middle square of a picture, brought to a size by means over areas."""
+    if picture.mode in ("1", "P"):  # whose numbers are no brightness
+        picture = picture.convert("L" if picture.mode == "1" else "RGB")
+    elif picture.mode == "I;16":  # which cannot be resized as it is
+        picture = picture.convert("I")
+    w, h = picture.size
+    side = min(w, h)
+    left, top = (w - side) // 2, (h - side) // 2
+    return picture.resize((size, size), resample=BOX, box=(left, top, left + side, top + side))
+
+
+def _pixels(picture: Any, mode: str) -> np.ndarray:  # noqa: ANN401
     """One picture, ``(H, W, C)``."""
-    if size is not None:
-        w, h = picture.size
-        side = min(w, h)
-        left, top = (w - side) // 2, (h - side) // 2
-        if picture.mode in ("1", "P"):
-            picture = picture.convert(mode)
-        box = (left, top, left + side, top + side)
-        picture = picture.resize((size, size), resample=4, box=box)  # a mean over areas
-    if mode == "L" and picture.mode in ("I;16", "I"):
+    if mode == "L" and picture.mode in ("I;16", "I"):  # 16 bits
         values = np.asarray(picture) >> 8
     else:
         values = np.asarray(picture.convert(mode))
@@ -108,24 +112,24 @@ def read_pictures(folder: Path, size: int | None = None) -> tuple[Tensor, Tensor
     Raises:
         ValueError: no picture, a damaged one, or several sizes.
     """
-    from PIL import Image
+    from PIL import Image, ImageOps
 
+    size = None if size is None else whole("size", size)
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in FILES)
     if not files:
         raise ValueError(f"{folder} holds no picture: files of {', '.join(FILES)} are read")
     pictures = []
     for path in files:
         try:
-            with Image.open(path) as picture:
-                picture.load()
-                square = picture if size is None else picture.copy()
-            pictures.append(square)
+            with Image.open(path) as file:
+                upright = ImageOps.exif_transpose(file)  # as a camera says that it was held
+                pictures.append(upright if size is None else _square(upright, size))
         except (OSError, ValueError, SyntaxError) as problem:
             raise ValueError(f"{path} is no picture that can be read: {problem}") from None
     homes = [str(path.relative_to(folder).parent) for path in files]
     names = sorted(set(homes))
     labels = torch.tensor([names.index(home) for home in homes]) if len(names) > 1 else None
     try:
-        return as_pixels(pictures, size), labels
+        return as_pixels(pictures), labels
     except ValueError as problem:
         raise ValueError(f"{folder} holds {problem}") from None

@@ -19,6 +19,7 @@ SHAPES = ("disc", "square", "triangle")
 SIDE = 32  # pixels
 FINE = 3  # samples of a pixel along each side, so that edges are smooth
 PAPER, INK, LENS = 235.0, 25.0, 200.0  # brightness of the ground, of the glasses and their insides
+CHUNK = 200  # pictures that are drawn together
 NOISE = 4.0  # standard deviation, in levels
 
 
@@ -43,11 +44,12 @@ def coloured_shapes(num_data: int, *, seed: int = 0) -> tuple[Tensor, pd.DataFra
     glasses = draw.integers(2, size=n).astype(bool)
     centres = draw.uniform(11, 21, (n, 2))
     inks = np.array([*COLOURS.values()], float)[colours]
-    pictures = np.empty((n, SIDE, SIDE, 3), np.uint8)
-    for i in range(n):
-        clean = _draw(SHAPES[kinds[i]], inks[i], centres[i], glasses=bool(glasses[i]))
+    parts = []
+    for rows in np.array_split(np.arange(n), -(-n // CHUNK)):
+        clean = _draw(kinds[rows], inks[rows], centres[rows], glasses[rows])
         noisy = clean + draw.normal(0, NOISE, clean.shape)
-        pictures[i] = noisy.round().clip(0, 255)
+        parts.append(noisy.round().clip(0, 255).astype(np.uint8))
+    pictures = np.concatenate(parts)
     attributes = {
         "shape": np.array(SHAPES)[kinds],
         "colour": np.array([*COLOURS])[colours],
@@ -58,19 +60,26 @@ def coloured_shapes(num_data: int, *, seed: int = 0) -> tuple[Tensor, pd.DataFra
     return torch.from_numpy(pictures).movedim(-1, 1).contiguous(), pd.DataFrame(attributes)
 
 
-def _draw(shape: str, ink: np.ndarray, centre: np.ndarray, *, glasses: bool) -> np.ndarray:
-    """A picture without noise, ``(H, W, 3)``."""
-    places = (np.arange(SIDE * FINE) + 0.5) / FINE
-    dx, dy = places[None, :] - centre[0], places[:, None] - centre[1]
-    inside = {
-        "disc": dx**2 + dy**2 < 8.5**2,
-        "square": (abs(dx) < 7.5) & (abs(dy) < 7.5),
-        "triangle": (dy < 7.5) & (dy > 2 * abs(dx) - 9.5),
-    }[shape]
-    picture = np.where(inside[..., None], ink, PAPER)
-    if glasses:
-        distance = np.sqrt((abs(dx) - 3.6) ** 2 + dy**2)
-        bridge = (abs(dx) < 1.5) & (abs(dy) < 0.8)
-        picture = np.where((distance < 2.8)[..., None] | bridge[..., None], INK, picture)
-        picture = np.where((distance < 1.4)[..., None], LENS, picture)
-    return picture.reshape(SIDE, FINE, SIDE, FINE, 3).mean((1, 3))
+def _draw(
+    kinds: np.ndarray, inks: np.ndarray, centres: np.ndarray, glasses: np.ndarray
+) -> np.ndarray:
+    """Pictures without noise, ``(n, H, W, 3)``."""
+    places = ((np.arange(SIDE * FINE) + 0.5) / FINE).astype(np.float32)
+    dx, dy = places - centres[:, :1], places - centres[:, 1:]
+    dx, dy = dx.astype(np.float32)[:, None, :], dy.astype(np.float32)[:, :, None]
+    disc, square = dx**2 + dy**2 < 8.5**2, (abs(dx) < 7.5) & (abs(dy) < 7.5)
+    triangle = (dy < 7.5) & (dy > 2 * abs(dx) - 9.5)
+    inside = np.choose(kinds[:, None, None], [disc, square, triangle])
+    distance = (abs(dx) - 3.6) ** 2 + dy**2
+    worn = glasses[:, None, None]
+    lens = worn & (distance < 1.4**2)
+    frame = worn & ~lens & ((distance < 2.8**2) | ((abs(dx) < 1.5) & (abs(dy) < 0.8)))
+    shape = inside & ~lens & ~frame
+    picture = PAPER + _cover(shape) * (inks - PAPER)[:, None, None, :]
+    return picture + _cover(frame) * (INK - PAPER) + _cover(lens) * (LENS - PAPER)
+
+
+def _cover(fine: np.ndarray) -> np.ndarray:
+    """How much of each pixel is covered, ``(n, H, W, 1)``."""
+    n = len(fine)
+    return fine.reshape(n, SIDE, FINE, SIDE, FINE).mean((2, 4), dtype=np.float32)[..., None]

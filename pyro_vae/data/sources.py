@@ -68,14 +68,14 @@ def load_data(
         raise ValueError(f"size is of a folder of pictures, and {name!r} is none: leave it out")
     if name in SOURCES:
         return SOURCES[name](Path(root) if root else None, seed)
-    if Path(name).is_dir():
-        return folder_of_pictures(Path(name), size, seed, held_out)
     if is_sparse_file(name) or (beside is not None and _is_table(name)):
         counts = read_counts(name, beside=beside or ())
         test, train = (counts, counts[:1]) if held_out >= 1 else counts.split(held_out, seed=seed)
         return Data(Path(name).stem, f"the counts of {Path(name).name}", train, test)
     if Path(name).suffix in (".npy", ".npz"):
         return _file(Path(name), seed, held_out)
+    if Path(name).is_dir():
+        return folder_of_pictures(Path(name), size, seed, held_out)
     if _is_table(name):
         what = f"the table of {Path(name).name}"
         table = Table.read(name, censored=censored, na_values=na_values)

@@ -10,6 +10,7 @@ from .edges import (
     TransformedDistribution,
     Weibull,
 )
+from .fitted_normal import FittedNormal
 from .joined import Joined, JoinedSupport, Layout
 from .layered import Given, Layered, side_by_side
 from .learned import AutoregressiveBits, Pushforward, ResampledDistribution
@@ -31,6 +32,7 @@ __all__ = [
     "CoupledLogisticLevels",
     "Delta",
     "DequantizedLevels",
+    "FittedNormal",
     "Given",
     "Horseshoe",
     "ImplicitVonMises",

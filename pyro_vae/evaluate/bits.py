@@ -5,14 +5,19 @@ import math
 from torch import Tensor
 
 from ..model.levels import levels
+from ..model.record import Record
 from ..model.vae import VAE
 
 __all__ = ["bits_per_dimension", "has_levels"]
 
 
 def has_levels(vae: VAE) -> bool:
-    """Whether all cells of x are levels 0, 1, ..., of which there are more than two."""
-    return (levels(vae) or 0) > 2
+    """Whether x is an array without holes, all of whose cells are levels, of more than two.
+
+    Sequences of several lengths, tables and missing cells have no one number of dimensions.
+    """
+    whole = type(vae.record) is Record and not vae.record.missing
+    return whole and (levels(vae) or 0) > 2
 
 
 def bits_per_dimension(vae: VAE, nats: Tensor | float) -> Tensor | float:
@@ -41,7 +46,8 @@ def bits_per_dimension(vae: VAE, nats: Tensor | float) -> Tensor | float:
     """
     if not has_levels(vae):
         raise ValueError(
-            "bits per dimension are of levels 0, 1, ..., such as 8-bit images: take a likelihood "
-            "of these, DiscretizedLogistic, Categorical(categories=256) or Dequantized(Normal)"
+            "bits per dimension are of levels 0, 1, ..., such as 8-bit images, without missing "
+            "cells: take a likelihood of these, DiscretizedLogistic, Categorical(categories=256) "
+            "or Dequantized(Normal)"
         )
     return -nats / (math.prod(vae.x_shape) * math.log(2))

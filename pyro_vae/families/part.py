@@ -188,6 +188,11 @@ class Copies(Part):
 
     def build(self, ends: Ends) -> None:
         """Build a copy for each component."""
+        if not ends.components:
+            raise ValueError(
+                "no part of a mixture in a likelihood, whose cells have parameters of their own: "
+                "mix families, or put the mixture inside"
+            )
         n, *inner = ends.components
         copies = [deepcopy(self.part[0]) for _ in range(n)]
         ends = replace(ends, components=tuple(inner))

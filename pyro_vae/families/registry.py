@@ -15,6 +15,7 @@ from .hurdle import Hurdle
 from .layers import BottomUp, Hierarchy, Ladder, LayeredPart, TopDown
 from .mixed import LinearMixed
 from .mixtures import Mixture, Transformed
+from .optimal import OptimalNormal
 from .part import Ends, Line, Registry, Role
 from .priors import AutoregressiveBernoulli, Resampled, VampPrior
 from .processes import GaussianProcess
@@ -40,6 +41,7 @@ REGISTRY = Registry(
         Ladder,
         LinearMixed,
         Mixture,
+        OptimalNormal,
         Resampled,
         SemiAmortized,
         TopDown,

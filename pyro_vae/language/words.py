@@ -26,6 +26,7 @@ FAMILIES = {
     "ContinuousBernoulli": "cb",
     "DiscretizedLogistic(components=5)": "dmol mol dmll discretizedmixtureoflogistics "
     "mixtureoflogistics logisticmixture discretizedlogisticmixture quantizedlogistic pixelcnn",
+    "OptimalNormal": "sigmavae optimalsigma sigma optimalscale",
     "Dequantized(Normal)": "dequantization uniformdequantization dequantizednormal",
     "Mixture(Normal, components=10)": "gmm mog mixtureofgaussians gaussianmixture mixturenormal "
     "mixtureofnormals mixturesamefamily",

@@ -10,7 +10,7 @@ from torch.distributions import constraints
 
 from ..core.checks import whole
 from ..core.seeding import seeded
-from ..evaluate.latent.attributes import attribute_step, move
+from ..evaluate.latent.attributes import as_numbers, attribute_step, move
 from ..model.entry import of_model
 from ..model.latents import point
 from ..model.levels import levels
@@ -247,8 +247,8 @@ def attribute_arithmetic(
     _check_arrays(vae)
     steps, rows = whole("steps", steps), whole("rows", rows)
     step = attribute_step(vae, x, labels, source=source, target=target)
-    of_source = torch.as_tensor(labels).cpu() == source
-    shown = vae.as_data(x)[of_source.nonzero().flatten()[:rows]]
+    data = vae.as_data(x)
+    shown = data[(as_numbers(labels, len(data)) == source).nonzero().flatten()[:rows]]
     moved = [move(vae, shown, step, t) for t in torch.linspace(0, 1, steps).tolist()]
     both = torch.stack([vae.record.cells(shown), *moved], 1).cpu()
     title = f"Attribute arithmetic: {source} plus the mean step to {target}"

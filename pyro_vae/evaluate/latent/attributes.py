@@ -1,5 +1,6 @@
 """Attribute arithmetic: observations moved in z along the difference of two groups' means."""
 
+import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
@@ -9,7 +10,7 @@ from ...model.entry import of_model
 from ...model.latents import point
 from ...model.vae import VAE
 
-__all__ = ["attribute_step", "move"]
+__all__ = ["as_numbers", "attribute_step", "move"]
 
 
 @of_model
@@ -46,15 +47,25 @@ def attribute_step(
     if vae.latents.categorical:
         raise ValueError("z is categorical: there is no line between two categories")
     z = point(vae.encode(x))
-    which = torch.as_tensor(labels).long().to(z.device)
-    if which.shape != (len(z),):
-        raise ValueError(f"expected labels of shape ({len(z)},), got {tuple(which.shape)}")
+    which = as_numbers(labels, len(z)).to(z.device)
     for label in (source, target):
         if not (which == label).any():
             raise ValueError(
                 f"no observation has the label {label}; there are {which.unique().tolist()}"
             )
     return z[which == target].mean(0) - z[which == source].mean(0)
+
+
+def as_numbers(labels: ArrayLike, n: int) -> Tensor:
+    """Labels as whole numbers, ``(n,)``; whether a row has an attribute is 0 or 1.
+
+    Raises:
+        ValueError: labels of another shape.
+    """
+    values = labels if isinstance(labels, Tensor) else torch.from_numpy(np.array(labels))
+    if values.shape != (n,):
+        raise ValueError(f"expected labels of shape ({n},), got {tuple(values.shape)}")
+    return values.long().cpu()
 
 
 @of_model

@@ -183,14 +183,12 @@ def fit(
     """
     given = locals()
     x = _data(vae, channels_first(x, layout))
-    validation = channels_first(validation, layout)
     line = make_estimator(estimator)
     settings = _settings(given, line)
     folder, user = _run_folder(out, resume, steps_per_epoch), by_name(callbacks)
     with _alone(settings, folder, resume is not None) as (team, heard):
-        data = prepare(
-            vae, x, validation, settings, team, steps=steps_per_epoch, identify=folder is not None
-        )
+        held_out, named = channels_first(validation, layout), folder is not None
+        data = prepare(vae, x, held_out, settings, team, steps=steps_per_epoch, identify=named)
         if resume is None:
             vae.start_from(data.whole)
         run = Run(
