@@ -19,7 +19,7 @@ from ..core.sizes import bounded, memory
 from ..families.joined import JoinedLikelihood
 from ..families.likelihoods import has_independent_cells
 from ..families.missingness import make_missingness
-from ..families.networks import MLP, build_network, make_network, spec_of
+from ..families.networks import build_network, make_network, spec_of
 from ..families.part import Ends, Line, Part, connect, start_from
 from ..families.registry import make_layers, make_part
 from ..families.support import support_of
@@ -33,7 +33,7 @@ from .inputs import InputMode
 from .joint import Joint
 from .latents import Latents, check_supports, latent_shape
 from .record import Record
-from .steps import make_inputs
+from .steps import make_inputs, network_for
 from .trial import check_density, check_event, check_meeting, try_part
 
 __all__ = ["VAE", "Units"]
@@ -51,8 +51,8 @@ class VAE(Inference):
 
     Args:
         x_shape: the shape of one observation, ``(784,)`` or ``(1, 28, 28)``; a number for a vector.
-            ``(None, 12)`` is sequences of any length (:class:`Sequences`). A :class:`Record` says x
-            as named blocks, each with a role; a :class:`Table` its columns: frames come in and out.
+            ``(None, 12)`` is :class:`Sequences` of any length, a :class:`Record` named blocks with
+            a role each, a :class:`Table` columns: frames come in and go out.
         latent_dim: the shape of one z; a number for a vector.
         layers: in its place, the widths of stochastic layers, from x upward: ``[100, 50]``. The
             sites are ``z1``, ``z2`` ..., z is all of them side by side, the decoder reads ``z1``.
@@ -63,7 +63,7 @@ class VAE(Inference):
             where it is not given. Of a table, lines of some columns by name; the others have what
             the table decided.
         guide: a line, or a module with ``forward(features) -> distribution``.
-        encoder: from x to features; ``MLP([200, 200])`` where it is not given.
+        encoder: from x to features; by default ``MLP([200, 200])``, of sequences ``GRU(128)``.
         decoder: from z to features, likewise; ``"Topics"`` (:class:`Topics`) of documents.
         missing: whether x may hold NaN. Those cells drop out of the likelihood, and the encoder
             reads x with zeros there, beside a mask of the observed cells (twice the channels:
@@ -93,7 +93,7 @@ class VAE(Inference):
     References:
         Kingma & Welling (2014), arXiv:1312.6114; Rezende et al. (2014), arXiv:1401.4082.
 
-    >>> vae = VAE((784,), latent_dim=50, likelihood="Bernoulli", encoder=MLP([200]), seed=0)
+    >>> vae = VAE((784,), latent_dim=50, likelihood="Bernoulli", encoder="MLP([200])", seed=0)
     >>> vae.sample(3, seed=0).shape
     torch.Size([3, 784])
     """
@@ -139,13 +139,10 @@ class VAE(Inference):
             raise ValueError(f"units must be 'data' or 'none', got {units!r}")
         z_shape, layers = latent_shape(latent_dim, layers)
         with seeded(seed), bounded(memory() // BYTES, MOST_TENSORS, "the model asks for"):
-            self.encoder = make_network(MLP() if encoder is None else encoder, "encoder")
-            self.decoder = make_network(MLP() if decoder is None else decoder, "decoder")
-            if self.encoder is self.decoder:
-                raise ValueError("encoder and decoder are one module: give each its own")
+            self.encoder = make_network(network_for(self.record, encoder), "encoder")
+            self.decoder = make_network(network_for(self.record, decoder), "decoder")
             example, in_units = _example(likelihood, self.x_shape), self.units == "data"
-            networks = self.encoder, self.decoder
-            self.inputs = make_inputs(self.record, example, inputs, in_units, networks)
+            self.inputs = make_inputs(self, example, inputs, in_units)
             x = self.inputs(torch.zeros(1, *self.record.shape))
             h = build_network(self.encoder, x, self.x_shape, "encoder")
             ends = Ends(z_shape, "guide", h, layers, self.encoder)
