@@ -25,6 +25,7 @@ from ..infer.engine.distributed import local_rank, processes
 from ..infer.training.fit import Fit, Terminated, fit
 from ..infer.training.folder import HISTORY, RESULTS, RunFolder
 from ..model.files import DESCRIPTION
+from ..model.sequences import Sequences
 from ..model.vae import VAE
 from ..plots.pictures import has_images
 from .held_out import as_seen, run_data
@@ -116,6 +117,10 @@ def new_model(
 ) -> VAE:
     """The model of a run, at its start."""
     lines: Any = {role: getattr(settings, role) for role in VAE.ROLES}
+    if data.ragged:
+        plain = type(settings)()
+        lines = {k: None if v == getattr(plain, k) else v for k, v in lines.items()}
+        lines |= {role: getattr(settings, role) for role in ("prior", "guide")}
     if data.is_table:
         lines["likelihood"] = settings.by_column
     elif isinstance(settings.likelihood, tuple):
@@ -202,6 +207,9 @@ def _draw(vae: VAE, fitted: Fit, test: Tensor, labels: Tensor | None, folder: Pa
     if has_images(vae):
         plots.save(plots.reconstructions(vae, test[:36]), folder / "reconstructions.png")
         plots.save(plots.samples(vae), folder / "samples.png")
+    if isinstance(vae.record, Sequences) and vae.record.vocabulary is None:
+        plots.save(plots.reconstructed_rolls(vae, test), folder / "reconstructions.png")
+        plots.save(plots.piano_roll(vae.sample(16, seed=0)), folder / "samples.png")
 
 
 def read_history(folder: Path) -> pd.DataFrame | None:

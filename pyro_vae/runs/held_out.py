@@ -54,9 +54,12 @@ def held_out(
     elif isinstance(vae.record, TableRecord | VisitsRecord) and data not in SOURCES:
         return vae.as_data(read_file(Path(data)) if isinstance(data, str | Path) else data), None
     elif isinstance(data, str | Path):
-        options: Any = settings.of_counts | {"size": settings.size if Path(data).is_dir() else None}
-        options |= {"seed": settings.seed, "held_out": 1.0}
-        found = load_data(str(data), settings.data_root, **options)
+        size = settings.size if Path(data).is_dir() else None
+        told: Any = settings.of_counts | {"size": size, "tokens": settings.tokens}
+        told |= {"seed": settings.seed, "held_out": 1.0}
+        found = load_data(str(data), settings.data_root, **told)
+        if found.vocabulary is not None:  # its numbers are not those of the model
+            return vae.as_data(found.texts), None  # pyright: ignore[reportArgumentType]
     else:
         return vae.as_data(as_seen(vae.as_data(data), settings)), None
     return vae.as_data(as_seen(found.test, settings)), found.test_labels
