@@ -44,8 +44,9 @@ def check_broadcast(
 ) -> None:
     """Raise if particles in one pass have another log density than each has alone.
 
-    One draw is scored alone and as several particles alike. Densities that are random beside the
-    latent sites (dropout, subsampling) are not compared.
+    Two draws are scored alone and side by side, so that neither a sum nor a mean over particles
+    passes. Densities that are random beside the latent sites (dropout, subsampling) are not
+    compared.
 
     Args:
         name: the estimator's.
@@ -59,14 +60,22 @@ def check_broadcast(
         ValueError: with the site and both log densities.
     """
     with poutine.block(), torch.random.fork_rng():
-        draw = poutine.trace(guide).get_trace(*args, **kwargs)
-        values: dict[str, Any] = {n: s["value"] for n, s in draw.nodes.items() if latent(s)}
-        alone, again = (_densities(poutine.condition(model, values), args, kwargs) for _ in "ab")
-        if alone != again:
+        draw, other = (poutine.trace(guide).get_trace(*args, **kwargs) for _ in "ab")
+        one, two = _values(draw), _values(other)
+        if {n: v.shape for n, v in one.items()} != {n: v.shape for n, v in two.items()}:
+            two = one
+        scored, again, second = (
+            _densities(poutine.condition(model, values), args, kwargs) for values in (one, one, two)
+        )
+        if scored != again or scored.keys() != second.keys():
             return
         sizes = {f.size for s in samples(draw) for f in s["cond_indep_stack"]}
         k = next(n for n in range(2, len(sizes) + 3) if n not in sizes)
-        many = {n: _repeated(v, draw.nodes[n]["fn"], k, int(nesting)) for n, v in values.items()}
+        alone = {n: (v * (k - k // 2) + second[n] * (k // 2)) / k for n, v in scored.items()}
+        many = {
+            n: _side_by_side([v, two[n]], draw.nodes[n]["fn"], k, int(nesting))
+            for n, v in one.items()
+        }
         plate = pyro.plate("num_particles_vectorized", k, dim=-int(nesting) - 1)
         try:
             together = _densities(plate(poutine.condition(model, many)), args, kwargs)
@@ -85,6 +94,11 @@ def check_broadcast(
             )
 
 
+def _values(trace: Trace) -> dict[str, Any]:
+    """Those of the latent sites, by name."""
+    return {name: site["value"] for name, site in trace.nodes.items() if latent(site)}
+
+
 def _densities(model: Callable, args: tuple, kwargs: dict) -> dict[str, float]:
     """The log density of each site, summed over its plates."""
     trace: Any = poutine.trace(model).get_trace(*args, **kwargs)
@@ -92,7 +106,8 @@ def _densities(model: Callable, args: tuple, kwargs: dict) -> dict[str, float]:
     return {site["name"]: site["log_prob"].sum().item() for site in samples(trace)}
 
 
-def _repeated(value: Tensor, fn: Any, k: int, nesting: int) -> Tensor:  # noqa: ANN401
-    """A draw k times, in a plate outside all others."""
-    ones = (1,) * (nesting - (value.ndim - fn.event_dim))
-    return value.reshape(ones + value.shape).expand(k, *ones, *value.shape)
+def _side_by_side(values: list[Tensor], fn: Any, k: int, nesting: int) -> Tensor:  # noqa: ANN401
+    """Draws in turn, k in all, in a plate outside all others."""
+    ones = (1,) * (nesting - (values[0].ndim - fn.event_dim))
+    stacked = torch.stack([values[i % len(values)] for i in range(k)])
+    return stacked.reshape(k, *ones, *values[0].shape)
