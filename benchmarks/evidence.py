@@ -63,9 +63,8 @@ def main() -> None:
             "evaluations an image", "proposals", "seconds", "share of the time"]  # fmt: skip
     text = (
         f"Static MNIST, {len(x)} test images, nats per observation; {SETTINGS['mnist'].words}. All "
-        "figures are lower bounds in "
-        "expectation; annealing has 5 leapfrog steps at each temperature, and its last row is what the "
-        "others are compared with.\n\n"
+        "figures are lower bounds in expectation; annealing has 5 leapfrog steps at each "
+        "temperature, and its last row is what the others are compared with.\n\n"
     )
     publish("evidence", "log p(x) by proposal", text + table(head, lines))
 

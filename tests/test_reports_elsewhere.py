@@ -138,16 +138,12 @@ def test_pyro_3468_an_autoguide_sees_the_rows_of_the_models_own_subsample():
             z = pyro.sample("z", dist.Normal(0.0, 1.0))
             pyro.sample("x", dist.Normal(z, 1.0), obs=x[index])
 
-    with pyro.get_param_store().scope():
-        whole = torch.arange(4)
-        guide = AutoNormal(model, init_scale=1.0)
-        guide(x, whole)
-        program = pv.Program(model, guide, x, whole)
-        found = pv.log_evidence(program, num_samples=4000, seed=0).log_evidence
-        expected = dist.Normal(0.0, 2**0.5).log_prob(x)
-        assert (found - expected).abs().max() < 0.5
-        with pytest.raises(ValueError, match=r"part of the plate|subsample|given"):
-            pv.log_evidence(pv.Program(model, AutoNormal(model), x, whole[:2]), num_samples=5)
+    for rows in ([0, 1, 2, 3], [3, 1]):
+        with pyro.get_param_store().scope():
+            program = pv.Program(model, AutoNormal(model, init_scale=1.0), x, torch.tensor(rows))
+            found = pv.log_evidence(program, num_samples=2000, seed=0).log_evidence
+            exact = dist.Normal(0.0, 2**0.5).log_prob(x[rows])
+            assert (found - exact).abs().max() < 0.15  # of 2,000 draws; the rows are .19 apart
 
 
 @pytest.mark.parametrize(

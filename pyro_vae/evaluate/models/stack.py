@@ -111,9 +111,6 @@ class Stack:
             num_samples: draws of z per observation and model.
             seed: of the draws.
 
-        Raises:
-            ValueError: models that read x in different units.
-
         Returns:
             :class:`Evidence`: its error is theirs by the delta method, and its k-hat the largest of
             the models that have at least 1 % of the observation's density.
