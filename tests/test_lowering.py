@@ -6,6 +6,7 @@ import pytest
 import torch
 from pyro.infer import Trace_ELBO
 from torch import nn
+from torch.fx.passes.shape_prop import ShapeProp
 from torch.utils import _pytree as pytree
 
 import pyro_vae as pv
@@ -117,6 +118,37 @@ def test_a_sum_of_sums_is_one_sum_if_nobody_else_wants_them():
     assert targets(module).count(aten.sum.dim_IntList) == 1
     for found, exact in zip(module(x), function(x.double()), strict=True):
         assert torch.allclose(found.double(), exact, rtol=1e-6, atol=1e-5)
+
+
+def test_the_gamma_function_of_a_shared_parameter_is_taken_once():
+    def function(r, x):
+        wide = r.expand(3, 5).expand(4, 3, 5)
+        return torch.lgamma(wide), torch.digamma(wide) * x, torch.lgamma(wide + x), torch.lgamma(r)
+
+    inputs = torch.rand(5) + 0.5, torch.rand(4, 3, 5)
+    module = capture_function(function, *inputs)[0]
+    lowered = rewritten(module)
+    sizes = {aten.lgamma.default: [5, 60, 5], aten.digamma.default: [5]}
+    for target, expected in sizes.items():
+        nodes = lowered.graph.find_nodes(op="call_function", target=target)
+        ShapeProp(lowered).propagate(*inputs)
+        assert [n.meta["tensor_meta"].shape.numel() for n in nodes] == expected
+    for found, exact in zip(lowered(*inputs), function(*inputs), strict=True):
+        assert torch.equal(found, exact)
+
+
+@pytest.mark.slow
+def test_a_compiled_step_of_counts_is_the_eager_one():
+    vae = VAE(6, 2, likelihood="NegativeBinomial(total_count=learned)", seed=0)
+    x = torch.poisson(torch.rand(20, 6) * 9)
+    graph = capture(Trace_ELBO(), vae.model, vae.guide, x)
+    given, steps = [x, *graph.live], []
+    for each in (graph.module, compile_module(graph.module, given)):
+        torch.manual_seed(0)
+        with torch.no_grad():
+            steps.append(each(*given))
+    for eager, compiled in zip(*steps, strict=True):
+        assert torch.allclose(eager, compiled, rtol=1e-4, atol=1e-5 * eager.abs().max())
 
 
 @pytest.mark.parametrize("how", [
