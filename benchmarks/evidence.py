@@ -64,8 +64,8 @@ def main() -> None:
     text = (
         f"Static MNIST, {len(x)} test images, nats per observation; {SETTINGS['mnist'].words}. All "
         "figures are lower bounds in "
-        "expectation; annealing has 5 leapfrog steps at each temperature, and its last row is what the "
-        "others are compared with.\n\n"
+        "expectation; annealing has 5 leapfrog steps at each temperature, and its last row is what "
+        "the others are compared with.\n\n"
     )
     publish("evidence", "log p(x) by proposal", text + table(head, lines))
 
