@@ -296,16 +296,11 @@ def test_programs_that_are_refused(make, message):
 
 def test_what_only_a_vae_has_is_refused_with_the_reason():
     program = pv.Program(*local(), X)
-    for function in (pv.latent_summary, pv.ais):
+    for function in (pv.latent_summary, pv.sumo):
         with pytest.raises(ValueError, match=r"needs a pyro_vae\.VAE, which has a prior"):
             function(program)
     with pytest.raises(ValueError, match=r"pyro_vae\.Program"):
         pv.elbo(local()[0])
-
-
-def test_a_normal_is_not_fitted_to_the_sites_of_a_program():
-    with pytest.raises(ValueError, match="proposal='auto' fits normals to a VAE's z: make a"):
-        pv.log_evidence(pv.Program(*local(), X), proposal="auto")
 
 
 def test_data_of_another_kind_than_its_rows_are_refused():

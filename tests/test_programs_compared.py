@@ -106,5 +106,5 @@ def test_where_nothing_can_be_held_out_the_bound_is_of_the_training_data():
     assert found.table.bound.iloc[0] < exact + 0.1
     assert "nan" not in found.why
     program, _ = PROGRAMS["Gaussian mixture"]()
-    found = pv.recommend_estimator(program, seconds=0.1, seed=0)
+    found = pv.recommend_estimator(program, seconds=0.1, validation=0.25, seed=0)
     assert found.estimator == "TraceEnum_ELBO"

@@ -132,14 +132,18 @@ class Part(nn.Module):
         for child in self.children():
             start_from(child, x)
 
-    def improve(self, features: Tensor, log_joint: Callable[[Tensor], Tensor]) -> Tensor:
-        """The features that a guide reads, made better for each data point; as they are by default.
+    own_draws_alone: ClassVar[bool] = False  # whether a guide's density is known nowhere else
+
+    def approximate(
+        self, features: Tensor, log_joint: Callable[[Tensor], Tensor]
+    ) -> dist.TorchDistribution:
+        """A guide's q(z|x), which may look at p(x, z); by default it does not.
 
         Args:
             features: of the encoder, ``(B, *feature_shape)``.
             log_joint: from z, ``(K, B, *z_shape)``, to log p(x, z), ``(K, B)``.
         """
-        return features
+        return self(features)
 
     def event_dim(self, ends: Ends) -> int:
         """How many dimensions of the event are drawn at once; cells before them are independent."""

@@ -11,6 +11,7 @@ from .discretized import DiscretizedLogistic
 from .family import Family, family_names
 from .flows import Flow
 from .guides import DeltaNormal, SemiAmortized
+from .hamiltonian import Hamiltonian, Langevin
 from .hurdle import Hurdle
 from .layers import BottomUp, Hierarchy, Ladder, LayeredPart, TopDown
 from .mixed import LinearMixed
@@ -36,9 +37,11 @@ REGISTRY = Registry(
         DiscretizedLogistic,
         Flow,
         GaussianProcess,
+        Hamiltonian,
         Hierarchy,
         Hurdle,
         Ladder,
+        Langevin,
         LinearMixed,
         Mixture,
         OptimalNormal,

@@ -73,6 +73,25 @@ class Joint:
         """q(z|x)."""
         return self.model.approximate_posterior(self.x)
 
+    @property
+    def count(self) -> int:
+        """B."""
+        return len(self.x)
+
+    @property
+    def example(self) -> Tensor:
+        """A tensor of the type of z."""
+        return self.x
+
+    @property
+    def weighs_any_z(self) -> bool:
+        """Whether log q(z|x) is known at any z, not at the guide's own draws alone."""
+        return not getattr(self.guide, "own_draws_alone", False)
+
+    def from_prior(self, num_samples: int) -> Tensor:
+        """z of p(z), ``(S, B, *z_shape)``."""
+        return self.prior.expand([num_samples, self.count]).sample()
+
     def draw(self, num_samples: int) -> Tensor:
         """z of q(z|x), ``(S, B, *z_shape)``."""
         return self.guide.sample(torch.Size([num_samples]))

@@ -263,7 +263,7 @@ class VAE(Forecasts):
         """
         features = self.encoder(self.inputs(x))
         if isinstance(self.approximation, Part):
-            features = self.approximation.improve(features, Joint(self, x).log_joint)
+            return self.approximation.approximate(features, Joint(self, x).log_joint)
         return self.approximation(features)
 
     def decode(self, z: Tensor, x: Tensor | None = None) -> dist.TorchDistribution:

@@ -41,12 +41,16 @@ SHORTLIST = {
         "RLOO(num_particles=2)",
         "RLOO(num_particles=4)",
         "DoubleCV(num_particles=4)",
+        "ARMS(num_particles=4)",
+        "CARMS(num_particles=4)",
+        "RODEO(num_particles=4)",
         "MuProp",
         "RELAX",
         "MeasureValued",
         "Trace_ELBO(gradient=st_gumbel, temperature=0.5)",
+        "Trace_ELBO(gradient=reinmax)",
     ),
-    (False, True): ("VIMCO({k})", "DisARMIWAE({k})", "RWS({k})"),
+    (False, True): ("VIMCO({k})", "OVIS({k})", "DisARMIWAE({k})", "RWS({k})"),
 }
 TIMED, SKIPPED, ROUNDS = 8, 3, 3  # steps that are timed, those before them, and how often
 FIRST, FINALISTS = 0.4, 3  # share of the time of the first heat, and how many race in the second
