@@ -37,12 +37,14 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_run_of_a_table_holds_its_lines(folder):
     vae = pv.load(folder / "run")
     assert vae.record.schema.likelihood["income"] == "Gamma"
     assert vae.record.schema.likelihood["debt"] == "Hurdle(LogNormal)"
 
 
+@pytest.mark.slow
 def test_rows_are_drawn_given_cells(folder):
     run("sample", folder / "run", "--num-samples", 6, "--given", "home=rent")
     drawn = pd.read_csv(folder / "run" / "samples.csv")
@@ -65,6 +67,7 @@ def test_holes_are_filled_and_other_cells_stay(folder):
     assert after.where(before.notna()).equals(before)
 
 
+@pytest.mark.slow
 def test_a_run_is_conditional_on_columns(folder):
     run("fit", folder / "loans.csv", "--condition", "~ home", *FIT, "--out", folder / "given")
     assert pv.load(folder / "given").record.columns == ("income", "debt")
@@ -104,6 +107,7 @@ def test_lines_by_column_are_of_a_table(tmp_path):
     assert "likelihoods by column are of a table" in out
 
 
+@pytest.mark.slow
 def test_what_stands_for_missing_and_events_are_said(tmp_path):
     rng = np.random.default_rng(0)
     frame = pd.DataFrame(

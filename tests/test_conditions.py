@@ -372,6 +372,7 @@ def test_an_exposure_that_is_none_is_told_by_column_and_row():
         vae.sample(2, given={"age": 40.0})
 
 
+@pytest.mark.slow
 def test_an_array_beside_a_frame_is_conditioned_by_a_design():
     data, x = frame(), torch.rand(60, 5)
     design = pv.Design.of("~ age + C(site)", data)

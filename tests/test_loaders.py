@@ -81,6 +81,7 @@ FORMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FORMS)
 def test_what_rows_give_is_trained_on_as_the_packed_tensor(name):
     make, row = FORMS[name]

@@ -165,6 +165,7 @@ def test_other_cross_entropies_stay(how):
     assert targets(rewritten(module)) == targets(module)
 
 
+@pytest.mark.slow
 def test_a_graph_in_double_precision_stays(onednn):
     vae = VAE(500, 2, encoder=MLP([500]), decoder=MLP([500]), seed=0).double()
     x = torch.rand(400, 500).lt(0.5).double()
@@ -290,6 +291,7 @@ def test_products_however_they_are_written(onednn):
             assert found.stride() == right.stride()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", [torch.tanh, torch.relu, torch.sigmoid])
 def test_an_activation_goes_with_its_product_if_nobody_else_wants_that(onednn, activation):
     inputs = torch.randn(300, 784), torch.randn(200, 784) / 28, torch.randn(200)

@@ -108,6 +108,7 @@ def test_a_vae_as_a_program_has_the_figures_of_the_vae(factor_analysis):
     torch.testing.assert_close(*(torch.tensor(d.to_numpy()) for d in draws))
 
 
+@pytest.mark.slow
 def test_estimators_cost_a_program_what_they_cost_the_vae(factor_analysis):
     vae, x, program = factor_analysis
     lines, options = ["Trace_ELBO", "RLOO(num_particles=2)"], {"num_draws": 60, "burn_in": 1}
@@ -123,6 +124,7 @@ def test_estimators_cost_a_program_what_they_cost_the_vae(factor_analysis):
     assert (ours.bias_z < 4).all()
 
 
+@pytest.mark.slow
 def test_a_neural_baseline_reads_the_arguments(factor_analysis):
     line = ["TraceGraph_ELBO(gradient=score, baseline=neural)"]
     *_, program = factor_analysis
@@ -139,6 +141,7 @@ def test_figures_are_the_same_again_and_leave_all_as_it_was():
     assert list(pyro.get_param_store()) == ["width"]
 
 
+@pytest.mark.slow
 def test_parameters_are_those_that_svi_trains():
     model, guide = local(0.2)
     program = pv.Program(model, guide, X)
@@ -233,6 +236,7 @@ def test_an_argument_of_whole_numbers_keeps_its_digits():
 # What cannot be, with its reason.
 
 
+@pytest.mark.slow
 def test_dynamic_structure_falls_to_a_loop_and_says_so_once():
     def model(x):
         n = pyro.sample("n", dist.Poisson(1.0))
@@ -392,7 +396,7 @@ def test_the_graph_of_a_step_gives_the_eager_gradient_at_other_rows():
 
 
 @pytest.mark.slow
-def test_steps_are_compiled():
+def test_steps_are_compiled(interpreted):
     program = amortized()
     fitted = pv.fit(program, epochs=2, batch_size=6, lr=1e-2, compile=True, seed=0)
     assert fitted.history.elbo_train.iloc[1] > fitted.history.elbo_train.iloc[0]

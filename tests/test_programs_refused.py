@@ -123,6 +123,7 @@ def test_a_program_is_refused_with_what_to_do(name):
         wrong()
 
 
+@pytest.mark.slow
 def test_the_weights_of_a_regression_are_no_collapsed_code(capfd):
     """The KL of what all observations share is little for each, and right."""
     x = X.repeat(70, 1)

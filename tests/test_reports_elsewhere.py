@@ -41,6 +41,7 @@ def test_pyro_3094_another_models_parameters_in_the_store_are_told():
         SVI(second.model, second.guide, pyro.optim.Adam({"lr": 0.01}), Trace_ELBO()).step(X)
 
 
+@pytest.mark.slow
 def test_scvi_681_a_class_of_one_observation_trains():
     vae = pv.M2(3, 2, 3, likelihood="Normal", merge="MLP([5])", **NETS)
     labels = torch.tensor([2] + [0, 1] * 14 + [0])
@@ -92,6 +93,7 @@ def test_sdv_1735_a_categorical_column_is_named_with_its_first_value():
     assert normal().as_data(frame.assign(tier=pd.Categorical([3, 4])))[:, 0].tolist() == [3, 4]
 
 
+@pytest.mark.slow
 def test_pythae_139_every_model_takes_every_likelihood():
     bits = (X > 0).float()
     with pytest.raises(pv.SpecError) as error:

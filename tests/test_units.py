@@ -55,6 +55,7 @@ def test_millimetres_change_an_elbo_by_the_log_jacobian(likelihood, x):
     assert (values[0] - values[1] - expected).abs().max() < 2e-4
 
 
+@pytest.mark.slow
 def test_trained_in_metres_and_in_millimetres_is_one_model():
     x = REAL * torch.tensor([1.0, 0.05, 0.003])
     elbos = []
