@@ -1,5 +1,6 @@
 """How the parts of a model are put together where its prior reads something beside z."""
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 from torch import nn
@@ -15,12 +16,13 @@ from ..families.networks import make_network
 from ..families.part import Line
 from ..families.registry import REGISTRY
 from ..families.visits import Conjugate, MeanField, VisitLikelihood, VisitNetwork, VisitPart
+from .latents import latent_shape
 from .record import Record
 from .steps import network_for
 from .tables import TableRecord
 from .visits import VisitsRecord, visits_of
 
-__all__ = ["arranged", "full_shape", "own_shape", "reading_beside"]
+__all__ = ["arranged", "latent_shapes", "own_shape", "reading_beside"]
 
 
 def reading_beside(record: Record) -> Any:  # noqa: ANN401
@@ -35,7 +37,7 @@ def arranged(
     encoder: Line | None,
     decoder: Line | None,
     likelihood: Line,
-    guide: Line,
+    guide: Line | None,
     prior: Line,
 ) -> tuple[nn.Module, nn.Module, Line, Line, Line]:
     """The networks, and the other parts as models of visits or covariates with holes have them.
@@ -46,7 +48,7 @@ def arranged(
         encoder: of a visit or a row.
         decoder: likewise.
         likelihood: likewise.
-        guide: likewise, or ``Conjugate``.
+        guide: likewise, or ``Conjugate``, which is that of visits where none is given.
         prior: of z, or by subject.
     """
     encoder, decoder = (
@@ -55,6 +57,7 @@ def arranged(
     )
     if encoder is decoder:
         raise ValueError("encoder and decoder are one module: give each its own")
+    guide = guide or ("Conjugate" if isinstance(record, VisitsRecord) else "Normal")
     if isinstance(record, TableRecord) and record.covariates:
         c = Marginals(len(record.covariates) - len(record.bits), len(record.bits))
         encoder = VisitNetwork(encoder, 2 * c.count)
@@ -71,26 +74,29 @@ def arranged(
     return encoder, VisitNetwork(decoder), VisitLikelihood(likelihood), q, p
 
 
-def full_shape(
-    record: Record, z_shape: tuple[int, ...], layers: tuple[int, ...]
-) -> tuple[int, ...]:
-    """The shape of z, ``(T, L)`` of a subject's visits, ``(L + m,)`` with m covariates.
+def latent_shapes(
+    record: Record, latent_dim: int | tuple[int, ...] | None, layers: Sequence[int] | None
+) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """The shape of z as it was said, and in full, and the widths of stochastic layers.
+
+    In full it is ``(T, L)`` of a subject's visits, and ``(L + m,)`` with m covariates.
 
     Args:
         record: of the observations.
-        z_shape: as the user says it.
-        layers: widths of stochastic layers.
+        latent_dim: as the user says it.
+        layers: in its place.
     """
+    own, sizes = latent_shape(latent_dim, layers)
     if reading_beside(record) is None:
-        return z_shape
-    if layers or len(z_shape) > 1:
+        return own, own, sizes
+    if sizes or len(own) > 1:
         raise ValueError(
             "z is a vector in one layer where there are visits by subject, or covariates with "
             "holes: VAE(table, latent_dim=4, ...)"
         )
     if isinstance(record, VisitsRecord):
-        return record.visits, *z_shape
-    return (sum(z_shape) + len(cast(TableRecord, record).covariates),)
+        return own, (record.visits, *own), sizes
+    return own, (sum(own) + len(cast(TableRecord, record).covariates),), sizes
 
 
 def own_shape(record: Record, z_shape: tuple[int, ...]) -> tuple[int, ...]:

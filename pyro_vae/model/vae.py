@@ -26,16 +26,15 @@ from ..families.visits import Conjugate
 from ..language.arguments import suggests
 from ..language.spec import Spec
 from .arguments import Condition, Given, Observations, as_record, record_arguments
-from .arrangement import arranged, full_shape, own_shape
+from .arrangement import arranged, latent_shapes, own_shape
 from .files import write_model
 from .forecast import Forecasts
 from .inputs import InputMode
 from .joint import Joint
-from .latents import Latents, check_supports, latent_shape
+from .latents import Latents, check_supports
 from .making import asks_for_features, example_of, joined, line_of
 from .steps import make_inputs
 from .trial import check_density, check_event, check_meeting, try_part
-from .visits import VisitsRecord
 
 __all__ = ["VAE", "Units"]
 
@@ -136,19 +135,16 @@ class VAE(Forecasts):
         super().__init__()
         given = Given(condition, {"offset": offset, "weight": weight}, covariates or {}, prior)
         self.record, likelihood, line = as_record(x_shape, missing, likelihood, given)
-        visits = isinstance(self.record, VisitsRecord)
-        guide = guide or ("Conjugate" if visits else "Normal")
         self.missingness = None if line is None else make_missingness(line, self.x_shape)
         likelihood = joined(self.record, likelihood)
         self.units = units or ("data" if self.record.in_units else "none")
         if self.units not in get_args(Units):
             raise ValueError(f"units must be 'data' or 'none', got {units!r}")
-        z_shape, layers = latent_shape(latent_dim, layers)
+        own, z_shape, layers = latent_shapes(self.record, latent_dim, layers)
         with seeded(seed), bounded(memory() // BYTES, MOST_TENSORS, "the model asks for"):
-            own, z_shape = z_shape[0], full_shape(self.record, z_shape, layers)
             example, in_units = example_of(likelihood, self.record), self.units == "data"
             self.encoder, self.decoder, likelihood, guide, prior = arranged(
-                self.record, own, encoder, decoder, likelihood, guide, prior
+                self.record, own[0], encoder, decoder, likelihood, guide, prior
             )
             self.inputs = make_inputs(self, example, inputs, in_units)
             x = self.inputs(torch.zeros(1, *self.record.shape))
