@@ -136,8 +136,7 @@ class VAE(Forecasts):
         super().__init__()
         given = Given(condition, {"offset": offset, "weight": weight}, covariates or {}, prior)
         self.record, likelihood, line = as_record(x_shape, missing, likelihood, given)
-        visits = isinstance(self.record, VisitsRecord)
-        guide = guide or ("Conjugate" if visits else "Normal")
+        guide = guide or ("Conjugate" if isinstance(self.record, VisitsRecord) else "Normal")
         self.missingness = None if line is None else make_missingness(line, self.x_shape)
         likelihood = joined(self.record, likelihood)
         self.units = units or ("data" if self.record.in_units else "none")
@@ -162,8 +161,6 @@ class VAE(Forecasts):
             q = try_part(self.approximation, "guide", str(guide), torch.zeros(1, *h))
             check_event(q, z_shape, "guide")
             self.latents = Latents.of(q)
-            if "y" not in self.latents.sites and self.record.has("label"):
-                raise ValueError("a label block is of M2: M2(x_shape, latent_dim, classes)")
             z = self.latents.features(torch.zeros(1, *z_shape), torch.get_default_dtype())
             writer = introduce(self.decoder, z[0].numel(), q)
             z, _ = self.inputs.beside(z, torch.zeros(1, *self.record.shape), self.latents.read_dim)
@@ -365,6 +362,8 @@ class VAE(Forecasts):
 
     def _check_parts(self, q: dist.TorchDistribution, p_x: dist.TorchDistribution) -> None:
         """Raise unless prior, guide and likelihood, at some features, go together."""
+        if "y" not in self.latents.sites and self.record.has("label"):
+            raise ValueError("a label block is of M2: M2(x_shape, latent_dim, classes)")
         example = torch.zeros(1, *self.record.shape)
         context = self._prior_features(example) if self.prior_reads else None
         p = try_part(self.prior, "prior", line_of(self.prior), context)
