@@ -157,8 +157,6 @@ class VAE(Forecasts):
             q = try_part(self.approximation, "guide", str(guide), torch.zeros(1, *h))
             check_event(q, z_shape, "guide")
             self.latents = Latents.of(q)
-            if "y" not in self.latents.sites and self.record.has("label"):
-                raise ValueError("a label block is of M2: M2(x_shape, latent_dim, classes)")
             z = self.latents.features(torch.zeros(1, *z_shape), torch.get_default_dtype())
             writer = introduce(self.decoder, z[0].numel(), q)
             z, _ = self.inputs.beside(z, torch.zeros(1, *self.record.shape), self.latents.read_dim)
@@ -360,6 +358,8 @@ class VAE(Forecasts):
 
     def _check_parts(self, q: dist.TorchDistribution, p_x: dist.TorchDistribution) -> None:
         """Raise unless prior, guide and likelihood, at some features, go together."""
+        if "y" not in self.latents.sites and self.record.has("label"):
+            raise ValueError("a label block is of M2: M2(x_shape, latent_dim, classes)")
         example = torch.zeros(1, *self.record.shape)
         context = self._prior_features(example) if self.prior_reads else None
         p = try_part(self.prior, "prior", line_of(self.prior), context)
