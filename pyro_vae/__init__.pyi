@@ -3,6 +3,7 @@
 from . import plots as plots
 from . import sklearn as sklearn
 from .data import Data as Data
+from .data import Vocabulary as Vocabulary
 from .data import load_data as load_data
 from .data.count_files import read_counts as read_counts
 from .data.counts import Counts as Counts

@@ -192,7 +192,9 @@ TORCHVISION = {
 
 def test_every_source_has_a_test_here():
     coloured = {"shapes", "cifar10", "svhn", "celeba", "dsprites"}  # of test_images.py
-    assert set(SOURCES) == {"digits", "digit-counts", "penguins", *TORCHVISION} | coloured
+    assert (
+        set(SOURCES) == {"digits", "digit-counts", "penguins", "melodies", *TORCHVISION} | coloured
+    )
     grey, counts = (pv.load_data(name) for name in ("digits", "digit-counts"))
     assert torch.equal(16 * grey.train, counts.train) and grey.grey and not counts.grey
 

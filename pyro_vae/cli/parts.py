@@ -128,7 +128,8 @@ def check_data(name: str | None) -> None:
     """Raise where data are a file that is not there, before anything heavy is imported."""
     if name is None:
         return
-    if Path(name).suffix in (".npy", ".npz", ".h5ad", ".mtx", *TABLES) and not Path(name).exists():
+    known = (".npy", ".npz", ".txt", ".h5ad", ".mtx", *TABLES)
+    if Path(name).suffix in known and not Path(name).exists():
         raise ValueError(f"there is no file {name}")
 
 

@@ -2,5 +2,6 @@
 
 from .dataset import Data
 from .sources import SOURCES, load_data
+from .vocabulary import Vocabulary
 
-__all__ = ["SOURCES", "Data", "load_data"]
+__all__ = ["SOURCES", "Data", "Vocabulary", "load_data"]

@@ -10,6 +10,7 @@ from torch import Tensor
 from .counts import Counts
 from .rows import HELD_OUT, Rows
 from .tables import Table
+from .vocabulary import Vocabulary
 
 __all__ = ["Data", "split"]
 
@@ -29,6 +30,8 @@ class Data:
         levels: L, where x are images of whole numbers 0, 1, ..., L - 1: 256, of 8-bit ones.
         train_attributes: a column for each attribute that is known of a picture, or ``None``.
         test_attributes: likewise.
+        ragged: whether x are sequences, ``(N, T, ...)``, with NaN after the last step of each.
+        vocabulary: of texts, whose tokens' numbers x are.
     """
 
     name: str
@@ -41,6 +44,8 @@ class Data:
     levels: int | None = None
     train_attributes: pd.DataFrame | None = None
     test_attributes: pd.DataFrame | None = None
+    ragged: bool = False
+    vocabulary: Vocabulary | None = None
 
     @property
     def is_table(self) -> bool:
@@ -48,16 +53,27 @@ class Data:
         return isinstance(self.train, Table)
 
     @property
-    def x_shape(self) -> tuple[int, ...] | Table | Counts:
-        """What a model is made of: the shape of an observation, the table, or the counts."""
-        whole = isinstance(self.train, Table | Counts)
-        return self.train if whole else tuple(self.train.shape[1:])  # pyright: ignore
+    def x_shape(self) -> tuple[int | None, ...] | Table | Counts | Vocabulary:
+        """What a model is made of: the shape of an observation, the table, counts or vocabulary."""
+        if isinstance(self.train, Table | Counts):
+            return self.train
+        shape = tuple(self.train.shape[1:])
+        return self.vocabulary or ((None, *shape[1:]) if self.ragged else shape)
+
+    @property
+    def texts(self) -> list[str]:
+        """The test part of texts, as texts."""
+        if self.vocabulary is None or not isinstance(self.test, Tensor):
+            raise ValueError(f"the data {self.name!r} are no texts")
+        return [self.vocabulary.decode(row[~row.isnan()].tolist()) for row in self.test]
 
     @property
     def missing(self) -> bool:
         """Whether some cell of x is missing."""
         if isinstance(self.train, Table) or isinstance(self.test, Table):
             return True  # a model of a table knows of missing cells
+        if self.ragged:  # NaN is padding
+            return False
         if isinstance(self.train, Counts) or isinstance(self.test, Counts):
             return False
         train = self.train.blocks() if isinstance(self.train, Rows) else (self.train,)

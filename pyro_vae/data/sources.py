@@ -15,9 +15,12 @@ from ..language.spec import nearest
 from .count_files import COUNT_FILES, is_sparse_file, read_counts
 from .dataset import Data, split
 from .image_sources import IMAGES, folder_of_pictures
+from .melodies import Melodies
 from .numpy_files import read_array, read_arrays
+from .ragged import TEXTS, padded, read_lists, read_texts, with_lengths
 from .rows import Rows
 from .tables import SUFFIXES, NaValues, Table
+from .vocabulary import Unit
 
 __all__ = ["SOURCES", "load_data"]
 
@@ -32,6 +35,7 @@ def load_data(
     na_values: NaValues | None = None,
     size: int | None = None,
     beside: Collection[str] | None = None,
+    tokens: Unit = "characters",
 ) -> Data:
     """A data set by name, arrays or a table from a file, or the pictures of a folder.
 
@@ -46,7 +50,10 @@ def load_data(
             is taken, and a part of it held out. Files ``.csv``, ``.tsv`` and ``.parquet`` are
             tables, as :meth:`Table.read` reads them. An ``.npy`` file of more than 1 GiB stays on
             disk, with at most 10,000 observations held out. Files ``.h5ad``, ``.mtx`` and ``.npz``
-            of ``scipy.sparse`` are :class:`Counts`.
+            of ``scipy.sparse`` are :class:`Counts`. Sequences are the lines of a ``.txt`` file, the
+            lists of a ``.parquet`` file of one column, and, with ``lengths`` beside it, the padded
+            array of an ``.npz``; ``melodies`` are 2,000 of
+            :class:`~pyro_vae.data.melodies.Melodies`.
         root: where torchvision's files are; they are downloaded to ``~/.cache/pyro_vae`` where
             it is not given (those of CelebA and dSprites are not).
         seed: of the split where the source has none.
@@ -56,6 +63,7 @@ def load_data(
         na_values: of a table, too.
         size: of a folder, pixels of a side to which the middle square of each picture is brought.
         beside: of a table, which is then read as counts: columns that are none.
+        tokens: what the steps of a text are, ``characters`` or ``words``.
 
     Returns:
         A :class:`Data`.
@@ -76,14 +84,16 @@ def load_data(
         return _file(Path(name), seed, held_out)
     if Path(name).is_dir():
         return folder_of_pictures(Path(name), size, seed, held_out)
+    if (sequences := _sequences(Path(name), tokens, seed, held_out)) is not None:
+        return sequences
     if _is_table(name):
         what = f"the table of {Path(name).name}"
         table = Table.read(name, censored=censored, na_values=na_values)
         return _table(Path(name).stem, what, table, seed, held_out)
     raise ValueError(
         f"unknown data {name!r}{nearest(name, SOURCES)}\n"
-        f"give one of {', '.join(SOURCES)}, a folder of pictures, or a .npy or .npz file, counts: "
-        f"{', '.join(COUNT_FILES)}, or a table: {', '.join(SUFFIXES)}"
+        f"give one of {', '.join(SOURCES)}, a folder of pictures, or a .npy or .npz file, lines of "
+        f"a .txt file, counts: {', '.join(COUNT_FILES)}, or a table: {', '.join(SUFFIXES)}"
     )
 
 
@@ -129,6 +139,24 @@ def _digit_counts(root: Path | None, seed: int) -> Data:
     return split("digit-counts", description, x, torch.tensor(bunch.target), seed)
 
 
+def _melodies(root: Path | None, seed: int) -> Data:
+    rows, keys = Melodies().sample(2000, seed=seed)
+    what = "melodies of 12 to 24 notes, from a Markov chain in a latent key"
+    return replace(split("melodies", what, padded(rows), keys, seed), ragged=True)
+
+
+def _sequences(path: Path, unit: Unit, seed: int, held_out: float) -> Data | None:
+    """Texts, and lists of a column; ``None`` of another file."""
+    if path.suffix in TEXTS:
+        x, vocabulary = read_texts(path, unit)
+        found = split(path.stem, f"the lines of {path.name}", x, None, seed, held_out)
+        return replace(found, ragged=True, vocabulary=vocabulary)
+    if path.suffix == ".parquet" and (lists := read_lists(path)) is not None:
+        found = split(path.stem, f"the lists of {path.name}", lists, None, seed, held_out)
+        return replace(found, ragged=True)
+    return None
+
+
 def _file(path: Path, seed: int, held_out: float) -> Data:
     if path.suffix == ".npy":
         loaded = read_array(path)
@@ -144,9 +172,12 @@ def _file(path: Path, seed: int, held_out: float) -> Data:
     labels = _labels(arrays.pop("labels", None), path)
     if not arrays:
         raise ValueError(f"{path} holds labels only")
+    lengths = arrays.pop("lengths", None) if len(arrays) > 1 else None
     first, *_ = arrays
-    what = f"the array {first!r} of {path.name}"
-    return split(path.stem, what, _tensor(arrays[first], path), labels, seed, held_out)
+    what, x = f"the array {first!r} of {path.name}", _tensor(arrays[first], path)
+    x = x if lengths is None else with_lengths(x, lengths, path)
+    found = split(path.stem, what, x, labels, seed, held_out)
+    return replace(found, ragged=lengths is not None)
 
 
 def _labels(array: np.ndarray | None, path: Path) -> Tensor | None:
@@ -171,5 +202,6 @@ SOURCES: dict[str, Callable[[Path | None, int], Data]] = {
     "digits": _digits,
     "digit-counts": _digit_counts,
     "penguins": _penguins,
+    "melodies": _melodies,
     **IMAGES,
 }

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from ..data import Vocabulary
 from ..data.counts import Counts, is_annotated
 from ..data.sparse import is_sparse
 from ..data.tables import Table
@@ -24,7 +25,7 @@ from .visits import VisitsRecord, read_by_visit, visits_of, without_subject
 __all__ = ["Condition", "Given", "Observations", "as_record", "record_arguments"]
 
 Condition: TypeAlias = str | Sequence[str] | int | Design
-Observations: TypeAlias = int | tuple[int | None, ...] | Record | Table | Counts
+Observations: TypeAlias = int | tuple[int | None, ...] | Record | Table | Counts | Vocabulary
 
 
 @dataclass(frozen=True)
@@ -103,8 +104,9 @@ def as_record(
         raise ValueError(
             "missing='Bernoulli' is of a table: VAE(Table.from_frame(df), 8, missing='Bernoulli')"
         )
-    if is_sequences(x) or isinstance(x, Sequences):
-        return as_sequences(x, missing, condition), likelihood or "Bernoulli", None
+    if is_sequences(x):
+        record = as_sequences(x, missing, condition)
+        return record, likelihood or record.line, None
     holes = not isinstance(x, Record) if isinstance(missing, str | Spec) else missing
     plain: Any = x
     record = Record.of(plain, holes) if condition is None else _beside(plain, holes, condition)

@@ -11,11 +11,12 @@ from ..families.covariates import (
     CovariatePrior,
     Marginals,
 )
-from ..families.networks import MLP, make_network
+from ..families.networks import make_network
 from ..families.part import Line
 from ..families.registry import REGISTRY
 from ..families.visits import Conjugate, MeanField, VisitLikelihood, VisitNetwork, VisitPart
 from .record import Record
+from .steps import network_for
 from .tables import TableRecord
 from .visits import VisitsRecord, visits_of
 
@@ -49,7 +50,7 @@ def arranged(
         prior: of z, or by subject.
     """
     encoder, decoder = (
-        make_network(MLP() if line is None else line, name)
+        make_network(network_for(record, line), name)
         for line, name in ((encoder, "encoder"), (decoder, "decoder"))
     )
     if encoder is decoder:

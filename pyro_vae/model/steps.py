@@ -1,6 +1,6 @@
 """What the networks of sequences read: the steps, and z, with the steps before, at each of them."""
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyro.distributions as dist
@@ -16,7 +16,7 @@ from .inputs import ROWS, InputMode, Inputs, Standardized, reader_of
 from .record import Record
 from .sequences import Sequences, lengths_of
 
-__all__ = ["SequenceInputs", "make_inputs"]
+__all__ = ["SequenceInputs", "make_inputs", "network_for"]
 
 
 class SequenceInputs(Inputs):
@@ -170,28 +170,40 @@ class SequenceInputs(Inputs):
         super()._load_from_state_dict(state_dict, prefix, *others)
 
 
+def network_for(record: Record, line: Line | None) -> Line:
+    """An encoder or decoder, by default that of the record's kind."""
+    default = "GRU(128)" if isinstance(record, Sequences) else "MLP([200, 200])"
+    return default if line is None else line
+
+
+class HasNetworks(Protocol):
+    """A model whose networks are there, and may not be built yet."""
+
+    record: Record
+    encoder: nn.Module
+    decoder: nn.Module
+
+
 def make_inputs(
-    record: Record,
+    model: HasNetworks,
     likelihood: dist.TorchDistribution | None,
     mode: InputMode,
     in_units: bool,
-    networks: tuple[nn.Module, nn.Module],
 ) -> Inputs:
     """What encoder and decoder read: of sequences step by step.
 
     Args:
-        record: what an observation is.
+        model: whose networks they are; a decoder of sequences is unrolled.
         likelihood: p(x|z) at some z.
         mode: of :class:`Inputs`.
         in_units: whether x has units.
-        networks: encoder and decoder; a decoder of sequences is unrolled.
 
     Raises:
         ValueError: networks that do not read sequences, or x that is none.
     """
-    decoder = networks[1]
+    record, decoder = model.record, model.decoder
     if isinstance(record, Sequences):
-        for network, role in zip(networks, ("encoder", "decoder"), strict=True):
+        for role, network in (("encoder", model.encoder), ("decoder", decoder)):
             if not isinstance(network, SequenceNetwork):
                 raise ValueError(
                     f"sequences of several lengths need networks of steps, and the {role} is "

@@ -52,8 +52,8 @@ class VAE(Forecasts):
 
     Args:
         x_shape: the shape of one observation, ``(784,)`` or ``(1, 28, 28)``; a number for a vector.
-            ``(None, 12)`` is sequences of any length (:class:`Sequences`). A :class:`Record` says x
-            as named blocks, each with a role; a :class:`Table` its columns: frames come in and out.
+            ``(None, 12)`` is :class:`Sequences` of any length, a :class:`Record` named blocks with
+            a role each, a :class:`Table` columns: frames come in and go out.
         latent_dim: the shape of one z; a number for a vector.
         layers: in its place, the widths of stochastic layers, from x upward: ``[100, 50]``. The
             sites are ``z1``, ``z2`` ..., z is all of them side by side, the decoder reads ``z1``.
@@ -65,7 +65,7 @@ class VAE(Forecasts):
             the table decided.
         guide: a line, or a module with ``forward(features) -> distribution``; ``"Normal"`` where it
             is not given, and of visits ``"Conjugate"``.
-        encoder: from x to features; ``MLP([200, 200])`` where it is not given.
+        encoder: from x to features; by default ``MLP([200, 200])``, of sequences ``GRU(128)``.
         decoder: from z to features, likewise; ``"Topics"`` (:class:`Topics`) of documents.
         missing: whether x may hold NaN. Those cells drop out of the likelihood, and the encoder
             reads zeros there, beside a mask of the observed cells (twice the channels, as
@@ -97,7 +97,7 @@ class VAE(Forecasts):
         Kingma & Welling (2014), arXiv:1312.6114; Rezende et al. (2014), arXiv:1401.4082;
         Ramchandran et al. (2022), arXiv:2203.01218, for covariates with holes.
 
-    >>> vae = VAE((784,), latent_dim=50, likelihood="Bernoulli", encoder=MLP([200]), seed=0)
+    >>> vae = VAE((784,), latent_dim=50, likelihood="Bernoulli", encoder="MLP([200])", seed=0)
     >>> vae.sample(3, seed=0).shape
     torch.Size([3, 784])
     """
@@ -150,8 +150,7 @@ class VAE(Forecasts):
             self.encoder, self.decoder, likelihood, guide, prior = arranged(
                 self.record, own, encoder, decoder, likelihood, guide, prior
             )
-            networks = self.encoder, self.decoder
-            self.inputs = make_inputs(self.record, example, inputs, in_units, networks)
+            self.inputs = make_inputs(self, example, inputs, in_units)
             x = self.inputs(torch.zeros(1, *self.record.shape))
             h = build_network(self.encoder, x, self.x_shape, "encoder")
             ends = Ends(z_shape, "guide", h, layers, self.encoder)

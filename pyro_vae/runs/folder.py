@@ -116,6 +116,10 @@ def new_model(
 ) -> VAE:
     """The model of a run, at its start."""
     lines: Any = {role: getattr(settings, role) for role in VAE.ROLES}
+    if data.ragged:
+        plain = type(settings)()
+        lines = {k: None if v == getattr(plain, k) else v for k, v in lines.items()}
+        lines |= {role: getattr(settings, role) for role in ("prior", "guide")}
     if data.is_table:
         lines["likelihood"] = settings.by_column
     elif isinstance(settings.likelihood, tuple):

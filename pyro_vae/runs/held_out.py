@@ -55,8 +55,10 @@ def held_out(
         return vae.as_data(read_file(Path(data)) if isinstance(data, str | Path) else data), None
     elif isinstance(data, str | Path):
         options: Any = settings.of_counts | {"size": settings.size if Path(data).is_dir() else None}
-        options |= {"seed": settings.seed, "held_out": 1.0}
+        options |= {"seed": settings.seed, "held_out": 1.0, "tokens": settings.tokens}
         found = load_data(str(data), settings.data_root, **options)
+        if found.vocabulary is not None:  # its numbers are not those of the model
+            return vae.as_data(found.texts), None  # pyright: ignore[reportArgumentType]
     else:
         return vae.as_data(as_seen(vae.as_data(data), settings)), None
     return vae.as_data(as_seen(found.test, settings)), found.test_labels

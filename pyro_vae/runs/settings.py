@@ -25,9 +25,10 @@ class ModelSettings:
     data: str = field(
         default="digits",
         metadata=about(
-            "digits, digit-counts, shapes, penguins, mnist, fashion-mnist, kmnist, emnist, "
-            "omniglot, cifar10, svhn, celeba, dsprites, a folder of pictures, a .npy or .npz file, "
-            "counts (.h5ad, .mtx), or a table: .csv, .tsv, .parquet.",
+            "digits, digit-counts, shapes, penguins, melodies, mnist, fashion-mnist, kmnist, "
+            "emnist, omniglot, cifar10, svhn, celeba, dsprites, a folder of pictures, a .npy or "
+            ".npz file, the lines of a .txt file, counts (.h5ad, .mtx), or a table: .csv, .tsv, "
+            ".parquet.",
             "[DATA]",
         ),
     )
@@ -61,6 +62,10 @@ class ModelSettings:
             "like.",
             "[COLUMN=]VALUE",
         ),
+    )
+    tokens: Literal["characters", "words"] = field(
+        default="characters",
+        metadata=about("What the steps of a text (.txt) are.", "characters|words"),
     )
     prior: str = field(default="Normal", metadata=about("p(z)."))
     guide: str = field(default="Normal", metadata=about("q(z|x)."))
@@ -152,7 +157,7 @@ class RunSettings(FitSettings, ModelSettings):
 
     @property
     def of_table(self) -> dict[str, Any]:
-        """What is said of a table's cells, as ``load_data`` takes it.
+        """What is said of a table's cells, and of a text's steps, as ``load_data`` takes it.
 
         Raises:
             ValueError: a time without its event, or a column beside values of all columns.
@@ -173,6 +178,7 @@ class RunSettings(FitSettings, ModelSettings):
         return {
             "censored": {time: event for time, _, event in events} or None,
             "na_values": gone,
+            "tokens": self.tokens,
         }
 
     @property
