@@ -24,6 +24,7 @@ __all__ = [
     "contents",
     "free",
     "free_rows",
+    "is_of_texts",
     "is_table",
     "load_run",
     "read_rows",
@@ -134,7 +135,7 @@ def check_data(name: str | None) -> None:
 
 
 def read_rows(vae: "VAE", path: Path) -> Any:  # noqa: ANN401
-    """The observations in a file: a frame for the model of a table, counts, or an array."""
+    """The observations in a file: a frame of a table, counts, lines of text, or an array."""
     from ..data.count_files import is_sparse_file, read_counts
     from ..data.numpy_files import read_array
     from ..data.tables import read_file
@@ -142,6 +143,8 @@ def read_rows(vae: "VAE", path: Path) -> Any:  # noqa: ANN401
     from ..model.tables import TableRecord
     from ..model.visits import VisitsRecord
 
+    if path.suffix == ".txt":
+        return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     counts = isinstance(vae.record, CountsRecord) and path.suffix != ".npy"
     if counts or is_sparse_file(path):
         beside = vae.record.beside if isinstance(vae.record, CountsRecord) else ()
@@ -153,16 +156,21 @@ def read_rows(vae: "VAE", path: Path) -> Any:  # noqa: ANN401
 def write_rows(path: Path, rows: Any) -> Path:  # noqa: ANN401
     """Write a frame, as ``.parquet`` where the path says so, else as ``.csv``; an array as it is.
 
+    Texts are lines, and other sequences an array, padded with NaN.
+
     Returns:
         The path, with the suffix of what it is.
     """
     import numpy as np
 
     from ..core.files import replacing
+    from ..data.ragged import padded
 
     with replacing(path) as new:
-        if path.suffix == ".npy":
-            np.save(new, rows)
+        if path.suffix == ".txt":
+            new.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
+        elif path.suffix == ".npy":
+            np.save(new, padded(rows).numpy() if isinstance(rows, list) else rows)
         elif path.suffix == ".parquet":
             rows.to_parquet(new)
         else:
@@ -189,10 +197,19 @@ def free(path: Path, suffix: str, force: bool) -> Path:
 
 def is_table(run: Path) -> bool:
     """Whether a run's model is of a table."""
+    return _describes(run, "table")
+
+
+def is_of_texts(run: Path) -> bool:
+    """Whether a run's model is of texts."""
+    return _describes(run, "vocabulary")
+
+
+def _describes(run: Path, word: str) -> bool:
     from ..core.toml import read_config
     from ..model.files import DESCRIPTION
 
-    return (run / DESCRIPTION).exists() and "table" in read_config(run / DESCRIPTION)
+    return (run / DESCRIPTION).exists() and word in read_config(run / DESCRIPTION)
 
 
 def free_rows(run: Path, path: Path, force: bool) -> Path:

@@ -14,6 +14,7 @@ from ..evaluate.latent.attributes import as_numbers, attribute_step, move
 from ..model.entry import of_model
 from ..model.latents import point
 from ..model.levels import levels
+from ..model.sequences import Sequences
 from ..model.simulation import in_turn
 from ..model.tables import TableRecord
 from ..model.vae import VAE
@@ -291,12 +292,14 @@ def latent_space(
 
 
 def _check_arrays(vae: VAE) -> None:
-    """Raise for the model of a table, whose rows are no images."""
+    """Raise for the model of a table or of sequences, which are no images."""
     if isinstance(vae.record, TableRecord | VisitsRecord):
         raise ValueError(
             "rows of a table are no images: vae.reconstruct(frame) and vae.sample(n) give frames, "
             "which plots.margin and plots.associations draw"
         )
+    if isinstance(vae.record, Sequences):
+        raise ValueError("sequences are no images: plots.piano_roll(vae.sample(8)) draws them")
 
 
 def _means(vae: VAE, num_samples: int, given: Tensor | None, seed: int) -> Tensor:

@@ -25,6 +25,7 @@ from ..infer.engine.distributed import local_rank, processes
 from ..infer.training.fit import Fit, Terminated, fit
 from ..infer.training.folder import HISTORY, RESULTS, RunFolder
 from ..model.files import DESCRIPTION
+from ..model.sequences import Sequences
 from ..model.vae import VAE
 from ..plots.pictures import has_images
 from .held_out import as_seen, run_data
@@ -206,6 +207,9 @@ def _draw(vae: VAE, fitted: Fit, test: Tensor, labels: Tensor | None, folder: Pa
     if has_images(vae):
         plots.save(plots.reconstructions(vae, test[:36]), folder / "reconstructions.png")
         plots.save(plots.samples(vae), folder / "samples.png")
+    if isinstance(vae.record, Sequences) and vae.record.vocabulary is None:
+        plots.save(plots.reconstructed_rolls(vae, test), folder / "reconstructions.png")
+        plots.save(plots.piano_roll(vae.sample(16, seed=0)), folder / "samples.png")
 
 
 def read_history(folder: Path) -> pd.DataFrame | None:
