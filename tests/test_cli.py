@@ -149,6 +149,7 @@ SAID = {  # name: a value that is not the default, and how a flag says it
     "data": ("x.npy", "x.npy"),
     "data_root": ("files", "--data-root files"),
     "likelihood": ("Normal", "--likelihood Normal"),
+    "tokens": ("words", "--tokens words"),
     "prior": ("Laplace", "--prior Laplace"),
     "guide": ("Laplace", "--guide Laplace"),
     "latent_dim": (3, "--latent-dim 3"),

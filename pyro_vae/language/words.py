@@ -55,6 +55,9 @@ NETWORKS = {
     "ConvEncoder": "cnn conv conv2d convnet",
     "ConvDecoder": "cnn conv conv2d deconv convtranspose",
     "ResNet": "resnet wideresnet wrn residual residualnetwork",
+    "GRU": "lstm rnn recurrent bilstm bigru gatedrecurrentunit",
+    "Transformer": "attention selfattention transformerencoder transformerdecoder",
+    "DeepSet": "deepsets sets pointnet",
 }
 OPTIMIZERS = {
     name: name.lower() for name in ("Adam", "AdamW", "SGD", "RMSprop", "Adagrad", "NAdam")
