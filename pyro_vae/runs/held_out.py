@@ -54,10 +54,9 @@ def held_out(
     elif isinstance(vae.record, TableRecord | VisitsRecord) and data not in SOURCES:
         return vae.as_data(read_file(Path(data)) if isinstance(data, str | Path) else data), None
     elif isinstance(data, str | Path):
-        size = settings.size if Path(data).is_dir() else None
-        told: Any = settings.of_counts | {"size": size, "tokens": settings.tokens}
-        told |= {"seed": settings.seed, "held_out": 1.0}
-        found = load_data(str(data), settings.data_root, **told)
+        options: Any = settings.of_counts | {"size": settings.size if Path(data).is_dir() else None}
+        options |= {"seed": settings.seed, "held_out": 1.0, "tokens": settings.tokens}
+        found = load_data(str(data), settings.data_root, **options)
         if found.vocabulary is not None:  # its numbers are not those of the model
             return vae.as_data(found.texts), None  # pyright: ignore[reportArgumentType]
     else:
