@@ -49,11 +49,10 @@ class SequenceInputs(Inputs):
         super().__init__(record, likelihood, mode, in_units=in_units)
         self.hidden, self.ragged = hidden, isinstance(record, Sequences)
         self.single = len(record.x_shape) == 1  # steps of one number
-        if self.single:
-            self.channels = 2
-            if mode != "raw":
-                shape = (record.x_shape[0], 1)
-                self.readers = nn.ModuleList([reader_of(likelihood, shape, in_units)])
+        self.channels = 2
+        if mode != "raw":  # a step is read in the same way, however many there are
+            shape = (1, *(record.x_shape[1:] or (1,)))
+            self.readers = nn.ModuleList([reader_of(likelihood, shape, in_units)])
         self.shown = self.read(torch.zeros(1, *record.x_shape)).shape[-1] + 1
         n = record.x_shape[0]
         self.register_buffer("lengths", torch.eye(n + 1)[n])  # how often each was seen

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ...families.support import innermost, support_bounds
+from ...model.sequences import Sequences
 from ...model.vae import VAE
 from ...model.visits import VisitsRecord
 
@@ -41,6 +42,8 @@ class Code:
             )
         if vae.record.missing:
             raise ValueError("VAE(..., missing=True) has no code for missing cells: impute x first")
+        if isinstance(vae.record, Sequences):
+            raise ValueError("sequences of several lengths have no code yet: give arrays (T, C)")
         if vae.record.shape != vae.x_shape:
             raise ValueError("only x itself is coded, and this model's record has further blocks")
         like = vae.as_data(torch.zeros(1, *vae.record.shape))
