@@ -18,7 +18,7 @@ from ..families.registry import REGISTRY
 from ..families.visits import Conjugate, MeanField, VisitLikelihood, VisitNetwork, VisitPart
 from .latents import latent_shape
 from .record import Record
-from .steps import network_for
+from .sequences import network_for
 from .tables import TableRecord
 from .visits import VisitsRecord, visits_of
 

@@ -13,13 +13,14 @@ from ..core.checks import boolean, whole
 from ..data import Vocabulary
 from ..data.loaders import Entries, is_loader, read
 from ..families.likelihoods import check_support
+from ..families.part import Line
 from ..families.steps import Autoregressive
 from ..language.spec import Spec
 from .arrays import convert, is_named, numbers
 from .blocks import Block, shape_of
 from .record import Record
 
-__all__ = ["Sequences", "as_sequences", "is_sequences", "lengths_of"]
+__all__ = ["Sequences", "as_sequences", "is_sequences", "lengths_of", "network_for"]
 
 TRIAL = 2  # steps, while the longest sequence is not known
 
@@ -248,6 +249,12 @@ def as_sequences(x: Any, missing: object, condition: object) -> Sequences:  # no
     if x[0] is not None or None in x[1:]:
         raise ValueError(f"None is the first of a shape, the steps: (None, 12), got {tuple(x)}")
     return Sequences(x[1:], missing=boolean("missing", missing))
+
+
+def network_for(record: Record, line: Line | None) -> Line:
+    """An encoder or decoder, by default that of the record's kind."""
+    default = "GRU(128)" if isinstance(record, Sequences) else "MLP([200, 200])"
+    return default if line is None else line
 
 
 def is_sequences(x: object) -> bool:

@@ -16,7 +16,7 @@ from .inputs import ROWS, InputMode, Inputs, Standardized, reader_of
 from .record import Record
 from .sequences import Sequences, lengths_of
 
-__all__ = ["SequenceInputs", "make_inputs", "network_for"]
+__all__ = ["SequenceInputs", "make_inputs"]
 
 
 class SequenceInputs(Inputs):
@@ -167,12 +167,6 @@ class SequenceInputs(Inputs):
             if len(lengths) == self.record.x_shape[0] + 1:
                 self.lengths = self.lengths.new_zeros(len(lengths))
         super()._load_from_state_dict(state_dict, prefix, *others)
-
-
-def network_for(record: Record, line: Line | None) -> Line:
-    """An encoder or decoder, by default that of the record's kind."""
-    default = "GRU(128)" if isinstance(record, Sequences) else "MLP([200, 200])"
-    return default if line is None else line
 
 
 class HasNetworks(Protocol):
