@@ -14,24 +14,27 @@ $(VENV)/installed: pyproject.toml constraints.txt
 demo: install
 	$(BIN)/pyro-vae fit digit-counts --likelihood "Binomial(total_count=16)"
 
-# While you work, under 90 seconds on two cores: lint, then types beside the tests that are fast,
-# which are those marked neither slow nor process. Bytecode is kept whatever the environment says,
-# so that only what has changed since the last time is compiled, and its assertions rewritten.
-check: export PYTHONDONTWRITEBYTECODE =
-check: export PYTHONPYCACHEPREFIX = $(abspath $(VENV)/bytecode)
-check: install
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/basedpyright & types=$$!; \
-	$(BIN)/python -m pytest tests --numprocesses 2 --dist worksteal -m "not slow and not process"; tests=$$?; \
-	wait $$types && exit $$tests
+# Bytecode is kept whatever the environment says, so that processes that tests start, and the next
+# run, compile only what has changed since, and rewrite its assertions.
+check test: export PYTHONDONTWRITEBYTECODE =
+check test: export PYTHONPYCACHEPREFIX = $(abspath $(VENV)/bytecode)
 
-# Before you hand something in: lint, types, and all tests and doctests, on all cores.
+# Lint, then types beside tests; both are finished, whatever the other says.
+define lint_types_and
+$(BIN)/ruff check .
+$(BIN)/ruff format --check .
+$(BIN)/basedpyright & types=$$!; \
+$(BIN)/python -m pytest --dist worksteal $(1); tests=$$?; \
+wait $$types && exit $$tests
+endef
+
+# While you work: the tests that are fast, which are those marked neither slow nor process.
+check: install
+	$(call lint_types_and,tests --numprocesses 2 -m "not slow and not process")
+
+# Before you hand something in: all tests and doctests, on all cores.
 test: install
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/basedpyright
-	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
+	$(call lint_types_and,--numprocesses auto)
 
 # The site, into docs/build: offline, and a warning is an error.
 docs: install

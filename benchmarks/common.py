@@ -14,7 +14,7 @@ import torch
 import pyro_vae as pv
 from pyro_vae.infer.training.checkpoint import is_kept
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(os.environ.get("RESULTS", Path(__file__).parent / "results"))
 RUNS = Path(__file__).parent / "runs"
 
 

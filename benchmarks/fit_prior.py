@@ -1,6 +1,6 @@
 """What a prior buys that is fitted after the model, beside one that is trained with it.
 
-    python benchmarks/fit_prior.py [--data digits|mnist] [--test 1000]
+    python benchmarks/fit_prior.py [--data digits|mnist] [--test 1000] [--train N] [--epochs N]
 
 Each training is a folder that a later call resumes.
 """
@@ -8,6 +8,7 @@ Each training is a folder that a later call resumes.
 import argparse
 import math
 import time
+from dataclasses import replace
 
 from common import publish, table
 from short import SETTINGS, images, trained
@@ -27,14 +28,19 @@ def main() -> None:
     say = argparse.ArgumentParser()
     say.add_argument("--data", choices=list(SETTINGS), default="digits")
     say.add_argument("--test", type=int, default=1000)
+    say.add_argument("--train", type=int)
+    say.add_argument("--epochs", type=int)
     told = say.parse_args()
-    data, how = images(told.data), SETTINGS[told.data]
+    sizes = {k: v for k in ("train", "epochs") if (v := getattr(told, k)) is not None}
+    data, usual = images(told.data), SETTINGS[told.data]
+    how = replace(usual, **sizes)
+    size = how if sizes else None
     x = data["test"][: told.test]
-    plain, fit = trained(told.data)
+    plain, fit = trained(told.data, how=size)
     first = fit.history.seconds.iloc[-1]
     lines = []
     for prior in PRIORS:
-        together, other = trained(told.data, prior)
+        together, other = trained(told.data, prior, how=size)
         start = time.perf_counter()
         after = pv.fit_prior(plain, data["train"][: how.train], prior, **FITTED, seed=0)
         seconds = time.perf_counter() - start

@@ -33,6 +33,7 @@ from torch import Tensor, nn
 
 import pyro_vae as pv
 from pyro_vae.infer import FusedOptim
+from pyro_vae.infer.engine.compiled import CompileMode
 
 SIZES, LATENT, LR = (200, 200), 50, 1e-3
 if "PEERS" in os.environ:
@@ -53,6 +54,8 @@ def timed(run: Callable[[], object]) -> Callable[[], float]:
     def seconds() -> float:
         start = time.perf_counter()
         run()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         return time.perf_counter() - start
 
     return seconds
@@ -79,7 +82,7 @@ def loops(
 
     def epoch() -> None:
         with within():
-            for rows in torch.randperm(len(grey)).split(bits.shape[1]):
+            for rows in torch.randperm(len(grey), device=grey.device).split(bits.shape[1]):
                 step(torch.bernoulli(grey[rows]))
 
     return Peer(timed(steps), timed(epoch))
@@ -91,7 +94,7 @@ def by_svi(
     """SVI on the package's model and guide; each peer keeps a parameter store of its own."""
 
     def make(bits: Tensor, grey: Tensor) -> Peer:
-        model, store = vae(), {"params": {}, "constraints": {}}
+        model, store = vae().to(bits.device), {"params": {}, "constraints": {}}
         svi = SVI(model.model, model.guide, optim(), loss())
 
         @contextmanager
@@ -111,11 +114,11 @@ def fused_adam() -> FusedOptim:
     return FusedOptim(torch.optim.Adam, {"lr": LR})
 
 
-def compiled(elbo: ELBO) -> ELBO:
+def compiled(elbo: ELBO, mode: CompileMode | None = None) -> ELBO:
     """The package's compiler around an ELBO."""
     from pyro_vae.infer import CompiledELBO
 
-    return CompiledELBO(elbo, announce=False)  # as fit has it
+    return CompiledELBO(elbo, mode, announce=False)  # as fit has it
 
 
 def adam() -> PyroOptim:
@@ -123,11 +126,12 @@ def adam() -> PyroOptim:
     return pyro.optim.Adam({"lr": LR})
 
 
-def ours(compile: bool) -> Callable[[Tensor, Tensor], Peer]:
+def ours(compile: bool | CompileMode) -> Callable[[Tensor, Tensor], Peer]:
     """The package: steps by SVI with its optimizer and its ELBO, an epoch by ``fit``."""
 
     def elbo() -> ELBO:
-        return compiled(Trace_ELBO()) if compile else Trace_ELBO()
+        mode = compile if isinstance(compile, str) else None
+        return compiled(Trace_ELBO(), mode) if compile else Trace_ELBO()
 
     def make(bits: Tensor, grey: Tensor) -> Peer:
         steps = by_svi(fused_adam, elbo, False)(bits, grey).steps
@@ -142,7 +146,7 @@ def fit_epoch(grey: Tensor, batch_size: int, **options: object) -> float:
     The first one compiles; a model is put into training mode at the start of every epoch, and out
     of it when ``fit`` has ended.
     """
-    model, marks = vae(), []
+    model, marks = vae().to(grey.device), []
     train = model.train
 
     def mark(mode: bool = True) -> nn.Module:
@@ -160,7 +164,7 @@ def by_hand(compile: bool) -> Callable[[Tensor, Tensor], Peer]:
     """The same computation in PyTorch alone, with its fused Adam."""
 
     def make(bits: Tensor, grey: Tensor) -> Peer:
-        model = vae()
+        model = vae().to(bits.device)
         optim = torch.optim.Adam(model.parameters(), LR, fused=True)
         q, p = model.approximation.sources, model.likelihood.sources
 
@@ -190,9 +194,9 @@ def floor(bits: Tensor, grey: Tensor) -> Peer:
     batch, sizes = bits.shape[1], [784, *SIZES, LATENT, *SIZES, 784]
     layers = list(pairwise(sizes))
     layers.insert(len(SIZES), layers[len(SIZES)])  # the guide has two heads
-    w = [torch.randn(a, b) / a**0.5 for a, b in layers]
-    into = [torch.randn(batch, a) for a, _ in layers]
-    out = [torch.randn(batch, b) for _, b in layers]
+    w = [torch.randn(a, b, device=bits.device) / a**0.5 for a, b in layers]
+    into = [torch.randn(batch, a, device=bits.device) for a, _ in layers]
+    out = [torch.randn(batch, b, device=bits.device) for _, b in layers]
     dw, dx = [torch.empty_like(v) for v in w], [torch.empty_like(v) for v in into]
 
     def step(x: Tensor) -> None:
@@ -245,7 +249,7 @@ def numpyro(bits: Tensor, grey: Tensor) -> Peer:
             return np_.sample("z", dist.Normal(loc, scale).to_event(1))
 
     svi = infer.SVI(model, guide, optim.Adam(LR), infer.Trace_ELBO())
-    data, images = jnp.asarray(bits.numpy()), jnp.asarray(grey.numpy())
+    data, images = jnp.asarray(bits.cpu().numpy()), jnp.asarray(grey.cpu().numpy())
     batches = list(data)
     update = jax.jit(svi.update)
 
@@ -320,7 +324,7 @@ def pythae(bits: Tensor, grey: Tensor) -> Peer:
 
     def trainer(data: BaseDataset) -> Callable[[], object]:
         told = BaseTrainerConfig(
-            output_dir=tempfile.mkdtemp(), learning_rate=LR, no_cuda=True,
+            output_dir=tempfile.mkdtemp(), learning_rate=LR, no_cuda=bits.device.type == "cpu",
             per_device_train_batch_size=bits.shape[1],
         )  # fmt: skip
         model = VAE(
@@ -346,6 +350,7 @@ PEERS: dict[str, Callable[[Tensor, Tensor], Peer]] = {
     "Pyro SVI, JitTrace_ELBO": by_svi(adam, JitTrace_ELBO, False),
     "pyro_vae, eager": ours(False),
     "pyro_vae, compiled": ours(True),
+    "pyro_vae, CUDA graphs": ours("reduce-overhead"),
     "PyTorch by hand, eager": by_hand(False),
     "PyTorch by hand, compiled": by_hand(True),
     "NumPyro, jit": numpyro,

@@ -1,13 +1,13 @@
 """Whether recommend_estimator picks one that trains about as fast as the best.
 
-python benchmarks/recommendation.py [SECONDS [MODEL ...]]
+python benchmarks/recommendation.py [--seconds 12] [--race 3] [MODEL ...]
 
 For six small models of scikit-learn's digits as bits: what is recommended after so many seconds,
 and its gain in a race of all of the shortlist at equal seconds, with other seeds, beside the best
 gain.
 """
 
-import sys
+import argparse
 
 import torch
 from common import publish, table
@@ -28,14 +28,14 @@ MODELS = {  # the model, and K
 }
 
 
-def row(name: str, x: torch.Tensor, seconds: float) -> list[object]:
+def row(name: str, x: torch.Tensor, seconds: float, each: float) -> list[object]:
     """What is recommended for a model, its gain in nats, and the best one."""
     options, k = MODELS[name]
     vae = pv.VAE(64, **{**NETWORKS, **options})
     found = pv.recommend_estimator(vae, x, num_particles=k, seconds=seconds, seed=0)
     lines, _ = _suitable(vae, x[:100], None, k, 1)
     race, entrants = Race(vae, x[200:], x[:200], k, 100, 1e-3, 1), {str(n): n for n in lines}
-    gain = race.run(entrants, race.time(entrants), 3.0).gain
+    gain = race.run(entrants, race.time(entrants), each).gain
     best = str(gain.idxmax())
     share = gain[found.estimator] / gain.max()
     return [name, len(lines), f"`{found.estimator}`", f"`{best}`", f"{share:.2f}"]
@@ -43,11 +43,18 @@ def row(name: str, x: torch.Tensor, seconds: float) -> list[object]:
 
 def main() -> None:
     """The models one after the other."""
-    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 12.0
+    say = argparse.ArgumentParser()
+    say.add_argument("--seconds", type=float, default=12.0)
+    say.add_argument("--race", type=float, default=3.0)
+    say.add_argument("models", nargs="*", default=[*MODELS])
+    told = say.parse_args()
     x = (pv.load_data("digits").train.flatten(1) > 0.5).float()
-    rows = [row(name, x, seconds) for name in sys.argv[2:] or MODELS]
+    rows = [row(name, x, told.seconds, told.race) for name in told.models]
     head = ["model", "shortlist", "recommended", "best of another race", "its share of the gain"]
-    text = f"Recommended after {seconds:g} s; races of 3 s an estimator.\n\n"
+    text = (
+        f"Recommended after {told.seconds:g} s; races of {told.race:g} s an estimator. Of models "
+        "that gain alike the clock of a machine that others use decides.\n\n"
+    )
     publish("recommendation", "Recommended estimators", text + table(head, rows))
 
 

@@ -48,11 +48,14 @@ def images(data: str) -> dict[str, torch.Tensor]:
     return {"train": digits[:n], "valid": digits[n : n + 100], "test": digits[n + 100 :]}
 
 
-def trained(data: str, prior: str = "Normal", seed: int = 0) -> tuple[pv.VAE, pv.Fit]:
+def trained(
+    data: str, prior: str = "Normal", seed: int = 0, how: Setting | None = None
+) -> tuple[pv.VAE, pv.Fit]:
     """A VAE with this prior; a folder keeps it, and a later call goes on."""
-    how, x = SETTINGS[data], images(data)
+    x, size = images(data), "" if how is None else f"-{how.train}-{how.epochs}"
+    how = how or SETTINGS[data]
     word = "".join(c if c.isalnum() else "-" for c in prior)
-    folder = RUNS / f"short-{data}-{word}-{seed}"
+    folder = RUNS / f"short-{data}{size}-{word}-{seed}"
     networks = [pv.MLP(list(how.widths), activation="GLU") for _ in range(2)]
     vae = pv.VAE(
         x["train"].shape[1], how.latent, prior=prior,

@@ -1,6 +1,7 @@
 """What a step and an epoch cost: this package beside its peers, in one run on one machine.
 
-    PEERS=FOLDER python benchmarks/speed.py [--rounds 60] [--only NAME]
+    PEERS=FOLDER python benchmarks/speed.py [--rounds 60] [--only NAME] [--threads 2]
+        [--device cuda]
 
 VAE 784-200-200-50 (tanh), Bernoulli, batches of 100 and 1,000; `peers.py` says who they are. The
 peers take turns in short rounds, so that a drift of the machine's speed meets all. A step is
@@ -38,6 +39,7 @@ from peers import (
 from torch import Tensor
 
 BATCHES, STEPS = (100, 1000), 25
+LARGEST = 10_000  # a further batch, on a GPU
 STOCK, FLOOR = "Pyro SVI, as its tutorial", "matrix products alone"
 PARTICLES, DATA = (1, 2, 4, 8, 16), (7500, 15_000, 30_000, 60_000)
 
@@ -85,7 +87,8 @@ def make_peers(bits: Tensor, grey: Tensor, only: list[str]) -> dict[str, Peer]:
     """Those that are asked for and installed."""
     found = {}
     for name, make in PEERS.items():
-        if not only or any(word in name for word in only):
+        served = bits.is_cuda or "CUDA" not in name
+        if served and (not only or any(word in name for word in only)):
             try:
                 found[name] = make(bits, grey)
             except ImportError as problem:
@@ -96,7 +99,7 @@ def make_peers(bits: Tensor, grey: Tensor, only: list[str]) -> dict[str, Peer]:
 def ready(grey: Tensor, batch: int) -> Tensor:
     """Bits ``(STEPS, batch, 784)``."""
     rows = torch.arange(STEPS * batch) % len(grey)
-    return torch.bernoulli(grey[rows]).reshape(STEPS, batch, -1)
+    return torch.bernoulli(grey[rows.to(grey.device)]).reshape(STEPS, batch, -1)
 
 
 def beside_peers(grey: Tensor, rounds: int, only: list[str]) -> pd.DataFrame:
@@ -105,7 +108,7 @@ def beside_peers(grey: Tensor, rounds: int, only: list[str]) -> pd.DataFrame:
     ``close`` is the median of the rounds, ``in`` so many, in which the cores shared a cache.
     """
     parts = []
-    for batch in BATCHES:
+    for batch in (*BATCHES, LARGEST) if grey.is_cuda else BATCHES:
         peers = make_peers(ready(grey, batch), grey, only)
         found = turns({"apart": crossing, **{k: p.steps for k, p in peers.items()}}, rounds)
         close, steps = found.pop("apart") < 2.5, 1000 / STEPS * found
@@ -196,11 +199,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=60, help="of steps; a twelfth of epochs")
     parser.add_argument("--only", nargs="*", default=[], help="peers whose name holds a word")
     parser.add_argument("--data", type=int, default=60_000, help="of MNIST's training data")
+    parser.add_argument("--threads", type=int, help="of PyTorch; its own choice without")
+    parser.add_argument("--device", default="cpu", help="cuda: the peers alone, to speed_cuda.md")
     told = parser.parse_args()
     torch.manual_seed(0)
-    grey, few = mnist().train.flatten(1)[: told.data], fewer(told.rounds)
+    if told.threads:
+        torch.set_num_threads(told.threads)
+    grey, few = mnist().train.flatten(1)[: told.data].to(told.device), fewer(told.rounds)
     peers = beside_peers(grey, told.rounds, told.only)
     print(page(peers))
+    if told.device != "cpu":
+        publish(f"speed_{told.device}", "What a step and an epoch cost on a GPU", page(peers))
+        return
     particles, data = by_particles(grey, 4 * few), by_data(grey, few)
     processes = by_processes(grey, 2 * few)
     draw(peers, particles, data)

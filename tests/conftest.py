@@ -10,6 +10,7 @@ pytest.register_assert_rewrite("helpers")
 
 from helpers import gradients  # noqa: E402
 from pyro_vae import MLP, VAE  # noqa: E402
+from pyro_vae.infer.engine.lowering import for_cpu  # noqa: E402
 from pyro_vae.infer.estimators.learner import Learner  # noqa: E402
 
 matplotlib.use("Agg")
@@ -72,6 +73,17 @@ def wandered(monkeypatch):
         return control
 
     monkeypatch.setattr(Learner, "renew", elsewhere)
+
+
+@pytest.fixture
+def interpreted(monkeypatch):
+    """Steps are captured and rewritten as ever, and run as graphs without Inductor.
+
+    It is for what is ours in a compiled step; that Inductor takes such graphs is asked in
+    ``test_compiled`` and ``test_lowering``, since each compilation takes up to a minute.
+    """
+    name = "pyro_vae.infer.engine.compiled.compile_module"
+    monkeypatch.setattr(name, lambda module, *how: for_cpu(module, {}))
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from torch import nn
 
 import pyro_vae as pv
 from pyro_vae.core.acting import evaluating
+from pyro_vae.model.inference import Inference
 
 X = torch.randn(12, 4, generator=torch.Generator().manual_seed(1))
 LABELS = torch.arange(12) % 3
@@ -186,6 +187,27 @@ EVALUATING = {
 }
 
 
+METHODS = {
+    "encode": lambda vae: list(vars(vae.encode(X).base_dist).values()),
+    "refine": lambda vae: list(vars(vae.refine(X, steps=2, seed=0).base_dist).values()),
+    "reconstruct": lambda vae: vae.reconstruct(X),
+    "sample": lambda vae: vae.sample(3, seed=0),
+    "interpolate": lambda vae: vae.interpolate(X[0], X[1]),
+    "impute": lambda vae: vae.impute(X, num_samples=5, sweeps=1, seed=0),
+    "imputations": lambda vae: vae.imputations(X, num_samples=5, sweeps=1, seed=0).values,
+    "check": lambda vae: vae.check(X),
+    "as_data": lambda vae: vae.as_data(X),
+}
+CALLS = EVALUATING | {f"VAE.{name}": call for name, call in METHODS.items()}
+# What training calls, which must see dropout, and what needs a condition.
+TRAINING = {"approximate_posterior", "decode", "prior_at", "counterfactual"}
+
+
+def test_every_method_of_a_model_is_walked():
+    public = {n for n, f in vars(Inference).items() if not n.startswith("_") and callable(f)}
+    assert public - TRAINING == set(METHODS) - {"check"}
+
+
 OTHERS = {"citation", "fit", "train_estimators", "compress", "decompress", "paired_differences",
           "fit_prior", "recommend_estimator"}  # fmt: skip
 
@@ -199,10 +221,10 @@ def test_every_function_of_a_model_is_walked():
     assert of_models - OTHERS == set(EVALUATING)
 
 
-@pytest.mark.parametrize("name", EVALUATING)
+@pytest.mark.parametrize("name", CALLS)
 @pytest.mark.slow
 def test_training_mode_changes_no_figure_and_evaluating_no_model(name):
-    vae, act = noisy(), EVALUATING[name]
+    vae, act = noisy(), CALLS[name]
     vae.eval()
     expected = numbers(act(vae))
     assert expected

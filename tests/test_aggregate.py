@@ -97,7 +97,7 @@ def trained(**told):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("make", EXACT)
-def test_training_lowers_what_is_penalized_and_the_compiled_step_is_the_same(make):
+def test_training_lowers_what_is_penalized_and_the_compiled_step_is_the_same(make, interpreted):
     (plain, _), (one, history) = trained(beta=0.1), trained(beta=0.1, callbacks=[make(20.0)])
     _, again = trained(beta=0.1, callbacks=[make(20.0)], compile=True)
     assert np.allclose(history.history.loss, again.history.loss, rtol=1e-3)

@@ -50,6 +50,7 @@ def test_the_weight_is_unbiased_for_the_evidence():
     assert (w.log().mean(0) > plain.mean(0)).all()
 
 
+@pytest.mark.slow
 def test_the_weight_is_unbiased_for_two_dependent_latents_beside_a_plate():
     """A global scale-free program: z1 ~ N(0, 1), z2 ~ N(z1, 1), x_i ~ N(z2, 1)."""
     x = torch.tensor([0.5, 1.5, 1.0]).double()
@@ -126,7 +127,7 @@ def small():
 
 
 @pytest.mark.slow
-def test_it_trains_with_the_model_and_a_resumed_run_goes_on(tmp_path):
+def test_it_trains_with_the_model_and_a_resumed_run_goes_on(tmp_path, interpreted):
     x = torch.randn(80, 3, generator=torch.Generator().manual_seed(0))
     told = {"batch_size": 20, "lr": 1e-2, "seed": 0, "progress": False}
     whole, parts, compiled = DAIS(2), DAIS(2), DAIS(2)

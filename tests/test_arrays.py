@@ -2,6 +2,7 @@
 
 import decimal
 import math
+import re
 
 import numpy as np
 import pandas as pd
@@ -133,14 +134,16 @@ def test_one_observation_or_one_column_of_a_series():
     assert pv.VAE(1, 2, likelihood="Normal").as_data(np.asarray(series)[:, None]).shape == (3, 1)
 
 
-@pytest.mark.parametrize("x", [[[1, 2**24 + 1]], [[1.0, 2**24 + 1]], [[2**60, 1]]], ids=str)
+@pytest.mark.parametrize("x", [[[1, 2**24 + 1]], [[1.0, 2**24 + 1]], [[2**60 + 2**30, 1]]], ids=str)
 def test_whole_numbers_that_float32_would_change_are_refused(x):
-    with pytest.raises(ValueError, match=f"the whole number {max(x[0]):.15g}, which float32"):
+    with pytest.raises(
+        ValueError, match=f"whole number {re.escape(f'{max(x[0]):.15g}')}, which float32"
+    ):
         pv.VAE(2, 2, likelihood="Normal", **NETS).check(np.array(x))
 
 
 def test_measurements_beyond_float32s_whole_numbers_are_rounded():
     """A column with a fraction is measured; a float beyond 2^52 is whole only by its spacing."""
-    x = np.array([[2.0**24 + 1, 1e30 / 3], [0.5, -1e30 / 7]])
+    x = np.array([[2.0**24 + 1, 1e18 / 3], [0.5, -1e18 / 7]])
     checked = pv.VAE(2, 2, likelihood="Normal", **NETS).check(x)
     assert checked.tolist() == x.astype(np.float32).tolist()

@@ -104,6 +104,7 @@ def test_arviz_works_on_it():
     assert "z[0, z[0]]" in summary.index
 
 
+@pytest.mark.slow
 def test_loo_is_held_out_log_p_and_compare_ranks_by_it():
     """Models whose log p(x) is known, of which log p(x|z) at the guide's draws ranks otherwise."""
     models = {

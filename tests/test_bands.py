@@ -12,6 +12,7 @@ from pyro_vae.evaluate.guide.bands import simultaneous_band
 from pyro_vae.evaluate.guide.calibration import Calibration
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "points", "level"), [(50, 9, 0.9), (200, 19, 0.99), (500, 49, 0.95)])
 def test_the_band_is_arvizs(n, points, level):
     with warnings.catch_warnings():
@@ -49,6 +50,7 @@ def test_coverage_counts_central_intervals():
     assert np.allclose(below["z[0]"], below.index)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("factor", "side"), [(1.0, 0), (0.7, -1), (1.4, 1)])
 def test_a_guide_of_the_wrong_width_covers_too_little_or_too_much(factor, side):
     found = pv.calibration(linear_vae("full", scale_factor=factor), 500, num_samples=49, seed=0)

@@ -130,9 +130,10 @@ def test_either_key_of_an_observation_makes_bits_of_its_own(word):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("d", [1, 16, 31, 64, 784])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_bits_are_those_of_their_keys_however_they_are_computed(dtype, d, monkeypatch):
+@pytest.mark.parametrize(
+    "d, dtype", [(1, torch.float64), (16, torch.float32), (31, torch.float64), (784, torch.float32)]
+)
+def test_bits_are_those_of_their_keys_however_they_are_computed(d, dtype, monkeypatch):
     torch.manual_seed(0)
     grey = torch.rand(200, d, dtype=dtype)
     rows, keys = torch.randint(200, (90,)), random_keys(90)
@@ -172,8 +173,7 @@ def test_processes_draw_the_bits_of_one(count):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("compiled", [False, True])
-@pytest.mark.parametrize("size", [7, 60, 1000])
+@pytest.mark.parametrize("size, compiled", [(7, False), (7, True), (60, False), (1000, True)])
 def test_an_epoch_of_bits_is_resumed_with_the_same(size, compiled, monkeypatch):
     monkeypatch.setattr(batches, "AT_ONCE", 3000)  # of 7, 14 batches at a time
     grey = torch.rand(250, 30, generator=torch.Generator().manual_seed(0))

@@ -77,6 +77,7 @@ def test_vimco_is_unbiased_for_bits_at_many_draws(n):
 # The thermodynamic bound.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model, rule", [("bits", "score"), ("small", "score"), ("small", None)])
 def test_one_partition_is_the_elbo(model, rule, request):
     vae, x = request.getfixturevalue(model)
@@ -135,6 +136,7 @@ def test_wake_is_of_iwae_in_the_model_and_of_the_inclusive_kl_in_the_guide(model
     assert z_scores(found[:, mask], wanted).abs().max() > 10  # with two it is seen to be biased
 
 
+@pytest.mark.slow
 def test_sleep_is_of_the_inclusive_kl_at_data_of_the_model(bits):
     vae, x = bits
     found, values = draws("RWS(num_particles=2, sleep=1.0)", vae, x)
@@ -178,6 +180,7 @@ def test_sleep_needs_the_data_as_an_argument():
 # The chi upper bound.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [2.0, 1.5])
 @pytest.mark.parametrize("model, rule", [("bits", "score"), ("small", "score"), ("small", None)])
 def test_the_guide_descends_the_chi_bound(model, rule, n, request):
@@ -283,6 +286,7 @@ def test_a_prior_is_reparameterized_where_its_draws_can_be_inverted(prior):
     assert torch.allclose(a[:, ~learned], b[:, ~learned])
 
 
+@pytest.mark.slow
 def test_a_hierarchical_prior_is_reparameterized_too():
     """p(z1) p(z2 | z1) p(x | z2), all learned: the means are DReG's, per copy of the parameters."""
     n, x = 50_000, torch.tensor(0.7).double()
@@ -309,6 +313,7 @@ def test_a_hierarchical_prior_is_reparameterized_too():
         assert (double.mean(0).abs() / (double.var(0) / n).sqrt() > 20).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale, lower", [(3.0, True), (0.3, False)])
 def test_when_the_prior_pays_for_its_second_reparameterization(scale, lower):
     """Where the likelihood tells little of z it lowers the variance; where much, it raises it."""
@@ -384,6 +389,7 @@ def test_minibatches_have_the_gradient_of_all_data_in_the_mean(elbo, discrete):
         assert (parts.mean((0, 1)).abs() / error).max() > 5
 
 
+@pytest.mark.slow
 def test_pyros_wake_sleep_does_not_subsample():
     """It weighs all data together, and a minibatch's scale is a power of the weights."""
     case, found = Subsampled(1, True), {}
@@ -506,6 +512,7 @@ def test_comparisons_know_whose_gradient_is_the_bounds(bits):
         pv.compare_estimators(vae, x, lines, num_draws=10, reference="RWS(num_particles=3)")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", ["TVO(num_particles=2)", "CUBO(num_particles=2)", "RWS"])
 def test_draws_are_of_its_bound(line, small):
     vae, x = small

@@ -59,7 +59,7 @@ def test_fit_and_its_settings_say_the_same():
     for setting in fields(FitSettings):
         assert parameters[setting.name].default == setting.default
         assert setting.metadata["help"].endswith(".") and "metavar" in setting.metadata
-    others = {"vae", "x", "out", "resume", "callbacks", "steps_per_epoch"}
+    others = {"vae", "x", "out", "resume", "callbacks", "steps_per_epoch", "layout"}
     assert parameters.keys() - others == {setting.name for setting in fields(FitSettings)}
 
 
@@ -174,6 +174,7 @@ class Averaged(Callback):
         self.mean, self.losses = state["mean"], state["losses"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [4, 6, 7])
 def test_the_state_of_a_callback_comes_back(at, tmp_path):
     whole, again = Averaged(), Averaged()
@@ -192,7 +193,7 @@ def test_two_of_one_class_keep_their_states_apart(tmp_path):
 
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.slow
-def test_the_contractive_one_is_the_handler_around_the_guide(compiled):
+def test_the_contractive_one_is_the_handler_around_the_guide(compiled, interpreted):
     class Wrapped(pv.VAE):
         def guide(self, x):
             return super().guide(x) if not self.training else Contractive(0.5)(super().guide)(x)

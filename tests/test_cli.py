@@ -149,13 +149,14 @@ SAID = {  # name: a value that is not the default, and how a flag says it
     "data": ("x.npy", "x.npy"),
     "data_root": ("files", "--data-root files"),
     "likelihood": ("Normal", "--likelihood Normal"),
+    "tokens": ("words", "--tokens words"),
     "prior": ("Laplace", "--prior Laplace"),
     "guide": ("Laplace", "--guide Laplace"),
     "latent_dim": (3, "--latent-dim 3"),
     "layers": ((5, 3), "--layers [5,3]"),
     "encoder": ("MLP([4])", "--encoder MLP([4])"),
     "decoder": ("MLP([4])", "--decoder MLP([4])"),
-    "missing": (True, "--missing"),
+    "missing": ("SelfMasking(sign=1)", "--missing SelfMasking(sign=1)"),
     "censored": (("time=dead",), "--censored time=dead"),
     "na_values": (("-999",), "--na-values=-999"),
     "condition": ("~age", "--condition ~age"),
@@ -184,7 +185,15 @@ SAID = {  # name: a value that is not the default, and how a flag says it
 
 def test_every_argument_of_fit_is_a_setting():
     given = inspect.signature(pv.fit).parameters.keys()
-    objects = {"vae", "x", "out", "resume", "callbacks", "steps_per_epoch"}  # the last of streams
+    objects = {
+        "vae",
+        "x",
+        "out",
+        "resume",
+        "callbacks",
+        "steps_per_epoch",
+        "layout",
+    }  # the last of streams
     assert given - objects <= DEFAULTS.keys() == SAID.keys()
 
 
@@ -210,6 +219,7 @@ def test_a_setting_is_the_same_from_a_flag_a_file_and_a_sweep(name, tmp_path, mo
     assert told == [expected] * 3 and expected != RunSettings()
 
 
+@pytest.mark.slow
 def test_free_bits_aggressive_and_precision_reach_the_training(tmp_path):
     given = ("--free-bits", 0.5, "--aggressive", 5, "--precision", "bf16")
     done = run("fit", "digits", *SMALL, *given, "--epochs", 1, "--out", tmp_path / "run")
@@ -223,6 +233,7 @@ def test_free_bits_aggressive_and_precision_reach_the_training(tmp_path):
 # What a run leaves behind.
 
 
+@pytest.mark.slow
 def test_fit_writes_the_run_folder_and_lists_it(trained):
     folder, out = trained
     assert contents(folder) == CONTENTS
@@ -263,6 +274,7 @@ def test_fit_measures_the_model_it_saves(trained):
     assert row("ELBO, training data", out) == [round(found["elbo_train"], 2)]
 
 
+@pytest.mark.slow
 def test_the_configuration_of_a_run_repeats_it_bit_for_bit(trained, tmp_path):
     first, second = trained[0], tmp_path / "second"
     torch.manual_seed(12345)  # what the process drew before is of no account
@@ -274,12 +286,14 @@ def test_the_configuration_of_a_run_repeats_it_bit_for_bit(trained, tmp_path):
     pd.testing.assert_frame_equal(a, b, check_exact=True)
 
 
+@pytest.mark.slow
 def test_another_seed_is_another_run(trained, tmp_path):
     args = ("--config", trained[0] / "config.toml", "--seed", 1, "--out", tmp_path / "other")
     assert run("fit", *args).code == 0
     assert not same_weights(trained[0], tmp_path / "other")
 
 
+@pytest.mark.slow
 def test_a_flag_beats_the_file_and_the_file_the_default(tmp_path):
     write_toml(tmp_path / "c.toml", {"epochs": 3, "latent_dim": 2, "encoder": "MLP([7])"}, "mine")
     out = tmp_path / "run"
@@ -294,6 +308,7 @@ def test_a_flag_beats_the_file_and_the_file_the_default(tmp_path):
     assert len(pd.read_csv(out / "history.csv")) == 1
 
 
+@pytest.mark.slow
 def test_without_out_the_run_is_named_after_the_data(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     np.save("counts.npy", np.random.default_rng(0).poisson(3, (40, 5)))
@@ -340,6 +355,7 @@ def test_show_prints_the_model_the_settings_and_the_figures(trained):
     assert set(done.out.splitlines()) >= CONTENTS
 
 
+@pytest.mark.slow
 def test_sample_draws_data_by_seed_and_a_picture(copy, tmp_path):
     done = run("sample", copy, "--num-samples", 5, "--seed", 3)
     assert (done.code, done.err) == (0, "")
@@ -354,6 +370,7 @@ def test_sample_draws_data_by_seed_and_a_picture(copy, tmp_path):
     assert other.shape == x.shape and not np.array_equal(other, x)
 
 
+@pytest.mark.slow
 def test_encode_and_impute_write_what_the_model_says(copy, tmp_path):
     vae, x = pv.load(copy), torch.bernoulli(pv.load_data("digits").test[:20])
     np.save(tmp_path / "x.npy", x.numpy())
@@ -560,6 +577,7 @@ def test_a_resumed_run_keeps_its_settings(case, copy):
     assert f"a resumed run keeps its settings: leave out {named}\n" in done.err
 
 
+@pytest.mark.slow
 def test_a_finished_run_that_is_resumed_stays_as_it_is(trained, copy):
     done = run("fit", "--resume", copy)
     assert done.code == 0

@@ -37,12 +37,14 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_run_of_a_table_holds_its_lines(folder):
     vae = pv.load(folder / "run")
     assert vae.record.schema.likelihood["income"] == "Gamma"
     assert vae.record.schema.likelihood["debt"] == "Hurdle(LogNormal)"
 
 
+@pytest.mark.slow
 def test_rows_are_drawn_given_cells(folder):
     run("sample", folder / "run", "--num-samples", 6, "--given", "home=rent")
     drawn = pd.read_csv(folder / "run" / "samples.csv")
@@ -65,6 +67,7 @@ def test_holes_are_filled_and_other_cells_stay(folder):
     assert after.where(before.notna()).equals(before)
 
 
+@pytest.mark.slow
 def test_a_run_is_conditional_on_columns(folder):
     run("fit", folder / "loans.csv", "--condition", "~ home", *FIT, "--out", folder / "given")
     assert pv.load(folder / "given").record.columns == ("income", "debt")
@@ -104,6 +107,7 @@ def test_lines_by_column_are_of_a_table(tmp_path):
     assert "likelihoods by column are of a table" in out
 
 
+@pytest.mark.slow
 def test_what_stands_for_missing_and_events_are_said(tmp_path):
     rng = np.random.default_rng(0)
     frame = pd.DataFrame(
@@ -139,3 +143,14 @@ def test_rows_are_not_written_as_arrays(folder):
         out = refused(*command, "--out", folder / "x.npy")
         assert "rows of a table are written as .csv, .tsv, .parquet: --out" in " ".join(out.split())
         assert not (folder / "x.npy").exists()
+
+
+def test_how_cells_go_missing_is_said(folder, tmp_path):
+    run("fit", folder / "loans.csv", *FIT, "--missing", "Bernoulli", "--out", tmp_path / "run")
+    run("sample", tmp_path / "run", "--num-samples", 200)
+    assert pd.read_csv(tmp_path / "run" / "samples.csv")["income"].isna().any()
+    words = "SelfMasking"
+    refusal = refused(
+        "fit", folder / "loans.csv", *FIT, "--missing", "Selfmaskin", "--out", tmp_path / "no"
+    )
+    assert words in refusal

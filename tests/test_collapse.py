@@ -243,6 +243,7 @@ def lagging(seed=0):
     ).double()
 
 
+@pytest.mark.slow
 def test_the_model_moves_only_when_the_guide_no_longer_improves(monkeypatch):
     vae, seen = lagging(), []
     call = FusedOptim.__call__
@@ -400,7 +401,7 @@ def test_other_treatments_are_another_run(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_compiled_run_has_the_numbers_of_the_eager_one():
+def test_a_compiled_run_has_the_numbers_of_the_eager_one(interpreted):
     told = dict(
         epochs=4, batch_size=10, seed=3, lr=1e-2, free_bits=0.3, aggressive=2,
         beta="cyclical(0.1, 1, cycles=2)", estimator="TraceMeanField_ELBO",
@@ -410,6 +411,7 @@ def test_a_compiled_run_has_the_numbers_of_the_eager_one():
     assert torch.allclose(one, other, rtol=1e-6, atol=1e-8, equal_nan=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", ["Trace_ELBO", "TraceMeanField_ELBO", "TraceGraph_ELBO"])
 def test_free_bits_can_be_made_a_graph(line):
     vae, x = treated(""), X[:20]

@@ -225,6 +225,20 @@ def test_a_stack_scores_as_the_mixture(three):
     assert own >= found.pointwise.mean().max() - 1e-9
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_a_stack_reads_data_as_one():
+    data = frame().assign(age=[-999.0, *np.linspace(20, 80, 59)])
+    said = {"missing": True, "encoder": "MLP([3])", "decoder": "MLP([3])", "seed": 0}
+    models = {
+        name: pv.VAE(pv.Table.from_frame(data, na_values=values, kinds={"age": "real"}), 1, **said)
+        for name, values in {"gone": [-999], "kept": {"age": []}}.items()
+    }
+    both = pv.stack(models, [0.5, 0.5])
+    with pytest.raises(ValueError, match="gone reads 'age' as nan in row 0, kept as -999"):
+        both.log_evidence(data, num_samples=5)
+    assert both.log_evidence(data[1:], num_samples=5).log_evidence.shape == (59,)
+
+
 def test_its_error_is_that_of_its_parts():
     vae, x = linear_vae("mean-field", scale_factor=1.3), torch.zeros(3, 5)
     alone = pv.log_evidence(vae, x, num_samples=100, num_simulated=0, seed=0)

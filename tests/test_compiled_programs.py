@@ -19,11 +19,7 @@ from pyro_vae.infer.engine.capture import capture_function
 X = torch.tensor([-0.4, 1.9, 0.3, 2.5])
 
 
-@pytest.fixture(autouse=True)
-def no_compilation(monkeypatch):
-    """The graph is captured, not compiled: what is asked here does not depend on Inductor."""
-    name = "pyro_vae.infer.engine.compiled.compile_module"
-    monkeypatch.setattr(name, lambda module, *how: module)
+pytestmark = pytest.mark.usefixtures("interpreted")
 
 
 def evaluate(elbo, model, guide, *args, seed=0):

@@ -101,6 +101,7 @@ def test_a_trained_model_reaches_the_elbo_on_data_it_has_not_seen(trained):
     assert len(bytes(coded)) < x.numel() / 8
 
 
+@pytest.mark.slow
 def test_words_are_as_long_as_the_information_in_what_is_pushed_and_popped(trained, monkeypatch):
     """So the coder itself costs nothing; what it costs beyond the ELBO is the draw of z."""
     total = 0.0
@@ -154,6 +155,7 @@ def test_batch_statistics_and_dropout_are_out_of_the_way():
     assert vae.training
 
 
+@pytest.mark.slow
 def test_memory_of_another_layout_is_the_same_data():
     vae = model()
     x = vae.sample(100, seed=0)

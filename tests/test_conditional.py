@@ -216,6 +216,7 @@ def test_the_pictures_are_those_of_the_plain_model(name, models):
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_estimators_are_compared_on_it(name, models):
     assert OBJECTIVES[name](*models[0]) is not None
@@ -233,6 +234,7 @@ def test_what_is_drawn_without_a_context_is_refused(models):
             draw(vae)
 
 
+@pytest.mark.slow
 def test_each_observation_is_drawn_at_its_own_context(models):
     """Contexts are taken in turn, and the prior's predictions are at each observation's."""
     vae, x = models[0]
@@ -278,6 +280,7 @@ def test_log_evidence_of_a_linear_model_with_context_is_exact(linear):
     assert np.allclose(stats.to_numpy().reshape(20, -1), exact, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_annealing_and_calibration_of_a_linear_model_with_context(linear):
     vae, x, exact = linear
     annealed = pv.ais(vae, x, temperatures=50, chains=16, leapfrog=3, seed=0)

@@ -16,6 +16,7 @@ from helpers.gradients import (
     bernoulli_toy,
     bit_model,
     copied,
+    covering,
     draws,
     exact_bits,
     gradient_of,
@@ -38,8 +39,7 @@ BASELINED = "MuProp(baseline=neural)"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n, beta", [(1, 1.0), (4, 1.0), (4, 0.25), (10, 1.0)])
-@pytest.mark.parametrize("line", [*LINES, BASELINED])
+@pytest.mark.parametrize("line, n, beta", covering([*LINES, BASELINED]))
 def test_unbiased_for_bits(line, n, beta, wandered):
     vae, x = bit_model(n)
     right(*draws(line, vae, x, beta, copies=MANY), exact_bits(vae, x, beta), vae)
@@ -88,6 +88,7 @@ def test_unbiased_with_sites_in_different_plates(elbo, plates, wandered):
     right_in_plates(elbo, plates, 2 if isinstance(elbo, DisARMIWAE) else 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [2, 3])
 def test_disarm_is_unbiased_for_the_importance_weighted_bound(k):
     vae, x = bit_model(4)

@@ -191,9 +191,19 @@ TORCHVISION = {
 
 
 def test_every_source_has_a_test_here():
-    assert set(SOURCES) == {"digits", "digit-counts", "penguins", *TORCHVISION}
+    coloured = {"shapes", "cifar10", "svhn", "celeba", "dsprites"}  # of test_images.py
+    assert (
+        set(SOURCES) == {"digits", "digit-counts", "penguins", "melodies", *TORCHVISION} | coloured
+    )
     grey, counts = (pv.load_data(name) for name in ("digits", "digit-counts"))
     assert torch.equal(16 * grey.train, counts.train) and grey.grey and not counts.grey
+
+
+@pytest.mark.parametrize("name", ["cifar10", "svhn", "celeba"])
+def test_a_root_without_files_of_colour_is_an_error_that_names_them(name, tmp_path):
+    files = {"cifar10": "cifar-10-batches-py/", "svhn": "train_32x32.mat", "celeba": "celeba/"}
+    with pytest.raises(ValueError, match=f"holds {files[name]}"):
+        pv.load_data(name, tmp_path)
 
 
 @pytest.mark.parametrize("name", TORCHVISION)

@@ -123,6 +123,7 @@ def test_transformed_draws_stay_in_the_support(line):
     assert (z != 0).all()
 
 
+@pytest.mark.filterwarnings("ignore:x is far from unit scale")
 @pytest.mark.parametrize(
     "line",
     [

@@ -355,6 +355,8 @@ def test_its_entry_agrees_with_its_class(name):
 
 REFUSED = {
     "Trace_ELB": "unknown estimator 'Trace_ELB'; did you mean Trace_ELBO",
+    "Foo": r"unknown estimator 'Foo'; pyro_vae.estimators\(\) lists them",
+    "AdamW": "AdamW is an optimizer: optimizer='AdamW'",
     "Trace_ELBO(gradient=foo)": "gradient is one of pathwise, score, stl, .*got foo",
     "Trace_ELBO(baseline=neural)": "Trace_ELBO has no baselines: use TraceGraph_ELBO",
     "Trace_ELBO(num_particle=2)": "did you mean num_particles",

@@ -101,6 +101,7 @@ def test_renyi_is_unbiased_for_its_own_bound(alpha):
     assert z_scores(values[:, None], exact.detach()).abs().max() < 5
 
 
+@pytest.mark.slow
 def test_importance_weighted_bounds_rise_to_the_evidence(linear):
     vae, x = linear
     head, scale = vae.likelihood.sources["loc"].head, vae.likelihood.sources["scale"](None)
@@ -118,6 +119,7 @@ def test_importance_weighted_bounds_rise_to_the_evidence(linear):
     assert bounds == sorted(bounds)
 
 
+@pytest.mark.slow
 def test_an_estimator_switches_the_gradient_and_not_the_model(linear):
     vae, x = linear
     path, _ = draws("Trace_ELBO(gradient=pathwise)", vae, x, copies=20)

@@ -83,6 +83,7 @@ def test_ten_bits_are_enumerated(likelihood):
     assert abs(pooled(z)) < 5
 
 
+@pytest.mark.slow
 def test_the_bounds_are_in_order():
     """ELBO <= IWAE_K <= log p(x), in expectation, for K that grow."""
     vae = linear_vae("mean-field", scale_factor=1.6, shift=0.3)
@@ -124,6 +125,7 @@ def test_missing_cells_drop_out():
     assert z_scores(found, exact).abs().max() < 5
 
 
+@pytest.mark.slow
 def test_chunks_change_nothing_but_the_draws(monkeypatch):
     vae = linear_vae("full")  # exact: every draw gives log p(x)
     x = draw(vae, 11)
@@ -258,6 +260,7 @@ def by_the_prior(vae, x):
     return Evidence(*log_mean_exp(log_w), tail_shape(log_w), 20_000)
 
 
+@pytest.mark.slow
 def test_a_coarse_path_is_below_and_above():
     """Few temperatures: both bounds are loose, each on its side."""
     vae = linear_vae("full", weight_factor=2.0)

@@ -88,6 +88,7 @@ PRIORS = {
 X = torch.randn(300, 4, generator=torch.Generator().manual_seed(0)) + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PRIORS)
 def test_any_prior_rises(name, tmp_path):
     vae = model()
@@ -102,6 +103,7 @@ def test_any_prior_rises(name, tmp_path):
         assert torch.equal(pv.elbo(again, X, seed=0), pv.elbo(result.vae, X, seed=0))
 
 
+@pytest.mark.slow
 def test_bits_have_priors_too():
     vae = model("Bernoulli", "Bernoulli")
     result = pv.fit_prior(vae, X, "Bernoulli(logits=learned)", epochs=60, lr=0.1, seed=0)

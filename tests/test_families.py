@@ -174,6 +174,7 @@ def test_any_module_that_returns_a_distribution_is_a_prior(tmp_path):
 
 BAD = {
     ("likelihood", "Norml"): "unknown family 'Norml'; did you mean Normal",
+    ("likelihood", "Qqqq"): r"unknown family 'Qqqq'; pyro_vae.families\(\) lists them",
     ("likelihood", "Normal(scal=1)"): r"no parameter 'scal'; did you mean scale\?(.|\n)*column 8",
     ("likelihood", "Normal(scale=-1)"): "scale of Normal must be a number greater than 0, got -1",
     ("likelihood", "Normal(scale='x')"): "takes a number, a list of numbers, learned",
@@ -199,6 +200,9 @@ BAD = {
     ("prior", "VampPrior(start=zeros)"): "start is data or random, got zeros",
     ("prior", "VampPriors"): "unknown family 'VampPriors'; did you mean VampPrior",
     ("prior", "Flow(GF)"): "Zuko draws from GF within -10 and 10 only",
+    ("prior", "Flow(NSF, bins=2.5)"): "bins is a whole number of at least 1, got 2.5",
+    ("prior", "Normal(scale=inf)"): "scale of Normal must be finite, got inf",
+    ("prior", "Normal(loc=-1e400)"): "loc of Normal must be a finite number, got -inf",
     ("prior", "Flow(NFS)"): "unknown flow 'NFS'; did you mean NSF",
     ("prior", "Flow(NSF, bin=3)"): r"NSF has no option 'bin'; did you mean bins(.|\n)*column 11",
     ("prior", "Resampled(truncation=1)"): "truncation is a whole number of at least 2, got 1",

@@ -164,6 +164,7 @@ def test_copies_are_detected():
         assert (low[0] < 1e-3) == copied and low[2] > 0.005
 
 
+@pytest.mark.slow
 def test_ties_are_broken_by_chance():
     """Of categories alone, most rows have many closest records at distance 0."""
     rng = np.random.default_rng(0)
@@ -207,6 +208,7 @@ def found():
     return result
 
 
+@pytest.mark.slow
 def test_the_table_has_the_figures_of_real_rows_beside(found):
     assert list(found.table) == ["value", "standard_error", "real", "real_standard_error"]
     errors = found.table.drop(index="log p(x)")[["standard_error", "real_standard_error"]]
@@ -221,6 +223,7 @@ def test_the_table_has_the_figures_of_real_rows_beside(found):
     assert "below those of real rows" in found.verdict and "copies" not in found.verdict
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_figures(found):
     test, train = mixed(300, 0), mixed(500, 1)
     again = pv.fidelity(
@@ -229,6 +232,7 @@ def test_the_same_seed_gives_the_same_figures(found):
     pd.testing.assert_frame_equal(again.table, found.table)
 
 
+@pytest.mark.slow
 def test_errors_of_the_means_are_those_of_new_tables():
     """The bootstrap's standard error against the spread over fresh tables."""
     means, errors = [], []

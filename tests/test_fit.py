@@ -33,6 +33,7 @@ def weights(vae):
     return torch.cat([p.detach().flatten() for p in vae.parameters()])
 
 
+@pytest.mark.slow
 def test_fit_walks_the_path_of_a_hand_written_svi_loop():
     ours, theirs = small().double(), small().double()
     x = X.double()
@@ -49,6 +50,7 @@ def test_fit_walks_the_path_of_a_hand_written_svi_loop():
     assert (weights(ours) - weights(small().double())).abs().max() > 1e-2
 
 
+@pytest.mark.slow
 def test_a_seed_makes_a_run_and_leaves_the_global_generator():
     before = torch.get_rng_state()
     runs = [small() for _ in range(3)]
@@ -59,6 +61,7 @@ def test_a_seed_makes_a_run_and_leaves_the_global_generator():
     assert torch.equal(before, torch.get_rng_state())
 
 
+@pytest.mark.slow
 def test_history_is_the_elbo_and_its_terms():
     vae = small()
     fitted = pv.fit(vae, X, epochs=30, lr=1e-2, validation=0.2, beta=0.5)
@@ -116,6 +119,7 @@ def test_a_resumed_run_is_the_run_that_was_not_interrupted(
     assert second.best_epoch == expected.best_epoch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0])
 def test_a_loaders_run_resumes_too(workers, tmp_path, monkeypatch):
     def loader():
@@ -159,6 +163,7 @@ def test_resume_refuses_another_run(tmp_path):
         pv.fit(small(), X, epochs=2, resume=tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_longer_run_goes_on_from_a_finished_one(tmp_path):
     whole, parts = small(), small()
     pv.fit(whole, X, epochs=5)
@@ -168,6 +173,7 @@ def test_a_longer_run_goes_on_from_a_finished_one(tmp_path):
     assert torch.equal(weights(parts), weights(whole))
 
 
+@pytest.mark.slow
 def test_early_stopping_keeps_the_best_weights():
     x = X[:60]
     vae = pv.VAE(4, 2, likelihood="Normal(scale=learned)", encoder="MLP([64])", decoder="MLP([64])")
@@ -220,6 +226,7 @@ def test_a_fit_says_itself_in_a_line():
     )
 
 
+@pytest.mark.slow
 def test_kl_annealing_weighs_model_and_guide():
     vae = small()
     weight = KLWeight(0.3)
@@ -309,6 +316,7 @@ def test_fit_trains_a_vae():
         pv.fit(nn.Linear(2, 2), X)
 
 
+@pytest.mark.slow
 def test_bits_are_fresh_every_epoch_or_drawn_once(monkeypatch):
     grey = torch.rand(40, 6, generator=torch.Generator().manual_seed(0))
     for how, fresh in (("dynamic", True), ("static", False)):

@@ -116,6 +116,7 @@ def test_the_evidence_is_that_of_gaussian_process_regression(kernel):
     assert torch.allclose(pv.log_evidence(vae, x, num_samples=2).log_evidence, expected, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_likelihood_of_lengthscale_and_scale_peaks_at_the_truth():
     """There the scores of draws have mean zero, and not elsewhere."""
     truth = "Matern32, lengthscale=learned(3.0), scale=learned(2.0)"
@@ -148,6 +149,7 @@ def test_it_trains_and_is_saved(tmp_path):
     assert again.sample(2, seed=0).shape == (2, 3, 7)
 
 
+@pytest.mark.slow
 def test_gradients_reach_its_parameters_through_a_graph_too():
     prior = "GaussianProcess(Periodic, lengthscale=learned, period=learned(3.5), scale=learned)"
     vae = pv.VAE((5, 8), (2, 8), prior=prior, likelihood="Normal", guide="MultivariateNormal",

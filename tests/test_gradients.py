@@ -15,6 +15,7 @@ from helpers.gradients import (
     bernoulli_toy,
     bit_model,
     copied,
+    covering,
     draws,
     exact_bits,
     exact_linear,
@@ -54,15 +55,15 @@ OF_NORMALS = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n, beta", [(1, 1.0), (4, 1.0), (4, 0.25), (10, 1.0)])
-@pytest.mark.parametrize("line", OF_BITS)
+@pytest.mark.parametrize("line, n, beta", covering(OF_BITS))
 def test_unbiased_for_bits(line, n, beta):
     vae, x = bit_model(n)
     right(*draws(line, vae, x, beta, copies=MANY), exact_bits(vae, x, beta), vae)
 
 
-@pytest.mark.parametrize("beta", [1.0, 0.25])
-@pytest.mark.parametrize("line", OF_NORMALS)
+@pytest.mark.parametrize(
+    "line, beta", [*((line, 0.25) for line in OF_NORMALS), (OF_NORMALS[0], 1.0)]
+)
 @pytest.mark.slow
 def test_unbiased_for_normals(line, beta, linear):
     vae, x = linear
@@ -132,6 +133,7 @@ def layers(n, k):
     return model, guide
 
 
+@pytest.mark.slow
 def test_a_guide_of_several_sites_is_doubly_reparameterized():
     model, guide = layers(100_000, 3)
     renyi = RenyiELBO(alpha=0, num_particles=3, vectorize_particles=True, max_plate_nesting=1)
@@ -397,6 +399,7 @@ def test_it_trains(line):
     assert fit.history.loss.iloc[-1] < -fit.history.elbo_train.iloc[-1] + 0.5  # a bound
 
 
+@pytest.mark.slow
 def test_a_count_by_plain_svi():
     """RLOO on a model that is no VAE: a Poisson count, whose guide has no path."""
     x, counts = torch.tensor(6.0), torch.arange(60.0)

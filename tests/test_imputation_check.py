@@ -190,6 +190,7 @@ def table():
     return vae, data
 
 
+@pytest.mark.slow
 def test_a_table_is_checked_in_its_own_order_and_numbers(table):
     vae, data = table
     check = pv.imputation_check(vae, data, num_samples=100)

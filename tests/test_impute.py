@@ -117,6 +117,7 @@ def test_weighted_draws_have_the_posterior_given_what_is_there():
     assert (evidence - exact).abs() < 4 / found.ess.sqrt()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("missing", [True, False])
 def test_cells_of_every_kind_are_filled_in_their_support(missing):
     likelihoods = {"Bernoulli": 1.0, "Poisson": 3.0, "Beta": 0.4, "StudentT(df=4)": -2.0,
@@ -258,6 +259,7 @@ def test_a_posterior_of_two_humps_is_met_where_chains_get_stuck():
 DISCRETE = ("Poisson", "Bernoulli", "Categorical(categories=4)", "NegativeBinomial(total_count=4)")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("likelihood", [*DISCRETE, "Normal", "StudentT(df=4)"])
 @pytest.mark.parametrize("missing", [True, False])
 def test_mean_median_and_mode_are_those_of_the_exact_conditional(likelihood, missing):

@@ -57,6 +57,7 @@ def test_it_costs_a_good_guide_little():
     assert z_scores(found, marginal(vae).log_prob(x)).abs().max() < 5
 
 
+@pytest.mark.slow
 def test_annealing_is_left_for_the_rest(monkeypatch):
     monkeypatch.setattr(ladder, "RELIABLE", -math.inf)  # no k-hat is small enough
     monkeypatch.setattr(ladder, "ANNEALING", Plan(10, 40, "guide", 3))
@@ -78,6 +79,7 @@ LATENTS = {  # of one number or two, for quadrature on a grid
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LATENTS)
 def test_other_supports_agree_with_quadrature(name):
     prior, guide, shape = LATENTS[name]

@@ -73,6 +73,7 @@ def test_the_parts_add_up():
     assert found["kl"] == pytest.approx(total)
 
 
+@pytest.mark.slow
 def test_kl_by_dimension_is_pyros():
     vae = linear_vae("mean-field")
     x = vae.sample(400, seed=0)

@@ -138,6 +138,7 @@ def condition_mean(vae, x):
     return x @ weight.T + bias
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("guide", EXACT)
 def test_evidence_by_another_guide_is_within_its_error(guide):
     vae = exact(guide)
@@ -327,7 +328,7 @@ def test_a_captured_step_is_the_eager_one(guide):
 
 
 @pytest.mark.slow
-def test_a_compiled_fit_is_the_eager_one():
+def test_a_compiled_fit_is_the_eager_one(interpreted):
     found = []
     for compile in (False, True):
         vae = pv.VAE(3, layers=[2, 2], encoder=pv.MLP([]), decoder=pv.MLP([]), seed=0)

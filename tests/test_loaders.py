@@ -81,6 +81,7 @@ FORMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FORMS)
 def test_what_rows_give_is_trained_on_as_the_packed_tensor(name):
     make, row = FORMS[name]
@@ -272,3 +273,8 @@ def test_rows_that_make_no_batch_are_told_what_to_do():
                 use()
     with pytest.raises(ValueError, match="the loader gives no batch"):
         pv.elbo(plain(), DataLoader(TensorDataset(X[:0])))
+
+
+def test_a_function_is_answered_with_what_reads_it_anew():
+    with pytest.raises(ValueError, match="x is a function: give an IterableDataset"):
+        pv.fit(plain(), lambda: iter(X.split(4)), epochs=1, steps_per_epoch=2, progress=False)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from pyro.infer import Trace_ELBO
 from torch import nn
+from torch.fx.passes.shape_prop import ShapeProp
 from torch.utils import _pytree as pytree
 
 import pyro_vae as pv
@@ -119,6 +120,37 @@ def test_a_sum_of_sums_is_one_sum_if_nobody_else_wants_them():
         assert torch.allclose(found.double(), exact, rtol=1e-6, atol=1e-5)
 
 
+def test_the_gamma_function_of_a_shared_parameter_is_taken_once():
+    def function(r, x):
+        wide = r.expand(3, 5).expand(4, 3, 5)
+        return torch.lgamma(wide), torch.digamma(wide) * x, torch.lgamma(wide + x), torch.lgamma(r)
+
+    inputs = torch.rand(5) + 0.5, torch.rand(4, 3, 5)
+    module = capture_function(function, *inputs)[0]
+    lowered = rewritten(module)
+    sizes = {aten.lgamma.default: [5, 60, 5], aten.digamma.default: [5]}
+    for target, expected in sizes.items():
+        nodes = lowered.graph.find_nodes(op="call_function", target=target)
+        ShapeProp(lowered).propagate(*inputs)
+        assert [n.meta["tensor_meta"].shape.numel() for n in nodes] == expected
+    for found, exact in zip(lowered(*inputs), function(*inputs), strict=True):
+        assert torch.equal(found, exact)
+
+
+@pytest.mark.slow
+def test_a_compiled_step_of_counts_is_the_eager_one():
+    vae = VAE(6, 2, likelihood="NegativeBinomial(total_count=learned)", seed=0)
+    x = torch.poisson(torch.rand(20, 6) * 9)
+    graph = capture(Trace_ELBO(), vae.model, vae.guide, x)
+    given, steps = [x, *graph.live], []
+    for each in (graph.module, compile_module(graph.module, given)):
+        torch.manual_seed(0)
+        with torch.no_grad():
+            steps.append(each(*given))
+    for eager, compiled in zip(*steps, strict=True):
+        assert torch.allclose(eager, compiled, rtol=1e-4, atol=1e-5 * eager.abs().max())
+
+
 @pytest.mark.parametrize("how", [
     {"reduction": "sum"}, {"weight": torch.ones(3)}, {"pos_weight": torch.ones(3)},
 ])  # fmt: skip
@@ -133,6 +165,7 @@ def test_other_cross_entropies_stay(how):
     assert targets(rewritten(module)) == targets(module)
 
 
+@pytest.mark.slow
 def test_a_graph_in_double_precision_stays(onednn):
     vae = VAE(500, 2, encoder=MLP([500]), decoder=MLP([500]), seed=0).double()
     x = torch.rand(400, 500).lt(0.5).double()
@@ -258,6 +291,7 @@ def test_products_however_they_are_written(onednn):
             assert found.stride() == right.stride()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", [torch.tanh, torch.relu, torch.sigmoid])
 def test_an_activation_goes_with_its_product_if_nobody_else_wants_that(onednn, activation):
     inputs = torch.randn(300, 784), torch.randn(200, 784) / 28, torch.randn(200)

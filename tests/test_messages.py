@@ -94,7 +94,7 @@ def named_twice(x=X):
 
 def double():
     large = X.double()
-    large[0, 0] = 2**25 + 1
+    large[:, 0] = 2**25 + 1
     return large
 
 

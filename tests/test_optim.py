@@ -66,3 +66,32 @@ def test_what_waits_for_its_parameter_is_part_of_the_state():
     again = other.get_state()
     assert again.keys() == {"p"}
     assert all(torch.equal(v, again["p"][k]) for k, v in optim.get_state()["p"].items())
+
+
+BAD = {
+    "a word": (("Adam", {"lr": 0.1}), "a class of torch.optim, such as torch.optim.Adam, got str"),
+    "Pyro's": ((pyro.optim.Adam, {"lr": 0.1}), "a class of torch.optim"),
+    "several evaluations": ((torch.optim.LBFGS, {"lr": 0.1}), "several times a step"),
+    "no options": ((torch.optim.Adam, None), r"options are a dict such as .*, got NoneType"),
+    "misspelt": ((torch.optim.Adam, {"lrr": 0.1}), "Adam has no option 'lrr'; did you mean lr"),
+    "a clip": ((torch.optim.SGD, {"clip_norm": 1}), r"FusedOptim\(..., clip_norm=\)"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_arguments_that_it_cannot_have_are_told(name):
+    given, message = BAD[name]
+    with pytest.raises(ValueError, match=message):
+        FusedOptim(*given)
+
+
+@pytest.mark.parametrize(
+    "answer, message", [(None, "a dict such as"), ({"foo": 1}, "Adam has no option 'foo'")]
+)
+def test_options_by_parameter_are_checked_at_its_first_step(answer, message):
+    p = torch.zeros(1, requires_grad=True)
+    with pyro.get_param_store().scope():
+        p = pyro.param("p", p).unconstrained()
+        p.grad = torch.ones(1)
+        with pytest.raises(ValueError, match=message):
+            FusedOptim(torch.optim.Adam, lambda name: answer)([p])

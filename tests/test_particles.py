@@ -216,3 +216,28 @@ def test_a_program_without_sites_has_no_loss(name):
         assert slope == pytest.approx((0.5 - X).sum().item(), rel=1e-5, abs=1e-5)
     loss = SVI(observed, empty, pv.infer.make_optimizer("Adam", 0.1), OURS[name]()).step(X)
     assert loss == pytest.approx(exact, rel=1e-5)
+
+
+READS = {
+    "the mean of all": lambda w: w.mean(),
+    "the first of all": lambda w: w.reshape(-1)[0],
+    "a number": lambda w: float(w.reshape(-1)[-1]),
+    "a share of all": lambda w: w.exp().sum(-1) / w.exp().sum(),
+}
+
+
+@pytest.mark.parametrize("reads", READS.values(), ids=READS)
+def test_a_model_that_mixes_particles_is_refused(reads):
+    """Such a model takes particles in one pass without an error, and scores others than it has."""
+
+    def mixing(x):
+        w = pyro.sample("w", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(reads(w) * torch.ones(len(x)), 1.0), obs=x)
+
+    def draws(x):
+        loc = pyro.param("loc", torch.zeros(2))
+        pyro.sample("w", dist.Normal(loc, 1.0).to_event(1))
+
+    with pytest.raises(ValueError, match=r"site 'x' of the model has log density .* alone"):
+        OURS["RLOO"](num_particles=2).loss(mixing, draws, X)

@@ -250,6 +250,10 @@ MISTAKES = {
         lambda f: pv.Table.from_frame(f, na_values="?"),
         r"na_values are a list, or lists by column: na_values=\{'x': \['\?'\]\}",
     ),
+    "a list in a list": (
+        lambda f: pv.Table.from_frame(f, na_values=[["?"], -1]),
+        r"na_values of 'x' are words and numbers, got \['\?'\]",
+    ),
     "an unknown column": (
         lambda f: pv.Table.from_frame(f, na_values={"z": [1]}),
         "na_values names the column 'z'",

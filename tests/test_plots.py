@@ -380,6 +380,7 @@ def test_gaps_are_means_and_dots():
     assert dots[:1] == [[2.0, 3.0]]
 
 
+@pytest.mark.slow
 def test_calibration_colours_only_what_leaves_the_band():
     draw = np.random.default_rng(0)
     u = draw.integers(0, 100, (1000, 5))

@@ -31,6 +31,7 @@ def divergence(vae, x):
 # Gaps.
 
 
+@pytest.mark.slow
 def test_the_gaps_of_a_linear_model_are_its_closed_forms():
     vae, shifted = (linear_vae("mean-field", mix=1.0, shift=s) for s in (0.0, 0.2))
     x = vae.sample(10, seed=100)
@@ -135,6 +136,7 @@ def test_chains_find_the_posterior_of_a_linear_model(method, num_samples):
     assert found["guide"]["z"].shape == found["posterior"]["z"].shape == (2, num_samples, 1, 2)
 
 
+@pytest.mark.slow
 def test_a_wrong_guide_is_seen_beside_the_chains():
     p, q = torch.randn(2, 4000, 3, 2)
     q[:, 1] = 0.5 * q[:, 1] + 0.8
@@ -146,6 +148,7 @@ def test_a_wrong_guide_is_seen_beside_the_chains():
     assert apart.tolist() == [False, True, False]
 
 
+@pytest.mark.slow
 def test_positive_z_stays_positive():
     vae = pv.VAE(4, 2, prior="Gamma(concentration=2)", guide="LogNormal", likelihood="Poisson",
                  encoder=pv.MLP([4]), decoder=pv.MLP([4]), seed=0)  # fmt: skip

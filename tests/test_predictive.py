@@ -27,6 +27,7 @@ def noise(n=400, d=3, seed=5):
     return torch.randn(n, d, generator=torch.Generator().manual_seed(seed)).double()
 
 
+@pytest.mark.slow
 def test_a_models_own_draws_pass():
     """At a level of .01, of 40 data sets: more than 4 alarms would be seen once in 10,000 times."""
     vae = linear_vae()
@@ -36,6 +37,7 @@ def test_a_models_own_draws_pass():
     assert alarms <= 4
 
 
+@pytest.mark.slow
 def test_the_scores_are_standard_normal_under_the_model():
     vae = linear_vae()
     found = [pv.predictive_check(vae, vae.sample(200, seed=s), seed=100 + s) for s in range(60)]

@@ -139,6 +139,7 @@ def test_a_chain_has_global_and_local_sites(made):
         pv.posterior(made["attend, infer, repeat"][0])
 
 
+@pytest.mark.slow
 def test_gaps_are_what_the_guide_loses():
     """A normal guide of twice the right width loses its KL, whatever x is."""
     table = pv.gaps(regression(2.0), steps=300, num_samples=3000, seed=0)
@@ -162,6 +163,7 @@ def test_some_rows_have_figures_of_their_own():
     torch.testing.assert_close(torch.tensor(marginal), exact, atol=0.1, rtol=0)
 
 
+@pytest.mark.slow
 def test_gaps_of_what_all_observations_share(made):
     program, exact = made["hierarchical, subsampled"]
     table = pv.gaps(program, steps=150, num_samples=1000, seed=0)

@@ -123,6 +123,7 @@ def test_a_program_is_refused_with_what_to_do(name):
         wrong()
 
 
+@pytest.mark.slow
 def test_the_weights_of_a_regression_are_no_collapsed_code(capfd):
     """The KL of what all observations share is little for each, and right."""
     x = X.repeat(70, 1)
@@ -137,3 +138,41 @@ def test_one_evidence_is_of_no_observation():
     found = pv.log_evidence(program(regression_of_many, X, Y), num_samples=100, seed=0).summary()
     assert "nan" not in found
     assert "per observation" not in found.split(",")[0]
+
+
+def outer_state(data, size, whole=None):
+    """A state that all data share and that is summed out, and a plate of so many members."""
+
+    def model(x):
+        state = pyro.sample("state", dist.Bernoulli(0.3), infer={"enumerate": "parallel"})
+        with pyro.plate("data", len(data), size, whole) as rows:
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z + state, 1.0), obs=x if whole is not None else x[rows])
+
+    def guide(x):
+        with pyro.plate("data", len(data), size, whole) as rows:
+            at = x if whole is not None else x[rows]
+            pyro.sample("z", dist.Normal(at / 2, 0.8))
+
+    return model, guide
+
+
+def test_a_state_outside_a_plate_of_which_a_part_is_given_is_not_summed_out():
+    """The log of a sum of products has no estimate without bias from some of the factors."""
+    data = torch.tensor([0.3, 1.2, -0.5, 2.0])
+    model, guide = outer_state(data, 2, torch.tensor([0, 2]))
+    with pytest.raises(ValueError, match="'state' is summed out and stands outside the plate 'dat"):
+        pv.Program(model, guide, data[[0, 2]], data=None)
+
+
+def test_a_plate_that_draws_a_part_has_all_members_under_an_outer_state():
+    data = torch.tensor([0.3, 1.2, -0.5, 2.0])
+    program = pv.Program(*outer_state(data, 2), data, data=None)
+    n = len(data)
+    both = torch.tensor([0.3, 0.7]).log()[:, None] + torch.stack([
+        dist.MultivariateNormal(torch.full((n,), shift), 2 * torch.eye(n)).log_prob(data)[None]
+        for shift in (1.0, 0.0)
+    ])  # fmt: skip
+    found = pv.log_evidence(program, num_samples=4000, num_simulated=0, seed=0)
+    z = (found.log_evidence - both.logsumexp(0)) / found.standard_error
+    assert z.abs().item() < 5

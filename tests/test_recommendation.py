@@ -56,6 +56,7 @@ def test_the_shortlist_suits_the_latent(name):
     assert all("cannot serve" in why for why in refused.values())
 
 
+@pytest.mark.slow
 def test_a_bad_estimator_loses_and_the_model_stays():
     vae, _ = make("normal")
     before = {name: value.clone() for name, value in vae.state_dict().items()}
@@ -83,6 +84,7 @@ def test_an_interrupt_ends_all_races(monkeypatch):
         race.time({"Trace_ELBO": line})
 
 
+@pytest.mark.slow
 def test_one_that_is_not_finite_from_the_start_loses(monkeypatch):
     train = Race.train
 
@@ -98,6 +100,7 @@ def test_one_that_is_not_finite_from_the_start_loses(monkeypatch):
     assert found.table.bound[lines[1]] == -torch.inf
 
 
+@pytest.mark.slow
 def test_it_says_why_there_is_none():
     vae = pv.VAE(4, 2, prior="Poisson(1.0)", guide="Poisson", likelihood="Normal", **NETWORKS)
     x = torch.randn(40, 4)

@@ -184,6 +184,7 @@ def test_von_mises_is_pyros_but_for_the_path():
     assert torch.equal(a, pyros.sample())
 
 
+@pytest.mark.slow
 def test_von_mises_is_biased_where_the_cost_jumps_at_the_cut():
     """E z has the slope 1 - 2 pi p(pi) in loc, where the path sees 1: hence its own name."""
     loc = torch.full((N,), 2.0).double().requires_grad_()

@@ -111,6 +111,7 @@ def test_runs_of_ones_own_modules_compare(runs):
     assert table.log_evidence.iloc[0] == pytest.approx(expected.mean().item(), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_reports_and_comparisons_leave_the_global_generator(runs, tmp_path):
     before = torch.get_rng_state()
     vae = pv.load(runs / "line")
@@ -158,6 +159,7 @@ def test_a_refused_fit_leaves_no_folder(tmp_path):
 # Two generations.
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_followed_by_the_one_before(tmp_path):
     told = dict(lr=1e-2, epochs=4)
     whole, parts = (pv.VAE(4, 2, **NETS) for _ in range(2))
@@ -207,6 +209,7 @@ def test_a_folder_that_a_kill_left_says_what_can_be_done(tmp_path):
         pv.load(tmp_path)
 
 
+@pytest.mark.slow
 def test_figures_of_other_weights_are_not_shown(tmp_path):
     np.save(tmp_path / "x.npy", X.numpy())
     flags = ("--likelihood", "Normal", "--encoder", "MLP([6])", "--decoder", "MLP([6])")
@@ -221,6 +224,7 @@ def test_figures_of_other_weights_are_not_shown(tmp_path):
     assert check_run(run)["results.toml"] == "its figures are of other weights"
 
 
+@pytest.mark.slow
 def test_data_that_changed_since_are_told(tmp_path):
     np.save(tmp_path / "x.npy", X.numpy())
     flags = ("--likelihood", "Normal", "--encoder", "MLP([6])", "--decoder", "MLP([6])")
@@ -285,3 +289,14 @@ def test_whole_numbers_of_other_libraries_are_whole(tmp_path):
     assert (vae.x_shape, vae.z_shape) == ((4,), (2,))
     vae.save(tmp_path)
     assert pv.load(tmp_path).x_shape == (4,)
+
+
+def test_frozen_parameters_are_a_part_of_the_model_that_is_resumed(tmp_path):
+    vae = pv.VAE(4, 2, **NETS)
+    told = {"progress": False, "batch_size": 20, "resume": tmp_path / "run"}
+    pv.fit(vae, X, epochs=1, out=tmp_path / "run", progress=False, batch_size=20)
+    other = pv.VAE(4, 2, **NETS)
+    other.decoder.requires_grad_(False)
+    with pytest.raises(ValueError, match=r"model.frozen=None, not with model.frozen=\['decoder"):
+        pv.fit(other, X, epochs=2, **told)
+    pv.fit(other.requires_grad_(True), X, epochs=2, **told)

@@ -26,6 +26,7 @@ def semi(line, encoder=None, guide="Normal(scale=learned)"):
     return vae
 
 
+@pytest.mark.slow
 def test_enough_steps_lead_to_the_best_guide_of_the_family():
     """Ascent on a quadratic: its noise has mean zero, so many runs average to the optimum."""
     vae, x = semi("steps=400, lr=0.02, clip_norm=1e9"), data(1)
@@ -78,6 +79,7 @@ def bound(vae, x):
     return (Joint(vae, x).log_joint(z) - q.log_prob(z)).mean(0).sum()
 
 
+@pytest.mark.slow
 def test_the_gradient_through_the_steps_is_the_derivative():
     vae, x = semi("steps=4, lr=0.05", pv.MLP([6], activation="Tanh"), "Normal"), data(3)
     for name, p in vae.named_parameters():

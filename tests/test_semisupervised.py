@@ -97,6 +97,7 @@ def test_the_enumerated_elbo_and_its_gradient_are_the_sums_by_hand(x, labels, al
     assert torch.allclose(slopes, expected, atol=1e-9) and expected.abs().max() > 0.1
 
 
+@pytest.mark.slow
 def test_evidence_and_elbo_are_those_of_x_and_the_known_labels(x):
     vae = small(alpha=3.0)  # which the ELBO that is reported leaves out
     data = vae.labelled(x, LABELS)
@@ -172,6 +173,7 @@ def test_labels_teach_the_classifier_by_alpha_alone(x):
         assert bool((head is not None) and (head != 0).any()) == (alpha > 0)
 
 
+@pytest.mark.slow
 def test_the_step_can_be_made_a_graph(x):
     vae = small(alpha=1.0, prior="Normal", guide="Normal")
     data, made = vae.labelled(x, LABELS), pv.make_estimator("Trace_ELBO")

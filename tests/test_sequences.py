@@ -264,6 +264,28 @@ def test_models_that_cannot_be_are_refused(what):
         model(**options)
 
 
+def test_numbers_are_read_near_unit_scale_whatever_is_padding():
+    x = [1000 + 50 * row for row in NUMBERS]
+    vae = pv.VAE((None, 3), 2, likelihood="Normal", units="data", encoder="GRU(4)",
+                 decoder="GRU(4)", seed=0).double()  # fmt: skip
+    vae.start_from(vae.as_data(x))
+    read = vae.inputs(vae.as_data(x))
+    assert read[~read.isnan()].abs().max() < 6
+    assert lengths_of(read).tolist() == list(LENGTHS)
+
+
+def test_many_tokens_are_one_hot_however_long_the_sequences():
+    vae = pv.VAE(pv.Sequences(longest=400), 2, likelihood="Categorical(categories=100)",
+                 encoder="Embedding(4)", decoder="Embedding(4)", seed=0)  # fmt: skip
+    assert vae.inputs(vae.as_data([[7, 99]])).shape == (1, 2, 100)
+
+
+def test_sequences_have_no_code_yet():
+    vae, x = model()
+    with pytest.raises(ValueError, match="no code yet"):
+        pv.compress(vae, x)
+
+
 def test_the_longest_may_be_said():
     vae = pv.VAE(pv.Sequences(3, longest=8), 2, likelihood="Normal", encoder="GRU(4)",
                  decoder="GRU(4)", seed=0)  # fmt: skip

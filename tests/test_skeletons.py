@@ -61,6 +61,7 @@ def test_its_density_integrates_to_one_and_its_draws_follow_it(mirrored):
     assert abs(second.mean().item() - 1.25) < 5 * second.std().item() / len(draws) ** 0.5
 
 
+@pytest.mark.slow
 def test_a_callback_of_ones_own_stops_and_resumes(tmp_path):
     def train(epochs, **how):
         vae = pv.VAE(6, 2, **NETS)

@@ -57,6 +57,7 @@ def gaussian(imputer):
     return loc, np.outer(weight, weight) + np.diag(noise)
 
 
+@pytest.mark.slow
 def test_log_densities_are_exact_in_the_units_of_the_data(trained):
     x, imputer = trained
     mean, covariance = gaussian(imputer)
@@ -73,6 +74,7 @@ def test_log_densities_are_exact_in_the_units_of_the_data(trained):
     assert abs(error.mean()) < 4 / math.sqrt(len(x))
 
 
+@pytest.mark.slow
 def test_imputations_are_the_conditional_means(trained):
     x, imputer = trained
     mean, covariance = gaussian(imputer)
@@ -209,6 +211,7 @@ def test_a_mixed_frame_is_filled_and_keeps_its_types(imputer):
     assert list(imputer.vae_.record.schema.names) == list(frame)
 
 
+@pytest.mark.slow
 def test_a_mixed_frame_is_scored_as_its_table(imputer):
     frame = mixed()
     found = pv.log_evidence(imputer.vae_, frame, num_samples=100, seed=imputer.seed_)

@@ -165,6 +165,7 @@ def test_cells_of_a_mixture_likelihood_may_be_missing(line):
             vae.impute(holes, seed=0)
 
 
+@pytest.mark.slow
 def test_every_structure_is_refused_by_name_in_a_role_that_it_cannot_play():
     for name, cls in REGISTRY.structures.items():
         for role in {"prior", "likelihood", "guide"} - cls.roles:

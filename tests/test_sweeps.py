@@ -150,6 +150,7 @@ def test_a_run_is_measured_once_and_anew_when_its_weights_change(tmp_path, monke
     assert len(asked) == 2
 
 
+@pytest.mark.slow
 def test_a_run_is_measured_anew_when_its_data_change_or_its_cache_is_torn(tmp_path):
     x = np.random.default_rng(0).normal(size=(2, 60, 3)).astype("float32")
     vae = pv.VAE(3, 2, likelihood="Normal", encoder=pv.MLP([4]), decoder=pv.MLP([4]), seed=0)

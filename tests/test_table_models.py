@@ -49,6 +49,7 @@ def vae(data):
     return vae
 
 
+@pytest.mark.slow
 def test_a_likelihood_of_blocks_is_their_product(vae, data):
     x = vae.as_data(data)
     z = torch.randn(5, len(data), 3, generator=torch.Generator().manual_seed(0))
@@ -131,6 +132,7 @@ def test_a_wrong_condition_is_refused(vae, cells, message):
         vae.sample(3, given=cells)
 
 
+@pytest.mark.slow
 def test_a_model_of_a_table_is_saved_with_its_schema(vae, data, tmp_path):
     again = pv.load(vae.save(tmp_path))
     assert again.record.schema == vae.record.schema and again.units == "data"
@@ -148,6 +150,7 @@ def test_lines_by_column_are_of_a_table(data):
         pv.VAE(pv.Table.from_frame(data), 2, likelihood={"incom": "Normal"})
 
 
+@pytest.mark.slow
 def test_a_conditional_draw_has_the_distribution_of_quadrature():
     """Two columns, a count and a bit, one z: p(bit | count) by quadrature."""
     n = 400
@@ -176,6 +179,7 @@ def test_a_conditional_draw_has_the_distribution_of_quadrature():
         assert abs(found.log_evidence - evidence) < 4 * found.standard_error + 1e-4
 
 
+@pytest.mark.slow
 def test_a_linear_gaussian_table_is_the_gaussian():
     """Cells given cells: mean and covariance by the formula of the conditional normal."""
     n = 300
@@ -228,6 +232,7 @@ def test_a_hurdle_has_its_density_mean_and_variance():
 # What a reader of the code broke.
 
 
+@pytest.mark.slow
 def test_known_cells_stay_beyond_what_was_seen():
     rng = np.random.default_rng(1)
     for kind in ("Int64", "float64", "object", "int32"):
@@ -266,6 +271,7 @@ def test_numbers_that_single_precision_does_not_tell_apart_are_refused():
     assert vae.double().as_data(df).dtype == torch.float64
 
 
+@pytest.mark.slow
 def test_a_table_in_small_units_is_read_as_well_as_one_in_large_ones():
     rng = np.random.default_rng(4)
     x = rng.normal(size=(200, 1)) + 0.3 * rng.normal(size=(200, 3))

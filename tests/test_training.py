@@ -35,6 +35,7 @@ MODELS = {
 HOW = {"epochs": 3, "batch_size": 8, "binarize": "dynamic", "validation": 0.2}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", MODELS)
 def test_without_learning_all_curves_are_the_start(case):
     """One start, and one evaluation: the ELBO of the same data with the same noise."""
@@ -48,6 +49,7 @@ def test_without_learning_all_curves_are_the_start(case):
         assert np.allclose(values, values[0, 0], rtol=0, atol=1e-4), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", [BITS[0], BITS[3]])
 def test_a_curve_is_what_fit_gives(line):
     vae, x = make("Bernoulli")

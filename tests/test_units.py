@@ -55,6 +55,7 @@ def test_millimetres_change_an_elbo_by_the_log_jacobian(likelihood, x):
     assert (values[0] - values[1] - expected).abs().max() < 2e-4
 
 
+@pytest.mark.slow
 def test_trained_in_metres_and_in_millimetres_is_one_model():
     x = REAL * torch.tensor([1.0, 0.05, 0.003])
     elbos = []
@@ -269,3 +270,18 @@ def test_a_positive_parameter_is_never_0_and_has_a_gradient():
     )
     low = PositiveCholesky()(torch.full((2, 2), -500.0))
     assert (low.diagonal() > 0).all() and low[0, 1] == 0
+
+
+@pytest.mark.parametrize(
+    "likelihood, size", [("Normal", 15), ("StudentT(df=4)", 25), ("Laplace", 25)]
+)
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_masses_of_stars_and_of_atoms(likelihood, size, sign):
+    """The ELBO moves by log Jacobian; PyTorch's Normal squares its scale, which float32 limits."""
+    factor = 10.0 ** (sign * size)
+    one, other = started(likelihood, REAL), started(likelihood, REAL.double() * factor)
+    before = pv.elbo(one, REAL, num_samples=2, seed=0).mean()
+    after = pv.elbo(other, REAL.double() * factor, num_samples=2, seed=0).mean()
+    assert after.item() == pytest.approx(before.item() - 3 * math.log(factor), abs=2e-3)
+    fit = pv.fit(other, REAL.double() * factor, epochs=2, progress=False, compile=False)
+    assert fit.history.elbo_train.iloc[1] > fit.history.elbo_train.iloc[0]

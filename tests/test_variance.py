@@ -104,6 +104,7 @@ def gaussian_variance(vae, x):
     return total
 
 
+@pytest.mark.slow
 def test_the_variance_is_the_closed_form(gauss):
     vae, x = gauss
     expected, (exact, norm) = gaussian_variance(vae, x), exact_gradient(vae, x)
@@ -142,6 +143,7 @@ def exact_gradient(vae, x):
     return given, norm.item()
 
 
+@pytest.mark.slow
 def test_the_variance_of_a_mean_of_particles_falls_as_their_number(gauss):
     vae, x = gauss
     lines, (exact, _) = ["Trace_ELBO", "Trace_ELBO(num_particles=8)"], exact_gradient(vae, x)
@@ -254,6 +256,7 @@ def test_many_states_are_compared_with_a_score_function():
     assert found.bias_z.sel(parameter="all") < 5
 
 
+@pytest.mark.slow
 def test_a_reference_may_be_said(gauss):
     vae, x = gauss
     told = compare_estimators(vae, x, ["Trace_ELBO"], num_draws=50, reference=SCORE)
@@ -329,6 +332,7 @@ def test_the_same_seed_gives_the_same_numbers(bits):
     assert alone.drop_vars(TIMES).equals(first.sel(estimator=lines[1:]))  # whatever is beside it
 
 
+@pytest.mark.slow
 def test_estimators_draw_the_same_z(gauss):
     vae, x = gauss
     found = compare_estimators(vae, x, ["Trace_ELBO", SCORE], num_draws=50)
@@ -338,6 +342,7 @@ def test_estimators_draw_the_same_z(gauss):
 # The table.
 
 
+@pytest.mark.slow
 def test_groups_and_tensors_add_up(bits):
     vae, x = bits
     found = compare_estimators(vae, x, ["Trace_ELBO"], num_draws=50, coordinates=True)

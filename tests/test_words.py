@@ -25,6 +25,7 @@ def vae(**said):
 
 
 BITS = "score", "Enum", "concrete", "VIMCO", "reinmax", "gumbel_rao", "gapped"
+STEPS = "GRU", "Transformer", "DeepSet"  # networks of sequences
 MADE = {  # what makes a line of a table
     "FAMILIES": lambda line: vae(likelihood=line if "Flow" not in line else "Normal",
                                  prior=line if "Flow" in line else "Normal"),
@@ -32,7 +33,8 @@ MADE = {  # what makes a line of a table
         vae(prior="Bernoulli", guide="Bernoulli")
         if any(word in line for word in BITS) else vae(),
         X, estimator=line, **QUICK),
-    "NETWORKS": lambda line: pv.VAE((1, 4, 4), 2, encoder=line if line != "ConvDecoder" else None,
+    "NETWORKS": lambda line: pv.VAE((4, 4) if line in STEPS else (1, 4, 4), 2,
+                                    encoder=line if line != "ConvDecoder" else None,
                                     decoder=line if line == "ConvDecoder" else None),
     "SCHEDULES": lambda line: pv.fit(vae(), X, lr=f"{line}(1e-3, 1e-4)", **QUICK),
     "OPTIMIZERS": lambda line: pv.fit(vae(), X, optimizer=line, **QUICK),

@@ -24,6 +24,7 @@ __all__ = [
     "contents",
     "free",
     "free_rows",
+    "is_of_texts",
     "is_table",
     "load_run",
     "read_rows",
@@ -128,21 +129,34 @@ def check_data(name: str | None) -> None:
     """Raise where data are a file that is not there, before anything heavy is imported."""
     if name is None:
         return
-    if Path(name).suffix in (".npy", ".npz", *TABLES) and not Path(name).exists():
+    known = (".npy", ".npz", ".txt", ".h5ad", ".mtx", *TABLES)
+    if Path(name).suffix in known and not Path(name).exists():
         raise ValueError(f"there is no file {name}")
 
 
 def read_rows(vae: "VAE", path: Path) -> Any:  # noqa: ANN401
-    """The observations in a file: a frame for the model of a table, else an array."""
+    """The observations in a file: a frame of a table, counts, lines of text, or an array."""
+    from ..data.count_files import is_sparse_file, read_counts
     from ..data.numpy_files import read_array
     from ..data.tables import read_file
+    from ..model.counts import CountsRecord
     from ..model.tables import TableRecord
+    from ..model.visits import VisitsRecord
 
-    return read_file(path) if isinstance(vae.record, TableRecord) else read_array(path)
+    if path.suffix == ".txt":
+        return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    counts = isinstance(vae.record, CountsRecord) and path.suffix != ".npy"
+    if counts or is_sparse_file(path):
+        beside = vae.record.beside if isinstance(vae.record, CountsRecord) else ()
+        return read_counts(path, beside=beside)
+    framed = isinstance(vae.record, TableRecord | VisitsRecord)
+    return read_file(path) if framed else read_array(path)
 
 
 def write_rows(path: Path, rows: Any) -> Path:  # noqa: ANN401
     """Write a frame, as ``.parquet`` where the path says so, else as ``.csv``; an array as it is.
+
+    Texts are lines, and other sequences an array, padded with NaN.
 
     Returns:
         The path, with the suffix of what it is.
@@ -150,10 +164,13 @@ def write_rows(path: Path, rows: Any) -> Path:  # noqa: ANN401
     import numpy as np
 
     from ..core.files import replacing
+    from ..data.ragged import padded
 
     with replacing(path) as new:
-        if path.suffix == ".npy":
-            np.save(new, rows)
+        if path.suffix == ".txt":
+            new.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
+        elif path.suffix == ".npy":
+            np.save(new, padded(rows).numpy() if isinstance(rows, list) else rows)
         elif path.suffix == ".parquet":
             rows.to_parquet(new)
         else:
@@ -180,10 +197,19 @@ def free(path: Path, suffix: str, force: bool) -> Path:
 
 def is_table(run: Path) -> bool:
     """Whether a run's model is of a table."""
+    return _describes(run, "table")
+
+
+def is_of_texts(run: Path) -> bool:
+    """Whether a run's model is of texts."""
+    return _describes(run, "vocabulary")
+
+
+def _describes(run: Path, word: str) -> bool:
     from ..core.toml import read_config
     from ..model.files import DESCRIPTION
 
-    return (run / DESCRIPTION).exists() and "table" in read_config(run / DESCRIPTION)
+    return (run / DESCRIPTION).exists() and word in read_config(run / DESCRIPTION)
 
 
 def free_rows(run: Path, path: Path, force: bool) -> Path:
@@ -213,6 +239,7 @@ ROWS = {
     "log_likelihood_test": "  E[log p(x|z)]",
     "kl_test": "  KL(q(z|x) || p(z))",
 }
+BITS = "bits_per_dimension_test"
 
 
 def show_figures(results: dict[str, float]) -> None:
@@ -226,6 +253,9 @@ def show_figures(results: dict[str, float]) -> None:
         error = results.get(f"{key}_standard_error")
         shown = "" if error is None else f"{error:.2f}"
         typer.echo(f"{label:<24}{results[key]:>10.2f}{shown:>17}")
+    if BITS in results:
+        error = results.get(f"{BITS}_standard_error", 0.0)
+        typer.echo(f"{'  bits per dimension':<24}{results[BITS]:>10.3f}{error:>17.3f}")
     typer.echo(
         f"\n{results['epochs']:.0f} epochs in {results['training_seconds']:.1f} s of training, "
         f"{results['parameters']:,.0f} parameters"

@@ -17,6 +17,7 @@ from .parts import (
     contents,
     free,
     free_rows,
+    is_of_texts,
     is_table,
     load_run,
     read_rows,
@@ -73,8 +74,14 @@ def sample(
     out: Out = None,
     force: Force = False,
 ) -> None:
-    """Draw from a trained model: RUN/samples.npy, with a picture of images, or samples.csv."""
+    """Draw from a trained model: RUN/samples.npy, with a picture of images, or .csv, or .txt."""
     of_rows = is_table(run)
+    if is_of_texts(run):
+        path = free(out or run / "samples.txt", ".txt", force)
+        texts: Any = load_run(run, modules).sample(num_samples, seed=seed)
+        shown = [*texts[:10], "", f"{num_samples} texts: {write_rows(path, texts)}"]
+        typer.echo("\n".join(shown))
+        return
     path = free_rows(run, out or run / ("samples.csv" if of_rows else "samples.npy"), force)
     picture = path if of_rows else free(path, ".png", force)
     from .. import plots
@@ -87,7 +94,8 @@ def sample(
         return
     if given:
         raise ValueError("--given is of the model of a table, whose columns have names")
-    write_rows(path, vae.sample(num_samples, seed=seed).numpy())
+    drawn = vae.sample(num_samples, seed=seed)
+    write_rows(path, drawn if isinstance(drawn, list) else drawn.numpy())
     typer.echo(f"{num_samples} samples of shape {vae.x_shape}: {path}")
     if has_images(vae):
         drawn = plots.samples(vae, num_samples, seed=seed)
@@ -105,7 +113,7 @@ def encode(
 
     vae = load_run(run, modules)
     with torch.no_grad():
-        z = point(vae.encode(vae.as_data(read_rows(vae, data))))
+        z = point(vae.encode(read_rows(vae, data)))
     write_rows(path, z.numpy(force=True))
     typer.echo(f"z of shape {tuple(z.shape[1:])} for {len(z)} observations: {path}")
 

@@ -1,7 +1,9 @@
 """What every public function that evaluates a model does it in."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
+from typing import Concatenate, ParamSpec, TypeVar
 
 import pyro
 from torch import nn
@@ -11,7 +13,11 @@ from .lock import LOCK
 from .modes import untouched
 from .seeding import seeded
 
-__all__ = ["evaluating"]
+__all__ = ["evaluates", "evaluating"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+M = TypeVar("M", bound=nn.Module)
 
 
 @contextmanager
@@ -27,3 +33,14 @@ def evaluating(module: nn.Module, seed: int | None = None) -> Iterator[None]:
     """
     with in_words(), LOCK, pyro.get_param_store().scope(), untouched(module), seeded(seed):
         yield
+
+
+def evaluates(method: Callable[Concatenate[M, P], R]) -> Callable[Concatenate[M, P], R]:
+    """A method of a module that is called within :func:`evaluating` it."""
+
+    @wraps(method)
+    def call(self: M, *args: P.args, **kwargs: P.kwargs) -> R:
+        with evaluating(self):
+            return method(self, *args, **kwargs)
+
+    return call

@@ -13,6 +13,8 @@ PARAMETER = re.compile(
 VALUE = re.compile(
     r"Expected value argument \(.*?\) to be within the support \((.*)\) of the distribution (\w+)"
 )
+# PyTorch's word for a scale of NaN, where Pyro validates nothing.
+SPREAD = "normal expects all elements of std >= 0.0"
 
 
 @contextmanager
@@ -39,8 +41,9 @@ def _said(error: Exception) -> Exception:
     while TABLE in str(error) and type(error.__cause__) is type(error):
         error = error.__cause__  # pyright: ignore[reportAssignmentType]
     first = str(error).split("\n")[0]
-    if match := PARAMETER.match(first):
-        parameter, family, constraint = match.groups()
+    match = PARAMETER.match(first)
+    if match or first == SPREAD:
+        parameter, family, constraint = match.groups() if match else ("scale", "Normal", "positive")
         return ValueError(
             f"{parameter} of {family} is not what it must be, {constraint}: weights are not "
             "finite, or x is of another scale than what the model was trained on"

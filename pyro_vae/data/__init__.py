@@ -1,5 +1,7 @@
 """Data: each source returns tensors and a description of them."""
 
-from .sources import SOURCES, Data, load_data
+from .dataset import Data
+from .sources import SOURCES, load_data
+from .vocabulary import Vocabulary
 
-__all__ = ["SOURCES", "Data", "load_data"]
+__all__ = ["SOURCES", "Data", "Vocabulary", "load_data"]

@@ -1,13 +1,16 @@
 """Loaders: a ``Dataset``, a ``DataLoader``, or any iterable of batches, endless ones too."""
 
 from collections.abc import Iterable, Iterator, Mapping, Set
+from functools import partial
 from itertools import islice
+from types import FunctionType
 from typing import Any
 
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
 from ..core.checks import whole
+from .pictures import as_pixels
 from .rows import Rows
 
 __all__ = ["Entries", "Stream", "collate", "entries", "is_loader", "length", "read", "stream"]
@@ -103,6 +106,10 @@ def stream(x: Any, batch_size: int, steps: int | None) -> Any:  # noqa: ANN401
                 "of it as an epoch"
             )
         return x
+    if isinstance(x, FunctionType | partial):
+        raise ValueError(
+            "x is a function: give an IterableDataset, or another object whose __iter__ calls it"
+        )
     if not is_loader(x) or (isinstance(x, Dataset) and not isinstance(x, DataLoader)):
         raise ValueError(
             f"steps_per_epoch is of streams and loaders, and these are {length(x)} rows: an epoch "
@@ -140,12 +147,19 @@ def collate(rows: list[Any]) -> object:
         ValueError: rows that cannot be put side by side.
     """
     try:
-        return entries(default_collate(rows))
+        return entries(default_collate([_tensors(row) for row in rows]))
     except (TypeError, RuntimeError) as problem:
         raise ValueError(
             f"the rows of the Dataset make no batch ({str(problem).splitlines()[0]}): give each as "
-            "a tensor of one shape, images by transform=torchvision.transforms.ToTensor()"
+            "a tensor of one shape, pictures by transform=torchvision.transforms.Resize((64, 64))"
         ) from None
+
+
+def _tensors(row: Any) -> Any:  # noqa: ANN401
+    """A row of a ``Dataset`` with PIL's pictures as 8-bit tensors, ``(C, H, W)``."""
+    if isinstance(row, tuple | list) and not hasattr(row, "_asdict"):
+        return tuple(map(_tensors, row))
+    return as_pixels([row])[0] if hasattr(row, "getbands") else row
 
 
 def entries(batch: Any) -> object:  # noqa: ANN401

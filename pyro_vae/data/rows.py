@@ -1,6 +1,6 @@
 """Rows of an array on disk, read when they are asked for."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -56,6 +56,19 @@ class Rows(Dataset[Tensor]):
         """Some of these rows, still on disk."""
         return Rows(self.array, self.rows[rows])
 
-    def blocks(self) -> Iterator[Tensor]:
+    def blocks(self, size: int = BLOCK) -> Iterator[Tensor]:
         """All rows, some thousand at a time."""
-        return (self[rows] for rows in torch.arange(len(self)).split(BLOCK))
+        return (self[rows] for rows in torch.arange(len(self)).split(size))
+
+    def checked(self, check: Callable[[Tensor], Tensor], size: int = BLOCK) -> Iterator[Tensor]:
+        """All rows, so many at a time, as a check gives them.
+
+        Raises:
+            ValueError: what the check raises; it says from where on it counts rows.
+        """
+        for i, rows in enumerate(self.blocks(size)):
+            try:
+                yield check(rows)
+            except ValueError as problem:
+                after = f"; rows are counted from row {i * size} of x" if i else ""
+                raise ValueError(f"{problem}{after}") from None

@@ -1,6 +1,7 @@
 """The few distributions that Pyro lacks; their names are families, as Pyro's own are."""
 
 from .continuous_bernoulli import ContinuousBernoulli
+from .dequantized import DequantizedLevels
 from .edges import (
     InverseGamma,
     Kumaraswamy,
@@ -9,22 +10,29 @@ from .edges import (
     TransformedDistribution,
     Weibull,
 )
+from .fitted_normal import FittedNormal
 from .joined import Joined, JoinedSupport, Layout
 from .layered import Given, Layered, side_by_side
 from .learned import AutoregressiveBits, Pushforward, ResampledDistribution
+from .logistic_levels import CoupledLogisticLevels, LogisticLevels
+from .multinomial import Multinomial
 from .normal_mixture import NormalMixture, SideBySide, mixture
 from .sparse import Delta, Horseshoe, SpikeAndSlab
 from .sphere import ImplicitVonMises, VonMises, VonMisesFisher, bessel
 from .spike import SpikeOr, WithSpike
 from .supports import support_of_cell
 from .survival import CensoredTime, RightCensored, log_survival
+from .trajectories import Trajectories
 from .transforms import Interval, Positive, PositiveCholesky, Sticks
 
 __all__ = [
     "AutoregressiveBits",
     "CensoredTime",
     "ContinuousBernoulli",
+    "CoupledLogisticLevels",
     "Delta",
+    "DequantizedLevels",
+    "FittedNormal",
     "Given",
     "Horseshoe",
     "ImplicitVonMises",
@@ -36,6 +44,8 @@ __all__ = [
     "Layered",
     "Layout",
     "LogNormal",
+    "LogisticLevels",
+    "Multinomial",
     "NormalMixture",
     "Pareto",
     "Positive",
@@ -47,6 +57,7 @@ __all__ = [
     "SpikeAndSlab",
     "SpikeOr",
     "Sticks",
+    "Trajectories",
     "TransformedDistribution",
     "VonMises",
     "VonMisesFisher",

@@ -59,10 +59,9 @@ class Layout:
 class JoinedSupport(constraints.Constraint):
     """Values whose blocks lie in the supports of the blocks."""
 
-    event_dim = 1
-
     def __init__(self, supports: Sequence[constraints.Constraint], layout: Layout) -> None:
         self.supports, self.layout = list(supports), layout
+        self.event_dim = max(s.event_dim for s in supports)
         self.is_discrete = all(s.is_discrete for s in supports)
 
     def check(self, value: Tensor) -> Tensor:
@@ -78,7 +77,7 @@ class Joined(dist.TorchDistribution):
     .. math:: p(x) = \prod_b p_b(x_b)
 
     Args:
-        parts: each of event shape ``(D_b,)``.
+        parts: each of event shape ``(D_b,)``; or ``(T, D_b)`` of T vectors.
         layout: of their cells in the vector; side by side where it is not given.
 
     >>> bits, counts = dist.Bernoulli(logits=torch.zeros(2)), dist.Poisson(torch.ones(1))
@@ -93,9 +92,10 @@ class Joined(dist.TorchDistribution):
         self, parts: Sequence[dist.TorchDistribution], layout: Layout | None = None
     ) -> None:
         self.parts = list(parts)
-        self.layout = layout or Layout([p.event_shape[0] for p in parts])
+        self.layout = layout or Layout([p.event_shape[-1] for p in parts])
         batch = torch.broadcast_shapes(*(p.batch_shape for p in parts))
-        super().__init__(batch, torch.Size([len(self.layout.order)]), validate_args=False)
+        event = torch.Size([*parts[0].event_shape[:-1], len(self.layout.order)])
+        super().__init__(batch, event, validate_args=False)
 
     @property
     def has_rsample(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -14,6 +14,7 @@ from ..core.checks import whole
 from ..core.pareto import RELIABLE
 from ..model.entry import of_model
 from ..model.vae import VAE
+from .bits import bits_per_dimension, has_levels
 from .evidence.annealed import bdmc
 from .evidence.importance import Evidence, Sandwich, log_evidence
 from .guide.calibration import Calibration, calibration
@@ -46,7 +47,8 @@ T = TypeVar("T")
 class Assessment:
     """The figures of :func:`assess`; parts that this model does not have are ``None``.
 
-    ``refused`` gives the reason, by the name of the part.
+    ``refused`` gives the reason, by the name of the part. ``bits_per_nat`` is what a nat of an
+    observation makes in bits per dimension, where x are levels, as those of 8-bit images.
     """
 
     elbo: Tensor
@@ -60,6 +62,7 @@ class Assessment:
     predictive: PredictiveCheck | None
     imputation: ImputationCheck | None
     refused: dict[str, str]
+    bits_per_nat: float | None = None
 
     @property
     def by_observation(self) -> pd.DataFrame:
@@ -75,7 +78,10 @@ class Assessment:
 
     @property
     def table(self) -> pd.DataFrame:
-        """Figures, nats per observation: ``value``, and ``standard_error`` over the data."""
+        """Figures, nats per observation: ``value``, and ``standard_error`` over the data.
+
+        Of levels, such as 8-bit images, bounds on log p(x) are in ``bits_per_dimension`` too.
+        """
         table = self.by_observation
         columns = {
             "ELBO": table["elbo"],
@@ -85,11 +91,15 @@ class Assessment:
         if self.baselines is not None:
             columns |= {f"log p(x), {name}": v for name, v in self.baselines.items()}
         rows = {k: (v.mean(), v.sem()) for k, v in columns.items()}
+        bits = {k: rows[k][0] * (self.bits_per_nat or 0.0) for k in rows if " - " not in k}
         if self.latents is not None:
             totals = self.latents.totals
             for name, label in TOTALS.items():
                 rows[label] = (totals["value"][name], totals["standard_error"][name])
-        return pd.DataFrame(rows, index=["value", "standard_error"]).T
+        table = pd.DataFrame(rows, index=["value", "standard_error"]).T
+        return (
+            table if self.bits_per_nat is None else table.assign(bits_per_dimension=pd.Series(bits))
+        )
 
     @property
     def verdicts(self) -> dict[str, str]:
@@ -187,6 +197,7 @@ def assess(
         if vae.record.missing
         else None,
         refused=refused,
+        bits_per_nat=float(bits_per_dimension(vae, 1.0)) if has_levels(vae) else None,
     )
 
 

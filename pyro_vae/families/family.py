@@ -90,6 +90,12 @@ class Family(Part):
             free = {n for n in self.sources if n in example and self._is_free(n)}
             self.units.update({n: Unit(self._beside(example[n][1]).shape) for n in sorted(free)})
         self._check_required(parameters)
+        written = getattr(ends.writer, "writes", None)
+        if written and not isinstance(dict(self.sources.items()).get(written), Amortized):
+            raise self.error(
+                f"the decoder writes {written}, which {self.name} does not take from it: use "
+                "Multinomial, NegativeBinomial(total_count=learned), or another decoder"
+            )
         self._check_shape()
 
     @torch.no_grad()
@@ -202,7 +208,14 @@ class Family(Part):
         elif data == 1 and role != "likelihood":
             data = 0  # coordinates of z are no places, even if there are as many
         places = slice(first, first + data)
-        return Amortized(ends.feature_shape, shape, transform(domain), places)
+        written = getattr(ends.writer, "writes", name)
+        if name != written:
+            raise self.error(
+                f"the decoder writes {written} alone: give {name} of {self.name} a number, or "
+                f"{name}=learned",
+                at=name,
+            )
+        return Amortized(ends.feature_shape, shape, transform(domain), places, writer=ends.writer)
 
     def _learned(
         self,
@@ -252,9 +265,11 @@ class Family(Part):
                 f"{name} of {self.name} has shape {shape} here, got {tuple(tensor.shape)}",
                 at=name,
             ) from None
-        if not domain.check(tensor).all():
+        inside = domain.check(tensor).all()
+        if not (inside and tensor.isfinite().all()):
+            needs = "finite" if inside else describe_constraint(domain)
             raise self.error(
-                f"{name} of {self.name} must be {describe_constraint(domain)}, got {value}",
+                f"{name} of {self.name} must be {needs}, got {value}",
                 at=name,
             )
         return tensor
@@ -308,7 +323,8 @@ def find_distribution(spec: Spec) -> type[dist.TorchDistribution]:
         if _other_arguments(cls):
             raise spec.error(f"{spec.name} is made of distributions, not of parameters")
         return cls  # pyright: ignore[reportReturnType]
-    raise spec.error(f"unknown family {spec.name!r}{nearest(spec.name, family_names())}")
+    meant = nearest(spec.name, family_names()) or "; pyro_vae.families() lists them"
+    raise spec.error(f"unknown family {spec.name!r}{meant}")
 
 
 def family_names() -> set[str]:

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Transform, constraints
 
-from ..core.checks import boolean
+from ..core.checks import boolean, whole
 from ..distributions import Pushforward
 from ..language.spec import Spec, Value, as_spec, nearest
-from .networks import checked_activation
+from .activations import checked_activation
 from .part import Ends, Part
 from .support import REAL, support_bounds, support_of
 
@@ -91,6 +91,8 @@ class Flow(Part):
                 )
             if isinstance(names[option], bool):
                 boolean(option, self.options[option])
+            elif isinstance(names[option], int):
+                whole(option, self.options[option])
         options = dict(self.options)
         if "activation" in options:
             options["activation"] = getattr(nn, checked_activation(str(options["activation"])))

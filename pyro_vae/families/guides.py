@@ -189,6 +189,12 @@ class SemiAmortized(Part):
         """The family at features, of batch shape that of the features."""
         return self.family(features)
 
+    def approximate(
+        self, features: Tensor, log_joint: Callable[[Tensor], Tensor]
+    ) -> dist.TorchDistribution:
+        """The family at the features after the steps."""
+        return self(self.improve(features, log_joint))
+
     def improve(self, features: Tensor, log_joint: Callable[[Tensor], Tensor]) -> Tensor:
         """The features after the steps."""
         training = torch.is_grad_enabled()

@@ -9,7 +9,7 @@ import torch
 from pyro.distributions import constraints
 from torch import Tensor
 
-from ..distributions import Joined, JoinedSupport, LogNormal, support_of_cell
+from ..distributions import Joined, JoinedSupport, LogNormal, Multinomial, support_of_cell
 from .support import describe_constraint, innermost, support_bounds
 
 __all__ = [
@@ -23,16 +23,29 @@ __all__ = [
 ]
 
 OFFSETS = (dist.Poisson, dist.NegativeBinomial, dist.GammaPoisson, dist.Exponential, dist.LogNormal)
+OFFSETS += (Multinomial,)
 ROWS = 8192  # observations whose support is checked together
 
+LEVELS = (
+    "give 8-bit images as they are, or (x * 255).round() of grey values in [0, 1]; levels= says "
+    "another number of levels"
+)
+COUNTS = ("Poisson", "NegativeBinomial", "GammaPoisson")
+COUNTS += tuple(f"ZeroInflated{name}" for name in COUNTS[:2])
 ADVICE = {
     "Bernoulli": "binarize it (dynamic binarization draws fresh bits from grey values), "
     "or use ContinuousBernoulli",
     "Beta": "shrink the ends, x -> (x * (n - 1) + 0.5) / n, or use ContinuousBernoulli",
+    "DiscretizedLogistic": LEVELS,
+    "Dequantized": LEVELS,
     "Categorical": "code the categories as 0, 1, ..., categories - 1",
+    **dict.fromkeys(
+        COUNTS,
+        "give raw counts (of an AnnData Counts.of(adata, layer='counts')), or choose a likelihood "
+        "with this support",
+    ),
     "VonMises": "give angles in radians, (x + pi) % (2 pi) - pi; degrees by numpy.deg2rad(x) first",
-    "Multinomial": "give rows of one total, or model each count, as Poisson or NegativeBinomial, "
-    "with the logarithm of the row's total as an offset block",
+    "Multinomial": "give rows of one total; without total_count= rows have totals of their own",
 }
 
 
@@ -85,7 +98,8 @@ def with_offset(likelihood: dist.TorchDistribution, offset: Tensor) -> dist.Torc
     Args:
         likelihood: of batch shape ``(..., B)``; of independent ``Poisson``, ``NegativeBinomial``,
             ``GammaPoisson``, ``Exponential`` or ``LogNormal`` cells, or zero-inflated counts.
-        offset: ``(B, *x_shape)``, or ``(B, 1, ...)``; on the scale of the logarithm.
+        offset: ``(B, *x_shape)``, or ``(B, 1, ...)``; on the scale of the logarithm. It multiplies
+            the total of ``Multinomial`` rows.
 
     Raises:
         ValueError: another family.
@@ -94,7 +108,7 @@ def with_offset(likelihood: dist.TorchDistribution, offset: Tensor) -> dist.Torc
         offsets = offset.expand(*offset.shape[:-1], *likelihood.event_shape)
         return likelihood.map(lambda p, o: with_offset(p, o) if _has_counts(p) else p, offsets)
     base: Any = innermost(likelihood)
-    return _shifted(base, offset).to_event(likelihood.event_dim)
+    return _shifted(base, offset).to_event(likelihood.event_dim - base.event_dim)
 
 
 def exposed(likelihood: dist.TorchDistribution) -> list[bool]:
@@ -132,6 +146,9 @@ def _shifted(base: Any, offset: Tensor) -> dist.TorchDistribution:  # noqa: ANN4
             shifted = dist.Exponential(base.rate * (-offset).exp())
         case dist.LogNormal():
             shifted = LogNormal(base.loc + offset, base.scale)
+        case Multinomial():
+            total = base.total_count * offset[..., 0].double().exp()
+            shifted = base.with_total(total.round().to(offset))
         case _:
             raise ValueError(
                 f"{type(base).__name__} takes no offset, which multiplies a mean: use Poisson, "
@@ -157,10 +174,10 @@ def check_support(
         name: the family's name, for the message.
         place: from a row and the index of a cell to words that say where it is.
     """
-    base = innermost(likelihoods[0])
+    base: Any = innermost(likelihoods[0])
     ends = [_ends(innermost(p).support) for p in likelihoods]
     moves = any(end != ends[0] for end in ends)
-    support: Any = constraints.real if moves else base.support
+    support: Any = constraints.real if moves else _of_cells(base.support)
     for start in range(0, len(x), ROWS):
         rows = x[start : start + ROWS]
         there = ~rows.isnan()
@@ -174,8 +191,10 @@ def check_support(
     if base.event_dim == 0 and not moves:
         seen = x[~x.isnan()]
         for edge in (seen.min(), seen.max()) if len(seen) else ():
-            log_prob = base.log_prob(edge.expand(likelihoods[0].event_shape))
-            if not log_prob.isfinite().all():
+            cells = edge.expand(likelihoods[0].event_shape)
+            infinite = not base.log_prob(cells).isfinite().all()
+            # In doubles, what is but far away has a density, as it has once units are learned.
+            if infinite and not base.log_prob(cells.double()).isfinite().all():
                 at = place(*(x == edge).nonzero()[0].tolist())
                 _refuse(edge, "has no finite density there", name, at)
 
@@ -187,9 +206,14 @@ def _ends(support: Any) -> list[list[float]]:  # noqa: ANN401
     return [torch.as_tensor(bound).flatten().tolist() for bound in bounds]
 
 
+def _of_cells(support: constraints.Constraint) -> constraints.Constraint:
+    """A support that asks the same of every cell as that of one, so that a cell is told."""
+    return support.base_constraint if isinstance(support, constraints.independent) else support
+
+
 def _needs(base: Any, support: constraints.Constraint, value: Tensor) -> str:  # noqa: ANN401
     """What a support asks for, in words."""
-    if isinstance(base, dist.Multinomial):
+    if isinstance(base, Multinomial) and isinstance(base.total_count, int):
         total, sums = base.total_count, f"and these sum to {value.sum().item():g}"
         return f"whole numbers of at least 0 that sum to {total}, {sums}"
     return describe_constraint(support)
@@ -199,4 +223,6 @@ def _refuse(cell: Tensor, why: str, name: str, place: str) -> None:
     text = ", ".join(f"{v:.3g}" for v in cell.flatten().tolist())
     text = text if cell.ndim == 0 else f"[{text}]"
     advice = ADVICE.get(name, "choose a likelihood with this support, or transform x")
+    if name == "Multinomial" and cell.ndim == 0:
+        advice = "give raw counts"
     raise ValueError(f"x holds {text}; {name} {why}: {advice} (first in {place})")

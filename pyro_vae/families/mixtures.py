@@ -206,7 +206,11 @@ class Transformed(Part):
         except Exception as problem:  # whatever a constructor raises at what it was given
             raise line.error(f"{line.name} cannot be built: {problem}") from problem
         if not bijective:
-            raise line.error(f"{line.name} is not one to one, so densities cannot go through it")
+            soft = ": decoder='Topics' takes the softmax of a Normal z itself"
+            advice = soft if line.name == "SoftmaxTransform" else ""
+            raise line.error(
+                f"{line.name} is not one to one, so densities cannot go through it{advice}"
+            )
         return transform
 
 

@@ -15,19 +15,22 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from ..core.checks import number, whole
+from ..core.checks import number
 from ..language.spec import Spec, as_spec, nearest
+from .activations import activation_layer, checked_activation, checked_widths, wide
 from .part import Line, construct, read_line
+from .residual import ResNet
 from .sequence_networks import SEQUENCE_NETWORKS
+from .topics import Topics
 
 __all__ = [
     "MLP",
     "ConvDecoder",
     "ConvEncoder",
     "Corrupted",
+    "Normalized",
     "batched",
     "build_network",
-    "checked_activation",
     "make_network",
     "spec_of",
 ]
@@ -52,7 +55,7 @@ class MLP(nn.Module):
         self, hidden: Sequence[int] = (200, 200), *, activation: str | Spec = "ReLU"
     ) -> None:
         super().__init__()
-        self.hidden, self.activation = _widths(hidden, "MLP"), checked_activation(activation)
+        self.hidden, self.activation = checked_widths(hidden, "MLP"), checked_activation(activation)
         self.spec = Spec("MLP", self.hidden, activation=self.activation)
         self.layers = nn.Sequential()
 
@@ -80,7 +83,7 @@ class ConvEncoder(nn.Module):
         self, channels: Sequence[int] = (32, 64), *, activation: str | Spec = "ReLU"
     ) -> None:
         super().__init__()
-        self.channels = _widths(channels, "ConvEncoder", at_least=1)
+        self.channels = checked_widths(channels, "ConvEncoder", at_least=1)
         self.activation = checked_activation(activation)
         self.spec = Spec("ConvEncoder", self.channels, activation=self.activation)
         self.layers = nn.Sequential()
@@ -112,7 +115,7 @@ class ConvDecoder(nn.Module):
         self, channels: Sequence[int] = (64, 32), *, activation: str | Spec = "ReLU"
     ) -> None:
         super().__init__()
-        self.channels = _widths(channels, "ConvDecoder", at_least=1)
+        self.channels = checked_widths(channels, "ConvDecoder", at_least=1)
         self.activation = checked_activation(activation)
         self.spec = Spec("ConvDecoder", self.channels, activation=self.activation)
         self.layers = nn.Sequential()
@@ -139,6 +142,42 @@ class ConvDecoder(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """``(B, *in_shape)`` to feature maps ``(B, channels[-1], H, W)``."""
         return self.layers(z)
+
+
+class Normalized(nn.Module):
+    r"""A network whose features are normalized over the batch, without a scale that could drift.
+
+    .. math:: h = BN(m \odot f(x) / (1 - d)), \quad m \sim \mathrm{Bernoulli}(1 - d)
+
+    As the encoder of documents it keeps all dimensions of z in use.
+
+    Args:
+        network: a network, or its line: ``"Normalized(MLP([100, 100], activation='Softplus'))"``.
+        dropout: d, the share of features that are left out while it trains.
+
+    References:
+        Ioffe & Szegedy (2015), arXiv:1502.03167; Srivastava & Sutton (2017), arXiv:1703.01488.
+
+    >>> Normalized("MLP([100])").spec
+    Normalized(MLP([100], activation='ReLU'), dropout=0.2)
+    """
+
+    def __init__(self, network: str | Spec | nn.Module, *, dropout: float = 0.2) -> None:
+        super().__init__()
+        if number("dropout", dropout, least=0.0) >= 1:
+            raise ValueError(f"dropout is a fraction in [0, 1), got {dropout}")
+        self.network, self.dropout = make_network(network), nn.Dropout(dropout)
+        spec = spec_of(self.network)
+        self.spec = spec and Spec("Normalized", spec, dropout=dropout)
+
+    def build(self, in_shape: tuple[int, ...], out_shape: tuple[int, ...]) -> None:
+        """Make the layers of the network, and the normalization of its features."""
+        shape = build_network(self.network, torch.zeros(1, *in_shape), out_shape, "network")
+        self.normalize = nn.BatchNorm1d(math.prod(shape), affine=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, *in_shape)`` to features ``(B, F)``."""
+        return self.normalize(self.dropout(self.network(x)).flatten(1))
 
 
 class Corrupted(nn.Module):
@@ -188,7 +227,8 @@ class Corrupted(nn.Module):
         return self.network(x)
 
 
-NETWORKS = {c.__name__: c for c in (MLP, ConvEncoder, ConvDecoder, Corrupted, *SEQUENCE_NETWORKS)}
+BUILT = (MLP, ConvEncoder, ConvDecoder, Corrupted, Normalized, ResNet, Topics)
+NETWORKS = {c.__name__: c for c in (*BUILT, *SEQUENCE_NETWORKS)}
 
 
 def make_network(value: Line | Sequence[int], what: str = "network") -> nn.Module:
@@ -285,36 +325,6 @@ def spec_of(module: nn.Module) -> Spec | None:
     """The line that makes this module again, or ``None`` for a class of the user's."""
     spec = getattr(module, "spec", None)
     return spec if isinstance(spec, Spec) else None
-
-
-def wide(width: int, activation: str) -> int:
-    """The outputs that a layer needs for ``width`` features: a gate takes as many again."""
-    return 2 * width if activation == "GLU" else width
-
-
-def activation_layer(activation: str) -> nn.Module:
-    """The activation, over the features or channels."""
-    return nn.GLU(1) if activation == "GLU" else getattr(nn, activation)()
-
-
-def _widths(widths: Sequence[int], name: str, at_least: int = 0) -> tuple[int, ...]:
-    message = f"{name} takes a list of widths such as [200, 200], got {widths!r}"
-    if isinstance(widths, str) or not isinstance(widths, Sequence) or len(widths) < at_least:
-        raise ValueError(message)
-    try:
-        return tuple(whole("a width", width) for width in widths)
-    except ValueError:
-        raise ValueError(message) from None
-
-
-def checked_activation(activation: str | Spec) -> str:
-    """The name of an activation of ``torch.nn``."""
-    name = str(activation)
-    cls = getattr(nn, name, None)
-    if not (isinstance(cls, type) and cls.__module__ == "torch.nn.modules.activation"):
-        known = [n for n in dir(nn.modules.activation) if n[0].isupper()]
-        raise ValueError(f"unknown activation {name!r}{nearest(name, known)}")
-    return name
 
 
 def _image(shape: tuple[int, ...], who: str) -> tuple[int, ...]:

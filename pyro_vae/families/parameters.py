@@ -12,8 +12,9 @@ from pyro.distributions import constraints
 from torch import Tensor, nn
 from torch.distributions.transforms import Transform
 
-from ..language.spec import Value, amortized
+from ..language.spec import Source, Value, amortized
 from .part import Role
+from .support import transform
 
 __all__ = [
     "ALTERNATIVES",
@@ -23,6 +24,7 @@ __all__ = [
     "GlobalParameter",
     "Parameter",
     "parameters_of",
+    "positive_parameter",
 ]
 
 # What a prior's parameter is when it is not named, and where a learned one starts.
@@ -155,6 +157,37 @@ class GlobalParameter(nn.Module):
         return self.unconstrained.expand(self.shape)
 
 
+def positive_parameter(name: str, value: Value, shape: tuple[int, ...]) -> nn.Module:
+    """A parameter greater than 0 that is a number, a list or learned.
+
+    Args:
+        name: for the message.
+        value: as the user says it.
+        shape: of the parameter.
+
+    Raises:
+        ValueError: another value.
+    """
+    if isinstance(value, Source):
+        if value.kind != "learned":
+            raise ValueError(f"{name} is a number, a list of them or learned, got {value}")
+        small, start = () if value.shared else shape, 1.0 if value.init is None else value.init
+    else:
+        small, start = shape, value
+    try:
+        tensor: Any = torch.as_tensor(start, dtype=torch.get_default_dtype()).expand(small)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(
+            f"{name} is a number, {shape[0] if shape else 'or'} of them in a list (one for each "
+            f"process) or learned, got {value}"
+        ) from None
+    if not ((tensor > 0) & tensor.isfinite()).all():
+        raise ValueError(f"{name} is greater than 0, got {value}")
+    if isinstance(value, Source):
+        return GlobalParameter(tensor, shape, transform(constraints.positive))
+    return Fixed(tensor.clone())
+
+
 class Amortized(nn.Module):
     """A parameter that is an output of the network: one linear head on the features.
 
@@ -167,6 +200,7 @@ class Amortized(nn.Module):
         shape: of the parameter.
         transform: into its constraint.
         data: where the dimensions of the data lie in ``shape``; all of it by default.
+        writer: the network, where its features are the unconstrained values already.
     """
 
     def __init__(
@@ -175,6 +209,8 @@ class Amortized(nn.Module):
         shape: tuple[int, ...],
         transform: Transform,
         data: slice = slice(None),
+        *,
+        writer: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.feature_shape, self.shape, self.transform = feature_shape, shape, transform
@@ -184,7 +220,10 @@ class Amortized(nn.Module):
         self.places = raw[self.at : self.at + n]
         self.rest = raw[: self.at] + raw[self.at + n :]
         self.rest_width = width = math.prod(self.rest)
-        if self.kind == "pixels":
+        self.writer: Any = (writer,)  # whose parameters are not those of this part
+        if writer is not None:
+            self.kind, self.head = "whole", nn.Identity()
+        elif self.kind == "pixels":
             convolution = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[n - 1]
             self.head = convolution(feature_shape[0], width, 1)
         else:
@@ -195,6 +234,9 @@ class Amortized(nn.Module):
         """Add to the unconstrained value at all features, ``(*shape)``; places take the mean."""
         n = len(self.places)
         rest = raw.movedim(tuple(range(self.at, self.at + n)), tuple(range(n)))
+        if self.writer[0] is not None:
+            self.writer[0].move(raw)
+            return
         bias: Any = self.head.bias
         bias += rest.reshape(-1, self.rest_width).mean(0)
 
@@ -208,7 +250,9 @@ class Amortized(nn.Module):
         lead = features.shape[: features.ndim - len(self.feature_shape)]
         flat = features if len(lead) == 1 else features.reshape(-1, *self.feature_shape)
         flat = flat.flatten(1) if self.kind == "whole" else flat
-        raw = self.head(flat).to(self.head.weight)  # under autocast it has less precision
+        raw = self.head(flat)
+        if self.writer[0] is None:
+            raw = raw.to(self.head.bias)  # under autocast it has less precision
         n, m, rest = len(lead), len(self.places), len(self.rest)
         if self.kind == "pixels":  # the places come last, and belong at `at`
             raw = raw.reshape((*lead, *self.rest, *self.places))

@@ -59,6 +59,8 @@ class Ends:
             its own. Learned ones start apart.
         whole: whether the part is all of the prior, likelihood or guide, not a part of one.
         in_units: whether the parameters of a likelihood count in the data's units.
+        writer: the network that the part reads, if its features are one of the part's parameters
+            already: that which ``writer.writes`` names; ``writer.move`` adds to them at the start.
         registry: what makes parts from lines.
     """
 
@@ -75,6 +77,7 @@ class Ends:
     components: tuple[int, ...] = ()
     whole: bool = True
     in_units: bool = False
+    writer: nn.Module | None = None
     registry: "Registry | None" = None
 
     def make(self, value: Line, *, depends: bool = True, **changes: Any) -> nn.Module:  # noqa: ANN401
@@ -129,14 +132,18 @@ class Part(nn.Module):
         for child in self.children():
             start_from(child, x)
 
-    def improve(self, features: Tensor, log_joint: Callable[[Tensor], Tensor]) -> Tensor:
-        """The features that a guide reads, made better for each data point; as they are by default.
+    own_draws_alone: ClassVar[bool] = False  # whether a guide's density is known nowhere else
+
+    def approximate(
+        self, features: Tensor, log_joint: Callable[[Tensor], Tensor]
+    ) -> dist.TorchDistribution:
+        """A guide's q(z|x), which may look at p(x, z); by default it does not.
 
         Args:
             features: of the encoder, ``(B, *feature_shape)``.
             log_joint: from z, ``(K, B, *z_shape)``, to log p(x, z), ``(K, B)``.
         """
-        return features
+        return self(features)
 
     def event_dim(self, ends: Ends) -> int:
         """How many dimensions of the event are drawn at once; cells before them are independent."""
@@ -185,6 +192,11 @@ class Copies(Part):
 
     def build(self, ends: Ends) -> None:
         """Build a copy for each component."""
+        if not ends.components:
+            raise ValueError(
+                "no part of a mixture in a likelihood, whose cells have parameters of their own: "
+                "mix families, or put the mixture inside"
+            )
         n, *inner = ends.components
         copies = [deepcopy(self.part[0]) for _ in range(n)]
         ends = replace(ends, components=tuple(inner))
@@ -236,7 +248,8 @@ class Registry:
             return part
         if not hasattr(dist, spec.name) and spec.name not in (known := self.names()):
             known |= {name for name, cls in self.structures.items() if role in cls.roles}
-            raise spec.error(f"unknown family {spec.name!r}{nearest(spec.name, known)}")
+            meant = nearest(spec.name, known) or "; pyro_vae.families() lists them"
+            raise spec.error(f"unknown family {spec.name!r}{meant}")
         return self.family(spec)
 
     def make(self, value: Line, ends: Ends, *, depends: bool = True) -> nn.Module:

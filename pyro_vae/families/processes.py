@@ -6,14 +6,14 @@ from typing import Any, ClassVar
 
 import pyro.distributions as dist
 import torch
-from pyro.distributions import constraints
 from torch import Tensor, nn
 
-from ..core.checks import positive
-from ..language.spec import Source, Spec, Value, nearest
-from .parameters import Fixed, GlobalParameter
-from .part import Ends, Part, Role
-from .support import transform
+from ..core.checks import positive, whole
+from ..distributions import Trajectories
+from ..language.spec import Spec, Value, learned, nearest
+from .parameters import positive_parameter
+from .part import Ends, Role
+from .visits import VisitPart, check_visit_ends, visit_features
 
 __all__ = ["KERNELS", "GaussianProcess"]
 
@@ -27,34 +27,46 @@ KERNELS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-class GaussianProcess(Part):
-    r"""Gaussian processes over an index, time or place: the last dimension of z.
+class GaussianProcess(VisitPart):
+    r"""Gaussian processes over an index, time or place: one of a model, or one of each subject.
 
-    .. math:: p(z) = \prod_l N(z_l; 0, \sigma_l^2 (K_l + \epsilon I)), \quad
+    .. math:: p(z) = \prod_l N(z_l; 0, \sigma_l^2 (K_l + \epsilon I) + c_l^2 + n_l^2 I), \quad
         K_{l,ij} = k(|t_i - t_j| / \ell_l)
 
-    z has shape ``(T,)``, or ``(L, T)`` for L independent processes at the same T points. A data
-    point is a whole series (or map): of a table sorted by time with T rows there is one,
-    ``x = torch.tensor(table.values)[None]``, and ``index`` holds the times. The guide
+    With an ``index``, z has shape ``(T,)``, or ``(L, T)`` for L independent processes at the same T
+    points. A data point is a whole series (or map): of a table sorted by time with T rows there is
+    one, ``x = torch.tensor(table.values)[None]``, and ``index`` holds the times. The guide
     ``MultivariateNormal`` has the full covariance along the index, and its KL in closed form.
+
+    With ``over`` and ``by``, columns of a table, an observation is a subject, whose rows are its
+    visits, at times of its own: so is the unit of the plate, of batches and of every figure. Then z
+    is ``(T, L)``, with L processes for each subject, and the guide ``Conjugate`` goes with it.
 
     Args:
         kernel: k: ``RBF``, ``Matern12``, ``Matern32``, ``Matern52`` or ``Periodic``
             (:math:`\exp(-2 \sin^2(\pi d / p) / \ell^2)`).
         lengthscale: :math:`\ell`, in units of the index (of ``Periodic`` without one): a number, a
-            list of one for each process, or ``learned``.
-        scale: :math:`\sigma`, as ``lengthscale``.
+            list of one for each process, or ``learned``. 1 by default; ``learned`` with ``over``,
+            from a quarter of the range of the data.
+        scale: :math:`\sigma`, as ``lengthscale``; 1 by default.
         period: p, of ``Periodic`` alone; as ``lengthscale``.
         index: t, T numbers, or T points of as many coordinates each; 0, 1, ... T - 1 by
             default.
         jitter: :math:`\epsilon`, which keeps the Cholesky factor stable.
+        constant: c, of a level of its own, as ``scale``; none by default.
+        noise: n, of each point's own, as ``scale``; none by default.
+        over: the column that is the index, or a formula of several; it is read, not modelled.
+        by: the column that says whose visit a row is.
+        visits: the most visits of a subject that the model can read; by default those of the
+            table that it is made of.
 
     Raises:
         ValueError: an unknown kernel, numbers that are not positive, or an index of another length.
 
     References:
         Rasmussen & Williams (2006), "Gaussian processes for machine learning"; Casale et al.
-        (2018), arXiv:1810.11738, and Fortuin et al. (2020), arXiv:1907.04155, in VAEs.
+        (2018), arXiv:1810.11738, and Fortuin et al. (2020), arXiv:1907.04155, in VAEs; Ramchandran
+        et al. (2021), arXiv:2006.09763, by subject.
 
     >>> prior = GaussianProcess("Matern32", lengthscale=5.0)
     >>> prior.build(Ends((2, 100), "prior"))
@@ -64,15 +76,21 @@ class GaussianProcess(Part):
 
     roles: ClassVar[frozenset[Role]] = frozenset({"prior"})
     distance: Tensor
+    started: Tensor
 
     def __init__(
         self,
         kernel: str | Spec = "Matern32",
-        lengthscale: Value = 1.0,
+        lengthscale: Value = None,
         scale: Value = 1.0,
         period: Value = None,
         index: Value = None,
         jitter: float = 1e-4,
+        constant: Value = None,
+        noise: Value = None,
+        over: str | Spec | None = None,
+        by: str | Spec | None = None,
+        visits: int | None = None,
     ) -> None:
         super().__init__()
         self.kernel = str(kernel)
@@ -80,15 +98,39 @@ class GaussianProcess(Part):
             raise ValueError(f"unknown kernel {self.kernel!r}{nearest(self.kernel, KERNELS)}")
         if (period is None) == (self.kernel == "Periodic"):
             raise ValueError(f"a period goes with the kernel Periodic, got {self.kernel} {period=}")
+        if (over is None) != (by is None) or (over is not None and index is not None):
+            raise ValueError("over='time' and by='subject' go together, without an index")
+        self.from_range = over is not None and lengthscale is None
+        if lengthscale is None:
+            lengthscale = 1.0 if over is None else learned(1.0)
         values = {"lengthscale": lengthscale, "scale": scale, "period": period}
+        values |= {"constant": constant, "noise": noise}
         self.values = {name: value for name, value in values.items() if value is not None}
         self.index, self.jitter = index, positive("jitter", jitter)
-        options = self.values if index is None else self.values | {"index": index}
-        self.spec = Spec("GaussianProcess", Spec(self.kernel), **options, jitter=jitter)
+        self.by = None if by is None else str(by)
+        self.formulas = {} if over is None else {"over": str(over)}
+        self.visits = None if visits is None else whole("visits", visits)
+        said = {"index": index, "over": over and str(over), "by": self.by, "visits": self.visits}
+        options = {name: value for name, value in said.items() if value is not None}
+        said = {k: v for k, v in self.values.items() if k != "lengthscale" or not self.from_range}
+        self.spec = Spec("GaussianProcess", Spec(self.kernel), **said, **options, jitter=jitter)
 
     def build(self, ends: Ends) -> None:
         """Make the parameters for draws of this shape."""
-        *processes, points = ends.shape
+        if self.by is not None:
+            check_visit_ends(ends, "GaussianProcess(over=, by=)", getattr(self, "columns", None))
+            shape = ends.shape[-1:]
+            self.register_buffer("started", torch.tensor(not self.from_range))
+        else:
+            *processes, points = ends.shape
+            shape = tuple(processes)
+            self.register_buffer("distance", self._distances(points), persistent=False)
+        self.parameters_of = nn.ModuleDict(
+            {name: positive_parameter(name, value, shape) for name, value in self.values.items()}
+        )
+
+    def _distances(self, points: int) -> Tensor:
+        """Between the points of the index, ``(T, T)``: a part of the description."""
         t = torch.as_tensor(list(range(points)) if self.index is None else self.index).double()
         if t.ndim not in (1, 2) or len(t) != points or not t.isfinite().all():
             raise ValueError(
@@ -96,47 +138,45 @@ class GaussianProcess(Part):
                 f"dimension; got an array of shape {tuple(t.shape)}"
             )
         t = t.reshape(points, -1)
-        distance = (t[:, None] - t).norm(dim=-1).to(torch.get_default_dtype())
-        self.register_buffer("distance", distance, persistent=False)  # a part of the description
-        shape = tuple(processes)
-        self.parameters_of = nn.ModuleDict(
-            {name: _positive(name, value, shape) for name, value in self.values.items()}
-        )
+        return (t[:, None] - t).norm(dim=-1).to(torch.get_default_dtype())
 
-    def covariance(self) -> Tensor:
-        """That of each process, ``(L, T, T)``."""
+    @torch.no_grad()
+    def start_from(self, x: Tensor) -> None:
+        """Take a quarter of the range of the index, ``(N, T, ...)``, as the lengthscale, once."""
+        if self.by is None or self.started:
+            return
+        rows = x[x[..., self.width] > 0][:, : self.width]
+        extent = (rows.max(0).values - rows.min(0).values).max() / 4
+        own: Any = self.parameters_of["lengthscale"]
+        if extent > 0:
+            own.unconstrained.copy_(own.transform.inv(extent).expand(own.unconstrained.shape))
+        self.started.fill_(True)
+
+    def covariance(self, distance: Tensor | None = None) -> Tensor:
+        """That of each process, ``(L, T, T)``; at distances ``(B, 1, T, T)`` between visits too."""
         value = {name: source(None)[..., None, None] for name, source in self.parameters_of.items()}
-        d = self.distance
+        d = self.distance if distance is None else distance
+        eye = torch.eye(d.shape[-1], dtype=d.dtype, device=d.device)
         if "period" in value:
             d = 2 * (math.pi * d / value["period"]).sin().abs()
         k = KERNELS[self.kernel](d / value["lengthscale"])
-        eye = torch.eye(len(self.distance), dtype=d.dtype, device=d.device)
-        return value["scale"].square() * (k + self.jitter * eye)
+        k = value["scale"].square() * (k + self.jitter * eye)
+        if "constant" in value:
+            k = k + value["constant"].square()
+        return k + value["noise"].square() * eye if "noise" in value else k
 
-    def forward(self, features: None = None) -> dist.TorchDistribution:
-        """The distribution of all processes, of batch shape ()."""
-        tril = torch.linalg.cholesky(self.covariance())
-        p = dist.MultivariateNormal(tril.new_zeros(tril.shape[:-1]), scale_tril=tril)
-        return p.to_event(tril.ndim - 2)
+    def forward(self, features: Tensor | None = None) -> dist.TorchDistribution:
+        """All processes, of batch shape (); those of subjects at designs ``(B, T, ...)``."""
+        if self.by is None:
+            tril = torch.linalg.cholesky(self.covariance())
+            p = dist.MultivariateNormal(tril.new_zeros(tril.shape[:-1]), scale_tril=tril)
+            return p.to_event(tril.ndim - 2)
+        features = visit_features(features)
+        t, there = features[..., : self.width], features[..., self.width] > 0
+        covariance = self.covariance(_distance(t)[:, None])
+        return Trajectories.of(covariance.new_zeros(covariance.shape[:-1]), covariance, there)
 
 
-def _positive(name: str, value: Value, shape: tuple[int, ...]) -> nn.Module:
-    """A parameter that is a number, a list or learned."""
-    if isinstance(value, Source):
-        if value.kind != "learned":
-            raise ValueError(f"{name} is a number, a list of them or learned, got {value}")
-        small, start = () if value.shared else shape, 1.0 if value.init is None else value.init
-    else:
-        small, start = shape, value
-    try:
-        tensor: Any = torch.as_tensor(start, dtype=torch.get_default_dtype()).expand(small)
-    except (TypeError, ValueError, RuntimeError):
-        raise ValueError(
-            f"{name} is a number, {shape[0] if shape else 'or'} of them in a list (one for each "
-            f"process) or learned, got {value}"
-        ) from None
-    if not ((tensor > 0) & tensor.isfinite()).all():
-        raise ValueError(f"{name} is greater than 0, got {value}")
-    if isinstance(value, Source):
-        return GlobalParameter(tensor, shape, transform(constraints.positive))
-    return Fixed(tensor.clone())
+def _distance(t: Tensor) -> Tensor:
+    """Between points ``(B, T, D)``: ``(B, T, T)``; its gradient is never asked for."""
+    return (t[:, :, None] - t[:, None]).square().sum(-1).sqrt()

@@ -6,15 +6,21 @@ from torch import nn
 
 from ..language.spec import as_spec
 from .censored import Censored
+from .dequantized import Dequantized
+from .discretized import DiscretizedLogistic
 from .family import Family, family_names
 from .flows import Flow
 from .guides import DeltaNormal, SemiAmortized
+from .hamiltonian import Hamiltonian, Langevin
 from .hurdle import Hurdle
 from .layers import BottomUp, Hierarchy, Ladder, LayeredPart, TopDown
+from .mixed import LinearMixed
 from .mixtures import Mixture, Transformed
+from .optimal import OptimalNormal
 from .part import Ends, Line, Registry, Role
 from .priors import AutoregressiveBernoulli, Resampled, VampPrior
 from .processes import GaussianProcess
+from .visits import Conjugate
 
 __all__ = ["REGISTRY", "make_layers", "make_part"]
 
@@ -25,13 +31,20 @@ REGISTRY = Registry(
         AutoregressiveBernoulli,
         BottomUp,
         Censored,
+        Conjugate,
         DeltaNormal,
+        Dequantized,
+        DiscretizedLogistic,
         Flow,
         GaussianProcess,
+        Hamiltonian,
         Hierarchy,
         Hurdle,
         Ladder,
+        Langevin,
+        LinearMixed,
         Mixture,
+        OptimalNormal,
         Resampled,
         SemiAmortized,
         TopDown,

@@ -289,11 +289,12 @@ def _marginalize(p: Trace, q: Trace, members: Members) -> tuple[Tensor, set[str]
     """The log density with enumerated sites summed out, and the sites that it is of."""
     q.pack_tensors()
     p.pack_tensors(q.plate_to_symbol)
-    symbols = {
-        site["infer"]["_enumerate_symbol"]
+    enumerated = {
+        site["infer"]["_enumerate_symbol"]: site
         for site in samples(p)
         if site["infer"].get("_enumerate_dim") is not None
     }
+    symbols = set(enumerated)
     frames = {f.name: f for site in samples(p) for f in site["cond_indep_stack"]}
     plates = {symbol: frames[name] for name, symbol in p.plate_to_symbol.items() if name in frames}
     factors: Any = {}
@@ -302,6 +303,7 @@ def _marginalize(p: Trace, q: Trace, members: Members) -> tuple[Tensor, set[str]
         own: Any = site.get("packed", {})
         if not _scored(site) or symbols.isdisjoint(own["log_prob"]._pyro_dims):
             continue
+        _check_whole(site, enumerated, set(own["log_prob"]._pyro_dims))
         ordinal = frozenset(
             p.plate_to_symbol[f.name] for f in site["cond_indep_stack"] if f.vectorized
         )
@@ -315,6 +317,22 @@ def _marginalize(p: Trace, q: Trace, members: Members) -> tuple[Tensor, set[str]
             value = packed.unpack(factor, p.symbol_to_dim)
             total = total + members.term(value, stack)
     return total, names
+
+
+def _check_whole(site: Any, enumerated: Mapping[str, Any], symbols: set[str]) -> None:  # noqa: ANN401
+    """Raise where a state is summed out of a product of which some factors are missing."""
+    for frame in site["cond_indep_stack"]:
+        if frame.full_size == frame.size:
+            continue
+        for symbol in symbols & enumerated.keys():
+            outer = enumerated[symbol]
+            if all(f.name != frame.name for f in outer["cond_indep_stack"]):
+                raise ValueError(
+                    f"{outer['name']!r} is summed out and stands outside the plate {frame.name!r}, "
+                    f"of whose {frame.full_size} members {frame.size} are given: the log of its "
+                    f"sum needs all of them, so pass all data, or draw {outer['name']!r} in the "
+                    "guide"
+                )
 
 
 def _scored(site: Any) -> bool:  # noqa: ANN401

@@ -4,7 +4,7 @@ import difflib
 import re
 from collections.abc import Iterable
 
-__all__ = ["nearest", "where"]
+__all__ = ["OPTIMIZERS", "nearest", "where"]
 
 FAMILIES = {
     "Normal": "gaussian diagonalnormal diagonalgaussian diagnormal diaggaussian isotropic n "
@@ -24,6 +24,10 @@ FAMILIES = {
     "VonMisesFisher": "vmf sphere hyperspherical",
     "LogNormal": "loggaussian",
     "ContinuousBernoulli": "cb",
+    "DiscretizedLogistic(components=5)": "dmol mol dmll discretizedmixtureoflogistics "
+    "mixtureoflogistics logisticmixture discretizedlogisticmixture quantizedlogistic pixelcnn",
+    "OptimalNormal": "sigmavae optimalsigma sigma optimalscale",
+    "Dequantized(Normal)": "dequantization uniformdequantization dequantizednormal",
     "Mixture(Normal, components=10)": "gmm mog mixtureofgaussians gaussianmixture mixturenormal "
     "mixtureofnormals mixturesamefamily",
     "Flow(NSF)": "nsf flow normalizingflow spline",
@@ -48,8 +52,12 @@ ESTIMATORS = {
 }
 NETWORKS = {
     "MLP": "linear dense fc fullyconnected feedforward sequential ffn",
-    "ConvEncoder": "cnn conv conv2d resnet convnet",
+    "ConvEncoder": "cnn conv conv2d convnet",
     "ConvDecoder": "cnn conv conv2d deconv convtranspose",
+    "ResNet": "resnet wideresnet wrn residual residualnetwork",
+    "GRU": "lstm rnn recurrent bilstm bigru gatedrecurrentunit",
+    "Transformer": "attention selfattention transformerencoder transformerdecoder",
+    "DeepSet": "deepsets sets pointnet",
 }
 OPTIMIZERS = {
     name: name.lower() for name in ("Adam", "AdamW", "SGD", "RMSprop", "Adagrad", "NAdam")

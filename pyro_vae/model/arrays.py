@@ -12,8 +12,10 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from ..data import Data
+from ..data.pictures import are_pictures, as_pixels
+from ..data.sparse import SparseRows, is_sparse
 
-__all__ = ["column_names", "convert", "is_named", "numbers"]
+__all__ = ["column_names", "convert", "in_order", "is_named", "numbers"]
 
 EXACT = 2**53  # whole numbers beyond it are not all float64's
 UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)  # types that PyTorch hardly computes with
@@ -23,8 +25,8 @@ def numbers(x: object) -> tuple[Tensor, tuple[str, ...] | None]:
     """A tensor of what a library calls an array of numbers, and the names of its columns.
 
     NumPy (masked, flipped, of either byte order, records), pandas, polars, PyArrow, xarray, SciPy's
-    and PyTorch's sparse, quantized and masked arrays, and lists are read. What is missing there is
-    NaN here.
+    and PyTorch's sparse, quantized and masked arrays, lists, and PIL's pictures are read. What is
+    missing there is NaN here.
 
     Args:
         x: ``(N, ...)``.
@@ -36,6 +38,8 @@ def numbers(x: object) -> tuple[Tensor, tuple[str, ...] | None]:
     Raises:
         ValueError: what is no number, with its column and the first such value.
     """
+    if is_sparse(x):
+        return SparseRows(x).dense(), None
     if isinstance(x, Tensor):
         return _strided(x), None
     if isinstance(x, Data):
@@ -44,6 +48,8 @@ def numbers(x: object) -> tuple[Tensor, tuple[str, ...] | None]:
         )
     if x is None:
         raise ValueError("x is None: give observations, an array of shape (N, ...)")
+    if are_pictures(x):
+        return as_pixels(x), None  # pyright: ignore[reportArgumentType]
     columns = _columns(x)
     if columns is None:
         return torch.from_numpy(_plain(x, "")), None
@@ -70,6 +76,20 @@ def column_names(x: object) -> tuple[str, ...] | None:
     """The names of the columns of a frame; ``None`` of another array."""
     columns = None if isinstance(x, Tensor) or is_named(x) else _columns(x)
     return _names([name for name, _ in columns]) if columns else None
+
+
+def in_order(x: Tensor, columns: tuple[str, ...], names: tuple[str, ...]) -> Tensor:
+    """The columns of x, of these names, in the order of others.
+
+    Raises:
+        ValueError: x lacks one.
+    """
+    if columns == names:
+        return x
+    if absent := [name for name in names if name not in columns]:
+        raise ValueError(f"x lacks the column {absent[0]!r}; it has {', '.join(columns)}")
+    places = {name: i for i, name in enumerate(columns)}
+    return x[:, [places[name] for name in names]]
 
 
 def _names(names: list[object]) -> tuple[str, ...] | None:

@@ -123,7 +123,10 @@ def reshaping(shape: tuple[int, ...], got: tuple[int, ...]) -> str:
     if got == shape:
         return "one observation is x[None]"
     if len(shape) == 3 and len(got) == 4 and (got[3], *got[1:3]) == shape:
-        return "channels come first: x.transpose(0, 3, 1, 2), or permute of a tensor"
+        return (
+            "channels come first: x.transpose(0, 3, 1, 2), or permute of a tensor; fit(..., "
+            "layout='HWC') does so"
+        )
     return f"reshape x, or make VAE({got[1:]}, ...)"
 
 

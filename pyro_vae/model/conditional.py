@@ -69,6 +69,10 @@ class Posterior:
             return self._choose(self.completed, n)
         return model.decode(self._choose(self.z, n), x).sample()
 
+    def latent(self, n: int) -> Tensor:
+        """Draws of z, ``(n, B, *z_shape)``, by the weights."""
+        return self._choose(self.z, n)
+
     def start(self, model: Model, x: Tensor) -> Start:
         """What these draws, of rows x, say of the next proposal."""
         to_z = to_real(model.prior_at(x).support)

@@ -3,14 +3,17 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from ..data.tables import Table
 from ..data.tables.design import Design
+from ..data.tables.frames import Frame
 from .blocks import Block
 from .record import Record
 
-__all__ = ["DesignedRecord"]
+__all__ = ["DesignedRecord", "set_columns"]
 
 
 class DesignedRecord(Record):
@@ -29,9 +32,32 @@ class DesignedRecord(Record):
         """Blocks by name as one tensor, ``(N, *self.shape)``; the condition may be a frame."""
         return super().pack(self._read(arrays))
 
+    def take_known(self, rows: object, like: Tensor) -> Tensor:
+        """A condition alone, beside an x that is not read, or both, as a packed tensor."""
+        if isinstance(rows, Mapping) and set(rows) == {"condition"}:
+            condition = self._read(rows)["condition"]
+            rows = {"condition": condition, "x": torch.zeros(len(condition), *self.x_shape)}
+        return self.take(rows, like)
+
     def intervene(self, x: Any, do: Mapping[str, Any]) -> Any:  # noqa: ANN401
-        """Observations under another condition, which may be a frame."""
-        return super().intervene(x, self._read(do))
+        """Observations under another condition: a frame, or some columns of the one in x.
+
+        Args:
+            x: blocks by name, or packed.
+            do: ``{"condition": frame}``, or by columns of the frame that x has as its condition.
+        """
+        columns = {name: value for name, value in do.items() if name in self.design.sources}
+        if not columns:
+            return super().intervene(x, self._read(do))
+        if not isinstance(x, Mapping) or not hasattr(x.get("condition"), "columns"):
+            raise ValueError(
+                f"do={dict(do)} sets a column of a frame: give the observations with theirs, "
+                "{'x': x, 'condition': frame}, or do={'condition': frame}"
+            )
+        if len(columns) < len(do):
+            raise ValueError(f"do= sets columns of the condition, {', '.join(self.design.sources)}")
+        table = set_columns(self.design.rows(x["condition"]), columns)
+        return self.pack({**x, "condition": table})
 
     def _read(self, arrays: Mapping[str, Any]) -> dict[str, Any]:
         """The blocks, a condition that is a frame as its numbers."""
@@ -48,3 +74,25 @@ class DesignedRecord(Record):
         """The arguments of a model, from what :meth:`describe` gives."""
         design = Design.from_dict(about["condition"])
         return {"x_shape": DesignedRecord([Block(*row) for row in about["blocks"]], design)}
+
+
+def set_columns(table: Table, do: Mapping[str, Any]) -> Table:
+    """The rows of a table with some columns set to a value, or to one a row.
+
+    Raises:
+        ValueError: as many values as there are rows are not there, or one that cannot be.
+    """
+    import pandas as pd
+
+    values = table.values.copy()
+    for name, value in do.items():
+        cells = list(value) if np.ndim(value) else [value]
+        if np.ndim(value) and len(cells) != len(table):
+            raise ValueError(
+                f"do= has {len(cells)} values of {name!r} for {len(table)} rows: give one for "
+                "each row, or one for all"
+            )
+        given = {c: [None] * len(cells) for c in table.schema.names} | {name: cells}
+        at = table.schema.places[name]
+        values[:, at] = table.schema.read(pd.DataFrame(given)).values[:, at]
+    return Table(table.schema, Frame(table.to_frame(values)), values)

@@ -83,7 +83,11 @@ class Evaluated(Face):
     @property
     def why_not_simulated(self) -> str:
         """Why log p(x) of simulated observations cannot be bounded; empty where it can."""
-        return "it models which cells are missing" if self.missingness is not None else ""
+        if self.missingness is not None:
+            return "it models which cells are missing"
+        if getattr(self.approximation, "own_draws_alone", False):
+            return "the guide's density is known at its own draws alone"
+        return ""
 
     def posterior_model(self, x: Tensor) -> Callable:
         """The model of these observations, without weights, which Markov chains run on.

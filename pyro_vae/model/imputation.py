@@ -16,7 +16,7 @@ from ..families.support import innermost
 from .conditional import Posterior, Start, condition
 from .joint import Model
 
-__all__ = ["Imputations", "Plan", "Point", "impute"]
+__all__ = ["Imputations", "Plan", "Point", "impute", "predicted"]
 
 CELLS = 2**22  # numbers of x at once
 ENOUGH = 100  # effective draws, with which more are no longer worth their time
@@ -148,14 +148,29 @@ def _fill(model: Model, x: Tensor, posterior: Posterior, plan: Plan) -> Tensor:
         filled = posterior.draw(model, x, plan.draws)
     else:
         p, drawn = posterior.likelihood, posterior.completed
-        if isinstance(p, Joined):
-            shares = [None] * len(p.parts) if drawn is None else p.layout.split(drawn)
-            pairs = zip(p.parts, shares, strict=True)
-            each = [_point(plan.point, False, part, posterior.log_w, d) for part, d in pairs]
-            filled = p.layout.join(each)
-        else:
-            filled = _point(plan.point, True, p, posterior.log_w, drawn)
+        filled = predicted(p, posterior.log_w, plan.point, drawn)
     return torch.where(cells.isnan(), filled, cells)
+
+
+def predicted(
+    p: dist.TorchDistribution, log_w: Tensor, name: Point, drawn: Tensor | None = None
+) -> Tensor:
+    """One value for each cell, ``(B, *x_shape)``, over weighted draws of z.
+
+    Args:
+        p: p(x|z) at the draws, of batch shape ``(K, B)``.
+        log_w: of the draws, ``(K, B)``.
+        name: which value; a block that has none such is given its median, or its mode.
+        drawn: cells beside each draw, where they have a part in its weight.
+
+    Raises:
+        ValueError: all of x has no such value.
+    """
+    if not isinstance(p, Joined):
+        return _point(name, True, p, log_w, drawn)
+    shares = [None] * len(p.parts) if drawn is None else p.layout.split(drawn)
+    pairs = zip(p.parts, shares, strict=True)
+    return p.layout.join([_point(name, False, part, log_w, d) for part, d in pairs])
 
 
 def _point(

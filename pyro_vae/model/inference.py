@@ -9,11 +9,13 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
+from ..core.acting import evaluates
 from ..core.checks import boolean, positive, whole
 from ..core.pareto import RELIABLE
 from ..core.seeding import seeded
 from ..families.guides import refine
 from ..families.missingness import Missingness
+from ..families.part import Part
 from .evaluated import Evaluated
 from .imputation import Imputations, Plan, Point, impute
 from .inputs import Inputs
@@ -69,6 +71,7 @@ class Inference(Evaluated):
         """p(z), of batch shape ``()``; p(z | c) of ``(B,)``, where the prior reads a condition."""
         raise NotImplementedError
 
+    @evaluates
     @torch.no_grad()
     def encode(self, x: Tensor | ArrayLike) -> dist.TorchDistribution:
         """q(z|x): batch shape ``(N,)``, event shape of z.
@@ -79,8 +82,19 @@ class Inference(Evaluated):
         Raises:
             ValueError: observations that are not the model's.
         """
-        return self.approximate_posterior(self.as_data(x))
+        rows = self.record.rows(x)
+        if rows is None or not self._encodes_alone:
+            return self.approximate_posterior(self.as_data(x))
+        parts = rows.checked(self.as_data)
+        return self.approximation(torch.cat([self.encoder(self.inputs(part)) for part in parts]))
 
+    @property
+    def _encodes_alone(self) -> bool:
+        """Whether the guide reads features of the encoder, and nothing else of x."""
+        part = self.approximation
+        return not isinstance(part, Part) or type(part).improve is Part.improve
+
+    @evaluates
     def refine(
         self,
         x: Tensor | ArrayLike,
@@ -122,6 +136,7 @@ class Inference(Evaluated):
                 features = self.encoder(self.inputs(x))
             return refine(self.approximation, features, Joint(self, x).log_joint, **options)
 
+    @evaluates
     @torch.no_grad()
     def reconstruct(self, x: Tensor | ArrayLike) -> Tensor:
         """The mean of p(x|z) at the mean of q(z|x), ``(N, *x_shape)``.
@@ -222,6 +237,7 @@ class Inference(Evaluated):
         with reading(self, seed):
             return impute(self, x, plan)
 
+    @evaluates
     @torch.no_grad()
     def sample(
         self,
@@ -246,7 +262,8 @@ class Inference(Evaluated):
         """
         whole("num_samples", num_samples)
         rows = None if given is None else self.record.given(given)
-        known = given if rows is None else self.record.take_known(rows, self.example)
+        known = given if rows is None else rows
+        known = None if known is None else self.record.take_known(known, self.example)
         x = None if known is None else self.as_data(known)  # pyright: ignore
         if rows is not None and not self.record.cells(x).isnan().all():  # pyright: ignore
             if boolean("mean", mean):
@@ -324,13 +341,14 @@ class Inference(Evaluated):
         if isinstance(x, Mapping) and rows is not None:  # what a dict lacks is not known
             known = self.record.take_known(rows, self.example)
         data = self.as_data(known)  # pyright: ignore[reportArgumentType]
-        other = self.record.intervene(data if rows is None else rows, do)
+        other = self.record.intervene(x if rows is None else rows, do)
         with reading(self, seed):
             found = impute(self, data, plan, self.as_data(other))
         if found.unreliable:
             warnings.warn(_doubt(found), stacklevel=2)
         return self.record.answer(found.values, other)
 
+    @evaluates
     @torch.no_grad()
     def interpolate(self, start: Tensor, end: Tensor, steps: int = 8) -> Tensor:
         """Means of p(x|z) on the straight line between two encoded observations.

@@ -14,7 +14,9 @@ from ..families.networks import batched
 from ..families.part import Line
 from ..families.support import innermost, support_bounds, support_of
 from ..families.units import centre_and_spread, far_cell, or_one
+from .arrangement import reading_beside
 from .record import Record
+from .visits import VisitsRecord
 
 __all__ = ["ROWS", "InputMode", "Inputs", "Standardized", "reader_of"]
 
@@ -32,9 +34,11 @@ class Inputs(nn.Module):
     beside it. Bits are read as they are, and so are, where x has no units, any data that lie in
     [0, 1].
 
-    A mask (1 where a cell is observed) and the context are channels more. Channels are the first
-    dimension of ``(D,)``, ``(C, H, W)`` and ``(C, D, H, W)``, and the last one of ``(T, C)``, a
-    sequence of T steps.
+    With an offset of one number (a log exposure), counts are read as if the exposure were a usual
+    one, and the offset is a channel more. A mask (1 where a cell is observed), the context, and
+    what a prior reads beside z (of visits, or which covariates are known) are channels, too.
+    Channels are the first dimension of ``(D,)``, ``(C, H, W)`` and ``(C, D, H, W)``, and the last
+    one of ``(T, C)``, a sequence of T steps.
 
     Args:
         record: what an observation is.
@@ -59,12 +63,21 @@ class Inputs(nn.Module):
             known = " or ".join(map(repr, get_args(InputMode)))
             raise ValueError(f"inputs must be {known}, got {mode!r}")
         self.record, self.mode = record, mode
+        self.visits = record if isinstance(record, VisitsRecord) else None
+        self.passing = reading_beside(record)
         self.channels = 2 if len(record.x_shape) == 2 else 1
         parts: list[Any] = parts_of(likelihood) if likelihood else [None] * len(record.scored)
         self.readers = nn.ModuleList(
             nn.Identity() if mode == "raw" else reader_of(p, shape, in_units)
             for p, (_, shape) in zip(parts, record.scored, strict=True)
         )
+        offset = next((b for b in record.blocks if b.role == "offset"), None)
+        self.exposure = None
+        if offset is not None and offset.width == 1 and mode != "raw":
+            self.exposure = Standardized((1,), 0.0, True)
+            for i, (p, (_, shape)) in enumerate(zip(parts, record.scored, strict=True)):
+                if _counts(p):
+                    self.readers[i] = Rates(shape, 1.0, in_units)
         width = sum(b.width for b in record.blocks if b.role == "context")
         plain = mode == "raw" or not width
         self.context = nn.Identity() if plain else Standardized((width,), 0.0, True, bits=True)
@@ -72,13 +85,15 @@ class Inputs(nn.Module):
     @property
     def complete(self) -> bool:
         """Whether numbers of x's shape are all that the encoder needs."""
-        return not self.record.has("context")
+        return not (self.record.has("context") or self.passing)
 
     @torch.no_grad()
     def start_from(self, x: Tensor) -> None:
         """Learn centres and spreads from observations, ``(N, *record.shape)``, once."""
         some = x[:: max(1, len(x) // ROWS)]
-        blocks = [*self.record.split(some), self.record.part(some, "context")]
+        if self.exposure is not None:
+            self.exposure.start_from(self.record.part(some, "offset"))  # pyright: ignore
+        blocks = [*self._blocks(some), self.record.part(some, "context")]
         for reader, values in zip([*self.readers, self.context], blocks, strict=True):
             if isinstance(reader, Standardized) and values is not None:
                 reader.start_from(values)
@@ -87,7 +102,8 @@ class Inputs(nn.Module):
         """A cell of x whose numbers are far from unit scale, among those without bounds."""
         start = 0
         for reader, block in zip(self.readers, self.record.split(x), strict=True):
-            cell = far_cell(block) if isinstance(reader, Standardized) else None
+            free = isinstance(reader, Standardized) and not isinstance(reader, Levels)
+            cell = far_cell(block) if free else None
             if cell is not None:
                 return tuple(int(i) for i in np.unravel_index(start + cell, self.record.x_shape))
             start += block[0].numel()
@@ -96,23 +112,50 @@ class Inputs(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """What the encoder reads, of observations ``(N, *record.shape)``."""
         record, channels = self.record, self.channels
-        blocks = record.split(x)
+        blocks = self._blocks(x)
         parts = [reader(block) for reader, block in zip(self.readers, blocks, strict=True)]
         if record.missing:
             there = [~block.isnan() for block in blocks]
             parts = [part.nan_to_num(0.0) for part in parts]
             parts += [mask.to(x.dtype) for mask in there]
-        if (context := self.read_context(x)) is not None:
-            planes = context.reshape(len(x), -1, *[1] * (len(record.x_shape) - 1))
-            size = list(blocks[0].shape)
-            size[channels] = context.shape[1]
-            parts.append(planes.transpose(1, channels).expand(size))
+        exposure = None if self.exposure is None else self.exposure(record.part(x, "offset"))
+        for beside in (self.read_context(x), exposure):
+            if beside is not None and self.visits:
+                parts.append(beside)
+            elif beside is not None:
+                planes = beside.reshape(len(x), -1, *[1] * (len(record.x_shape) - 1))
+                size = list(blocks[0].shape)
+                size[channels] = beside.shape[1]
+                parts.append(planes.transpose(1, channels).expand(size))
+        if self.passing:
+            parts.append(self.passing.beside(x))
         return parts[0] if len(parts) == 1 else torch.cat(parts, channels)
+
+    def _blocks(self, x: Tensor) -> list[Tensor]:
+        """What each reader reads of x: counts as if their exposure were a usual one."""
+        blocks = self.record.split(x)
+        if self.exposure is None:
+            return blocks
+        offset: Any = self.record.part(x, "offset")
+        usual = (self.exposure.centre - offset).exp()
+        for i, reader in enumerate(self.readers):
+            if isinstance(reader, Rates):
+                each = usual if self.visits else usual.reshape(-1, *[1] * (blocks[i].ndim - 1))
+                blocks[i] = blocks[i] * each
+        return blocks
 
     def beside(self, h: Tensor, x: Tensor | None, event_dim: int) -> tuple[Tensor, int]:
         """What the decoder reads, h of z with the context of x beside it, and its dimensions."""
-        if (context := self.read_context(x)) is None:
+        context = self.read_context(x)
+        if self.passing and not self.visits:
+            known = self.passing.beside(x)
+            if known is None:  # nothing is
+                known = h.new_zeros(2 * len(self.passing.covariates))
+            return side_by_side(*(part for part in (h, context, known) if part is not None)), 1
+        if context is None:
             return h, event_dim
+        if self.visits:
+            return side_by_side(h, context), event_dim
         return side_by_side(h.flatten(h.ndim - event_dim), context), 1
 
     def stepwise(self, likelihood: Line) -> Line:
@@ -194,6 +237,18 @@ class Standardized(nn.Module):
         return (x - self.centre) / self.spread
 
 
+class Rates(Standardized):
+    """Counts under a usual exposure, where what is 0 in most observations is not made larger."""
+
+    def start_from(self, x: Tensor) -> None:
+        """Learn centre and spread."""
+        new = not self.started
+        super().start_from(x)
+        if new:
+            spread = torch.where(self.centre == 0, self.spread.clamp(min=1.0), self.spread)
+            self.spread.copy_(spread)
+
+
 class Times(Standardized):
     """Censored times beside whether their event was seen, along the channels."""
 
@@ -204,6 +259,10 @@ class Times(Standardized):
     def forward(self, x: Tensor) -> Tensor:
         """``(N, C, ...)`` to ``(N, 2 C, ...)``."""
         return torch.cat([super().forward(x.abs()), (x > 0).to(x.dtype)], self.channel)
+
+
+class Levels(Standardized):
+    """Whole numbers between two bounds: none lies far from where their likelihood starts."""
 
 
 class Scaled(nn.Module):
@@ -231,6 +290,14 @@ class OneHot(nn.Module):
         return bits.movedim(-1, self.channel + 1).flatten(self.channel, self.channel + 1).to(x)
 
 
+def _counts(p: dist.TorchDistribution | None) -> bool:
+    """Whether observations with this likelihood are counts without an upper bound."""
+    support = None if p is None else support_of(p)
+    bounds = ("discrete", 0, math.inf)
+    codes = p is not None and isinstance(innermost(p), dist.Categorical)
+    return support is not None and not codes and support_bounds(support) == bounds
+
+
 def reader_of(
     p: dist.TorchDistribution | None, shape: tuple[int, ...], in_units: bool
 ) -> nn.Module:
@@ -250,5 +317,7 @@ def reader_of(
         return nn.Identity()
     if kind == "discrete" and lower == 0 and not math.isfinite(upper):
         return Standardized(shape, 1.0, in_units)
+    if kind == "discrete" and math.isfinite(lower) and math.isfinite(upper):
+        return Levels(shape, 0.0, in_units)
     positive = lower == 0 and not math.isfinite(upper)
     return Standardized(shape, None if positive else 0.0, in_units)

@@ -16,7 +16,11 @@ from ..core.acting import evaluating
 from ..families.missingness import Missingness
 from .record import Record
 
-__all__ = ["Joint", "Model", "reading"]
+__all__ = ["Joint", "Model", "NotRealError", "reading"]
+
+
+class NotRealError(ValueError):
+    """No real line maps to z, so that nothing can move along a gradient there."""
 
 
 class Model(Protocol):
@@ -68,6 +72,25 @@ class Joint:
     def guide(self) -> dist.TorchDistribution:
         """q(z|x)."""
         return self.model.approximate_posterior(self.x)
+
+    @property
+    def count(self) -> int:
+        """B."""
+        return len(self.x)
+
+    @property
+    def example(self) -> Tensor:
+        """A tensor of the type of z."""
+        return self.x
+
+    @property
+    def weighs_any_z(self) -> bool:
+        """Whether log q(z|x) is known at any z, not at the guide's own draws alone."""
+        return not getattr(self.guide, "own_draws_alone", False)
+
+    def from_prior(self, num_samples: int) -> Tensor:
+        """z of p(z), ``(S, B, *z_shape)``."""
+        return self.prior.expand([num_samples, self.count]).sample()
 
     def draw(self, num_samples: int) -> Tensor:
         """z of q(z|x), ``(S, B, *z_shape)``."""
@@ -121,17 +144,17 @@ class Joint:
         """From the real line onto the support of z.
 
         Raises:
-            ValueError: z is discrete, or its support is no image of a real space.
+            NotRealError: z is discrete, or its support is no image of a real space.
         """
         support = self.prior.support
         advice = f"{who} moves z along gradients: use log_evidence, which only draws z"
         if self.model.missingness is not None:
-            raise ValueError(f"missing cells are drawn anew for each density here, and {advice}")
+            raise NotRealError(f"missing cells are drawn anew for each density here, and {advice}")
         if support is None or support.is_discrete:
-            raise ValueError(f"z is discrete here, and {advice}")
+            raise NotRealError(f"z is discrete here, and {advice}")
         try:
             return biject_to(support)
         except NotImplementedError:
-            raise ValueError(
+            raise NotRealError(
                 f"the support {support} of z is not an image of a real space, and {advice}"
             ) from None

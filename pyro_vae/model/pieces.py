@@ -18,12 +18,17 @@ def pieces(vae: Face, x: Tensor | ArrayLike, rows: int) -> Iterator[Tensor]:
 
     Args:
         vae: whose observations they are.
-        x: ``(N, *x_shape)``, or a loader.
+        x: ``(N, *x_shape)``, a sparse matrix, or a loader.
         rows: of all pieces but the last.
 
     Raises:
         ValueError: data that the model refuses.
     """
+    record: Any = getattr(vae, "record", None)
+    rows_of_x = record.rows(x) if record else None
+    if rows_of_x is not None:
+        yield from rows_of_x.checked(vae.check, rows)
+        return
     if not is_loader(x):
         yield from vae.check(x).split(rows)
         return

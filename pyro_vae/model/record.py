@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..core.checks import boolean
 from ..data.loaders import Entries, is_loader, read
+from ..data.sparse import SparseRows, is_sparse
 from ..distributions import Layout
 from ..families.likelihoods import (
     check_support,
@@ -24,7 +25,7 @@ from ..families.likelihoods import (
 )
 from ..families.support import innermost
 from ..language.spec import as_spec
-from .arrays import column_names, convert, is_named, numbers
+from .arrays import column_names, convert, in_order, is_named, numbers
 from .blocks import Block, Role, by_name, check_values, one_hot, reshaping, shape_of
 
 __all__ = ["Record"]
@@ -56,6 +57,8 @@ class Record:
     >>> x.shape, record.cells(x).shape, record.unpack(x)["exposure"].shape
     (torch.Size([2, 4]), torch.Size([2, 3]), torch.Size([2]))
     """
+
+    in_units = False  # whether the numbers of x have units by default
 
     def __init__(self, blocks: Sequence[Block]) -> None:
         self.blocks = tuple(sorted(blocks, key=lambda block: block.role != "observed"))
@@ -119,8 +122,6 @@ class Record:
             return {"x_shape": Record([Block(*row) for row in about["blocks"]])}
         return {"x_shape": tuple(about["x_shape"]), "missing": about["missing"]}
 
-    # The layout.
-
     def pack(self, arrays: Mapping[str, Tensor | ArrayLike]) -> Tensor:
         """Blocks by name as one tensor, ``(N, *self.shape)``.
 
@@ -173,9 +174,8 @@ class Record:
 
     def with_cells(self, x: Tensor, cells: Tensor) -> Tensor:
         """The observations x with other cells in their observed blocks."""
-        if x.shape[1:] == self.x_shape:
-            return cells
-        return torch.cat([cells.flatten(1), x[:, math.prod(self.x_shape) :]], 1)
+        beside = x[:, math.prod(self.x_shape) :] if x.shape[1:] != self.x_shape else None
+        return cells if beside is None else torch.cat([cells.flatten(1), beside], 1)
 
     def part(self, x: Tensor | None, role: Role) -> Tensor | None:
         """All blocks of a role side by side, ``(N, D)``; ``None`` where the record has none.
@@ -183,8 +183,7 @@ class Record:
         Raises:
             ValueError: the model reads the block, and x is not given, or is given without it.
         """
-        blocks = [b for b in self.blocks if b.role == role]
-        if not blocks:
+        if not (blocks := [b for b in self.blocks if b.role == role]):
             return None
         if x is not None and x.shape[1:] != self.x_shape:
             each = [x[:, self._places[b.name]] for b in blocks]
@@ -197,18 +196,18 @@ class Record:
     def split(self, x: Tensor) -> list[Tensor]:
         """What each likelihood scores, ``(N, *shape)`` with the shapes of :attr:`scored`."""
         cells = self.cells(x)
-        if len(self.scored) == 1:
-            return [cells]
-        return list(self.layout.split(cells))
-
-    # What the likelihood reads.
+        return [cells] if len(self.scored) == 1 else list(self.layout.split(cells))
 
     def shift(self, p: dist.TorchDistribution, x: Tensor | None) -> dist.TorchDistribution:
         """The likelihood with the offset of x added to the logarithm of its mean."""
+        return p if (offset := self.offset_of(x)) is None else with_offset(p, offset)
+
+    def offset_of(self, x: Tensor | None) -> Tensor | None:
+        """The offset of x, ``(N, *x_shape)`` or ``(N, 1, ...)``."""
         if (offset := self.part(x, "offset")) is None:
-            return p
+            return None
         shape = self.x_shape if offset.shape[1] > 1 else [1] * len(self.x_shape)
-        return with_offset(p, offset.reshape(-1, *shape))
+        return offset.reshape(-1, *shape)
 
     def without_offset(self, x: Tensor, p: dist.TorchDistribution) -> Tensor:
         """The cells of x over what the offset multiplies their mean by, ``(N, *x_shape)``.
@@ -217,10 +216,9 @@ class Record:
             x: observations.
             p: p(x|z) at some z: of its blocks those are divided that take an offset.
         """
-        if (offset := self.part(x, "offset")) is None:
+        if (offset := self.offset_of(x)) is None:
             return self.cells(x)
-        shape = self.x_shape if offset.shape[1] > 1 else [1] * len(self.x_shape)
-        divided = self.with_cells(x, self.cells(x) * (-offset).exp().reshape(-1, *shape))
+        divided = self.with_cells(x, self.cells(x) * (-offset).exp())
         blocks = zip(exposed(p), self.split(x), self.split(divided), strict=True)
         each = [other if take else own for take, own, other in blocks]
         return each[0] if len(each) == 1 else self.layout.join(each)
@@ -280,6 +278,8 @@ class Record:
         """
         if isinstance(x, Entries):
             return self.take(by_name(self.blocks, x), like)
+        if (rows := self.rows(x)) is not None:
+            return self.take(rows.dense(), like)
         if is_loader(x):
             with torch.random.fork_rng(devices=[]):
                 return torch.cat([self.take(batch, like) for batch in read(x)])
@@ -293,6 +293,10 @@ class Record:
             if block.role not in ("observed", "index"):
                 check_values(block, given[:, self._places[block.name]])
         return given
+
+    def rows(self, x: object) -> SparseRows | None:
+        """Packed rows of a sparse matrix, made dense a few at a time; ``None`` of another array."""
+        return SparseRows(x) if is_sparse(x) and self.shape == self.x_shape else None
 
     def check_complete(self, x: Tensor) -> None:
         """Raise if a cell is missing in a block that was not told of missing cells."""
@@ -319,7 +323,7 @@ class Record:
             def place(row: int, *cell: int, start: int = start) -> str:
                 if not cell or len(self.scored) == 1:
                     return self.place(row, *cell)
-                return self.place(row, self.layout.order[start + cell[0]])
+                return self.place(row, *cell[:-1], self.layout.order[start + cell[-1]])
 
             check_support(cells, parts, as_spec(line).name if line else name, place)
             start += shape[-1]
@@ -335,6 +339,7 @@ class Record:
         if wrong := [name for name in do if name not in blocks]:
             have = ", ".join(blocks) or "none"
             raise ValueError(f"do= sets blocks of the context ({have}), got {wrong[0]!r}")
+        x = x if isinstance(x, Tensor) else self.take(x, torch.zeros((), dtype=torch.float64))
         parts: dict[str, Any] = {name: part for name, part in self.unpack(x).items()}
         for name, value in do.items():
             new = convert(numbers(value)[0], x)
@@ -377,13 +382,9 @@ class Record:
         """The columns of a frame in the order of the one that the model was trained on."""
         width = math.prod(self.x_shape)
         self._named = columns if columns and len(columns) == width else None
-        if columns is None or len(self.x_shape) > 1 or len(columns) < width:
+        if columns is None or self.columns is None or len(self.x_shape) > 1 or len(columns) < width:
             return x
-        if self.columns in (None, columns):
-            return x
-        if absent := [name for name in self.columns or () if name not in columns]:
-            raise ValueError(f"x lacks the column {absent[0]!r}; it has {', '.join(columns)}")
-        return x[:, [columns.index(name) for name in self.columns or ()]]
+        return in_order(x, columns, self.columns)
 
     def _complete(self, x: Tensor) -> Tensor:
         """Observed cells alone, beside labels that are not known."""

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from ..core.acting import evaluates
 from ..core.checks import number, whole
 from ..data.tables import Table
 from ..families.part import Line
@@ -100,6 +101,7 @@ class M2(VAE):
                 pyro.factor("classification", -self.alpha * log_q, has_rsample=True)
             return self.latents.draw(q.at(known))
 
+    @evaluates
     @torch.no_grad()
     def classify(self, x: Tensor | ArrayLike) -> dist.OneHotCategorical:
         """q(y|x), of batch shape ``(N,)``; labels that come with the data are not looked at."""

@@ -10,15 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from ..core.checks import boolean, whole
+from ..data import Vocabulary
 from ..data.loaders import Entries, is_loader, read
 from ..families.likelihoods import check_support
+from ..families.part import Line
 from ..families.steps import Autoregressive
 from ..language.spec import Spec
 from .arrays import convert, is_named, numbers
 from .blocks import Block, shape_of
 from .record import Record
 
-__all__ = ["Sequences", "as_sequences", "is_sequences", "lengths_of"]
+__all__ = ["Sequences", "as_sequences", "is_sequences", "lengths_of", "network_for"]
 
 TRIAL = 2  # steps, while the longest sequence is not known
 
@@ -40,6 +42,7 @@ class Sequences(Record):
             as a token. ``VAE((None, 12), ...)`` and ``VAE((None,), ...)`` are short for it.
         longest: at most so many steps; that of the training data where it is not given.
         missing: whether cells within the length may be NaN, and are missing.
+        vocabulary: of texts, which come in, and go out, as strings.
 
     >>> record = Sequences(12, longest=9)
     >>> record.take([torch.zeros(5, 12), torch.zeros(9, 12)], torch.zeros(())).shape
@@ -47,31 +50,43 @@ class Sequences(Record):
     """
 
     def __init__(
-        self, shape: int | Sequence[int] = (), longest: int | None = None, missing: bool = False
+        self,
+        shape: int | Sequence[int] = (),
+        longest: int | None = None,
+        missing: bool = False,
+        vocabulary: Vocabulary | None = None,
     ) -> None:
         self.step = shape_of(shape, "the shape of a step")
         self.said = self.longest = None if longest is None else whole("longest", longest)
-        steps = self.longest or TRIAL
+        self.vocabulary, steps = vocabulary, self.longest or TRIAL
         block = Block("x", (steps, *self.step), missing=boolean("missing", missing))
         super().__init__([block])
+
+    @property
+    def line(self) -> str:
+        """The likelihood where none is given."""
+        texts = self.vocabulary
+        return "Bernoulli" if texts is None else f"Categorical(categories={len(texts)})"
 
     def settle(self, longest: int) -> None:
         """Take this as the longest there is, unless one is known."""
         if self.longest is None:
             said = self.said
-            self.__init__(self.step, longest, self.missing)
+            self.__init__(self.step, longest, self.missing, self.vocabulary)
             self.said = said
 
     def describe(self) -> dict[str, object]:
         """What makes this record again, as plain values."""
         longest = {} if self.said is None else {"longest": self.said}
-        return {"sequences": list(self.step), **longest, "missing": self.missing}
+        texts = {} if self.vocabulary is None else {"vocabulary": self.vocabulary.as_dict()}
+        return {"sequences": list(self.step), **longest, "missing": self.missing, **texts}
 
     @staticmethod
     def arguments(about: Mapping[str, Any]) -> dict[str, object]:
         """The arguments of a model, from what :meth:`describe` gives."""
-        record = Sequences(tuple(about["sequences"]), about.get("longest"), about["missing"])
-        return {"x_shape": record}
+        given = tuple(about["sequences"]), about.get("longest"), about["missing"]
+        texts = Vocabulary.from_dict(about["vocabulary"]) if "vocabulary" in about else None
+        return {"x_shape": Sequences(*given, texts)}
 
     def cells(self, x: Tensor) -> Tensor:
         """All of x."""
@@ -146,12 +161,13 @@ class Sequences(Record):
 
     def _row(self, i: int, row: object) -> Tensor:
         """A sequence of a list, checked."""
-        if isinstance(row, str | bytes):
+        if isinstance(row, str) and self.vocabulary is None:
             raise ValueError(
-                f"row {i} is text, {row!r:.40}: give numbers of tokens, which load_data(file) makes"
+                f"row {i} is text, {row!r:.40}: of texts make VAE(Vocabulary.of(texts), ...)"
             )
         try:
-            found = numbers(row)[0]
+            coded = self.vocabulary and isinstance(row, str)
+            found = numbers(self.vocabulary.encode(row) if coded else row)[0]  # pyright: ignore
         except ValueError as problem:
             raise ValueError(f"{problem} (in row {i})") from problem
         found = found if found.is_floating_point() else found.double()
@@ -208,15 +224,20 @@ class Sequences(Record):
             at = torch.arange(cells.shape[lead + 1]) < torch.tensor(n)[:, None]
             there = at.reshape(*at.shape, *[1] * len(self.step)).to(cells.device)
             return torch.where(there, cells, math.nan)
-        return [part.narrow(lead, 0, k) for part, k in zip(cells.unbind(lead), n, strict=True)]
+        each = [part.narrow(lead, 0, k) for part, k in zip(cells.unbind(lead), n, strict=True)]
+        if self.vocabulary is None or lead:
+            return each
+        return [self.vocabulary.decode(row.tolist()) for row in each]
 
 
 def as_sequences(x: Any, missing: object, condition: object) -> Sequences:  # noqa: ANN401
-    """The record of a model's first argument, ``(None, 12)`` or a :class:`Sequences`.
+    """The record of a model's first argument, ``(None, 12)``, a :class:`Sequences`, or texts'.
 
     Raises:
         ValueError: another place of the ``None``, or what sequences cannot have.
     """
+    if isinstance(x, Vocabulary):
+        x = Sequences(vocabulary=x)
     if condition is not None:
         raise ValueError("sequences of several lengths have no condition yet: put it into x")
     if isinstance(missing, str | Spec):
@@ -230,9 +251,16 @@ def as_sequences(x: Any, missing: object, condition: object) -> Sequences:  # no
     return Sequences(x[1:], missing=boolean("missing", missing))
 
 
-def is_sequences(shape: object) -> bool:
-    """Whether a shape is that of sequences of any length: ``(None, 12)``."""
-    return isinstance(shape, tuple | list) and None in shape
+def network_for(record: Record, line: Line | None) -> Line:
+    """An encoder or decoder, by default that of the record's kind."""
+    default = "GRU(128)" if isinstance(record, Sequences) else "MLP([200, 200])"
+    return default if line is None else line
+
+
+def is_sequences(x: object) -> bool:
+    """Whether a model's first argument says sequences of any length, as ``(None, 12)`` does."""
+    shape = isinstance(x, tuple | list) and None in x
+    return shape or isinstance(x, Sequences | Vocabulary)
 
 
 def lengths_of(x: Tensor) -> Tensor:

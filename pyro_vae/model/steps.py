@@ -1,6 +1,6 @@
 """What the networks of sequences read: the steps, and z, with the steps before, at each of them."""
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyro.distributions as dist
@@ -49,11 +49,10 @@ class SequenceInputs(Inputs):
         super().__init__(record, likelihood, mode, in_units=in_units)
         self.hidden, self.ragged = hidden, isinstance(record, Sequences)
         self.single = len(record.x_shape) == 1  # steps of one number
-        if self.single:
-            self.channels = 2
-            if mode != "raw":
-                shape = (record.x_shape[0], 1)
-                self.readers = nn.ModuleList([reader_of(likelihood, shape, in_units)])
+        self.channels = 2
+        if mode != "raw":  # a step is read in the same way, however many there are
+            shape = (1, *(record.x_shape[1:] or (1,)))
+            self.readers = nn.ModuleList([reader_of(likelihood, shape, in_units)])
         self.shown = self.read(torch.zeros(1, *record.x_shape)).shape[-1] + 1
         n = record.x_shape[0]
         self.register_buffer("lengths", torch.eye(n + 1)[n])  # how often each was seen
@@ -170,28 +169,34 @@ class SequenceInputs(Inputs):
         super()._load_from_state_dict(state_dict, prefix, *others)
 
 
+class HasNetworks(Protocol):
+    """A model whose networks are there, and may not be built yet."""
+
+    record: Record
+    encoder: nn.Module
+    decoder: nn.Module
+
+
 def make_inputs(
-    record: Record,
+    model: HasNetworks,
     likelihood: dist.TorchDistribution | None,
     mode: InputMode,
     in_units: bool,
-    networks: tuple[nn.Module, nn.Module],
 ) -> Inputs:
     """What encoder and decoder read: of sequences step by step.
 
     Args:
-        record: what an observation is.
+        model: whose networks they are; a decoder of sequences is unrolled.
         likelihood: p(x|z) at some z.
         mode: of :class:`Inputs`.
         in_units: whether x has units.
-        networks: encoder and decoder; a decoder of sequences is unrolled.
 
     Raises:
         ValueError: networks that do not read sequences, or x that is none.
     """
-    decoder = networks[1]
+    record, decoder = model.record, model.decoder
     if isinstance(record, Sequences):
-        for network, role in zip(networks, ("encoder", "decoder"), strict=True):
+        for role, network in (("encoder", model.encoder), ("decoder", decoder)):
             if not isinstance(network, SequenceNetwork):
                 raise ValueError(
                     f"sequences of several lengths need networks of steps, and the {role} is "

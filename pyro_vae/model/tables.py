@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,16 +14,12 @@ from ..data.tables.coding import rounded
 from ..data.tables.design import Design
 from ..data.tables.frames import Frame
 from ..distributions import Layout
-from ..families.part import Line
-from ..language.spec import Spec, as_spec
-from .blocks import Block, Role, shape_of
-from .designed import DesignedRecord
+from .blocks import Block, Role
+from .designed import set_columns
 from .record import Record
-from .sequences import Sequences, as_sequences, is_sequences
 
-__all__ = ["Condition", "TableRecord", "as_record", "record_arguments"]
+__all__ = ["NUMBERS", "TableRecord"]
 
-Condition: TypeAlias = str | Sequence[str] | int | Design
 NUMBERS = ("offset", "weight")
 
 
@@ -41,6 +37,9 @@ class TableRecord(Record):
             logarithm is packed, and ``weight``.
         holes: columns beside which there is a bit, 1 where the cell is missing. It is scored as any
             cell is, so that rows are simulated with their holes.
+        aside: further columns that are not scored.
+        covariates: columns of a condition that may have holes, with their families: they are scored
+            where they are known, and latent elsewhere.
 
     Attributes:
         columns: the names of the packed observed cells; all of ``schema.cells``, without a
@@ -50,12 +49,16 @@ class TableRecord(Record):
         ValueError: an unknown column, one of words as a number, or no column left to model.
     """
 
+    in_units = True
+
     def __init__(
         self,
         schema: Schema,
         design: Design | None = None,
         numbers: Mapping[str, str | None] = MappingProxyType({}),
         holes: Sequence[str] = (),
+        aside: Sequence[str] = (),
+        covariates: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.schema, self.design = schema, design
         self.numbers = {role: name for role, name in numbers.items() if name is not None}
@@ -63,14 +66,14 @@ class TableRecord(Record):
             column = schema[name]
             if column.has_codes or column.kind == "survival" or not column.modelled:
                 raise ValueError(f"{role}={name!r}: the column holds no numbers")
-        aside = {*(design.sources if design else ()), *self.numbers.values()}
-        modelled = [column for column in schema.modelled if column.name not in aside]
+        apart = {*(design.sources if design else ()), *self.numbers.values(), *aside}
+        modelled = [column for column in schema.modelled if column.name not in apart]
         if not modelled:
             raise ValueError("no column is left to model: take one out of the condition")
         lines = [column.line for column in modelled]
         groups = {line: [i for i, own in enumerate(lines) if own == line] for line in lines}
         blocks = [Block(line, len(i), "observed", line, True) for line, i in groups.items()]
-        self.holes = tuple(name for name in holes if name not in aside)
+        self.holes = tuple(name for name in holes if name not in apart)
         if self.holes:
             blocks.append(Block("missing", len(self.holes), "observed", "Bernoulli", True))
         if design:
@@ -82,22 +85,33 @@ class TableRecord(Record):
         self.layout = Layout(places)
         self._places |= groups
         self.columns = (*(column.name for column in modelled), *bits)
+        kinds = {name: line.split("(")[0] for name, line in covariates.items()}
+        self.bits = tuple(name for name, kind in kinds.items() if kind == "Bernoulli")
+        self.covariates = (*(name for name in kinds if name not in self.bits), *self.bits)
 
     def describe(self) -> dict[str, object]:
         """What makes this record again, as plain values."""
         about: dict[str, object] = {"table": self.schema.as_dict()}
         if self.design:
             about["condition"] = self.design.as_dict(self.schema)
+        if self.covariates:
+            kinds = {
+                name: "Bernoulli" if name in self.bits else "Normal" for name in self.covariates
+            }
+            about["covariates"] = kinds
         return about | self.numbers | ({"holes": list(self.holes)} if self.holes else {})
 
     @staticmethod
-    def arguments(about: Mapping[str, Any]) -> dict[str, object]:
+    def arguments(about: Mapping[str, Any], aside: Sequence[str] = ()) -> dict[str, object]:
         """The arguments of a model, from what :meth:`describe` gives."""
         schema, design = Schema.from_dict(about["table"]), None
         if "condition" in about:
             design = Design.from_dict(about["condition"], schema)
         numbers = {role: about.get(role) for role in NUMBERS}
-        return {"x_shape": TableRecord(schema, design, numbers, about.get("holes", ()))}
+        holes = about.get("holes", ())
+        covariates = about.get("covariates", {})
+        record = TableRecord(schema, design, numbers, holes, aside, covariates)
+        return {"x_shape": record}
 
     def part(self, x: Tensor | None, role: Role) -> Tensor | None:
         """All blocks of a role side by side, ``(N, D)``; ``None`` where the record has none."""
@@ -105,9 +119,22 @@ class TableRecord(Record):
             context = self.design.sources if self.design and role == "context" else ()
             names = ", ".join(context or (self.numbers[role],))
             raise ValueError(
-                f"this model is conditional on {names}: say it, sample(10, given={{name: value}})"
+                f"this model is conditional on {names}: say it, given=table, whose rows are taken "
+                "in turn, or sample(10, given={name: value})"
             )
         return super().part(x, role)
+
+    @property
+    def covariate_cells(self) -> list[int]:
+        """Where among the packed cells the covariates are."""
+        return [(self.columns or ()).index(name) for name in self.covariates]
+
+    def beside(self, x: Tensor | None) -> Tensor | None:
+        """The covariates of x and which of them are known, ``(N, 2 m)``; ``None`` without x."""
+        if x is None:
+            return None
+        value = x[:, self.covariate_cells]
+        return torch.cat([value.nan_to_num(0.0), (~value.isnan()).to(x.dtype)], 1)
 
     def read(self, x: object) -> Table:
         """A frame, or another table, under this record's schema.
@@ -200,8 +227,6 @@ class TableRecord(Record):
 
     def intervene(self, x: object, do: Mapping[str, Any]) -> Table:
         """The rows of x with some columns of the condition set to a value, or to one a row."""
-        import pandas as pd
-
         if isinstance(x, Tensor):
             raise ValueError("do= sets columns of a frame: give the rows as one, not as a tensor")
         table, names = self.read(x), self.design.sources if self.design else ()
@@ -209,18 +234,7 @@ class TableRecord(Record):
             self.schema[wrong[0]]  # raises, with the nearest name
             have = ", ".join(names) or "none"
             raise ValueError(f"do= sets columns of the condition ({have}), got {wrong[0]!r}")
-        values = table.values.copy()
-        for name, value in do.items():
-            cells = list(value) if np.ndim(value) else [value]
-            if np.ndim(value) and len(cells) != len(table):
-                raise ValueError(
-                    f"do= has {len(cells)} values of {name!r} for {len(table)} rows: give one for "
-                    "each row, or one for all"
-                )
-            given = {c: [None] * len(cells) for c in self.schema.names} | {name: cells}
-            at = self.schema.places[name]
-            values[:, at] = self.schema.read(pd.DataFrame(given)).values[:, at]
-        return Table(self.schema, Frame(table.to_frame(values)), values)
+        return set_columns(table, do)
 
     def take_known(self, rows: object, like: Tensor) -> Tensor:
         """Rows of which some cells are known: of the others nothing is, so they may be holes."""
@@ -280,94 +294,3 @@ class TableRecord(Record):
         table, values = self.read(x), self.values(cells)
         held = ~table.missing if keep else np.isnan(values)
         return table.to_frame(np.where(held, table.values, values))
-
-
-def as_record(
-    x: int | tuple[int | None, ...] | Record | Table,
-    missing: bool | str | Spec,
-    likelihood: Line | Mapping[str, str] | None,
-    condition: Condition | None = None,
-    numbers: Mapping[str, str | None] = MappingProxyType({}),
-) -> tuple[Record, Line, str | Spec | None]:
-    """The record of a model's first argument, and the likelihood of what says none itself.
-
-    Args:
-        x: a shape, a record, or a table.
-        missing: whether cells of a plain array may be missing, or a line that says how they come to
-            be; ``"Bernoulli"`` puts bits into the record of a table.
-        likelihood: a line or module; of a table, the lines of some columns by name.
-        condition: of a table a formula or columns by name; of an array a design, or a width.
-        numbers: of a table, the columns of an offset and of weights.
-
-    Returns:
-        The record, the likelihood, and the line of p(mask | x), if there is one.
-
-    Raises:
-        ValueError: lines by column for what has no columns, or one line for a table.
-    """
-    line = missing if isinstance(missing, str | Spec) else None
-    bits = line is not None and as_spec(line) == Spec("Bernoulli")
-    by_column = likelihood is None or likelihood == "auto" or isinstance(likelihood, Mapping)
-    if isinstance(x, Table):
-        if not by_column:
-            raise ValueError(
-                f"the likelihood of a table is 'auto' or a line for each column, got {likelihood!r}"
-                "\nsay the column: likelihood={'Income': 'LogNormal'}"
-            )
-        lines = dict(likelihood) if isinstance(likelihood, Mapping) else {}
-        for name in filter(None, numbers.values()):  # few values are no codes here
-            if x.schema[name].has_codes and x.schema[name].sort in ("whole", "number"):
-                lines[name] = "Normal"
-        table = x.with_likelihood(lines)
-        schema = table.schema
-        if isinstance(condition, int):
-            raise ValueError(f"the condition of a table is '~ age' or ['age'], got {condition!r}")
-        if condition is not None and not isinstance(condition, Design):
-            condition = Design.of(condition, table)
-        gone = table.missing.sum(0).tolist() if bits else [0] * len(schema.cells)
-        holes = [name for name, n in zip(schema.cells, gone, strict=True) if n]
-        return TableRecord(schema, condition, numbers, holes), "Bernoulli", None if bits else line
-    if hasattr(x, "columns") and not isinstance(x, Record):
-        raise ValueError("a frame is made a table first: VAE(Table.from_frame(df), latent_dim=8)")
-    if isinstance(likelihood, Mapping) or likelihood == "auto":
-        raise ValueError(
-            "lines by column, and 'auto', are of a table: VAE(Table.from_frame(df), 8)"
-        )
-    if said := [role for role, name in numbers.items() if name is not None]:
-        raise ValueError(
-            f"{said[0]}= names a column of a table: of arrays, Record([Block('x', 784), "
-            f"Block({said[0]!r}, role={said[0]!r})])"
-        )
-    if bits:
-        raise ValueError(
-            "missing='Bernoulli' is of a table: VAE(Table.from_frame(df), 8, missing='Bernoulli')"
-        )
-    if is_sequences(x) or isinstance(x, Sequences):
-        return as_sequences(x, missing, condition), likelihood or "Bernoulli", None
-    holes = not isinstance(x, Record) if isinstance(missing, str | Spec) else missing
-    plain: Any = x
-    record = Record.of(plain, holes) if condition is None else _beside(plain, holes, condition)
-    return record, "Bernoulli" if likelihood is None else likelihood, line
-
-
-def _beside(x: int | tuple[int, ...] | Record, missing: bool, condition: Condition) -> Record:
-    """The record of a plain array and its condition, blocks ``x`` and ``condition``."""
-    if isinstance(x, Record):
-        raise ValueError("of a record the blocks say it: Block('age', role='context')")
-    if not isinstance(condition, int | Design):
-        raise ValueError(
-            "a formula needs the frame that its levels and knots are learned from: "
-            f"condition=pv.Design.of({condition!r}, frame), and data {{'x': x, 'condition': frame}}"
-        )
-    design = condition if isinstance(condition, Design) else None
-    width = len(design.names) if design else condition
-    x = shape_of(x, "x_shape", least=1)
-    blocks = [Block("x", x, missing=missing), Block("condition", width, "context")]  # pyright: ignore
-    return DesignedRecord(blocks, design) if design else Record(blocks)
-
-
-def record_arguments(about: Mapping[str, Any]) -> dict[str, object]:
-    """The arguments that make a record again, from a model's description."""
-    kinds = {"table": TableRecord, "condition": DesignedRecord, "sequences": Sequences}
-    kind = next((kind for name, kind in kinds.items() if name in about), Record)
-    return kind.arguments(about)

@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeAlias, get_args
@@ -11,29 +10,30 @@ import pyro
 import pyro.distributions as dist
 import torch
 from numpy.typing import ArrayLike
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..core.modes import untouched
 from ..core.seeding import seeded
 from ..core.sizes import bounded, memory
-from ..data.tables import Table
-from ..families.joined import JoinedLikelihood
 from ..families.likelihoods import has_independent_cells
 from ..families.missingness import make_missingness
-from ..families.networks import MLP, build_network, make_network, spec_of
+from ..families.networks import build_network, spec_of
 from ..families.part import Ends, Line, Part, connect, start_from
 from ..families.registry import make_layers, make_part
 from ..families.support import support_of
+from ..families.topics import introduce
+from ..families.visits import Conjugate
 from ..language.arguments import suggests
-from ..language.spec import Spec, as_spec
-from .files import CUSTOM, write_model
-from .inference import Inference
+from ..language.spec import Spec
+from .arguments import Condition, Given, Observations, as_record, record_arguments
+from .arrangement import arranged, latent_shapes, own_shape
+from .files import write_model
+from .forecast import Forecasts
 from .inputs import InputMode
 from .joint import Joint
-from .latents import Latents, check_supports, latent_shape
-from .record import Record
+from .latents import Latents, check_supports
+from .making import asks_for_features, example_of, joined, line_of
 from .steps import make_inputs
-from .tables import Condition, TableRecord, as_record, record_arguments
 from .trial import check_density, check_event, check_meeting, try_part
 
 __all__ = ["VAE", "Units"]
@@ -44,15 +44,15 @@ MOST_TENSORS = 5_000  # of what a model's lines may make
 DRAWS = 8  # of z, at which the likelihood's support is looked at
 
 
-class VAE(Inference):
+class VAE(Forecasts):
     r"""A variational autoencoder: a prior p(z), a likelihood p(x|z) and a guide q(z|x).
 
     .. math:: \log p(x) \ge E_{q(z|x)}[\log p(x|z)] - KL(q(z|x) \| p(z))
 
     Args:
         x_shape: the shape of one observation, ``(784,)`` or ``(1, 28, 28)``; a number for a vector.
-            ``(None, 12)`` is sequences of any length (:class:`Sequences`). A :class:`Record` says x
-            as named blocks, each with a role; a :class:`Table` its columns: frames come in and out.
+            ``(None, 12)`` is :class:`Sequences` of any length, a :class:`Record` named blocks with
+            a role each, a :class:`Table` columns: frames come in and go out.
         latent_dim: the shape of one z; a number for a vector.
         layers: in its place, the widths of stochastic layers, from x upward: ``[100, 50]``. The
             sites are ``z1``, ``z2`` ..., z is all of them side by side, the decoder reads ``z1``.
@@ -62,27 +62,30 @@ class VAE(Inference):
         likelihood: a line, or a module with ``forward(features) -> distribution``; ``"Bernoulli"``
             where it is not given. Of a table, lines of some columns by name; the others have what
             the table decided.
-        guide: a line, or a module with ``forward(features) -> distribution``.
-        encoder: from x to features; ``MLP([200, 200])`` where it is not given.
-        decoder: from z to features; ``MLP([200, 200])`` where it is not given.
+        guide: a line, or a module with ``forward(features) -> distribution``; ``"Normal"`` where it
+            is not given, and of visits ``"Conjugate"``.
+        encoder: from x to features; by default ``MLP([200, 200])``, of sequences ``GRU(128)``.
+        decoder: from z to features, likewise; ``"Topics"`` (:class:`Topics`) of documents.
         missing: whether x may hold NaN. Those cells drop out of the likelihood, and the encoder
-            reads x with zeros there, beside a mask of the observed cells (twice the channels:
-            :class:`Inputs` says along which dimension). A line says how cells come to be
-            missing where that depends on their values: ``"SelfMasking"`` on their own,
-            ``"Logistic"`` on all of them (:class:`Missingness`). ``"Bernoulli"`` makes it a bit
+            reads zeros there, beside a mask of the observed cells (twice the channels, as
+            :class:`Inputs` has them). A line says how that depends on values: ``"SelfMasking"`` on
+            their own, ``"Logistic"`` on all (:class:`Missingness`). ``"Bernoulli"`` makes it a bit
             beside each column of a table that has holes, given z: rows are simulated with holes.
         condition: what encoder and decoder read beside x and z, and the likelihood does not score:
             of a table a formula over its columns, ``"~ age + C(batch)"``, or columns by name; of an
             array a :class:`Design`, or how many numbers c are. The model is then p(x, z | c), with
             p(z | c) where a parameter of the prior is ``amortized``, linear in c.
-        offset: the column of exposures, greater than 0, which multiply the mean of counts.
+        covariates: of columns of the condition with holes, the families, ``"Normal"`` or, of two
+            values, ``"Bernoulli"``. Where such a column is missing it is a latent with a guide
+            (``TraceEnum_ELBO`` sums over bits), elsewhere it is scored: the model is p(x, c).
+        offset: the column of exposures that multiply counts; ``"library"``, the total of the row.
         weight: the column of weights, greater than 0, by which each row counts.
         inputs: what the encoder reads: ``"auto"`` brings numbers to unit scale, by what training
             data say when training starts (:class:`Inputs` says how; data in [0, 1] stay as they
             are); ``"raw"`` leaves x as it is.
         units: ``"data"`` lets the parameters of the likelihood count in the data's units, and start
             at what training data say: for x that is not standardized. Numbers that a line names are
-            the user's, in the units of x, either way. A table's model has them, others do not.
+            the user's, in the units of x, either way. Models of tables and counts have them.
         seed: of the initial weights; the global generator's state where it is not given.
 
     Raises:
@@ -90,9 +93,10 @@ class VAE(Inference):
         ValueError: guide and prior have different supports, or shapes that do not fit.
 
     References:
-        Kingma & Welling (2014), arXiv:1312.6114; Rezende et al. (2014), arXiv:1401.4082.
+        Kingma & Welling (2014), arXiv:1312.6114; Rezende et al. (2014), arXiv:1401.4082;
+        Ramchandran et al. (2022), arXiv:2203.01218, for covariates with holes.
 
-    >>> vae = VAE((784,), latent_dim=50, likelihood="Bernoulli", encoder=MLP([200]), seed=0)
+    >>> vae = VAE((784,), latent_dim=50, likelihood="Bernoulli", encoder="MLP([200])", seed=0)
     >>> vae.sample(3, seed=0).shape
     torch.Size([3, 784])
     """
@@ -110,17 +114,18 @@ class VAE(Inference):
     @suggests
     def __init__(
         self,
-        x_shape: int | tuple[int | None, ...] | Record | Table,
+        x_shape: Observations,
         latent_dim: int | tuple[int, ...] | None = None,
         *,
         layers: Sequence[int] | None = None,
         prior: Line = "Normal",
         likelihood: Line | Mapping[str, str] | None = None,
-        guide: Line = "Normal",
+        guide: Line | None = None,
         encoder: Line | None = None,
         decoder: Line | None = None,
         missing: bool | str | Spec = False,
         condition: Condition | None = None,
+        covariates: Mapping[str, str] | None = None,
         offset: str | None = None,
         weight: str | None = None,
         inputs: InputMode = "auto",
@@ -128,23 +133,20 @@ class VAE(Inference):
         seed: int | None = None,
     ) -> None:
         super().__init__()
-        self.record, likelihood, line = as_record(
-            x_shape, missing, likelihood, condition, {"offset": offset, "weight": weight}
-        )
+        given = Given(condition, {"offset": offset, "weight": weight}, covariates or {}, prior)
+        self.record, likelihood, line = as_record(x_shape, missing, likelihood, given)
         self.missingness = None if line is None else make_missingness(line, self.x_shape)
-        likelihood = _joined(self.record, likelihood)
-        self.units = units or ("data" if isinstance(self.record, TableRecord) else "none")
+        likelihood = joined(self.record, likelihood)
+        self.units = units or ("data" if self.record.in_units else "none")
         if self.units not in get_args(Units):
             raise ValueError(f"units must be 'data' or 'none', got {units!r}")
-        z_shape, layers = latent_shape(latent_dim, layers)
+        own, z_shape, layers = latent_shapes(self.record, latent_dim, layers)
         with seeded(seed), bounded(memory() // BYTES, MOST_TENSORS, "the model asks for"):
-            self.encoder = make_network(MLP() if encoder is None else encoder, "encoder")
-            self.decoder = make_network(MLP() if decoder is None else decoder, "decoder")
-            if self.encoder is self.decoder:
-                raise ValueError("encoder and decoder are one module: give each its own")
-            example, in_units = _example(likelihood, self.x_shape), self.units == "data"
-            networks = self.encoder, self.decoder
-            self.inputs = make_inputs(self.record, example, inputs, in_units, networks)
+            example, in_units = example_of(likelihood, self.record), self.units == "data"
+            self.encoder, self.decoder, likelihood, guide, prior = arranged(
+                self.record, own[0], encoder, decoder, likelihood, guide, prior
+            )
+            self.inputs = make_inputs(self, example, inputs, in_units)
             x = self.inputs(torch.zeros(1, *self.record.shape))
             h = build_network(self.encoder, x, self.x_shape, "encoder")
             ends = Ends(z_shape, "guide", h, layers, self.encoder)
@@ -155,12 +157,11 @@ class VAE(Inference):
             q = try_part(self.approximation, "guide", str(guide), torch.zeros(1, *h))
             check_event(q, z_shape, "guide")
             self.latents = Latents.of(q)
-            if "y" not in self.latents.sites and self.record.has("label"):
-                raise ValueError("a label block is of M2: M2(x_shape, latent_dim, classes)")
             z = self.latents.features(torch.zeros(1, *z_shape), torch.get_default_dtype())
+            writer = introduce(self.decoder, z[0].numel(), q)
             z, _ = self.inputs.beside(z, torch.zeros(1, *self.record.shape), self.latents.read_dim)
             h = build_network(self.decoder, z, self.x_shape, "decoder")
-            ends_x = Ends(self.x_shape, "likelihood", h, in_units=in_units)
+            ends_x = Ends(self.x_shape, "likelihood", h, in_units=in_units, writer=writer)
             self.likelihood = make_part(self.inputs.stepwise(likelihood), ends_x)
             p = try_part(self.likelihood, "likelihood", str(likelihood), torch.zeros(1, *h))
             if not layers:
@@ -192,7 +193,8 @@ class VAE(Inference):
         Args:
             x: as for :meth:`model`.
         """
-        self._register("encoder", "approximation")
+        shared = ("prior",) if isinstance(self.approximation, Conjugate) else ()
+        self._register("encoder", "approximation", *shared)
         with pyro.plate("data", len(x)), self.record.weighted(x):
             return self.latents.draw(self.approximate_posterior(x))
 
@@ -205,13 +207,20 @@ class VAE(Inference):
         Args:
             x: ``(B, ...)``, as for :meth:`model`.
         """
-        return self.prior(self.inputs.read_context(x)) if self.prior_reads else self.prior()
+        return self.prior(self._prior_features(x)) if self.prior_reads else self.prior()
+
+    def _prior_features(self, x: Tensor | None) -> Tensor | None:
+        """What the prior reads beside z: the condition, or the design of each visit."""
+        beside = self.inputs.passing
+        return beside.beside(x) if beside else self.inputs.read_context(x)
 
     def _prior_ends(self, prior: Line, z_shape: tuple[int, ...]) -> Ends:
         """The ends of the prior: with the condition as its features, where the line asks for it."""
-        width = sum(b.width for b in self.record.blocks if b.role == "context")
-        self.prior_reads = bool(width) and _asks_for_features(prior)
-        return Ends(z_shape, "prior", (width,) if self.prior_reads else None)
+        features = self._prior_features(torch.zeros(1, *self.record.shape))
+        asks = self.inputs.passing is not None or asks_for_features(prior)
+        shape = tuple(features.shape[1:]) if features is not None and asks else None
+        self.prior_reads = shape is not None
+        return Ends(z_shape, "prior", shape)
 
     def start_from(self, x: Tensor) -> None:
         """Give data to what starts from data, once: encoder inputs, units, pseudo-inputs.
@@ -235,8 +244,10 @@ class VAE(Inference):
         with seeded(0), torch.no_grad(), untouched(self):
             p = self.decode(self.prior_at(x[:1]).expand([1]).sample(), x[:1])
         start_from(self.likelihood, self.record.without_offset(x, p))
-        for part in (self.approximation, self.prior, *mask):
+        for part in (self.approximation, *mask):
             start_from(part, cells)
+        beside = self.inputs.passing
+        start_from(self.prior, beside.beside(x) if beside else cells)
 
     def approximate_posterior(self, x: Tensor) -> dist.TorchDistribution:
         """q(z|x) with its graph, for training: batch shape ``(B,)``, event shape of z.
@@ -246,7 +257,7 @@ class VAE(Inference):
         """
         features = self.encoder(self.inputs(x))
         if isinstance(self.approximation, Part):
-            features = self.approximation.improve(features, Joint(self, x).log_joint)
+            return self.approximation.approximate(features, Joint(self, x).log_joint)
         return self.approximation(features)
 
     def decode(self, z: Tensor, x: Tensor | None = None) -> dist.TorchDistribution:
@@ -258,7 +269,8 @@ class VAE(Inference):
                 with an observation are read; not needed where the record has none.
         """
         got = tuple(z.shape) if isinstance(z, Tensor) else type(z).__name__
-        if got[-len(self.z_shape) :] != self.z_shape:
+        one = self.z_shape[bool(self.inputs.visits) :]  # of visits there may be any number
+        if got[-len(one) :] != one:
             shape = ", ".join(map(str, ("...", *self.z_shape)))
             raise ValueError(f"expected z, a tensor of shape ({shape}), got {got}")
         h = self.latents.features(z, self.example.dtype)
@@ -287,13 +299,13 @@ class VAE(Inference):
 
     def describe(self) -> dict[str, Any]:
         """What makes this model again: the arguments of its class, as plain values."""
-        latents = self.latents.layers
+        layers, own = self.latents.layers, own_shape(self.record, self.z_shape)
         return {
             "kind": self.kind(),
             **self.record.describe(),
-            **({"missing": _line(self.missingness)} if self.missingness else {}),
-            **({"layers": latents} if latents else {"latent_dim": self.z_shape}),
-            **{role: _line(self.get_submodule(path)) for role, path in self.ROLES.items()},
+            **({"missing": line_of(self.missingness)} if self.missingness else {}),
+            **({"layers": layers} if layers else {"latent_dim": own}),
+            **{role: line_of(self.get_submodule(path)) for role, path in self.ROLES.items()},
             "inputs": self.inputs.mode,
             "units": self.units,
             "dtype": str(self.example.dtype).removeprefix("torch."),
@@ -346,54 +358,27 @@ class VAE(Inference):
 
     def _check_parts(self, q: dist.TorchDistribution, p_x: dist.TorchDistribution) -> None:
         """Raise unless prior, guide and likelihood, at some features, go together."""
-        context = torch.zeros(1, *self.record.shape) if self.prior_reads else None
-        context = None if context is None else self.inputs.read_context(context)
-        p = try_part(self.prior, "prior", _line(self.prior), context)
+        if "y" not in self.latents.sites and self.record.has("label"):
+            raise ValueError("a label block is of M2: M2(x_shape, latent_dim, classes)")
+        example = torch.zeros(1, *self.record.shape)
+        context = self._prior_features(example) if self.prior_reads else None
+        p = try_part(self.prior, "prior", line_of(self.prior), context)
         for d, role in ((p, "prior"), (q, "guide"), (p_x, "likelihood")):
-            check_density(d, role, _line(self.get_submodule(self.ROLES[role])))
+            check_density(d, role, line_of(self.get_submodule(self.ROLES[role])))
         check_event(p, self.z_shape, "prior")
         check_event(p_x, self.x_shape, "likelihood")
-        check_supports(p, q, _line(self.prior), _line(self.approximation))
-        lines = [_line(self.get_submodule(self.ROLES[role])) for role in ("prior", "guide")]
+        check_supports(p, q, line_of(self.prior), line_of(self.approximation))
+        lines = [line_of(self.get_submodule(self.ROLES[role])) for role in ("prior", "guide")]
         if "Delta" in lines[1]:
             check_meeting(p, q, lines)
         self.record.shift(p_x, torch.zeros(1, *self.record.shape))
         if self.record.missing and not has_independent_cells(p_x):
             raise ValueError("missing cells need a likelihood of independent cells")
         if self.missingness and not (self.record.missing and p_x.has_rsample):
-            name = _line(self.likelihood)
+            name = line_of(self.likelihood)
             raise ValueError(
-                f"missing={_line(self.missingness)!r} draws missing cells along gradients, which "
+                f"missing={line_of(self.missingness)!r} draws missing cells along gradients, which "
                 f"{name} has not: choose a likelihood such as Normal or StudentT, or missing=True"
                 if self.record.missing
                 else "no observed block has missing cells: Block('x', 784, missing=True)"
             )
-
-
-def _joined(record: Record, likelihood: Line) -> Line:
-    """The likelihood of all observed blocks, where they say their own."""
-    lines = [(line or likelihood, shape[-1]) for line, shape in record.scored]
-    return lines[0][0] if len(lines) == 1 else JoinedLikelihood(lines, likelihood, record.layout)
-
-
-def _asks_for_features(prior: Line) -> bool:
-    """Whether a line of the prior leaves a parameter to what it reads."""
-    spec = spec_of(prior) if isinstance(prior, nn.Module) else as_spec(prior)
-    return spec is not None and "amortized" in str(spec)
-
-
-def _example(likelihood: Line, x_shape: tuple[int, ...]) -> dist.TorchDistribution | None:
-    """The likelihood at some z, for what its support says; ``None`` of a module without a line."""
-    line = likelihood
-    if isinstance(likelihood, JoinedLikelihood):
-        line = deepcopy(likelihood)
-    elif isinstance(likelihood, nn.Module) and (line := spec_of(likelihood)) is None:
-        return None
-    with seeded(0), torch.no_grad():
-        return make_part(line, Ends(x_shape, "likelihood", (1,)))(torch.zeros(1, 1))
-
-
-def _line(module: nn.Module) -> str:
-    spec = spec_of(module)
-    own = f"{type(module).__module__}.{type(module).__qualname__}"
-    return str(spec) if spec else f"{CUSTOM}{own}"

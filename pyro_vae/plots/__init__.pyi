@@ -21,3 +21,6 @@ from .pictures import reconstructions as reconstructions
 from .pictures import samples as samples
 from .pictures import samples_by as samples_by
 from .pictures import traversals as traversals
+from .sequences import piano_roll as piano_roll
+from .sequences import reconstructed_rolls as reconstructed_rolls
+from .words import topics as topics

@@ -10,11 +10,15 @@ from torch.distributions import constraints
 
 from ..core.checks import whole
 from ..core.seeding import seeded
+from ..evaluate.latent.attributes import as_numbers, attribute_step, move
 from ..model.entry import of_model
 from ..model.latents import point
+from ..model.levels import levels
+from ..model.sequences import Sequences
 from ..model.simulation import in_turn
 from ..model.tables import TableRecord
 from ..model.vae import VAE
+from ..model.visits import VisitsRecord
 from .axes import new_axes
 
 if TYPE_CHECKING:
@@ -40,7 +44,8 @@ def images(x: Tensor, columns: int = 8, ax: "Axes | None" = None, title: str = "
     """Images in a grid.
 
     Args:
-        x: ``(N, C, H, W)``, ``(N, H, W)`` or ``(N, D)`` with a square number D of pixels.
+        x: ``(N, C, H, W)``, ``(N, H, W)`` or ``(N, D)`` with a square number D of pixels. Colours
+            lie in [0, 1], or are 8-bit (``uint8``).
         columns: images in a row.
         ax: to draw on.
         title: above it.
@@ -80,7 +85,7 @@ def reconstructions(vae: VAE, x: Tensor, ax: "Axes | None" = None) -> "Axes":
     gap = cells.new_full((-len(x) % columns, *vae.x_shape), float(cells.min())).cpu()
     both = (torch.cat([part.cpu(), gap]).split(columns) for part in (cells, vae.reconstruct(x)))
     rows = zip(*both, strict=True)
-    pairs = torch.cat([part for pair in rows for part in pair])
+    pairs = _shades(vae, torch.cat([part for pair in rows for part in pair]))
     return images(pairs, columns, ax, "Data, and beneath them their reconstructions")
 
 
@@ -177,7 +182,7 @@ def traversals(
         row[:, dim] = values[:, dim]
     moved = moved.reshape(-1, *vae.z_shape)
     x_hat = point(vae.decode(moved, in_turn(x, len(moved))))
-    ax = images(x_hat, steps, ax, "Traversals: one latent dimension moves")
+    ax = images(_shades(vae, x_hat), steps, ax, "Traversals: one latent dimension moves")
     height = x_hat.shape[-2] + 2 if x_hat.ndim > 2 else round(x_hat.shape[-1] ** 0.5) + 2
     names = vae.latents.coordinates
     for row, dim in enumerate(dims):
@@ -204,7 +209,7 @@ def interpolations(
     steps = whole("steps", steps, 2)
     between = torch.stack([vae.interpolate(*pair, steps) for pair in zip(start, end, strict=True)])
     first, last = (vae.record.cells(vae.as_data(x))[:, None].cpu() for x in (start, end))
-    rows = torch.cat([first, between.cpu(), last], 1)
+    rows = _shades(vae, torch.cat([first, between.cpu(), last], 1))
     return images(rows.flatten(0, 1), steps + 2, ax, "Interpolations, between pairs of data")
 
 
@@ -242,23 +247,13 @@ def attribute_arithmetic(
     """
     _check_arrays(vae)
     steps, rows = whole("steps", steps), whole("rows", rows)
-    if vae.latents.categorical:
-        raise ValueError("z is categorical: there is no line between two categories")
-    which = torch.as_tensor(labels).cpu()
-    for label in (source, target):
-        if not (which == label).any():
-            raise ValueError(
-                f"no observation has the label {label}; there are {which.unique().tolist()}"
-            )
-    x = vae.as_data(x)
-    z = point(vae.encode(x))
-    direction = z[which == target].mean(0) - z[which == source].mean(0)
-    shown = torch.nonzero(which == source).flatten()[:rows]
-    t = torch.linspace(0, 1, steps).to(z).reshape(-1, *[1] * z.ndim)
-    moved = point(vae.decode(z[shown] + t * direction, x[shown]))
-    both = torch.cat([vae.record.cells(x)[None, shown], moved]).transpose(0, 1).cpu()
+    step = attribute_step(vae, x, labels, source=source, target=target)
+    data = vae.as_data(x)
+    shown = data[(as_numbers(labels, len(data)) == source).nonzero().flatten()[:rows]]
+    moved = [move(vae, shown, step, t) for t in torch.linspace(0, 1, steps).tolist()]
+    both = torch.stack([vae.record.cells(shown), *moved], 1).cpu()
     title = f"Attribute arithmetic: {source} plus the mean step to {target}"
-    return images(both.flatten(0, 1), steps + 1, ax, title)
+    return images(_shades(vae, both.flatten(0, 1)), steps + 1, ax, title)
 
 
 @of_model
@@ -297,25 +292,33 @@ def latent_space(
 
 
 def _check_arrays(vae: VAE) -> None:
-    """Raise for the model of a table, whose rows are no images."""
-    if isinstance(vae.record, TableRecord):
+    """Raise for the model of a table or of sequences, which are no images."""
+    if isinstance(vae.record, TableRecord | VisitsRecord):
         raise ValueError(
             "rows of a table are no images: vae.reconstruct(frame) and vae.sample(n) give frames, "
             "which plots.margin and plots.associations draw"
         )
+    if isinstance(vae.record, Sequences):
+        raise ValueError("sequences are no images: plots.piano_roll(vae.sample(8)) draws them")
 
 
 def _means(vae: VAE, num_samples: int, given: Tensor | None, seed: int) -> Tensor:
     _check_arrays(vae)
     if given is None:
-        return vae.sample(num_samples, mean=True, seed=seed).cpu()
+        return _shades(vae, vae.sample(num_samples, mean=True, seed=seed).cpu())
     given = in_turn(vae.as_data(given), num_samples)
-    return vae.sample(given=given, mean=True, seed=seed)[0].cpu()
+    return _shades(vae, vae.sample(given=given, mean=True, seed=seed)[0].cpu())
+
+
+def _shades(vae: VAE, x: Tensor) -> Tensor:
+    """Images of a model with colours in [0, 1]: levels are divided by their highest one."""
+    return x / ((levels(vae) or 2) - 1)
 
 
 def _as_images(x: Tensor) -> Tensor:
     """``(N, H, W, C)``."""
-    x = x.detach().cpu().float()
+    x = x.detach().cpu()
+    x = x / 255 if x.dtype == torch.uint8 else x.float()
     if x.ndim == 2:
         side = round(x.shape[1] ** 0.5)
         if side * side != x.shape[1]:

@@ -4,8 +4,11 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from ..model.arrays import numbers
 
 __all__ = ["Packing"]
 
@@ -14,7 +17,7 @@ class Packing:
     """Tensors among the arguments, side by side: a row for each observation, or one for all.
 
     Args:
-        args: of the program.
+        args: of the program; NumPy's arrays become tensors.
         kwargs: likewise.
         size: N: tensors of N rows are cut into observations, the others are as they were given;
             ``None`` puts all tensors into one row.
@@ -24,7 +27,8 @@ class Packing:
     """
 
     def __init__(self, args: tuple, kwargs: Mapping[str, object], size: int | None = None) -> None:
-        self.args, self.kwargs, self.size = args, dict(kwargs), size
+        self.args, self.size = tuple(_tensor(value) for value in args), size
+        self.kwargs = {name: _tensor(value) for name, value in kwargs.items()}
         self.tensors: dict[Any, Tensor] = {k: v for k, v in self._named() if self._is_packed(v)}
         self.shapes = {k: v.shape if size is None else v.shape[1:] for k, v in self.tensors.items()}
         self.dtype = _floating(self.tensors)
@@ -67,6 +71,14 @@ class Packing:
         if not isinstance(value, Tensor):
             return False
         return self.size is None or (value.ndim > 0 and len(value) == self.size)
+
+
+def _tensor(value: object) -> object:
+    """An array of NumPy's as a tensor, of PyTorch's default type where it holds fractions."""
+    if not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf":
+        return value
+    tensor, _ = numbers(value)
+    return tensor.to(torch.get_default_dtype()) if tensor.is_floating_point() else tensor
 
 
 def _floating(tensors: Mapping[Any, Tensor]) -> torch.dtype:

@@ -267,8 +267,9 @@ class Program(Face):
             site: Any = self.example.model.nodes[name]
             if site["fn"].support.is_discrete:
                 raise ValueError(
-                    f"{name!r} is discrete, and Markov chains here move along gradients: sum it "
-                    "out in the model, infer={'enumerate': 'parallel'}, or use log_evidence"
+                    f"{name!r} is discrete, and has no gradient to move along: sum it out in the "
+                    "model, infer={'enumerate': 'parallel'}, or use log_evidence with the guide's "
+                    "own draws"
                 )
 
         def model(x: Tensor) -> object:

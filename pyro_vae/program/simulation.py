@@ -31,6 +31,7 @@ class Simulation:
     def __init__(self, traces: Traces, packing: Packing, layout: Layout) -> None:
         self.packing, self.layout = packing, layout
         self.sources: dict[str, Any] = {}
+        self.twins: dict[str, list[Any]] = {}  # arguments that hold the same as an observed site
         self.latent = [s["name"] for s in samples(traces.guide) if latent(s)]
         extra = [name for name in self.latent if name not in traces.model.nodes]
         self.why_not_weighed = f"the guide draws {extra[0]!r} in its place" if extra else ""
@@ -38,10 +39,12 @@ class Simulation:
         for site in samples(traces.model):
             if not site["is_observed"] or site["infer"].get("_deterministic"):
                 continue
-            key = self._source(site["value"])
-            if key is None:
+            keys = self._sources(site["value"])
+            if not keys:
                 self.why_not = f"the observed site {site['name']!r} is no argument of the program"
-            self.sources[site["name"]] = key
+            self.sources[site["name"]] = next(iter(keys), None)
+            if len(keys) > 1:
+                self.twins[site["name"]] = keys
         units = [s["name"] for s in samples(traces.model) if type(s["fn"]).__name__ == "Unit"]
         self.factor = next(iter(units), "")
         if self.factor:
@@ -54,6 +57,8 @@ class Simulation:
         if self.why_not:
             return
         try:
+            for name, keys in self.twins.items():
+                self.sources[name] = self._told_apart(model, x, name, keys)
             (_, other), *_ = self.draw(model, self.layout.size, x, len(x))
             values = []
             for rows in (x, other):
@@ -98,13 +103,28 @@ class Simulation:
         z = {name: nodes[name]["value"] for name in self.latent if name in nodes}
         return z, self.packing.replace(x, drawn)
 
-    def _source(self, value: object) -> int | str | None:
-        """The argument that a site observes."""
+    def _sources(self, value: object) -> list[Any]:
+        """The arguments that a site may observe: those that hold its values."""
         if not isinstance(value, Tensor):
-            return None
-        for key, tensor in self.packing.tensors.items():
-            if tensor.numel() == value.numel() and torch.equal(
-                tensor.reshape(-1).to(value.dtype), value.detach().reshape(-1)
-            ):
+            return []
+        return [key for key, tensor in self.packing.tensors.items() if _same(tensor, value)]
+
+    def _told_apart(self, model: Callable, x: Tensor, name: str, keys: list[Any]) -> Any:  # noqa: ANN401
+        """Of arguments that hold the same, the one that a site follows when its rows are moved."""
+        for key in keys:
+            moved = self.packing.tensors[key].roll(1, 0)
+            with torch.random.fork_rng(), poutine.block(), full_plates():
+                trace = poutine.trace(model).get_trace(self.packing.replace(x, {key: moved}))
+            value: Any = trace.nodes[name]["value"]
+            if not _same(moved, self.packing.tensors[key]) and _same(moved, value):
                 return key
-        return None
+        raise ValueError(
+            f"arguments {keys} hold the same values, and {name!r} observes one of them"
+        )
+
+
+def _same(tensor: Tensor, value: Tensor) -> bool:
+    """Whether two tensors hold the same numbers in the same order."""
+    if tensor.numel() != value.numel():
+        return False
+    return torch.equal(tensor.reshape(-1).to(value.dtype), value.detach().reshape(-1))

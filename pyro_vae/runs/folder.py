@@ -18,12 +18,14 @@ from .. import plots
 from ..core.files import replacing
 from ..core.seeding import seeded
 from ..core.toml import read_config, write_toml
-from ..data import Data
+from ..data import SOURCES, Data
+from ..evaluate.bits import bits_per_dimension, has_levels
 from ..infer.elbo_terms import elbo_terms
 from ..infer.engine.distributed import local_rank, processes
 from ..infer.training.fit import Fit, Terminated, fit
 from ..infer.training.folder import HISTORY, RESULTS, RunFolder
 from ..model.files import DESCRIPTION
+from ..model.sequences import Sequences
 from ..model.vae import VAE
 from ..plots.pictures import has_images
 from .held_out import as_seen, run_data
@@ -33,6 +35,7 @@ __all__ = ["TEST", "Outcome", "new_model", "read_history", "read_results", "trai
 
 PICTURES = "pictures"
 TEST = "elbo_test.npy"  # of each test observation, in nats
+LEVELS = "DiscretizedLogistic(components=5"  # of 8-bit images, where no likelihood is said
 PLOTTED = 5000  # points in a picture of the latent space, at most
 
 
@@ -82,15 +85,17 @@ def train(
             grey_bits = data.grey and str(settings.likelihood).split("(")[0] == "Bernoulli"
             if settings.binarize is None and grey_bits:
                 settings = replace(settings, binarize="dynamic")
+            if (data.levels or 0) > 2 and settings.likelihood == RunSettings.likelihood:
+                settings = replace(settings, likelihood=f"{LEVELS}, levels={data.levels})")
             vae = new_model(settings, data, parts)
-            vae.as_data(data.test)
+            vae.as_data(data.test)  # pyright: ignore[reportArgumentType]
             leads = team.rank == 0
             folder = _run_folder(settings, out, leads)
             if leads:
                 held.enter_context(folder.held(resume=resume))
             where = {"resume" if resume else "out": folder}
             try:
-                fitted = fit(vae, data.train, **where, **settings.fit_options())
+                fitted = fit(vae, data.train, **where, **settings.fit_options())  # pyright: ignore
             except Terminated as stop:  # the command line says how to go on, and ends with it
                 fitted = stop.fitted
         done = leads and fitted.signal is None and not fitted.interrupted
@@ -101,7 +106,7 @@ def train(
 def _run_folder(settings: RunSettings, out: Path | None, leads: bool) -> RunFolder:
     """The folder of a run; where none is named, the first process makes one."""
     told = asdict(settings)
-    if Path(settings.data).is_file():
+    if settings.data not in SOURCES and Path(settings.data).exists():
         told["data_file"] = str(Path(settings.data).resolve())
     new = out is None and leads
     return RunFolder(_new_folder(settings.data) if new else out or "runs", told, made=new)
@@ -112,6 +117,10 @@ def new_model(
 ) -> VAE:
     """The model of a run, at its start."""
     lines: Any = {role: getattr(settings, role) for role in VAE.ROLES}
+    if data.ragged:
+        plain = type(settings)()
+        lines = {k: None if v == getattr(plain, k) else v for k, v in lines.items()}
+        lines |= {role: getattr(settings, role) for role in ("prior", "guide")}
     if data.is_table:
         lines["likelihood"] = settings.by_column
     elif isinstance(settings.likelihood, tuple):
@@ -167,6 +176,7 @@ def _test(
         "elbo_test_standard_error": (bound.std() / len(bound) ** 0.5).item(),
         "log_likelihood_test": likelihood.mean().item(),
         "kl_test": kl.mean().item(),
+        **_bits(vae, bound),
         "training_seconds": float(last.seconds),
         "epochs": float(fitted.history.index[-1]),
         "parameters": float(sum(p.numel() for p in vae.parameters())),
@@ -180,6 +190,16 @@ def _test(
     return figures
 
 
+def _bits(vae: VAE, bound: Tensor) -> dict[str, float]:
+    """The bound in bits per dimension, and its error, where x are levels."""
+    if not has_levels(vae):
+        return {}
+    bits: Any = bits_per_dimension(vae, bound)
+    error = (bits.std() / len(bits) ** 0.5).item()
+    name = "bits_per_dimension_test"
+    return {name: bits.mean().item(), f"{name}_standard_error": error}
+
+
 def _draw(vae: VAE, fitted: Fit, test: Tensor, labels: Tensor | None, folder: Path) -> None:
     labels = None if labels is None else labels[:PLOTTED]
     plots.save(plots.learning_curves(fitted.history), folder / "learning_curves.png")
@@ -187,6 +207,9 @@ def _draw(vae: VAE, fitted: Fit, test: Tensor, labels: Tensor | None, folder: Pa
     if has_images(vae):
         plots.save(plots.reconstructions(vae, test[:36]), folder / "reconstructions.png")
         plots.save(plots.samples(vae), folder / "samples.png")
+    if isinstance(vae.record, Sequences) and vae.record.vocabulary is None:
+        plots.save(plots.reconstructed_rolls(vae, test), folder / "reconstructions.png")
+        plots.save(plots.piano_roll(vae.sample(16, seed=0)), folder / "samples.png")
 
 
 def read_history(folder: Path) -> pd.DataFrame | None:

@@ -3,6 +3,7 @@
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from numpy.typing import ArrayLike
@@ -11,12 +12,14 @@ from torch import Tensor
 from ..core.seeding import seeded
 from ..core.toml import read_config
 from ..data import SOURCES, Data, load_data
+from ..data.counts import Counts
 from ..data.rows import Rows
 from ..data.tables import Table, read_file
 from ..infer.training.preparation import check_grey, fingerprint
 from ..infer.training.settings import CONFIG, FROM_PYTHON
 from ..model.tables import TableRecord
 from ..model.vae import VAE
+from ..model.visits import VisitsRecord
 from .settings import RunSettings, read_settings
 
 __all__ = ["as_seen", "held_out", "name_of", "run_data"]
@@ -24,7 +27,8 @@ __all__ = ["as_seen", "held_out", "name_of", "run_data"]
 
 def run_data(settings: RunSettings) -> Data:
     """The data of a run."""
-    return load_data(settings.data, settings.data_root, seed=settings.seed, **settings.of_table)
+    options: Any = settings.of_table | settings.of_counts | {"size": settings.size}
+    return load_data(settings.data, settings.data_root, seed=settings.seed, **options)
 
 
 def held_out(
@@ -47,10 +51,14 @@ def held_out(
     run, settings = Path(run), read_settings(run)
     if data is None:
         found = _own(run, settings, vae)
-    elif isinstance(vae.record, TableRecord) and data not in SOURCES:
+    elif isinstance(vae.record, TableRecord | VisitsRecord) and data not in SOURCES:
         return vae.as_data(read_file(Path(data)) if isinstance(data, str | Path) else data), None
     elif isinstance(data, str | Path):
-        found = load_data(str(data), settings.data_root, seed=settings.seed, held_out=1.0)
+        options: Any = settings.of_counts | {"size": settings.size if Path(data).is_dir() else None}
+        options |= {"seed": settings.seed, "held_out": 1.0, "tokens": settings.tokens}
+        found = load_data(str(data), settings.data_root, **options)
+        if found.vocabulary is not None:  # its numbers are not those of the model
+            return vae.as_data(found.texts), None  # pyright: ignore[reportArgumentType]
     else:
         return vae.as_data(as_seen(vae.as_data(data), settings)), None
     return vae.as_data(as_seen(found.test, settings)), found.test_labels
@@ -68,7 +76,9 @@ def _own(run: Path, settings: RunSettings, vae: VAE) -> Data:
     if settings.data not in SOURCES and not Path(settings.data).exists() and Path(file).exists():
         settings = replace(settings, data=file)
     data = run_data(settings)
-    x = data.train if isinstance(data.train, Rows) else vae.as_data(data.train)
+    train = data.train
+    x: Any = train if isinstance(train, Rows) else vae.record.rows(train)  # as fit hashed them
+    x = vae.as_data(data.train) if x is None else x  # pyright: ignore[reportArgumentType]
     if told.get("data_hash", expected := fingerprint(x)[1]) != expected:
         warnings.warn(
             f"the data of {run} have changed since it was trained: {settings.data} is another one, "
@@ -84,9 +94,9 @@ def name_of(settings: RunSettings, data: object = None) -> str:
     return Path(name).stem or "data"
 
 
-def as_seen(x: Tensor | Table, settings: RunSettings) -> Tensor | Table:
+def as_seen(x: Tensor | Table | Counts, settings: RunSettings) -> Any:  # noqa: ANN401
     """Data as the model of a run sees them: as bits, where it was trained on bits."""
-    if settings.binarize is None or isinstance(x, Table):
+    if settings.binarize is None or isinstance(x, Table | Counts):
         return x
     check_grey(x)
     with seeded(settings.seed):

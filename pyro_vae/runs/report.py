@@ -29,6 +29,7 @@ from ..model.latents import point
 from ..model.saving import load
 from ..model.tables import TableRecord
 from ..model.vae import VAE
+from ..model.visits import VisitsRecord
 from ..plots.pictures import has_images
 from . import page
 from .columns import columns_of
@@ -189,7 +190,7 @@ def _guide(assessment: Assessment) -> str:
 
 
 def _drawings(vae: VAE, x: Tensor, labels: Tensor | None, assessment: Assessment, seed: int) -> str:
-    if isinstance(vae.record, TableRecord):
+    if isinstance(vae.record, TableRecord | VisitsRecord):
         return ""
     check = page.figure(plots.predictive_check, vae, x, seed=seed)
     if not has_images(vae):

@@ -1,6 +1,7 @@
 """What a run is told, each with its kind, default and help: for flags, TOML and sweeps."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
@@ -24,14 +25,20 @@ class ModelSettings:
     data: str = field(
         default="digits",
         metadata=about(
-            "digits, digit-counts, penguins, mnist, fashion-mnist, kmnist, emnist, omniglot, a "
-            ".npy or .npz file, or a table: .csv, .tsv, .parquet.",
+            "digits, digit-counts, shapes, penguins, melodies, mnist, fashion-mnist, kmnist, "
+            "emnist, omniglot, cifar10, svhn, celeba, dsprites, a folder of pictures, a .npy or "
+            ".npz file, the lines of a .txt file, counts (.h5ad, .mtx), or a table: .csv, .tsv, "
+            ".parquet.",
             "[DATA]",
         ),
     )
     data_root: str | None = field(
         default=None,
         metadata=about("Folder of torchvision's files; else they are downloaded.", "DIR"),
+    )
+    size: int | None = field(
+        default=None,
+        metadata=about("Pixels of a side, to which the pictures of a folder are brought.", "N"),
     )
     likelihood: str | tuple[str, ...] = field(
         default="Bernoulli",
@@ -56,6 +63,10 @@ class ModelSettings:
             "[COLUMN=]VALUE",
         ),
     )
+    tokens: Literal["characters", "words"] = field(
+        default="characters",
+        metadata=about("What the steps of a text (.txt) are.", "characters|words"),
+    )
     prior: str = field(default="Normal", metadata=about("p(z)."))
     guide: str = field(default="Normal", metadata=about("q(z|x)."))
     latent_dim: int = field(default=10, metadata=about("Dimensions of z.", "N"))
@@ -71,8 +82,14 @@ class ModelSettings:
     decoder: str = field(
         default="MLP([200, 200])", metadata=about("From z to features; ConvDecoder([64, 32]).")
     )
-    missing: bool | None = field(
-        default=None, metadata=about("Whether x may hold NaN; where it is not given, if it does.")
+    missing: bool | str | None = field(
+        default=None,
+        metadata=about(
+            "Whether x may hold NaN, true or false; or how it depends on x which cells are "
+            "missing, SelfMasking or Logistic, or, of a table, on z, Bernoulli "
+            "[default: true if x holds NaN].",
+            "WORD",
+        ),
     )
     condition: str | None = field(
         default=None,
@@ -81,7 +98,11 @@ class ModelSettings:
         ),
     )
     offset: str | None = field(
-        default=None, metadata=about("Column of exposures, which multiply counts.", "COLUMN")
+        default=None,
+        metadata=about(
+            "Column of exposures, which multiply counts; library is the total of each row.",
+            "COLUMN",
+        ),
     )
     weight: str | None = field(
         default=None, metadata=about("Column of weights, by which rows count.", "COLUMN")
@@ -136,7 +157,7 @@ class RunSettings(FitSettings, ModelSettings):
 
     @property
     def of_table(self) -> dict[str, Any]:
-        """What is said of a table's cells, as ``load_data`` takes it.
+        """What is said of a table's cells, and of a text's steps, as ``load_data`` takes it.
 
         Raises:
             ValueError: a time without its event, or a column beside values of all columns.
@@ -157,7 +178,15 @@ class RunSettings(FitSettings, ModelSettings):
         return {
             "censored": {time: event for time, _, event in events} or None,
             "na_values": gone,
+            "tokens": self.tokens,
         }
+
+    @property
+    def of_counts(self) -> dict[str, Any]:
+        """What is said of a table of counts, as ``load_data`` takes it: what is none of them."""
+        words = re.findall(r"`([^`]*)`|(\w+)", self.condition or "")
+        named = {a or b for a, b in words} | {self.weight or ""}
+        return {"beside": sorted(named - {""})} if self.offset == "library" else {}
 
     def fit_options(self, *but: str) -> dict[str, Any]:
         """The arguments of ``fit``, ``but`` some."""

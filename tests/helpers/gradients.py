@@ -39,6 +39,12 @@ def linear_model():
     return vae, torch.randn(3, 3).double()
 
 
+def covering(lines):
+    """Each line at four bits with a KL weight, and at one, ten or four without, in turn."""
+    without = itertools.cycle([(1, 1.0), (10, 1.0), (4, 1.0)])
+    return [(line, *case) for line in lines for case in ((4, 0.25), next(without))]
+
+
 def exact_bits(vae, x, beta=1.0):
     """The ELBO summed over the data, by all states."""
     states = torch.tensor(list(itertools.product([0.0, 1.0], repeat=vae.z_shape[0]))).double()

@@ -330,7 +330,7 @@ def _number(
         if whole and cells.sort != "duration":
             few = len(distinct) <= LEVELS
             other = "'Categorical' if codes" if few else "'identifier' if they name rows"
-            why += f"; {len(distinct):,} of them read as a quantity, {other}"
+            why += f"; {len(distinct):,} different ones, read as a quantity; {other}"
         return replace(base, kind=kind, line=chosen, spike=spike, why=why)
     if kind == "real" and whole:
         kind = "integer"

@@ -1,8 +1,8 @@
 """The design of a condition: from a formula over columns to the numbers that a model reads."""
 
-import ast
 import json
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,25 +12,13 @@ import numpy as np
 
 from ...language.spec import nearest
 from .columns import Column
+from .formulas import OTHERS, factors_of, names_of, parsed, sources_of, within_c, words_of
 from .frames import Frame
 from .table import Schema, Table
 
 __all__ = ["Design"]
 
-LONGEST = 1000  # letters of a formula
-LARGEST = 1e6  # numbers in a formula; and of what makes columns of a spline, as many
-MOST_COLUMNS = 200
-# What a formula may call. Nothing else in it is evaluated.
-FUNCTIONS = ("C", "I", "bs", "cc", "center", "cr", "cs", "exp", "log", "log10", "log2", "scale")
-OTHERS = {"abs": np.abs, "log1p": np.log1p, "sqrt": np.sqrt}
-NODES = (
-    *(ast.Expression, ast.Call, ast.keyword, ast.Name, ast.Load, ast.Constant, ast.BinOp),
-    *(ast.UnaryOp, ast.USub, ast.Add, ast.Sub, ast.Mult, ast.Div, ast.Pow, ast.List, ast.Tuple),
-)
-SETTINGS = ("bs", "cc", "center", "cr", "cs", "scale")  # that take more than what they are of
-QUOTED = re.compile("`([^`]*)`")
-# Names and words of which formulaic reads what is read here: it evaluates what it takes for code.
-PLAIN = re.compile(r"`[^`'\"\\]*`|'\w*'|\"\w*\"")
+NUMBERS = ("whole", "number")  # sorts of levels that could be quantities
 
 
 @dataclass(frozen=True)
@@ -81,8 +69,8 @@ class Design:
             raise ValueError("Design.of takes the formula first, Design.of('~ age', frame)")
         formula = condition if isinstance(condition, str) else _sum_of(condition)
         table = data if isinstance(data, Table) else Table.from_frame(data)
-        factors = _factors(formula)
-        categorical = {name for factor in factors for name in _within_c(factor)}
+        factors = factors_of(formula)
+        categorical = {name for factor in factors for name in within_c(factor)}
         known = _known(formula, table.schema)
         levels = {}
         for name in sorted(categorical):
@@ -96,14 +84,24 @@ class Design:
             raise ValueError(f"the condition {formula!r} has no column: name one, '~ age'")
         if len(set(names)) < len(names):
             raise ValueError(f"the condition {formula!r} has a column twice: leave one out")
+        design._warn_of_codes()
         state = json.loads(json.dumps(matrix.model_spec.transform_state, default=_plain))
         return cls(formula, table.schema, levels, state, names)
 
     @cached_property
     def sources(self) -> tuple[str, ...]:
         """The columns of the table that it reads, in the order of the table."""
-        named = _sources(self.formula)
+        named = sources_of(self.formula)
         return tuple(c.name for c in self.schema.modelled if c.name in named)
+
+    def __repr__(self) -> str:
+        return f"Design({self.formula!r}: {', '.join(self.names)})"
+
+    @cached_property
+    def computed(self) -> frozenset[str]:
+        """The columns that a function of the formula computes with, so that they are numbers."""
+        factors = [f for f in factors_of(self.formula) if not f.startswith("`")]
+        return frozenset(name for f in factors if not within_c(f) for name in names_of(f))
 
     def read(self, data: Table | object) -> np.ndarray:
         """The numbers of a table or a frame, ``(N, len(names))``.
@@ -113,12 +111,16 @@ class Design:
         Raises:
             ValueError: a column that is absent, a level that was not seen, or a missing cell.
         """
-        own = self._only_sources()
-        if not isinstance(data, Table) or any(c not in data.schema.columns for c in own.columns):
-            given = Frame(data.to_frame() if isinstance(data, Table) else data)
-            data = own.read(given.only(self.sources))
+        own = self._only_sources().columns
+        if not isinstance(data, Table) or any(c not in data.schema.columns for c in own):
+            data = self.rows(data)
         matrix = self._matrix(data)
         return matrix[list(self.names)].to_numpy(dtype=np.float64)
+
+    def rows(self, data: Table | object) -> Table:
+        """The columns that it reads of a table or a frame, as a table of them alone."""
+        given = Frame(data.to_frame() if isinstance(data, Table) else data)
+        return self._only_sources().read(given.only(self.sources))
 
     def as_dict(self, beside: Schema | None = None) -> dict[str, object]:
         """Plain values, which :meth:`from_dict` reads.
@@ -161,7 +163,9 @@ class Design:
                     "every row\nfill it, leave the row out, or model the column: take it out of "
                     "the condition"
                 )
-            if column.has_codes:
+            if column.has_codes and name in self.computed:
+                series[name] = _level_numbers(column)[values.astype(int)]
+            elif column.has_codes:
                 series[name] = pd.Categorical.from_codes(values.astype(int), column.levels)  # pyright: ignore
             elif name in self.levels:
                 self._check_levels(name, values)
@@ -169,7 +173,7 @@ class Design:
             else:
                 series[name] = values
         spec = ModelSpec(
-            formula=_parsed(self.formula),
+            formula=parsed(self.formula),
             materializer="pandas",
             na_action=NAAction.IGNORE,
             transform_state=json.loads(json.dumps(self.state)),
@@ -178,7 +182,7 @@ class Design:
             with np.errstate(all="ignore"):  # what is not finite is told below
                 matrix: Any = spec.get_model_matrix(pd.DataFrame(series), context=OTHERS)
         except FormulaicError as problem:
-            said = _words(problem)
+            said = words_of(problem)
             if "extrapolation" in said:
                 raise ValueError(
                     f"the condition {self.formula!r} has a spline, and the rows lie outside of its "
@@ -193,6 +197,19 @@ class Design:
                 "take a transformation that is, such as log1p"
             )
         return matrix
+
+    def _warn_of_codes(self) -> None:
+        """Say which numbers are read as codes, a column for each level, without being told so."""
+        for name in set(self.sources) - set(self.levels) - self.computed:
+            column = self.schema[name]
+            said = re.search(rf"\bC\(\s*`?{re.escape(name)}`?\s*\)", self.formula)
+            if column.has_codes and column.sort in NUMBERS and len(column.levels) > 2 and not said:
+                warnings.warn(
+                    f"the condition reads the {len(column.levels)} numbers of {name!r} as codes, a "
+                    f"column for each: C({name}) says so, and "
+                    f"Table.from_frame(df, kinds={{{name!r}: 'integer'}}) makes them a number",
+                    stacklevel=5,
+                )
 
     def _check_levels(self, name: str, values: np.ndarray) -> None:
         unseen = ~np.isin(values, list(self.levels[name]))
@@ -212,120 +229,24 @@ def _sum_of(columns: Sequence[str]) -> str:
     return "~ " + " + ".join(f"`{name}`" for name in names)
 
 
-def _factors(formula: str) -> list[str]:
-    """The parts of a formula's terms, after a check that all of them are harmless.
+def _level_numbers(column: Column) -> np.ndarray:
+    """The numbers that codes stand for.
 
     Raises:
-        ValueError: a formula that cannot be read, or one that asks for more than a formula may.
+        ValueError: they stand for words.
     """
-    from formulaic.errors import FormulaicError
-
-    if len(formula) > LONGEST:
-        raise ValueError(f"a formula has at most {LONGEST} letters, got {len(formula)}")
-    if big := [n for n in re.findall(r"(?:\*\*|\^)\s*(\d+)", formula) if int(n) > 5]:
-        raise ValueError(f"a power in a formula is at most 5, got {big[0]}")
-    if formula.count("*") - 2 * formula.count("**") + formula.count("^") > 8:
-        raise ValueError("a formula has at most 8 products: write out the terms that you mean")
-    try:
-        factors = [factor for term in _parsed(formula) for factor in term.factors]
-        kinds = [(str(factor.expr), factor.eval_method.value) for factor in factors]
-    except (FormulaicError, AttributeError, SyntaxError, RecursionError) as problem:
-        said = f": {_words(problem)}" if isinstance(problem, FormulaicError) else ""
-        raise ValueError(
-            f"the condition {formula!r} is no formula such as '~ age + C(batch)'{said}"
-        ) from problem
-    for expression, kind in kinds:
-        if kind == "python":
-            _check_harmless(expression, formula)
-    return [f"`{text}`" if kind == "lookup" else text for text, kind in kinds if kind != "literal"]
-
-
-def _parsed(formula: str) -> Any:  # noqa: ANN401
-    """The terms of a formula."""
-    from formulaic import Formula
-
-    return Formula(formula)  # pyright: ignore[reportAbstractUsage]
-
-
-def _check_harmless(expression: str, formula: str) -> None:
-    """Raise for anything but arithmetic and the functions that a formula may call."""
-    if re.search(r"[`'\"\\]", PLAIN.sub("", expression)):
-        raise ValueError(
-            f"names in backticks hold no quotes, and words letters and digits alone, within a "
-            f"function of a formula: rename the column, got {expression!r}"
-        )
-    try:
-        tree = ast.parse(_placed(expression), mode="eval")
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as problem:
-        raise ValueError(f"{expression!r} in the condition {formula!r} cannot be read") from problem
-    settings: set[int] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call):
-            settings |= _check_call(node)
-        elif not isinstance(node, NODES):
-            what = type(node).__name__.lower()
-            raise ValueError(f"a formula holds no {what}, got {expression!r}")
-        value: Any = node.value if isinstance(node, ast.Constant) else 0
-        number = type(value) in (int, float)
-        if (not number or isinstance(node, ast.List | ast.Tuple)) and id(node) not in settings:
-            raise ValueError(f"a formula computes with columns and numbers, got {expression!r}")
-        inside = "(" in expression and isinstance(value, int)
-        if number and abs(value) > (MOST_COLUMNS if inside else LARGEST):
-            raise ValueError(f"the number {value:g} in {expression!r} is too large for a formula")
-        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow) and not _names_in(node):
-            raise ValueError(f"a power in a formula is of a column, got {expression!r}")
-
-
-def _check_call(node: ast.Call) -> set[int]:
-    """Raise for a function that a formula may not call; the nodes of its settings, by id."""
-    name, known = node.func.id if isinstance(node.func, ast.Name) else "", {*FUNCTIONS, *OTHERS}
-    if name not in known:
-        got = name or ast.unparse(node.func)
-        raise ValueError(
-            f"a formula may not call {got!r}; it may call {', '.join(sorted(known))}"
-            f"{nearest(got, sorted(known))}"
-        )
-    settings = [*node.args[1:], *(keyword.value for keyword in node.keywords)]
-    if name == "C" and (settings or not all(isinstance(arg, ast.Name) for arg in node.args)):
-        raise ValueError("C() takes the name of one column: C(batch)")
-    if not node.args or (settings and name not in SETTINGS):
-        raise ValueError(f"{name}() takes one thing: {name}(age)")
-    try:
-        _ = [ast.literal_eval(setting) for setting in settings]
-    except ValueError as problem:
-        said = ast.unparse(node)
-        raise ValueError(f"what follows the first thing in {said} is a number or word") from problem
-    return {id(inner) for setting in settings for inner in ast.walk(setting)}
-
-
-def _names_in(tree: ast.AST) -> set[str]:
-    """The names in an expression, without those of functions."""
-    nodes = list(ast.walk(tree))
-    functions = {id(node.func) for node in nodes if isinstance(node, ast.Call)}
-    return {n.id for n in nodes if isinstance(n, ast.Name) and id(n) not in functions}
-
-
-def _within_c(factor: str) -> set[str]:
-    """The column that a factor takes as categories."""
-    found = re.fullmatch(r"C\((?:`([^`]*)`|(\w+))\)", factor.strip())
-    return {found[1] or found[2]} if found else set()
-
-
-def _sources(formula: str) -> set[str]:
-    """The columns that a formula names."""
-    names: set[str] = set()
-    for factor in _factors(formula):
-        quoted = QUOTED.findall(factor)
-        names |= set(quoted)
-        own = _names_in(ast.parse(_placed(factor), mode="eval"))
-        names |= {name for name in own if not name.startswith("quoted_column_")}
-    return names
+    if column.sort in ("whole", "number", "boolean"):
+        return np.array([float(level) for level in column.levels])
+    raise ValueError(
+        f"column {column.name!r} holds words, and a function of the condition computes with "
+        f"numbers: say {column.name} alone, or C({column.name})"
+    )
 
 
 def _known(formula: str, schema: Schema) -> dict[str, Column]:
     """The columns that a formula may name, after a check that it names no others."""
     known = {c.name: c for c in schema.modelled}
-    for name in _sources(formula):
+    for name in sources_of(formula):
         if name not in known:
             raise ValueError(
                 f"the condition {formula!r} names {name!r}, and the table models no such column"
@@ -334,17 +255,6 @@ def _known(formula: str, schema: Schema) -> dict[str, Column]:
         if known[name].kind == "survival":
             raise ValueError(f"the condition names {name!r}, a censored time: take another")
     return known
-
-
-def _placed(expression: str) -> str:
-    """An expression with a plain name in the place of each quoted column."""
-    return QUOTED.sub(lambda found: f"quoted_column_{len(found[1])}", expression)
-
-
-def _words(problem: BaseException) -> str:
-    """An error's first line, without marks for a terminal."""
-    text = re.sub(r"\x1b\[[0-9;]*m|[\u29db\u29da]", "", str(problem)).strip()
-    return text.split("\n")[0]
 
 
 def _plain(value: Any) -> object:  # noqa: ANN401

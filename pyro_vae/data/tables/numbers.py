@@ -140,5 +140,9 @@ def _scores(x: np.ndarray, whole: bool, fractions: bool = True) -> dict[str, flo
 def _best(scores: dict[str, float]) -> tuple[str, float]:
     """The winner and its gain in nats a row: over the Normal by enough, or a count by any."""
     name = max(scores, key=lambda name: scores[name])
+    positive = [n for n, kind in KIND_OF.items() if kind == "positive" and n in scores]
+    if name == "StudentT" and positive:  # which gives numbers below 0 a part of its mass
+        other = max(positive, key=lambda name: scores[name])
+        name = other if scores[other] > scores[name] - GAIN else name
     gain = scores[name] - scores["Normal"]
     return (name, gain) if gain > GAIN or KIND_OF[name] == "count" else ("Normal", 0.0)

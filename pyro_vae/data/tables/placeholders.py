@@ -1,6 +1,6 @@
 """Values that stand for missing cells, and numbers among words."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -17,7 +17,7 @@ def by_name(na_values: NaValues | None, names: Sequence[str]) -> dict[str, tuple
     """The values of each column, by its name, that stand for missing cells.
 
     Raises:
-        ValueError: a word in place of a list.
+        ValueError: a word in place of a list, or a list of what is no word or number.
     """
     if na_values is None:
         return {}
@@ -27,6 +27,8 @@ def by_name(na_values: NaValues | None, names: Sequence[str]) -> dict[str, tuple
             raise ValueError(
                 f"na_values are a list, or lists by column: na_values={{{name!r}: [{values!r}]}}"
             )
+        if odd := [value for value in values if not isinstance(value, Hashable)]:
+            raise ValueError(f"na_values of {name!r} are words and numbers, got {odd[0]!r}")
     return {name: tuple(values) for name, values in each.items()}
 
 

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from ...families.support import innermost, support_bounds
+from ...model.sequences import Sequences
 from ...model.vae import VAE
+from ...model.visits import VisitsRecord
 
 __all__ = ["WORD", "Code", "EntropyCoder"]
 
@@ -33,8 +35,15 @@ class Code:
     """
 
     def __init__(self, vae: VAE, latent_bits: int, largest: float) -> None:
+        if isinstance(vae.record, VisitsRecord):
+            raise ValueError(
+                "a code is of arrays whose cells are all there, and subjects have visits that are "
+                "not: make a model of single rows, VAE(x_shape, ...)"
+            )
         if vae.record.missing:
             raise ValueError("VAE(..., missing=True) has no code for missing cells: impute x first")
+        if isinstance(vae.record, Sequences):
+            raise ValueError("sequences of several lengths have no code yet: give arrays (T, C)")
         if vae.record.shape != vae.x_shape:
             raise ValueError("only x itself is coded, and this model's record has further blocks")
         like = vae.as_data(torch.zeros(1, *vae.record.shape))

@@ -7,19 +7,18 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ...core.checks import whole
-from ...model.entry import of_model
-from ...model.joint import Joint, reading
-from ...model.simulation import simulate
-from ...model.vae import VAE
+from ...model.entry import of_face
+from ...model.face import Face
+from ...model.joint import reading
 from .importance import Evidence, Sandwich
-from .paths import Path, Plan
+from .paths import Path, Plan, joint_of
 
 __all__ = ["ais", "bdmc"]
 
 
-@of_model
+@of_face
 def ais(
-    vae: VAE,
+    vae: Face,
     x: Tensor | ArrayLike,
     *,
     temperatures: int = 1000,
@@ -40,7 +39,7 @@ def ais(
     of its own, tuned on a pilot run and then held, so that the bound is exact.
 
     Args:
-        vae: a trained model, z continuous.
+        vae: a trained model, or a :class:`Program`, which carries its x; z continuous.
         x: ``(N, *x_shape)``.
         temperatures: T; one gradient per leapfrog step, chain and observation at each.
         chains: C, per observation.
@@ -57,20 +56,24 @@ def ais(
     References:
         Neal (2001), Statistics and Computing 11; Wu et al. (2017), arXiv:1611.04273.
 
+    >>> from pyro_vae import VAE
     >>> vae = VAE(2, latent_dim=1, likelihood="Normal", seed=0)
     >>> ais(vae, torch.zeros(3, 2), temperatures=20, chains=4, seed=0).log_evidence.shape
     torch.Size([3])
     """
     plan = Plan(temperatures, chains, start, leapfrog)
     x = vae.check(x)
+    vae.check_separate("ais")
     with reading(vae, seed):
-        parts = [Path(Joint(vae, some), plan).forward() for some in plan.split(x, x)]
+        parts = [
+            Path(joint_of(vae, some), plan).forward() for some in x.split(plan.room(vae.cells))
+        ]
     return Evidence.from_weights(torch.cat(parts, 1))
 
 
-@of_model
+@of_face
 def bdmc(
-    vae: VAE,
+    vae: Face,
     num_data: int = 100,
     *,
     given: Tensor | ArrayLike | None = None,
@@ -88,7 +91,7 @@ def bdmc(
     data drawn from the model; on real data the error may be larger.
 
     Args:
-        vae: a trained model, z continuous.
+        vae: a trained model, or a :class:`Program` whose guide reads its data; z continuous.
         num_data: how many observations to draw.
         given: observations whose context and offset are taken in turn, where the model reads any.
         temperatures: as in :func:`ais`.
@@ -107,6 +110,7 @@ def bdmc(
     References:
         Grosse, Ghahramani & Adams (2015), arXiv:1511.02543; Wu et al. (2017), arXiv:1611.04273.
 
+    >>> from pyro_vae import VAE
     >>> vae = VAE(2, latent_dim=1, likelihood="Normal", seed=0)
     >>> bdmc(vae, 5, temperatures=20, chains=4, seed=0).x.shape
     torch.Size([5, 2])
@@ -114,13 +118,16 @@ def bdmc(
     plan = Plan(temperatures, chains, start, leapfrog)
     num_data = whole("num_data", num_data, 2)
     given = None if given is None else vae.as_data(given)
-    up, down = [], []
+    vae.check_separate("bdmc")
+    up, down, data = [], [], []
     with reading(vae, seed):
-        z, x = simulate(vae, num_data, given)
-        for some_x, some_z in zip(plan.split(x, x), plan.split(z, x), strict=True):
-            path = Path(Joint(vae, some_x), plan)
+        for z, x in vae.simulate(num_data, given, plan.room(vae.cells)):
+            joint = joint_of(vae, x)
+            exact, path = joint.at(z)[0], Path(joint, plan)
             up.append(path.forward())
-            down.append(path.backward(some_z))
+            down.append(path.backward(exact))
+            data.append(x)
+    x = torch.cat(data)
     lower, inverse = (Evidence.from_weights(torch.cat(parts, 1)) for parts in (up, down))
     upper = Evidence(-inverse.log_evidence, inverse.standard_error, inverse.khat, plan.chains)
     return Sandwich(x, lower, upper)

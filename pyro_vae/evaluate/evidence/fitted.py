@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ...model.joint import Joint
+from ...program.line import RealLine
 
 __all__ = ["ASCENT", "Blend", "fit_normal", "normal_proposal"]
 
@@ -43,7 +44,7 @@ class Blend:
         return torch.logaddexp(first + math.log1p(-w), second + math.log(w))
 
 
-def fit_normal(joint: Joint) -> tuple[Tensor, Tensor]:
+def fit_normal(joint: Joint | RealLine) -> tuple[Tensor, Tensor]:
     r"""Mean and scale of the normal at the posterior's mode with its curvature.
 
     .. math:: N\big(u^*, \lambda H^{-1}\big), \quad u^* = \arg\max_u \log f(u), \quad
@@ -61,7 +62,7 @@ def fit_normal(joint: Joint) -> tuple[Tensor, Tensor]:
     """
     transform: Any = joint.to_support(WHO)
     u = transform.inv(joint.guide.sample(torch.Size([MOMENTS])))
-    v = transform.inv(joint.prior.expand([MOMENTS, len(joint.x)]).sample())
+    v = transform.inv(joint.from_prior(MOMENTS))
     shape, widest = u.shape[2:], torch.maximum(u.var(0), v.var(0)).flatten(1).amax(1)
 
     def log_f(u: Tensor) -> Tensor:
@@ -77,7 +78,7 @@ def fit_normal(joint: Joint) -> tuple[Tensor, Tensor]:
     return mode, _triangular(scale).to(mode)
 
 
-def normal_proposal(joint: Joint, loc: Tensor, scale: Tensor) -> dist.TorchDistribution:
+def normal_proposal(joint: Joint | RealLine, loc: Tensor, scale: Tensor) -> dist.TorchDistribution:
     """The normal on the real line that maps to z, as a distribution of z."""
     transform: Any = joint.to_support(WHO)
     normal = dist.MultivariateNormal(loc, scale_tril=scale, validate_args=False)

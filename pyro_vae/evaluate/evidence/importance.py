@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -17,7 +18,8 @@ from ...model.face import Face
 from ...model.joint import reading
 from ...model.pieces import pieces
 from ..statistics import log_mean_exp, standard_error
-from .ladder import Rung, climb
+from .ladder import ANNEALED, Rung, climb
+from .paths import joint_of
 from .proposals import Proposal
 
 __all__ = ["Evidence", "Sandwich", "log_evidence"]
@@ -52,6 +54,7 @@ class Evidence:
         proposals: of each observation, what z was drawn from, where that was chosen.
         evaluations: of log p(x, z), ``(N,)``, that an observation has cost, a gradient counted as
             three.
+        chains: of an observation that was annealed, in the place of K draws; 0 where none was.
     """
 
     log_evidence: Tensor
@@ -62,6 +65,7 @@ class Evidence:
     simulated: "Sandwich | None" = None
     proposals: tuple[str, ...] = ()
     evaluations: Tensor | None = None
+    chains: int = 0
 
     @classmethod
     def from_weights(cls, log_w: Tensor) -> "Evidence":
@@ -118,6 +122,8 @@ class Evidence:
         if self.evaluations is not None:
             counts = Counter(self.proposals)
             shares = ", ".join(f"{name} {k / n:.0%}" for name, k in counts.most_common())
+            if self.chains:
+                shares += f" ({self.chains} chains each, in the place of draws)"
             text += (
                 f" z was drawn from: {shares}; {self.evaluations.double().mean().item():,.0f} "
                 "evaluations of log p(x, z) an observation. In expectation it is a lower bound."
@@ -216,7 +222,8 @@ def log_evidence(
         proposal: what z is drawn from. ``"auto"`` is for data of which many have a k-hat above 0.7:
             each observation has draws of a normal with the curvature at its posterior's mode,
             beside the guide's, and where these have a k-hat above 0.7 too it is annealed from
-            there. A discrete z has the guide alone.
+            there. A discrete z of a VAE has the guide alone; a program's is refused, and so is one
+            that makes its draws one by one.
         num_simulated: how many observations are drawn from the model for ``simulated``, at most as
             many as x has; 0 leaves them out, as does ``proposal="auto"``.
         seed: of the draws.
@@ -246,15 +253,13 @@ def log_evidence(
         raise ValueError(f"proposal is 'guide' or 'auto', got {proposal!r}")
     if proposal == "auto" and wide:
         raise ValueError("wide= widens the guide, and proposal='auto' chooses itself: give one")
-    if proposal == "auto" and vae.layout is not None:
-        raise ValueError("proposal='auto' fits normals to a VAE's z: make a program's guide wider")
     vae.check_separate("log_evidence")
     rows = max(1, CELLS // max(1, vae.cells))
     with reading(vae, seed):
-        at, size = vae.densities(), max(1, rows // num_samples)
         if proposal == "auto":
-            joints: Any = at
-            return _by_rungs(climb(joints, vae.check(x), num_samples, rows), num_samples)
+            return _by_rungs(climb(vae, vae.check(x), num_samples, rows), num_samples)
+        at: Any = partial(joint_of, vae) if wide else vae.densities()
+        size = max(1, rows // num_samples)
 
         def weights(some: Tensor, exact: object = None) -> list[Tensor]:
             joint = at(some)
@@ -289,7 +294,9 @@ def _by_rungs(rungs: Iterable[Rung], num_samples: int) -> Evidence:
     spent = torch.cat([torch.full_like(rung.index, rung.evaluations) for rung in rungs])
     parts: dict[str, Any] = {k: getattr(found, k)[order] for k in PARTS}
     proposals = tuple(names[i] for i in order.tolist())
-    return Evidence(num_samples=num_samples, proposals=proposals, evaluations=spent[order], **parts)
+    chains = max((len(rung.log_w) for rung in rungs if rung.name == ANNEALED), default=0)
+    how: dict[str, Any] = {"proposals": proposals, "evaluations": spent[order], "chains": chains}
+    return Evidence(num_samples=num_samples, **how, **parts)
 
 
 def _log_weights(proposal: Proposal, num_samples: int, rows: int) -> Tensor:

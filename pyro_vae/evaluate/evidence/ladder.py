@@ -1,6 +1,6 @@
 """For each observation a proposal whose weights have a tail that can be trusted, or annealing."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,11 +8,15 @@ import torch
 from torch import Tensor
 
 from ...core.pareto import RELIABLE, tail_shape
-from ...model.joint import Joint
+from ...model.face import Face
+from ...model.joint import Joint, NotRealError
+from ...program.line import RealLine
 from .fitted import ASCENT, Blend, fit_normal, normal_proposal
-from .paths import Path, Plan
+from .paths import Path, Plan, joint_of
 
-__all__ = ["Rung", "climb"]
+__all__ = ["ANNEALED", "Rung", "climb"]
+
+ANNEALED = "annealing"  # the name of a proposal
 
 BLOCK = 100  # observations that are fitted together
 SHARE = 0.8  # of draws from a fitted normal, beside the guide's
@@ -37,25 +41,29 @@ class Rung:
     evaluations: int
 
 
-def climb(at: Callable[[Tensor], Joint], x: Tensor, num_samples: int, rows: int) -> Iterator[Rung]:
+def climb(vae: Face, x: Tensor, num_samples: int, rows: int) -> Iterator[Rung]:
     """Weights of each observation: by the guide beside a fitted normal, or by annealing from these.
 
+    Where the guide's density is known at its own draws alone, it is the normal's without it.
     Those whose weights have a heavy tail are annealed. To leave out large weights can only lower
     the figure of the others, so that all stay lower bounds in expectation. Where z has no gradient
     the guide is all that there is. The guide alone is never trusted for its k-hat where a normal
     can be fitted: one that is too narrow by half passes on half of the data.
 
     Args:
-        at: from observations to the densities at them.
-        x: observations.
+        vae: a VAE, or a program.
+        x: its observations.
         num_samples: K.
         rows: passes through the decoder at once.
     """
-    for index in torch.arange(len(x), device=x.device).split(BLOCK):
-        joint = at(x[index])
+    whole = vae.count(x) != len(x)  # one row that holds them all
+    for index in torch.arange(vae.count(x), device=x.device).split(
+        vae.count(x) if whole else BLOCK
+    ):
+        joint = joint_of(vae, x if whole else x[index])
         try:
             fitted = fit_normal(joint)
-        except ValueError:  # z has no gradient, or no real line maps to it
+        except NotRealError:
             yield Rung(
                 index, _log_weights(joint, joint.guide, num_samples, rows), "guide", num_samples
             )
@@ -64,23 +72,26 @@ def climb(at: Callable[[Tensor], Joint], x: Tensor, num_samples: int, rows: int)
         spent = num_samples + GRADIENT * (ASCENT + 2 * joint.guide.event_shape.numel())
         kept = ~(tail_shape(log_w) > RELIABLE)  # NaN, of few draws, is kept
         yield Rung(index[kept], log_w[:, kept], "normal", spent)
-        if kept.all():
-            continue
-        for some in ANNEALING.split((~kept).nonzero()[:, 0], x):
-            joint = at(x[index[some]])
-            joint.guide = _blend(joint, *(part[some] for part in fitted))
+        left = (~kept).nonzero()[:, 0]
+        for some in left.split(len(left) if whole else ANNEALING.room(vae.cells)):
+            if not len(some):
+                continue
+            part = slice(None) if whole else some
+            joint = joint_of(vae, x if whole else x[index[some]])
+            joint.guide = _blend(joint, *(each[part] for each in fitted))
             path = Path(joint, ANNEALING)
-            cost = spent + GRADIENT * path.gradients
-            yield Rung(index[some], path.forward(), "annealing", cost)
+            cost, log_w = spent + GRADIENT * path.gradients, path.forward()
+            yield Rung(index[some], log_w[:, some] if whole else log_w, ANNEALED, cost)
 
 
-def _blend(joint: Joint, *fitted: Tensor) -> Any:  # noqa: ANN401
-    return Blend(joint.guide, normal_proposal(joint, *fitted), SHARE)
+def _blend(joint: Joint | RealLine, *fitted: Tensor) -> Any:  # noqa: ANN401
+    normal = normal_proposal(joint, *fitted)
+    return Blend(joint.guide, normal, SHARE) if joint.weighs_any_z else normal
 
 
-def _log_weights(joint: Joint, q: Any, num_samples: int, rows: int) -> Tensor:  # noqa: ANN401
+def _log_weights(joint: Joint | RealLine, q: Any, num_samples: int, rows: int) -> Tensor:  # noqa: ANN401
     """``(K, B)``, from chunks of at most ``rows`` passes through the decoder, where B allows."""
-    step = max(1, rows // len(joint.x))
+    step = max(1, rows // joint.count)
     parts = []
     for start in range(0, num_samples, step):
         z = q.sample(torch.Size([min(step, num_samples - start)]))

@@ -8,15 +8,26 @@ import torch
 from torch import Tensor
 
 from ...core.checks import whole
+from ...model.face import Face
 from ...model.joint import Joint
-from ..statistics import chunks
+from ...program.line import RealLine
+from ...program.program import Program
 
-__all__ = ["Path", "Plan"]
+__all__ = ["Path", "Plan", "joint_of"]
 
 CELLS = 2**22  # numbers of the likelihood's parameters at once
 ACCEPTANCE = 0.65  # what leapfrog steps of the best length have
 PILOT = 200  # moves at least, of the chains that find the lengths of the steps
 GAIN = 0.2  # of the step's logarithm, per unit of acceptance above that
+
+
+def joint_of(vae: Face, x: Tensor) -> Joint | RealLine:
+    """The densities at some rows, along which z can be moved.
+
+    Raises:
+        ValueError: a program of which a latent site is discrete, or draws are made one by one.
+    """
+    return RealLine(vae, x) if isinstance(vae, Program) else Joint(vae, x)  # pyright: ignore
 
 
 @dataclass
@@ -35,9 +46,9 @@ class Plan:
         if self.start not in ("prior", "guide"):
             raise ValueError(f"start is 'prior' or 'guide', got {self.start!r}")
 
-    def split(self, values: Tensor, x: Tensor) -> tuple[Tensor, ...]:
-        """Parts of the observations, as many as have room for their chains."""
-        return chunks(values, self.chains * x[0].numel(), CELLS)
+    def room(self, cells: int) -> int:
+        """How many observations have room for their chains, at so many numbers each."""
+        return max(1, CELLS // (self.chains * cells))
 
     def betas(self, like: Tensor) -> Tensor:
         """Inverse temperatures from 0 to 1, dense at both ends, ``(T + 1,)``."""
@@ -55,12 +66,12 @@ class Path:
     are tuned by a few chains of their own before any other draw.
     """
 
-    def __init__(self, joint: Joint, plan: Plan) -> None:
+    def __init__(self, joint: Joint | RealLine, plan: Plan) -> None:
         self.joint = joint
         self.transform = joint.to_support("annealing")
-        self.plan, self.batch = plan, len(joint.x)
+        self.plan, self.batch = plan, joint.count
         self.from_guide = plan.start == "guide"
-        self.betas = plan.betas(joint.x)
+        self.betas = plan.betas(joint.example)
         self.tuning_chains = max(4, plan.chains // 4)
         self.steps = self._tune(self.tuning_chains)
 
@@ -85,7 +96,7 @@ class Path:
         """Draws from the start, ``(C, B, *shape)``."""
         if self.from_guide:
             return self.unconstrain(self.joint.guide.sample(torch.Size([chains])))
-        return self.unconstrain(self.joint.prior.expand([chains, self.batch]).sample())
+        return self.unconstrain(self.joint.from_prior(chains))
 
     def unconstrain(self, z: Tensor) -> Tensor:
         """From the support of z to the real line."""

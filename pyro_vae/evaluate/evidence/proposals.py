@@ -10,6 +10,7 @@ from torch import Tensor
 from ...core.checks import number
 from ...model.face import Densities
 from ...model.joint import Joint
+from ...program.line import RealLine
 
 __all__ = ["Proposal"]
 
@@ -44,9 +45,8 @@ class Proposal:
             raise ValueError(f"wide is a number below 1, the share of wide draws, got {wide!r}")
         self.joint, self.wide = joint, None
         if self.share:
-            if not isinstance(joint, Joint):
-                raise ValueError("wide= widens a VAE's guide: a program's own guide may be wider")
-            self.guide, self.wide = joint.guide, _wide(joint)
+            on_line: Any = joint
+            self.guide, self.wide = on_line.guide, _wide(on_line)
 
     def sample(self, num_samples: int) -> Any:  # noqa: ANN401
         """Draws of z: of a VAE ``(S, B, *z_shape)``."""
@@ -68,10 +68,12 @@ class Proposal:
         return self.joint.log_likelihood(z) + self.joint.log_prior(z) - log_r
 
 
-def _wide(joint: Joint) -> dist.TorchDistribution:
-    prior, batch = joint.prior, joint.guide.batch_shape
-    if prior.support is None or prior.support.is_discrete:
-        return prior.expand(batch)
+def _wide(joint: Joint | RealLine) -> dist.TorchDistribution:
+    batch = joint.guide.batch_shape
+    if isinstance(joint, Joint) and (
+        joint.prior.support is None or joint.prior.support.is_discrete
+    ):
+        return joint.prior.expand(batch)
     transform: Any = joint.to_support("a wide proposal")
     u = transform.inv(joint.guide.sample(torch.Size([MOMENTS])))
     normal = dist.Normal(u.mean(0), WIDTH * u.std(0)).to_event(u.ndim - 1 - len(batch))

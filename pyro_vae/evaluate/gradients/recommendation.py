@@ -3,8 +3,8 @@
 import math
 from collections.abc import Sequence
 from contextlib import suppress
-from copy import deepcopy
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 import pyro
@@ -16,12 +16,13 @@ from ...core.checks import fraction, positive, whole
 from ...core.seeding import seeded
 from ...infer.estimators.estimator import Estimator
 from ...infer.estimators.soundness import check
+from ...infer.sites import latent
 from ...infer.training.callbacks import Callback
 from ...infer.training.fit import fit
 from ...infer.training.step import NonFiniteLossError
-from ...model.entry import of_model
+from ...model.entry import of_face
+from ...model.face import Face
 from ...model.joint import reading
-from ...model.vae import VAE
 from ..evidence.importance import log_evidence
 from ..lower_bound import elbo
 from ..statistics import standard_error
@@ -40,12 +41,16 @@ SHORTLIST = {
         "RLOO(num_particles=2)",
         "RLOO(num_particles=4)",
         "DoubleCV(num_particles=4)",
+        "ARMS(num_particles=4)",
+        "CARMS(num_particles=4)",
+        "RODEO(num_particles=4)",
         "MuProp",
         "RELAX",
         "MeasureValued",
         "Trace_ELBO(gradient=st_gumbel, temperature=0.5)",
+        "Trace_ELBO(gradient=reinmax)",
     ),
-    (False, True): ("VIMCO({k})", "DisARMIWAE({k})", "RWS({k})"),
+    (False, True): ("VIMCO({k})", "OVIS({k})", "DisARMIWAE({k})", "RWS({k})"),
 }
 TIMED, SKIPPED, ROUNDS = 8, 3, 3  # steps that are timed, those before them, and how often
 FIRST, FINALISTS = 0.4, 3  # share of the time of the first heat, and how many race in the second
@@ -84,7 +89,8 @@ class Recommendation:
             return f"{text}; no other of the shortlist serves this model."
         second = self.table.iloc[1]
         gap, error = -second.difference, second.difference_error
-        text += f", {gap:.2g} more than {self.table.index[1]} (standard error {error:.2g})"
+        known = f" (standard error {error:.2g})" if math.isfinite(error) else ""
+        text += f", {gap:.2g} more than {self.table.index[1]}{known}"
         if gap < 2 * error:
             text += ": as far as these races tell, either will do"
         if first.biased:
@@ -95,9 +101,9 @@ class Recommendation:
         return f"{self.why}\n{self.table.to_string(float_format='{:.3g}'.format)}"
 
 
-@of_model
+@of_face
 def recommend_estimator(
-    vae: VAE,
+    vae: Face,
     x: Tensor | ArrayLike,
     estimators: Sequence[EstimatorLike] | None = None,
     *,
@@ -118,8 +124,9 @@ def recommend_estimator(
     high variance costs little, another may win than at the end.
 
     Args:
-        vae: a model, new or trained; it stays as it is.
-        x: ``(N, *x_shape)``.
+        vae: a model, new or trained, or a :class:`Program`, which carries its x; it stays as it is.
+        x: ``(N, *x_shape)``. Where latent variables are shared by all observations, or there is one
+            evidence, nothing can be held out: the bound is that of the data of the training.
         estimators: lines to race, in place of the shortlist.
         num_particles: K. Above 1 the bound is the importance-weighted one of K draws.
         seconds: of training, of all races together, about.
@@ -138,6 +145,7 @@ def recommend_estimator(
     References:
         Jamieson & Talwalkar (2016), arXiv:1502.07943, for successive halving.
 
+    >>> from pyro_vae import VAE
     >>> vae = VAE(4, latent_dim=2, likelihood="Normal", encoder="MLP([3])", seed=0)
     >>> found = recommend_estimator(vae, torch.randn(60, 4), seconds=0.1, batch_size=10)
     >>> found.estimator in found.table.index, len(found.table), found.refused
@@ -147,14 +155,17 @@ def recommend_estimator(
     batch_size, lr = whole("batch_size", batch_size), positive("lr", lr)
     validation, seed = fraction("validation", validation), whole("seed", seed, 0)
     x = vae.check(x)
-    held_out = round(validation * len(x))
-    if held_out < 2 or len(x) - held_out < 2:
-        raise ValueError(f"{len(x)} observations are too few to hold some out: give more")
-    with seeded(seed):
-        x = x[torch.randperm(len(x)).to(x.device)]
-    train = x[held_out:]
+    if vae.separate:
+        held_out = round(validation * len(x))
+        if held_out < 2 or len(x) - held_out < 2:
+            raise ValueError(f"{len(x)} observations are too few to hold some out: give more")
+        with seeded(seed):
+            x = x[torch.randperm(len(x)).to(x.device)]
+        test, train = x[:held_out][:HELD_OUT], x[held_out:]
+    else:
+        test = train = x
     lines, refused = _suitable(vae, train[:batch_size], estimators, k, seed)
-    race = Race(vae, train, x[:held_out][:HELD_OUT], k, batch_size, lr, seed)
+    race = Race(vae, train, test, k, batch_size, lr, seed)
     entrants = dict(zip(unique([*lines]), lines, strict=True))
     ms = race.time(entrants)
     each = FIRST * seconds / len(entrants)
@@ -168,7 +179,7 @@ def recommend_estimator(
 
 
 def _suitable(
-    vae: VAE,
+    vae: Face,
     batch: Tensor,
     estimators: Sequence[EstimatorLike] | None,
     k: int,
@@ -180,14 +191,16 @@ def _suitable(
         ValueError: none can.
     """
     if estimators is None:
-        with torch.no_grad(), reading(vae, seed):
-            path = vae.approximate_posterior(batch[:2]).has_rsample
+        with torch.no_grad(), reading(vae, seed), pyro.poutine.block():
+            trace: Any = pyro.poutine.trace(vae.guide).get_trace(batch)
+        path = all(site["fn"].has_rsample for site in trace.nodes.values() if latent(site))
         lines = [line.format(k=f"num_particles={k}") for line in SHORTLIST[path, k > 1]]
+        if path and vae.layout is not None and vae.layout.marginal:
+            lines = ["TraceEnum_ELBO"]
     else:
         lines = estimators
     fit_for, refused = [], {}
-    with seeded(seed), pyro.get_param_store().scope():
-        trial = deepcopy(vae)
+    with seeded(seed), pyro.get_param_store().scope(), vae.copied() as trial:
         trial.start_from(batch)
         for estimator in make_estimators(lines):
             try:
@@ -222,7 +235,7 @@ class Pace(Callback):
 class Race:
     """Copies of one model that train by different estimators, from the same start."""
 
-    vae: VAE
+    vae: Face
     x: Tensor
     held_out: Tensor
     k: int
@@ -230,29 +243,30 @@ class Race:
     lr: float
     seed: int
 
-    def train(self, estimator: Estimator, steps: int) -> tuple[VAE, Pace]:
-        """A copy after so many steps.
+    def train(self, estimator: Estimator, steps: int) -> tuple[Tensor, Pace]:
+        """The bound after so many steps of a copy, and its pace.
 
         Raises:
             KeyboardInterrupt: Ctrl-C, which ends all races.
         """
-        copy, pace = deepcopy(self.vae), Pace(steps)
+        pace = Pace(steps)
         epochs = math.ceil(steps / math.ceil(len(self.x) / self.batch_size))
-        fitted = fit(
-            copy,
-            self.x,
-            estimator=str(estimator),
-            epochs=epochs,
-            batch_size=self.batch_size,
-            lr=self.lr,
-            seed=self.seed,
-            compile=False,
-            progress=False,
-            callbacks=[pace],
-        )
-        if fitted.interrupted:
-            raise KeyboardInterrupt
-        return copy, pace
+        with self.vae.copied() as copy:
+            fitted = fit(
+                copy,  # pyright: ignore[reportArgumentType]
+                self.x,
+                estimator=str(estimator),
+                epochs=epochs,
+                batch_size=self.batch_size,
+                lr=self.lr,
+                seed=self.seed,
+                compile=False,
+                progress=False,
+                callbacks=[pace],
+            )
+            if fitted.interrupted:
+                raise KeyboardInterrupt
+            return self.bound(copy), pace
 
     def time(self, estimators: dict[str, Estimator]) -> dict[str, float]:
         """Milliseconds per step, the least of some rounds in turns; infinite where none is done."""
@@ -264,7 +278,7 @@ class Race:
                     found[name] = min(found[name], 1e3 * pace.each)
         return found
 
-    def bound(self, vae: VAE) -> Tensor:
+    def bound(self, vae: Face) -> Tensor:
         """Of held-out observations, with the same noise for all."""
         if self.k == 1:
             return elbo(vae, self.held_out, num_samples=DRAWS, seed=self.seed).double()
@@ -277,11 +291,14 @@ class Race:
         self, estimators: dict[str, Estimator], ms: dict[str, float], seconds: float
     ) -> pd.DataFrame:
         """A heat, in which each trains for so many seconds; the best first."""
-        start, bounds, steps = self.bound(self._started()), {}, {}
+        bounds, steps = {}, {}
+        with self.vae.copied() as copy:  # as training finds it, with inputs that the data have set
+            copy.start_from(self.x)
+            start = self.bound(copy)
         for name, estimator in estimators.items():
             steps[name] = max(1, round(1e3 * seconds / ms[name]))
             try:
-                bounds[name] = self.bound(self.train(estimator, steps[name])[0])
+                bounds[name], _ = self.train(estimator, steps[name])
             except NonFiniteLossError:
                 bounds[name] = torch.full_like(start, -math.inf)
         best = max(bounds, key=lambda name: bounds[name].mean().item())
@@ -290,7 +307,7 @@ class Race:
                 "bound": bound.mean().item(),
                 "gain": (bound - start).mean().item(),
                 "difference": (bound - bounds[best]).mean().item(),
-                "difference_error": standard_error(bound - bounds[best]).item(),
+                "difference_error": _error(bound - bounds[best]),
                 "steps": steps[name],
                 "ms_per_step": ms[name],
                 "biased": _is_biased(estimators[name]),
@@ -300,11 +317,10 @@ class Race:
         table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("estimator")
         return table.sort_values("bound", ascending=False)
 
-    def _started(self) -> VAE:
-        """The model as training finds it, with encoder inputs that the data have set."""
-        copy = deepcopy(self.vae)
-        copy.start_from(self.x)
-        return copy
+
+def _error(differences: Tensor) -> float:
+    """Standard error of the mean; NaN of one observation."""
+    return standard_error(differences).item() if len(differences) > 1 else math.nan
 
 
 def _is_biased(estimator: Estimator) -> bool:

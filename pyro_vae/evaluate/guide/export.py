@@ -19,6 +19,7 @@ from ...model.joint import Joint, reading
 from ...model.record import Record
 from ...model.tables import TableRecord
 from ...model.vae import VAE
+from ...model.visits import VisitsRecord
 from ..evidence.importance import Evidence, log_evidence
 from ..inference_data import Variable, as_draws, container, latent_coords
 from .program_export import export_program
@@ -75,6 +76,9 @@ def to_arviz(
         the posterior holds as far as ``sample_stats.log_weight`` is flat. ``latent_dim`` holds the
         names of the coordinates of z, ``z[0]`` ..., with stochastic layers ``z1[0]`` ....
 
+        Of repeated measurements ``observation`` is a subject, with its label, and the first
+        dimension of z and of a cell is the visit.
+
         Of a table ``x`` holds the numbers of ``Table.values``, in the order of its columns. Beside
         it the two predictive groups and the observed data have a variable by the name of each
         column of categories, dates or durations, with the table's own values.
@@ -112,6 +116,8 @@ def _export(
 ) -> "InferenceData":
     """The groups of a VAE; ``frame`` is its data as they came in."""
     index, columns = getattr(frame, "index", None), getattr(frame, "columns", None)
+    if isinstance(vae.record, VisitsRecord):  # an observation is a subject
+        index = vae.record.labels if frame is not x else None
     shape = torch.Size([num_samples])
     joint = Joint(vae, x)
     z = joint.guide.sample(shape)
@@ -120,7 +126,8 @@ def _export(
     log_joint = log_likelihood + joint.log_prior(z)
     log_weight = log_joint - joint.log_guide(z)
     z_prior = joint.prior.expand(shape + joint.prior.batch_shape).sample()
-    conditional = vae.record.has("context") or vae.record.has("offset")
+    own = vae.inputs.passing is not None  # prior and guide read of x what is beside z
+    conditional = own or vae.record.has("context") or vae.record.has("offset")
     each = z_prior
     if conditional and not vae.prior_reads:
         each = z_prior[:, None].expand_as(z)

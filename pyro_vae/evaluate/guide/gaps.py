@@ -114,14 +114,14 @@ def _gaps_of_program(
 ) -> dict[str, Tensor]:
     line, joint = RealLine(program, x), program.densities()(x)
     log_w = {"elbo": joint.draw(num_samples).log_weight.double()}
-    start = line.coordinates(joint.draw(1000))
+    start = line.draw(1000)
     full = FullCovariance(identity_transform, start)
     guides = {"elbo_full": _ascend(full, line, steps, 0.02)}
     if flow:
         guides["elbo_flow"] = _ascend(SplineFlow(full), line, steps, 0.005)
     for name, guide in guides.items():
         u, log_q = guide(num_samples)
-        log_w[name] = (line.log_likelihood(u) - log_q).double()
+        log_w[name] = (line.log_joint(u) - log_q).double()
     found = _bounds(log_w)
     return {**found, "gap": found["log_evidence"] - found["elbo"]}
 

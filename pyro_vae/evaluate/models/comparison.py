@@ -12,7 +12,7 @@ from torch import Tensor
 from ...core.checks import whole
 from ...core.pareto import RELIABLE
 from ...language.arguments import suggests
-from ...model.vae import VAE
+from ...model.face import Face
 from ..evidence.importance import log_evidence
 from .measures import check_one_measure
 from .stacking import stacking_weights
@@ -71,8 +71,8 @@ class Comparison:
 
 @suggests
 def compare(
-    vaes: Sequence[VAE] | Mapping[str, VAE],
-    x: Tensor | ArrayLike,
+    vaes: Sequence[Face] | Mapping[str, Face],
+    x: Tensor | ArrayLike | None = None,
     *,
     num_samples: int = 1000,
     seed: int | None = None,
@@ -88,8 +88,10 @@ def compare(
     where they are nearly equal: the best one is chosen by the same data.
 
     Args:
-        vaes: the models, ``[a, b]`` (named by their numbers) or ``{"flow": a, "normal": b}``.
+        vaes: the models, ``[a, b]`` (named by their numbers) or ``{"flow": a, "normal": b}``,
+            programs too.
         x: held-out data, as each model takes them: ``(N, *x_shape)``, blocks by name, or a frame.
+            A :class:`Program` carries its own, which are the same, in the same order.
         num_samples: draws of z per observation and model.
         seed: of the draws, the same for each model.
 
@@ -105,6 +107,7 @@ def compare(
         arXiv:1704.02030, for the weights.
 
     >>> import torch
+    >>> from pyro_vae import VAE
     >>> a, b = (VAE(2, latent_dim=1, likelihood="Normal", seed=seed) for seed in (0, 1))
     >>> compare({"a": a, "b": b}, torch.zeros(9, 2), num_samples=50, seed=0).weights.sum().round(6)
     np.float64(1.0)
@@ -112,7 +115,7 @@ def compare(
     models, num_samples = named(vaes), whole("num_samples", num_samples, 2)
     if len(models) < 2:
         raise ValueError(f"a comparison needs two models or more, got {len(models)}")
-    data = {name: vae.check(x) for name, vae in models.items()}
+    data = {name: _data(name, vae, x) for name, vae in models.items()}
     check_one_measure(models, data)
     found = {
         name: log_evidence(vae, data[name], num_samples=num_samples, num_simulated=0, seed=seed)
@@ -126,14 +129,23 @@ def compare(
     return Comparison(frame("log_evidence"), frame("khat"), frame("standard_error"))
 
 
-def named(vaes: Sequence[VAE] | Mapping[str, VAE]) -> dict[str, VAE]:
+def _data(name: str, vae: Face, x: Tensor | ArrayLike | None) -> Tensor:
+    """The observations of a model: those that a program carries, or x."""
+    if vae.observations is not None:
+        return vae.observations
+    if x is None:
+        raise ValueError(f"{name} is a {type(vae).__name__}, which carries no data: give x")
+    return vae.check(x)
+
+
+def named(vaes: Sequence[Face] | Mapping[str, Face]) -> dict[str, Face]:
     """Models by name; those of a list are named by their numbers.
 
     Raises:
         ValueError: something that is no model.
     """
     if not isinstance(vaes, Mapping):
-        if isinstance(vaes, VAE):
+        if isinstance(vaes, Face):
             raise ValueError("one model was given: give several, [a, b] or {'a': a, 'b': b}")
         if not isinstance(vaes, list | tuple):
             raise ValueError(
@@ -141,8 +153,11 @@ def named(vaes: Sequence[VAE] | Mapping[str, VAE]) -> dict[str, VAE]:
             )
         vaes = {str(i): vae for i, vae in enumerate(vaes)}
     for name, vae in vaes.items():
-        if not isinstance(vae, VAE):
-            raise ValueError(f"{name} is a {type(vae).__name__}: give pyro_vae.VAE models, [a, b]")
+        if not isinstance(vae, Face):
+            raise ValueError(
+                f"{name} is a {type(vae).__name__}: give models, pyro_vae.VAE or pyro_vae.Program, "
+                "[a, b]"
+            )
     return dict(vaes)
 
 

@@ -18,6 +18,7 @@ from ...model.copies import with_prior
 from ...model.entry import of_model
 from ...model.joint import reading
 from ...model.vae import VAE
+from ...model.visits import VisitsRecord
 from ..statistics import standard_error
 
 __all__ = ["PriorFit", "fit_prior"]
@@ -84,7 +85,8 @@ def fit_prior(
     is the ascent of the ELBO in the prior alone, and does not ask the decoder. In each epoch
     z is drawn anew from the guide at every observation. At most :math:`KL(q(z) \| p(z))` is gained
     (``aggregate_kl`` of :func:`latent_summary`). A prior that is trained with the model from the
-    start may reach more, as encoder and decoder then move too.
+    start may reach more, as encoder and decoder then move too. Weights of observations are those
+    of the fit, and of the choice of its epoch; the gain is per observation.
 
     Args:
         vae: a trained model, with one latent variable; it stays as it is.
@@ -123,6 +125,11 @@ def fit_prior(
         fraction("validation", validation),
         whole("seed", seed, 0),
     )
+    if isinstance(vae.record, VisitsRecord):
+        raise ValueError(
+            "the prior of visits is not exchanged: make a model with the other prior, "
+            "VAE(table, 2, prior=...), and train it"
+        )
     x, new = vae.check(x), with_prior(vae, prior, seed)
     if not (parameters := [p for p in new.prior.parameters() if p.requires_grad]):
         raise ValueError(
@@ -161,13 +168,15 @@ def _ascend(
     optimizer = torch.optim.Adam(parameters, lr=plan.lr)
     steps = plan.epochs * math.ceil(len(x) / plan.batch_size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    seen, rows, best, weights = _draws(vae, choosing, DRAWS), [], 0, {}
+    seen, rows, best, state = _draws(vae, choosing, DRAWS), [], 0, {}
+    weights = _weights(vae, x)
     vae.eval()
     for epoch in range(1, plan.epochs + 1):
         z, total = _draws(vae, x, 1)[0], 0.0
         vae.prior.train()
         for batch in torch.randperm(len(z)).to(z.device).split(plan.batch_size):
-            loss = -vae.prior_at(x[batch]).log_prob(z[batch]).mean()
+            log_p = vae.prior_at(x[batch]).log_prob(z[batch])
+            loss = -(weights[batch] * log_p).mean()
             if not loss.isfinite():
                 raise ValueError(
                     f"the prior's log density is {-loss.item()} at draws of the guide in epoch "
@@ -180,14 +189,21 @@ def _ascend(
             schedule.step()
             total -= loss.item() * len(batch)
         vae.prior.eval()
-        rows.append((epoch, total / len(z), _log_prior(vae, choosing, seen).mean().item()))
+        held_out = _weights(vae, choosing) * _log_prior(vae, choosing, seen)
+        rows.append((epoch, total / len(z), held_out.mean().item()))
         if not best or rows[-1][2] > rows[best - 1][2]:
             best = epoch
-            weights = {name: value.clone() for name, value in vae.prior.state_dict().items()}
-    vae.prior.load_state_dict(weights)
+            state = {name: value.clone() for name, value in vae.prior.state_dict().items()}
+    vae.prior.load_state_dict(state)
     optimizer.zero_grad()
     names = ["epoch", "log_prior_train", "log_prior_validation"]
     return pd.DataFrame(rows, columns=names), best
+
+
+def _weights(vae: VAE, x: Tensor) -> Tensor:
+    """Of observations, ``(N,)``, their mean 1."""
+    weight = vae.record.part(x, "weight")
+    return x.new_ones(len(x)) if weight is None else weight[:, 0] / weight.mean()
 
 
 @torch.no_grad()

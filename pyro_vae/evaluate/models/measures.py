@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,8 +10,10 @@ from torch import Tensor
 from ...distributions import SpikeAndSlab, SpikeOr, support_of_cell
 from ...families.likelihoods import parts_of
 from ...families.support import innermost, support_bounds, support_of
+from ...model.face import Face
 from ...model.joint import reading
 from ...model.vae import VAE
+from ...program.program import Program
 
 __all__ = ["base_measure", "check_one_measure", "describe_measure"]
 
@@ -19,7 +22,7 @@ TOLERANCE = 1e-5  # relative, between cells of single precision
 
 
 @torch.no_grad()
-def base_measure(vae: VAE, x: Tensor) -> dict[str, str]:
+def base_measure(vae: Face, x: Tensor) -> dict[str, str]:
     """By the name of an observed cell, what its likelihood gives: probabilities or densities.
 
     Densities on the line, on a sphere or simplex, and beside a mass at one value are densities
@@ -28,8 +31,18 @@ def base_measure(vae: VAE, x: Tensor) -> dict[str, str]:
 
     Args:
         vae: a model.
-        x: observations as its record packs them.
+        x: observations as its record packs them; of a program, its rows.
     """
+    if isinstance(vae, Program):
+        nodes: dict[str, Any] = dict(vae.example.model.nodes)
+        return {
+            cell: kind
+            for name, names in _names_by_site(vae).items()
+            for kind in [_measure(nodes[name]["fn"])]
+            for cell in names
+        }
+    if not isinstance(vae, VAE):
+        raise TypeError(f"a VAE or a Program, got {type(vae).__name__}")
     with reading(vae, 0):
         p = vae.decode(vae.prior_at(x[:1]).expand([1]).sample(), x[:1])
     names = _names(vae)
@@ -50,7 +63,7 @@ def describe_measure(measure: Mapping[str, str]) -> str:
     return ", ".join(f"{kind} of {name}" for name, kind in measure.items())
 
 
-def check_one_measure(models: Mapping[str, VAE], data: Mapping[str, Tensor]) -> None:
+def check_one_measure(models: Mapping[str, Face], data: Mapping[str, Tensor]) -> None:
     """Raise unless all models say log p(x) of the same cells in the same units.
 
     Args:
@@ -61,6 +74,13 @@ def check_one_measure(models: Mapping[str, VAE], data: Mapping[str, Tensor]) -> 
         ValueError: with the first cell, and row, in which two models differ.
     """
     first, *others = models
+    counts = {name: vae.count(data[name]) for name, vae in models.items()}
+    for name in others:
+        if counts[name] != counts[first]:
+            raise ValueError(
+                f"{first} has {counts[first]} observations, {name} {counts[name]}: compare models "
+                "of the same data"
+            )
     one, cells = base_measure(models[first], data[first]), _cells(models[first], data[first])
     for name in others:
         other, mine = base_measure(models[name], data[name]), _cells(models[name], data[name])
@@ -93,8 +113,25 @@ def _names(vae: VAE) -> tuple[str, ...]:
     return vae.record.columns or tuple(map(str, range(math.prod(vae.x_shape))))
 
 
-def _cells(vae: VAE, x: Tensor) -> dict[str, Tensor]:
+def _names_by_site(program: Program) -> dict[str, list[str]]:
+    """Of the cells of an observation, by observed site; numbers where there is one site."""
+    found, one = {}, len(program.drawn.observed) == 1
+    for name, value in program.drawn.observed.items():
+        size = value.numel() // program.layout.size
+        found[name] = [str(i) if one else f"{name}[{i}]" for i in range(size)]
+    return found
+
+
+def _cells(vae: Face, x: Tensor) -> dict[str, Tensor]:
     """The observed cells by name; of numbers of categories only which are there."""
+    if isinstance(vae, Program):
+        found = {}
+        for name, names in _names_by_site(vae).items():
+            values = vae.drawn.observed[name].reshape(vae.layout.size, -1).float().cpu()
+            found |= dict(zip(names, values.unbind(1), strict=True))
+        return found
+    if not isinstance(vae, VAE):
+        raise TypeError(f"a VAE or a Program, got {type(vae).__name__}")
     flat = vae.record.cells(x).flatten(1).float().cpu()
     schema = getattr(vae.record, "schema", None)
     coded = set() if schema is None else {c.name for c in schema.modelled if c.has_codes}

@@ -114,10 +114,15 @@ class Stack:
         Returns:
             :class:`Evidence`: its error is theirs by the delta method, and its k-hat the largest of
             the models that have at least 1 % of the observation's density.
+
+        Raises:
+            ValueError: data that one of the models refuses, or that they read in different units.
         """
+        data = {name: vae.check(x) for name, vae in self.models.items()}
+        check_one_measure(self.models, data)
         found = [
-            log_evidence(vae, x, num_samples=num_samples, num_simulated=0, seed=seed)
-            for vae, w in zip(self.models.values(), self.weights, strict=True)
+            log_evidence(vae, data[name], num_samples=num_samples, num_simulated=0, seed=seed)
+            for (name, vae), w in zip(self.models.items(), self.weights, strict=True)
             if w
         ]
         log_w = torch.tensor([w for w in self.weights if w]).log().double()[:, None]
@@ -131,6 +136,23 @@ class Stack:
             torch.where(share >= PART, khat, -torch.inf).amax(0),
             num_samples,
         )
+
+
+def _vaes(models: Sequence[VAE] | Mapping[str, VAE]) -> dict[str, VAE]:
+    """Models by name.
+
+    Raises:
+        ValueError: a program, which carries its data and draws no others.
+    """
+    vaes: dict[str, VAE] = {}
+    for name, vae in named(models).items():
+        if not isinstance(vae, VAE):
+            raise ValueError(
+                f"{name} is a {type(vae).__name__}, which is of its own data: a stack draws and "
+                "scores others, so give pyro_vae.VAE models"
+            )
+        vaes[name] = vae
+    return vaes
 
 
 @suggests
@@ -160,7 +182,7 @@ def stack(
     >>> stack({"a": a, "b": b}, [0.3, 0.7]).sample(5, seed=0).shape
     torch.Size([5, 2])
     """
-    models = named(vaes)
+    models = _vaes(vaes)
     if isinstance(weights, Comparison):
         weights = weights.weights.to_dict()
     if isinstance(weights, Mapping):

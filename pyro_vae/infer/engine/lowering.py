@@ -7,15 +7,17 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.polynomial import Chebyshev, Polynomial
-from torch import fx
+from torch import Tensor, fx
 
 from .passes import drop_dead_code
-from .products import Choices, lower_product
+from .products import LIBRARY, Choices, lower_product
 
 __all__ = ["for_cpu", "options_for_cpu"]
 
 
 aten: Any = torch.ops.aten
+LIBRARY.define("keep(Tensor x) -> Tensor")
+GAMMAS = {aten.lgamma.default, aten.digamma.default}  # each costs as much as many products
 
 
 def options_for_cpu() -> dict[str, Any]:
@@ -31,7 +33,8 @@ def for_cpu(module: fx.GraphModule, choices: Choices) -> fx.GraphModule:
 
     The Bernoulli's log-density and its gradient share one exponential, in one pass over the data,
     and its logarithm is a polynomial, as softplus's is; large matrix products, with the activation
-    that comes next, go to oneDNN where it is measured to be faster than PyTorch's own way.
+    that comes next, go to oneDNN where it is measured to be faster than PyTorch's own way; the log
+    gamma function of a parameter that all observations share is taken once.
 
     Args:
         module: as ``make_fx`` gives it, of tensors on the CPU.
@@ -49,6 +52,8 @@ def for_cpu(module: fx.GraphModule, choices: Choices) -> fx.GraphModule:
                 _softplus(node)
             elif node.target is aten.sum.default:
                 _sum(node)
+            elif node.target in GAMMAS:
+                _before_expanding(node)
             elif node.target in (aten.addmm.default, aten.mm.default):
                 lower_product(node, choices)
     return drop_dead_code(module)
@@ -104,6 +109,35 @@ def _sum(node: Any) -> None:  # noqa: ANN401
     alone = parts.target is aten.sum.dim_IntList and len(parts.users) == 1
     if alone and not node.kwargs and not parts.kwargs:
         node.args = (parts.args[0],)
+
+
+def _before_expanding(node: Any) -> None:  # noqa: ANN401
+    """f(x), kept and then expanded, in place of f of x expanded: the same numbers, fewer times."""
+    x = node.args[0]
+    while x.target is aten.expand.default:
+        x = x.args[0]
+    shape = node.meta["val"].shape
+    if x.meta["val"].numel() < shape.numel():
+        _keep()
+        call = node.graph.call_function
+        kept = call(torch.ops.pyro_vae.keep.default, (call(node.target, (x,)),))
+        _replace(node, call(aten.expand.default, (kept, list(shape))))
+
+
+@cache
+def _keep() -> None:
+    """Let Inductor write the value to memory; it would compute it anew in each of its uses."""
+    from torch._inductor.lowering import register_lowering
+
+    @register_lowering(torch.ops.pyro_vae.keep.default, type_promotion_kind=None)
+    def _(x: Any) -> Any:  # noqa: ANN401
+        x.realize()
+        return x
+
+
+@torch.library.impl(LIBRARY, "keep", "CompositeExplicitAutograd")
+def _(x: Tensor) -> Tensor:
+    return x.clone()
 
 
 @cache

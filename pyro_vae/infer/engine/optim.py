@@ -37,6 +37,9 @@ class FusedOptim(PyroOptim):
         clip_norm: the largest norm of the whole gradient; ``None`` does not clip.
         clip_value: the largest size of any number of the gradient, likewise.
 
+    Raises:
+        ValueError: what is no optimizer of PyTorch's, or an option that it has not.
+
     Attributes:
         processes: whose gradients are summed before a step.
         frozen: names of parameters that the next steps leave as they are.
@@ -51,6 +54,7 @@ class FusedOptim(PyroOptim):
         clip_norm: float | None = None,
         clip_value: float | None = None,
     ) -> None:
+        _check(constructor, options)
         super().__init__(IN_ONE_CALL.get(constructor, constructor), options)
         foreach = not callable(options) and "foreach" in options
         fused = "fused" in inspect.signature(constructor).parameters and not foreach
@@ -144,9 +148,36 @@ class FusedOptim(PyroOptim):
             return [([p for _, p in named], self.defaults)]
         groups: dict[str, tuple[list[Tensor], Options]] = {}
         for name, p in named:
-            options = self.defaults | own(normalize_param_name(name))
+            said = own(normalize_param_name(name))
+            _check(self.pt_optim_constructor, said)
+            options = self.defaults | said
             groups.setdefault(repr(options), ([], options))[0].append(p)
         return list(groups.values())
+
+
+def _check(constructor: object, options: object) -> None:
+    """Raise unless a constructor is an optimizer's that takes one step, and has these options."""
+    if not (isinstance(constructor, type) and issubclass(constructor, torch.optim.Optimizer)):
+        raise ValueError(
+            "the constructor is a class of torch.optim, such as torch.optim.Adam, got "
+            f"{getattr(constructor, '__name__', type(constructor).__name__)}"
+        )
+    if constructor is torch.optim.LBFGS:
+        raise ValueError("LBFGS evaluates the loss several times a step, which SVI does not serve")
+    if callable(options):
+        return
+    if not isinstance(options, dict):
+        raise ValueError(
+            "options are a dict such as {'lr': 0.001}, or a function from a parameter's name to "
+            f"one, got {type(options).__name__}"
+        )
+    known = inspect.signature(constructor).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in known.values()):
+        return
+    for name in options.keys() - known.keys():
+        if name in ("clip_norm", "clip_value"):
+            raise ValueError(f"{name} is an argument beside the options: FusedOptim(..., {name}=)")
+        raise ValueError(f"{constructor.__name__} has no option {name!r}{nearest(name, known)}")
 
 
 def optimizer_line(value: "str | Spec | type[torch.optim.Optimizer]") -> str:

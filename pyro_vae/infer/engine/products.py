@@ -15,7 +15,7 @@ from torch import Tensor, fx
 
 from ...core.files import write_whole
 
-__all__ = ["Choices", "choose", "lower_product"]
+__all__ = ["LIBRARY", "Choices", "choose", "lower_product"]
 
 Choices = dict[str, str]
 

@@ -17,7 +17,7 @@ from .profile import of_scores
 from .relaxed import Bits, Kind
 from .weights import log_weights, replace_each, widen
 
-__all__ = ["ARM", "DisARM", "DisARMIWAE"]
+__all__ = ["ARM", "DisARM", "DisARMIWAE", "difference"]
 
 
 def antithetic_pair(logits: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,11 @@ from ...core.checks import number
 from .bounds import Bound, Chi
 from .multisample import Plates
 from .profile import Profile
-from .rules import no_factor_counts_the_wrong_way, sites_are_alike
+from .rules import (
+    no_factor_counts_the_wrong_way,
+    sites_are_alike,
+    the_guide_has_parameters_of_its_own,
+)
 from .weights import WeightedELBO, Weights, weights_serve
 
 __all__ = ["CUBO"]
@@ -54,7 +58,12 @@ class CUBO(WeightedELBO):
         guides="any, its sites alike",
         note="an upper bound (as K grows), which the guide descends; the model ascends the "
         "importance-weighted one; one evaluation a particle",
-        needs=(no_factor_counts_the_wrong_way, weights_serve, sites_are_alike),
+        needs=(
+            no_factor_counts_the_wrong_way,
+            the_guide_has_parameters_of_its_own,
+            weights_serve,
+            sites_are_alike,
+        ),
         refused=(("stl", "its pathwise gradient has that already: leave gradient out"),),
         weighted=False,
         ascends="none",

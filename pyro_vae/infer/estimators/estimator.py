@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ...core.checks import number, whole
 from ...language.schedules import schedule
 from ...language.spec import Spec, SpecError, Value, as_spec, nearest
+from ...language.words import OPTIMIZERS
 from .bounds import Bound
 from .handlers import Baseline, Enumerate, RunningMean, ScoreFunction, StickingTheLanding
 from .profile import Profile
@@ -148,7 +149,10 @@ def make_estimator(value: "str | Spec | ELBO | Estimator") -> Estimator:
     if spec.name in ALIASES:
         return make_estimator(Spec(ALIASES[spec.name], *spec.args, **spec.kwargs))
     if spec.name not in ESTIMATORS:
-        raise spec.error(f"unknown estimator {spec.name!r}{nearest(spec.name, ESTIMATORS)}")
+        if spec.name in OPTIMIZERS:
+            raise spec.error(f"{spec.name} is an optimizer: optimizer={spec.name!r}")
+        meant = nearest(spec.name, ESTIMATORS) or "; pyro_vae.estimators() lists them"
+        raise spec.error(f"unknown estimator {spec.name!r}{meant}")
     profile = ESTIMATORS[spec.name]
     if spec.args:
         raise spec.error(f"name the arguments: {spec.name}(num_particles=5)", at=0)

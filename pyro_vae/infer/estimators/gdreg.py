@@ -70,11 +70,16 @@ class GDReG(WeightedELBO):
     def _along(self, run: Run, logs: LogWeights, a: Tensor, c: Tensor) -> Tensor:
         surrogate = (a * logs.log_p.reshape(a.shape)).sum()
         priors = {site["name"]: site for site in samples(run.model) if latent(site)}
-        again = {name: redraw(site["fn"], site["value"], name) for name, site in priors.items()}
+        sites = [s for s in samples(run.guide) if latent(s) and s["value"].requires_grad]
+        moved = {site["name"] for site in sites}
+        again = {
+            name: redraw(site["fn"], site["value"], name)
+            for name, site in priors.items()
+            if name in moved
+        }
         again = {name: z for name, z in again.items() if z.requires_grad}
-        sites = [site for site in samples(run.guide) if latent(site)]
         values, draws = [s["value"] for s in sites], [run.kept[s["name"]] for s in sites]
-        if not (torch.is_grad_enabled() and (again or any(z.requires_grad for z in values))):
+        if not (torch.is_grad_enabled() and sites):
             return surrogate
         of_p = torch.autograd.grad(
             logs.log_p.sum(), values, retain_graph=True, materialize_grads=True
@@ -89,8 +94,7 @@ class GDReG(WeightedELBO):
                 prior_path = (widen(a, site) * (p - slope) - along).detach() * again[name]
                 surrogate = surrogate - (a * own).sum() + prior_path.sum()
         for value in values:  # their part is in the slopes
-            if value.requires_grad:
-                value.register_hook(torch.zeros_like)
+            value.register_hook(torch.zeros_like)
         return surrogate
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..sites import latent, samples, unwrapped
 from .multisample import MultiSampleELBO, Plates, Run, add, log_weight, own, total
 from .profile import Profile
-from .rules import Trial, UnsoundError, sites_are_independent
+from .rules import Trial, UnsoundError, first_that_meet, sites_are_independent
 
 __all__ = ["MeasureValued"]
 
@@ -29,6 +29,22 @@ def sites_are_measurable(trial: Trial) -> None:
             "measure-valued derivatives are for Normal and Poisson sites, which "
             f"{trial.named(rough)} is not: use RLOO(num_particles=2) or Trace_ELBO(gradient="
             + ("score)" if trial.rigid else "pathwise)")
+        )
+
+
+def coordinates_are_moved_alone(trial: Trial) -> None:
+    """No more than one coordinate is moved of what a site of the model reads."""
+    if lonely := [name for name in trial.sites if name not in trial.priors]:
+        raise UnsoundError(
+            f"the guide draws {lonely[0]!r}, which the model does not: use Trace_ELBO, or name the "
+            "guide's sites as the model's"
+        )
+    if meeting := first_that_meet(trial, trial.sites):
+        name, plate, reader = meeting
+        raise UnsoundError(
+            f"site {name!r} is moved in all members of the plate {plate!r} at once, and "
+            f"{reader!r}, outside it, reads them all: use Trace_ELBO, or declare the plate as an "
+            "event, to_event(1)"
         )
 
 
@@ -73,7 +89,7 @@ class MeasureValued(MultiSampleELBO):
         guides="Normal, Poisson",
         note="unbiased; for each coordinate three evaluations a particle (Poisson: one), and one "
         "more",
-        needs=(sites_are_measurable, sites_are_independent),
+        needs=(sites_are_measurable, sites_are_independent, coordinates_are_moved_alone),
     )
 
     def __init__(self, num_particles: int = 1, **plates: Unpack[Plates]) -> None:

@@ -3,6 +3,7 @@
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple, TypedDict, Unpack
 
@@ -19,7 +20,7 @@ from ..sites import samples
 from .bounds import Bound
 from .particles import check_broadcast, check_plates
 from .profile import Profile
-from .sequential import depth, stack_traces
+from .sequential import SameMembers, depth, stack_traces
 
 __all__ = ["MultiSampleELBO", "Plates", "Run", "add", "log_weight", "own", "total"]
 
@@ -144,7 +145,8 @@ class MultiSampleELBO(ELBO):
         self, model: Callable, guide: Callable, args: tuple, kwargs: dict
     ) -> tuple[Tensor, Tensor]:
         """The bound and the surrogate, of one run of model and guide, or of one a particle."""
-        run, *more = runs = list(self._get_traces(model, guide, args, kwargs))
+        with nullcontext() if self.vectorize_particles else SameMembers():
+            run, *more = runs = list(self._get_traces(model, guide, args, kwargs))
         if more:
             models, guides = ([one[i] for one in runs] for i in (0, 1))
             nesting = depth(*models, *guides)

@@ -7,12 +7,13 @@ from typing import Any, TypeAlias
 
 import pyro.poutine as poutine
 import torch
+from pyro.distributions.util import is_identically_zero
 from pyro.infer import ELBO, TraceEnum_ELBO
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from ...core.layout import MANY
-from ..sites import family_name, is_product, latent, replayed, unwrapped
+from ..sites import family_name, is_product, latent, replayed, samples, unwrapped
 from .handlers import EnumerableProduct
 
 __all__ = [
@@ -20,13 +21,16 @@ __all__ = [
     "Trial",
     "UnsoundError",
     "copies_have_a_density",
+    "first_that_meet",
     "joint_states_are_few",
     "many_draws_stand_together",
     "no_factor_counts_the_wrong_way",
+    "paths_are_whole",
     "paths_exist",
     "sites_are_alike",
     "sites_are_independent",
     "the_guide_draws_all",
+    "the_guide_has_parameters_of_its_own",
     "the_score_has_mean_zero",
 ]
 
@@ -139,6 +143,19 @@ def no_factor_counts_the_wrong_way(trial: Trial) -> None:
             )
 
 
+def the_guide_has_parameters_of_its_own(trial: Trial) -> None:
+    """A guide that follows an objective of its own shares no parameter with the model."""
+    names = (
+        {name for name, site in trace.nodes.items() if site["type"] == "param"}
+        for trace in (trial.guide_trace, trial.model_trace)
+    )
+    if shared := sorted(set.intersection(*names)):
+        raise UnsoundError(
+            f"its guide follows an objective of its own, and {shared[0]!r} is a parameter of guide "
+            "and model: use Trace_ELBO, or a guide that does not read the prior"
+        )
+
+
 def sites_are_independent(trial: Trial) -> None:
     """Parameters stay as they are at another site's other value: run the guide there."""
     if len(trial.sites) < 2:
@@ -160,6 +177,53 @@ def sites_are_independent(trial: Trial) -> None:
                 f"the parameters of site {name!r} depend on another site's draw, and they must "
                 "be the same for all values that it is scored at: use RLOO(num_particles=2)"
             )
+
+
+def first_that_meet(trial: Trial, names: Iterable[str]) -> tuple[str, str, str] | None:
+    """The first site, plate and reader of a model that reads members of a plate from outside it.
+
+    What takes each member for itself, such as a sum over its states, is wrong there.
+
+    Args:
+        trial: of a model and a guide.
+        names: sites of the guide.
+    """
+
+    def densities(values: dict[str, Tensor]) -> dict[str, Tensor]:
+        with poutine.block(), torch.random.fork_rng():
+            torch.manual_seed(0)  # of what else is random, such as dropout
+            at = poutine.condition(trial.model, values)
+            trace: Any = poutine.trace(at).get_trace(*trial.args)
+        trace.compute_log_prob()
+        return {site["name"]: site["log_prob"] for site in samples(trace)}
+
+    drawn = {name: site["value"] for name, site in trial.sites.items()}
+    before = densities(drawn)
+    for name in names:
+        site = trial.sites[name]
+        plates = {f.name for f in site["cond_indep_stack"] if f.vectorized and f.size > 1}
+        outside = [
+            (min(apart), other["name"])
+            for other in samples(trial.model_trace)
+            if (apart := plates - {f.name for f in other["cond_indep_stack"]})
+        ]
+        if not outside:
+            continue
+        after = densities({**drawn, name: unlike(site)})
+        for plate, reader in outside:
+            if not torch.equal(before[reader], after[reader]):
+                return name, plate, reader
+    return None
+
+
+def unlike(site: Any) -> Tensor:  # noqa: ANN401
+    """Another draw of a site than its own."""
+    value, tries = site["value"], 100
+    for _ in range(tries):
+        other = site["fn"].sample()
+        if not torch.equal(other, value):
+            return other
+    return value
 
 
 def joint_states_are_few(trial: Trial) -> None:
@@ -203,6 +267,23 @@ def paths_exist(trial: Trial) -> None:
             "RLOO(num_particles=2), VIMCO(num_particles=2)"
             + (", DisARM" if bits else "")
             + (" or TraceEnum_ELBO" if set(trial.scored) <= set(trial.finite) else "")
+        )
+
+
+def paths_are_whole(trial: Trial) -> None:
+    """All of a site's gradient is along its path: none is left to a score."""
+    if trial.gradient == "score" or trial.relaxed:
+        return
+    halves = [
+        name
+        for name, site in trial.sites.items()
+        if site["fn"].has_rsample
+        and not is_identically_zero(site["fn"].score_parts(site["value"]).score_function)
+    ]
+    if halves:
+        raise UnsoundError(
+            f"it takes a gradient along paths alone, and {trial.named(halves)} draws by rejection, "
+            "whose gradient has a score too: use Trace_ELBO or TraceGraph_ELBO"
         )
 
 

@@ -16,6 +16,7 @@ from .rules import (
     Trial,
     copies_have_a_density,
     no_factor_counts_the_wrong_way,
+    the_guide_has_parameters_of_its_own,
     the_score_has_mean_zero,
 )
 from .weights import WeightedELBO, Weights
@@ -62,7 +63,12 @@ class RWS(WeightedELBO):
         guides="any",
         note="importance-weighted bound, unbiased for it in the model; the guide descends the "
         "inclusive KL, with a bias that falls as 1/K; one evaluation a particle",
-        needs=(no_factor_counts_the_wrong_way, the_score_has_mean_zero, dreams_have_a_density),
+        needs=(
+            no_factor_counts_the_wrong_way,
+            the_guide_has_parameters_of_its_own,
+            the_score_has_mean_zero,
+            dreams_have_a_density,
+        ),
         refused=tuple(
             (rule, "its guide ascends log q at draws that are fixed: leave gradient out")
             for rule in ("pathwise", "stl")

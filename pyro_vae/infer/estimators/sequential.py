@@ -6,12 +6,33 @@ from typing import Any
 import torch
 from pyro.distributions.score_parts import ScoreParts
 from pyro.poutine.indep_messenger import CondIndepStackFrame
+from pyro.poutine.messenger import Messenger
 from pyro.poutine.trace_struct import Trace
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from ..sites import samples
 
-__all__ = ["depth", "stack_traces"]
+__all__ = ["SameMembers", "depth", "stack_traces"]
+
+
+class SameMembers(Messenger):
+    """Within it a plate that draws a subsample has the same members in every run.
+
+    Particles are compared, so they must be of the same data.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.members: dict[str, Any] = {}
+
+    def _pyro_sample(self, msg: dict) -> None:
+        if site_is_subsample(msg) and msg["value"] is None:  # pyright: ignore[reportArgumentType]
+            msg["value"] = self.members.get(msg["name"])
+
+    def _pyro_post_sample(self, msg: dict) -> None:
+        if site_is_subsample(msg):  # pyright: ignore[reportArgumentType]
+            self.members.setdefault(msg["name"], msg["value"])
 
 
 def depth(*traces: Trace) -> int:

@@ -16,6 +16,7 @@ from torch.distributions import kl_divergence
 from ..sites import family_name, same_order, samples
 from .arm import ARM, DisARM, DisARMIWAE
 from .arms import ARMS, CARMS
+from .bitflip import BitFlip
 from .bounds import renyi
 from .cubo import CUBO
 from .doublecv import DoubleCV
@@ -32,7 +33,14 @@ from .relaxations import RELAXED
 from .relaxed import Relaxation, RelaxedTrace_ELBO, RelaxedTraceMeanField_ELBO
 from .rloo import RLOO
 from .rodeo import RODEO
-from .rules import Trial, UnsoundError, joint_states_are_few, paths_exist
+from .rules import (
+    Trial,
+    UnsoundError,
+    first_that_meet,
+    joint_states_are_few,
+    paths_are_whole,
+    paths_exist,
+)
 from .rws import RWS
 from .tvo import TVO
 from .vimco import VIMCO
@@ -73,6 +81,17 @@ def states_can_be_summed(trial: Trial) -> None:
         families = ", ".join(family_name(site["fn"]) for site in trial.sites.values())
         raise UnsoundError(
             f"it sums over all states, and {families} has no finite support: use Trace_ELBO"
+        )
+
+
+def members_are_summed_apart(trial: Trial) -> None:
+    """The states of each member of a plate are summed out for themselves."""
+    if meeting := first_that_meet(trial, trial.finite):
+        name, plate, reader = meeting
+        raise UnsoundError(
+            f"it sums over the states of site {name!r} for each member of the plate {plate!r} by "
+            f"itself, and {reader!r}, outside it, reads several: use Trace_ELBO(gradient=score) or "
+            "RLOO(num_particles=2)"
         )
 
 
@@ -140,7 +159,7 @@ OF_PYRO: dict[type[ELBO], Profile] = {
         guides=f"reparameterized, with an analytic KL to the prior (relaxed: {DISCRETE})",
         note="unbiased (relaxed: biased); KL in closed form",
         build=of_pyro(TraceMeanField_ELBO, RelaxedTraceMeanField_ELBO),
-        needs=(paths_exist, the_kl_is_known),
+        needs=(paths_exist, paths_are_whole, the_kl_is_known),
         refused=(
             ("score", "the analytic KL has no score-function form in Pyro: use Trace_ELBO"),
             ("stl", f"the analytic KL would silently be sampled: {STL_ELSEWHERE}"),
@@ -153,7 +172,7 @@ OF_PYRO: dict[type[ELBO], Profile] = {
         guides="with a finite support (products too)",
         note="exact in the enumerated sites; one evaluation a joint state",
         build=of_pyro(TraceEnum_ELBO),
-        needs=(states_can_be_summed, joint_states_are_few),
+        needs=(states_can_be_summed, joint_states_are_few, members_are_summed_apart),
         refused=(("stl", f"enumerated sites have no path: {STL_ELSEWHERE}"),),
     ),
     RenyiELBO: Profile(
@@ -162,7 +181,7 @@ OF_PYRO: dict[type[ELBO], Profile] = {
         note="a bound of its own (alpha=0: importance-weighted), unbiased for it; one evaluation "
         "a particle",
         build=build_renyi,
-        needs=(paths_exist, nothing_is_weighted),
+        needs=(paths_exist, paths_are_whole, nothing_is_weighted),
         refused=(
             ("score", "its guide gradient is exactly zero at alpha=0, else biased: use VIMCO"),
             ("stl", "it is biased with more than one particle: use DReG"),
@@ -186,6 +205,7 @@ OURS: tuple[type[MultiSampleELBO], ...] = (
     OVIS,
     ARM,
     DisARM,
+    BitFlip,
     ARMS,
     CARMS,
     DisARMIWAE,

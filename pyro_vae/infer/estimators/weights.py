@@ -12,7 +12,7 @@ from torch import Tensor
 from ..sites import latent, samples
 from .bounds import Bound, renyi
 from .multisample import MultiSampleELBO, Run, add
-from .rules import Trial, copies_have_a_density, the_score_has_mean_zero
+from .rules import Trial, copies_have_a_density, paths_are_whole, the_score_has_mean_zero
 
 __all__ = [
     "LogWeights",
@@ -164,6 +164,7 @@ def weights_serve(trial: Trial) -> None:
     the_score_has_mean_zero(trial)
     if trial.gradient != "score":
         copies_have_a_density(trial)
+        paths_are_whole(trial)
 
 
 class TwoPaths(Messenger):

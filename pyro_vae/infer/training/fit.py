@@ -16,7 +16,9 @@ from pyro.infer import ELBO
 from torch.optim import Optimizer
 from tqdm.auto import tqdm
 
+from ...core.errors import in_words
 from ...core.seeding import seeded
+from ...data.pictures import ImageLayout, channels_first
 from ...language.arguments import suggests
 from ...language.schedules import schedule
 from ...language.spec import Spec
@@ -90,6 +92,7 @@ class Terminated(SystemExit):
 
 
 @suggests
+@in_words()
 def fit(
     vae: Trainable,
     x: Data | None = None,
@@ -115,6 +118,7 @@ def fit(
     progress: bool | None = None,
     callbacks: Sequence[Callback] = (),
     steps_per_epoch: int | None = None,
+    layout: ImageLayout = "CHW",
 ) -> Fit:
     """Train a VAE by ``pyro.infer.SVI``.
 
@@ -161,6 +165,7 @@ def fit(
             :mod:`pyro_vae.callbacks`, called around each step and epoch in this order.
         steps_per_epoch: so many batches of a loader are an epoch, and the next one goes on where it
             stopped; needed where a stream has no length. Such a run is not resumed.
+        layout: ``"HWC"`` where x and validation data are arrays of images whose channels come last.
 
     Within processes that ``torchrun`` started, or in a process group of ``torch.distributed``, each
     trains on its part of every batch, with draws of z of its own; the first one draws the order and
@@ -177,14 +182,13 @@ def fit(
         NonFiniteLossError: with the site that caused it.
     """
     given = locals()
-    x = _data(vae, x)
+    x = _data(vae, channels_first(x, layout))
     line = make_estimator(estimator)
     settings = _settings(given, line)
     folder, user = _run_folder(out, resume, steps_per_epoch), by_name(callbacks)
     with _alone(settings, folder, resume is not None) as (team, heard):
-        data = prepare(
-            vae, x, validation, settings, team, steps=steps_per_epoch, identify=folder is not None
-        )
+        held_out, named = channels_first(validation, layout), folder is not None
+        data = prepare(vae, x, held_out, settings, team, steps=steps_per_epoch, identify=named)
         if resume is None:
             vae.start_from(data.whole)
         run = Run(
@@ -280,7 +284,9 @@ def _identify(
 ) -> dict[str, object]:
     """What a resumed run must share, apart from the data."""
     describe = getattr(vae, "describe", dict)
-    model = {f"model.{key}": value for key, value in describe().items()}
+    model: dict[str, object] = {f"model.{key}": value for key, value in describe().items()}
+    if frozen := [name for name, p in vae.named_parameters() if not p.requires_grad]:
+        model["model.frozen"] = frozen
     wrapping = [name for name, c in user.items() if type(c).wrap is not Callback.wrap]
     return settings.lasting() | model | {"callbacks": wrapping, "processes": team.count}
 

@@ -1,6 +1,7 @@
 """Data for training: checked, held out, made bits, and told apart from other data."""
 
 import hashlib
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from copy import deepcopy
@@ -81,9 +82,7 @@ def prepare(
         raise ValueError(
             f"binarize would draw bits of {', '.join(others)} too: binarize x before packing it"
         )
-    record = getattr(vae, "record", None)
-    if record is not None:
-        record.name_columns(x)
+    x = _kept_sparse(vae, x, binarize)
     x = stream(Rows(x) if isinstance(x, np.memmap) else x, settings.batch_size, steps)
     given = None if settings.validation or validation is None else vae.as_data(validation)  # pyright: ignore
     if given is not None:
@@ -124,6 +123,18 @@ def prepare(
         _check_one(vae, sample[:1], settings.batch_size)
     whole = x if isinstance(x, Tensor) else sample
     return Prepared(batches, sample, held_out, whole, identity, described)
+
+
+def _kept_sparse(vae: Trainable, x: Data, binarize: Binarize) -> Data:
+    """A sparse matrix as rows of it, all of which are checked; others as they are."""
+    if (record := getattr(vae, "record", None)) is None:
+        return x
+    if (rows := record.rows(x)) is None:
+        record.name_columns(x)
+        return x
+    if binarize is None:
+        deque(rows.checked(vae.check), maxlen=0)
+    return rows
 
 
 def _check_one(vae: Trainable, x: Tensor, batch_size: int) -> None:
@@ -194,7 +205,7 @@ def _describe(x: Data, identity: object) -> dict[str, object]:
     if not isinstance(x, Rows | Tensor) or not isinstance(identity, list):
         return {}
     shape, digest = identity
-    file = getattr(x.array, "filename", None) if isinstance(x, Rows) else None
+    file = getattr(getattr(x, "array", None), "filename", None)
     about: dict[str, object] = {"data_shape": shape, "data_hash": digest}
     return about | ({} if file is None else {"data_file": str(Path(file).resolve())})
 

@@ -1,6 +1,5 @@
 """Draws of the guide that are annealed towards the posterior, under a bound that trains: DAIS."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,13 +8,13 @@ import pyro.distributions as dist
 import pyro.poutine as poutine
 import torch
 from pyro.distributions import constraints
-from pyro.distributions.util import sum_rightmost
 from pyro.infer import ELBO, RenyiELBO, Trace_ELBO
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
-from torch import Tensor, nn
+from torch import Tensor
 
 from ....core.checks import fraction, positive, whole
+from ....core.leapfrog import Chain
 from ...estimators.multisample import add
 from ...sites import family_name, latent, samples, unweighted
 from ..run import Callback
@@ -100,37 +99,6 @@ class DAIS(Callback):
     def load_state_dict(self, state: dict) -> None:
         """Go on with what was learned."""
         self.chain.load_state_dict(state)
-
-
-class Chain(nn.Module):
-    """The step lengths, temperatures and damping of an annealed chain, which are learned."""
-
-    def __init__(self, steps: int, step: float, damping: float) -> None:
-        super().__init__()
-        self.log_step = nn.Parameter(torch.full((steps,), math.log(step)))
-        self.temperatures = nn.Parameter(torch.zeros(steps))
-        self.damping = nn.Parameter(torch.tensor(damping).logit())
-
-    def forward(
-        self, path: "_Path", z: dict[str, Tensor]
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The ends of the chains, and by site the log ratio of their momenta's densities."""
-        betas, eta = self.temperatures.softmax(0).cumsum(0), self.damping.sigmoid()
-        ratios: dict[str, Any] = dict.fromkeys(z, 0.0)
-        v = {name: torch.randn_like(value) for name, value in z.items()}
-        z, of_q, of_p = path.slopes(z)
-        for t, (beta, step) in enumerate(zip(betas, self.log_step.exp(), strict=True)):
-            if t:
-                fresh = (1 - eta.square()).sqrt()
-                v = {n: eta * old + fresh * torch.randn_like(old) for n, old in v.items()}
-            begun = v
-            v = {n: v[n] + step / 2 * torch.lerp(of_q[n], of_p[n], beta) for n in v}
-            z, of_q, of_p = path.slopes({n: z[n] + step * v[n] for n in v})
-            v = {n: v[n] + step / 2 * torch.lerp(of_q[n], of_p[n], beta) for n in v}
-            for n in v:
-                change: Any = (begun[n].square() - v[n].square()) / 2
-                ratios[n] = ratios[n] + sum_rightmost(change, path.event_dims[n])
-        return z, ratios
 
 
 class _Path:

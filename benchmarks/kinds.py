@@ -1,0 +1,340 @@
+"""What a step costs of models of other kinds than `speed.py`'s, in one run.
+
+    python benchmarks/kinds.py [--rounds 20] [--steps 5] [--only WORD ...] [--cpu] [--device cuda]
+
+Each model is stepped by this package, eager and compiled, by stock Pyro (its tutorial's Adam,
+validation on) and by hand in PyTorch, eager and under ``torch.compile``; where it is not said
+otherwise in ``KINDS``, by hand means the same modules and `torch.distributions` without Pyro's
+messages. All take turns in short rounds. ``--cpu`` takes the process's CPU time and one thread, for
+a machine that has other things to do.
+"""
+
+import argparse
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyro
+import torch
+from common import publish, table
+from peers import adam, compiled, fused_adam
+from pyro.infer import ELBO, SVI, RenyiELBO, Trace_ELBO
+from torch import Tensor, nn
+
+import pyro_vae as pv
+from pyro_vae.infer import make_estimator
+
+LR, BATCH = 1e-3, 100
+WAYS = ("eager", "compiled", "stock Pyro", "by hand", "by hand, compiled")
+softplus, cross_entropy = nn.functional.softplus, nn.functional.binary_cross_entropy_with_logits
+Loss = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A model, its data, and how others train it.
+
+    Attributes:
+        make: the model and a batch.
+        estimator: our line.
+        stock: Pyro's bound.
+        hand: from the model to a loss of a batch, written without Pyro.
+    """
+
+    make: Callable[[], tuple[pv.VAE, Tensor]]
+    estimator: str = "Trace_ELBO"
+    stock: Callable[[], ELBO] = Trace_ELBO
+    hand: Callable[[pv.VAE], Loss] | None = None
+
+
+def bits(*shape: int) -> Tensor:
+    return torch.rand(BATCH, *shape).lt(0.3).float()
+
+
+def mlps(*sizes: int, activation: str = "Tanh") -> dict[str, pv.MLP]:
+    return {role: pv.MLP(sizes, activation=activation) for role in ("encoder", "decoder")}
+
+
+def images() -> tuple[pv.VAE, Tensor]:
+    nets = {"encoder": "ConvEncoder([32, 64])", "decoder": "ConvDecoder([64, 32])"}
+    return pv.VAE((1, 28, 28), 20, seed=0, **nets), bits(1, 28, 28)  # pyright: ignore
+
+
+def counts() -> tuple[pv.VAE, Tensor]:
+    rates = torch.rand(2000).exponential_(2.0)
+    likelihood = "NegativeBinomial(total_count=learned)"
+    vae = pv.VAE(2000, 10, likelihood=likelihood, **mlps(128), seed=0)
+    return vae, torch.poisson(rates.expand(BATCH, -1))
+
+
+def mixed() -> tuple[pv.VAE, Tensor]:
+    rng = np.random.default_rng(0)
+    levels = np.array(list("abcd"))
+    columns = {f"n{i}": rng.normal(size=BATCH) for i in range(20)}
+    columns |= {f"b{i}": rng.random(BATCH) < 0.3 for i in range(20)}
+    columns |= {f"k{i}": levels[np.arange(BATCH) % 4] for i in range(10)}
+    data = pv.Table.from_frame(pd.DataFrame(columns))
+    vae = pv.VAE(data, 10, **mlps(128, 128), seed=0)
+    return vae, vae.as_data(data)
+
+
+def layers() -> tuple[pv.VAE, Tensor]:
+    return pv.VAE(784, layers=[50, 20], **mlps(200, 200), seed=0), bits(784)
+
+
+def plain(**parts: object) -> Callable[[], tuple[pv.VAE, Tensor]]:
+    """784-200-200-50 with another prior or guide."""
+
+    def make() -> tuple[pv.VAE, Tensor]:
+        return pv.VAE(784, 50, **mlps(200, 200), seed=0, **parts), bits(784)  # pyright: ignore
+
+    return make
+
+
+def binary() -> tuple[pv.VAE, Tensor]:
+    return pv.VAE(784, 200, prior="Bernoulli", guide="Bernoulli", **mlps(), seed=0), bits(784)
+
+
+def by_distributions(vae: pv.VAE) -> Loss:
+    """The ELBO of the model's own modules, without Pyro."""
+
+    def loss(x: Tensor) -> Tensor:
+        q = vae.approximate_posterior(x)
+        z = q.rsample()
+        p, likelihood = vae.prior_at(x), vae.decode(z, x)
+        return (q.log_prob(z) - p.log_prob(z) - likelihood.log_prob(x)).sum()
+
+    return loss
+
+
+def gaussian(vae: pv.VAE) -> tuple[Callable[[Tensor], tuple[Tensor, Tensor]], nn.Module]:
+    """loc and scale of q(z|x), and the decoder's head of logits."""
+    q, p = vae.approximation.sources, vae.likelihood.sources  # pyright: ignore
+
+    def encode(x: Tensor) -> tuple[Tensor, Tensor]:
+        h = vae.encoder(x)
+        return q["loc"].head(h), softplus(q["scale"].head(h))
+
+    return encode, p["logits"].head
+
+
+def by_kl(vae: pv.VAE) -> Loss:
+    """Bits with the Gaussian's KL in closed form."""
+    encode, head = gaussian(vae)
+
+    def loss(x: Tensor) -> Tensor:
+        loc, scale = encode(x)
+        logits = head(vae.decoder(loc + scale * torch.randn_like(loc)))
+        fit = cross_entropy(logits, x, reduction="sum")
+        return fit + (0.5 * (loc**2 + scale**2 - 1) - scale.log()).sum()
+
+    return loss
+
+
+def by_counts(vae: pv.VAE) -> Loss:
+    """Negative binomial, with the normalizing terms of x left out and of r once a step."""
+    encode, head = gaussian(vae)
+    total = nn.Parameter(torch.zeros(2000))
+    vae.register_parameter("hand", total)
+
+    def loss(x: Tensor) -> Tensor:
+        loc, scale = encode(torch.log1p(x))
+        logits = head(vae.decoder(loc + scale * torch.randn_like(loc)))
+        r = softplus(total)
+        log_p = (x + r).lgamma().sum() - len(x) * r.lgamma().sum()
+        log_p = log_p - (r * softplus(logits) + x * softplus(-logits)).sum()
+        return (0.5 * (loc**2 + scale**2 - 1) - scale.log()).sum() - log_p
+
+    return loss
+
+
+def by_weights(vae: pv.VAE) -> Loss:
+    """IWAE of 50 particles."""
+    encode, head = gaussian(vae)
+
+    def loss(x: Tensor) -> Tensor:
+        loc, scale = encode(x)
+        noise = torch.randn(50, *loc.shape)
+        z = loc + scale * noise
+        logits = head(vae.decoder(z.flatten(0, 1))).unflatten(0, z.shape[:2])
+        fit = cross_entropy(logits, x.expand_as(logits), reduction="none").sum(-1)
+        log_w = (0.5 * (noise**2 - z**2) + scale.log()).sum(-1) - fit
+        return -log_w.logsumexp(0).sum()
+
+    return loss
+
+
+def by_score(vae: pv.VAE) -> Loss:
+    """RLOO of two particles."""
+    q, head = vae.approximation.sources["logits"].head, vae.likelihood.sources["logits"].head  # pyright: ignore
+
+    def loss(x: Tensor) -> Tensor:
+        logits = q(vae.encoder(x))
+        z = torch.bernoulli(logits.detach().sigmoid().expand(2, *logits.shape))
+        log_q = -cross_entropy(logits.expand_as(z), z, reduction="none").sum(-1)
+        out = head(vae.decoder(z.flatten(0, 1))).unflatten(0, z.shape[:2])
+        log_p = -cross_entropy(out, x.expand_as(out), reduction="none").sum(-1)
+        reward = (log_p - log_q).detach()
+        score = (reward - reward.flip(0)) * log_q
+        return -(log_p + score - log_q + log_q.detach()).sum() / 2
+
+    return loss
+
+
+KINDS: dict[str, Kind] = {
+    "784-200-200-50, Bernoulli": Kind(plain(), hand=by_kl),
+    "convolutions, 28 x 28": Kind(images, hand=by_kl),
+    "2,000 counts, negative binomial": Kind(counts, hand=by_counts),
+    "50 mixed columns": Kind(mixed, hand=by_distributions),
+    "two layers of z": Kind(layers, hand=by_distributions),
+    "IWAE, K = 50": Kind(
+        plain(), "RenyiELBO(alpha=0, num_particles=50)",
+        lambda: RenyiELBO(0, 50, 1, vectorize_particles=True), by_weights,
+    ),
+    "200 bits, RLOO(2)": Kind(
+        binary, "RLOO(num_particles=2)",
+        lambda: Trace_ELBO(2, 1, vectorize_particles=True), by_score,
+    ),
+    "200 bits, DisARM": Kind(binary, "DisARM", hand=by_score),
+    "VampPrior(500)": Kind(plain(prior="VampPrior(components=500)"), hand=by_distributions),
+    "NSF prior": Kind(plain(prior="Flow(NSF, transforms=2)"), hand=by_distributions),
+    "IAF guide": Kind(plain(guide="Flow(IAF, transforms=2)"), hand=by_distributions),
+}  # fmt: skip
+
+
+def stepper(kind: Kind, way: str, device: str) -> Callable[[], object]:
+    """A step of a way, on a model of its own."""
+    torch.manual_seed(0)
+    vae, x = kind.make()
+    with torch.no_grad():
+        vae.start_from(x)
+    vae, x = vae.to(device), x.to(device)
+    if way.startswith("by hand"):
+        assert kind.hand is not None
+        loss = kind.hand(vae.train())
+        run = torch.compile(loss) if way.endswith("compiled") else loss
+        optim = torch.optim.Adam(vae.to(device).parameters(), LR, fused=True)
+
+        def by_hand() -> float:
+            optim.zero_grad()
+            value = run(x)
+            value.backward()
+            optim.step()
+            return value.item()
+
+        return by_hand
+    stock, estimator = way == "stock Pyro", make_estimator(kind.estimator)
+    guide = vae.guide if stock else estimator.wrap(vae.guide, x)
+    elbo = kind.stock() if stock else estimator.elbo
+    elbo = compiled(elbo) if way == "compiled" else elbo
+    svi = SVI(vae.model, guide, adam() if stock else fused_adam(), elbo)
+    store = {"params": {}, "constraints": {}}
+
+    def by_svi() -> float:
+        with pyro.get_param_store().scope(store), pyro.validation_enabled(stock):
+            return svi.step(x)  # pyright: ignore[reportReturnType]
+
+    return by_svi
+
+
+def peak(run: Callable[[], object], device: str) -> float:
+    """MiB that a step takes beyond what is there before it; 0 where the system does not tell."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    status, clear = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+    if not status.exists():
+        return 0.0
+
+    def kilobytes(name: str) -> float:
+        line = next(x for x in status.read_text().splitlines() if x.startswith(name))
+        return float(line.split()[1])
+
+    clear.write_text("5")  # the peak starts anew
+    before = kilobytes("VmRSS")
+    run()
+    return (kilobytes("VmHWM") - before) / 2**10
+
+
+def measure(kind: Kind, told: argparse.Namespace) -> dict[str, float]:
+    """Milliseconds a step of each way, ratios, seconds of the compiled one's first step, memory."""
+    clock = time.process_time if told.cpu else time.perf_counter
+    runs, first = {}, {}
+    for way in WAYS:
+        if told.ways and way not in told.ways:
+            continue
+        try:
+            run = stepper(kind, way, told.device)
+            start = time.perf_counter()
+            run(), run()
+        except Exception as problem:  # a peer that cannot is no row less
+            print(f"  {way}: {type(problem).__name__}: {str(problem).splitlines()[0][:150]}")
+            continue
+        runs[way], first[way] = run, time.perf_counter() - start
+
+    def seconds(run: Callable[[], object]) -> float:
+        start = clock()
+        for _ in range(told.steps):
+            value = run()
+        if told.device == "cuda":
+            torch.cuda.synchronize()
+        assert value == value
+        return clock() - start
+
+    found = pd.DataFrame([{w: seconds(r) for w, r in runs.items()} for _ in range(told.rounds)])
+    ms = found.median() * 1000 / told.steps
+    row = {way: ms.get(way, np.nan) for way in WAYS}
+    for ours, theirs in (
+        ("compiled", "by hand"), ("compiled", "by hand, compiled"), ("compiled", "stock Pyro"),
+        ("eager", "by hand"),
+    ):  # fmt: skip
+        ratio = (found[ours] / found[theirs]).median() if {ours, theirs} <= set(found) else np.nan
+        row[f"{ours} / {theirs}"] = ratio
+    row["compile, s"] = first.get("compiled", np.nan)
+    row |= {f"{way}, MiB": peak(run, told.device) for way, run in runs.items()}
+    return row
+
+
+def page(rows: dict[str, dict[str, float]]) -> str:
+    """The rows as a table; a dash where a way was not run or could not."""
+    frame = pd.DataFrame(rows).T.rename_axis("").reset_index()
+    cells = frame.map(lambda v: ("-" if v != v else f"{v:.2f}") if isinstance(v, float) else v)
+    return table(list(map(str, cells.columns)), cells.to_numpy().tolist())
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and publish."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--steps", type=int, default=5, help="of a round")
+    parser.add_argument("--only", nargs="*", default=[], help="kinds whose name holds a word")
+    parser.add_argument("--ways", nargs="*", default=[], choices=WAYS)
+    parser.add_argument("--cpu", action="store_true", help="CPU time of one thread")
+    parser.add_argument("--device", default="cpu")
+    told = parser.parse_args(arguments)
+    if told.cpu:
+        torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    rows = {}
+    for name, kind in KINDS.items():
+        if not told.only or any(word in name for word in told.only):
+            rows[name] = measure(kind, told)
+            print(name, {k: round(v, 2) for k, v in rows[name].items()}, flush=True)
+    how = (
+        f"Milliseconds a step at batch {BATCH}; medians of {told.rounds} rounds of {told.steps} "
+        f"steps, ratios round by round; {'CPU time' if told.cpu else 'time'} of "
+        f"{torch.get_num_threads()} threads, {told.device}; MiB that a step takes beyond weights "
+        "and data."
+    )
+    name = "kinds" if told.device == "cpu" else f"kinds_{told.device}"
+    publish(name, "What a step costs by kind of model", f"{how}\n\n{page(rows)}")
+
+
+if __name__ == "__main__":
+    main()

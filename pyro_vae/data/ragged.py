@@ -1,0 +1,85 @@
+"""Sequences from files: lines of text, lists in a column, and arrays with their lengths."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .vocabulary import Unit, Vocabulary
+
+__all__ = ["TEXTS", "padded", "read_lists", "read_texts", "with_lengths"]
+
+TEXTS = (".txt",)
+
+
+def padded(rows: Sequence[np.ndarray | Tensor]) -> Tensor:
+    """Sequences side by side, ``(N, T, ...)``, NaN after the last step of each."""
+    each = [torch.as_tensor(row, dtype=torch.float32) for row in rows]
+    return torch.nn.utils.rnn.pad_sequence(each, batch_first=True, padding_value=torch.nan)
+
+
+def read_texts(path: Path, unit: Unit) -> tuple[Tensor, Vocabulary]:
+    """The lines of a file that are not empty, as padded numbers of their tokens.
+
+    Raises:
+        ValueError: no file, none of text, or no line.
+    """
+    try:
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except FileNotFoundError:
+        raise ValueError(f"there is no file {path}") from None
+    except (UnicodeDecodeError, OSError) as problem:
+        raise ValueError(f"{path} is no text in UTF-8: {problem}") from None
+    if not lines:
+        raise ValueError(f"{path} holds no line of text")
+    vocabulary = Vocabulary.of(lines, unit)
+    return padded([vocabulary.encode(line) for line in lines]), vocabulary
+
+
+def read_lists(path: Path) -> Tensor | None:
+    """The sequences of a ``.parquet`` file whose one column holds lists; ``None`` of a table.
+
+    Raises:
+        ValueError: an empty list, or one that holds no numbers, with its row.
+    """
+    try:
+        import pyarrow as pa  # pyright: ignore[reportMissingImports]
+        import pyarrow.parquet as parquet  # pyright: ignore[reportMissingImports]
+
+        schema = parquet.read_schema(path)
+    except (ImportError, OSError, ValueError):  # what a table is, or what is no Parquet, is theirs
+        return None
+    kinds = pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list
+    if len(schema) != 1 or not any(kind(schema.field(0).type) for kind in kinds):
+        return None
+    rows = parquet.read_table(path).column(0).to_pylist()
+    arrays = []
+    for i, row in enumerate(rows):
+        try:
+            array = np.array(row, dtype=np.float32)
+        except (TypeError, ValueError) as problem:
+            raise ValueError(f"row {i} of {path} is no list of numbers: {problem}") from None
+        alike = not arrays or array.shape[1:] == arrays[0].shape[1:]
+        if not array.size or array.ndim > 2 or not alike:
+            raise ValueError(
+                f"row {i} of {path} has shape {array.shape}: expected a step or more, all alike"
+            )
+        arrays.append(array)
+    return padded(arrays)
+
+
+def with_lengths(x: Tensor, lengths: np.ndarray, path: Path) -> Tensor:
+    """Padded sequences with NaN after their lengths.
+
+    Raises:
+        ValueError: lengths that are none of these sequences.
+    """
+    n = torch.as_tensor(np.asarray(lengths, dtype=np.int64))
+    if n.shape != (len(x),) or (n < 1).any() or (n > x.shape[1]).any():
+        raise ValueError(
+            f"{path}: lengths are {len(x)} whole numbers from 1 to {x.shape[1]}, one for each row"
+        )
+    there = torch.arange(x.shape[1]) < n[:, None]
+    return torch.where(there.reshape(*there.shape, *[1] * (x.ndim - 2)), x, torch.nan)

@@ -1,0 +1,1 @@
+"""What a model of counts says of them: rates, loadings, differences between groups, topics."""

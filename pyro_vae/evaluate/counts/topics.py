@@ -1,0 +1,174 @@
+"""What a model of documents says of them: topics, how coherent they are, perplexity."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from ...core.checks import whole
+from ...distributions import Multinomial
+from ...families.support import innermost
+from ...families.topics import Topics
+from ...model.entry import of_model
+from ...model.joint import Joint, reading
+from ...model.pieces import pieces
+from ...model.vae import VAE
+from .rates import column_names
+
+__all__ = ["npmi", "perplexity", "topics", "uniqueness"]
+
+ROWS = 1024
+
+
+@of_model
+@torch.no_grad()
+def topics(
+    vae: VAE,
+    words: Sequence[str] | None = None,
+    documents: Tensor | ArrayLike | None = None,
+    *,
+    top: int = 10,
+) -> pd.DataFrame:
+    """The topics of a model of documents: their words, coherence and uniqueness.
+
+    Args:
+        vae: a trained model with ``decoder="Topics"``.
+        words: what the columns of x stand for; the names that the model knows by default.
+        documents: held out, for the coherence and the shares of the topics.
+        top: words of a topic.
+
+    Returns:
+        A frame by topic: ``words``, the most probable ones of a document of this topic alone;
+        ``uniqueness`` (see :func:`uniqueness`); with documents ``npmi`` (see :func:`npmi`) and
+        ``share``, the mean of the topic's share of a document.
+
+    Raises:
+        ValueError: another decoder, other numbers of words than columns, or fewer than two words.
+
+    References:
+        Lau, Newman & Baldwin (2014), EACL, for NPMI; Nan et al. (2019), arXiv:1907.12374, for
+        uniqueness.
+
+    >>> vae = VAE(4, 2, likelihood="Multinomial", decoder="Topics", seed=0)
+    >>> topics(vae, ["a", "b", "c", "d"], top=2).columns.tolist()
+    ['words', 'uniqueness']
+    """
+    if not isinstance(vae.decoder, Topics):
+        raise ValueError("topics are of VAE(..., decoder='Topics')")
+    names = column_names(vae) if words is None else list(words)
+    if len(names) != vae.x_shape[0]:
+        raise ValueError(f"x has {vae.x_shape[0]} columns, and there are {len(names)} words")
+    with reading(vae, None):
+        weight = vae.decoder.topics()
+    best = weight.topk(min(whole("top", top, 2), len(names)), 1).indices.cpu()
+    columns: dict[str, object] = {
+        "words": [" ".join(str(names[i]) for i in row) for row in best.tolist()],
+        "uniqueness": uniqueness(best),
+    }
+    if documents is not None:
+        shares, present = [], []
+        with reading(vae, 0):
+            for some in pieces(vae, documents, ROWS):
+                shares.append(vae.decoder.shares_of(Joint(vae, some).draw(8)).mean(0))
+                present.append(vae.record.cells(some) > 0)
+        columns["npmi"] = npmi(best, torch.cat(present))
+        columns["share"] = torch.cat(shares).mean(0).cpu().numpy()
+    return pd.DataFrame(columns)
+
+
+def npmi(words: Tensor | ArrayLike, documents: Tensor | ArrayLike) -> np.ndarray:
+    r"""Normalized pointwise mutual information of the words of each topic, in [-1, 1].
+
+    .. math:: \frac{2}{m (m - 1)} \sum_{i < j}
+        \frac{\log p_{ij} - \log p_i - \log p_j}{-\log p_{ij}}
+
+    where :math:`p_i` is the share of documents in which word i is, and :math:`p_{ij}` that in
+    which both are: -1 where they never are, 1 where they always are together.
+
+    Args:
+        words: of each topic, ``(K, m)`` numbers of columns.
+        documents: ``(N, V)`` counts, or truth values; held out, or the figure flatters.
+
+    Returns:
+        ``(K,)``.
+
+    >>> npmi([[0, 1], [0, 2]], [[1, 1, 0], [1, 1, 0], [0, 0, 1]]).tolist()
+    [1.0, -1.0]
+    """
+    at, there = torch.as_tensor(words), torch.as_tensor(documents) > 0
+    used, place = at.unique(return_inverse=True)
+    there = there[:, used.to(there.device)].double()
+    both = (there.T @ there / len(there)).cpu()
+    single = both.diag()
+    value = (both / (single[:, None] * single)).log() / -both.log()
+    value = torch.where(both == 0, -1.0, torch.where(both == 1, 1.0, value))
+    first, second = torch.triu_indices(at.shape[1], at.shape[1], 1)
+    return value[place[:, first], place[:, second]].mean(1).numpy()
+
+
+def uniqueness(words: Tensor | ArrayLike) -> np.ndarray:
+    r"""How much each topic has words of its own: :math:`\frac1m \sum_i 1 / n_i`.
+
+    Args:
+        words: of each topic, ``(K, m)`` numbers of columns; n counts the topics that have a word.
+
+    Returns:
+        ``(K,)``, from 1/K to 1.
+
+    >>> uniqueness([[0, 1], [1, 2]]).tolist()
+    [0.75, 0.75]
+    """
+    at = torch.as_tensor(words)
+    return (1 / at.flatten().bincount()[at].double()).mean(1).numpy()
+
+
+@of_model
+@torch.no_grad()
+def perplexity(
+    vae: VAE, x: Tensor | ArrayLike, *, num_samples: int = 100, seed: int | None = None
+) -> pd.Series:
+    r"""Perplexity per word, from above: by the evidence lower bound.
+
+    .. math:: \exp\Big(-\frac{\sum_d \log p(w_d)}{\sum_d n_d}\Big), \quad
+        \log p(w_d) \ge E_q[\textstyle\sum_v x_{dv} \log \pi_v(z)] - KL(q(z|x_d) \| p(z))
+
+    of the documents as sequences of words: the number of orders that a bag of words has is left
+    out. The weights stay as they are, and z is drawn given the whole of each document.
+
+    Args:
+        vae: a trained model with ``likelihood="Multinomial"``.
+        x: documents, held out.
+        num_samples: draws of z per document.
+        seed: of the draws.
+
+    Returns:
+        ``perplexity``, its ``standard_error`` over documents, and the ``words`` that it is of.
+
+    Raises:
+        ValueError: another likelihood.
+
+    >>> vae = VAE(4, 2, likelihood="Multinomial", decoder="Topics", seed=0)
+    >>> perplexity(vae, torch.ones(3, 4), seed=0)["perplexity"] > 4
+    True
+    """
+    num_samples, bounds, totals = whole("num_samples", num_samples), [], []
+    with reading(vae, seed):
+        for some in pieces(vae, x, max(1, ROWS // num_samples)):
+            joint, cells = Joint(vae, some), vae.record.cells(some).double()
+            z = joint.draw(num_samples)
+            if not isinstance(innermost(joint.likelihood(z)), Multinomial):
+                raise ValueError("perplexity is of VAE(..., likelihood='Multinomial')")
+            orders = (cells.sum(-1) + 1).lgamma() - (cells + 1).lgamma().sum(-1)
+            bounds.append(joint.log_weight(z).double().mean(0) - orders)
+            totals.append(cells.sum(-1))
+    bound, n = torch.cat(bounds), torch.cat(totals)
+    rate = bound.sum() / n.sum()
+    error = (bound - rate * n).std() * math.sqrt(len(n)) / n.sum() if len(n) > 1 else math.nan
+    value = math.exp(-rate)
+    return pd.Series(
+        {"perplexity": value, "standard_error": value * float(error), "words": float(n.sum())}
+    )

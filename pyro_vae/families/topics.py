@@ -1,0 +1,109 @@
+"""A decoder of documents, from the shares of topics to the logits of words."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from ..core.checks import boolean, number
+from ..language.spec import Spec
+from .support import support_bounds, support_of
+
+__all__ = ["Topics", "introduce"]
+
+INITIAL = 0.02  # standard deviation of the weights of words, at the start
+
+
+def introduce(network: nn.Module, width: int, q: Distribution) -> nn.Module | None:
+    """Tell a :class:`Topics` of z, before it is built; other networks need not know.
+
+    Args:
+        network: the decoder.
+        width: how many of the numbers that it reads are z's.
+        q: a distribution of z.
+
+    Returns:
+        The network, if its features are a parameter of the likelihood.
+    """
+    if isinstance(network, Topics):
+        support = support_of(q)
+        network.width = width
+        network.shares = support is not None and support_bounds(support)[0] == "simplex"
+    return network if hasattr(network, "writes") else None
+
+
+class Topics(nn.Module):
+    r"""From z to the logits of words, through the shares of topics: ProdLDA, or a mixture as LDA's.
+
+    .. math:: logits = b + BN(W^\top \theta), \quad \theta = softmax(z)
+
+    a product of experts, whose batch normalization BN has no scale of its own that could drift; b
+    is the background, which starts at the frequencies of the words. With ``mixture`` it is
+
+    .. math:: logits = \log \sum_k \theta_k\, softmax(W_k)
+
+    Where z is on the simplex (``prior="Dirichlet(0.1)"``), :math:`\theta` is z itself. A condition
+    adds to the logits linearly.
+
+    Args:
+        mixture: whether documents are mixtures of topics, not products.
+        dropout: the share of topics that are left out of a document while it trains, the others
+            growing accordingly; of a product.
+
+    References:
+        Srivastava & Sutton (2017), arXiv:1703.01488; Blei, Ng & Jordan (2003), JMLR 3.
+
+    >>> Topics(dropout=0.1).spec
+    Topics(mixture=False, dropout=0.1)
+    """
+
+    writes = "logits"  # the parameter of the likelihood that the features are
+
+    def __init__(self, *, mixture: bool = False, dropout: float = 0.2) -> None:
+        super().__init__()
+        self.mixture, self.dropout = boolean("mixture", mixture), number("dropout", dropout, 0)
+        if self.dropout >= 1:
+            raise ValueError(f"dropout is a fraction in [0, 1), got {dropout}")
+        self.spec = Spec("Topics", mixture=self.mixture, dropout=self.dropout)
+        self.width, self.shares = 0, False
+
+    def build(self, in_shape: tuple[int, ...], out_shape: tuple[int, ...]) -> None:
+        """Make the weights."""
+        if len(out_shape) != 1:
+            raise ValueError(f"Topics writes vectors of words, got x of shape {out_shape}")
+        self.width = self.width or math.prod(in_shape)
+        self.weight = nn.Parameter(INITIAL * torch.randn(self.width, *out_shape))
+        if self.mixture:
+            self.weight.data /= INITIAL  # topics that start as one stay one
+        beside = math.prod(in_shape) - self.width
+        self.beside = nn.Linear(beside, *out_shape, bias=False) if beside else None
+        self.background = None if self.mixture else nn.Parameter(torch.zeros(out_shape))
+        self.normalize = nn.Identity() if self.mixture else nn.BatchNorm1d(*out_shape, affine=False)
+
+    @torch.no_grad()
+    def move(self, raw: Tensor) -> None:
+        """Add to the logits at all z, ``(V,)``."""
+        own = self.weight if self.background is None else self.background
+        own += raw
+
+    def topics(self) -> Tensor:
+        """The logits of words in a document that is of one topic alone, ``(K, V)``."""
+        if self.background is None:
+            return self.weight
+        return self.normalize(self.weight) + self.background
+
+    def shares_of(self, z: Tensor) -> Tensor:
+        """The shares of topics, ``(..., K)``, of z."""
+        return z if self.shares else z.softmax(-1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """``(B, K)``, or more with a condition, to logits ``(B, V)``."""
+        z = z.flatten(1)
+        shares = self.shares_of(z[:, : self.width])
+        if self.mixture:
+            logits = (shares @ self.weight.softmax(1)).clamp(min=1e-30).log()
+        else:
+            shares = nn.functional.dropout(shares, self.dropout, self.training)
+            logits = self.normalize(shares @ self.weight) + self.background
+        return logits if self.beside is None else logits + self.beside(z[:, self.width :])

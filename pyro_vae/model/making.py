@@ -1,0 +1,50 @@
+"""What the parts of a model are made from: lines, and the likelihood of all blocks."""
+
+from copy import deepcopy
+
+import pyro.distributions as dist
+import torch
+from torch import nn
+
+from ..core.seeding import seeded
+from ..families.joined import JoinedLikelihood
+from ..families.networks import spec_of
+from ..families.part import Ends, Line
+from ..families.registry import make_part
+from ..language.spec import as_spec
+from .files import CUSTOM
+from .record import Record
+from .visits import VisitsRecord
+
+__all__ = ["asks_for_features", "example_of", "joined", "line_of"]
+
+
+def joined(record: Record, likelihood: Line) -> Line:
+    """The likelihood of all observed blocks, where they say their own."""
+    lines = [(line or likelihood, shape[-1]) for line, shape in record.scored]
+    return lines[0][0] if len(lines) == 1 else JoinedLikelihood(lines, likelihood, record.layout)
+
+
+def example_of(likelihood: Line, record: Record) -> dist.TorchDistribution | None:
+    """The likelihood at some z, for what its support says; ``None`` of a module without a line."""
+    line = likelihood
+    if isinstance(likelihood, JoinedLikelihood):
+        line = deepcopy(likelihood)
+    elif isinstance(likelihood, nn.Module) and (line := spec_of(likelihood)) is None:
+        return None
+    with seeded(0), torch.no_grad():
+        x_shape = record.row_shape if isinstance(record, VisitsRecord) else record.x_shape
+        return make_part(line, Ends(x_shape, "likelihood", (1,)))(torch.zeros(1, 1))
+
+
+def asks_for_features(prior: Line) -> bool:
+    """Whether a line of the prior leaves a parameter to what it reads."""
+    spec = spec_of(prior) if isinstance(prior, nn.Module) else as_spec(prior)
+    return spec is not None and "amortized" in str(spec)
+
+
+def line_of(module: nn.Module) -> str:
+    """The line that makes a part again, or the name of the user's class."""
+    spec = spec_of(module)
+    own = f"{type(module).__module__}.{type(module).__qualname__}"
+    return str(spec) if spec else f"{CUSTOM}{own}"

@@ -1,0 +1,258 @@
+"""Counts: sparse matrices that stay so, AnnData, totals as offsets."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pyro.distributions as dist
+import pytest
+import torch
+from scipy import sparse
+
+import pyro_vae as pv
+from helpers.counts import GENES, matrix, obs
+from pyro_vae.data.sparse import SparseRows
+from pyro_vae.distributions import Multinomial
+
+NETS = {"encoder": "MLP([8])", "decoder": "MLP([])", "seed": 0}
+ZINB = "ZeroInflatedNegativeBinomial(total_count=learned(shared=False))"
+
+
+def counts():
+    return pv.Counts(matrix(), obs(), GENES)
+
+
+def model(x=None, **options):
+    options = {"likelihood": ZINB, "condition": "~ C(batch)", "offset": "library", **options}
+    return pv.VAE(counts() if x is None else x, latent_dim=2, **NETS, **options)
+
+
+class Undensifiable(sparse.csr_matrix):
+    """A matrix that refuses to be dense."""
+
+    def toarray(self, *args, **kwargs):
+        raise AssertionError("a dense copy of the whole")
+
+    todense = __array__ = toarray
+
+
+FORMS = {
+    "csr": lambda x: x,
+    "csc": lambda x: x.tocsc(),
+    "coo": lambda x: x.tocoo(),
+    "twice": lambda x: sparse.coo_matrix(
+        (np.tile(x.tocoo().data, 2) / 2, (np.tile(x.tocoo().row, 2), np.tile(x.tocoo().col, 2))),
+        x.shape,
+    ),
+    "torch": lambda x: torch.tensor(x.toarray()).to_sparse(),
+    "torch csr": lambda x: torch.tensor(x.toarray()).to_sparse_csr(),
+    "refusing": Undensifiable,
+}
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")
+@pytest.mark.parametrize("form", FORMS)
+def test_rows_are_those_of_the_dense_matrix(form):
+    x = matrix()
+    rows, dense = SparseRows(FORMS[form](x)), torch.tensor(x.toarray()).float()
+    at = torch.tensor([5, 0, 39, 5])
+    assert torch.equal(rows[at].float(), dense[at])
+    assert torch.equal(rows[3].float(), dense[3])
+    assert torch.equal(rows[2:30:7].float(), dense[2:30:7])
+    assert torch.equal(rows.subset(at)[1:].float(), dense[at][1:])
+    assert torch.equal(torch.cat([*rows.blocks(7)]).float(), dense)
+
+
+def test_empty_rows_and_numbers_beside():
+    x = sparse.csr_matrix((4, 3))
+    rows = SparseRows(x, beside=torch.arange(8.0).view(4, 2))
+    assert rows[torch.tensor([2, 1])].tolist() == [[0, 0, 0, 4, 5], [0, 0, 0, 2, 3]]
+    assert rows[torch.tensor([], dtype=torch.long)].shape == (0, 5)
+
+
+SLOW = pytest.param({"compile": True}, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("options", [{}, SLOW])
+def test_a_sparse_matrix_is_never_dense_and_trains_as_the_dense_one(options):
+    refusing = pv.Counts(Undensifiable(matrix()), obs(), GENES)
+    vae = model()
+    fitted = pv.fit(
+        vae, refusing, epochs=2, batch_size=16, progress=False, validation=0.2, **options
+    )
+    bounds = pv.elbo(vae, refusing, seed=0)
+    evidence = pv.log_evidence(vae, refusing, num_samples=8, seed=0).log_evidence
+    z = vae.encode(refusing).mean
+    assert len(fitted.history) == 2
+    dense = vae.as_data({"x": matrix().toarray(), "condition": obs()})
+    assert torch.allclose(bounds, pv.elbo(vae, dense, seed=0), atol=1e-4)
+    assert torch.allclose(
+        evidence, pv.log_evidence(vae, dense, num_samples=8, seed=0).log_evidence, atol=1e-4
+    )
+    assert torch.allclose(z, vae.encode(dense).mean, atol=1e-5)
+    assert vae.sample(3, given=refusing[:4], seed=0).shape == (3, 4, 12)
+    assert vae.reconstruct(refusing[:4]).shape == (4, 12)
+
+
+def test_plain_sparse_bits_need_no_counts():
+    vae, x = pv.VAE(12, latent_dim=2, **NETS), (matrix() > 0).astype(np.float32)
+    pv.fit(vae, x, epochs=1, progress=False)
+    dense = torch.tensor(x.toarray())
+    assert torch.allclose(pv.elbo(vae, x, seed=0), pv.elbo(vae, dense, seed=0))
+
+
+def test_a_whole_dense_copy_is_refused_where_it_is_large():
+    x = sparse.csr_matrix((2**18, 2**11))
+    with pytest.raises(ValueError, match=r"262,144 dense rows of 2,048 take .* GiB. Give some"):
+        pv.VAE(2**11, latent_dim=2, **NETS).reconstruct(x)
+
+
+def test_annotated_data_of_any_library_with_x_obs_and_names():
+    adata = SimpleNamespace(
+        X=np.log1p(matrix().toarray()), layers={"counts": matrix()}, obs=obs(), var_names=GENES
+    )
+    read = pv.Counts.of(adata, layer="counts")
+    vae = pv.VAE(
+        read, latent_dim=2, likelihood=ZINB, condition="~ C(batch)", offset="library", **NETS
+    )
+    assert torch.equal(vae.as_data(read), vae.as_data(counts()))
+    assert vae.record.columns == tuple(GENES)
+    with pytest.raises(ValueError, match="no layer 'raw'; there is counts"):
+        pv.Counts.of(adata, layer="raw")
+    plain = SimpleNamespace(X=matrix(), layers={}, obs=obs(), var_names=GENES)
+    assert torch.equal(vae.as_data(plain), vae.as_data(counts()))
+
+
+def test_a_frame_of_counts_has_its_condition_among_its_columns():
+    frame = pd.DataFrame(matrix().toarray(), columns=GENES).assign(batch=obs().batch)
+    vae = pv.VAE(
+        frame, latent_dim=2, likelihood=ZINB, condition="~ C(batch)", offset="library", **NETS
+    )
+    assert torch.equal(vae.as_data(frame), vae.as_data(counts()))
+    assert vae.record.columns == tuple(GENES)
+
+
+def test_columns_are_put_in_the_order_of_the_model():
+    vae, other = model(), pv.Counts(matrix()[:, ::-1], obs(), GENES[::-1])
+    assert torch.equal(vae.as_data(other), vae.as_data(counts()))
+    with pytest.raises(ValueError, match="x lacks the column 'gene0'"):
+        vae.as_data(pv.Counts(matrix()[:, 1:], obs(), GENES[1:]))
+
+
+def test_the_offset_is_the_total_and_the_encoder_reads_what_does_not_depend_on_it():
+    vae, x = model(condition=None, likelihood="Poisson"), matrix()
+    data = vae.as_data(x)
+    assert torch.allclose(data[:, -1].exp(), torch.tensor(x.sum(1)).squeeze().float())
+    z = torch.zeros(40, 2)
+    twice = vae.as_data(x * 2)
+    mean, double = vae.decode(z, data).mean, vae.decode(z, twice).mean
+    assert torch.allclose(2 * mean, double, rtol=1e-5)
+    vae.start_from(data)
+    read, doubled = vae.inputs(data), vae.inputs(twice)
+    assert torch.allclose(read[:, :12], doubled[:, :12], atol=1e-5)
+    assert not torch.allclose(read[:, 12], doubled[:, 12])
+
+
+def test_counts_start_at_the_shares_of_the_columns():
+    vae, x = model(condition=None, likelihood="NegativeBinomial(total_count=learned)"), matrix()
+    data = vae.as_data(x)
+    with torch.no_grad():
+        vae.likelihood.sources["logits"].head.bias.zero_()
+    vae.start_from(data)
+    shares = torch.tensor((x.multiply(1 / x.sum(1))).mean(0)).flatten().float()
+    rates = vae.decode(torch.zeros(1, 2), data[:1]).mean / data[0, -1].exp()
+    assert torch.allclose(rates[0], shares, rtol=0.01)
+
+
+def test_multinomial_rows_have_totals_of_their_own():
+    x = matrix()
+    vae = pv.VAE(12, latent_dim=2, likelihood="Multinomial", **NETS)
+    data, z = vae.as_data(x), torch.zeros(40, 2)
+    p = vae.decode(z, data)
+    for i in (0, 7, 31):
+        alone = dist.Multinomial(int(x[i].sum()), logits=vae.decode(z, data).logits[i])
+        assert torch.allclose(p.log_prob(data[:, :12])[i], alone.log_prob(data[i, :12]), atol=1e-5)
+    drawn = vae.sample(5, given=x, seed=0)
+    assert torch.equal(drawn.sum(-1)[0], torch.tensor(x.sum(1)).flatten().float())
+    pv.fit(vae, x, epochs=1, progress=False)
+    assert pv.elbo(vae, x.toarray(), seed=0).isfinite().all()
+
+
+def test_draws_of_multinomials_with_different_totals_have_their_moments():
+    torch.manual_seed(0)
+    n, logits = torch.tensor([3, 7, 1]), torch.randn(3, 5)
+    p = Multinomial(n, logits=logits)
+    x = p.sample((20_000,))
+    assert torch.equal(x.sum(-1), n.float().expand(20_000, 3))
+    z = (x.mean(0) - p.mean) / (p.variance / len(x)).sqrt()
+    assert z.abs().max() < 5
+    covariance = x[:, 1].T.cov()[0, 1]
+    exact = -7 * p.probs[1, 0] * p.probs[1, 1]
+    assert abs(covariance - exact) < 5 * (p.variance[1, :2].prod() / len(x)).sqrt()
+
+
+def test_saved_counts_are_read_again(tmp_path):
+    vae = model()
+    pv.fit(vae, counts(), epochs=1, progress=False)
+    again = pv.load(vae.save(tmp_path))
+    assert torch.equal(again.encode(counts()).mean, vae.encode(counts()).mean)
+    assert again.record.describe() == vae.record.describe()
+
+
+REFUSED = {
+    "negative": (lambda x: x - sparse.eye_array(*x.shape) * 9, "holds -.*row ., column 'gene"),
+    "fractional": (
+        lambda x: x + sparse.eye_array(*x.shape) * 0.5,
+        r"raw counts.*row ., column 'gene",
+    ),
+    "empty row": (lambda x: x.multiply(np.arange(40)[:, None] != 3), "row 3 has no counts"),
+    "width": (lambda x: x[:, 1:], "model is of 12 columns of counts, got 11"),
+}
+
+
+@pytest.mark.parametrize("likelihood", [ZINB, "Multinomial", "Poisson"])
+@pytest.mark.parametrize("case", REFUSED)
+def test_wrong_counts_are_named(case, likelihood):
+    change, message = REFUSED[case]
+    vae, x = model(likelihood=likelihood), sparse.csr_matrix(change(matrix()))
+    names = GENES if x.shape[1] == 12 else None
+    with pytest.raises(ValueError, match=message):
+        pv.fit(vae, pv.Counts(x, obs(), names), epochs=1, progress=False)
+
+
+def test_what_is_beside_counts_is_checked():
+    with pytest.raises(ValueError, match="40 rows, and obs of 39"):
+        pv.Counts(matrix(), obs(39))
+    with pytest.raises(ValueError, match="12 columns, and 2 names"):
+        pv.Counts(matrix(), names=["a", "b"])
+    with pytest.raises(ValueError, match=r"Counts\(x, obs=frame\)"):
+        model().as_data(matrix())
+    with pytest.raises(ValueError, match=r"Counts\(x, obs=frame\)"):
+        pv.VAE(matrix(), latent_dim=2, condition="~ C(batch)", likelihood="Poisson")
+    with pytest.raises(ValueError, match="'size', row 2: expected a number greater than 0"):
+        data = pv.Counts(matrix(), obs().assign(size=np.arange(40) - 2.0 + (np.arange(40) < 2) * 9))
+        pv.VAE(data, latent_dim=2, likelihood="Poisson", offset="size", **NETS).as_data(data)
+
+
+def test_codes_that_a_condition_reads_as_a_quantity_are_warned_of():
+    frame = obs().assign(site=np.arange(40) % 4, depth=np.random.default_rng(0).normal(size=40))
+    data = pv.Counts(matrix(), frame)
+    with pytest.warns(UserWarning, match=r"column 'site' as a quantity.*say C\(site\)"):
+        assert model(data, condition="~ site + depth").record.design.names == ("site", "depth")
+    vae = model(data, condition="~ C(site) + depth")
+    assert len(vae.record.design.names) == 4
+    with pytest.raises(ValueError, match="column 'site', row 0: 7 is not among the levels"):
+        vae.as_data(pv.Counts(matrix(), frame.assign(site=7)))
+
+
+def test_a_counterfactual_sets_the_condition_of_counts():
+    frame = obs().assign(age=np.random.default_rng(0).normal(size=40))
+    data = pv.Counts(matrix(), frame)
+    vae = model(data, likelihood="Poisson", condition="~ C(batch) + age")
+    same = vae.record.intervene(vae.as_data(data), {"batch": frame.batch, "age": frame.age})
+    assert torch.allclose(same, vae.as_data(data))
+    other = vae.record.intervene(vae.as_data(data), {"batch": "b", "age": frame.age})
+    assert torch.allclose(other, vae.as_data(pv.Counts(matrix(), frame.assign(batch="b"))))
+    assert vae.counterfactual(data, {"batch": "b", "age": 0.5}, seed=0).shape == (40, 12)
+    with pytest.raises(ValueError, match="say 'age' too"):
+        vae.counterfactual(data, {"batch": "b"})

@@ -1,0 +1,104 @@
+"""Rates, loadings, and differences between groups of counts."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import sparse
+
+import pyro_vae as pv
+
+NB = "NegativeBinomial(total_count=learned(shared=False))"
+GENES = [f"gene{i}" for i in range(6)]
+
+
+def model(genes=6, likelihood=NB, **options):
+    options = {"offset": "library", "decoder": "MLP([])", "encoder": "MLP([8])", **options}
+    return pv.VAE(genes, latent_dim=2, likelihood=likelihood, seed=0, **options)
+
+
+@pytest.mark.parametrize("likelihood", [NB, "Poisson", "Multinomial", f"ZeroInflated{NB}"])
+def test_rates_are_the_decoders_at_an_exposure_of_1(likelihood):
+    vae, x = model(likelihood=likelihood), torch.arange(1.0, 25.0).reshape(4, 6)
+    found = pv.rates(vae, x, num_samples=4000, seed=0).to_numpy()
+    q = vae.encode(x)
+    with torch.no_grad():
+        p = vae.decode(q.sample((4000,)), vae.as_data(x))
+        base = getattr(p, "base_dist", p)
+        base = getattr(base, "base_dist", base)
+        each = base.mean / x.sum(1, keepdim=True)
+    z = (torch.tensor(found) - each.mean(0)) / (each.std(0) / 4000**0.5 * 2**0.5)
+    assert z.abs().max() < 5
+    if likelihood == "Multinomial":
+        assert np.allclose(found.sum(1), 1)
+
+
+def test_rates_have_the_names_and_do_not_depend_on_a_depth_that_the_guide_does_not_see():
+    x = sparse.csr_matrix(np.arange(1, 25).reshape(4, 6))
+    vae = pv.VAE(pv.Counts(x, names=GENES), latent_dim=2, likelihood=NB, offset="library", seed=0)
+    assert list(pv.rates(vae, pv.Counts(x, names=GENES), seed=0).columns) == GENES
+
+
+def test_loadings_are_the_slopes_of_the_log_mean():
+    vae = model()
+    z = torch.zeros(3, 2)
+    z[1, 0] = z[2, 1] = 1.0
+    x = vae.as_data(torch.ones(3, 6))
+    log_mean = vae.decode(z, x).mean.log()
+    by_hand = (log_mean[1:] - log_mean[0]).T.detach().numpy()
+    assert np.allclose(pv.loadings(vae).to_numpy(), by_hand, atol=1e-5)
+    assert list(pv.loadings(vae).columns) == ["z[0]", "z[1]"]
+    with pytest.raises(ValueError, match=r"decoder='MLP\(\[\]\)'"):
+        pv.loadings(model(decoder="MLP([4])"))
+
+
+def cells(n, genes, seed):
+    """Counts of two groups in two batches, and the true log fold changes of their rates."""
+    rng = np.random.default_rng(seed)
+    group, batch = rng.random(n) < 0.5, rng.random(n) < 0.5
+    rate = np.exp(rng.normal(-5, 1, genes))
+    change, effect = (
+        rng.normal(0, 0.7, genes) * (rng.random(genes) < 0.5),
+        rng.normal(0, 0.3, genes),
+    )
+    mean = rate * np.exp(group[:, None] * change + batch[:, None] * effect)
+    mean = mean * rng.lognormal(7, 0.3, n)[:, None]
+    return rng.negative_binomial(2.0, 2 / (2 + mean)), group, batch, change / np.log(2)
+
+
+def test_intervals_cover_the_true_fold_changes():
+    """The decoder is untrained: what the intervals hold comes from the residuals alone."""
+    x, group, batch, truth = cells(300, 400, 0)
+    x[:, 0] += 1
+    obs = pd.DataFrame({"batch": batch.astype(str)})
+    data = pv.Counts(sparse.csr_matrix(x), obs)
+    likelihood = "NegativeBinomial(total_count=2)"
+    options = {"likelihood": likelihood, "offset": "library", "seed": 0, "encoder": "MLP([8])"}
+    vae = pv.VAE(data, latent_dim=2, decoder="MLP([])", condition="~ C(batch)", **options)
+    vae.start_from(vae.as_data(data))
+    table = pv.differential_expression(vae, data, group, ~group, draws=100, seed=0)
+    table, shift = table.sort_index(), np.log2(x[group].sum() / x[~group].sum())
+    # Shares are of a total, which differs between the groups by what the genes differ together.
+    total = np.median(table.log2_fold_change - truth)
+    covered = (table.low < truth + total) & (truth + total < table.high)
+    error = np.sqrt(0.95 * 0.05 / len(truth))
+    assert abs(covered.mean() - 0.95) < 5 * error, (covered.mean(), shift)
+    right = np.abs(truth) > 0.5
+    assert np.corrcoef(table.log2_fold_change[right], truth[right])[0, 1] > 0.9
+
+
+REFUSED = {
+    "none": (([], [1]), "group_a has no rows"),
+    "shared": (([0, 1], [1, 2]), "both groups have row 1"),
+    "outside": (([0], [9]), "group_b has rows 9 to 9, and x has 4"),
+    "length": (([True], [1]), "group_a has 1 truth values, and x 4 rows"),
+    "words": ((["T"], [1]), "group_a is N truth values"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_groups_that_are_none_are_refused(case):
+    (a, b), message = REFUSED[case]
+    a = np.array(a, int) if a == [] else a
+    with pytest.raises(ValueError, match=message):
+        pv.differential_expression(model(), torch.ones(4, 6), a, b)

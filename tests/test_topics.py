@@ -1,0 +1,160 @@
+"""Documents: topics as products and as mixtures, coherence, uniqueness, perplexity."""
+
+import math
+
+import numpy as np
+import pyro.distributions as dist
+import pytest
+import torch
+
+import pyro_vae as pv
+from pyro_vae.evaluate.counts.topics import npmi, uniqueness
+
+LDA = {"prior": "Dirichlet(0.1)", "guide": "Dirichlet"}
+
+
+def documents(n=60, words=12):
+    return torch.tensor(np.random.default_rng(0).poisson(1.0, (n, words)) + np.eye(n, words))
+
+
+def model(**options):
+    options = {"likelihood": "Multinomial", "decoder": "Topics", "encoder": "MLP([8])", **options}
+    return pv.VAE(12, latent_dim=3, seed=0, **options).eval()
+
+
+def test_a_mixture_of_topics_has_the_likelihood_of_lda():
+    """Each word is drawn from a topic, which is drawn from the shares: summed out by hand."""
+    vae, x = (
+        model(decoder="Topics(mixture=True)", prior="Dirichlet(0.1)", guide="Dirichlet"),
+        documents(),
+    )
+    vae.start_from(x)
+    shares = dist.Dirichlet(torch.ones(3)).sample((60,))
+    p = vae.decode(shares, vae.as_data(x))
+    words = vae.decoder.weight.softmax(1).double()
+    by_hand = torch.zeros(60, dtype=torch.float64)
+    for d in range(60):
+        for v in range(12):
+            each = sum(float(shares[d, k]) * words[k, v] for k in range(3))
+            by_hand[d] += x[d, v] * each.log() - math.lgamma(float(x[d, v]) + 1)
+        by_hand[d] += math.lgamma(float(x[d].sum()) + 1)
+    assert torch.allclose(p.log_prob(x.float()).double(), by_hand, atol=1e-3)
+
+
+def test_a_product_of_topics_is_the_softmax_of_their_mean():
+    vae, x = model(), documents()
+    z = torch.randn(60, 3)
+    probs = vae.decode(z, vae.as_data(x)).probs
+    by_hand = ((z.softmax(1) @ vae.decoder.weight) / math.sqrt(1 + 1e-5)).softmax(1)
+    assert torch.allclose(probs, by_hand, atol=1e-6)
+
+
+def test_its_normalization_has_no_scale_and_its_background_starts_at_the_words():
+    vae, x = model(), documents()
+    vae.start_from(x)
+    with torch.no_grad():
+        vae.decoder.weight.zero_()
+    probs = vae.decode(torch.zeros(1, 3), vae.as_data(x[:1])).probs[0]
+    shares = (x / x.sum(1, keepdim=True)).sum(0) + 0.5
+    assert torch.allclose(probs, (shares / shares.sum()).float(), atol=1e-5)
+    names = dict(vae.decoder.named_parameters())
+    assert set(names) == {"weight", "background"}
+    vae.decoder.weight.data.normal_(generator=torch.Generator().manual_seed(0))
+    logits = vae.train().decoder(torch.randn(500, 3))
+    assert torch.allclose(logits.std(0), torch.ones(12), atol=0.05)
+
+
+def test_a_condition_adds_to_the_logits():
+    obs = {"journal": [0.0, 1.0] * 30}
+    import pandas as pd
+
+    data = pv.Counts(documents().numpy(), pd.DataFrame(obs))
+    options = {"likelihood": "Multinomial", "decoder": "Topics", "encoder": "MLP([8])"}
+    vae = pv.VAE(data, latent_dim=3, condition="~ C(journal)", seed=0, **options)
+    pv.fit(vae, data, epochs=1, progress=False)
+    assert vae.decoder.weight.shape == (3, 12) and vae.decoder.beside.weight.shape == (12, 1)
+
+
+def test_prodlda_trains_and_is_loaded_again(tmp_path):
+    x, encoder = documents(), "Normalized(MLP([8], activation='Softplus'))"
+    vae = model(encoder=encoder)
+    fitted = pv.fit(vae, x, epochs=3, optimizer="Adam(betas=[0.99, 0.999])", progress=False)
+    assert fitted.history.elbo_train.iloc[-1] > fitted.history.elbo_train.iloc[0]
+    again = pv.load(vae.save(tmp_path))
+    assert torch.equal(again.eval().encode(x).mean, vae.eval().encode(x).mean)
+    assert pv.topics(again)["words"].tolist() == pv.topics(vae)["words"].tolist()
+
+
+def test_npmi_by_hand():
+    x = [[1, 2, 0, 0], [3, 1, 0, 1], [0, 1, 0, 1], [0, 0, 0, 2]]
+    # p(0) = 1/2, p(1) = 3/4, p(3) = 3/4, p(0, 1) = 1/2, p(0, 3) = 1/4, p(1, 3) = 1/2
+    zero_one = math.log(0.5 / (0.5 * 0.75)) / -math.log(0.5)
+    zero_three = math.log(0.25 / (0.5 * 0.75)) / -math.log(0.25)
+    one_three = math.log(0.5 / (0.75 * 0.75)) / -math.log(0.5)
+    found = npmi([[0, 1, 3], [3, 0, 1], [0, 1, 2]], x)
+    mean = (zero_one + zero_three + one_three) / 3
+    assert np.allclose(found, [mean, mean, (zero_one - 2) / 3])
+
+
+def test_uniqueness_by_hand():
+    assert np.allclose(uniqueness([[0, 1], [0, 2], [0, 1]]), [(1 / 3 + 1 / 2) / 2, 2 / 3, 5 / 12])
+
+
+def test_the_perplexity_of_a_known_model_is_exact():
+    """Words are independent of z, and the guide is the prior: the bound is log p."""
+    vae, x = model(prior="Normal"), documents()
+    probs = torch.tensor(np.random.default_rng(1).dirichlet(np.ones(12)))
+    with torch.no_grad():
+        vae.decoder.weight.zero_()
+        vae.decoder.background.copy_(probs.log())
+        for source in vae.approximation.sources.values():
+            source.head.weight.zero_()
+            source.head.bias.zero_()
+        scale = vae.approximation.sources["scale"]
+        scale.head.bias.copy_(scale.transform.inv(torch.ones(3)))
+    found = pv.perplexity(vae, x, num_samples=5, seed=0)
+    rate = (x * probs.log()).sum() / x.sum()
+    assert found["perplexity"] == pytest.approx(math.exp(-rate), rel=1e-5)
+    assert found["words"] == x.sum()
+    by_document = (x * probs.log()).sum(1) - rate * x.sum(1)
+    error = by_document.std() * 60**0.5 / x.sum() * math.exp(-rate)
+    assert found["standard_error"] == pytest.approx(float(error), rel=1e-4)
+
+
+def test_topics_are_told_by_their_words():
+    vae = model()
+    with torch.no_grad():
+        vae.decoder.weight.copy_(torch.eye(3, 12) * 3 + torch.eye(3, 12).roll(3, 1) * 2)
+    words = [f"w{i}" for i in range(12)]
+    table = pv.topics(vae, words, documents(), top=2)
+    assert table["words"].tolist() == ["w0 w3", "w1 w4", "w2 w5"]
+    assert (table.uniqueness == 1).all() and table["share"].sum() == pytest.approx(1, abs=1e-5)
+    assert table.npmi.tolist() == npmi([[0, 3], [1, 4], [2, 5]], documents()).tolist()
+    ax = pv.plots.topics(vae, words, documents(), top=2)
+    assert len(ax.figure.axes) == 3
+
+
+REFUSED = {
+    "no document of words": (lambda v: pv.topics(v, ["a"]), "12 columns, and there are 1 words"),
+    "decoder": (lambda v: pv.topics(model(decoder="MLP([4])")), "decoder='Topics'"),
+    "likelihood": (
+        lambda v: pv.perplexity(model(likelihood="Poisson", decoder="MLP([4])"), documents()),
+        "likelihood='Multinomial'",
+    ),
+    "family": (lambda v: model(likelihood="Normal"), "the decoder writes logits alone"),
+    "bits": (
+        lambda v: pv.VAE((3, 2), 2, decoder="Topics", likelihood="Poisson"),
+        "vectors of words",
+    ),
+    "empty": (
+        lambda v: v.as_data(documents() * (torch.arange(60) != 4)[:, None]),
+        "row 4 has no counts",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_no_topic_model_is_refused(case):
+    act, message = REFUSED[case]
+    with pytest.raises(ValueError, match=message):
+        act(model())
