@@ -1,4 +1,4 @@
-"""The README promises only what runs."""
+"""The README, and the guide that goes on from it, promise only what runs."""
 
 import re
 from pathlib import Path
@@ -12,6 +12,10 @@ from helpers.families import GUIDES, LIKELIHOODS, PRIORS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+GUIDE = {  # the pages that go on where it ends, in their order
+    name: (ROOT / f"docs/guide/{name}.md").read_text()
+    for name in ("families", "tables", "estimators", "programs", "speed", "believe")
+}
 FEWER = {
     "epochs=40": "epochs=2",
     "epochs=20": "epochs=2",
@@ -40,8 +44,9 @@ def loans() -> pd.DataFrame:
 @pytest.mark.slow
 def test_its_python_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 9
+    pages = "\n".join([README, *GUIDE.values()])
+    blocks = re.findall(r"```python\n(.*?)```", pages, re.DOTALL)
+    assert len(blocks) == 12
     loans().to_csv("credit.csv", index=False)
     scope = {}
     for block in blocks:
@@ -56,13 +61,13 @@ def test_its_python_runs(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", pv.ESTIMATORS)
 def test_its_table_of_estimators_is_the_codes(name):
     row = pv.ESTIMATORS[name]
-    (line,) = [x for x in README.splitlines() if x.startswith(f"| `{name}` |")]
+    (line,) = [x for x in GUIDE["estimators"].splitlines() if x.startswith(f"| `{name}` |")]
     for part in (*row.gradients, *row.options, row.guides, row.note):
         assert part in line
 
 
 def test_its_counts_of_families_are_the_tables():
-    counts = re.search(r"trains (\d+) likelihoods, (\d+) guides and (\d+) priors", README)
+    counts = re.search(r"trains (\d+) likelihoods, (\d+) guides and (\d+) priors", GUIDE["families"])
     assert counts is not None
     assert [int(n) for n in counts.groups()] == [len(LIKELIHOODS), len(GUIDES), len(PRIORS)]
 
