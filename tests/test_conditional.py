@@ -81,7 +81,8 @@ def models(request):
     plain = pv.VAE((1, 2, 2), 2, likelihood="Poisson", **nets).double()
     context = torch.tensor(CONTEXT).double()
     fold(plain.decoder, vae.decoder, context)
-    fold(plain.encoder, vae.encoder, context.repeat_interleave(4))
+    vae.inputs.exposure.centre.fill_(OFFSET)  # then a usual exposure, which changes no counts
+    fold(plain.encoder, vae.encoder, torch.cat([context, torch.zeros(1)]).repeat_interleave(4))
     for name in ("approximation", "likelihood"):
         getattr(plain, name).load_state_dict(getattr(vae, name).state_dict())
     plain.likelihood = Shifted(plain.likelihood)
