@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from matplotlib import pyplot
+from torch import nn
 
 import pyro_vae as pv
 from pyro_vae import plots
@@ -158,6 +159,33 @@ def test_leaves_the_model_and_the_generator_as_they_were(name, vae, x):
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(v, before[k]) for k, v in vae.state_dict().items())
     assert all(p.grad is None for p in vae.parameters())
+
+
+class Noisy(nn.Sequential):
+    """A network that training mode changes: with noise, and by the other rows."""
+
+    def __init__(self, ends):
+        super().__init__(nn.Flatten(), nn.Linear(ends, 8), nn.BatchNorm1d(8), nn.Dropout(0.5))
+
+
+OF_IMAGES = (
+    "reconstructions", "samples", "samples_by", "latent_space", "traversals", "interpolations",
+    "attribute_arithmetic",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OF_IMAGES)
+def test_training_mode_changes_no_picture_and_drawing_no_model(name, x):
+    torch.manual_seed(0)
+    vae = pv.VAE((1, 8, 8), 3, encoder=Noisy(64), decoder=Noisy(3), seed=0)
+    before = {k: v.clone() for k, v in vae.state_dict().items()}
+    pages = []
+    for training in (False, True):
+        ax = DRAWINGS[name](vae.train(training), x[:40], None)
+        assert all(module.training is training for module in vae.modules())
+        pages += [ax.collections[0].get_offsets() if ax.collections else ax.images[0].get_array()]
+    assert np.array_equal(*pages)
+    assert all(torch.equal(v, before[k]) for k, v in vae.state_dict().items())
 
 
 # Learning curves.
