@@ -1,12 +1,14 @@
-"""The pages that are made from the code: a page a public name, and the tables of what lines name."""
+"""The pages made from the code: one for each public name, and tables of what lines name."""
 
 import importlib
 import inspect
 import re
 import shutil
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import click
 import pandas as pd
 from sphinx.application import Sphinx
 from typer.main import get_command
@@ -54,7 +56,7 @@ def first_sentence(obj: object) -> str:
     return text.replace("``", "`").replace("|", r"\|")
 
 
-def members(module: Any) -> list[str]:
+def members(module: ModuleType) -> list[str]:
     """The public names of a module."""
     return sorted(module.__all__)
 
@@ -128,7 +130,7 @@ def write_command_line() -> None:
     command: Any = get_command(command_line)
     lines = ["# The command line", ""]
 
-    def walk(command: Any, path: str) -> None:
+    def walk(command: click.Command, path: str) -> None:
         context = command.make_context(path, ["--help"], resilient_parsing=True)
         lines.extend([f"## `{path}`", "", *paragraphs(command.help)])
         rows = [
@@ -138,9 +140,7 @@ def write_command_line() -> None:
         ]
         if rows:
             lines.extend(["| option | |", "|---|---|"])
-            lines.extend(
-                f"| `{flag.replace('|', '/')}` | {cell(text)} |" for flag, text in rows
-            )
+            lines.extend(f"| `{flag.replace('|', '/')}` | {cell(text)} |" for flag, text in rows)
             lines.append("")
         for name, child in getattr(command, "commands", {}).items():
             walk(child, f"{path} {name}")

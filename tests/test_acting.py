@@ -129,11 +129,11 @@ class Noisy(nn.Module):
         return self.layers(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], 5)
 
 
-def noisy():
+def noisy(ends=4, **parts):
+    """A model whose encoder reads so many numbers."""
     torch.manual_seed(0)
-    vae = pv.VAE(
-        4, 2, likelihood="Normal(scale=learned)", encoder=Noisy(4), decoder=Noisy(2), seed=0
-    )
+    networks = {"encoder": Noisy(ends), "decoder": Noisy(2)}
+    vae = pv.VAE(4, 2, **{"likelihood": "Normal(scale=learned)", "seed": 0} | networks | parts)
     for name, buffer in vae.named_buffers():
         if "running" in name:
             buffer.uniform_(0.5, 2)
@@ -186,7 +186,22 @@ EVALUATING = {
     "rate_distortion": lambda vae: pv.rate_distortion(vae, X, num_samples=2, seed=0),
 }
 
-
+# What is of other kinds of x, each with a model of its kind.
+COUNTS = torch.poisson(torch.full((12, 4), 3.0), torch.Generator().manual_seed(2))
+LEVELS = COUNTS.clamp(max=7)
+HALF = LABELS == 0
+EVALUATING |= {
+    "attribute_step": lambda vae: pv.attribute_step(vae, X, LABELS),
+    "move": lambda vae: pv.move(vae, X, torch.tensor([1.0, -2.0]), 0.5),
+    "rates": lambda vae: pv.rates(vae, COUNTS, num_samples=3, seed=0),
+    "differential_expression": lambda vae: pv.differential_expression(
+        vae, COUNTS, HALF, ~HALF, draws=9, seed=0
+    ),
+    "loadings": lambda vae: pv.loadings(vae),
+    "topics": lambda vae: pv.topics(vae, [*"abcd"], COUNTS, top=2),
+    "perplexity": lambda vae: pv.perplexity(vae, COUNTS, num_samples=5, seed=0),
+    "bits_per_dimension": lambda vae: pv.bits_per_dimension(vae, pv.elbo(vae, LEVELS, seed=0)),
+}
 METHODS = {
     "encode": lambda vae: list(vars(vae.encode(X).base_dist).values()),
     "refine": lambda vae: list(vars(vae.refine(X, steps=2, seed=0).base_dist).values()),
@@ -197,6 +212,16 @@ METHODS = {
     "imputations": lambda vae: vae.imputations(X, num_samples=5, sweeps=1, seed=0).values,
     "check": lambda vae: vae.check(X),
     "as_data": lambda vae: vae.as_data(X),
+}
+EXPOSED = {"ends": 5, "likelihood": "Poisson", "offset": "library"}
+DOCUMENTS = {"ends": 5, "likelihood": "Multinomial", "decoder": "Topics(dropout=0.5)"}
+OF_KIND = {
+    "rates": EXPOSED,
+    "differential_expression": EXPOSED,
+    "topics": DOCUMENTS,
+    "perplexity": DOCUMENTS,
+    "loadings": {"likelihood": "Poisson", "decoder": "MLP([])"},
+    "bits_per_dimension": {"ends": 32, "likelihood": "Categorical(categories=8)"},
 }
 CALLS = EVALUATING | {f"VAE.{name}": call for name, call in METHODS.items()}
 # What training calls, which must see dropout, and what needs a condition.
@@ -224,7 +249,7 @@ def test_every_function_of_a_model_is_walked():
 @pytest.mark.parametrize("name", CALLS)
 @pytest.mark.slow
 def test_training_mode_changes_no_figure_and_evaluating_no_model(name):
-    vae, act = noisy(), CALLS[name]
+    vae, act = noisy(**OF_KIND.get(name, {})), CALLS[name]
     vae.eval()
     expected = numbers(act(vae))
     assert expected

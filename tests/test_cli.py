@@ -148,6 +148,7 @@ def test_a_missing_file_is_said_before_anything_heavy_is_imported(case):
 SAID = {  # name: a value that is not the default, and how a flag says it
     "data": ("x.npy", "x.npy"),
     "data_root": ("files", "--data-root files"),
+    "size": (64, "--size 64"),
     "likelihood": ("Normal", "--likelihood Normal"),
     "tokens": ("words", "--tokens words"),
     "prior": ("Laplace", "--prior Laplace"),

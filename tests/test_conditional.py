@@ -81,7 +81,8 @@ def models(request):
     plain = pv.VAE((1, 2, 2), 2, likelihood="Poisson", **nets).double()
     context = torch.tensor(CONTEXT).double()
     fold(plain.decoder, vae.decoder, context)
-    fold(plain.encoder, vae.encoder, context.repeat_interleave(4))
+    vae.inputs.exposure.centre.fill_(OFFSET)  # then a usual exposure, which changes no counts
+    fold(plain.encoder, vae.encoder, torch.cat([context, torch.zeros(1)]).repeat_interleave(4))
     for name in ("approximation", "likelihood"):
         getattr(plain, name).load_state_dict(getattr(vae, name).state_dict())
     plain.likelihood = Shifted(plain.likelihood)
@@ -162,10 +163,15 @@ PICTURES = {
     "samples_by": lambda vae, x: plots.samples_by({"one": vae}, 6, given=x),
     "traversals": lambda vae, x: plots.traversals(vae, x[0]),
 }
+# These are of other kinds of x, which they name; their own pictures are tested with those.
+OF_OTHERS = {
+    "topics": (plots.topics, r"topics are of VAE\(..., decoder='Topics'\)"),
+    "reconstructed_rolls": (plots.reconstructed_rolls, "rolls are of a model of sequences"),
+}
 
 
 def test_every_function_of_a_model_is_here():
-    tables = {evaluate: EVALUATIONS | OBJECTIVES | CODERS, plots: PICTURES}
+    tables = {evaluate: EVALUATIONS | OBJECTIVES | CODERS, plots: PICTURES | OF_OTHERS}
     for room, table in tables.items():
         functions = {name: getattr(room, name) for name in room.__all__}
         functions = {k: f for k, f in functions.items() if inspect.isfunction(f)}
@@ -220,6 +226,15 @@ def test_the_pictures_are_those_of_the_plain_model(name, models):
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_estimators_are_compared_on_it(name, models):
     assert OBJECTIVES[name](*models[0]) is not None
+
+
+@pytest.mark.parametrize("name", OF_OTHERS)
+def test_pictures_of_other_kinds_of_x_refuse_it(name, models):
+    draw, message = OF_OTHERS[name]
+    arguments = [x for x in models[0][1:] if "x" in _arguments(draw)]
+    with pytest.raises(ValueError, match=message):
+        draw(models[0][0], *arguments)
+    assert not pyplot.get_fignums()
 
 
 def test_coders_refuse_it(models):

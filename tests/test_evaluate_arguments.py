@@ -29,7 +29,7 @@ def arguments(function, x):
         "vae": model(), "vaes": {"a": model(), "b": model()}, "x": x, "result": None,
         "prior": "Normal(loc=learned)", "reference": x, "start": x, "end": x,
         "labels": torch.arange(len(x)) % 2, "factors": torch.arange(len(x))[:, None] % 2,
-        "estimators": ["Trace_ELBO"], "source": 0, "target": 1,
+        "rows": [torch.arange(3)], "estimators": ["Trace_ELBO"], "source": 0, "target": 1,
         **dict.fromkeys(("test", "synthetic", "train"), pd.DataFrame(x.flatten(1).numpy())),
     }  # fmt: skip
     parameters = inspect.signature(function).parameters.values()

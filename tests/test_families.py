@@ -202,7 +202,7 @@ BAD = {
     ("prior", "Flow(GF)"): "Zuko draws from GF within -10 and 10 only",
     ("prior", "Flow(NSF, bins=2.5)"): "bins is a whole number of at least 1, got 2.5",
     ("prior", "Normal(scale=inf)"): "scale of Normal must be finite, got inf",
-    ("prior", "Normal(loc=-1e400)"): "loc of Normal must be a finite number, got -inf",
+    ("prior", "Normal(loc=-1e400)"): "loc of Normal must be finite, got -inf",
     ("prior", "Flow(NFS)"): "unknown flow 'NFS'; did you mean NSF",
     ("prior", "Flow(NSF, bin=3)"): r"NSF has no option 'bin'; did you mean bins(.|\n)*column 11",
     ("prior", "Resampled(truncation=1)"): "truncation is a whole number of at least 2, got 1",

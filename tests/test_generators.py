@@ -19,8 +19,17 @@ NETS = {"encoder": "MLP([4])", "decoder": "MLP([4])", "seed": 0}
 FEW = {"seed": 0, "num_samples": 60}
 
 
+COUNTS = torch.poisson(torch.full((60, 4), 3.0), torch.Generator().manual_seed(1))
+VISITS = pd.DataFrame({"who": np.arange(60) // 4, "time": np.arange(60.0) % 4, "y": X[:, 0]})
+
+
 @cache
 def model(kind="normal"):
+    if kind == "counts":
+        return pv.VAE(4, 2, likelihood="Multinomial", offset="library", **NETS)
+    if kind == "visits":
+        table = pv.Table.from_frame(VISITS, likelihood={"y": "Normal(scale=learned)"})
+        return pv.VAE(table, 1, prior="LinearMixed('time + (1 | who)')", **NETS)
     if kind == "M2":
         return pv.M2(4, 2, 2, likelihood="Normal", merge="MLP([3])", **NETS)
     if kind == "bits":
@@ -99,6 +108,18 @@ SEEDED = {
         )
     ),
     "VAE.counterfactual": lambda f: lambda: None,  # of a table with causes, tested there
+}
+SEEDED |= {
+    "VAE.forecast": lambda f: lambda: model("visits").forecast(VISITS, [5.0], **FEW),
+    "Counts.split": lambda f: lambda: pv.Counts(COUNTS).split(0.5, seed=0),
+    "coloured_shapes": lambda f: lambda: pv.coloured_shapes(3, seed=0),
+    "rates": lambda f: lambda: pv.rates(model("counts"), COUNTS, **FEW),
+    "perplexity": lambda f: lambda: pv.perplexity(model("counts"), COUNTS, **FEW),
+    "differential_expression": lambda f: (
+        lambda: pv.differential_expression(
+            model("counts"), COUNTS, range(30), range(30, 60), draws=9, seed=0
+        )
+    ),
 }
 # Those that a subclass has from VAE, what is no random act, and what trains whole runs.
 OTHERS = {"Compressed.__init__", "paired_differences"}

@@ -168,7 +168,24 @@ ADVICE = {
         lambda f: pv.fit_prior(layered(), X, "Normal(loc=learned)", epochs=1),
         "whose prior holds networks of the model: choose a model with latent_dim=50",
         lambda f: pv.fit_prior(vae(), X, "Normal(loc=learned)", epochs=1)),
+    "steps of no channels": (
+        lambda f: sequences("GRU(3)", (1, 4, 4), "MLP([3])"),
+        "say VAE((None, 12), ...), or (None,) for tokens",
+        lambda f: [sequences("GRU(3)", shape=shape) for shape in ((None, 12), (None,))]),
+    "steps of a decoder of no channels": (
+        lambda f: sequences(shape=(1, 4, 4)), "say VAE((None, 12), ...), or another decoder",
+        lambda f: [sequences("GRU(3)", shape=(None, 12)), sequences(shape=4, decoder="MLP([3])")]),
+    "texts without their tokens": (
+        lambda f: sequences("GRU(3)").as_data(TEXTS), "of texts make VAE(Vocabulary.of(texts), ",
+        lambda f: sequences("GRU(3)", pv.Vocabulary.of(TEXTS), likelihood=None).as_data(TEXTS)),
 }  # fmt: skip
+TEXTS = ["to be", "or not"]
+
+
+def sequences(encoder="MLP([3])", shape=(None,), decoder="GRU(3)", **told):
+    line = {"likelihood": "Categorical(categories=5)" if shape == (None,) else "Normal"} | told
+    line = {name: value for name, value in line.items() if value is not None}
+    return pv.VAE(shape, 2, encoder=encoder, decoder=decoder, seed=0, **line)
 
 
 def layered():

@@ -1,6 +1,7 @@
 """Pictures: each takes axes or makes its own, draws what it says, returns the axes, and saves."""
 
 import re
+from functools import cache
 
 import matplotlib
 import numpy as np
@@ -8,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from matplotlib import pyplot
+from torch import nn
 
 import pyro_vae as pv
 from pyro_vae import plots
@@ -82,10 +84,48 @@ DRAWINGS = {
         pv.train_estimators(vae, x, ["Trace_ELBO"], epochs=2), ax=ax
     ),
 }
+# Of other kinds of x, each with a model of its own.
+TOKENS = [torch.tensor([0, 1, 2]), torch.tensor([1])]
+
+
+@cache
+def of_tokens():
+    nets = {"encoder": "GRU(4)", "decoder": "GRU(4)", "seed": 0}
+    return pv.VAE((None,), 2, likelihood="Categorical(categories=3)", **nets)
+
+
+@cache
+def of_documents():
+    nets = {"encoder": "MLP([4])", "decoder": "Topics", "seed": 0}
+    return pv.VAE(6, 7, likelihood="Multinomial", **nets)
+
+
+DRAWINGS |= {
+    "piano_roll": lambda vae, x, ax: plots.piano_roll(TOKENS, columns=2, ax=ax),
+    "reconstructed_rolls": lambda vae, x, ax: plots.reconstructed_rolls(of_tokens(), TOKENS, ax),
+}
 
 
 def test_every_function_has_a_drawing_here():
-    assert set(DRAWINGS) | {"save"} == set(plots.__all__)
+    """Topics have a panel each, and so no axes that are given: their test is the next one."""
+    assert set(DRAWINGS) | {"save", "topics"} == set(plots.__all__)
+
+
+def test_topics_have_a_panel_each_and_save_a_png(tmp_path):
+    vae, documents = of_documents(), torch.arange(1.0, 25.0).reshape(4, 6)
+    before = {k: v.clone() for k, v in vae.state_dict().items()}
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    ax = plots.topics(vae, [*"abcdef"], documents, top=3)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(v, before[k]) for k, v in vae.state_dict().items())
+    panels = ax.figure.axes
+    assert panels[0] is ax and len(panels) == 7
+    assert all(len(panel.patches) == 3 and "NPMI" in panel.get_title() for panel in panels)
+    path = plots.save(ax, tmp_path / "topics.png")
+    assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert pyplot.imread(path)[..., :3].std() > 0.01
+    assert pyplot.get_fignums() == []
 
 
 @pytest.mark.slow
@@ -119,6 +159,33 @@ def test_leaves_the_model_and_the_generator_as_they_were(name, vae, x):
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(v, before[k]) for k, v in vae.state_dict().items())
     assert all(p.grad is None for p in vae.parameters())
+
+
+class Noisy(nn.Sequential):
+    """A network that training mode changes: with noise, and by the other rows."""
+
+    def __init__(self, ends):
+        super().__init__(nn.Flatten(), nn.Linear(ends, 8), nn.BatchNorm1d(8), nn.Dropout(0.5))
+
+
+OF_IMAGES = (
+    "reconstructions", "samples", "samples_by", "latent_space", "traversals", "interpolations",
+    "attribute_arithmetic",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OF_IMAGES)
+def test_training_mode_changes_no_picture_and_drawing_no_model(name, x):
+    torch.manual_seed(0)
+    vae = pv.VAE((1, 8, 8), 3, encoder=Noisy(64), decoder=Noisy(3), seed=0)
+    before = {k: v.clone() for k, v in vae.state_dict().items()}
+    pages = []
+    for training in (False, True):
+        ax = DRAWINGS[name](vae.train(training), x[:40], None)
+        assert all(module.training is training for module in vae.modules())
+        pages += [ax.collections[0].get_offsets() if ax.collections else ax.images[0].get_array()]
+    assert np.array_equal(*pages)
+    assert all(torch.equal(v, before[k]) for k, v in vae.state_dict().items())
 
 
 # Learning curves.

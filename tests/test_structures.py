@@ -304,7 +304,7 @@ MEANT = {
     "another class": (dict(likelihood=Path), "the likelihood is the class Path"),
     "a number": (dict(likelihood=3), r"the likelihood is a line such as 'Normal\(.*, got 3"),
     "nothing": (dict(prior=None), "the prior is a line such as 'Normal', got None"),
-    "a width": (dict(encoder=5), r"the encoder is a line such as 'MLP\(\[200, 200\]\)', got 5"),
+    "a width": (dict(encoder=5), r"the encoder is a list of widths, as \[5\], or a line, got 5"),
     "modules": (dict(encoder=[nn.Linear(6, 3), nn.ReLU()]), r"give nn.Sequential\(\*encoder\)"),
     "a list of modules": (dict(encoder=nn.ModuleList([nn.Linear(6, 3)])), r"Sequential\(\*encoder"),
     "two features": (dict(encoder=Twice()), "got tuple for B = 1: return its first entry alone"),

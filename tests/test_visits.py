@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyro
 import pytest
 import torch
 from scipy.stats import multivariate_normal
@@ -227,9 +228,9 @@ def test_the_bound_of_the_exact_guide_is_the_likelihood_of_ragged_visits_with_ho
     with torch.no_grad():
         expected = log_marginal(vae, x)
     bound = pv.elbo(vae, data, num_samples=1, seed=0)
-    assert (bound - expected).abs().max() < 1e-6
     found = pv.log_evidence(vae, data, num_samples=10, seed=0)
-    assert (found.log_evidence - expected).abs().max() < 1e-6
+    for estimate in (bound, found.log_evidence):  # rounded as sums of their size are
+        assert torch.allclose(estimate, expected, rtol=2e-8, atol=1e-6)
 
 
 def test_the_evidence_of_a_guide_that_is_not_exact_is_the_likelihood_still():
@@ -450,6 +451,8 @@ def test_an_estimator_whose_guide_has_its_own_objective_is_refused_where_it_shar
     x = model().as_data(frame())
     for line in ("RWS", "CUBO"):
         made = pv.make_estimator(line)
-        with pytest.raises(ValueError, match="is a parameter of guide and model: use Trace_ELBO"):
+        store = pyro.get_param_store()
+        with store.scope(), pytest.raises(ValueError, match="of guide and model: use Trace_ELBO"):
             check(made, (vae := model()).model, vae.guide, x)
-        check(made, (vae := model(guide="Normal")).model, vae.guide, x)
+        with store.scope():
+            check(made, (vae := model(guide="Normal")).model, vae.guide, x)

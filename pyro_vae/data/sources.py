@@ -72,6 +72,7 @@ def load_data(
         ValueError: an unknown name, a missing or damaged file, or no network to download from.
     """
     seed, held_out = whole("seed", seed, 0), number("held_out", held_out, 0)
+    size = None if size is None else whole("size", size)
     if size is not None and not Path(name).is_dir():
         raise ValueError(f"size is of a folder of pictures, and {name!r} is none: leave it out")
     if name in SOURCES:

@@ -182,7 +182,7 @@ class CovariateGuide(Part):
         c, width = self.prior[0], (ends.feature_shape or (0,))[0]
         changes: Any = {"feature_shape": (width - 2 * c.count,), "whole": True}
         self.family = ends.make(self.line, shape=(ends.shape[0] - c.count,), **changes)
-        if isinstance(self.family, Part) and type(self.family).improve is not Part.improve:
+        if isinstance(self.family, Part) and type(self.family).approximate is not Part.approximate:
             raise ValueError("a guide that takes steps of its own goes without covariates=")
         spec = getattr(self.family, "spec", None)
         self.spec = spec if isinstance(spec, Spec) else None

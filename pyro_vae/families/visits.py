@@ -202,7 +202,7 @@ def _of_a_visit(part: VisitPart, line: Line, ends: Ends) -> nn.Module:
     """The guide of one visit."""
     width = _own(ends)[-1] - part.width - 2
     made = ends.make(line, shape=ends.shape[1:], feature_shape=(width,))
-    if isinstance(made, Part) and type(made).improve is not Part.improve:
+    if isinstance(made, Part) and type(made).approximate is not Part.approximate:
         raise ValueError("a guide that takes steps of its own is not of visits: use 'Conjugate'")
     return made
 

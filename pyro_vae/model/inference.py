@@ -92,7 +92,7 @@ class Inference(Evaluated):
     def _encodes_alone(self) -> bool:
         """Whether the guide reads features of the encoder, and nothing else of x."""
         part = self.approximation
-        return not isinstance(part, Part) or type(part).improve is Part.improve
+        return not isinstance(part, Part) or type(part).approximate is Part.approximate
 
     @evaluates
     def refine(

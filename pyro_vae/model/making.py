@@ -11,7 +11,7 @@ from ..families.joined import JoinedLikelihood
 from ..families.networks import spec_of
 from ..families.part import Ends, Line
 from ..families.registry import make_part
-from ..language.spec import as_spec
+from ..language.spec import Spec
 from .files import CUSTOM
 from .record import Record
 from .visits import VisitsRecord
@@ -39,8 +39,8 @@ def example_of(likelihood: Line, record: Record) -> dist.TorchDistribution | Non
 
 def asks_for_features(prior: Line) -> bool:
     """Whether a line of the prior leaves a parameter to what it reads."""
-    spec = spec_of(prior) if isinstance(prior, nn.Module) else as_spec(prior)
-    return spec is not None and "amortized" in str(spec)
+    line = spec_of(prior) if isinstance(prior, nn.Module) else prior
+    return isinstance(line, str | Spec) and "amortized" in str(line)
 
 
 def line_of(module: nn.Module) -> str:

@@ -12,6 +12,7 @@ from ..core.checks import whole
 from ..core.seeding import seeded
 from ..evaluate.latent.attributes import as_numbers, attribute_step, move
 from ..model.entry import of_model
+from ..model.joint import reading
 from ..model.latents import point
 from ..model.levels import levels
 from ..model.sequences import Sequences
@@ -166,22 +167,23 @@ def traversals(
     _check_arrays(vae)
     steps = whole("steps", steps)
     x = vae.as_data(x[None])
-    prior = vae.prior_at(x)
-    if (support := _cell(prior.support)).event_dim:  # pyright: ignore[reportArgumentType]
-        raise ValueError(
-            f"the coordinates of z do not move alone: its support is {support}. "
-            "interpolations() moves all of them"
-        )
-    z = point(vae.encode(x)).flatten(1)
-    with seeded(0):
-        draws = prior.expand([2001]).sample().flatten(1).sort(0).values
-    values = draws[torch.linspace(20, 1980, steps).round().long()]
-    dims = range(min(z.shape[1], 10)) if dims is None else dims
-    moved = z.repeat(len(dims), steps, 1)
-    for row, dim in zip(moved, dims, strict=True):
-        row[:, dim] = values[:, dim]
-    moved = moved.reshape(-1, *vae.z_shape)
-    x_hat = point(vae.decode(moved, in_turn(x, len(moved))))
+    with reading(vae, None):
+        prior = vae.prior_at(x)
+        if (support := _cell(prior.support)).event_dim:  # pyright: ignore[reportArgumentType]
+            raise ValueError(
+                f"the coordinates of z do not move alone: its support is {support}. "
+                "interpolations() moves all of them"
+            )
+        z = point(vae.encode(x)).flatten(1)
+        with seeded(0):
+            draws = prior.expand([2001]).sample().flatten(1).sort(0).values
+        values = draws[torch.linspace(20, 1980, steps).round().long()]
+        dims = range(min(z.shape[1], 10)) if dims is None else dims
+        moved = z.repeat(len(dims), steps, 1)
+        for row, dim in zip(moved, dims, strict=True):
+            row[:, dim] = values[:, dim]
+        moved = moved.reshape(-1, *vae.z_shape)
+        x_hat = point(vae.decode(moved, in_turn(x, len(moved))))
     ax = images(_shades(vae, x_hat), steps, ax, "Traversals: one latent dimension moves")
     height = x_hat.shape[-2] + 2 if x_hat.ndim > 2 else round(x_hat.shape[-1] ** 0.5) + 2
     names = vae.latents.coordinates

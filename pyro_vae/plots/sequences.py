@@ -36,9 +36,10 @@ def piano_roll(
     Raises:
         ValueError: texts, or no sequences.
     """
+    columns = whole("columns", columns)
     if isinstance(rows, str) or not len(rows) or isinstance(rows[0], str):
         raise ValueError("a piano roll is of sequences of numbers: print texts as they are")
-    columns = min(whole("columns", columns), len(rows))
+    columns = min(columns, len(rows))
     each = [torch.as_tensor(row, dtype=torch.float32).cpu() for row in rows]
     if each[0].ndim == 1:
         tokens = int(max(row.nan_to_num(0).max() for row in each)) + 1

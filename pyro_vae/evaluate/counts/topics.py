@@ -57,6 +57,7 @@ def topics(
     >>> topics(vae, ["a", "b", "c", "d"], top=2).columns.tolist()
     ['words', 'uniqueness']
     """
+    top = whole("top", top, 2)
     if not isinstance(vae.decoder, Topics):
         raise ValueError("topics are of VAE(..., decoder='Topics')")
     names = column_names(vae) if words is None else list(words)
@@ -64,7 +65,7 @@ def topics(
         raise ValueError(f"x has {vae.x_shape[0]} columns, and there are {len(names)} words")
     with reading(vae, None):
         weight = vae.decoder.topics()
-    best = weight.topk(min(whole("top", top, 2), len(names)), 1).indices.cpu()
+    best = weight.topk(min(top, len(names)), 1).indices.cpu()
     columns: dict[str, object] = {
         "words": [" ".join(str(names[i]) for i in row) for row in best.tolist()],
         "uniqueness": uniqueness(best),

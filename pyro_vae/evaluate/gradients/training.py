@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...core.checks import whole
 from ...core.seeding import seeded
+from ...data.counts import Counts
 from ...data.rows import HELD_OUT, Rows
 from ...infer.estimators.soundness import check_and_nest
 from ...infer.training import binarize as bits
@@ -41,7 +42,7 @@ OWN = ("estimator", "out", "resume", "patience")  # arguments of fit that have n
 @of_face
 def train_estimators(
     vae: Face,
-    x: Tensor | Rows | ArrayLike,
+    x: Tensor | Rows | Counts | ArrayLike,
     estimators: Sequence[EstimatorLike],
     *,
     epochs: int = 100,

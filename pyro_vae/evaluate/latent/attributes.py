@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ...core.checks import number
 from ...model.entry import of_model
+from ...model.joint import reading
 from ...model.latents import point
 from ...model.vae import VAE
 
@@ -95,4 +96,5 @@ def move(vae: VAE, x: Tensor | ArrayLike, step: Tensor, amount: float = 1.0) -> 
     x, amount = vae.as_data(x), number("amount", amount)
     if tuple(step.shape) != vae.z_shape:
         raise ValueError(f"expected a step of shape {vae.z_shape}, got {tuple(step.shape)}")
-    return point(vae.decode(point(vae.encode(x)) + amount * step, x))
+    with reading(vae, None):
+        return point(vae.decode(point(vae.encode(x)) + amount * step, x))

@@ -113,6 +113,7 @@ def compare(
     np.float64(1.0)
     """
     models, num_samples = named(vaes), whole("num_samples", num_samples, 2)
+    seed = None if seed is None else whole("seed", seed, 0, 2**64 - 1)
     if len(models) < 2:
         raise ValueError(f"a comparison needs two models or more, got {len(models)}")
     data = {name: _data(name, vae, x) for name, vae in models.items()}
