@@ -73,7 +73,7 @@ def differential_expression(
     >>> vae = VAE(3, latent_dim=1, likelihood="Poisson", offset="library", seed=0)
     >>> x = torch.tensor([[5.0, 1, 1], [6, 2, 1], [1, 5, 2], [2, 6, 1]])
     >>> table = differential_expression(vae, x, [0, 1], [2, 3], draws=20, seed=0)
-    >>> table.loc[0, "log2_fold_change"] > 0 > table.loc[1, "log2_fold_change"]
+    >>> bool(table.loc[0, "log2_fold_change"] > 0 > table.loc[1, "log2_fold_change"])
     True
     """
     draws, level = whole("draws", draws, 2), fraction("level", level)
