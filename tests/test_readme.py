@@ -5,25 +5,18 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyro
 import pytest
 
 import pyro_vae as pv
 from helpers.families import GUIDES, LIKELIHOODS, PRIORS
+from helpers.pages import python_blocks
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 GUIDE = {  # the pages that go on where it ends, in their order
     name: (ROOT / f"docs/guide/{name}.md").read_text()
     for name in ("families", "tables", "estimators", "programs", "speed", "believe")
-}
-FEWER = {
-    "epochs=40": "epochs=2",
-    "epochs=20": "epochs=2",
-    "epochs=100": "epochs=2",
-    "sample(1000,": "sample(10,",
-    "steps=50": "steps=2",
-    "seconds=60": "seconds=1",
-    "=50, warmup=50": "=10, warmup=10",
 }
 
 
@@ -45,13 +38,11 @@ def loans() -> pd.DataFrame:
 def test_its_python_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pages = "\n".join([README, *GUIDE.values()])
-    blocks = re.findall(r"```python\n(.*?)```", pages, re.DOTALL)
+    blocks = [*python_blocks(pages)]
     assert len(blocks) == 12
     loans().to_csv("credit.csv", index=False)
     scope = {}
     for block in blocks:
-        for words, fewer in FEWER.items():
-            block = block.replace(words, fewer)
         exec(block, scope)  # its own words, in less time
     assert isinstance(scope["vae"].prior, scope["MyPrior"])
     assert scope["table"].sizes["estimator"] == len(scope["lines"])
@@ -67,7 +58,9 @@ def test_its_table_of_estimators_is_the_codes(name):
 
 
 def test_its_counts_of_families_are_the_tables():
-    counts = re.search(r"trains (\d+) likelihoods, (\d+) guides and (\d+) priors", GUIDE["families"])
+    counts = re.search(
+        r"trains (\d+) likelihoods, (\d+) guides and (\d+) priors", GUIDE["families"]
+    )
     assert counts is not None
     assert [int(n) for n in counts.groups()] == [len(LIKELIHOODS), len(GUIDES), len(PRIORS)]
 
@@ -77,3 +70,37 @@ def test_what_it_links_to_is_there():
     assert len(links) >= 2
     for link in links:
         assert (ROOT / link).exists(), link
+
+
+PAGES = sorted(
+    str(path.relative_to(ROOT / "docs"))
+    for folder in ("how", "start", "reference", ".")
+    for path in (ROOT / "docs" / folder).glob("*.md")
+    if "```python" in path.read_text() and path.stem != "ten_lines"  # those of the README
+)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("page", PAGES)
+def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    scope = {}
+    with pyro.get_param_store().scope():
+        for block in python_blocks((ROOT / "docs" / page).read_text()):
+            exec(block, scope)
+    assert "pv" in scope
+
+
+def test_the_published_models_are_thirty_and_have_their_papers():
+    text = (ROOT / "docs/published.md").read_text()
+    papers = re.findall(r"arXiv:\d{4}\.\d{4,5}", text)
+    assert len(set(papers)) >= 30
+
+
+def test_the_ten_lines_of_the_site_are_those_of_the_readme():
+    said = [
+        re.sub(r"\s+", " ", next(python_blocks(text)))
+        for text in (README, (ROOT / "docs/start/ten_lines.md").read_text())
+    ]
+    assert said[0] == said[1]
