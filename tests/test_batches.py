@@ -13,7 +13,7 @@ from pyro.infer import SVI
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import pyro_vae as pv
-from pyro_vae.data import numpy_files, sources
+from pyro_vae.data import dataset, numpy_files
 from pyro_vae.data.rows import Rows
 from pyro_vae.infer.engine.distributed import Processes
 from pyro_vae.infer.training import batches
@@ -223,7 +223,7 @@ def test_memory_is_bounded_where_the_data_are_not(tmp_path, monkeypatch):
     shape = (megabytes * 2**18 // 784, 784)
     np.lib.format.open_memmap(path, "w+", np.float32, shape).flush()  # a sparse file of zeros
     monkeypatch.setattr(numpy_files, "MAPPED", 2**20)
-    monkeypatch.setattr(sources, "HELD_OUT", 500)
+    monkeypatch.setattr(dataset, "HELD_OUT", 500)
     monkeypatch.setattr(sys.modules["pyro_vae.infer.training.preparation"], "HELD_OUT", 500)
     vae = pv.VAE(784, 2, encoder="MLP([8])", decoder="MLP([8])", seed=0)
     pv.fit(vae, torch.zeros(1000, 784), epochs=1, batch_size=1000)  # what training itself takes

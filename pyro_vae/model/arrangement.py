@@ -57,7 +57,8 @@ def arranged(
     )
     if encoder is decoder:
         raise ValueError("encoder and decoder are one module: give each its own")
-    guide = guide or ("Conjugate" if isinstance(record, VisitsRecord) else "Normal")
+    if guide is None:
+        guide = "Conjugate" if isinstance(record, VisitsRecord) else "Normal"
     if isinstance(record, TableRecord) and record.covariates:
         c = Marginals(len(record.covariates) - len(record.bits), len(record.bits))
         encoder = VisitNetwork(encoder, 2 * c.count)

@@ -131,7 +131,7 @@ CONSTRUCTOR = {
         torch.nn.Linear,
     ],
     "likelihood": [3, "", "3", "[Normal]", [], {}, len, "Normal;Normal", torch.nn.Identity],
-    "guide": [None, 3, "", "None", "True", [], {}, len, "*Normal", "Normal(**k)", "x=Normal"],
+    "guide": [3, "", "None", "True", [], {}, len, "*Normal", "Normal(**k)", "x=Normal"],
     "encoder": [
         3,
         "",
