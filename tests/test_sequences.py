@@ -1,6 +1,7 @@
 """Sequences and sets of several lengths: a batch gives the figures of each one alone."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -294,3 +295,11 @@ def test_the_longest_may_be_said():
     vae.check([torch.zeros(8, 3)])
     with pytest.raises(ValueError, match="None is the first"):
         pv.VAE((3, None), 2)
+
+
+def test_drawn_tokens_have_the_type_of_the_model():
+    vae, x = model()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of k-hat
+        found = pv.log_evidence(vae, x, num_samples=5, num_simulated=2, seed=0)
+    assert found.log_evidence.dtype == torch.float64 and found.simulated is not None
