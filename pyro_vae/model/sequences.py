@@ -94,7 +94,7 @@ class Sequences(Record):
 
     def with_cells(self, x: Tensor, cells: Tensor) -> Tensor:
         """The cells, of the lengths of x."""
-        return cells
+        return cells.to(x)
 
     def observe(
         self, p: dist.TorchDistribution, x: Tensor | None

@@ -30,7 +30,7 @@ def simulate(vae: Model, num_data: int, given: Tensor | None) -> tuple[Tensor, T
     """
     x = None if given is None else in_turn(given, num_data)
     z = vae.prior_at(x).expand([num_data]).sample()
-    cells = vae.decode(z, x).sample().to(vae.example.dtype)
+    cells = vae.decode(z, x).sample()
     if x is None:
         return z, cells
     x = vae.record.with_cells(x, cells)
