@@ -41,7 +41,7 @@ class SparseRows(Rows):
     >>> import scipy.sparse
     >>> x = SparseRows(scipy.sparse.csr_matrix([[0, 2], [1, 0], [0, 0]]), torch.tensor([2, 0]))
     >>> x.shape, x[0].tolist(), x[:].tolist()
-    ((2, 2), [0.0, 2.0], [[0.0, 0.0], [0.0, 2.0]])
+    ((2, 2), [0.0, 0.0], [[0.0, 0.0], [0.0, 2.0]])
     """
 
     def __init__(

@@ -28,7 +28,7 @@ class Vocabulary:
 
     >>> vocabulary = Vocabulary.of(["to be", "or not"], unit="words")
     >>> vocabulary.tokens, vocabulary.encode("not to be").tolist()
-    (('be', 'not', 'or', 'to'), [1, 3, 0])
+    (('be', 'not', 'or', 'to'), [1.0, 3.0, 0.0])
     >>> vocabulary.decode([3, 0])
     'to be'
     """

@@ -133,6 +133,9 @@ class CovariatePrior(Part):
     Args:
         line: of p(z).
         marginals: p(c).
+
+    References:
+        Ramchandran et al. (2022), arXiv:2203.01218.
     """
 
     roles: ClassVar[frozenset] = frozenset({"prior"})

@@ -93,8 +93,7 @@ class VAE(Forecasts):
         ValueError: guide and prior have different supports, or shapes that do not fit.
 
     References:
-        Kingma & Welling (2014), arXiv:1312.6114; Rezende et al. (2014), arXiv:1401.4082;
-        Ramchandran et al. (2022), arXiv:2203.01218, for covariates with holes.
+        Kingma & Welling (2014), arXiv:1312.6114; Rezende et al. (2014), arXiv:1401.4082.
 
     >>> vae = VAE((784,), latent_dim=50, likelihood="Bernoulli", encoder="MLP([200])", seed=0)
     >>> vae.sample(3, seed=0).shape
