@@ -254,6 +254,7 @@ def test_importing_the_package_costs_no_more_than_pyro():
         "torch",
         "pyro",
     }
+    assert "pandas" not in modules_after("import pyro_vae; pyro_vae.VAE")
     extra = modules_after("import pyro_vae; pyro_vae.VAE, pyro_vae.fit") & HEAVY
     assert not extra
 

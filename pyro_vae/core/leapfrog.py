@@ -5,8 +5,20 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution, constraints
 
-__all__ = ["Chain", "Path"]
+__all__ = ["Chain", "Path", "can_move"]
+
+
+def can_move(q: Distribution) -> bool:
+    """Whether draws can take leapfrog steps: reparameterized ones, on the real line.
+
+    >>> can_move(torch.distributions.Normal(0.0, 1.0)), can_move(torch.distributions.Poisson(1.0))
+    (True, False)
+    """
+    support: Any = getattr(q, "support", None)
+    real = getattr(support, "base_constraint", support) is constraints.real
+    return q.has_rsample and (real or support is constraints.real_vector)
 
 
 class Path(Protocol):

@@ -2,14 +2,17 @@
 
 from dataclasses import dataclass, replace
 from itertools import chain
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import torch
 from torch import Tensor
 
 from .counts import Counts
 from .rows import HELD_OUT, Rows
 from .tables import Table
+
+if TYPE_CHECKING:
+    import pandas as pd
 from .vocabulary import Vocabulary
 
 __all__ = ["Data", "split"]
@@ -42,8 +45,8 @@ class Data:
     test_labels: Tensor | None = None
     grey: bool = False
     levels: int | None = None
-    train_attributes: pd.DataFrame | None = None
-    test_attributes: pd.DataFrame | None = None
+    train_attributes: "pd.DataFrame | None" = None
+    test_attributes: "pd.DataFrame | None" = None
     ragged: bool = False
     vocabulary: Vocabulary | None = None
 
@@ -89,7 +92,7 @@ def split(
     held_out: float = 0.1,
     *,
     levels: int | None = None,
-    attributes: pd.DataFrame | None = None,
+    attributes: "pd.DataFrame | None" = None,
 ) -> Data:
     """A data set without a test part of its own, a part of it held out.
 

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
@@ -49,6 +48,8 @@ def _coloured(attribute: str, name: str, description: str) -> Callable[[Path | N
 
 
 def _celeba(root: Path | None, seed: int) -> Data:
+    import pandas as pd
+
     parts = [_fetch("CelebA", root, train, target_type="attr") for train in (True, False)]
     x, about = [], []
     for part in parts:
@@ -62,6 +63,8 @@ def _celeba(root: Path | None, seed: int) -> Data:
 
 
 def _dsprites(root: Path | None, seed: int) -> Data:
+    import pandas as pd
+
     where = root or Path.home() / ".cache" / "pyro_vae"
     files = sorted(where.glob(SPRITES)) if where.exists() else []
     if not files:

@@ -1,11 +1,15 @@
 """Coloured shapes with attributes that are known: small 8-bit pictures, made by a rule."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
 from ..core.checks import whole
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["COLOURS", "SHAPES", "coloured_shapes"]
 
@@ -23,7 +27,7 @@ CHUNK = 200  # pictures that are drawn together
 NOISE = 4.0  # standard deviation, in levels
 
 
-def coloured_shapes(num_data: int, *, seed: int = 0) -> tuple[Tensor, pd.DataFrame]:
+def coloured_shapes(num_data: int, *, seed: int = 0) -> "tuple[Tensor, pd.DataFrame]":
     r"""Pictures of a shape on a light ground, and their attributes, each drawn on its own.
 
     Args:
@@ -39,6 +43,8 @@ def coloured_shapes(num_data: int, *, seed: int = 0) -> tuple[Tensor, pd.DataFra
     >>> pictures.shape, pictures.dtype, list(attributes)
     (torch.Size([5, 3, 32, 32]), torch.uint8, ['shape', 'colour', 'glasses', 'x', 'y'])
     """
+    import pandas as pd
+
     n, draw = whole("num_data", num_data), np.random.default_rng(whole("seed", seed, 0))
     kinds, colours = draw.integers(len(SHAPES), size=n), draw.integers(len(COLOURS), size=n)
     glasses = draw.integers(2, size=n).astype(bool)

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..distributions import Joined, Layered
-from ..language.spec import Spec
-from .networks import batched
+from .networks import batched, spec_of
 from .part import Ends, Line, Part, connect
 from .support import innermost
 
@@ -148,8 +147,7 @@ class CovariatePrior(Part):
         """Make p(z)."""
         n = ends.shape[0] - self.marginals.count
         self.family = ends.make(self.line, shape=(n,), feature_shape=None)
-        spec = getattr(self.family, "spec", None)
-        self.spec = spec if isinstance(spec, Spec) else None
+        self.spec = spec_of(self.family)
 
     def connect(self, ends: Ends) -> None:
         """Let p(z) take notice of nothing: q(z|x) comes with covariates."""
@@ -187,8 +185,7 @@ class CovariateGuide(Part):
         self.family = ends.make(self.line, shape=(ends.shape[0] - c.count,), **changes)
         if isinstance(self.family, Part) and type(self.family).approximate is not Part.approximate:
             raise ValueError("a guide that takes steps of its own goes without covariates=")
-        spec = getattr(self.family, "spec", None)
-        self.spec = spec if isinstance(spec, Spec) else None
+        self.spec = spec_of(self.family)
         self.numbers = ends.make("Normal", shape=(c.numbers,), **changes) if c.numbers else None
         self.bits = ends.make("Bernoulli", shape=(c.bits,), **changes) if c.bits else None
 
@@ -258,8 +255,7 @@ class CovariateLikelihood(Part):
         """Make the likelihood."""
         width = (ends.feature_shape or (0,))[0] - 2 * self.prior[0].count
         self.part = ends.make(self.line, feature_shape=(width,), whole=True)
-        spec = getattr(self.part, "spec", None)
-        self.spec = spec if isinstance(spec, Spec) else None
+        self.spec = spec_of(self.part)
 
     def forward(self, features: Tensor | None = None) -> dist.TorchDistribution:
         """Of batch shape that of the features."""

@@ -14,7 +14,7 @@ from ..distributions import NormalMixture
 from ..language.spec import Spec, Value, as_spec
 from .family import Family
 from .part import Ends, Part, Role
-from .priors import VampPrior
+from .priors import is_made_of_guide
 from .support import innermost, support_bounds
 
 __all__ = ["DeltaNormal", "SemiAmortized", "refine", "suggest_guide"]
@@ -177,8 +177,7 @@ class SemiAmortized(Part):
 
     def connect(self, ends: Ends) -> None:
         """Raise if prior and steps would ask for each other without end."""
-        parts = () if ends.partner is None else ends.partner.modules()
-        if any(isinstance(part, VampPrior) for part in parts):
+        if is_made_of_guide(ends.partner):
             raise ValueError(
                 f"{self.spec} asks for p(z) to make q(z|x), and a VampPrior is made of q(z|x): "
                 "choose another prior, or a guide without steps and vae.refine"

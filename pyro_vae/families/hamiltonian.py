@@ -1,7 +1,7 @@
 """Guides whose draws go on towards the posterior by leapfrog steps: Hamiltonian, Langevin."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pyro.distributions as dist
 import torch
@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from ..core.checks import fraction, positive, whole
-from ..core.leapfrog import Chain
+from ..core.leapfrog import Chain, can_move
 from ..language.spec import Spec, as_spec
 from .part import Ends, Part, Role
-from .priors import VampPrior
+from .priors import is_made_of_guide
 
 __all__ = ["Hamiltonian", "Langevin"]
 
@@ -69,9 +69,7 @@ class Hamiltonian(Part):
         self.family = ends.make(self.start)
         with torch.no_grad():
             q = self.family(torch.zeros(1, *(ends.feature_shape or ())))
-        support: Any = q.support
-        real = getattr(support, "base_constraint", support) is constraints.real
-        if not (q.has_rsample and (real or support is constraints.real_vector)):
+        if not can_move(q):
             raise ValueError(
                 f"{name} moves draws along gradients, on the real line, which {self.start.name} "
                 f"does not allow: use {name}(Normal)"
@@ -79,8 +77,7 @@ class Hamiltonian(Part):
 
     def connect(self, ends: Ends) -> None:
         """Raise if prior and steps would ask for each other without end."""
-        parts = () if ends.partner is None else ends.partner.modules()
-        if any(isinstance(part, VampPrior) for part in parts):
+        if is_made_of_guide(ends.partner):
             raise ValueError(
                 f"{self.spec} asks for p(z) to draw from q(z|x), and a VampPrior is made of "
                 "q(z|x): choose another prior, or guide='Normal'"

@@ -21,7 +21,7 @@ from .parameters import GlobalParameter
 from .part import Ends, Part, Role
 from .support import convex, support_bounds, transform
 
-__all__ = ["AutoregressiveBernoulli", "Resampled", "VampPrior"]
+__all__ = ["AutoregressiveBernoulli", "Resampled", "VampPrior", "is_made_of_guide"]
 
 MARGIN = 0.02  # how far pseudo-inputs start from the ends of their range
 
@@ -218,3 +218,8 @@ def inside(x: Tensor, region: constraints.Constraint) -> Tensor:
     if math.isfinite(upper):
         return lower + (upper - lower) * ((x - lower) / (upper - lower)).clamp(MARGIN, 1 - MARGIN)
     return x.clamp_min(lower + MARGIN)
+
+
+def is_made_of_guide(prior: nn.Module | None) -> bool:
+    """Whether a prior is, or has among its parts, one that is made of q(z|x)."""
+    return prior is not None and any(isinstance(part, VampPrior) for part in prior.modules())

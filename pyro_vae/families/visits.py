@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..distributions import Joined, Trajectories
 from ..language.spec import Spec, as_spec
-from .networks import batched
+from .networks import batched, spec_of
 from .part import Ends, Line, Part, Role, start_from
 from .support import innermost
 
@@ -103,8 +103,7 @@ class MeanField(VisitPart):
     def __init__(self, line: Line) -> None:
         super().__init__()
         self.line = line
-        spec = line.spec if isinstance(line, nn.Module) else as_spec(line)
-        self.spec = spec if isinstance(spec, Spec) else None
+        self.spec = spec_of(line) if isinstance(line, nn.Module) else as_spec(line)
 
     def build(self, ends: Ends) -> None:
         """Make the guide of a visit."""
@@ -137,8 +136,7 @@ class VisitLikelihood(Part):
     def __init__(self, line: Line) -> None:
         super().__init__()
         self.line = line
-        spec = line.spec if isinstance(line, nn.Module) else as_spec(line)
-        self.spec = spec if isinstance(spec, Spec) else None
+        self.spec = spec_of(line) if isinstance(line, nn.Module) else as_spec(line)
 
     def build(self, ends: Ends) -> None:
         """Make the likelihood of a visit."""

@@ -7,14 +7,13 @@ import pyro
 import pyro.distributions as dist
 import pyro.poutine as poutine
 import torch
-from pyro.distributions import constraints
 from pyro.infer import ELBO, RenyiELBO, Trace_ELBO
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from ....core.checks import fraction, positive, whole
-from ....core.leapfrog import Chain
+from ....core.leapfrog import Chain, can_move
 from ...estimators.multisample import add
 from ...sites import family_name, latent, samples, unweighted
 from ..run import Callback
@@ -154,9 +153,7 @@ class _Draw(Messenger):
             return
         if not latent(msg):
             raise ValueError(f"DAIS anneals draws, and site {name!r} of the guide is none")
-        support = getattr(fn, "support", None)
-        real = getattr(support, "base_constraint", support) is constraints.real
-        if not (fn.has_rsample and (real or support is constraints.real_vector)):
+        if not can_move(fn):
             raise ValueError(
                 f"DAIS moves draws along the gradient, on the real line, which "
                 f"{family_name(fn)} at site {name!r} does not allow: use guide='Normal'"
