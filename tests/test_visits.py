@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from scipy.stats import multivariate_normal
 from sklearn.gaussian_process import GaussianProcessRegressor, kernels
+from torch import nn
 from torch.distributions import MultivariateNormal, kl_divergence
 
 import pyro_vae as pv
@@ -456,3 +458,21 @@ def test_an_estimator_whose_guide_has_its_own_objective_is_refused_where_it_shar
             check(made, (vae := model()).model, vae.guide, x)
         with store.scope():
             check(made, (vae := model(guide="Normal")).model, vae.guide, x)
+
+
+class OwnGuide(nn.Module):
+    """A module of the user's, which has no line."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.LazyLinear(2)
+
+    def forward(self, features):
+        loc, scale = self.head(features).chunk(2, -1)
+        return dist.Normal(loc, scale.exp()).to_event(1)
+
+
+def test_a_module_of_the_users_is_the_guide_of_a_visit():
+    vae = model(latent_dim=1, guide=OwnGuide())
+    assert vae.approximation.spec is None and "OwnGuide" in str(vae.approximation)
+    assert pv.elbo(vae, frame(), seed=0).isfinite().all()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..distributions import Joined, Layered
 from .networks import batched, spec_of
-from .part import Ends, Line, Part, connect
+from .part import Ends, Line, Part, connect, looks_at_joint
 from .support import innermost
 
 __all__ = [
@@ -183,7 +183,7 @@ class CovariateGuide(Part):
         c, width = self.prior[0], (ends.feature_shape or (0,))[0]
         changes: Any = {"feature_shape": (width - 2 * c.count,), "whole": True}
         self.family = ends.make(self.line, shape=(ends.shape[0] - c.count,), **changes)
-        if isinstance(self.family, Part) and type(self.family).approximate is not Part.approximate:
+        if looks_at_joint(self.family):
             raise ValueError("a guide that takes steps of its own goes without covariates=")
         self.spec = spec_of(self.family)
         self.numbers = ends.make("Normal", shape=(c.numbers,), **changes) if c.numbers else None

@@ -23,6 +23,7 @@ __all__ = [
     "Role",
     "connect",
     "construct",
+    "looks_at_joint",
     "read_line",
     "start_from",
 ]
@@ -205,6 +206,11 @@ class Copies(Part):
     def forward(self, features: Tensor | None = None) -> dist.TorchDistribution:
         """The distributions, in the last batch dimension."""
         return SideBySide([part(features) for part in self.parts])
+
+
+def looks_at_joint(guide: nn.Module) -> bool:
+    """Whether a guide's q(z|x) is made of p(x, z) too, not of the encoder's features alone."""
+    return isinstance(guide, Part) and type(guide).approximate is not Part.approximate
 
 
 class Registry:

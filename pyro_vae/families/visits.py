@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..distributions import Joined, Trajectories
 from ..language.spec import Spec, as_spec
 from .networks import batched, spec_of
-from .part import Ends, Line, Part, Role, start_from
+from .part import Ends, Line, Part, Role, looks_at_joint, start_from
 from .support import innermost
 
 __all__ = [
@@ -200,7 +200,7 @@ def _of_a_visit(part: VisitPart, line: Line, ends: Ends) -> nn.Module:
     """The guide of one visit."""
     width = _own(ends)[-1] - part.width - 2
     made = ends.make(line, shape=ends.shape[1:], feature_shape=(width,))
-    if isinstance(made, Part) and type(made).approximate is not Part.approximate:
+    if looks_at_joint(made):
         raise ValueError("a guide that takes steps of its own is not of visits: use 'Conjugate'")
     return made
 

@@ -15,7 +15,7 @@ from ..core.pareto import RELIABLE
 from ..core.seeding import seeded
 from ..families.guides import refine
 from ..families.missingness import Missingness
-from ..families.part import Part
+from ..families.part import looks_at_joint
 from .evaluated import Evaluated
 from .imputation import Imputations, Plan, Point, impute
 from .inputs import Inputs
@@ -83,16 +83,10 @@ class Inference(Evaluated):
             ValueError: observations that are not the model's.
         """
         rows = self.record.rows(x)
-        if rows is None or not self._encodes_alone:
+        if rows is None or looks_at_joint(self.approximation):
             return self.approximate_posterior(self.as_data(x))
         parts = rows.checked(self.as_data)
         return self.approximation(torch.cat([self.encoder(self.inputs(part)) for part in parts]))
-
-    @property
-    def _encodes_alone(self) -> bool:
-        """Whether the guide reads features of the encoder, and nothing else of x."""
-        part = self.approximation
-        return not isinstance(part, Part) or type(part).approximate is Part.approximate
 
     @evaluates
     def refine(
