@@ -426,3 +426,37 @@ def test_the_evidence_of_a_conditional_prior_is_that_of_quadrature():
     found = pv.log_evidence(vae, data, num_samples=4000, seed=0)
     z_score = (found.log_evidence - exact) / found.standard_error
     assert z_score.abs().max() < 4
+
+
+def test_values_of_a_table_are_not_taken_for_packed_rows():
+    """With a condition of numbers both are as wide, and the columns lie in another order."""
+    data = frame().drop(columns=["site", "my col"])
+    table = pv.Table.from_frame(data)
+    vae = pv.VAE(table, 2, condition=["age"], weight="years", **NETS)
+    values = torch.tensor(table.values, dtype=torch.float32)
+    with pytest.raises(ValueError, match=r"as vae.as_data\(frame\) gives them, got \(60, 5\)"):
+        pv.elbo(vae, values)
+    packed = vae.as_data(table)
+    own = [table.schema.places[name] for name in vae.record.columns]
+    assert torch.equal(vae.record.cells(packed), values[:, own])
+    assert torch.equal(vae.record.part(packed, "context")[:, 0], torch.tensor(data.age).float())
+    assert torch.equal(pv.elbo(vae, packed, seed=0), pv.elbo(vae, data, seed=0))
+
+
+def test_a_stack_of_conditional_tables_is_drawn_under_conditions():
+    data = frame()
+    models = [pv.VAE(table(), 2, condition=["site"], **NETS | {"seed": i}) for i in (0, 1)]
+    stack = pv.stack(models, [0.5, 0.5])
+    drawn = stack.sample(3, given=data[["site"]][:4], seed=0)
+    assert drawn.shape == (3, 4, *models[0].x_shape)
+    with pytest.raises(ValueError, match="give the columns of the condition alone"):
+        stack.sample(3, given=data[["site", "age"]])
+
+
+def test_one_goes_from_a_row_of_a_table_to_another():
+    data = frame()
+    vae = pv.VAE(table(), 2, condition=["site"], **NETS)
+    line = vae.interpolate(data[:1], data[5:6], 4)
+    assert isinstance(line, pd.DataFrame) and len(line) == 4
+    ends = pd.concat([vae.reconstruct(data[:1]), vae.reconstruct(data[5:6])])
+    assert np.allclose(line["age"].iloc[[0, -1]], ends["age"])

@@ -110,3 +110,11 @@ def test_a_predictive_check_compares_what_is_seen_with_what_would_be_seen():
         head.bias.data.zero_()
     check = pv.predictive_check(vae, table, num_samples=2000, seed=0)
     assert check.columns["mean_z"].abs().max() < 4 and check.columns["shape_p"].min() > 1e-3
+
+
+def test_simulated_rows_lack_the_cells_that_their_bits_say(vae, data):
+    for given in (None, vae.as_data(data)[:7]):
+        parts = vae.simulate(50, given, 50, holes=given is not None)
+        cells = vae.record.cells(torch.cat([x for _, x in parts]))
+        assert torch.equal(cells[:, 3:].bool(), cells[:, 1:3].isnan())
+        assert 0 < cells[:, 3:].mean() < 1

@@ -247,3 +247,17 @@ def test_outliers():
     found = outlier_scores(vae, mode, held_out, seed=0).iloc[0]
     assert found["surprise"] < scores["surprise"][:100].min()
     assert found["typicality"] > scores["typicality"][:100].median()
+
+
+@pytest.mark.parametrize(
+    "labels, message",
+    [
+        (["a", "b"] * 5, "whole numbers, or whether each row has an attribute, got a in row 0"),
+        ([0.0, 0.5] * 5, "labels are whole numbers, got 0.5 in row 1"),
+        ([1.0, float("nan")] * 5, "got nan in row 1: leave the row out"),
+    ],
+)
+def test_labels_that_are_no_numbers_are_refused(labels, message):
+    vae = pv.VAE(4, latent_dim=3, likelihood="Normal", seed=0)
+    with pytest.raises(ValueError, match=message):
+        pv.attribute_step(vae, torch.zeros(10, 4), labels)

@@ -476,3 +476,25 @@ def test_a_module_of_the_users_is_the_guide_of_a_visit():
     vae = model(latent_dim=1, guide=OwnGuide())
     assert vae.approximation.spec is None and "OwnGuide" in str(vae.approximation)
     assert pv.elbo(vae, frame(), seed=0).isfinite().all()
+
+
+def test_simulated_subjects_have_the_visits_of_those_that_are_given():
+    vae = model().float()
+    x = vae.as_data(frame())
+    ((_, drawn),) = vae.simulate(len(x), x, 100)
+    there = x[..., -1] > 0
+    assert not there.all()  # some have fewer visits
+    assert torch.equal(~vae.record.cells(drawn).isnan().any(-1), there)
+    table = pv.predictive_check(vae, pd.concat([frame()] * 2).assign(
+        subject=[f"{s}{i // 46}" for i, s in enumerate(pd.concat([frame()] * 2).subject)]
+    ), num_samples=30)  # fmt: skip
+    assert table.num_data >= 20
+
+
+def test_one_goes_from_a_subject_to_another():
+    vae, data = model().float(), frame()
+    first, last = data[data.subject == "s0"], data[data.subject == "s1"]
+    with pytest.raises(ValueError, match="one observation and another, got 12"):
+        vae.interpolate(data, last)
+    line = vae.interpolate(first, last, 3)
+    assert line.shape == (3, *vae.x_shape)

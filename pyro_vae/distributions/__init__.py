@@ -22,6 +22,7 @@ from .sphere import ImplicitVonMises, VonMises, VonMisesFisher, bessel
 from .spike import SpikeOr, WithSpike
 from .supports import support_of_cell
 from .survival import CensoredTime, RightCensored, log_survival
+from .tails import FisherSnedecor, GeneralizedPareto, Logistic, SkewLogistic, StudentT
 from .trajectories import Trajectories
 from .transforms import Interval, Positive, PositiveCholesky, Sticks
 
@@ -32,7 +33,9 @@ __all__ = [
     "CoupledLogisticLevels",
     "Delta",
     "DequantizedLevels",
+    "FisherSnedecor",
     "FittedNormal",
+    "GeneralizedPareto",
     "Given",
     "Horseshoe",
     "ImplicitVonMises",
@@ -44,6 +47,7 @@ __all__ = [
     "Layered",
     "Layout",
     "LogNormal",
+    "Logistic",
     "LogisticLevels",
     "Multinomial",
     "NormalMixture",
@@ -54,9 +58,11 @@ __all__ = [
     "ResampledDistribution",
     "RightCensored",
     "SideBySide",
+    "SkewLogistic",
     "SpikeAndSlab",
     "SpikeOr",
     "Sticks",
+    "StudentT",
     "Trajectories",
     "TransformedDistribution",
     "VonMises",

@@ -21,6 +21,8 @@ __all__ = [
     "Pareto",
     "TransformedDistribution",
     "Weibull",
+    "inside",
+    "log1mexp",
 ]
 
 Size = Sequence[int]
@@ -41,9 +43,9 @@ class TransformedDistribution(dist.TransformedDistribution):
     def _inside(self, value: Tensor) -> Tensor:
         support = support_of_cell(self.support)  # pyright: ignore[reportArgumentType]
         if support is constraints.simplex:
-            return _inside(value, 0.0, None)
+            return inside(value, 0.0, None)
         low, high = (getattr(support, name, None) for name in ("lower_bound", "upper_bound"))
-        return _inside(value, low, high)
+        return inside(value, low, high)
 
 
 class _InLogarithms:
@@ -129,20 +131,20 @@ class Kumaraswamy(_InLogarithms, dist.Kumaraswamy):
 
     def rsample(self, sample_shape: Size = ()) -> Tensor:
         """A draw that is greater than 0 and less than 1."""
-        return _inside(super().rsample(sample_shape), None, 1.0)
+        return inside(super().rsample(sample_shape), None, 1.0)
 
     def _log_draw(self, sample_shape: torch.Size) -> Tensor:
         shape = self._extended_shape(sample_shape)
         wait = self.concentration0.new_empty(shape).exponential_()
-        return _log1mexp(wait / self.concentration0) / self.concentration1
+        return log1mexp(wait / self.concentration0) / self.concentration1
 
     def _log_density(self, x: Tensor) -> Tensor:
         a, b = self.concentration1, self.concentration0
-        other = _power(b - 1, _log1mexp(-a * x.log()))  # log(1 - x^a)
+        other = _power(b - 1, log1mexp(-a * x.log()))  # log(1 - x^a)
         return a.log() + b.log() + torch.xlogy(a - 1, x) + other
 
 
-def _inside(value: Tensor, low: Bound, high: Bound) -> Tensor:
+def inside(value: Tensor, low: Bound, high: Bound) -> Tensor:
     """The closest number of the value's type between two bounds, which are none themselves."""
     of = torch.finfo(value.dtype)
     least, most = (
@@ -156,7 +158,7 @@ def _inside(value: Tensor, low: Bound, high: Bound) -> Tensor:
     return torch.minimum(torch.maximum(value, least), most)
 
 
-def _log1mexp(x: Tensor) -> Tensor:
+def log1mexp(x: Tensor) -> Tensor:
     """log(1 - exp(-x)), with the digits of either end."""
     small = x < math.log(2)
     first = (-torch.expm1(-x.clamp(max=math.log(2)))).log()

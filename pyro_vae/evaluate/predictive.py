@@ -12,7 +12,7 @@ from torch import Tensor
 from ..core.checks import whole
 from ..distributions import RightCensored
 from ..families.support import innermost
-from ..model.columns import by_cell, names_of, with_holes
+from ..model.columns import by_cell, names_of
 from ..model.entry import of_model
 from ..model.joint import reading
 from ..model.simulation import simulate
@@ -118,7 +118,7 @@ def predictive_check(
         z, drawn = simulate(vae, num_samples, x)
         p = vae.decode(z[:1], x[:1])
     alike = by_cell(p, lambda part: not isinstance(innermost(part), RightCensored))
-    drawn = with_holes(vae.record, vae.record.cells(drawn)).flatten(1).double()[:, alike]
+    drawn = vae.record.cells(drawn).flatten(1).double()[:, alike]
     data = vae.record.cells(x).flatten(1).double()[:, alike]
     names = [name for name, kept in zip(names_of(vae.record), alike, strict=True) if kept]
     if not names:

@@ -13,7 +13,7 @@ from ..distributions import Joined
 from .record import Record
 from .tables import TableRecord
 
-__all__ = ["by_cell", "by_column", "names_of", "own_values", "with_holes"]
+__all__ = ["by_cell", "by_column", "names_of", "own_values"]
 
 
 def names_of(record: Record) -> list[str]:
@@ -57,11 +57,6 @@ def by_column(record: Record, cells: Tensor) -> dict[str, np.ndarray]:
         return {name: values[..., i] for name, i in places if name in own}
     values = cells.flatten(-len(record.x_shape)).double().cpu().numpy()
     return {name: values[..., i] for i, name in enumerate(names_of(record))}
-
-
-def with_holes(record: Record, cells: Tensor) -> Tensor:
-    """Cells that were drawn, ``(..., *x_shape)``, NaN where a bit beside one says so."""
-    return record.with_holes(cells) if isinstance(record, TableRecord) else cells
 
 
 def own_values(column: Column, numbers: np.ndarray) -> np.ndarray | None:

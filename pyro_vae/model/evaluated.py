@@ -15,6 +15,7 @@ from .joint import Joint
 from .latents import Latents
 from .record import Record
 from .simulation import in_turn, simulate
+from .tables import TableRecord
 
 __all__ = ["Evaluated"]
 
@@ -75,10 +76,15 @@ class Evaluated(Face):
             holes: whether the missing cells of ``given`` are missing in them too.
         """
         z, x = simulate(self, num_data, given)
-        if holes and given is not None:
+        if holes and given is not None and not self._has_bits:
             gone, cells = self.record.cells(in_turn(given, num_data)).isnan(), self.record.cells(x)
             x = self.record.with_cells(x, torch.where(gone, math.nan, cells))
         return list(zip(z.split(size), x.split(size), strict=True))
+
+    @property
+    def _has_bits(self) -> bool:
+        """Whether the model draws which cells are missing."""
+        return isinstance(self.record, TableRecord) and bool(self.record.holes)
 
     @property
     def why_not_simulated(self) -> str:

@@ -21,6 +21,7 @@ from .imputation import Imputations, Plan, Point, impute
 from .inputs import Inputs
 from .joint import Joint, reading
 from .latents import Latents, point
+from .pieces import pair
 from .record import Record
 
 __all__ = ["Inference"]
@@ -348,21 +349,21 @@ class Inference(Evaluated):
         """Means of p(x|z) on the straight line between two encoded observations.
 
         Args:
-            start: one observation, ``(*x_shape)``.
+            start: one observation, ``(*x_shape)``, or a frame of one row.
             end: another.
             steps: how many points, the ends included.
 
         Returns:
-            ``(steps, *x_shape)``.
+            ``(steps, *x_shape)``, or a frame; of sequences as many steps as the shorter has.
         """
         if self.latents.categorical:
             raise ValueError("z is categorical: there is no line between two categories")
-        ends = self.as_data(torch.stack([start, end]))
+        ends = pair(self, start, end)
         z = point(self.encode(ends))
         weight = torch.linspace(0, 1, whole("steps", steps), dtype=z.dtype, device=z.device)
         weight = weight.reshape(-1, *[1] * len(self.z_shape))
         x = ends[0] + weight.reshape(-1, *[1] * (ends.ndim - 1)) * (ends[1] - ends[0])
-        return point(self.decode(z[0] + weight * (z[1] - z[0]), x))
+        return self.record.answer(point(self.decode(z[0] + weight * (z[1] - z[0]), x)))
 
     # The boundary: what comes in is checked once.
 

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from ..data.loaders import is_loader, read
 from .face import Face
+from .sequences import Sequences
 
-__all__ = ["pieces"]
+__all__ = ["pair", "pieces"]
 
 
 def pieces(vae: Face, x: Tensor | ArrayLike, rows: int) -> Iterator[Tensor]:
@@ -44,6 +45,29 @@ def pieces(vae: Face, x: Tensor | ArrayLike, rows: int) -> Iterator[Tensor]:
             start += rows
     if held:
         yield _check(vae, torch.cat(held), start)
+
+
+def pair(vae: Any, start: Any, end: Any) -> Tensor:  # noqa: ANN401
+    """Two observations as packed rows.
+
+    Args:
+        vae: whose observations they are.
+        start: one observation, or an array or a frame of one.
+        end: another.
+
+    Raises:
+        ValueError: one of them is none, or several.
+    """
+    if isinstance(vae.record, Sequences):
+        return vae.as_data([start, end])
+    one = (vae.record.shape, vae.record.x_shape)
+    each = [vae.as_data(x[None] if getattr(x, "shape", None) in one else x) for x in (start, end)]
+    if several := [len(x) for x in each if len(x) > 1]:
+        raise ValueError(
+            f"expected one observation and another, got {several[0]}: x[0] of an array, x[0:1] of "
+            "a frame or a table"
+        )
+    return torch.cat(each)
 
 
 def _check(vae: Face, piece: Tensor, start: int) -> Tensor:

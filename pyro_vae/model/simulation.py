@@ -23,7 +23,8 @@ def simulate(vae: Model, num_data: int, given: Tensor | None) -> tuple[Tensor, T
         given: observations whose context and offset are taken in turn.
 
     Returns:
-        z, ``(num_data, *z_shape)``, and x, which holds no label.
+        z, ``(num_data, *z_shape)``, and x, which holds no label; its cells are missing where the
+        model says so, and where there is no visit.
 
     Raises:
         ValueError: the model reads a context or an offset, and none is given.
@@ -31,9 +32,9 @@ def simulate(vae: Model, num_data: int, given: Tensor | None) -> tuple[Tensor, T
     x = None if given is None else in_turn(given, num_data)
     z = vae.prior_at(x).expand([num_data]).sample()
     cells = vae.decode(z, x).sample()
-    if x is None:
-        return z, cells
-    x = vae.record.with_cells(x, cells)
+    x = vae.record.with_cells(cells if x is None else x, cells)
+    if given is None:
+        return z, x
     for block in vae.record.blocks:
         if block.role == "label":
             vae.record.unpack(x)[block.name].zero_()

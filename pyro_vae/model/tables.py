@@ -78,7 +78,10 @@ class TableRecord(Record):
             blocks.append(Block("missing", len(self.holes), "observed", "Bernoulli", True))
         if design:
             blocks.append(Block("condition", len(design.names), "context"))
-        super().__init__([*blocks, *(Block(role, (), role) for role in self.numbers)])  # pyright: ignore
+        blocks += [Block(role, (), role) for role in self.numbers]  # pyright: ignore
+        if len(modelled) < sum(block.width for block in blocks) == len(schema.cells):
+            blocks.append(Block("packed", (), "index"))  # none takes Table.values for packed rows
+        super().__init__(blocks)
         self._cells = [schema.places[column.name] for column in modelled]  # among the schema's
         n, bits = len(self._cells), [f"{name} is missing" for name in self.holes]
         places = [*groups.values(), *([list(range(n, n + len(bits)))] if bits else [])]
@@ -149,9 +152,15 @@ class TableRecord(Record):
     def take(self, x: object, like: Tensor) -> Tensor:
         """A frame or a table as a packed tensor of the type and device of ``like``; NaN stays.
 
-        A tensor is packed already, as ``Table.values`` are.
+        A tensor is packed already, as ``Table.values`` are where every column is modelled.
         """
         if isinstance(x, Tensor):
+            if x.shape[1:] != self.shape:
+                expected = ", ".join(map(str, ("N", *self.shape)))
+                raise ValueError(
+                    f"a tensor holds packed rows, ({expected}), as vae.as_data(frame) gives them, "
+                    f"got {tuple(x.shape)}: give the rows as a frame or a table"
+                )
             return super().take(x, like)
         table = self.read(x)
         self._check_digits(like.dtype)
@@ -159,6 +168,8 @@ class TableRecord(Record):
         if self.design:
             parts.append(self.design.read(table))
         parts += [self._numbers(table, role, name) for role, name in self.numbers.items()]
+        if self.has("index"):
+            parts.append(np.zeros((len(table), 1)))
         return super().take(torch.from_numpy(np.concatenate(parts, 1)), like)
 
     @property
@@ -263,6 +274,10 @@ class TableRecord(Record):
         holes = cells[..., first : first + len(own)] > 0.5
         cells[..., own] = cells[..., own].masked_fill(holes, math.nan)
         return cells
+
+    def with_cells(self, x: Tensor, cells: Tensor) -> Tensor:
+        """The rows x with other cells, NaN where the bit beside a cell says that it is missing."""
+        return super().with_cells(x, self.with_holes(cells))
 
     def values(self, cells: Tensor) -> np.ndarray:
         """Packed cells ``(..., D)`` as a table's values: codes and whole numbers are rounded.

@@ -94,7 +94,8 @@ class VisitsRecord(Record):
         return x[..., : self.row_shape[0]]
 
     def with_cells(self, x: Tensor, cells: Tensor) -> Tensor:
-        """The subjects x with other cells."""
+        """The subjects x with other cells, at the visits that there are."""
+        cells = torch.where(x[..., -1:] > 0, cells, torch.nan)
         return torch.cat([cells, x[..., self.row_shape[0] :]], -1)
 
     def part(self, x: Tensor | None, role: Role) -> Tensor | None:

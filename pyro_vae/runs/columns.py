@@ -35,7 +35,7 @@ def columns_of(vae: VAE, x: Tensor, check: ImputationCheck | None, seed: int) ->
         return ""
     with reading(vae, seed):
         drawn = record.cells(simulate(vae, max(DRAWN, len(x)), x)[1])
-    numbers = [by_column(record, cells) for cells in (record.cells(x), record.with_holes(drawn))]
+    numbers = [by_column(record, cells) for cells in (record.cells(x), drawn)]
     # Times that are censored are not those that are drawn.
     there = {k for k, v in numbers[0].items() if not np.isnan(v).all()}
     names = [k for k in numbers[0] if k in there and record.schema[k].kind != "survival"]

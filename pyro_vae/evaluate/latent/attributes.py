@@ -63,10 +63,20 @@ def as_numbers(labels: ArrayLike, n: int) -> Tensor:
     Raises:
         ValueError: labels of another shape.
     """
-    values = labels if isinstance(labels, Tensor) else torch.from_numpy(np.array(labels))
+    values = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
     if values.shape != (n,):
-        raise ValueError(f"expected labels of shape ({n},), got {tuple(values.shape)}")
-    return values.long().cpu()
+        raise ValueError(f"expected labels of shape ({n},), got {values.shape}")
+    number = values.dtype.kind in "biuf"
+    wrong = values != values.round() if number else np.ones(n, bool)
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise ValueError(
+            f"labels are whole numbers, or whether each row has an attribute, got "
+            f"{values[row]!s} in row {row}: say one, labels == {values[0]!s}"
+            if not number
+            else f"labels are whole numbers, got {values[row]!s} in row {row}: leave the row out"
+        )
+    return torch.from_numpy(values.astype(np.int64))
 
 
 @of_model

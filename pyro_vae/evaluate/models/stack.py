@@ -73,12 +73,15 @@ class Stack:
         """
         num_samples = whole("num_samples", num_samples)
         first = next(iter(self.models.values()))
-        if given is not None and first.record.given(given) is not None:
+        known = None if given is None else _known(first, given)
+        of_rows = known is not None and first.record.given(given) is not None
+        if of_rows and not first.record.cells(known).isnan().all():
             raise ValueError(
                 "a Stack does not draw the other cells of a table given some of them, as the "
-                "weights of its models would change: stack.models[...].sample(given=...)"
+                "weights of its models would change: give the columns of the condition alone, or "
+                "ask one model, stack.models[...].sample(given=...)"
             )
-        n = 1 if given is None else len(first.as_data(given))
+        n = 1 if known is None else len(known)
         with seeded(seed):
             weights = torch.tensor(self.weights, dtype=torch.double)
             which = torch.multinomial(weights, num_samples * n, replacement=True)
@@ -94,7 +97,7 @@ class Stack:
     def _draw(self, vae: VAE, rows: Tensor, given: Any) -> Tensor:  # noqa: ANN401
         """Observed cells of one model, of rows that are counted along all draws."""
         if given is not None:
-            x = vae.as_data(given)
+            x = _known(vae, given)
             given = x[rows.to(x.device) % len(x)]
         with reading(vae, None):
             return vae.record.cells(simulate(vae, len(rows), given)[1])
@@ -136,6 +139,13 @@ class Stack:
             torch.where(share >= PART, khat, -torch.inf).amax(0),
             num_samples,
         )
+
+
+def _known(vae: VAE, given: Any) -> Tensor:  # noqa: ANN401
+    """What is known of the observations that are drawn, as a model packs it."""
+    rows = vae.record.given(given)
+    known = given if rows is None else rows
+    return vae.as_data(vae.record.take_known(known, vae.example))
 
 
 def _vaes(models: Sequence[VAE] | Mapping[str, VAE]) -> dict[str, VAE]:

@@ -1,0 +1,151 @@
+"""Families with tails so heavy that float32 would make draws infinite, or their density 0.
+
+Each is Pyro's, under Pyro's name. A draw that is too large is the largest number there is, and has
+a finite density, which is made in logarithms where the numbers themselves overflow.
+"""
+
+import math
+from collections.abc import Sequence
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from .edges import inside, log1mexp
+
+__all__ = ["FisherSnedecor", "GeneralizedPareto", "Logistic", "SkewLogistic", "StudentT"]
+
+Size = Sequence[int]
+LARGE = 1e6  # a number to which 1 adds nothing
+EXPONENT = 80.0  # of which float32 has the exponential
+NO_TAIL = 1e-8  # a concentration that is none
+
+
+class StudentT(dist.StudentT):
+    """Student's t, whose chi-squared is drawn in logarithms."""
+
+    def rsample(self, sample_shape: Size = ()) -> Tensor:
+        """A draw that is finite."""
+        shape = self._extended_shape(torch.Size(sample_shape))
+        normal = torch.randn(shape, dtype=self.df.dtype, device=self.df.device)
+        log = normal.abs().log() - _log_chi2(self.df, sample_shape) / 2
+        return inside(self.loc + self.scale * normal.sign() * _exp(log), None, None)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The log density."""
+        if self._validate_args:
+            self._validate_sample(value)
+        df, size = self.df.double(), (value - self.loc).abs()
+        beta = ((df / 2).lgamma() - ((df + 1) / 2).lgamma()).to(self.df)
+        norm = beta + (self.df.log() + math.log(math.pi)) / 2 + self.scale.log()
+        return -(self.df + 1) / 2 * _log1p(size, self.scale * self.df.sqrt(), 2) - norm
+
+
+class FisherSnedecor(dist.FisherSnedecor):
+    """Ratios of two chi-squared variables over their degrees of freedom."""
+
+    def rsample(self, sample_shape: Size = ()) -> Tensor:
+        """A draw that is greater than 0 and finite."""
+        log = _log_chi2(self.df1, sample_shape) - _log_chi2(self.df2, sample_shape)
+        return inside(_exp(log), 0.0, None)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The log density."""
+        if self._validate_args:
+            self._validate_sample(value)
+        a, b, ratio = self.df1.double() / 2, self.df2.double() / 2, self.df2 / self.df1
+        beta = ((a + b).lgamma() - a.lgamma() - b.lgamma()).to(self.df1)
+        first, second = _log1p(ratio, value, 1), _log1p(value, ratio, 1)
+        return beta - value.log() - (self.df1 * first + self.df2 * second) / 2
+
+
+class GeneralizedPareto(dist.GeneralizedPareto):
+    r"""Numbers above a threshold, :math:`\mu + \sigma (e^{\xi E} - 1) / \xi`, E exponential."""
+
+    def rsample(self, sample_shape: Size = ()) -> Tensor:
+        """A draw that is finite, and within the support."""
+        wait = -_uniform(self.loc, self._extended_shape(torch.Size(sample_shape))).log()
+        k, tail = self._tail
+        grown = k * wait
+        far = grown > EXPONENT
+        near = torch.expm1(torch.where(far, 0.0, grown)) / k
+        beyond = _exp(torch.where(far, grown, 0.0) - k.abs().log() + self.scale.log())
+        size = torch.where(far, beyond, self.scale * torch.where(tail, near, wait))
+        most = torch.where(k < 0, self.loc - self.scale / k, math.inf)
+        return torch.minimum(inside(self.loc + size, None, None), most)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The log density; at the upper bound that of the number before it."""
+        if self._validate_args:
+            self._validate_sample(value)
+        size = value - self.loc
+        k, tail = self._tail
+        ends = tail & (k < 0)
+        grows = _log1p(torch.where(ends, 0.0, size), self.scale / k.abs(), 1)
+        share = torch.where(ends, size, 0.0) * k.abs() / self.scale
+        falls = share.clamp(max=1 - torch.finfo(share.dtype).eps).neg().log1p()
+        power = (1 / k + 1) * torch.where(ends, falls, grows)
+        plain = torch.where(tail, 0.0, size) / self.scale
+        return -self.scale.log() - torch.where(tail, power, plain)
+
+    @property
+    def _tail(self) -> tuple[Tensor, Tensor]:
+        """The concentration, 1 where it is 0, and whether it is not."""
+        tail = self.concentration.abs() > NO_TAIL
+        return torch.where(tail, self.concentration, 1.0), tail
+
+
+class Logistic(dist.Logistic):
+    """Numbers whose sigmoid is uniform."""
+
+    def rsample(self, sample_shape: Size = ()) -> Tensor:
+        """A draw that is finite."""
+        return self.icdf(_uniform(self.loc, self._extended_shape(torch.Size(sample_shape))))
+
+
+class SkewLogistic(dist.SkewLogistic):
+    """Numbers a power of whose sigmoid is uniform."""
+
+    def rsample(self, sample_shape: Size = ()) -> Tensor:
+        """A draw that is finite."""
+        uniform = _uniform(self.loc, self._extended_shape(torch.Size(sample_shape)))
+        wait = -uniform.log() / self.asymmetry  # minus the logarithm of the sigmoid
+        return inside(self.loc - self.scale * (wait + log1mexp(wait)), None, None)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The log density."""
+        if self._validate_args:
+            self._validate_sample(value)
+        z, a = (value - self.loc) / self.scale, self.asymmetry
+        return (a / self.scale).log() + logsigmoid(-z) + a * logsigmoid(z)
+
+
+def _uniform(like: Tensor, shape: torch.Size) -> Tensor:
+    """Uniform draws that are greater than 0."""
+    return like.new_empty(shape).uniform_().clamp(min=torch.finfo(like.dtype).tiny)
+
+
+def _log_chi2(df: Tensor, sample_shape: Size) -> Tensor:
+    """The logarithm of chi-squared draws over their degrees of freedom.
+
+    A gamma variable of shape a is one of shape a + 1 times a uniform one to the power 1 / a.
+    """
+    half = df / 2
+    gamma = dist.Gamma(half + 1, torch.ones_like(half)).rsample(torch.Size(sample_shape))
+    return gamma.log() - torch.empty_like(gamma).exponential_() / half - half.log()
+
+
+def _exp(log: Tensor) -> Tensor:
+    """The exponential, or the largest number that there is."""
+    of = torch.finfo(log.dtype)
+    return log.clamp(max=math.log(of.max) * (1 - 2 * of.eps)).exp()
+
+
+def _log1p(x: Tensor, scale: Tensor, power: int) -> Tensor:
+    """log(1 + (x / scale) ** power) of numbers that are at least 0, with a finite gradient."""
+    x, scale = torch.broadcast_tensors(x, scale)
+    far = x > LARGE * scale
+    near = torch.where(far, 0.0, x) / scale
+    beyond = torch.where(far, x, 1.0).log() - scale.log()
+    return torch.where(far, power * beyond, near.pow(power).log1p())
