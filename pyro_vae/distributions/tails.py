@@ -60,7 +60,7 @@ class FisherSnedecor(dist.FisherSnedecor):
         return beta - value.log() - (self.df1 * first + self.df2 * second) / 2
 
 
-class GeneralizedPareto(dist.GeneralizedPareto):
+class GeneralizedPareto(dist.GeneralizedPareto):  # pyright: ignore[reportAttributeAccessIssue]
     r"""Numbers above a threshold, :math:`\mu + \sigma (e^{\xi E} - 1) / \xi`, E exponential."""
 
     def rsample(self, sample_shape: Size = ()) -> Tensor:

@@ -74,8 +74,12 @@ class Stack:
         num_samples = whole("num_samples", num_samples)
         first = next(iter(self.models.values()))
         known = None if given is None else _known(first, given)
-        of_rows = known is not None and first.record.given(given) is not None
-        if of_rows and not first.record.cells(known).isnan().all():
+        rows_known = (
+            known is not None
+            and first.record.given(given) is not None
+            and not first.record.cells(known).isnan().all()
+        )
+        if rows_known:
             raise ValueError(
                 "a Stack does not draw the other cells of a table given some of them, as the "
                 "weights of its models would change: give the columns of the condition alone, or "
