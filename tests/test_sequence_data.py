@@ -7,7 +7,7 @@ import torch
 import pyro_vae as pv
 from helpers.commands import run
 from pyro_vae.data.ragged import padded
-from pyro_vae.model.sequences import lengths_of
+from pyro_vae.model.sequence_forms import lengths_of
 
 LINES = ["to be", "or not to be", "that", "is", "the question", "to sleep", "no more", "and by",
          "a sleep", "to say", "we end"]  # fmt: skip

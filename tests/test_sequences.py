@@ -10,7 +10,7 @@ from pyro.infer import Trace_ELBO
 
 import pyro_vae as pv
 from pyro_vae.model.joint import Joint
-from pyro_vae.model.sequences import lengths_of
+from pyro_vae.model.sequence_forms import lengths_of
 
 LENGTHS = (3, 1, 6, 2, 4)
 GENERATOR = torch.Generator().manual_seed(0)

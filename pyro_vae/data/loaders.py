@@ -13,7 +13,7 @@ from ..core.checks import whole
 from .pictures import as_pixels
 from .rows import Rows
 
-__all__ = ["Entries", "Stream", "collate", "entries", "is_loader", "length", "read", "stream"]
+__all__ = ["Entries", "Form", "Stream", "is_loader", "length", "read", "stream"]
 
 ROWS = 1000  # of a Dataset that are read together where all are
 
@@ -118,12 +118,57 @@ def stream(x: Any, batch_size: int, steps: int | None) -> Any:  # noqa: ANN401
     return Stream(x, steps)
 
 
-def read(x: Any) -> Iterator[object]:  # noqa: ANN401
-    """All batches of a loader, as :func:`entries` gives them.
+class Form:
+    """How rows of a ``Dataset`` make a batch, and what a loader gives is understood."""
+
+    def collate(self, rows: list[Any]) -> object:
+        """Rows of a ``Dataset`` as a batch.
+
+        Raises:
+            ValueError: rows that cannot be put side by side.
+        """
+        try:
+            return self.entries(default_collate([_tensors(row) for row in rows]))
+        except (TypeError, RuntimeError) as problem:
+            raise ValueError(
+                f"the rows of the Dataset make no batch ({str(problem).splitlines()[0]}): give "
+                "each as a tensor of one shape, pictures by "
+                "transform=torchvision.transforms.Resize((64, 64))"
+            ) from None
+
+    def entries(self, batch: Any, stacked: bool = True) -> object:  # noqa: ANN401
+        """A batch: an array, arrays by name, or several as :class:`Entries`.
+
+        Args:
+            batch: what a loader gave.
+            stacked: whether rows were put side by side in it, as PyTorch does by default.
+        """
+        if isinstance(batch, tuple) and hasattr(batch, "_asdict"):
+            return batch._asdict()  # pyright: ignore[reportAttributeAccessIssue]
+        if isinstance(batch, tuple | list) and not isinstance(batch, Entries):
+            several = [part for part in batch if isinstance(part, Tensor) or hasattr(part, "shape")]
+            if len(several) == len(batch):
+                return batch[0] if len(batch) == 1 else Entries(batch)
+        return batch
+
+    def even(self, batch: Tensor) -> Tensor:
+        """A batch as training has it: of the shape of all others, but for its rows."""
+        return batch
+
+    def batches(self, x: Any) -> Iterator[object]:  # noqa: ANN401
+        """What a loader gives, understood."""
+        loader = x.source if isinstance(x, Stream) else x
+        stacked = getattr(loader, "collate_fn", None) is default_collate
+        return (self.entries(batch, stacked) for batch in x)
+
+
+def read(x: Any, form: Form | None = None) -> Iterator[object]:  # noqa: ANN401
+    """All batches of a loader, as a form has them, by default :class:`Form`.
 
     Raises:
         ValueError: it has no length, so it may have no end.
     """
+    form = form or Form()
     if isinstance(x, IterableDataset):
         x = DataLoader(x, batch_size=ROWS)
     if length(x) == 0:
@@ -136,23 +181,8 @@ def read(x: Any) -> Iterator[object]:  # noqa: ANN401
     if isinstance(x, Dataset):
         rows = range(len(x))  # pyright: ignore[reportArgumentType]
         parts = (rows[start : start + ROWS] for start in rows[::ROWS])
-        return (collate([x[i] for i in part]) for part in parts)
-    return map(entries, x)
-
-
-def collate(rows: list[Any]) -> object:
-    """Rows of a ``Dataset`` as a batch.
-
-    Raises:
-        ValueError: rows that cannot be put side by side.
-    """
-    try:
-        return entries(default_collate([_tensors(row) for row in rows]))
-    except (TypeError, RuntimeError) as problem:
-        raise ValueError(
-            f"the rows of the Dataset make no batch ({str(problem).splitlines()[0]}): give each as "
-            "a tensor of one shape, pictures by transform=torchvision.transforms.Resize((64, 64))"
-        ) from None
+        return (form.collate([x[i] for i in part]) for part in parts)
+    return form.batches(x)
 
 
 def _tensors(row: Any) -> Any:  # noqa: ANN401
@@ -160,14 +190,3 @@ def _tensors(row: Any) -> Any:  # noqa: ANN401
     if isinstance(row, tuple | list) and not hasattr(row, "_asdict"):
         return tuple(map(_tensors, row))
     return as_pixels([row])[0] if hasattr(row, "getbands") else row
-
-
-def entries(batch: Any) -> object:  # noqa: ANN401
-    """A batch: an array, arrays by name, or several as :class:`Entries`."""
-    if isinstance(batch, tuple) and hasattr(batch, "_asdict"):
-        return batch._asdict()  # pyright: ignore[reportAttributeAccessIssue]
-    if isinstance(batch, tuple | list) and not isinstance(batch, Entries):
-        several = [part for part in batch if isinstance(part, Tensor) or hasattr(part, "shape")]
-        if len(several) == len(batch):
-            return batch[0] if len(batch) == 1 else Entries(batch)
-    return batch

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .vocabulary import Unit, Vocabulary
 
-__all__ = ["TEXTS", "padded", "read_lists", "read_texts", "with_lengths"]
+__all__ = ["TEXTS", "joined", "padded", "read_lists", "read_texts", "with_lengths"]
 
 TEXTS = (".txt",)
 
@@ -18,6 +18,14 @@ def padded(rows: Sequence[np.ndarray | Tensor]) -> Tensor:
     """Sequences side by side, ``(N, T, ...)``, NaN after the last step of each."""
     each = [torch.as_tensor(row, dtype=torch.float32) for row in rows]
     return torch.nn.utils.rnn.pad_sequence(each, batch_first=True, padding_value=torch.nan)
+
+
+def joined(parts: Sequence[Tensor]) -> Tensor:
+    """Batches, ``(N_i, T_i, ...)``, as one, NaN after the steps of those that have fewer."""
+    if len({part.shape[1:] for part in parts}) == 1:
+        return torch.cat([*parts])
+    rows = [row for part in parts for row in part]
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=torch.nan)
 
 
 def read_texts(path: Path, unit: Unit) -> tuple[Tensor, Vocabulary]:

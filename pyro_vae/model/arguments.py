@@ -15,7 +15,7 @@ from ..families.visits import VisitPart
 from ..language.spec import Spec, as_spec
 from .blocks import Block, shape_of
 from .counts import LIBRARY, CountsRecord, counts_of, has_own_totals
-from .designed import DesignedRecord
+from .designed import DesignedRecord, beside_block
 from .making import asks_for_features
 from .record import Record
 from .sequences import Sequences, as_sequences, is_sequences
@@ -204,15 +204,9 @@ def _beside(x: int | tuple[int, ...] | Record, missing: bool, condition: Conditi
     """The record of a plain array and its condition, blocks ``x`` and ``condition``."""
     if isinstance(x, Record):
         raise ValueError("of a record the blocks say it: Block('age', role='context')")
-    if not isinstance(condition, int | Design):
-        raise ValueError(
-            "a formula needs the frame that its levels and knots are learned from: "
-            f"condition=pv.Design.of({condition!r}, frame), and data {{'x': x, 'condition': frame}}"
-        )
-    design = condition if isinstance(condition, Design) else None
-    width = len(design.names) if design else condition
+    beside, design = beside_block(condition)
     x = shape_of(x, "x_shape", least=1)
-    blocks = [Block("x", x, missing=missing), Block("condition", width, "context")]  # pyright: ignore
+    blocks = [Block("x", x, missing=missing), *beside]
     return DesignedRecord(blocks, design) if design else Record(blocks)
 
 

@@ -13,7 +13,7 @@ from ..data.tables.frames import Frame
 from .blocks import Block
 from .record import Record
 
-__all__ = ["DesignedRecord", "set_columns"]
+__all__ = ["DesignedRecord", "beside_block", "framed", "set_columns"]
 
 
 class DesignedRecord(Record):
@@ -30,12 +30,12 @@ class DesignedRecord(Record):
 
     def pack(self, arrays: Mapping[str, Any]) -> Tensor:
         """Blocks by name as one tensor, ``(N, *self.shape)``; the condition may be a frame."""
-        return super().pack(self._read(arrays))
+        return super().pack(framed(arrays, self.design))
 
     def take_known(self, rows: object, like: Tensor) -> Tensor:
         """A condition alone, beside an x that is not read, or both, as a packed tensor."""
         if isinstance(rows, Mapping) and set(rows) == {"condition"}:
-            condition = self._read(rows)["condition"]
+            condition = framed(rows, self.design)["condition"]
             rows = {"condition": condition, "x": torch.zeros(len(condition), *self.x_shape)}
         return self.take(rows, like)
 
@@ -48,7 +48,7 @@ class DesignedRecord(Record):
         """
         columns = {name: value for name, value in do.items() if name in self.design.sources}
         if not columns:
-            return super().intervene(x, self._read(do))
+            return super().intervene(x, framed(do, self.design))
         if not isinstance(x, Mapping) or not hasattr(x.get("condition"), "columns"):
             raise ValueError(
                 f"do={dict(do)} sets a column of a frame: give the observations with theirs, "
@@ -59,12 +59,6 @@ class DesignedRecord(Record):
         table = set_columns(self.design.rows(x["condition"]), columns)
         return self.pack({**x, "condition": table})
 
-    def _read(self, arrays: Mapping[str, Any]) -> dict[str, Any]:
-        """The blocks, a condition that is a frame as its numbers."""
-        condition = arrays.get("condition")
-        framed = hasattr(condition, "columns") or isinstance(condition, Mapping | Table)
-        return {**arrays, **({"condition": self.design.read(condition)} if framed else {})}
-
     def describe(self) -> dict[str, object]:
         """What makes this record again, as plain values."""
         return super().describe() | {"condition": self.design.as_dict()}
@@ -74,6 +68,32 @@ class DesignedRecord(Record):
         """The arguments of a model, from what :meth:`describe` gives."""
         design = Design.from_dict(about["condition"])
         return {"x_shape": DesignedRecord([Block(*row) for row in about["blocks"]], design)}
+
+
+def beside_block(condition: object) -> tuple[list[Block], Design | None]:
+    """The block of a condition that is a number of columns or a design, and the design.
+
+    Raises:
+        ValueError: a formula, which needs the frame that it is of.
+    """
+    if condition is None:
+        return [], None
+    if not isinstance(condition, int | Design):
+        raise ValueError(
+            "a formula needs the frame that its levels and knots are learned from: "
+            f"condition=pv.Design.of({condition!r}, frame), and data {{'x': x, 'condition': frame}}"
+        )
+    design = condition if isinstance(condition, Design) else None
+    width = len(design.names) if design else condition
+    return [Block("condition", width, "context")], design  # pyright: ignore[reportArgumentType]
+
+
+def framed(arrays: Mapping[str, Any], design: Design | None) -> dict[str, Any]:
+    """Blocks by name, a condition that is a frame as its numbers."""
+    condition = arrays.get("condition")
+    frame = hasattr(condition, "columns") or isinstance(condition, Mapping | Table)
+    numbers = {"condition": design.read(condition)} if frame and design else {}
+    return {**arrays, **numbers}
 
 
 def set_columns(table: Table, do: Mapping[str, Any]) -> Table:

@@ -1,6 +1,7 @@
 """What the encoder reads of an observation: numbers near unit scale, learned from training data."""
 
 import math
+from collections.abc import Iterable
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -97,6 +98,9 @@ class Inputs(nn.Module):
         for reader, values in zip([*self.readers, self.context], blocks, strict=True):
             if isinstance(reader, Standardized) and values is not None:
                 reader.start_from(values)
+
+    def read_through(self, batches: Iterable[Tensor]) -> None:
+        """Learn of all batches of a loader what some do not say: of sequences, the lengths."""
 
     def far_cell(self, x: Tensor) -> tuple[int, ...] | None:
         """A cell of x whose numbers are far from unit scale, among those without bounds."""

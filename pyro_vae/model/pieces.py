@@ -7,7 +7,8 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from ..data.loaders import is_loader, read
+from ..data.loaders import Form, is_loader, read
+from ..data.ragged import joined
 from .face import Face
 from .sequences import Sequences
 
@@ -36,15 +37,15 @@ def pieces(vae: Face, x: Tensor | ArrayLike, rows: int) -> Iterator[Tensor]:
     held: list[Tensor] = []
     batch: Any
     start = 0
-    for batch in _apart(x):
+    for batch in _apart(x, record):
         held.append(vae.as_data(batch))
         while sum(map(len, held)) >= rows:
-            whole = torch.cat(held)
+            whole = joined(held)
             held = [whole[rows:]] if len(whole) > rows else []
             yield _check(vae, whole[:rows], start)
             start += rows
     if held:
-        yield _check(vae, torch.cat(held), start)
+        yield _check(vae, joined(held), start)
 
 
 def pair(vae: Any, start: Any, end: Any) -> Tensor:  # noqa: ANN401
@@ -78,13 +79,13 @@ def _check(vae: Face, piece: Tensor, start: int) -> Tensor:
         raise ValueError(f"{problem}{after}") from None
 
 
-def _apart(x: ArrayLike) -> Iterator[object]:
+def _apart(x: ArrayLike, form: Form | None) -> Iterator[object]:
     """The batches of a loader, which draws from a copy of the global generator."""
     state, last, items = torch.get_rng_state(), object(), None
     while True:
         with torch.random.fork_rng(devices=[]):
             torch.set_rng_state(state)
-            items = read(x) if items is None else items
+            items = read(x, form) if items is None else items
             item = next(items, last)
             state = torch.get_rng_state()
         if item is last:

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ..core.checks import boolean
-from ..data.loaders import Entries, is_loader, read
+from ..data.loaders import Entries, Form, is_loader, read
 from ..data.sparse import SparseRows, is_sparse
 from ..distributions import Layout
 from ..families.likelihoods import (
@@ -31,7 +31,7 @@ from .blocks import Block, Role, by_name, check_values, one_hot, reshaping, shap
 __all__ = ["Record"]
 
 
-class Record:
+class Record(Form):
     r"""Observations as named blocks, packed into one tensor.
 
     A record of one block is the plain array, ``(N, *shape)``. Of several blocks, each is flattened
@@ -282,7 +282,7 @@ class Record:
             return self.take(rows.dense(), like)
         if is_loader(x):
             with torch.random.fork_rng(devices=[]):
-                return torch.cat([self.take(batch, like) for batch in read(x)])
+                return torch.cat([self.take(batch, like) for batch in read(x, self)])
         given = self.pack(x) if is_named(x) else self._in_order(*numbers(x))
         given = convert(given, like)
         if given.ndim == 0 or given.shape[1:] != self.shape:

@@ -4,34 +4,41 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pyro.distributions as dist
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..core.checks import boolean, whole
 from ..data import Vocabulary
 from ..data.loaders import Entries, is_loader, read
+from ..data.ragged import joined
+from ..data.tables.design import Design
 from ..families.likelihoods import check_support
 from ..families.part import Line
 from ..families.steps import Autoregressive
 from ..language.spec import Spec
 from .arrays import convert, is_named, numbers
-from .blocks import Block, shape_of
+from .blocks import Block, Role, check_values, shape_of
+from .designed import beside_block, framed
 from .record import Record
+from .sequence_forms import SequenceForms, lengths_of
 
-__all__ = ["Sequences", "as_sequences", "is_sequences", "lengths_of", "network_for"]
+__all__ = ["Sequences", "as_sequences", "is_sequences", "network_for"]
 
+ROLES = ("context", "label", "weight", "index")  # of blocks beside
 TRIAL = 2  # steps, while the longest sequence is not known
 
 
-class Sequences(Record):
+class Sequences(SequenceForms):
     r"""Observations that are sequences, or sets, each of its own length.
 
     They come as a list of arrays ``(n_i, *shape)``; padded, ``(N, T, *shape)``, with NaN after the
     last step (or masked there); or padded, with their lengths: ``{"x": x, "lengths": n}``. Within
     the package they are padded with NaN, as many steps as the longest has. A padded step is no
     observation: it is in no density, mean, normalization or gradient.
+
+    What belongs to a whole sequence lies ``beside`` it: ``{"x": rows, "age": age}``, or a list of
+    pairs ``(row, age)``. Packed, ``(N, T, C + D)``, each step has it behind its own numbers.
 
     The length of an observation is given, not modelled: all figures are of
     :math:`\log p(x \mid n)`. Where x is drawn without one, n is drawn from the lengths of the
@@ -43,6 +50,8 @@ class Sequences(Record):
         longest: at most so many steps; that of the training data where it is not given.
         missing: whether cells within the length may be NaN, and are missing.
         vocabulary: of texts, which come in, and go out, as strings.
+        beside: blocks of a whole sequence, of the roles context, label, weight or index.
+        design: from a frame to the numbers of the block ``condition``.
 
     >>> record = Sequences(12, longest=9)
     >>> record.take([torch.zeros(5, 12), torch.zeros(9, 12)], torch.zeros(())).shape
@@ -55,12 +64,27 @@ class Sequences(Record):
         longest: int | None = None,
         missing: bool = False,
         vocabulary: Vocabulary | None = None,
+        beside: Sequence[Block] = (),
+        design: Design | None = None,
     ) -> None:
         self.step = shape_of(shape, "the shape of a step")
         self.said = self.longest = None if longest is None else whole("longest", longest)
         self.vocabulary, steps = vocabulary, self.longest or TRIAL
+        self.beside, self.design = tuple(beside), design
+        if wrong := [b for b in self.beside if b.role not in ROLES]:
+            raise ValueError(
+                f"a block beside sequences is a {', '.join(ROLES[:-1])} or {ROLES[-1]}, got "
+                f"{wrong[0].name!r}, which is {wrong[0].role}"
+            )
         block = Block("x", (steps, *self.step), missing=boolean("missing", missing))
-        super().__init__([block])
+        super().__init__([block, *self.beside])
+        cells = math.prod(self.step)
+        self.width = cells + sum(b.width for b in self.beside)
+        self.shape = (steps, self.width) if self.beside else block.shape
+        self._places = {"x": slice(0, cells)}
+        for b in self.beside:
+            start = self._places[[*self._places][-1]].stop
+            self._places[b.name] = slice(start, start + b.width)
 
     @property
     def line(self) -> str:
@@ -72,35 +96,68 @@ class Sequences(Record):
         """Take this as the longest there is, unless one is known."""
         if self.longest is None:
             said = self.said
-            self.__init__(self.step, longest, self.missing, self.vocabulary)
+            about = self.missing, self.vocabulary, self.beside, self.design
+            self.__init__(self.step, longest, *about)
             self.said = said
 
     def describe(self) -> dict[str, object]:
         """What makes this record again, as plain values."""
         longest = {} if self.said is None else {"longest": self.said}
         texts = {} if self.vocabulary is None else {"vocabulary": self.vocabulary.as_dict()}
-        return {"sequences": list(self.step), **longest, "missing": self.missing, **texts}
+        beside = {"beside": [b.row for b in self.beside]} if self.beside else {}
+        design = {} if self.design is None else {"design": self.design.as_dict()}
+        own = {"sequences": list(self.step), **longest, "missing": self.missing}
+        return own | texts | beside | design
 
     @staticmethod
     def arguments(about: Mapping[str, Any]) -> dict[str, object]:
         """The arguments of a model, from what :meth:`describe` gives."""
         given = tuple(about["sequences"]), about.get("longest"), about["missing"]
         texts = Vocabulary.from_dict(about["vocabulary"]) if "vocabulary" in about else None
-        return {"x_shape": Sequences(*given, texts)}
+        beside = [Block(*row) for row in about.get("beside", ())]
+        design = Design.from_dict(about["design"]) if "design" in about else None
+        return {"x_shape": Sequences(*given, texts, beside, design)}
 
     def cells(self, x: Tensor) -> Tensor:
-        """All of x."""
-        return x
+        """The steps of x, ``(N, T, *shape)``."""
+        return x[..., self._places["x"]].reshape(*x.shape[:2], *self.step) if self.packed(x) else x
+
+    def packed(self, x: Tensor) -> bool:
+        """Whether what lies beside the sequences is in x."""
+        return bool(self.beside) and x.ndim == 3 and x.shape[2] == self.width
+
+    def packing(self, x: Any) -> Tensor:  # noqa: ANN401
+        """Sequences in any form, packed where they are not."""
+        return x if isinstance(x, Tensor) and self.packed(x) else self.pack(x)
 
     def with_cells(self, x: Tensor, cells: Tensor) -> Tensor:
-        """The cells, of the lengths of x."""
-        return cells.to(x)
+        """The cells, of the lengths of x, and what lies beside it."""
+        if not self.packed(x):
+            return cells.to(x)
+        beside = x[..., self._places["x"].stop :]
+        return torch.cat([cells.reshape(*x.shape[:2], -1).to(x), beside], 2)
+
+    def part(self, x: Tensor | None, role: Role) -> Tensor | None:
+        """All blocks of a role side by side, ``(N, D)``; ``None`` where there are none."""
+        blocks = [b for b in self.beside if b.role == role]
+        if not blocks or x is None or not self.packed(x):
+            return super().part(None, role)
+        return torch.cat([x[:, 0, self._places[b.name]] for b in blocks], 1)
+
+    def unpack(self, x: Tensor) -> dict[str, Tensor]:
+        """The steps, padded with NaN, and what lies beside them, by name."""
+        places = {b.name: x[:, 0, self._places[b.name]].reshape(-1, *b.shape) for b in self.beside}
+        return {"x": self.cells(x), **places}
 
     def observe(
         self, p: dist.TorchDistribution, x: Tensor | None
     ) -> tuple[dist.TorchDistribution, Tensor | None]:
-        """The likelihood, which knows what is padding, and x."""
-        return p, x
+        """The likelihood, which knows what is padding, and the steps of x."""
+        return p, None if x is None else self.cells(x)
+
+    def score(self, p: dist.TorchDistribution, x: Tensor) -> Tensor:
+        """log p(x|z) of the steps that are there, ``(..., N)``, nats."""
+        return p.log_prob(self.cells(x))
 
     # The boundary.
 
@@ -111,11 +168,11 @@ class Sequences(Record):
             ValueError: an empty sequence, one that is too long, other channels, with its row.
         """
         if isinstance(x, Entries):
-            raise ValueError("a batch of sequences is one list or padded array, got several")
+            x = self.entries(x, False)
         if is_loader(x):
             with torch.random.fork_rng(devices=[]):
-                return _pad([row for batch in read(x) for row in self.take(batch, like)])
-        given = self._padded(x)
+                return joined([self.take(batch, like) for batch in read(x, self)])
+        given = self.packing(x)
         if len(given) == 0:
             raise ValueError("x is empty: give a sequence")
         given = convert(given, like)
@@ -130,75 +187,37 @@ class Sequences(Record):
                 f"it, x[{row}][:{self.longest}], or make VAE(Sequences({self._said}, "
                 f"longest={n[row]}), ...)"
             )
+        for block in (b for b in self.beside if b.role != "index"):
+            check_values(block, given[:, 0, self._places[block.name]])
         return given[:, : self.longest] if self.longest else given
+
+    def intervene(self, x: Any, do: Mapping[str, Any]) -> Any:  # noqa: ANN401
+        """Sequences beside another context; a condition may be a frame."""
+        return super().intervene(x, framed(do, self.design))
+
+    def take_known(self, rows: object, like: Tensor) -> Tensor:
+        """What lies beside sequences, and their lengths, whatever their steps; or all of them."""
+        if not is_named(rows) or "x" in rows:
+            return self.take(rows, like)
+        if "lengths" not in rows:
+            raise ValueError(
+                "sequences that are drawn given what lies beside them have lengths: "
+                "given={'condition': c, 'lengths': n}"
+            )
+        n = numbers(rows["lengths"])[0]
+        return self.take({**rows, "x": torch.zeros(len(n), int(n.max()), *self.step)}, like)
 
     @property
     def _said(self) -> str:
         return str(self.step[0] if len(self.step) == 1 else self.step)
-
-    def _padded(self, x: Any) -> Tensor:  # noqa: ANN401
-        """What users have, as one tensor."""
-        if is_named(x):
-            if set(x) != {"x", "lengths"}:
-                names = ", ".join(map(str, x))
-                raise ValueError(f"sequences by name are 'x' and 'lengths', got {names}")
-            return self._cut(self._padded(x["x"]), numbers(x["lengths"])[0])
-        if isinstance(x, Tensor) and x.is_nested:
-            x = list(x.unbind())
-        rows = _rows(x)
-        if rows == []:
-            raise ValueError("x is empty: give a sequence")
-        if rows is None:
-            padded = numbers(x)[0]
-            padded = padded if padded.is_floating_point() else padded.double()
-            if padded.ndim != 2 + len(self.step) or padded.shape[2:] != self.step:
-                shape, got = ", ".join(map(str, ("N", "T", *self.step))), tuple(padded.shape)
-                raise ValueError(
-                    f"expected a list of sequences, or x of shape ({shape}), got {got}"
-                )
-            return padded
-        return _pad([self._row(i, row) for i, row in enumerate(rows)])
-
-    def _row(self, i: int, row: object) -> Tensor:
-        """A sequence of a list, checked."""
-        if isinstance(row, str) and self.vocabulary is None:
-            raise ValueError(
-                f"row {i} is text, {row!r:.40}: of texts make VAE(Vocabulary.of(texts), ...)"
-            )
-        try:
-            coded = self.vocabulary and isinstance(row, str)
-            found = numbers(self.vocabulary.encode(row) if coded else row)[0]  # pyright: ignore
-        except ValueError as problem:
-            raise ValueError(f"{problem} (in row {i})") from problem
-        found = found if found.is_floating_point() else found.double()
-        if found.numel() == 0:
-            raise ValueError(f"row {i} is an empty sequence: leave it out")
-        if found.ndim != 1 + len(self.step) or found.shape[1:] != self.step:
-            shape = ", ".join(map(str, ("steps", *self.step)))
-            raise ValueError(f"row {i} has shape {tuple(found.shape)}, expected ({shape})")
-        gone = found.isnan().reshape(len(found), -1)
-        if gone[-1].all():
-            raise ValueError(
-                f"row {i} ends with a step of NaN, which is padding here: leave that step out"
-            )
-        return found
-
-    def _cut(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """Padded sequences with NaN after their lengths."""
-        n = x.shape[1]
-        wrong = (lengths < 1) | (lengths > n) | (lengths != lengths.round())
-        if lengths.shape != (len(x),) or wrong.any():
-            got = tuple(lengths.shape) if lengths.shape != (len(x),) else lengths[wrong][0].item()
-            raise ValueError(f"lengths are {len(x)} whole numbers from 1 to {n}, got {got}")
-        there = torch.arange(n, device=x.device) < lengths.to(x.device)[:, None]
-        return torch.where(there.reshape(*there.shape, *[1] * (x.ndim - 2)), x, math.nan)
 
     def check_complete(self, x: Tensor) -> None:
         """Raise if a cell within a sequence is missing, and the model was not told of it."""
         if self.missing:
             return
         at = torch.arange(x.shape[1], device=x.device) < lengths_of(x)[:, None]
-        gone = x.isnan() & at.reshape(*at.shape, *[1] * (x.ndim - 2))
+        cells = self.cells(x)
+        gone = cells.isnan() & at.reshape(*at.shape, *[1] * len(self.step))
         if gone.any():
             row, *cell = gone.nonzero()[0].tolist()
             place = self.place(row, *cell)
@@ -209,7 +228,7 @@ class Sequences(Record):
         """Raise unless all steps lie in the support of their likelihood."""
         first = x[:1]
         steps = [p.given(first) if isinstance(p, Autoregressive) else p for p in likelihoods]
-        check_support(x, steps, name, self.place)
+        check_support(self.cells(x), steps, name, self.place)
 
     def place(self, row: int, *cell: int) -> str:
         """Where a cell lies, in words."""
@@ -219,36 +238,44 @@ class Sequences(Record):
     def answer(self, cells: Tensor, x: object = None, *, keep: bool = False) -> Any:  # noqa: ANN401
         """Cells ``(..., N, T, *shape)`` as users get them: padded for padded x, else a list."""
         lead = cells.ndim - 2 - len(self.step)
-        n = lengths_of(cells[(0,) * lead] if x is None else self._padded(x)).tolist()
+        n = lengths_of(cells[(0,) * lead] if x is None else self.packing(x)).cpu()
         if isinstance(x, Tensor) and not x.is_nested:
-            at = torch.arange(cells.shape[lead + 1]) < torch.tensor(n)[:, None]
+            at = torch.arange(cells.shape[lead + 1]) < n[:, None]
             there = at.reshape(*at.shape, *[1] * len(self.step)).to(cells.device)
             return torch.where(there, cells, math.nan)
-        each = [part.narrow(lead, 0, k) for part, k in zip(cells.unbind(lead), n, strict=True)]
+        rows = zip(cells.unbind(lead), n.tolist(), strict=True)
+        each = [part.narrow(lead, 0, k) for part, k in rows]
         if self.vocabulary is None or lead:
             return each
         return [self.vocabulary.decode(row.tolist()) for row in each]
 
 
-def as_sequences(x: Any, missing: object, condition: object) -> Sequences:  # noqa: ANN401
+def as_sequences(x: Any, missing: object, condition: object = None) -> Sequences:  # noqa: ANN401
     """The record of a model's first argument, ``(None, 12)``, a :class:`Sequences`, or texts'.
+
+    Args:
+        x: the argument.
+        missing: whether cells within the length may be missing.
+        condition: of a whole sequence: how many numbers, or a :class:`Design`.
 
     Raises:
         ValueError: another place of the ``None``, or what sequences cannot have.
     """
-    if isinstance(x, Vocabulary):
-        x = Sequences(vocabulary=x)
-    if condition is not None:
-        raise ValueError("sequences of several lengths have no condition yet: put it into x")
     if isinstance(missing, str | Spec):
         raise ValueError(f"missing= of sequences is True or False, got {str(missing)!r}")
     if isinstance(x, Sequences):
         if missing:
             raise ValueError("of a record it says it: Sequences(12, missing=True)")
+        if condition is not None:
+            said = "Sequences(12, beside=[Block('condition', 3, 'context')])"
+            raise ValueError(f"of a record it says it: {said}")
         return x
-    if x[0] is not None or None in x[1:]:
+    texts = x if isinstance(x, Vocabulary) else None
+    if texts is None and (x[0] is not None or None in x[1:]):
         raise ValueError(f"None is the first of a shape, the steps: (None, 12), got {tuple(x)}")
-    return Sequences(x[1:], missing=boolean("missing", missing))
+    shape = () if texts else x[1:]
+    block, design = beside_block(condition)
+    return Sequences(shape, None, boolean("missing", missing), texts, block, design)
 
 
 def network_for(record: Record, line: Line | None) -> Line:
@@ -261,29 +288,3 @@ def is_sequences(x: object) -> bool:
     """Whether a model's first argument says sequences of any length, as ``(None, 12)`` does."""
     shape = isinstance(x, tuple | list) and None in x
     return shape or isinstance(x, Sequences | Vocabulary)
-
-
-def lengths_of(x: Tensor) -> Tensor:
-    """The numbers of steps of padded sequences, ``(N, T, ...)``: up to the last that is there."""
-    there = ~x.isnan().reshape(*x.shape[:2], -1).all(-1)
-    at = torch.arange(1, x.shape[1] + 1, device=x.device)
-    return (there * at).amax(1)
-
-
-def _pad(rows: Sequence[Tensor]) -> Tensor:
-    """Sequences side by side, NaN after each; those that are padded already keep their padding."""
-    kind = torch.float64 if any(r.dtype == torch.float64 for r in rows) else rows[0].dtype
-    same = [row.to(kind) for row in rows]
-    return nn.utils.rnn.pad_sequence(same, batch_first=True, padding_value=math.nan)
-
-
-def _rows(x: Any) -> list[object] | None:  # noqa: ANN401
-    """The sequences of a list, an array of objects or a column of lists; ``None`` of an array."""
-    if isinstance(x, list | tuple):
-        return list(x)
-    if isinstance(x, np.ndarray) and x.dtype == object and x.ndim == 1:
-        return list(x)
-    for name in ("to_pylist", "to_list"):  # PyArrow; pandas and polars
-        if hasattr(x, name) and not hasattr(x, "columns"):
-            return list(getattr(x, name)())
-    return None

@@ -1,5 +1,6 @@
 """What the networks of sequences read: the steps, and z, with the steps before, at each of them."""
 
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,7 +15,8 @@ from ..families.steps import Autoregressive, Ragged, Steps
 from ..families.units import far_cell
 from .inputs import ROWS, InputMode, Inputs, Standardized, reader_of
 from .record import Record
-from .sequences import Sequences, lengths_of
+from .sequence_forms import lengths_of
+from .sequences import Sequences
 
 __all__ = ["SequenceInputs", "make_inputs"]
 
@@ -65,19 +67,31 @@ class SequenceInputs(Inputs):
     @torch.no_grad()
     def start_from(self, x: Tensor) -> None:
         """Learn centres, spreads and lengths from observations, once."""
+        self.read_through([x])
         if not (self.ragged or self.single):
             super().start_from(x)
-        elif isinstance(reader := self.readers[0], Standardized):
-            reader.start_from(self._steps(x[:: max(1, len(x) // ROWS)]))
-        if isinstance(self.record, Sequences) and self.lengths.sum() == 1:
-            self.record.settle(int(lengths_of(x).max()))
-            least = self.record.x_shape[0] + 1
-            self.lengths = torch.bincount(lengths_of(x), minlength=least).to(self.lengths)
+            return
+        some = x[:: max(1, len(x) // ROWS)]
+        steps, context = self._steps(self.record.cells(some)), self.record.part(some, "context")
+        for reader, values in ((self.readers[0], steps), (self.context, context)):
+            if isinstance(reader, Standardized) and values is not None:
+                reader.start_from(values)
+
+    @torch.no_grad()
+    def read_through(self, batches: Iterable[Tensor]) -> None:
+        """Learn the lengths of all sequences, and so the longest one, once."""
+        if not isinstance(self.record, Sequences) or self.lengths.sum() > 1:
+            return
+        n = torch.cat([lengths_of(x) for x in batches])
+        self.record.settle(int(n.max()))
+        least = self.record.x_shape[0] + 1
+        self.lengths = torch.bincount(n, minlength=least).to(self.lengths)
 
     def far_cell(self, x: Tensor) -> tuple[int, ...] | None:
         """A cell of x whose numbers are far from unit scale."""
         if not self.ragged:
             return super().far_cell(x)
+        x = self.record.cells(x)
         cell = far_cell(x) if isinstance(self.readers[0], Standardized) else None
         return cell if cell is None else tuple(map(int, np.unravel_index(cell, x.shape[1:])))
 
@@ -95,7 +109,10 @@ class SequenceInputs(Inputs):
         """What the encoder reads, of observations ``(N, T, ...)``, NaN at padding."""
         if not (self.ragged or self.single):
             return super().forward(x)
-        return self._pad(self.read(x), x)
+        read, context = self.read(self.record.cells(x)), self.read_context(x)
+        if context is not None:
+            read = torch.cat([read, context[:, None].expand(-1, read.shape[1], -1)], 2)
+        return self._pad(read, x)
 
     def beside(self, h: Tensor, x: Tensor | None, event_dim: int) -> tuple[Tensor, int]:
         """What the decoder reads at each step, z, the context and, so far, no step before it.

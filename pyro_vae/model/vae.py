@@ -1,7 +1,7 @@
 """The VAE: ``model(x)`` and ``guide(x)``, two ordinary Pyro functions over three families."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeAlias, get_args
@@ -247,6 +247,10 @@ class VAE(Forecasts):
             start_from(part, cells)
         beside = self.inputs.passing
         start_from(self.prior, beside.beside(x) if beside else cells)
+
+    def read_through(self, batches: Iterable[Tensor]) -> None:
+        """Learn of all batches of a loader what some do not say: of sequences, the lengths."""
+        self.inputs.read_through(batches)
 
     def approximate_posterior(self, x: Tensor) -> dist.TorchDistribution:
         """q(z|x) with its graph, for training: batch shape ``(B,)``, event shape of z.

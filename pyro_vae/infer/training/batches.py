@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ...data.loaders import collate, entries, length
+from ...data.loaders import Form, length
 from ...data.rows import Rows
 from ..engine.distributed import Processes
 from .binarize import bits, compiled_bits, random_keys
@@ -32,6 +32,7 @@ class Batches:
         processes: that share the batches.
         fresh: each epoch's batches are bits, drawn anew, of a tensor of grey values.
         prepare: what a batch goes through that is not of a tensor, when it is asked for.
+        form: how rows make a batch, and a loader's batch is understood.
 
     Attributes:
         rows: data of a whole batch that are this process's.
@@ -48,7 +49,9 @@ class Batches:
         *,
         fresh: bool = False,
         prepare: Callable[[Any], Tensor] = lambda batch: batch,
+        form: Form | None = None,
     ) -> None:
+        self.form = form or Form()
         self.x, self.batch_size, self.fresh, self.prepare = x, batch_size, fresh, prepare
         self.processes = processes or Processes()
         self.rows = len(self.processes.part(torch.arange(batch_size)))
@@ -92,7 +95,7 @@ class Batches:
             skip: how many of its batches are left out, at its start.
         """
         if self._loader:
-            items = iter(self.x)
+            items = self.form.batches(self.x)
             for _ in islice(items, skip):  # now, with the state of the generators at the call
                 pass
             return self._loaded(items, skip)
@@ -122,7 +125,7 @@ class Batches:
         count = skip
         for item in islice(items, len(self) - skip):
             count += 1
-            yield self.prepare(entries(item))
+            yield self.prepare(item)
         if count < len(self):
             raise ValueError(
                 f"the loader says that it has {len(self)} batches and gave {count}: mend its "
@@ -161,7 +164,7 @@ class Batches:
 
     def _take(self, rows: Tensor) -> Tensor:
         """Rows of a ``Dataset``; of one row none, for a process that has no part of a batch."""
-        found = self.prepare(collate([self.x[i] for i in rows.tolist() or [0]]))
+        found = self.prepare(self.form.collate([self.x[i] for i in rows.tolist() or [0]]))
         return found[: len(rows)]
 
 

@@ -16,7 +16,8 @@ from pyro import get_param_store
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from ...data.loaders import Stream, is_loader, length, stream
+from ...data.loaders import Form, Stream, is_loader, length, stream
+from ...data.ragged import joined
 from ...data.rows import HELD_OUT, Rows
 from ..engine.distributed import Processes
 from . import binarize as bits
@@ -77,7 +78,8 @@ def prepare(
         ValueError: data that cannot be served, with what to do.
     """
     held_out, binarize = None, settings.binarize
-    blocks = getattr(getattr(vae, "record", None), "blocks", ())
+    form: Any = getattr(vae, "record", None) or Form()
+    blocks = getattr(form, "blocks", ())
     if binarize and (others := [b.name for b in blocks if b.role not in ("observed", "label")]):
         raise ValueError(
             f"binarize would draw bits of {', '.join(others)} too: binarize x before packing it"
@@ -107,7 +109,8 @@ def prepare(
         settings.batch_size,
         team,
         fresh=binarize == "dynamic",
-        prepare=lambda batch: draw_bits(vae.as_data(batch), binarize),
+        prepare=lambda batch: form.even(draw_bits(vae.as_data(batch), binarize)),
+        form=form,
     )
     if isinstance(x, Rows | Tensor):
         size = max(EVALUATED, 0 if held_out is None else len(held_out))
@@ -116,6 +119,8 @@ def prepare(
     else:
         with torch.random.fork_rng():
             sample = _first(batches)
+            if not isinstance(x, Stream) and hasattr(vae, "read_through"):
+                vae.read_through(batches)
         if isinstance(x, Stream):
             x.rewind()
     sample = vae.check(sample)
@@ -164,7 +169,7 @@ def _first(batches: Batches) -> Tensor:
         parts.append(batch)
         if sum(map(len, parts)) >= EVALUATED:
             break
-    return torch.cat(parts)
+    return joined(parts)
 
 
 def _hold_out(vae: Trainable, x: Data, settings: FitSettings) -> tuple[Data, Tensor]:
