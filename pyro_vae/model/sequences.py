@@ -104,8 +104,8 @@ class Sequences(SequenceForms):
         """What makes this record again, as plain values."""
         longest = {} if self.said is None else {"longest": self.said}
         texts = {} if self.vocabulary is None else {"vocabulary": self.vocabulary.as_dict()}
-        beside = {"beside": [b.row for b in self.beside]} if self.beside else {}
-        design = {} if self.design is None else {"design": self.design.as_dict()}
+        beside: dict[str, object] = {"beside": [b.row for b in self.beside]} if self.beside else {}
+        design: dict[str, object] = {} if self.design is None else {"design": self.design.as_dict()}
         own = {"sequences": list(self.step), **longest, "missing": self.missing}
         return own | texts | beside | design
 
@@ -271,11 +271,11 @@ def as_sequences(x: Any, missing: object, condition: object = None) -> Sequences
             raise ValueError(f"of a record it says it: {said}")
         return x
     texts = x if isinstance(x, Vocabulary) else None
-    if texts is None and (x[0] is not None or None in x[1:]):
-        raise ValueError(f"None is the first of a shape, the steps: (None, 12), got {tuple(x)}")
-    shape = () if texts else x[1:]
+    shape = () if isinstance(x, Vocabulary) else tuple(x)
+    if shape and (shape[0] is not None or None in shape[1:]):
+        raise ValueError(f"None is the first of a shape, the steps: (None, 12), got {shape}")
     block, design = beside_block(condition)
-    return Sequences(shape, None, boolean("missing", missing), texts, block, design)
+    return Sequences(shape[1:], None, boolean("missing", missing), texts, block, design)
 
 
 def network_for(record: Record, line: Line | None) -> Line:

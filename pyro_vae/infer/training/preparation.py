@@ -117,12 +117,7 @@ def prepare(
         sample = x[torch.randperm(len(x), device=x.device)[:size]]
         sample = draw_bits(vae.as_data(sample), binarize)
     else:
-        with torch.random.fork_rng():
-            sample = _first(batches)
-            if not isinstance(x, Stream) and hasattr(vae, "read_through"):
-                vae.read_through(batches)
-        if isinstance(x, Stream):
-            x.rewind()
+        sample = _read_first(vae, x, batches)
     sample = vae.check(sample)
     if batches.smallest == 1:
         _check_one(vae, sample[:1], settings.batch_size)
@@ -160,6 +155,17 @@ def _check_one(vae: Trainable, x: Tensor, batch_size: int) -> None:
                 "batch normalization needs two observations a step, and one batch of an epoch has "
                 f"one: another batch_size than {batch_size}, or drop_last=True of a DataLoader"
             ) from None
+
+
+def _read_first(vae: Any, x: object, batches: Batches) -> Tensor:  # noqa: ANN401
+    """The first rows of a loader, which a model that asks for it reads through."""
+    with torch.random.fork_rng():
+        sample = _first(batches)
+        if not isinstance(x, Stream) and hasattr(vae, "read_through"):
+            vae.read_through(batches)
+    if isinstance(x, Stream):
+        x.rewind()
+    return sample
 
 
 def _first(batches: Batches) -> Tensor:
