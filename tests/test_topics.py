@@ -121,6 +121,24 @@ def test_the_perplexity_of_a_known_model_is_exact():
     assert found["standard_error"] == pytest.approx(float(error), rel=1e-4)
 
 
+@pytest.mark.parametrize("proposal", ["guide", "auto"])
+def test_the_perplexity_is_that_of_the_evidence(proposal):
+    """Two topics of two words, whose shares are summed out by quadrature; the guide is wide."""
+    options = {"decoder": "Topics(mixture=True)", "prior": "Dirichlet(0.5)", "guide": "Dirichlet"}
+    vae = pv.VAE(2, latent_dim=2, likelihood="Multinomial", encoder="MLP([4])", seed=0, **options)
+    x = torch.tensor([[7.0, 1.0], [2.0, 2.0], [0.0, 9.0]])
+    with torch.no_grad():
+        vae.decoder.weight.copy_(torch.tensor([[0.9, 0.1], [0.2, 0.8]]).log())
+    share = (torch.arange(200_000) + 0.5).double() / 200_000
+    u = (share * math.pi / 2).sin() ** 2  # whose density is that of Dirichlet(0.5, 0.5)
+    first = 0.9 * u + 0.2 * (1 - u)
+    each = x.double()[:, :1] * first.log() + x.double()[:, 1:] * (1 - first).log()
+    exact = math.exp(-float((each.logsumexp(1) - math.log(len(u))).sum() / x.sum()))
+    found = pv.perplexity(vae, x, num_samples=20_000, proposal=proposal, seed=0)
+    assert found["perplexity"] == pytest.approx(exact, rel=2e-3)
+    assert found["doubtful"] == 0
+
+
 def test_topics_are_told_by_their_words():
     vae = model()
     with torch.no_grad():

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ...core.checks import whole
+from ...core.pareto import RELIABLE
 from ...distributions import Multinomial
 from ...families.support import innermost
 from ...families.topics import Topics
@@ -17,6 +19,7 @@ from ...model.entry import of_model
 from ...model.joint import Joint, reading
 from ...model.pieces import pieces
 from ...model.vae import VAE
+from ..evidence.importance import log_evidence
 from .rates import column_names
 
 __all__ = ["npmi", "perplexity", "topics", "uniqueness"]
@@ -130,46 +133,63 @@ def uniqueness(words: Tensor | ArrayLike) -> np.ndarray:
 @of_model
 @torch.no_grad()
 def perplexity(
-    vae: VAE, x: Tensor | ArrayLike, *, num_samples: int = 100, seed: int | None = None
+    vae: VAE,
+    x: Tensor | ArrayLike,
+    *,
+    num_samples: int = 500,
+    proposal: Literal["guide", "auto"] = "guide",
+    seed: int | None = None,
 ) -> pd.Series:
-    r"""Perplexity per word, from above: by the evidence lower bound.
+    r"""Perplexity per word, by the evidence: from above, as the evidence is from below.
 
-    .. math:: \exp\Big(-\frac{\sum_d \log p(w_d)}{\sum_d n_d}\Big), \quad
-        \log p(w_d) \ge E_q[\textstyle\sum_v x_{dv} \log \pi_v(z)] - KL(q(z|x_d) \| p(z))
+    .. math:: \exp\Big(-\frac{\sum_d \log p(w_d)}{\sum_d n_d}\Big)
 
     of the documents as sequences of words: the number of orders that a bag of words has is left
-    out. The weights stay as they are, and z is drawn given the whole of each document.
+    out. The weights stay as they are, and :math:`\log p(w_d)` is :func:`log_evidence` of the whole
+    of each document.
 
     Args:
         vae: a trained model with ``likelihood="Multinomial"``.
         x: documents, held out.
         num_samples: draws of z per document.
+        proposal: what z is drawn from, see :func:`log_evidence`: ``"auto"`` fits it to each
+            document, where an encoder of few documents knows little of others.
         seed: of the draws.
 
     Returns:
-        ``perplexity``, its ``standard_error`` over documents, and the ``words`` that it is of.
+        ``perplexity``, its ``standard_error`` over documents, the ``words`` that it is of, and the
+        ``doubtful`` share of documents whose k-hat is above 0.7, so that it is too high.
 
     Raises:
         ValueError: another likelihood.
+
+    References:
+        Wallach, Murray, Salakhutdinov & Mimno (2009), ICML, for evaluating topic models.
 
     >>> vae = VAE(4, 2, likelihood="Multinomial", decoder="Topics", seed=0)
     >>> bool(perplexity(vae, torch.ones(3, 4), seed=0)["perplexity"] > 4)
     True
     """
-    num_samples, bounds, totals = whole("num_samples", num_samples), [], []
+    bounds, totals, khat = [], [], []
+    options: dict[str, Any] = {"num_samples": num_samples, "proposal": proposal, "num_simulated": 0}
     with reading(vae, seed):
-        for some in pieces(vae, x, max(1, ROWS // num_samples)):
-            joint, cells = Joint(vae, some), vae.record.cells(some).double()
-            z = joint.draw(num_samples)
-            if not isinstance(innermost(joint.likelihood(z)), Multinomial):
+        for some in pieces(vae, x, ROWS):
+            if not isinstance(innermost(vae.decode(Joint(vae, some).draw(1), some)), Multinomial):
                 raise ValueError("perplexity is of VAE(..., likelihood='Multinomial')")
+            cells, found = vae.record.cells(some).double(), log_evidence(vae, some, **options)
             orders = (cells.sum(-1) + 1).lgamma() - (cells + 1).lgamma().sum(-1)
-            bounds.append(joint.log_weight(z).double().mean(0) - orders)
+            bounds.append(found.log_evidence.double() - orders)
             totals.append(cells.sum(-1))
+            khat.append(found.khat)
     bound, n = torch.cat(bounds), torch.cat(totals)
     rate = bound.sum() / n.sum()
     error = (bound - rate * n).std() * math.sqrt(len(n)) / n.sum() if len(n) > 1 else math.nan
     value = math.exp(-rate)
     return pd.Series(
-        {"perplexity": value, "standard_error": value * float(error), "words": float(n.sum())}
+        {
+            "perplexity": value,
+            "standard_error": value * float(error),
+            "words": float(n.sum()),
+            "doubtful": float((torch.cat(khat) > RELIABLE).double().mean()),
+        }
     )
