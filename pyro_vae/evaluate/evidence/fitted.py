@@ -82,7 +82,7 @@ def normal_proposal(joint: Joint | RealLine, loc: Tensor, scale: Tensor) -> dist
     """The normal on the real line that maps to z, as a distribution of z."""
     transform: Any = joint.to_support(WHO)
     normal = dist.MultivariateNormal(loc, scale_tril=scale, validate_args=False)
-    shape = joint.guide.event_shape
+    shape = transform.inverse_shape(joint.guide.event_shape)  # a simplex has a dimension less
     parts = [transform]
     if loc.shape[1:] != shape:
         parts.insert(0, dist.transforms.ReshapeTransform(loc.shape[1:], shape))
