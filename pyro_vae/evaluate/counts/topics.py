@@ -167,8 +167,9 @@ def perplexity(
         Wallach, Murray, Salakhutdinov & Mimno (2009), ICML, for evaluating topic models.
 
     >>> vae = VAE(4, 2, likelihood="Multinomial", decoder="Topics", seed=0)
-    >>> bool(perplexity(vae, torch.ones(3, 4), seed=0)["perplexity"] > 4)
-    True
+    >>> found = perplexity(vae, torch.ones(3, 4), num_samples=20_000, seed=0)
+    >>> print(round(found["perplexity"], 1))  # untrained, all words are alike
+    4.0
     """
     bounds, totals, khat = [], [], []
     options: dict[str, Any] = {"num_samples": num_samples, "proposal": proposal, "num_simulated": 0}
