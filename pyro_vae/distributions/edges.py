@@ -15,12 +15,14 @@ from torch import Tensor
 from .supports import support_of_cell
 
 __all__ = [
+    "InLogarithms",
     "InverseGamma",
     "Kumaraswamy",
     "LogNormal",
     "Pareto",
     "TransformedDistribution",
     "Weibull",
+    "finite_exp",
     "inside",
     "log1mexp",
 ]
@@ -48,17 +50,14 @@ class TransformedDistribution(dist.TransformedDistribution):
         return inside(value, low, high)
 
 
-class _InLogarithms:
+class InLogarithms:
     """Draws whose logarithm is made first."""
 
     _validate_args: bool
 
     def rsample(self, sample_shape: Size = ()) -> Tensor:
         """A draw that is greater than 0 and finite."""
-        log = self._log_draw(torch.Size(sample_shape))
-        of = torch.finfo(log.dtype)
-        room = 2 * of.eps * math.log(of.max)
-        return log.clamp(math.log(of.tiny) + room, math.log(of.max) - room).exp()
+        return finite_exp(self._log_draw(torch.Size(sample_shape)))
 
     def sample(self, sample_shape: Size = ()) -> Tensor:
         """A draw without a path."""
@@ -78,7 +77,7 @@ class _InLogarithms:
         raise NotImplementedError
 
 
-class LogNormal(_InLogarithms, dist.LogNormal):
+class LogNormal(InLogarithms, dist.LogNormal):
     """Numbers whose logarithm is normal."""
 
     def _log_draw(self, sample_shape: torch.Size) -> Tensor:
@@ -89,7 +88,7 @@ class LogNormal(_InLogarithms, dist.LogNormal):
         return self.base_dist.log_prob(log) - log
 
 
-class Weibull(_InLogarithms, dist.Weibull):
+class Weibull(InLogarithms, dist.Weibull):
     r"""Times to failure, :math:`\lambda E^{1/k}` where E is exponential."""
 
     def _log_draw(self, sample_shape: torch.Size) -> Tensor:
@@ -101,7 +100,7 @@ class Weibull(_InLogarithms, dist.Weibull):
         return self.concentration.log() - x.log() + log - log.exp()
 
 
-class Pareto(_InLogarithms, dist.Pareto):
+class Pareto(InLogarithms, dist.Pareto):
     r"""Numbers from a scale upward, :math:`s\,e^{E/\alpha}` where E is exponential."""
 
     def rsample(self, sample_shape: Size = ()) -> Tensor:
@@ -115,7 +114,7 @@ class Pareto(_InLogarithms, dist.Pareto):
         return self.alpha.log() + self.alpha * (self.scale.log() - x.log()) - x.log()
 
 
-class InverseGamma(_InLogarithms, dist.InverseGamma):
+class InverseGamma(InLogarithms, dist.InverseGamma):
     """Numbers whose reciprocal is gamma distributed."""
 
     def _log_draw(self, sample_shape: torch.Size) -> Tensor:
@@ -126,7 +125,7 @@ class InverseGamma(_InLogarithms, dist.InverseGamma):
         return a * (rate.log() - log) - a.lgamma() - log - rate / x
 
 
-class Kumaraswamy(_InLogarithms, dist.Kumaraswamy):
+class Kumaraswamy(InLogarithms, dist.Kumaraswamy):
     r"""Numbers from 0 to 1, :math:`(1 - e^{-E/b})^{1/a}` where E is exponential."""
 
     def rsample(self, sample_shape: Size = ()) -> Tensor:
@@ -156,6 +155,13 @@ def inside(value: Tensor, low: Bound, high: Bound) -> Tensor:
     if high is not None:
         most = most - (of.eps * most.abs()).clamp(min=of.tiny)
     return torch.minimum(torch.maximum(value, least), most)
+
+
+def finite_exp(log: Tensor) -> Tensor:
+    """The exponential, or the closest number that is greater than 0 and finite, with its digits."""
+    of = torch.finfo(log.dtype)
+    room = 2 * of.eps * math.log(of.max)
+    return log.clamp(math.log(of.tiny) + room, math.log(of.max) - room).exp()
 
 
 def log1mexp(x: Tensor) -> Tensor:

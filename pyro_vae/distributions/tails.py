@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from .edges import inside, log1mexp
+from .edges import InLogarithms, finite_exp, inside, log1mexp
 
 __all__ = ["FisherSnedecor", "GeneralizedPareto", "Logistic", "SkewLogistic", "StudentT"]
 
@@ -30,7 +30,7 @@ class StudentT(dist.StudentT):
         shape = self._extended_shape(torch.Size(sample_shape))
         normal = torch.randn(shape, dtype=self.df.dtype, device=self.df.device)
         log = normal.abs().log() - _log_chi2(self.df, sample_shape) / 2
-        return inside(self.loc + self.scale * normal.sign() * _exp(log), None, None)
+        return inside(self.loc + self.scale * normal.sign() * finite_exp(log), None, None)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log density."""
@@ -42,22 +42,17 @@ class StudentT(dist.StudentT):
         return -(self.df + 1) / 2 * _log1p(size, self.scale * self.df.sqrt(), 2) - norm
 
 
-class FisherSnedecor(dist.FisherSnedecor):
+class FisherSnedecor(InLogarithms, dist.FisherSnedecor):
     """Ratios of two chi-squared variables over their degrees of freedom."""
 
-    def rsample(self, sample_shape: Size = ()) -> Tensor:
-        """A draw that is greater than 0 and finite."""
-        log = _log_chi2(self.df1, sample_shape) - _log_chi2(self.df2, sample_shape)
-        return inside(_exp(log), 0.0, None)
+    def _log_draw(self, sample_shape: torch.Size) -> Tensor:
+        return _log_chi2(self.df1, sample_shape) - _log_chi2(self.df2, sample_shape)
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        """The log density."""
-        if self._validate_args:
-            self._validate_sample(value)
+    def _log_density(self, x: Tensor) -> Tensor:
         a, b, ratio = self.df1.double() / 2, self.df2.double() / 2, self.df2 / self.df1
         beta = ((a + b).lgamma() - a.lgamma() - b.lgamma()).to(self.df1)
-        first, second = _log1p(ratio, value, 1), _log1p(value, ratio, 1)
-        return beta - value.log() - (self.df1 * first + self.df2 * second) / 2
+        first, second = _log1p(ratio, x, 1), _log1p(x, ratio, 1)
+        return beta - x.log() - (self.df1 * first + self.df2 * second) / 2
 
 
 class GeneralizedPareto(dist.GeneralizedPareto):  # pyright: ignore[reportAttributeAccessIssue]
@@ -70,7 +65,7 @@ class GeneralizedPareto(dist.GeneralizedPareto):  # pyright: ignore[reportAttrib
         grown = k * wait
         far = grown > EXPONENT
         near = torch.expm1(torch.where(far, 0.0, grown)) / k
-        beyond = _exp(torch.where(far, grown, 0.0) - k.abs().log() + self.scale.log())
+        beyond = finite_exp(torch.where(far, grown, 0.0) - k.abs().log() + self.scale.log())
         size = torch.where(far, beyond, self.scale * torch.where(tail, near, wait))
         most = torch.where(k < 0, self.loc - self.scale / k, math.inf)
         return torch.minimum(inside(self.loc + size, None, None), most)
@@ -134,12 +129,6 @@ def _log_chi2(df: Tensor, sample_shape: Size) -> Tensor:
     half = df / 2
     gamma = dist.Gamma(half + 1, torch.ones_like(half)).rsample(torch.Size(sample_shape))
     return gamma.log() - torch.empty_like(gamma).exponential_() / half - half.log()
-
-
-def _exp(log: Tensor) -> Tensor:
-    """The exponential, or the largest number that there is."""
-    of = torch.finfo(log.dtype)
-    return log.clamp(max=math.log(of.max) * (1 - 2 * of.eps)).exp()
 
 
 def _log1p(x: Tensor, scale: Tensor, power: int) -> Tensor:
