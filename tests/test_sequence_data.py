@@ -53,9 +53,10 @@ def test_lengths_beside_a_padded_array(tmp_path):
     data = pv.load_data(str(tmp_path / "a.npz"), held_out=1)
     assert data.x_shape == (None, 2)
     assert lengths_of(data.test).tolist() == n.tolist()
-    np.savez(tmp_path / "b.npz", x=x, lengths=n + 3)
-    with pytest.raises(ValueError, match="lengths are 12 whole numbers from 1 to 5"):
-        pv.load_data(str(tmp_path / "b.npz"))
+    for wrong in (n + 3, n - 1, n + 0.5, n[:3], n * np.nan):
+        np.savez(tmp_path / "b.npz", x=x, lengths=wrong)
+        with pytest.raises(ValueError, match="lengths are 12 whole numbers from 1 to 5"):
+            pv.load_data(str(tmp_path / "b.npz"))
 
 
 def test_lists_in_a_column_of_a_parquet_file(tmp_path):

@@ -91,6 +91,16 @@ def test_conditions_come_in_pairs_with_lengths_and_from_loaders():
         vae.as_data(X)
 
 
+def test_the_line_between_two_sequences_ends_at_their_means():
+    vae = model()
+    line = vae.interpolate(X[0], X[2], steps=3)
+    for x, point in ((X[0], line[0]), (X[2], line[-1])):
+        cells = vae.as_data([x])
+        mean = vae.decode(vae.encode(cells).mean, cells).mean[0]
+        torch.testing.assert_close(point, mean[: len(X[0])].detach())
+    assert [len(point) for point in line] == [3, 3, 3]  # the steps of the shorter one
+
+
 def test_conditions_are_saved(tmp_path):
     vae, data = model(condition=2), {"x": X, "condition": C}
     pv.fit(vae, data, **QUIET)

@@ -14,9 +14,16 @@ __all__ = ["TEXTS", "joined", "padded", "read_lists", "read_texts", "with_length
 TEXTS = (".txt",)
 
 
-def padded(rows: Sequence[np.ndarray | Tensor]) -> Tensor:
-    """Sequences side by side, ``(N, T, ...)``, NaN after the last step of each."""
-    each = [torch.as_tensor(row, dtype=torch.float32) for row in rows]
+def padded(
+    rows: Sequence[np.ndarray | Tensor], dtype: torch.dtype | None = torch.float32
+) -> Tensor:
+    """Sequences side by side, ``(N, T, ...)``, NaN after the last step of each.
+
+    Args:
+        rows: each ``(T_i, ...)``; those that are padded already keep their padding.
+        dtype: of all; ``None`` keeps their own, which is one.
+    """
+    each = [torch.as_tensor(row, dtype=dtype) for row in rows]
     return torch.nn.utils.rnn.pad_sequence(each, batch_first=True, padding_value=torch.nan)
 
 
@@ -24,8 +31,7 @@ def joined(parts: Sequence[Tensor]) -> Tensor:
     """Batches, ``(N_i, T_i, ...)``, as one, NaN after the steps of those that have fewer."""
     if len({part.shape[1:] for part in parts}) == 1:
         return torch.cat([*parts])
-    rows = [row for part in parts for row in part]
-    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=torch.nan)
+    return padded([row for part in parts for row in part], None)
 
 
 def read_texts(path: Path, unit: Unit) -> tuple[Tensor, Vocabulary]:
@@ -78,16 +84,16 @@ def read_lists(path: Path) -> Tensor | None:
     return padded(arrays)
 
 
-def with_lengths(x: Tensor, lengths: np.ndarray, path: Path) -> Tensor:
-    """Padded sequences with NaN after their lengths.
+def with_lengths(x: Tensor, lengths: Tensor, of: str = "lengths") -> Tensor:
+    """Padded sequences with NaN after their lengths, which a message calls ``of``.
 
     Raises:
         ValueError: lengths that are none of these sequences.
     """
-    n = torch.as_tensor(np.asarray(lengths, dtype=np.int64))
-    if n.shape != (len(x),) or (n < 1).any() or (n > x.shape[1]).any():
-        raise ValueError(
-            f"{path}: lengths are {len(x)} whole numbers from 1 to {x.shape[1]}, one for each row"
-        )
-    there = torch.arange(x.shape[1]) < n[:, None]
+    most = x.shape[1]
+    wrong = (lengths < 1) | (lengths > most) | (lengths != lengths.round())
+    if lengths.shape != (len(x),) or wrong.any():
+        got = tuple(lengths.shape) if lengths.shape != (len(x),) else lengths[wrong][0].item()
+        raise ValueError(f"{of} are {len(x)} whole numbers from 1 to {most}, got {got}")
+    there = torch.arange(most, device=x.device) < lengths.to(x.device)[:, None]
     return torch.where(there.reshape(*there.shape, *[1] * (x.ndim - 2)), x, torch.nan)

@@ -176,7 +176,8 @@ def _file(path: Path, seed: int, held_out: float) -> Data:
     lengths = arrays.pop("lengths", None) if len(arrays) > 1 else None
     first, *_ = arrays
     what, x = f"the array {first!r} of {path.name}", _tensor(arrays[first], path)
-    x = x if lengths is None else with_lengths(x, lengths, path)
+    if lengths is not None:
+        x = with_lengths(x, torch.from_numpy(lengths.astype(float)), f"{path}: lengths")
     found = split(path.stem, what, x, labels, seed, held_out)
     return replace(found, ragged=lengths is not None)
 

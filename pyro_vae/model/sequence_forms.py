@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..data import Vocabulary
+from ..data.ragged import padded, with_lengths
 from ..data.tables.design import Design
 from .arrays import is_named, numbers
 from .blocks import Block, one_hot
@@ -98,22 +99,21 @@ class SequenceForms(Record):
             raise ValueError(f"sequences by name are {known}, got {got}")
         cells = self._padded(given["x"])
         if "lengths" in given:
-            cells = self._cut(cells, numbers(given["lengths"])[0])
+            cells = with_lengths(cells, numbers(given["lengths"])[0])
         if not self.beside:
             return cells
         given = framed(given, self.design)
         parts = [cells.reshape(*cells.shape[:2], -1)]
-        there = torch.arange(cells.shape[1]) < lengths_of(cells)[:, None].cpu()
+        there = torch.arange(cells.shape[1], device=cells.device) < lengths_of(cells)[:, None]
         for block in self.beside:
             value = numbers(given.get(block.name, torch.full((len(cells),), -1)))[0]
             if block.role == "label":
                 value = one_hot(value, block.width, len(cells))
-            value = value.to(cells.device)
             if value.shape != (len(cells), *block.shape):
                 expected, got = (len(cells), *block.shape), tuple(value.shape)
                 raise ValueError(f"expected block {block.name!r} of shape {expected}, got {got}")
-            each = value.reshape(len(cells), 1, -1).double()
-            parts.append(torch.where(there[..., None].to(cells.device), each, math.nan))
+            each = value.to(cells.device).reshape(len(cells), 1, -1).double()
+            parts.append(torch.where(there[..., None], each, math.nan))
         return torch.cat([part.double() for part in parts], 2)
 
     def _padded(self, x: Any) -> Tensor:  # noqa: ANN401
@@ -124,15 +124,17 @@ class SequenceForms(Record):
         if rows == []:
             raise ValueError("x is empty: give a sequence")
         if rows is None:
-            padded = numbers(x)[0]
-            padded = padded if padded.is_floating_point() else padded.double()
-            if padded.ndim != 2 + len(self.step) or padded.shape[2:] != self.step:
-                shape, got = ", ".join(map(str, ("N", "T", *self.step))), tuple(padded.shape)
+            cells = numbers(x)[0]
+            cells = cells if cells.is_floating_point() else cells.double()
+            if cells.ndim != 2 + len(self.step) or cells.shape[2:] != self.step:
+                shape, got = ", ".join(map(str, ("N", "T", *self.step))), tuple(cells.shape)
                 raise ValueError(
                     f"expected a list of sequences, or x of shape ({shape}), got {got}"
                 )
-            return padded
-        return _pad([self._row(i, row) for i, row in enumerate(rows)])
+            return cells
+        each = [self._row(i, row) for i, row in enumerate(rows)]
+        double = any(row.dtype == torch.float64 for row in each)
+        return padded(each, torch.float64 if double else each[0].dtype)
 
     def _row(self, i: int, row: object) -> Tensor:
         """A sequence of a list, checked."""
@@ -158,29 +160,12 @@ class SequenceForms(Record):
             )
         return found
 
-    def _cut(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """Padded sequences with NaN after their lengths."""
-        n = x.shape[1]
-        wrong = (lengths < 1) | (lengths > n) | (lengths != lengths.round())
-        if lengths.shape != (len(x),) or wrong.any():
-            got = tuple(lengths.shape) if lengths.shape != (len(x),) else lengths[wrong][0].item()
-            raise ValueError(f"lengths are {len(x)} whole numbers from 1 to {n}, got {got}")
-        there = torch.arange(n, device=x.device) < lengths.to(x.device)[:, None]
-        return torch.where(there.reshape(*there.shape, *[1] * (x.ndim - 2)), x, math.nan)
-
 
 def lengths_of(x: Tensor) -> Tensor:
     """The numbers of steps of padded sequences, ``(N, T, ...)``: up to the last that is there."""
     there = ~x.isnan().reshape(*x.shape[:2], -1).all(-1)
     at = torch.arange(1, x.shape[1] + 1, device=x.device)
     return (there * at).amax(1)
-
-
-def _pad(rows: Sequence[Tensor]) -> Tensor:
-    """Sequences side by side, NaN after each; those that are padded already keep their padding."""
-    kind = torch.float64 if any(r.dtype == torch.float64 for r in rows) else rows[0].dtype
-    same = [row.to(kind) for row in rows]
-    return nn.utils.rnn.pad_sequence(same, batch_first=True, padding_value=math.nan)
 
 
 def _rows(x: Any) -> list[object] | None:  # noqa: ANN401

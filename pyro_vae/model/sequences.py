@@ -78,13 +78,11 @@ class Sequences(SequenceForms):
             )
         block = Block("x", (steps, *self.step), missing=boolean("missing", missing))
         super().__init__([block, *self.beside])
-        cells = math.prod(self.step)
-        self.width = cells + sum(b.width for b in self.beside)
+        self._places, self.width = {}, 0
+        for name, width in (("x", math.prod(self.step)), *((b.name, b.width) for b in self.beside)):
+            self._places[name] = slice(self.width, self.width + width)
+            self.width += width
         self.shape = (steps, self.width) if self.beside else block.shape
-        self._places = {"x": slice(0, cells)}
-        for b in self.beside:
-            start = self._places[[*self._places][-1]].stop
-            self._places[b.name] = slice(start, start + b.width)
 
     @property
     def line(self) -> str:
