@@ -10,6 +10,7 @@ given their label, whose draws a classifier of real ones is asked about. It writ
 import argparse
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from common import mnist, publish, table
@@ -75,6 +76,25 @@ def classifier() -> nn.Module:
     )
 
 
+def train_vae(
+    x: Tensor, c: Tensor, told: argparse.Namespace, model: dict[str, Any], **options: float
+) -> pv.VAE:
+    """Our VAE of rows x given rows c."""
+    vae = pv.VAE(x.shape[1], condition=c.shape[1], seed=told.seed, **model)
+    pv.fit(
+        vae,
+        {"x": x, "condition": c},
+        epochs=told.epochs,
+        batch_size=BATCH,
+        lr="cosine(1e-3)",
+        seed=told.seed,
+        compile=True,
+        progress=False,
+        **options,
+    )
+    return vae
+
+
 def by_quarter(x: Tensor, test: Tensor, told: argparse.Namespace) -> list[list[object]]:
     """Rows of the table: the conditional log likelihood of three quarters."""
     (c, rest), (c_test, rest_test) = quarters(x), quarters(test)
@@ -86,27 +106,13 @@ def by_quarter(x: Tensor, test: Tensor, told: argparse.Namespace) -> list[list[o
         logits = baseline(c_test)
     each = -functional.binary_cross_entropy_with_logits(logits, rest_test, reduction="none").sum(1)
     between = time.perf_counter()
-    vae = pv.VAE(
-        588,
-        latent_dim=30,
-        condition=196,
-        prior="Normal(loc=amortized, scale=amortized)",
-        encoder="MLP([500, 500])",
-        decoder="MLP([500, 500])",
-        seed=told.seed,
-    )
-    pv.fit(
-        vae,
-        {"x": rest, "condition": c},
-        epochs=told.epochs,
-        batch_size=BATCH,
-        lr="cosine(1e-3)",
-        validation=0.1,
-        patience=told.epochs,
-        seed=told.seed,
-        compile=True,
-        progress=False,
-    )
+    model = {
+        "latent_dim": 30,
+        "prior": "Normal(loc=amortized, scale=amortized)",
+        "encoder": "MLP([500, 500])",
+        "decoder": "MLP([500, 500])",
+    }
+    vae = train_vae(rest, c, told, model, validation=0.1, patience=told.epochs)
     trained = time.perf_counter()
     some = {"x": rest_test[: told.test], "condition": c_test[: told.test]}
     ours = pv.log_evidence(vae, some, num_samples=told.draws, num_simulated=0, seed=0)
@@ -129,24 +135,9 @@ def by_label(data: pv.Data, x: Tensor, test: Tensor, told: argparse.Namespace) -
         classifier(), x.flatten(1), labels.long(), functional.cross_entropy, told.judge_epochs
     )
     start = time.perf_counter()
-    vae = pv.VAE(
-        784,
-        latent_dim=20,
-        condition=10,
-        encoder="MLP([500])",
-        decoder="MLP([500])",
-        seed=told.seed,
-    )
-    pv.fit(
-        vae,
-        {"x": x.flatten(1), "condition": functional.one_hot(labels.long(), 10).float()},
-        epochs=told.epochs,
-        batch_size=BATCH,
-        lr="cosine(1e-3)",
-        seed=told.seed,
-        compile=True,
-        progress=False,
-    )
+    c = functional.one_hot(labels.long(), 10).float()
+    model = {"latent_dim": 20, "encoder": "MLP([500])", "decoder": "MLP([500])"}
+    vae = train_vae(x.flatten(1), c, told, model)
     seconds = time.perf_counter() - start
     asked = torch.arange(10)
     given = {"x": torch.zeros(10, 784), "condition": torch.eye(10)}

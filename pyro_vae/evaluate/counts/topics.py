@@ -175,7 +175,8 @@ def perplexity(
     options: dict[str, Any] = {"num_samples": num_samples, "proposal": proposal, "num_simulated": 0}
     with reading(vae, seed):
         for some in pieces(vae, x, ROWS):
-            if not isinstance(innermost(vae.decode(Joint(vae, some).draw(1), some)), Multinomial):
+            joint = Joint(vae, some)
+            if not isinstance(innermost(joint.likelihood(joint.draw(1))), Multinomial):
                 raise ValueError("perplexity is of VAE(..., likelihood='Multinomial')")
             cells, found = vae.record.cells(some).double(), log_evidence(vae, some, **options)
             orders = (cells.sum(-1) + 1).lgamma() - (cells + 1).lgamma().sum(-1)
