@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo check test docs clean
+.PHONY: install demo check test notebooks docs clean
 
 install: $(VENV)/installed
 
@@ -35,6 +35,11 @@ check: install
 # Before you hand something in: all tests and doctests, on all cores.
 test: install
 	$(call lint_types_and,--numprocesses auto)
+
+# Run the notebooks anew, and write their outputs, the list of the claims and its pictures.
+notebooks: install
+	$(BIN)/python tests/test_notebook.py
+	$(BIN)/python tests/test_claims.py
 
 # The site, into docs/build: offline, and a warning is an error.
 docs: install
