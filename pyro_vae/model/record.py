@@ -26,7 +26,7 @@ from ..families.likelihoods import (
 )
 from ..families.support import innermost
 from ..language.spec import as_spec
-from .arrays import column_names, convert, in_order, is_named, numbers
+from .arrays import column_names, convert, in_order, is_named, numbers, numbers_of
 from .blocks import Block, Role, by_name, check_values, one_hot, reshaping, shape_of
 
 __all__ = ["Record"]
@@ -140,7 +140,7 @@ class Record(Form):
             if block.name not in arrays and block.role != "label":
                 raise ValueError(f"block {block.name!r} is absent: give an array of it")
             n = len(parts[0]) if parts else 0
-            value = numbers(arrays.get(block.name, torch.full((n,), -1)))[0]
+            value = numbers_of(block.name, arrays.get(block.name, torch.full((n,), -1)))
             value = value.to(parts[0].device) if parts else value
             if block.role == "label":
                 value = one_hot(value, block.width, n)
