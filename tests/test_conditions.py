@@ -142,6 +142,17 @@ def test_rows_outside_of_the_design_are_told_by_column_and_row():
     assert np.array_equal(*clip.read(far))
 
 
+def test_what_a_condition_lacks_is_said_without_advice_that_is_refused():
+    design = Design.of("~ age + site", frame())
+    vae = pv.VAE(3, 2, likelihood="Normal", condition=design, **NETS)
+    with pytest.raises(ValueError, match="'~ age \\+ site' reads column 'site', which the frame"):
+        vae.check({"x": torch.zeros(60, 3), "condition": frame().drop(columns="site")})
+    with pytest.raises(ValueError, match="block 'condition': x must be an array of numbers"):
+        pv.VAE(3, 2, likelihood="Normal", condition=2, **NETS).check(
+            {"x": torch.zeros(2, 3), "condition": [["a", "b"]] * 2}
+        )
+
+
 def test_the_columns_of_a_condition_are_read_and_not_scored():
     data = table()
     vae = pv.VAE(data, 2, condition="~ age + site", **NETS)

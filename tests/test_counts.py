@@ -220,6 +220,43 @@ def test_wrong_counts_are_named(case, likelihood):
         pv.fit(vae, pv.Counts(x, obs(), names), epochs=1, progress=False)
 
 
+FORMS_OF_X = {
+    "sparse": lambda x: x,
+    "dense": lambda x: torch.tensor(x.toarray()),
+    "counts": lambda x: pv.Counts(x, obs()),
+}
+
+
+@pytest.mark.parametrize("form", FORMS_OF_X)
+def test_rows_without_counts_are_left_out_as_it_is_advised(form):
+    x = FORMS_OF_X[form](matrix().multiply(np.arange(40)[:, None] > 1).tocsr())
+    vae = model(pv.Counts(matrix(), obs()), condition=None)
+    with pytest.raises(ValueError, match=r"row 0 has no counts .*, one of 2 such rows") as refused:
+        vae.check(x)
+    advised = str(refused.value).split("leave it out, ")[1]
+    rows = eval(advised, {"x": x, "Counts": pv.Counts})
+    assert len(vae.check(rows)) == 38
+
+
+@pytest.mark.parametrize("value", ["x", None, float("inf"), -1, 0])
+def test_an_exposure_that_is_none_is_said_with_column_and_row(value):
+    vae = model(pv.Counts(matrix(), obs().assign(depth=1.0)), condition=None, offset="depth")
+    rows = obs().assign(depth=[1.0] * 7 + [value] + [1.0] * 32)
+    with pytest.raises(ValueError, match="column 'depth', row 7: expected a number greater than 0"):
+        vae.check(pv.Counts(matrix(), rows))
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(np.inf, "x holds inf"), (np.nan, "x holds NaN, and the total of the row is its offset")],
+)
+def test_a_total_that_is_no_number_is_laid_to_its_cell(value, words):
+    x = matrix().astype(float)
+    x[3, 2] = value
+    with pytest.raises(ValueError, match=f"{words}.*first in row 3, column"):
+        model(condition=None).check(pv.Counts(x.tocsr(), obs(), GENES))
+
+
 def test_what_is_beside_counts_is_checked():
     with pytest.raises(ValueError, match="40 rows, and obs of 39"):
         pv.Counts(matrix(), obs(39))

@@ -87,6 +87,39 @@ def test_intervals_cover_the_true_fold_changes():
     assert np.corrcoef(table.log2_fold_change[right], truth[right])[0, 1] > 0.9
 
 
+def test_missing_counts_are_in_no_sum():
+    """A group with a hole has the change of that column as the rows without the hole give it."""
+    x = torch.tensor(np.random.default_rng(0).poisson(20, (12, 3)), dtype=torch.float32)
+    record = pv.Record([pv.Block("x", 3, missing=True), pv.Block("log", role="offset")])
+    vae = pv.VAE(record, 1, likelihood="Poisson", decoder="MLP([])", seed=0)
+    with torch.no_grad():  # z says nothing: the decoder's mean is the same for all
+        for p in vae.decoder.parameters():
+            p.zero_()
+        vae.likelihood.sources["rate"].head.weight.zero_()
+    holed = x.clone()
+    holed[:3, 1] = torch.nan
+    tables = [
+        pv.differential_expression(
+            vae, {"x": data, "log": torch.zeros(12)}, a, [*range(6, 12)], draws=4000, seed=0
+        ).sort_index()
+        for data, a in ((holed, [*range(6)]), (x, [3, 4, 5]))
+    ]
+    found, expected = (t.loc[1, "log2_fold_change"] for t in tables)
+    by_hand = (x[3:6, 1].mean() / x[6:, 1].mean()).log2().item()
+    assert found == pytest.approx(by_hand, abs=0.03) == expected
+    holed[:6, 1] = torch.nan
+    with pytest.raises(ValueError, match="group_a has no count of column 1, which is missing"):
+        pv.differential_expression(
+            vae, {"x": holed, "log": torch.zeros(12)}, [*range(6)], [*range(6, 12)]
+        )
+
+
+def test_fold_changes_are_of_positive_rates():
+    vae = pv.VAE(6, latent_dim=2, likelihood="Normal", seed=0)
+    with pytest.raises(ValueError, match="fold changes are of rates greater than 0"):
+        pv.differential_expression(vae, torch.randn(4, 6), [0, 1], [2, 3], draws=2, seed=0)
+
+
 REFUSED = {
     "none": (([], [1]), "group_a has no rows"),
     "shared": (([0, 1], [1, 2]), "both groups have row 1"),

@@ -410,6 +410,43 @@ def test_steps_that_are_none_are_refused():
         pv.attribute_step(bits, x.lt(0).float(), [0, 1] * 4)
 
 
+@pytest.mark.parametrize("kind", ["npy", "npz"])
+def test_a_file_may_hold_channels_last(kind, tmp_path):
+    last = pixels(30, 6, 5, 3)
+    path = tmp_path / f"x.{kind}"
+    np.save(path, last) if kind == "npy" else np.savez(path, train=last[:20], test=last[20:])
+    data = pv.load_data(str(path), layout="HWC")
+    assert data.x_shape == (3, 6, 5)
+    rows = torch.cat([data.train, data.test])
+    assert sorted(rows.sum((1, 2, 3)).tolist()) == sorted(last.sum((1, 2, 3)).tolist())
+    assert (rows[0].permute(1, 2, 0).numpy() == last).all((1, 2, 3)).sum() == 1
+    with pytest.raises(ValueError, match=r"layout is of an \.npy or \.npz file, and 'digits' is none"):
+        pv.load_data("digits", layout="HWC")
+
+
+@pytest.mark.slow
+def test_the_command_line_reads_channels_last(tmp_path):
+    from typer.testing import CliRunner
+
+    from pyro_vae.cli import app
+
+    last, run = pixels(30, 6, 5, 3), tmp_path / "run"
+    np.save(tmp_path / "x.npy", last)
+    told = ["--likelihood", BITS, "--epochs", "1", "--out", str(run), "--latent-dim", "2"]
+    networks = ["--encoder", "MLP([4])", "--decoder", "MLP([4])"]
+    for command in (
+        ["fit", str(tmp_path / "x.npy"), "--layout", "HWC", *told, *networks],
+        ["encode", str(run), str(tmp_path / "x.npy")],
+        ["compress", str(run), str(tmp_path / "x.npy")],
+        ["evaluate", str(run), str(tmp_path / "x.npy"), "--num-samples", "40", "--steps", "2"],
+        ["report", str(run), "--num-samples", "40", "--steps", "2"],
+    ):
+        done = CliRunner().invoke(app, command)
+        assert done.exit_code == 0, done.output
+    z = pv.load(run).encode(np.moveaxis(last, -1, 1)).mean
+    assert np.allclose(np.load(tmp_path / "x-z.npy"), z, atol=1e-5)
+
+
 def test_pictures_of_any_mode_are_read_as_they_look(tmp_path):
     """A turned photograph, a palette, transparency and 16 bits."""
     grid = np.zeros((6, 8), np.uint8)

@@ -118,8 +118,8 @@ def test_what_a_record_cannot_be_is_refused():
     weight, x = pv.Block("w", role="weight"), pv.Block("x", 5)
     with pytest.raises(ValueError, match="a label block is of M2"):
         pv.VAE(pv.Record([x, label]), 2, **NETS)
-    with pytest.raises(ValueError, match="M2 makes its own record"):
-        pv.M2(pv.Record([x, weight]), 2, 3)
+    with pytest.raises(ValueError, match="M2 takes a Record of plain blocks, and adds the label"):
+        pv.M2(pv.Record([x, label]), 2, 3)
     with pytest.raises(ValueError, match="an offset is one number or has the shape of x, 5 here"):
         pv.Record([x, pv.Block("o", 3, role="offset")])
     with pytest.raises(ValueError, match="a VampPrior is made of"):

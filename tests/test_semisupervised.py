@@ -18,14 +18,14 @@ K, L, D = 3, 2, 5
 LABELS = [2, -1, 0, -1]
 
 
-def small(alpha=0.0, **parts):
+def small(alpha=0.0, x_shape=D, **parts):
     """Two bits and a label of three classes: everything can be summed by hand."""
     told = dict(
         prior="Bernoulli(logits=learned)", guide="Bernoulli",
         labels="OneHotCategorical(logits=learned)", encoder=pv.MLP([6], activation="Tanh"),
         decoder=pv.MLP([6], activation="Tanh"), merge=pv.MLP([6], activation="Tanh"), seed=0,
     )  # fmt: skip
-    vae = pv.M2(D, L, K, alpha=alpha, **told | parts).double()
+    vae = pv.M2(x_shape, L, K, alpha=alpha, **told | parts).double()
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for p in vae.parameters():
@@ -356,3 +356,43 @@ def test_parts_that_do_not_fit_are_refused_as_in_a_vae(name):
 def test_the_guide_that_is_advised_builds():
     vae = pv.M2(D, L, K, prior="Gamma", guide="Transformed(Normal, SoftplusTransform)", seed=0)
     assert vae.sample(3, seed=0).shape == (3, D)
+
+
+BESIDE = pv.Record([pv.Block("x", D), pv.Block("c", 3, "context"), pv.Block("w", role="weight")])
+
+
+def beside(vae, x, labels, weights):
+    c = torch.rand(len(x), 3, generator=torch.Generator().manual_seed(3)).double()
+    return vae.labelled({"x": x, "c": c, "w": torch.tensor(weights)}, labels)
+
+
+def test_a_weight_of_2_beside_a_label_is_the_observation_twice(x):
+    vae = small(3.0, x_shape=BESIDE)
+    once = beside(vae, x[:2], LABELS[:2], [2.0, 3.0])
+    rows = beside(vae, x[:2], LABELS[:2], [1.0, 1.0])
+    for found, expected in zip(
+        step(vae, "TraceEnum_ELBO", once),
+        step(vae, "TraceEnum_ELBO", rows[[0, 0, 1, 1, 1]]),
+        strict=True,
+    ):
+        torch.testing.assert_close(torch.as_tensor(found), torch.as_tensor(expected))
+
+
+def test_a_condition_beside_a_label_is_read_by_both_and_saved(x, tmp_path):
+    vae = small(x_shape=BESIDE)
+    data = beside(vae, x, LABELS, [1.0] * 4)
+    other = vae.labelled({"x": x, "c": torch.zeros(4, 3), "w": torch.ones(4)}, LABELS)
+    assert not torch.equal(vae.classify(data).probs, vae.classify(other).probs)
+    z = vae.encode(data).sample()
+    assert not torch.equal(vae.decode(z, data).mean, vae.decode(z, other).mean)
+    again = pv.load(vae.save(tmp_path / "m2"))
+    assert torch.equal(pv.elbo(again, data, seed=0), pv.elbo(vae, data, seed=0))
+
+
+@pytest.mark.parametrize("name", ["condition", "offset", "weight"])
+def test_what_is_said_by_a_word_elsewhere_is_a_block_here(name):
+    with pytest.raises(ValueError, match=rf"M2 takes {name}= as a block: M2\(Record") as refused:
+        small(**{name: "age"})
+    advised = str(refused.value).split(": ", 1)[1].split(";")[0]
+    vae = eval(advised, {name: getattr(pv, name) for name in ("M2", "Record", "Block")})
+    assert vae.record.has("context") and vae.record.has("label")

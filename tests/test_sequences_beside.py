@@ -106,3 +106,11 @@ def test_conditions_are_saved(tmp_path):
     pv.fit(vae, data, **QUIET)
     again = pv.load(vae.save(tmp_path / "m"))
     assert torch.equal(pv.elbo(again, data, seed=0), pv.elbo(vae, data, seed=0))
+
+
+def test_arviz_holds_no_step_after_the_end():
+    vae = model(condition=2)
+    found = pv.to_arviz(vae, {"x": X, "condition": C}, 8, evidence_samples=20, seed=0)
+    for group in (found.posterior_predictive, found.prior_predictive):
+        steps = group["x"].notnull().to_numpy()
+        assert (steps.all(-1).sum(-1) == LENGTHS).all() and (steps.any(-1).sum(-1) == LENGTHS).all()

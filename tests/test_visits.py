@@ -405,12 +405,27 @@ def test_what_visits_cannot_be_combined_with_is_told():
         model().sample(3)
 
 
+@pytest.mark.parametrize("at", [[20.0], "rows"])
+def test_a_forecast_needs_no_weight(at):
+    data = frame()
+    data["w"] = data.subject.astype("category").cat.codes + 1.0
+    vae = model(data=data, weight="w")
+    rows = pd.DataFrame({"subject": [f"s{i}" for i in range(12)], "time": 20.0})
+    found = vae.forecast(data, rows if at == "rows" else at, seed=0)
+    plain = vae.forecast(data.assign(w=1.0), at if at != "rows" else rows, seed=0)
+    assert found.equals(plain), "no forecast depends on a weight"
+    assert "w" not in found
+
+
 def test_what_is_asked_of_a_model_of_visits_is_answered_by_subject():
     vae, data = shaken(model(latent_dim=2)), frame()
     names = list(data.subject.unique())
     arviz = pv.to_arviz(vae, data, num_samples=8, seed=0)
     assert list(arviz.posterior.observation.to_numpy()) == names
     assert arviz.posterior["z"].sizes["latent_dim"] == vae.record.visits
+    there = vae.as_data(data)[..., -1].numpy() > 0
+    for group in (arviz.posterior_predictive, arviz.prior_predictive):
+        assert not there.all() and (group["x"].notnull().to_numpy() == there[..., None]).all()
     assert pv.calibration(vae, 20, given=data, num_samples=9, seed=0).ranks.shape[0] == 20
     assert pv.rate_distortion(vae, data).shape[0] == 12
     assert pv.latent_summary(vae, data, seed=0) is not None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from ..runs.settings import RunSettings, kinds
+from ..runs.settings import RunSettings, kinds, read_settings
 
 if TYPE_CHECKING:
     from ..model.vae import VAE
@@ -134,10 +134,17 @@ def check_data(name: str | None) -> None:
         raise ValueError(f"there is no file {name}")
 
 
-def read_rows(vae: "VAE", path: Path) -> Any:  # noqa: ANN401
-    """The observations in a file: a frame of a table, counts, lines of text, or an array."""
+def read_rows(run: Path, vae: "VAE", path: Path) -> Any:  # noqa: ANN401
+    """The observations in a file: a frame of a table, counts, lines of text, or an array.
+
+    Args:
+        run: whose data they are like.
+        vae: its model.
+        path: of the file.
+    """
     from ..data.count_files import is_sparse_file, read_counts
     from ..data.numpy_files import read_array
+    from ..data.pictures import channels_first
     from ..data.tables import read_file
     from ..model.counts import CountsRecord
     from ..model.tables import TableRecord
@@ -150,7 +157,9 @@ def read_rows(vae: "VAE", path: Path) -> Any:  # noqa: ANN401
         beside = vae.record.beside if isinstance(vae.record, CountsRecord) else ()
         return read_counts(path, beside=beside)
     framed = isinstance(vae.record, TableRecord | VisitsRecord)
-    return read_file(path) if framed else read_array(path)
+    if framed:
+        return read_file(path)
+    return channels_first(read_array(path), read_settings(run).layout)
 
 
 def write_rows(path: Path, rows: Any) -> Path:  # noqa: ANN401

@@ -113,7 +113,7 @@ def encode(
 
     vae = load_run(run, modules)
     with torch.no_grad():
-        z = point(vae.encode(read_rows(vae, data)))
+        z = point(vae.encode(read_rows(run, vae, data)))
     write_rows(path, z.numpy(force=True))
     typer.echo(f"z of shape {tuple(z.shape[1:])} for {len(z)} observations: {path}")
 
@@ -145,7 +145,7 @@ def impute(
     import pandas as pd
 
     vae = load_run(run, modules)
-    x = read_rows(vae, data)
+    x = read_rows(run, vae, data)
     filled = vae.impute(x, draws=draws, num_samples=num_samples, seed=seed)
     for one, where in zip(filled if many else [filled], paths, strict=True):
         write_rows(where, one.numpy(force=True) if hasattr(one, "numpy") else one)
@@ -159,10 +159,10 @@ def compress(
     """Code discrete data without loss into X.pvc, at a rate near the model's negative ELBO."""
     path = free(out or data, ".pvc", force)
     from ..core.files import write_whole
-    from ..data.numpy_files import read_array
     from ..evaluate.compression.compress import compress
 
-    coded = compress(load_run(run, modules), read_array(data))
+    vae = load_run(run, modules)
+    coded = compress(vae, read_rows(run, vae, data))
     write_whole(path, bytes(coded))
     typer.echo(
         f"{coded.num_data} observations, {coded.bits_per_dimension:.3f} bits per dimension: "

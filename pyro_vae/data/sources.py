@@ -17,6 +17,7 @@ from .dataset import Data, split
 from .image_sources import IMAGES, folder_of_pictures
 from .melodies import Melodies
 from .numpy_files import read_array, read_arrays
+from .pictures import ImageLayout, channels_first
 from .ragged import TEXTS, padded, read_lists, read_texts, with_lengths
 from .rows import Rows
 from .tables import SUFFIXES, NaValues, Table
@@ -34,6 +35,7 @@ def load_data(
     censored: Mapping[str, str] | None = None,
     na_values: NaValues | None = None,
     size: int | None = None,
+    layout: ImageLayout = "CHW",
     beside: Collection[str] | None = None,
     tokens: Unit = "characters",
 ) -> Data:
@@ -62,6 +64,7 @@ def load_data(
         censored: of a table, as :meth:`Table.read` has it.
         na_values: of a table, too.
         size: of a folder, pixels of a side to which the middle square of each picture is brought.
+        layout: of an ``.npy`` or ``.npz`` file, ``"HWC"`` where it holds images, channels last.
         beside: of a table, which is then read as counts: columns that are none.
         tokens: what the steps of a text are, ``characters`` or ``words``.
 
@@ -75,14 +78,17 @@ def load_data(
     size = None if size is None else whole("size", size)
     if size is not None and not Path(name).is_dir():
         raise ValueError(f"size is of a folder of pictures, and {name!r} is none: leave it out")
+    of_arrays = Path(name).suffix in (".npy", ".npz") and not is_sparse_file(name)
+    if layout != "CHW" and not of_arrays:
+        raise ValueError(f"layout is of an .npy or .npz file, and {name!r} is none: leave it out")
     if name in SOURCES:
         return SOURCES[name](Path(root) if root else None, seed)
     if is_sparse_file(name) or (beside is not None and _is_table(name)):
         counts = read_counts(name, beside=beside or ())
         test, train = (counts, counts[:1]) if held_out >= 1 else counts.split(held_out, seed=seed)
         return Data(Path(name).stem, f"the counts of {Path(name).name}", train, test)
-    if Path(name).suffix in (".npy", ".npz"):
-        return _file(Path(name), seed, held_out)
+    if of_arrays:
+        return _file(Path(name), seed, held_out, layout)
     if Path(name).is_dir():
         return folder_of_pictures(Path(name), size, seed, held_out)
     if (sequences := _sequences(Path(name), tokens, seed, held_out)) is not None:
@@ -158,16 +164,17 @@ def _sequences(path: Path, unit: Unit, seed: int, held_out: float) -> Data | Non
     return None
 
 
-def _file(path: Path, seed: int, held_out: float) -> Data:
+def _file(path: Path, seed: int, held_out: float, layout: ImageLayout) -> Data:
     if path.suffix == ".npy":
-        loaded = read_array(path)
+        loaded = channels_first(read_array(path), layout)
         x = Rows(loaded) if isinstance(loaded, np.memmap) else _tensor(loaded, path)
         return split(path.stem, f"the array of {path.name}", x, None, seed, held_out)
     if not (arrays := read_arrays(path)):
         raise ValueError(f"{path} holds no arrays")
     if "train" in arrays and "test" in arrays:
         labels = [_labels(arrays.get(k), path) for k in ("train_labels", "test_labels")]
-        train, test = _tensor(arrays["train"], path), _tensor(arrays["test"], path)
+        each = (channels_first(arrays[name], layout) for name in ("train", "test"))
+        train, test = (_tensor(array, path) for array in each)
         what = f"train and test of {path.name}"
         return Data(path.stem, what, train, test, labels[0], labels[1])
     labels = _labels(arrays.pop("labels", None), path)
@@ -175,7 +182,10 @@ def _file(path: Path, seed: int, held_out: float) -> Data:
         raise ValueError(f"{path} holds labels only")
     lengths = arrays.pop("lengths", None) if len(arrays) > 1 else None
     first, *_ = arrays
-    what, x = f"the array {first!r} of {path.name}", _tensor(arrays[first], path)
+    what, x = (
+        f"the array {first!r} of {path.name}",
+        _tensor(channels_first(arrays[first], layout), path),
+    )
     if lengths is not None:
         x = with_lengths(x, torch.from_numpy(lengths.astype(float)), f"{path}: lengths")
     found = split(path.stem, what, x, labels, seed, held_out)

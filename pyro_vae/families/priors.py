@@ -69,8 +69,9 @@ class VampPrior(Part):
         """Take the encoder, and make pseudo-inputs within the range of the likelihood's support."""
         if ends.encode is None or ends.x_shape is None or ends.x_support is None:
             raise ValueError(
-                "a VampPrior is made of q(z|x), and here it cannot be: choose another prior, such "
-                "as Mixture(Normal(loc=learned, scale=learned))"
+                "a VampPrior is made of q(z|x) at made-up x, and this guide reads more than x of "
+                "one shape (a condition, visits, a label, or sequences of any length): choose "
+                "another prior, such as Mixture(Normal(loc=learned, scale=learned))"
             )
         self.encode, self.range = ends.encode, convex(ends.x_support)
         to_range, shape = transform(self.range), (self.components, *ends.x_shape)

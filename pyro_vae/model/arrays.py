@@ -15,7 +15,7 @@ from ..data import Data
 from ..data.pictures import are_pictures, as_pixels
 from ..data.sparse import SparseRows, is_sparse
 
-__all__ = ["column_names", "convert", "in_order", "is_named", "numbers"]
+__all__ = ["column_names", "convert", "in_order", "is_named", "numbers", "numbers_of"]
 
 EXACT = 2**53  # whole numbers beyond it are not all float64's
 UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)  # types that PyTorch hardly computes with
@@ -65,6 +65,18 @@ def numbers(x: object) -> tuple[Tensor, tuple[str, ...] | None]:
     kind = np.result_type(*values)
     found = torch.from_numpy(np.stack([_exact(value, kind) for value in values], 1))
     return found, _names([name for name, _ in columns])
+
+
+def numbers_of(name: str, x: object) -> Tensor:
+    """The numbers of a named block.
+
+    Raises:
+        ValueError: what is no number, with the block.
+    """
+    try:
+        return numbers(x)[0]
+    except ValueError as problem:
+        raise ValueError(f"block {name!r}: {problem}") from None
 
 
 def is_named(x: object) -> TypeGuard[Mapping[str, Any]]:

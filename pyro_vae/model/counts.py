@@ -3,6 +3,7 @@
 import re
 import warnings
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from types import MappingProxyType
 from typing import Any
 
@@ -171,21 +172,27 @@ class CountsRecord(Record):
     def _totals(self, counts: Counts) -> np.ndarray:
         """The total of each row."""
         totals = counts.totals().numpy()
-        if (wrong := ~(totals > 0)).any():
+        if (wrong := ~((totals > 0) & np.isfinite(totals))).any():
             row = int(np.argmax(wrong))
             self._check_counts(counts, row)
             raise ValueError(
                 f"row {row} has no counts (a document without words, a cell without molecules), "
-                f"and so have {int(wrong.sum()) - 1} others: its total is the offset, so leave it "
-                "out, x[x.sum(1) > 0]"
+                f"one of {int(wrong.sum())} such rows: its total is the offset, so leave it out, "
+                f"{_without_empty(counts)}"
             )
         return totals
 
     def _check_counts(self, counts: Counts, row: int) -> None:
         """Raise for a row that holds something else than counts."""
         cells = counts[[row]].rows()[0]
-        if (wrong := ~(cells >= 0)).any():
+        if (wrong := ~((cells >= 0) & cells.isfinite())).any():
             cell = int(wrong.nonzero()[0])
+            if cells[cell].isnan():
+                raise ValueError(
+                    f"x holds NaN, and the total of the row is its offset (first in "
+                    f"{self.place(row, cell)}): leave the row out, or give another exposure, a "
+                    "column of obs, offset='depth'"
+                )
             raise ValueError(
                 f"x holds {cells[cell].item():.3g}; a count is a whole number of at least 0 "
                 f"(first in {self.place(row, cell)})"
@@ -194,12 +201,13 @@ class CountsRecord(Record):
     def _column(self, counts: Counts, role: str, name: str) -> np.ndarray:
         """A column of ``obs``, of numbers greater than 0."""
         self._check_obs(counts, name)
-        values = np.asarray(counts.obs[name], float)
-        if (wrong := ~(values > 0)).any():
+        cells = counts.obs[name].to_list()
+        values = np.array([cell if isinstance(cell, Real) else np.nan for cell in cells], float)
+        if (wrong := ~((values > 0) & np.isfinite(values))).any():
             row = int(np.argmax(wrong))
             raise ValueError(
                 f"column {name!r}, row {row}: expected a number greater than 0 ({role}), got "
-                f"{values[row]:g}\nleave the row out, or give its number"
+                f"{cells[row]!r}\nleave the row out, or give its number"
             )
         return values
 
@@ -213,6 +221,13 @@ class CountsRecord(Record):
         if name not in counts.obs:
             known = list(map(str, counts.obs.columns))
             raise ValueError(f"obs has no column {name!r}{nearest(name, known)}")
+
+
+def _without_empty(counts: Counts) -> str:
+    """How rows without a count are left out, of x as it came."""
+    if is_sparse(counts.x) or counts.obs is not None:
+        return "Counts.of(x)[Counts.of(x).totals() > 0]"
+    return "x[x.sum(1) > 0]"
 
 
 def has_own_totals(likelihood: Line | Mapping[str, str] | None) -> bool:

@@ -96,11 +96,11 @@ class Forecasts(Inference):
             cells = p.sample()
         flat = cells[:, subject, visit]
         if draws is not None:
-            return record.row_record.answer(flat, new)
+            return [_unweighted(record, one) for one in record.row_record.answer(flat, new)]
         log_w = cells.new_zeros(cells.shape[:2])
         value = predicted(p, log_w, point)[subject, visit]
         ends = torch.quantile(flat, flat.new_tensor([(1 - share) / 2, (1 + share) / 2]), 0)
-        return _with_intervals(record, new, value, ends)
+        return _unweighted(record, _with_intervals(record, new, value, ends))
 
     def _later(self, data: Tensor, later: Tensor, num_samples: int) -> dist.TorchDistribution:
         """p(x|z) at draws of z of later visits, of batch shape ``(num_samples, B)``."""
@@ -122,7 +122,8 @@ def _new_rows(record: VisitsRecord, table: Table, at: object) -> Table:
             raise ValueError(f"the new rows have no column {absent[0]!r}, which the model reads")
         rows = record.read(record.given(given.native))
         values = rows.values.copy()
-        keep = [rows.schema.places[n] for n in record.needed if n in rows.schema.places]
+        read = {*record.needed, *record.row_record.numbers.values()}
+        keep = [place for name, place in rows.schema.places.items() if name in read]
         gone = np.setdiff1d(np.arange(values.shape[1]), keep)
         values[:, gone] = np.nan
         return Table(rows.schema, Frame(rows.to_frame(values)), values)
@@ -141,6 +142,12 @@ def _new_rows(record: VisitsRecord, table: Table, at: object) -> Table:
     others = [n for n in frame.columns if n in record.needed and n != name]
     cells: dict[str, object] = {n: frame.get_column(n).to_list() for n in others}
     return _new_rows(record, table, cells | {name: list(times) * len(labels)})
+
+
+def _unweighted(record: VisitsRecord, frame: Any) -> Any:  # noqa: ANN401
+    """A frame without the column of weights, on which no forecast depends."""
+    name = record.row_record.numbers.get("weight")
+    return frame if name is None else nw.from_native(frame).drop(name).to_native()
 
 
 def _with_intervals(record: VisitsRecord, new: Table, value: Tensor, ends: Tensor) -> object:

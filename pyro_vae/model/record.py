@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from itertools import accumulate
 from typing import Any, cast
 
 import pyro.distributions as dist
@@ -25,7 +26,7 @@ from ..families.likelihoods import (
 )
 from ..families.support import innermost
 from ..language.spec import as_spec
-from .arrays import column_names, convert, in_order, is_named, numbers
+from .arrays import column_names, convert, in_order, is_named, numbers, numbers_of
 from .blocks import Block, Role, by_name, check_values, one_hot, reshaping, shape_of
 
 __all__ = ["Record"]
@@ -88,11 +89,8 @@ class Record(Form):
         self.missing = any(b.missing for b in self.observed)
         self.columns: tuple[str, ...] | None = None
         self._named: tuple[str, ...] | None = None  # the columns of x at hand, for messages
-        self._places: dict[str, Any] = {}  # slices, or lists of places
-        start = 0
-        for block in self.blocks:
-            self._places[block.name] = slice(start, start + block.width)
-            start += block.width
+        pairs = zip(self.blocks, accumulate(b.width for b in self.blocks), strict=True)
+        self._places: dict[str, Any] = {b.name: slice(end - b.width, end) for b, end in pairs}
 
     def has(self, role: Role) -> bool:
         """Whether a block has this role."""
@@ -142,7 +140,7 @@ class Record(Form):
             if block.name not in arrays and block.role != "label":
                 raise ValueError(f"block {block.name!r} is absent: give an array of it")
             n = len(parts[0]) if parts else 0
-            value = numbers(arrays.get(block.name, torch.full((n,), -1)))[0]
+            value = numbers_of(block.name, arrays.get(block.name, torch.full((n,), -1)))
             value = value.to(parts[0].device) if parts else value
             if block.role == "label":
                 value = one_hot(value, block.width, n)
@@ -172,6 +170,10 @@ class Record(Form):
             return x
         return x[:, : math.prod(self.x_shape)].reshape(-1, *self.x_shape)
 
+    def there(self, x: Tensor) -> Tensor | None:
+        """At which steps or visits an observation is, ``(N, T, ...)``; ``None`` where it is one."""
+        return None
+
     def with_cells(self, x: Tensor, cells: Tensor) -> Tensor:
         """The observations x with other cells in their observed blocks."""
         beside = x[:, math.prod(self.x_shape) :] if x.shape[1:] != self.x_shape else None
@@ -186,8 +188,7 @@ class Record(Form):
         if not (blocks := [b for b in self.blocks if b.role == role]):
             return None
         if x is not None and x.shape[1:] != self.x_shape:
-            each = [x[:, self._places[b.name]] for b in blocks]
-            return each[0] if len(each) == 1 else torch.cat(each, 1)
+            return torch.cat([x[:, self._places[b.name]] for b in blocks], 1)
         if role == "label" and x is not None:
             return x.new_zeros(len(x), blocks[0].width)
         names = ", ".join(b.name for b in blocks)
@@ -283,8 +284,7 @@ class Record(Form):
         if is_loader(x):
             with torch.random.fork_rng(devices=[]):
                 return torch.cat([self.take(batch, like) for batch in read(x, self)])
-        given = self.pack(x) if is_named(x) else self._in_order(*numbers(x))
-        given = convert(given, like)
+        given = convert(self.pack(x) if is_named(x) else self._in_order(*numbers(x)), like)
         if given.ndim == 0 or given.shape[1:] != self.shape:
             given = self._complete(given)
         if len(given) == 0:

@@ -33,7 +33,8 @@ class M2(VAE):
     ELBOs are without it, and estimators whose guide has another objective (``RWS``) refuse it.
 
     Args:
-        x_shape: the shape of one observation without its label.
+        x_shape: the shape of one observation without its label; or a :class:`Record` of it and what
+            is beside it, such as a condition or a weight, to which the label is added.
         latent_dim: of z, a number.
         classes: how many labels there are.
         alpha: the weight of log q(y|x) at labelled data.
@@ -59,7 +60,7 @@ class M2(VAE):
 
     def __init__(
         self,
-        x_shape: int | tuple[int, ...],
+        x_shape: int | tuple[int, ...] | Record,
         latent_dim: int,
         classes: int,
         *,
@@ -77,13 +78,19 @@ class M2(VAE):
                 "M2 is of arrays: of a table the label is a column, VAE(table, 50), which "
                 "vae.impute fills where it is missing and vae.sample(n, given={'label': ...}) sets"
             )
-        if isinstance(x_shape, Record):
+        if isinstance(x_shape, Record) and (type(x_shape) is not Record or x_shape.has("label")):
             raise ValueError(
-                "M2 makes its own record: give the shape of x, M2(784, 50, classes=10)"
+                "M2 takes a Record of plain blocks, and adds the label to it: "
+                "M2(Record([Block('x', 784)]), 50, classes=10)"
             )
-        x, label = Record.of(x_shape, missing).blocks[0], Block("label", classes, role="label")
+        if said := [name for name in ("condition", "offset", "weight") if name in parts]:
+            raise ValueError(
+                f"M2 takes {said[0]}= as a block: M2(Record([Block('x', 784), Block('c', 3, "
+                "'context')]), 50, classes=10); its role may be offset or weight, of one number"
+            )
+        label = Block("label", classes, role="label")
         super().__init__(
-            Record([x, label]),
+            Record([*Record.of(x_shape, missing).blocks, label]),
             whole("latent_dim", latent_dim) + classes,
             prior=LabelledPrior(labels, prior, classes),
             guide=LabelledGuide(merge, guide, classes),
@@ -95,7 +102,7 @@ class M2(VAE):
         """q(y, z|x): sites ``y`` and ``z``, and the factor ``classification``, in ``data``."""
         self._register("encoder", "approximation")
         known, q = self._known(x), self._unlabelled(x)
-        with pyro.plate("data", len(x)):
+        with pyro.plate("data", len(x)), self.record.weighted(x):
             if self.alpha:
                 log_q = (known * q.first.logits).sum(-1)
                 pyro.factor("classification", -self.alpha * log_q, has_rsample=True)
@@ -114,17 +121,19 @@ class M2(VAE):
     def labelled(self, x: Tensor | ArrayLike, labels: Tensor | ArrayLike) -> Tensor:
         """Each observation beside its label, ``(N, D + classes)``: the data for ``fit``.
 
-        Labels are whole numbers from 0, ``(N,)``; -1 or NaN where they are not known.
+        Labels are whole numbers from 0, ``(N,)``; -1 or NaN where they are not known. Where there
+        are more blocks x is a dict of them.
         """
         self.record.name_columns(x)
         x = self.as_data(x)
-        return self.record.pack({"x": self.record.cells(x), "label": labels}).to(x)
+        return self.record.pack({**self.record.unpack(x), "label": labels}).to(x)
 
     def describe(self) -> dict[str, Any]:
         """What makes this model again: the arguments of :class:`M2`, as plain values."""
         prior: Any = self.prior
-        about = super().describe() | Record.of(self.x_shape, self.record.missing).describe()
+        about = super().describe()
         del about["blocks"]
+        about |= Record([b for b in self.record.blocks if b.role != "label"]).describe()
         own = {"classes": self.classes, "alpha": self.alpha, "labels": str(prior.label.spec)}
         return about | own | {"latent_dim": [self.z_shape[0] - self.classes]}
 

@@ -128,6 +128,11 @@ class Sequences(SequenceForms):
         """Sequences in any form, packed where they are not."""
         return x if isinstance(x, Tensor) and self.packed(x) else self.pack(x)
 
+    def there(self, x: Tensor) -> Tensor:
+        """At which steps a sequence has not ended, ``(N, T, 1 ...)``."""
+        at = torch.arange(x.shape[1], device=x.device) < lengths_of(x)[:, None]
+        return at.reshape(*at.shape, *[1] * len(self.step))
+
     def with_cells(self, x: Tensor, cells: Tensor) -> Tensor:
         """The cells, of the lengths of x, and what lies beside it."""
         if not self.packed(x):
@@ -213,9 +218,7 @@ class Sequences(SequenceForms):
         """Raise if a cell within a sequence is missing, and the model was not told of it."""
         if self.missing:
             return
-        at = torch.arange(x.shape[1], device=x.device) < lengths_of(x)[:, None]
-        cells = self.cells(x)
-        gone = cells.isnan() & at.reshape(*at.shape, *[1] * len(self.step))
+        gone = self.cells(x).isnan() & self.there(x)
         if gone.any():
             row, *cell = gone.nonzero()[0].tolist()
             place = self.place(row, *cell)

@@ -93,9 +93,13 @@ class VisitsRecord(Record):
         """The part of x that the likelihood models, ``(N, T, D)``."""
         return x[..., : self.row_shape[0]]
 
+    def there(self, x: Tensor) -> Tensor:
+        """At which visits a subject was seen, ``(N, T, 1)``."""
+        return x[..., -1:] > 0
+
     def with_cells(self, x: Tensor, cells: Tensor) -> Tensor:
         """The subjects x with other cells, at the visits that there are."""
-        cells = torch.where(x[..., -1:] > 0, cells, torch.nan)
+        cells = torch.where(self.there(x), cells, torch.nan)
         return torch.cat([cells, x[..., self.row_shape[0] :]], -1)
 
     def part(self, x: Tensor | None, role: Role) -> Tensor | None:
@@ -145,10 +149,11 @@ class VisitsRecord(Record):
 
     @property
     def needed(self) -> tuple[str, ...]:
-        """The columns without which no visit can be read."""
+        """The columns without which nothing is drawn of a visit: not its weight."""
         own = _sources(self.designs)
         context = self.row_record.design.sources if self.row_record.design else ()
-        return tuple(dict.fromkeys([self.by, *own, *context, *self.row_record.numbers.values()]))
+        offset = [name for role, name in self.row_record.numbers.items() if role == "offset"]
+        return tuple(dict.fromkeys([self.by, *own, *context, *offset]))
 
     def take(self, x: object, like: Tensor) -> Tensor:
         """A frame or a table as packed subjects, in the order in which they come first."""

@@ -28,6 +28,7 @@ __all__ = ["as_seen", "held_out", "name_of", "run_data"]
 def run_data(settings: RunSettings) -> Data:
     """The data of a run."""
     options: Any = settings.of_table | settings.of_counts | {"size": settings.size}
+    options["layout"] = settings.layout
     return load_data(settings.data, settings.data_root, seed=settings.seed, **options)
 
 
@@ -55,6 +56,8 @@ def held_out(
         return vae.as_data(read_file(Path(data)) if isinstance(data, str | Path) else data), None
     elif isinstance(data, str | Path):
         options: Any = settings.of_counts | {"size": settings.size if Path(data).is_dir() else None}
+        if Path(data).suffix in (".npy", ".npz"):
+            options["layout"] = settings.layout
         options |= {"seed": settings.seed, "held_out": 1.0, "tokens": settings.tokens}
         found = load_data(str(data), settings.data_root, **options)
         if found.vocabulary is not None:  # its numbers are not those of the model

@@ -40,6 +40,10 @@ class ModelSettings:
         default=None,
         metadata=about("Pixels of a side, to which the pictures of a folder are brought.", "N"),
     )
+    layout: Literal["CHW", "HWC"] = field(
+        default="CHW",
+        metadata=about("HWC: images of a .npy or .npz file whose channels come last.", "CHW|HWC"),
+    )
     likelihood: str | tuple[str, ...] = field(
         default="Bernoulli",
         metadata=about(

@@ -91,7 +91,8 @@ def codes(cells: Cells, levels: tuple[Level, ...]) -> np.ndarray:
             unseen,
             f"{value!r} is not among its levels{nearest(str(value), words)}",
             f"the levels are {', '.join(words[:12])}{' ...' if len(words) > 12 else ''}: put one "
-            "of them there, or None, or make the table from a frame that has this level",
+            "of them there, or None if no condition reads it, or make the table from a frame that "
+            "has this level",
         )
     return codes
 

@@ -120,6 +120,11 @@ class Design:
     def rows(self, data: Table | object) -> Table:
         """The columns that it reads of a table or a frame, as a table of them alone."""
         given = Frame(data.to_frame() if isinstance(data, Table) else data)
+        if absent := [name for name in self.sources if name not in given.names]:
+            raise ValueError(
+                f"the condition {self.formula!r} reads column {absent[0]!r}, which the frame does "
+                f"not have{nearest(absent[0], given.names)}: rename it, or add it"
+            )
         return self._only_sources().read(given.only(self.sources))
 
     def as_dict(self, beside: Schema | None = None) -> dict[str, object]:

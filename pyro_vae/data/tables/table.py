@@ -95,7 +95,7 @@ class Schema:
                 spare = [other for other in given.names if other not in self.names]
                 raise ValueError(
                     f"the frame has no column {name!r}{nearest(name, spare) if spare else ''}\n"
-                    "rename it, or give it with None in all rows where it is not known"
+                    "rename it, or give it with None in all rows if no condition reads it"
                 )
         if unknown := [name for name in given.names if name not in self.names]:
             raise ValueError(

@@ -46,7 +46,7 @@ def differential_expression(
     decoder, :math:`s_{ag} = \sum_i x_{ig} / \sum_i E[x_{ig} | z_i]`; its posterior under a flat
     prior is a gamma distribution, wider where p(x|z) is overdispersed. Without it the intervals
     would hold what is not known of z, and not what is not known of the decoder. They are of the
-    mean over these rows, not over a population of others.
+    mean over these rows, not over a population of others. Counts that are missing are in no sum.
 
     Args:
         vae: a trained model of counts, with ``offset="library"`` or another exposure.
@@ -63,7 +63,7 @@ def differential_expression(
         surest first.
 
     Raises:
-        ValueError: a group without rows, or groups that share some.
+        ValueError: a group without rows, or without a count of a column, or groups that share some.
 
     References:
         Lopez et al. (2018), Nature Methods 15; Boyeau et al. (2019), bioRxiv 794289, for log fold
@@ -85,6 +85,18 @@ def differential_expression(
             raise ValueError(f"both groups have row {min(shared)}: give each row to one of them")
         context = _contexts(vae, rows, torch.cat(members))
         groups = [_group(vae, _chosen(rows, own), context, draws) for own in members]
+        for group, name in zip(groups, "ab", strict=True):
+            if not (group.rate > 0).all():
+                raise ValueError(
+                    "fold changes are of rates greater than 0, and this likelihood has others: "
+                    "choose one of counts, such as NegativeBinomial"
+                )
+            if (never := ~group.seen).any():
+                column = column_names(vae)[int(never.nonzero()[0])]
+                raise ValueError(
+                    f"group_{name} has no count of column {column!r}, which is missing in all its "
+                    "rows: leave the column out, or give the group a row that has it"
+                )
         a, b = (group.draw() for group in groups)
     change = (a.log2() - b.log2()).cpu().numpy()
     tail = (1 - level) / 2
@@ -112,12 +124,14 @@ class Group:
         mean: of the counts, the sum of E[x|z] by draw.
         variance: likewise.
         counts: the counts themselves, ``(D,)``.
+        seen: whether some count of a column is there, ``(D,)``.
     """
 
     rate: Tensor
     mean: Tensor
     variance: Tensor
     counts: Tensor
+    seen: Tensor
 
     def draw(self) -> Tensor:
         """Draws of the group's mean rates, ``(S, D)``, set right by its residuals."""
@@ -131,10 +145,12 @@ def _group(vae: VAE, rows: Iterator[Tensor], context: Tensor | None, draws: int)
     """Decode the rows of a group at draws of z, a few at a time."""
     n, width = 0, math.prod(vae.x_shape)
     sums = torch.zeros(3, draws, width, dtype=torch.float64, device=vae.example.device)
-    counts = torch.zeros(width, dtype=torch.float64, device=vae.example.device)
+    counts, cells = sums[0, 0].clone(), sums[0, 0].clone()
     for some in rows:
         n, joint = n + len(some), Joint(vae, some)
-        counts += vae.record.cells(some).double().sum(0)
+        own_cells = vae.record.cells(some).double()
+        seen = (~own_cells.isnan()).double()
+        counts, cells = counts + own_cells.nansum(0), cells + seen.sum(0)
         step = max(1, NUMBERS // (width * len(some)))
         for start in range(0, draws, step):
             z = joint.draw(min(step, draws - start))
@@ -142,9 +158,9 @@ def _group(vae: VAE, rows: Iterator[Tensor], context: Tensor | None, draws: int)
                 p = vae.decode(own, some)
                 other = vae.decode(own, unexposed(vae, _under(vae, some, context)))
                 sums[0, place] += rate_of(other).double().sum(0)
-                sums[1, place] += p.mean.double().sum(0)
-                sums[2, place] += p.variance.double().sum(0)
-    return Group(sums[0] / n, sums[1], sums[2], counts)
+                sums[1, place] += (p.mean * seen).sum(0)
+                sums[2, place] += (p.variance * seen).sum(0)
+    return Group(sums[0] / n, sums[1], sums[2], counts, cells > 0)
 
 
 def _under(vae: VAE, x: Tensor, context: Tensor | None) -> Tensor:

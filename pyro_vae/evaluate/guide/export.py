@@ -77,7 +77,8 @@ def to_arviz(
         names of the coordinates of z, ``z[0]`` ..., with stochastic layers ``z1[0]`` ....
 
         Of repeated measurements ``observation`` is a subject, with its label, and the first
-        dimension of z and of a cell is the visit.
+        dimension of z and of a cell is the visit. Predictions of a visit that is not there, or of
+        a step after the end of a sequence, are NaN, as in x.
 
         Of a table ``x`` holds the numbers of ``Table.values``, in the order of its columns. Beside
         it the two predictive groups and the observed data have a variable by the name of each
@@ -132,6 +133,9 @@ def _export(
     if conditional and not vae.prior_reads:
         each = z_prior[:, None].expand_as(z)
     x_prior = vae.decode(each, x if conditional else None).sample()
+    if (there := vae.record.there(x)) is not None:
+        x_hat = torch.where(there, x_hat, math.nan)
+        x_prior = torch.where(there, x_prior, math.nan) if conditional else x_prior
     log_p = _marginal(vae, x, num_samples, evidence_samples)
     cell, latent = _cell_axes(vae.x_shape), vae.latent_axes
     known = ("observation",) if conditional else ()
