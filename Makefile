@@ -47,4 +47,4 @@ docs: install
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs docs/build
 
 clean:
-	rm -rf docs/build docs/results docs/reference/generated .venv* build *.egg-info
+	rm -rf docs/build docs/results docs/course docs/reference/generated .venv* build *.egg-info

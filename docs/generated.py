@@ -18,6 +18,7 @@ from pyro_vae.cli import app as command_line
 
 FOLDER = Path(__file__).parent / "reference" / "generated"
 RESULTS = Path(__file__).parent / "results"
+COURSE = Path(__file__).parent / "course"
 STUB = Path(pv.__file__).with_suffix(".pyi").read_text()
 ROOMS = {  # the rooms of the package, in the order in which they are used
     "data": "Data and tables",
@@ -172,9 +173,23 @@ def copy_results() -> None:
     (RESULTS / "index.md").write_text("\n".join([*lines, *pages, ":::", ""]))
 
 
+def copy_course() -> None:
+    """The notebooks with their outputs, and the list of their claims."""
+    shutil.rmtree(COURSE, ignore_errors=True)
+    COURSE.mkdir()
+    home = Path(pv.__file__).parents[1] / "notebooks"
+    for path in sorted(home.glob("[0-9]*.ipynb")):
+        shutil.copy(path, COURSE)
+    shutil.copytree(home / "pictures", COURSE / "pictures")
+    pages = sorted(path.stem for path in COURSE.glob("*.ipynb"))
+    toctree = ["", ":::{toctree}", ":hidden:", *pages, ":::", ""]
+    (COURSE / "index.md").write_text((home / "README.md").read_text() + "\n".join(toctree))
+
+
 def generate(app: Sphinx) -> None:
     """Write all pages anew."""
     copy_results()
+    copy_course()
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir(parents=True)
     write_api()

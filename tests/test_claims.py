@@ -91,7 +91,7 @@ The checks are assertions in the section that the link leads to: were the claim 
 the notebook would not run. This table is written from the notebooks by
 `python tests/test_claims.py`; `make notebooks` runs them all anew.
 
-| | claim | section | what is checked | |
+| | claim | section | | what is checked |
 |---|---|---|---|---|
 """
 
@@ -160,7 +160,7 @@ def row(number: int, shown: list[Section]) -> str:
     checks = [f"`{check}`" for section in homes for check in section.checks[number]]
     small = [f"![]({s.thumbnail.relative_to(README.parent)})" for s in homes if s.picture]
     cells = [CLAIMS[number], "<br>".join(s.link for s in homes) or "not yet",
-             "<br>".join(checks), "".join(small[:1])]  # fmt: skip
+             "".join(small[:1]), "<br>".join(checks)]  # fmt: skip
     return f"| {number} | " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
 
 
