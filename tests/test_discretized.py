@@ -5,12 +5,11 @@ from typing import Any
 
 import mpmath
 import numpy as np
-import pyro.distributions as dist
 import pytest
 import torch
 
 import pyro_vae as pv
-from pyro_vae.distributions import CoupledLogisticLevels, DequantizedLevels, LogisticLevels
+from pyro_vae.distributions import CoupledLogisticLevels, LogisticLevels
 from pyro_vae.families.part import Ends
 from pyro_vae.families.registry import make_part
 
@@ -220,60 +219,6 @@ def test_eight_bits_are_no_data_of_a_strange_scale(recwarn):
     assert not [w for w in recwarn if "far from unit scale" in str(w.message)]
     read = vae.inputs(vae.as_data(images()))
     assert 0.5 < read.std() < 2
-
-
-# Dequantized densities.
-
-
-@pytest.mark.parametrize("samples", [1, 64])
-def test_dequantized_levels_are_bounded_by_the_density_between_them(samples):
-    """E[log estimate] <= log P(x), exact by the distribution function; more draws come closer.
-
-    With one draw its distance is known: the mean log density between two levels.
-    """
-    base = dist.Normal(torch.tensor(0.45), torch.tensor(0.08))
-    p = DequantizedLevels(base, levels=8, samples=samples)
-    x = torch.arange(2.0, 6.0)
-    exact = (base.cdf((x + 1) / 8) - base.cdf(x / 8)).log()
-    torch.manual_seed(0)
-    log = p.log_prob(x.expand(20_000, 4)).double()
-    error = log.std(0) / len(log) ** 0.5
-    assert (log.mean(0) < exact + 4 * error).all()
-    if samples == 1:
-        between = (torch.arange(1000)[:, None] + 0.5) / 1000
-        mean = (base.log_prob((x + between) / 8) - np.log(8)).mean(0)
-        assert ((log.mean(0) - mean) / error).abs().max() < 4.5
-    else:
-        assert (exact - log.mean(0)).max() < 0.02
-    estimate = log.exp()
-    z = (estimate.mean(0) - exact.exp()) / (estimate.std(0) / len(log) ** 0.5)
-    assert z.abs().max() < 4.5
-
-
-def test_dequantized_uniform_density_is_exact():
-    p = DequantizedLevels(dist.Beta(torch.ones(()), torch.ones(())), levels=16)
-    torch.testing.assert_close(p.log_prob(torch.arange(16.0)), -torch.full((16,), 16.0).log())
-    torch.manual_seed(0)
-    assert frequencies_z(p.sample(torch.Size([40_000])), torch.full((16,), 1 / 16)) < 4.5
-    assert p.mean == 7.5
-
-
-@pytest.mark.parametrize(
-    "family", ["Normal", "Mixture(Normal, components=3)", "ContinuousBernoulli", "StudentT(df=4)"]
-)
-def test_dequantized_families_train(family):
-    vae = pv.VAE((3, 4, 4), 2, likelihood=f"Dequantized({family}, samples=2)", **SMALL)
-    pv.fit(vae, images(), epochs=2, batch_size=8, progress=False)
-    draws = vae.sample(5, seed=0)
-    assert torch.equal(draws, vae.check(draws))
-    assert vae.reconstruct(images()).isfinite().all()
-
-
-def test_dequantized_families_that_are_none_are_refused():
-    with pytest.raises(ValueError, match="Poisson is of whole numbers already"):
-        pv.VAE(4, 2, likelihood="Dequantized(Poisson)", **SMALL)
-    with pytest.raises(ValueError, match="MultivariateNormal draws arrays at once"):
-        pv.VAE(4, 2, likelihood="Dequantized(MultivariateNormal)", **SMALL)
 
 
 # Figures.

@@ -265,6 +265,18 @@ def test_models_that_cannot_be_are_refused(what):
         model(**options)
 
 
+@pytest.mark.parametrize("x_shape", [(None, 2), pv.Sequences(2)], ids=["None", "Sequences"])
+def test_m2_of_sequences_is_refused_and_what_it_advises_works(x_shape):
+    with pytest.raises(ValueError, match=r"M2\(\(16, 12\), 50, .*VAE\(\(None, 12\), 50, condition"):
+        pv.M2(x_shape, 3, classes=3)
+    networks = {"likelihood": "Bernoulli", "encoder": "GRU(4)", "decoder": "GRU(4)", "seed": 0}
+    vae = pv.M2((5, 2), 3, classes=3, **networks)
+    x = torch.zeros(4, 5, 2)
+    assert vae.classify(vae.labelled(x, [0, 1, 2, -1])).probs.shape == (4, 3)
+    vae = pv.VAE((None, 2), 3, condition=3, **networks)
+    assert pv.elbo(vae, {"x": [*x], "condition": torch.eye(4, 3)}, seed=0).shape == (4,)
+
+
 def test_numbers_are_read_near_unit_scale_whatever_is_padding():
     x = [1000 + 50 * row for row in NUMBERS]
     vae = pv.VAE((None, 3), 2, likelihood="Normal", units="data", encoder="GRU(4)",

@@ -1,7 +1,7 @@
-"""Levels by the density of the numbers between them: uniform dequantization."""
+"""Levels by the density of the numbers between them: dequantization."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import pyro.distributions as dist
@@ -16,7 +16,8 @@ class DequantizedLevels(dist.TorchDistribution):
     r"""Levels 0, 1, ..., L - 1, each the integral of a density over its part of [0, 1].
 
     .. math:: P(x) = \int_0^1 \frac1L\, p\Big(\frac{x + u}{L}\Big)\, du \approx
-        \frac1K \sum_{k=1}^K \frac1L\, p\Big(\frac{x + u_k}{L}\Big), \quad u_k \sim U(0, 1)
+        \frac1K \sum_{k=1}^K \frac{p((x + u_k) / L)}{L\, q(u_k \mid x)}, \quad
+        u_k \sim q(u \mid x)
 
     The estimate is unbiased, so its logarithm is on average a lower bound of log P(x), which K
     draws make tighter. What the density has outside of [0, 1] is lost: the P(x) sum to at most 1.
@@ -25,10 +26,12 @@ class DequantizedLevels(dist.TorchDistribution):
         base: p, of single numbers.
         levels: L.
         samples: K.
+        noise: from levels to q(u|x), of their shape and differentiable in its draws; by default u
+            is uniform on [0, 1].
 
     References:
-        Theis, van den Oord & Bethge (2016), arXiv:1511.01844; Hoogeboom, Cohen & Tomczak (2020),
-        arXiv:2001.11235, for more draws.
+        Theis, van den Oord & Bethge (2016), arXiv:1511.01844; Ho et al. (2019), arXiv:1902.00275,
+        for q; Hoogeboom, Cohen & Tomczak (2020), arXiv:2001.11235, for more draws.
 
     >>> p = DequantizedLevels(dist.Beta(1.0, 1.0), levels=256)
     >>> p.log_prob(torch.tensor(3.0)).exp() * 256
@@ -37,8 +40,14 @@ class DequantizedLevels(dist.TorchDistribution):
 
     arg_constraints: ClassVar[dict] = {}  # pyright: ignore[reportIncompatibleMethodOverride]
 
-    def __init__(self, base: dist.TorchDistribution, levels: int, samples: int = 1) -> None:
-        self.base, self.levels, self.samples = base, levels, samples
+    def __init__(
+        self,
+        base: dist.TorchDistribution,
+        levels: int,
+        samples: int = 1,
+        noise: Callable[[Tensor], dist.TorchDistribution] | None = None,
+    ) -> None:
+        self.base, self.levels, self.samples, self.noise = base, levels, samples, noise
         super().__init__(base.batch_shape, validate_args=False)
 
     @property
@@ -53,9 +62,8 @@ class DequantizedLevels(dist.TorchDistribution):
 
     def expand(self, batch_shape: Sequence[int], _instance: object = None) -> "DequantizedLevels":
         """The same, expanded."""
-        return DequantizedLevels(
-            self.base.expand(torch.Size(batch_shape)), self.levels, self.samples
-        )
+        base = self.base.expand(torch.Size(batch_shape))
+        return DequantizedLevels(base, self.levels, self.samples, self.noise)
 
     @torch.no_grad()
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
@@ -66,8 +74,13 @@ class DequantizedLevels(dist.TorchDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         """The logarithm of the estimate of P(x), with noise of its own at every call."""
         shape = torch.broadcast_shapes(value.shape, self.batch_shape)
-        noise = torch.rand_like(value.expand(self.samples, *shape))
-        eps = torch.finfo(noise.dtype).eps
-        y = ((value + noise) / self.levels).clamp(eps, 1 - eps)
-        log = self.base.log_prob(y).logsumexp(0)
+        if self.noise is None:
+            u, log_q = torch.rand_like(value.expand(self.samples, *shape)), 0.0
+        else:
+            q = self.noise(value).expand(shape)
+            u = q.rsample(torch.Size([self.samples]))
+            log_q = q.log_prob(u)
+        eps = torch.finfo(u.dtype).eps
+        y = ((value + u) / self.levels).clamp(eps, 1 - eps)
+        log = (self.base.log_prob(y) - log_q).logsumexp(0)
         return log - math.log(self.samples * self.levels)

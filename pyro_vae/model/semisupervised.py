@@ -15,6 +15,7 @@ from ..families.part import Line
 from .blocks import Block
 from .labels import NEVER, Labelled, LabelledGuide, LabelledPrior
 from .record import Record
+from .sequences import is_sequences
 from .vae import VAE
 
 __all__ = ["M2"]
@@ -77,6 +78,13 @@ class M2(VAE):
             raise ValueError(
                 "M2 is of arrays: of a table the label is a column, VAE(table, 50), which "
                 "vae.impute fills where it is missing and vae.sample(n, given={'label': ...}) sets"
+            )
+        if is_sequences(x_shape):
+            raise ValueError(
+                "M2 is of arrays of one shape, not of sequences of any length: give sequences of "
+                "one length as arrays, M2((16, 12), 50, classes=10, encoder='GRU(64)', "
+                "decoder='GRU(64)'), or let the labels be a condition, VAE((None, 12), 50, "
+                "condition=10)"
             )
         if isinstance(x_shape, Record) and (type(x_shape) is not Record or x_shape.has("label")):
             raise ValueError(
