@@ -84,7 +84,7 @@ def classifier() -> nn.Module:
 
 
 def train_vae(
-    x: Tensor, c: Tensor, told: argparse.Namespace, model: dict[str, Any], **options: float
+    x: Tensor, c: Tensor, told: argparse.Namespace, model: dict[str, Any], **options: Any
 ) -> pv.VAE:
     """Our VAE of rows x given rows c."""
     vae = pv.VAE(x.shape[1], condition=c.shape[1], seed=told.seed, **model)
