@@ -84,9 +84,14 @@ def classifier() -> nn.Module:
 
 
 def train_vae(
-    x: Tensor, c: Tensor, told: argparse.Namespace, model: dict[str, Any], **options: Any
+    x: Tensor,
+    c: Tensor,
+    told: argparse.Namespace,
+    model: dict[str, Any],
+    *,
+    validation: float | None = None,
 ) -> pv.VAE:
-    """Our VAE of rows x given rows c."""
+    """Our VAE of rows x given rows c: with validation data, of its best epoch."""
     vae = pv.VAE(x.shape[1], condition=c.shape[1], seed=told.seed, **model)
     pv.fit(
         vae,
@@ -97,7 +102,8 @@ def train_vae(
         seed=told.seed,
         compile=True,
         progress=False,
-        **options,
+        validation=validation,
+        patience=told.epochs if validation else None,
     )
     return vae
 
@@ -119,7 +125,7 @@ def by_quarter(x: Tensor, test: Tensor, told: argparse.Namespace) -> list[list[o
         "encoder": "MLP([500, 500])",
         "decoder": "MLP([500, 500])",
     }
-    vae = train_vae(rest, c, told, model, validation=0.1, patience=told.epochs)
+    vae = train_vae(rest, c, told, model, validation=0.1)
     trained = time.perf_counter()
     some = {"x": rest_test[: told.test], "condition": c_test[: told.test]}
     ours = pv.log_evidence(vae, some, num_samples=told.draws, num_simulated=0, seed=0)
