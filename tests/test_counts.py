@@ -13,7 +13,6 @@ import pyro_vae as pv
 from helpers.counts import GENES, matrix, obs
 from pyro_vae.data.sparse import SparseRows
 from pyro_vae.distributions import Multinomial
-from pyro_vae.model.inputs import Explained
 
 NETS = {"encoder": "MLP([8])", "decoder": "MLP([])", "seed": 0}
 ZINB = "ZeroInflatedNegativeBinomial(total_count=learned(shared=False))"
@@ -152,36 +151,6 @@ def test_the_offset_is_the_total_and_the_encoder_reads_what_does_not_depend_on_i
     read, doubled = vae.inputs(data), vae.inputs(twice)
     assert torch.allclose(read[:, :12], doubled[:, :12], atol=1e-5)
     assert not torch.allclose(read[:, 12], doubled[:, 12])
-
-
-def test_the_encoder_reads_counts_less_what_the_condition_says_of_them():
-    """Between batches what is read has one mean, so that z need not tell them apart."""
-    rng, batch = np.random.default_rng(0), np.arange(400) % 2
-    x = rng.poisson(20 * np.exp(batch[:, None] * rng.normal(0, 0.5, 12)))
-    data = pv.Counts(x, pd.DataFrame({"batch": np.where(batch, "one", "two")}))
-    gaps = {}
-    for condition in ("~ C(batch)", None):
-        vae = model(data, condition=condition)
-        vae.start_from(data)
-        read = vae.inputs(vae.as_data(data))[:, :12].numpy()
-        one, two = read[batch == 1], read[batch == 0]
-        gaps[condition] = np.abs(one.mean(0) - two.mean(0)) / two.std(0)
-    assert gaps["~ C(batch)"].max() < 0.1 < 2 < gaps[None].max()
-
-
-def test_what_a_condition_says_of_numbers_is_a_line_by_least_squares():
-    """The ridge of one row is a row more, of the root of 1 for each number of the condition."""
-    rng = np.random.default_rng(0)
-    c, x = rng.normal(3, 1, (50, 2)), rng.normal(0, 1, (50, 4))
-    x[:, 0] += 2 * c[:, 1]
-    part = Explained(2, 4)
-    part.start_from(torch.tensor(c), torch.tensor(x))
-    centred = c - c.mean(0), x - x.mean(0)
-    more = np.concatenate([centred[0], np.eye(2)]), np.concatenate([centred[1], np.zeros((2, 4))])
-    slope = np.linalg.lstsq(*more, rcond=None)[0]
-    assert np.allclose(part(torch.tensor(c).float()), centred[0] @ slope, atol=1e-5)
-    part.start_from(torch.tensor(c), torch.tensor(-x))  # learned once
-    assert np.allclose(part.slope, slope, atol=1e-6)
 
 
 def test_counts_start_at_the_shares_of_the_columns():

@@ -19,7 +19,7 @@ from .arrangement import reading_beside
 from .record import Record
 from .visits import VisitsRecord
 
-__all__ = ["ROWS", "Explained", "InputMode", "Inputs", "Standardized", "reader_of"]
+__all__ = ["ROWS", "InputMode", "Inputs", "Standardized", "reader_of"]
 
 InputMode: TypeAlias = Literal["auto", "raw"]
 ROWS = 10_000  # at most so many observations are looked at
@@ -36,10 +36,8 @@ class Inputs(nn.Module):
     [0, 1].
 
     With an offset of one number (a log exposure), counts are read as if the exposure were a usual
-    one, and the offset is a channel more. With a context, numbers are read less what it says of
-    them (:class:`Explained`), so that z need not say it a second time. A mask (1 where a cell is
-    observed), the context, and what a prior reads beside z (of visits, or which covariates are
-    known) are channels, too.
+    one, and the offset is a channel more. A mask (1 where a cell is observed), the context, and
+    what a prior reads beside z (of visits, or which covariates are known) are channels, too.
     Channels are the first dimension of ``(D,)``, ``(C, H, W)`` and ``(C, D, H, W)``, and the last
     one of ``(T, C)``, a sequence of T steps.
 
@@ -84,10 +82,6 @@ class Inputs(nn.Module):
         width = sum(b.width for b in record.blocks if b.role == "context")
         plain = mode == "raw" or not width
         self.context = nn.Identity() if plain else Standardized((width,), 0.0, True, bits=True)
-        self.explained = nn.ModuleDict()
-        for i, (_, shape) in enumerate(record.scored):
-            if not (plain or self.visits) and len(shape) == 1 and _is_scaled(self.readers[i]):
-                self.explained[str(i)] = Explained(width, *shape)
 
     @property
     def complete(self) -> bool:
@@ -104,8 +98,6 @@ class Inputs(nn.Module):
         for reader, values in zip([*self.readers, self.context], blocks, strict=True):
             if isinstance(reader, Standardized) and values is not None:
                 reader.start_from(values)
-        for i, part in self.explained.items():
-            part.start_from(self.read_context(some), self.readers[int(i)](blocks[int(i)]))
 
     def read_through(self, batches: Iterable[Tensor]) -> None:
         """Learn of all batches of a loader what some do not say: of sequences, the lengths."""
@@ -126,8 +118,6 @@ class Inputs(nn.Module):
         record, channels = self.record, self.channels
         blocks = self._blocks(x)
         parts = [reader(block) for reader, block in zip(self.readers, blocks, strict=True)]
-        for i, part in self.explained.items():
-            parts[int(i)] = parts[int(i)] - part(self.read_context(x))
         if record.missing:
             there = [~block.isnan() for block in blocks]
             parts = [part.nan_to_num(0.0) for part in parts]
@@ -263,44 +253,6 @@ class Rates(Standardized):
             self.spread.copy_(spread)
 
 
-class Explained(nn.Module):
-    r"""What a context says of numbers, by least squares: :math:`h(c) = a + c B`.
-
-    A ridge of one row's worth keeps levels that few rows have from being learned by heart.
-
-    Args:
-        width: of the context.
-        size: of the numbers.
-    """
-
-    slope: Tensor
-    level: Tensor
-    started: Tensor
-
-    def __init__(self, width: int, size: int) -> None:
-        super().__init__()
-        self.register_buffer("slope", torch.zeros(width, size))
-        self.register_buffer("level", torch.zeros(size))
-        self.register_buffer("started", torch.tensor(False))
-
-    def start_from(self, context: Tensor, x: Tensor) -> None:
-        """Learn it from contexts ``(N, C)`` and numbers ``(N, D)``, once; NaN is skipped."""
-        if self.started:
-            return
-        c, x = context.double(), x.double()
-        c_mean, x_mean = c.mean(0), x.nanmean(0).nan_to_num()
-        c, x = c - c_mean, (x - x_mean).nan_to_num()
-        ridge = torch.eye(len(c_mean), dtype=c.dtype, device=c.device)
-        slope = torch.linalg.solve(c.T @ c + ridge, c.T @ x)
-        self.slope.copy_(slope)
-        self.level.copy_(-c_mean @ slope)
-        self.started.fill_(True)
-
-    def forward(self, context: Tensor) -> Tensor:
-        """``(N, C)`` to ``(N, D)``: 0 at the mean of the contexts."""
-        return self.level + context @ self.slope
-
-
 class Times(Standardized):
     """Censored times beside whether their event was seen, along the channels."""
 
@@ -340,11 +292,6 @@ class OneHot(nn.Module):
         """``(N, C, ...)`` to ``(N, C * categories, ...)``."""
         bits = x[..., None] == torch.arange(self.categories, device=x.device)
         return bits.movedim(-1, self.channel + 1).flatten(self.channel, self.channel + 1).to(x)
-
-
-def _is_scaled(reader: nn.Module) -> bool:
-    """Whether numbers come out of it near unit scale, so that a line may be drawn through them."""
-    return isinstance(reader, Standardized) and not isinstance(reader, (Times, Levels))
 
 
 def _counts(p: dist.TorchDistribution | None) -> bool:
