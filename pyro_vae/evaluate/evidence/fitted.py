@@ -115,7 +115,7 @@ def _curvature(log_f: Any, u: Tensor) -> Tensor:  # noqa: ANN401
             )[0]
             for part in slope.unbind(1)
         ]
-    found = -torch.stack(rows, 1).nan_to_num()
+    found = -torch.stack(rows, 1).nan_to_num(0.0, 0.0, 0.0)
     return (found + found.mT) / 2
 
 

@@ -1,5 +1,6 @@
 """For each observation a proposal whose weights have a tail that can be trusted, or annealing."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ ANNEALED = "annealing"  # the name of a proposal
 BLOCK = 100  # observations that are fitted together
 SHARE = 0.8  # of draws from a fitted normal, beside the guide's
 GRADIENT = 3  # evaluations of log p(x, z) that one of its gradients costs
+LOST = 0.5  # of chains that end at the edge of the support: more, and annealing is not taken
 ANNEALING = Plan(temperatures=30, chains=50, start="guide", leapfrog=3)
 
 
@@ -46,7 +48,8 @@ def climb(vae: Face, x: Tensor, num_samples: int, rows: int) -> Iterator[Rung]:
 
     Where the guide's density is known at its own draws alone, it is the normal's without it.
     Those whose weights have a heavy tail are annealed. To leave out large weights can only lower
-    the figure of the others, so that all stay lower bounds in expectation. Where z has no gradient
+    the figure of the others, so that all stay lower bounds in expectation. Annealing that loses
+    most of its chains to rounding at the edge of the support is not taken. Where z has no gradient
     the guide is all that there is. The guide alone is never trusted for its k-hat where a normal
     can be fitted: one that is too narrow by half passes on half of the data.
 
@@ -80,8 +83,11 @@ def climb(vae: Face, x: Tensor, num_samples: int, rows: int) -> Iterator[Rung]:
             joint = joint_of(vae, x if whole else x[index[some]])
             joint.guide = _blend(joint, *(each[part] for each in fitted))
             path = Path(joint, ANNEALING)
-            cost, log_w = spent + GRADIENT * path.gradients, path.forward()
-            yield Rung(index[some], log_w[:, some] if whole else log_w, ANNEALED, cost)
+            cost, annealed = spent + GRADIENT * path.gradients, _finite(path.forward())
+            annealed = annealed[:, some] if whole else annealed
+            lost = annealed.isinf().double().mean(0) > LOST
+            yield Rung(index[some[~lost]], annealed[:, ~lost], ANNEALED, cost)
+            yield Rung(index[some[lost]], log_w[:, some[lost]], "normal", cost)
 
 
 def _blend(joint: Joint | RealLine, *fitted: Tensor) -> Any:  # noqa: ANN401
@@ -96,4 +102,12 @@ def _log_weights(joint: Joint | RealLine, q: Any, num_samples: int, rows: int) -
     for start in range(0, num_samples, step):
         z = q.sample(torch.Size([min(step, num_samples - start)]))
         parts.append(joint.log_joint(z) - q.log_prob(z))
-    return torch.cat(parts)
+    return _finite(torch.cat(parts))
+
+
+def _finite(log_w: Tensor) -> Tensor:
+    """Weights, of which those of draws that round to the edge of the support count nothing.
+
+    Densities are not finite there; to leave a weight out can only lower the figure.
+    """
+    return torch.where(log_w.isfinite(), log_w, -math.inf)
