@@ -338,6 +338,21 @@ def test_a_part_of_a_plate_has_no_evidence_of_the_whole():
 # Training.
 
 
+def test_an_observation_outside_of_plates_is_trained_on_without_a_warning():
+    def model(x):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x):
+        pyro.sample("z", dist.Normal(pyro.param("loc", torch.tensor(-3.0)), 0.1))
+
+    program = pv.Program(model, guide, torch.tensor(1.0), data=None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pv.fit(program, epochs=3, lr=0.1, progress=False)
+    assert -3 < pyro.param("loc").item() < 0.5  # on its way to the posterior's mean
+
+
 def amortized():
     torch.manual_seed(0)
     decoder, encoder = nn.Linear(1, 3), nn.Linear(3, 2)

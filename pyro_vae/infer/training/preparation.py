@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from pyro import get_param_store
+from pyro.poutine import trace
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -146,8 +147,8 @@ def _check_one(vae: Trainable, x: Tensor, batch_size: int) -> None:
     with copied() as trial, torch.random.fork_rng(), torch.no_grad(), store:
         trial.train()
         try:
-            trial.model(x)
-            trial.guide(x)
+            trace(trial.model)(x)  # Pyro warns of observations outside of inference
+            trace(trial.guide)(x)
         except ValueError as problem:
             if "more than 1 value" not in str(problem):
                 raise
