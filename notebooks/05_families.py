@@ -54,11 +54,12 @@ data = pv.load_data("digit-counts")
 x, x_test = data.train, data.test
 
 
-def train(x: torch.Tensor = x, epochs: int = 25, estimator: str = "Trace_ELBO", **parts) -> pv.VAE:  # noqa: ANN003
+def train(x: torch.Tensor = x, epochs: int = 15, estimator: str = "Trace_ELBO", **parts) -> pv.VAE:  # noqa: ANN003
     """A model trained from the same start, and in the same order, as all others here."""
-    said = {"latent_dim": 8, "encoder": "MLP([100])", "decoder": "MLP([100])", "seed": 0} | parts
+    said = {"latent_dim": 4, "encoder": "MLP([100])", "decoder": "MLP([100])", "seed": 0} | parts
     vae = pv.VAE((1, 8, 8), **said)
-    pv.fit(vae, x, estimator=estimator, epochs=epochs, lr="cosine(5e-3)", seed=0, progress=False)
+    pv.fit(vae, x, estimator=estimator, epochs=epochs, batch_size=200, lr="cosine(1e-2)", seed=0,
+           progress=False)  # fmt: skip
     return vae
 
 
@@ -82,20 +83,25 @@ LIKELIHOODS = [
 ]  # fmt: skip
 models = {line: train(likelihood=line) for line in LIKELIHOODS}
 found = pv.compare(models, x_test, num_samples=200, seed=0)
-found.table[["elpd", "se", "difference", "difference_se", "doubtful"]].round(1)
+found.table[["elpd", "se", "difference", "difference_se", "doubtful"]].round(2)
 
 # %% [markdown]
 # `elpd` is the sum of $\log p(x)$ over the held-out rows. The rows are the same for all, so the
 # error of a difference is smaller than the errors of its two terms. `doubtful` is the share of rows
 # for which the estimate of $\log p(x)$ is too low (k-hat above 0.7); notebook 08 is about that.
+# Asked again with more draws, the most doubtful model gains next to nothing of what it is behind.
 
 # %%
 values = np.arange(17)
+drawn = {line.split("(")[0]: vae.sample(1000, seed=0) for line, vae in models.items()}
+shares = pd.DataFrame(
+    {name: [(some == k).double().mean().item() for k in values]
+     for name, some in {"data": x, **drawn}.items()}
+)  # fmt: skip
 _, ax = plt.subplots()
-ax.bar(values, [(x == k).float().mean() for k in values], color="0.85", label="data")
-for line in ("Poisson", "Binomial(total_count=16)", "BetaBinomial(total_count=16)"):
-    drawn = models[line].sample(1000, seed=0)
-    ax.plot(values, [(drawn == k).float().mean() for k in values], marker=".", label=line)
+ax.bar(values, shares.data, color="0.85", label="data")
+for name in ("Poisson", "Binomial", "BetaBinomial"):
+    ax.plot(values, shares[name], marker=".", label=name)
 ax.set(xlabel="count of black points", ylabel="share of cells", yscale="log")
 ax.set_xticks(values)
 ax.legend(fontsize=8)
@@ -103,16 +109,25 @@ plt.show()
 
 # %%
 # check: claims 34
+worst = found.table.doubtful.idxmax()
+again = pv.log_evidence(models[worst], x_test, num_samples=2000, num_simulated=0, seed=1)
+gained = again.log_evidence.sum().item() - found.table.elpd[worst]
+print(
+    f"{worst}: {gained:.0f} nats by ten times the draws, {found.table.difference[worst]:.0f} behind"
+)
+assert gained < -0.1 * found.table.difference[worst], "the order is not one of the estimator"
 gaps = found.table.difference / found.table.difference_se
 best = found.table.index[0]
 assert best in ("BetaBinomial(total_count=16)", "Categorical(categories=17)")
 assert gaps["Binomial(total_count=16)"] < -5, "the variance is not tied to the mean"
 assert gaps["Poisson"] < -5 and gaps["Geometric"] < -5, "nor is the maximum unknown"
-poisson = models["Poisson"].sample(1000, seed=0)
-assert (poisson > 16).float().mean() > 0.01, "the Poisson spends mass on what cannot be"
+beyond = 1 - shares.sum()  # the mass on counts above 16, which cannot be
+distance = 0.5 * (shares.sub(shares.data, axis=0).abs().sum() + beyond)  # total variation
+print(distance.drop("data").sort_values().round(3).to_string())
+assert distance["BetaBinomial"] < 0.5 * distance[["Poisson", "Binomial"]].min()
 
 # %% [markdown]
-# ### Simple families do not fit; mixtures do (claim 3)
+# ## Simple families do not fit; mixtures do (claim 3)
 #
 # A model with a latent is a mixture of its likelihoods. The contrast is the same family without
 # $z$. Grant it all that it could have: every column its own table of frequencies, which is the best
@@ -133,20 +148,35 @@ contrast = pd.DataFrame(
 contrast.round(2)
 
 # %%
+alone = dist.Categorical(logits=frequencies.float()).sample((12,))
+panels = {"data": x_test[:12], "margins": alone, "mixture": drawn["Categorical"][:12]}
+_, axes = plt.subplots(3, 12, figsize=(7, 1.9))
+for row, (name, pictures) in zip(axes, panels.items(), strict=True):
+    for ax, picture in zip(row, pictures, strict=True):
+        ax.imshow(picture.reshape(8, 8), cmap="gray_r", vmin=0, vmax=16)
+        ax.set(xticks=[], yticks=[])
+    row[0].set_ylabel(name, rotation=0, ha="right", va="center")
+plt.show()
+
+# %% [markdown]
+# Each cell of the middle row has the right margin, and the rows are no digits: what makes a digit
+# is the dependence, and only $z$ brings it.
+
+# %%
 # check: claims 3
 assert gain.mean() > 5 * gain.std() / len(gain) ** 0.5
 
 # %% [markdown]
-# ### What does not compare
+# ## What does not compare
 #
 # A density is per unit of $x$, and a probability is not. The package refuses to put one beside the
-# other. Among densities the unit matters: measured in $x / 16$, each of 64 columns has a density 16
-# times as high.
+# other, and names the first cell in which they differ. Among densities the unit matters: measured
+# in $x / 16$, each of 64 columns has a density 16 times as high.
 
 # %%
 density = pv.VAE((1, 8, 8), 8, likelihood="Normal", seed=0)
 try:
-    pv.compare({"counts": models["Poisson"], "density": density}, x_test)
+    pv.compare({"the Poisson": models["Poisson"], "the normal": density}, x_test)
 except ValueError as refusal:
     print(refusal)
 normal = dist.Normal(7.0, 3.0).expand([64]).to_event(1)
@@ -172,23 +202,37 @@ print(said)
 
 # %%
 PAIRS = {  # prior: guide, estimator
-    "Normal": ("Normal", "Trace_ELBO"),
-    "Laplace": ("Laplace", "Trace_ELBO"),
     "StudentT(df=4)": ("Normal", "Trace_ELBO"),
     "Gamma(concentration=2)": ("LogNormal", "Trace_ELBO"),
     "Beta": ("Kumaraswamy", "Trace_ELBO"),
-    "ProjectedNormal": ("VonMisesFisher", "Trace_ELBO"),
+    "VonMisesFisher": ("VonMisesFisher", "Trace_ELBO"),
     "Bernoulli(logits=learned)": ("Bernoulli", "DisARM"),
 }
-swapped = {
-    prior: train(
-        prior=prior, guide=guide, estimator=estimator, likelihood="BetaBinomial(total_count=16)"
-    )
+counted = "BetaBinomial(total_count=16)"
+swapped = {"Normal": models[counted]} | {
+    prior: train(prior=prior, guide=guide, estimator=estimator, likelihood=counted)
     for prior, (guide, estimator) in PAIRS.items()
 }
 priors = pv.compare(swapped, x_test, num_samples=200, seed=0)
 table = priors.table[["elpd", "se", "difference", "difference_se"]]
-table.assign(guide=[PAIRS[prior][0] for prior in table.index]).round(1)
+table.assign(guide=[PAIRS.get(prior, ["Normal"])[0] for prior in table.index]).round(1)
+
+# %%
+_, axes = plt.subplots(2, 4, figsize=(7, 3.6))
+for ax, (prior, vae) in zip(axes.flat, swapped.items(), strict=False):
+    with torch.no_grad():
+        torch.manual_seed(0)
+        drawn_z = vae.prior().sample((5000,))[:, 0], vae.approximate_posterior(x).sample()[:, 0]
+    both = torch.cat(drawn_z)
+    bins = np.linspace(both.quantile(0.002), both.quantile(0.998) + 1e-3, 25)
+    ax.hist(drawn_z[0], bins, density=True, color="0.8", label="prior")
+    ax.hist(drawn_z[1], bins, density=True, histtype="step", color="C0", label="guide, over data")
+    ax.set(yticks=[], xlabel="$z_1$")
+    ax.set_title(prior.split("(")[0], fontsize=9)
+for ax in axes.flat[len(swapped) :]:
+    ax.axis("off")
+axes.flat[-1].legend(*axes.flat[0].get_legend_handles_labels(), loc="center")
+plt.show()
 
 # %%
 # check: claims 34
@@ -199,7 +243,7 @@ for prior, vae in swapped.items():  # what was asked for is what is there
     assert vae.approximate_posterior(x_test).support.check(z[0]).all(), prior
     assert vae.prior().log_prob(z).isfinite().all(), prior
 bits, continuous = "Bernoulli(logits=learned)", "Normal"
-assert table.difference[bits] < table.difference[continuous], "eight bits hold 256 pictures"
+assert table.difference[bits] < table.difference[continuous], "four bits hold 16 pictures"
 
 # %% [markdown]
 # ## The KL in closed form, or by Monte Carlo (claim 33)
@@ -219,40 +263,57 @@ KLS = {
     "Poisson": (dist.Poisson(t(4.0)), dist.Poisson(t(2.5))),
 }
 torch.manual_seed(0)
-rows = {}
+rows, draws = {}, {}
 for name, (q, p) in KLS.items():
-    z = q.sample((20_000,))
-    drawn = q.log_prob(z) - p.log_prob(z)
-    error = drawn.std() / len(drawn) ** 0.5
-    exact = kl_divergence(q, p)
-    needed = (drawn.std() / 0.01) ** 2
-    rows[name] = [
-        v.item() for v in (exact, drawn.mean(), error, (drawn.mean() - exact) / error, needed)
-    ]
+    z, exact = q.sample((20_000,)), kl_divergence(q, p)
+    draws[name] = q.log_prob(z) - p.log_prob(z) - exact  # the error of one draw
+    sd = draws[name].std()
+    mean, error = draws[name].mean() + exact, sd / len(z) ** 0.5
+    rows[name] = [v.item() for v in (exact, mean, error, (mean - exact) / error, (sd / 0.01) ** 2)]
 kls = pd.DataFrame(rows, ["closed form", "Monte Carlo", "standard error", "z", "draws for 0.01"]).T
 kls.round(3)
 
+# %%
+sizes = np.array([1, 10, 100, 1000])
+_, ax = plt.subplots()
+for i, (name, error) in enumerate(draws.items()):
+    rms = [error.reshape(-1, n).mean(1).square().mean().sqrt() for n in sizes]
+    ax.plot(sizes, rms, f"C{i}o", markersize=4, label=name)
+    ax.plot(sizes, error.std() / sizes**0.5, f"C{i}", linewidth=0.8)
+ax.set(xlabel="draws n", ylabel="error of the KL (nats)", xscale="log", yscale="log")
+ax.set_xticks(sizes, sizes)
+ax.legend(fontsize=8, ncols=2)
+plt.show()
+
 # %% [markdown]
-# In training, the closed form takes the noise of this term out of the gradient.
+# Points: root mean square error of the mean of n draws. Lines: $\operatorname{sd} / \sqrt n$. The
+# closed form would lie at zero, below any line.
+
+# %% [markdown]
+# In training, the closed form takes the noise of this term out of the gradient. Not so out of the
+# bound itself: where the guide is near the posterior, $\log p(x, z) - \log q(z \mid x)$ is nearly
+# constant in $z$, because the noise of the drawn KL cancels that of the reconstruction. A closed
+# form removes one of the two and leaves the other.
 
 # %%
 vae = swapped["Normal"]
 lines = ["TraceMeanField_ELBO", "Trace_ELBO"]
-gradients = pv.compare_estimators(vae, x[:50], lines, num_draws=200)
-noise = gradients[["value_mean", "value_mcse", "value_sd", "grad_variance", "grad_variance_se"]]
-noise = noise.sel(parameter="encoder").to_dataframe().drop(columns=["parameter", "size"])
-noise = noise[["value_mean", "value_mcse", "value_sd", "grad_variance", "grad_variance_se"]]
-noise.rename(index=dict(zip(lines, ["KL in closed form", "KL by Monte Carlo"], strict=True))).round(
-    3
-)
+gradients = pv.compare_estimators(vae, x[:20], lines, num_draws=300)
+columns = ["value_mean", "value_mcse", "value_sd", "grad_variance", "grad_variance_se"]
+noise = gradients.sel(parameter="encoder").to_dataframe()[columns]
+noise.set_axis(["KL in closed form", "KL by Monte Carlo"]).round(4)
 
 # %%
 # check: claims 33
 assert kls.z.abs().max() < 4, "the same number, by both"
+assert kls["draws for 0.01"].min() > 1000, "one evaluation in the place of thousands"
 closed, drawn = noise.loc["TraceMeanField_ELBO"], noise.loc["Trace_ELBO"]
 apart = (closed.value_mean - drawn.value_mean) / np.hypot(closed.value_mcse, drawn.value_mcse)
 assert abs(apart) < 4, "the same bound"
-assert closed.grad_variance + 4 * closed.grad_variance_se < drawn.grad_variance
+lower = drawn.grad_variance - closed.grad_variance
+assert lower > 3 * np.hypot(closed.grad_variance_se, drawn.grad_variance_se), "a steadier gradient"
+sd_error = 1 / 300**0.5  # of the logarithm of a ratio of two standard deviations, 300 draws each
+assert np.log(closed.value_sd / drawn.value_sd) > 3 * sd_error, "and a noisier value"
 
 # %% [markdown]
 # ## More particles, a tighter bound (claim 11)
@@ -336,8 +397,12 @@ assert (abs(gap - variance / (2 * np.array(sizes)))[late] < 4 * error[late]).all
 #
 # $\log p(x) - \text{ELBO} = KL(q \,\|\, \text{posterior})$, so a family of guides that does not
 # contain the posterior leaves a gap that no training closes. Let $z \sim N(0, I)$ in the plane and
-# $x \mid z \sim N(z_2 + z_1^2,\, 0.3^2)$. Given $x$, $z$ lies along a parabola. As $z_2$ integrates
-# out, $\log p(x)$ is one integral over $z_1$, and the gap of each guide is known to that precision.
+# $x \mid z \sim N(z_2 + z_1^2,\, 0.3^2)$. Given $x$, $z$ lies along a parabola. Each guide is
+# fitted to one $x$, so that the gap is the family's, and not that of a network that must serve all
+# $x$ at once.
+#
+# Both sides: on the left $\log p(x)$ by an integral over $z_1$ ($z_2$ integrates out), and the ELBO
+# by draws; on the right the KL by quadrature in the plane.
 
 
 # %%
@@ -348,64 +413,60 @@ class Parabola(nn.Module):
         return dist.Normal(z[..., 1:] + z[..., :1] ** 2, 0.3).to_event(1)
 
 
-grid = torch.linspace(-6, 6, 2001, dtype=torch.float64)
-
-
-def log_evidence(x: torch.Tensor) -> torch.Tensor:
-    """log p(x), by the integral over z1."""
-    given = dist.Normal(grid**2, math.sqrt(1.09)).log_prob(x.double())
-    return (given + dist.Normal(0.0, 1.0).log_prob(grid)).logsumexp(1) + (grid[1] - grid[0]).log()
-
-
-torch.manual_seed(1)
-z = torch.randn(1200, 2)
-curved = Parabola()(z).sample()
-curved_train, curved_test = curved[:1000], curved[1000:]
-GUIDES = ["Normal", "MultivariateNormal", "Mixture(MultivariateNormal, components=4)",
-          "Flow(NSF, transforms=2, hidden_features=[32, 32])"]  # fmt: skip
+one = torch.tensor([[1.5]])
+line_1 = torch.linspace(-6, 6, 2001, dtype=torch.float64)
+given = dist.Normal(line_1**2, math.sqrt(1 + 0.3**2)).log_prob(one.double())
+log_p = (given + dist.Normal(0.0, 1.0).log_prob(line_1)).logsumexp(1) + math.log(12 / 2000)
+axis = torch.linspace(-4, 4, 201)
+plane, cell = torch.cartesian_prod(axis, axis), (8 / 200) ** 2
+prior = dist.Normal(0.0, 1.0).expand([2]).to_event(1)
+log_posterior = Parabola()(plane).log_prob(one) + prior.log_prob(plane) - log_p
+print(f"the posterior integrates to {log_posterior.exp().sum() * cell:.5f}")
+GUIDES = {  # and the steps that each takes
+    "Normal": 150, "MultivariateNormal": 150, "Mixture(MultivariateNormal, components=4)": 200,
+    "Flow(NSF, transforms=2, hidden_features=[32])": 300,
+}  # fmt: skip
 
 # %%
 guides, gap_rows = {}, {}
-for line in GUIDES:
+for line, steps in GUIDES.items():
     vae = pv.VAE(1, 2, likelihood=Parabola(), decoder=nn.Identity(), guide=line,
-                 encoder="MLP([50])", seed=0)  # fmt: skip
-    pv.fit(vae, curved_train, estimator="Trace_ELBO(num_particles=4)", epochs=30, batch_size=100,
-           lr="cosine(1e-2)", seed=0, progress=False)  # fmt: skip
-    short = log_evidence(curved_test) - pv.elbo(vae, curved_test, num_samples=200, seed=0).double()
+                 encoder="MLP([10])", seed=0)  # fmt: skip
+    pv.fit(vae, one.expand(200, 1), epochs=steps, batch_size=200, lr="cosine(2e-2)", seed=0,
+           progress=False)  # fmt: skip
+    short = log_p - pv.elbo(vae, one.expand(200, 1), num_samples=100, seed=0).double()
+    with torch.no_grad():
+        log_q = vae.approximate_posterior(one).log_prob(plane[:, None])[:, 0]
+    kl = (log_q.exp() * (log_q - log_posterior)).sum().item() * cell
     guides[line] = vae
-    gap_rows[line] = short.mean().item(), short.std().item() / len(short) ** 0.5
-found_gaps = pd.DataFrame(gap_rows, ["gap (nats)", "standard error"]).T
+    gap_rows[line] = short.mean().item(), short.std().item() / len(short) ** 0.5, kl
+found_gaps = pd.DataFrame(gap_rows, ["log p(x) - ELBO", "standard error", "KL by quadrature"]).T
 found_gaps.round(3)
 
 # %%
-one = torch.tensor([[1.5]])
-axis_1, axis_2 = torch.linspace(-2.6, 2.6, 120), torch.linspace(-2.6, 2.6, 120)
-plane = torch.cartesian_prod(axis_1, axis_2)
-posterior = Parabola()(plane).log_prob(one) + dist.Normal(0.0, 1.0).log_prob(plane).sum(1)
-height = (posterior - posterior.max()).exp().reshape(120, 120).T
-_, axes = plt.subplots(1, 4, figsize=(7, 2.2), sharey=True)
+height = log_posterior.exp().reshape(201, 201).T
+_, axes = plt.subplots(1, 4, figsize=(7, 2.3), sharey=True)
 for ax, (line, vae) in zip(axes, guides.items(), strict=True):
     with torch.no_grad():
-        drawn = vae.approximate_posterior(one.expand(400, 1)).sample()
-    ax.contour(axis_1, axis_2, height, levels=[0.1, 0.5, 0.9], colors="0.3", linewidths=0.8)
-    ax.plot(*drawn.T, "C0.", markersize=1.5, alpha=0.6)
+        drawn_z = vae.approximate_posterior(one.expand(400, 1)).sample()
+    ax.contour(axis, axis, height, levels=[0.02, 0.1, 0.2], colors="0.3", linewidths=0.8)
+    ax.plot(*drawn_z.T, "C0.", markersize=1.5, alpha=0.6)
     ax.set(xlabel="$z_1$", aspect="equal", xlim=(-2.6, 2.6), ylim=(-2.6, 2.6))
     ax.set_title(line.split("(")[0], fontsize=9)
 axes[0].set_ylabel("$z_2$")
 plt.show()
 
 # %% [markdown]
-# Contours: the posterior at one $x$. Points: draws of the guide. The normal guides stay within the
-# parabola, and cover a part of it; they are narrow because the KL in this direction punishes draws
-# where the posterior has no mass.
+# Contours: the posterior. Points: draws of the guide. The normal guides stay within the parabola
+# and cover a part of it: the KL in this direction punishes draws where the posterior has no mass.
 
 # %%
 # check: claims 12
-g, e = found_gaps["gap (nats)"], found_gaps["standard error"]
-simple, rich = GUIDES[0], GUIDES[-1]
-assert (g > -4 * e).all(), "no bound lies above log p(x)"
+g, e = found_gaps["log p(x) - ELBO"], found_gaps["standard error"]
+assert ((g - found_gaps["KL by quadrature"]).abs() < 4 * e + 2e-3).all(), "the gap is the KL"
+simple, rich = g.index[0], g.index[-1]
 assert g[simple] - g[rich] > 5 * math.hypot(e[simple], e[rich])
-assert g[rich] < 0.25 * g[simple], "the richer family closes most of the gap"
+assert g[rich] < 0.1 * g[simple], "the richer family closes most of the gap"
 
 # %% [markdown]
 # ## What is underneath: two Pyro functions
@@ -415,15 +476,33 @@ assert g[rich] < 0.25 * g[simple], "the richer family closes most of the gap"
 
 # %%
 mine = pv.VAE((1, 8, 8), 8, prior="Laplace", likelihood="BetaBinomial(total_count=16)", seed=0)
-trace = pyro.poutine.trace(mine.model).get_trace(x[:5])
-trace.compute_log_prob()
-print(trace.format_shapes())
 with pyro.get_param_store().scope():
+    trace = pyro.poutine.trace(mine.model).get_trace(x[:5])
+    trace.compute_log_prob()
+    print(trace.format_shapes())
     pyro.set_rng_seed(0)
     svi = SVI(mine.model, mine.guide, pyro.optim.Adam({"lr": 2e-3}), Trace_ELBO())
     losses = [sum(svi.step(batch) for batch in x.split(100)) / len(x) for _ in range(3)]
 assert losses[2] < losses[0]
 print("loss by epoch:", [round(loss, 1) for loss in losses])
+
+# %% [markdown]
+# So is every tool of Pyro at hand. `Predictive` gives a posterior predictive check: draw $z$ from
+# the guide and a replicate of $x$ from the likelihood, and ask whether the ink of a held-out digit
+# lies in the central 90 % of its replicates. Where fewer do, the model is too sure of the total:
+# given $z$ its cells are independent, and the guide may be too narrow.
+
+# %%
+best_vae = models["BetaBinomial(total_count=16)"]
+pyro.set_rng_seed(0)
+replicate = pyro.infer.Predictive(
+    pyro.poutine.uncondition(best_vae.model), guide=best_vae.guide, num_samples=200
+)
+with torch.no_grad(), pyro.get_param_store().scope():
+    ink = replicate(x_test)["x"].sum((2, 3, 4))
+low, high = ink.quantile(torch.tensor([0.05, 0.95]), dim=0)
+inside = ((low <= x_test.sum((1, 2, 3))) & (x_test.sum((1, 2, 3)) <= high)).float().mean()
+print(f"{inside:.0%} of the held-out digits lie in the central 90 % of their replicates")
 
 # %% [markdown]
 # ## What should have come out

@@ -48,19 +48,20 @@ data = pv.load_data("digit-counts")
 x, x_test = data.train, data.test  # x_test is for the last comparison, and for nothing else
 
 
-def train(prior: str | nn.Module) -> pv.VAE:
-    """A VAE of two dimensions, which differs from the others in its prior alone."""
+def train(prior: str | nn.Module, seed: int = 0) -> pv.VAE:
+    """A VAE of two dimensions, which differs from the others in its prior alone, or its seed."""
     vae = pv.VAE((1, 8, 8), 2, prior=prior, likelihood="BetaBinomial(total_count=16)",
-                 encoder="MLP([100])", decoder="MLP([100])", seed=0)  # fmt: skip
-    pv.fit(vae, x, epochs=30, lr="cosine(5e-3)", seed=0, progress=False)
+                 encoder="MLP([100])", decoder="MLP([100])", seed=seed)  # fmt: skip
+    pv.fit(vae, x, epochs=16, batch_size=200, lr="cosine(1e-2)", seed=seed, progress=False)
     return vae
 
 
 # %% [markdown]
-# ## How much is there to gain? (claims 23, 34)
+# ## How much is there to gain? (claim 23)
 #
-# With the aggregated posterior $q(z) = \frac1N \sum_n q(z \mid x_n)$ the mean KL of the ELBO splits
-# (Hoffman & Johnson 2016):
+# The ELBO is the reconstruction, $E_q[\log p(x \mid z)]$, less $KL(q(z \mid x) \,\|\, p(z))$. With
+# the aggregated posterior $q(z) = \frac1N \sum_n q(z \mid x_n)$ the mean of the second term splits
+# again (Hoffman & Johnson 2016):
 #
 # $$\frac1N \sum_n KL\big(q(z \mid x_n) \,\|\, p(z)\big) =
 #   I_q(x; z) + KL\big(q(z) \,\|\, p(z)\big).$$
@@ -73,7 +74,7 @@ def train(prior: str | nn.Module) -> pv.VAE:
 
 # %%
 standard = train("Normal")
-axis = torch.linspace(-7, 7, 281)
+axis = torch.linspace(-5, 5, 135)
 grid, cell = torch.cartesian_prod(axis, axis), (axis[1] - axis[0]).square().item()
 
 
@@ -105,7 +106,32 @@ split = pd.Series(
 split.round(4).to_frame()
 
 # %%
+_, axes = plt.subplots(1, 2, figsize=(7, 3.2), sharex=True, sharey=True)
+with torch.no_grad():
+    shown = {"aggregated posterior q(z)": q_z, "prior p(z)": standard.prior().log_prob(grid).exp()}
+for ax, (name, density) in zip(axes, shown.items(), strict=True):
+    ax.contourf(axis, axis, density.reshape(135, 135).T, levels=12, cmap="Greys")
+    ax.set(title=name, xlabel="$z_1$", aspect="equal", xlim=(-3.6, 3.6), ylim=(-3.6, 3.6))
+axes[0].set_ylabel("$z_2$")
+plt.show()
+
+# %% [markdown]
+# The left side of the first equation, for the training rows, is what `elbo` estimates by $\log p(x,
+# z) - \log q(z \mid x)$ at draws of its own.
+
+# %%
+with torch.no_grad():
+    torch.manual_seed(1)
+    z = each.sample((20,))
+    reconstruction = standard.decode(z).log_prob(x).mean(0)
+    by_terms = reconstruction - torch.distributions.kl_divergence(each, standard.prior())
+    by_package = pv.elbo(standard, x, num_samples=20, seed=0)
+apart = by_terms - by_package
+print(f"reconstruction - KL {by_terms.mean():.3f}, elbo {by_package.mean():.3f} nats")
+
+# %%
 # check: claims 23
+assert abs(apart.mean()) < 4 * apart.std() / len(x) ** 0.5, "reconstruction - KL is the ELBO"
 assert abs(split["mass on the grid"] - 1) < 1e-3
 assert abs(split["mean KL"] - split["their sum"]) < 5e-3, "quadrature's error, and no more"
 totals = pv.latent_summary(standard, x, num_samples=2, seed=0).totals
@@ -156,6 +182,13 @@ assert all(g.isfinite().all() and g.abs().sum() > 0 for g in gradients)
 print(
     f"integrates to {mass:.4f}; E|z|^2 by the grid {mean_square:.3f}, of draws {drawn.mean():.3f}"
 )
+_, ax = plt.subplots(figsize=(3.4, 3.2))
+with torch.no_grad():
+    surface = mine().log_prob(grid).exp().reshape(135, 135).T
+    ax.contour(axis, axis, surface, levels=6, colors="k", linewidths=0.7)
+    ax.plot(*mine().sample((500,)).T, "C0.", markersize=2)
+ax.set(xlabel="$z_1$", ylabel="$z_2$", aspect="equal", xlim=(-5, 5), ylim=(-5, 5))
+plt.show()
 
 # %% [markdown]
 # ## After the model: the prior alone (claim 34)
@@ -175,7 +208,7 @@ CANDIDATES = {
 }
 after, rows = {}, {}
 for name, prior in CANDIDATES.items():
-    fitted = pv.fit_prior(standard, x, prior, epochs=30, batch_size=200, seed=0)
+    fitted = pv.fit_prior(standard, x, prior, epochs=25, batch_size=200, seed=0)
     with torch.no_grad():
         log_p = fitted.vae.prior().log_prob(grid)
         gained = integral(q_z * (log_p - standard.prior().log_prob(grid)))
@@ -197,7 +230,7 @@ with torch.no_grad():
     codes = standard.encode(x).mean
     surfaces = {"standard normal": standard, **after}
     for ax, (name, vae) in zip(axes.flat, surfaces.items(), strict=True):
-        density = vae.prior().log_prob(grid).exp().reshape(281, 281).T
+        density = vae.prior().log_prob(grid).exp().reshape(135, 135).T
         ax.scatter(*codes.T, c=data.train_labels, cmap="tab10", s=1, alpha=0.5)
         ax.contour(axis, axis, density, levels=[0.01, 0.03, 0.06], colors="k", linewidths=0.7)
         ax.set(aspect="equal", xlim=(-3.6, 3.6), ylim=(-3.6, 3.6))
@@ -214,34 +247,51 @@ plt.show()
 #
 # ## From the start, and judged once (claim 34)
 #
-# A prior that is there from the start moves encoder and decoder too. Now the test data are used,
-# for the first and only time, by `compare`: held-out $\log p(x)$ of all models, on the same rows.
+# A prior that is there from the start moves encoder and decoder too. Then two trainings differ in
+# more than the prior: in all that chance does on the way. So the standard normal is trained from
+# two more seeds, to see how much that is.
+#
+# Now the test data are used, for the first and only time. Two dimensions allow $\log p(x)$ itself,
+# by quadrature. `compare` has to estimate it by draws from the guide, in any dimension, and its
+# estimates are too low where k-hat is above 0.7; here is by how much.
 
 # %%
-from_start = {
-    name: train(Circle() if name == "Circle" else line) for name, line in CANDIDATES.items()
-}
 models = {"standard normal": standard}
-models |= {f"{name}, ex post": vae for name, vae in after.items() if name != "normal, learned"}
-models |= {f"{name}, trained with": vae for name, vae in from_start.items()}
-judged = pv.compare(models, x_test, num_samples=500, seed=0)
-paired = judged.pointwise.sub(judged.pointwise["standard normal"], axis=0).drop(
-    columns="standard normal"
-)
+models |= {f"{name}, ex post": vae for name, vae in after.items()}
+for name in ("mixture", "VampPrior", "flow", "Circle"):
+    models[f"{name}, trained with"] = train(Circle() if name == "Circle" else CANDIDATES[name])
+for seed in (1, 2):
+    models[f"standard normal, seed {seed}"] = train("Normal", seed)
+judged = pv.compare(models, x_test, num_samples=200, seed=0)
+
+coarse = torch.cartesian_prod(axis[::2], axis[::2])
+ones = torch.nn.functional.one_hot(x_test.long(), 17).flatten(1).float()
+
+
+@torch.no_grad()
+def log_evidence(vae: pv.VAE) -> np.ndarray:
+    """log p(x) of the test rows: log p(x|z) + log p(z), summed over a grid of z."""
+    cells = vae.decode(coarse).base_dist
+    of_count = [cells.log_prob(torch.full((1, 8, 8), float(k))) for k in range(17)]
+    log_joint = ones @ torch.stack(of_count, -1).flatten(1).T + vae.prior().log_prob(coarse)
+    return log_joint.double().logsumexp(1).numpy() + np.log(4 * cell)
+
+
+exact = pd.DataFrame({name: log_evidence(vae) for name, vae in models.items()})
+gains = exact.drop(columns="standard normal").sub(exact["standard normal"], axis=0)
 verdict = pd.DataFrame(
-    {
-        "gain over the standard normal": paired.mean(),
-        "standard error": paired.sem(),
-        "k-hat > 0.7": (judged.khat > 0.7).mean()[paired.columns],
-    }
-).sort_values("gain over the standard normal", ascending=False)
+    {"gain over the standard normal": gains.mean(), "standard error": gains.sem(),
+     "log p(x)": exact.mean(), "compare is lower by": (exact - judged.pointwise).mean(),
+     "k-hat > 0.7": (judged.khat > 0.7).mean()}, gains.columns,
+).sort_values("gain over the standard normal", ascending=False)  # fmt: skip
 verdict.round(3)
 
 # %%
 ordered = verdict.iloc[::-1]
-_, ax = plt.subplots(figsize=(7, 3))
+_, ax = plt.subplots(figsize=(7, 3.4))
 rows = np.arange(len(ordered))
-colours = ["C1" if "ex post" in name else "C0" for name in ordered.index]
+kinds = {"ex post": "C1", "trained with": "C0", "seed": "0.5"}
+colours = [next(c for kind, c in kinds.items() if kind in name) for name in ordered.index]
 ax.errorbar(ordered.iloc[:, 0], rows, xerr=2 * ordered.iloc[:, 1], fmt="none", ecolor="0.6")
 ax.scatter(ordered.iloc[:, 0], rows, c=colours, s=18, zorder=3)
 ax.axvline(0, color="0.4", linewidth=0.8)
@@ -250,18 +300,31 @@ ax.set_xlabel("gain in held-out log p(x), nats per observation; two standard err
 plt.show()
 
 # %% [markdown]
-# The error is over the test rows. It says nothing of the seed of the training, which matters for
-# models that were trained anew and not for those that share encoder and decoder: an ex-post gain is
-# the cleaner measurement of the prior, the other is what one would publish, over several seeds.
+# The error bars are over the test rows. The grey points say what they leave out: the same prior
+# from another seed. An ex-post gain is the cleaner measurement of a prior, as encoder and decoder
+# are the same. A gain of training is a mean over seeds, with the error of that mean; one run of
+# each says nothing here. How many would?
+
+# %%
+of_seeds = exact.filter(like="standard normal").mean().std()
+best = verdict.iloc[:, 0].filter(like="ex post").max()
+needed = 8 * (of_seeds / best) ** 2  # of each: the error of the difference is half the gain
+print(
+    f"standard deviation over seeds {of_seeds:.2f} nats; the best prior, ex post, gains {best:.2f}"
+)
+print(f"seeds of each that would show a gain of that size at two standard errors: {needed:.0f}")
 
 # %%
 # check: claims 34
 gain, error = verdict.iloc[:, 0], verdict.iloc[:, 1]
 shared = [name for name in verdict.index if "ex post" in name]
-flexible = [name for name in shared if "Circle" not in name]
-assert (gain[flexible] > 2 * error[flexible]).all(), "what was promised ex post is kept"
-assert (gain[shared] < to_gain + 4 * error[shared]).all(), "and it is not more than there was"
-assert (verdict["k-hat > 0.7"] < 0.2).all(), "log p(x) is to be believed"
+flexible = [f"{name}, ex post" for name in ("mixture", "VampPrior", "flow")]
+assert (gain[flexible] > 3 * error[flexible]).all(), "what was promised ex post is kept"
+promised = ex_post["held-out gain"].add_suffix(", ex post")[shared]
+errors = np.hypot(error[shared], ex_post["its error"].add_suffix(", ex post")[shared])
+assert ((gain[shared] - promised).abs() < 4 * errors).all(), "and is about what was promised"
+assert (verdict["compare is lower by"] > -0.02).all(), "an estimate of log p(x) is not too high"
+assert of_seeds > 3 * best, "one run of each does not tell priors apart"
 
 # %% [markdown]
 # ## What should have come out
