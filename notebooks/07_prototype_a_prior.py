@@ -52,7 +52,7 @@ def train(prior: str | nn.Module, seed: int = 0) -> pv.VAE:
     """A VAE of two dimensions, which differs from the others in its prior alone, or its seed."""
     vae = pv.VAE((1, 8, 8), 2, prior=prior, likelihood="BetaBinomial(total_count=16)",
                  encoder="MLP([100])", decoder="MLP([100])", seed=seed)  # fmt: skip
-    pv.fit(vae, x, epochs=16, batch_size=200, lr="cosine(1e-2)", seed=seed, progress=False)
+    pv.fit(vae, x, epochs=30, batch_size=200, lr="cosine(1e-2)", seed=seed, progress=False)
     return vae
 
 
@@ -258,8 +258,8 @@ plt.show()
 # %%
 models = {"standard normal": standard}
 models |= {f"{name}, ex post": vae for name, vae in after.items()}
-for name in ("mixture", "VampPrior", "flow", "Circle"):
-    models[f"{name}, trained with"] = train(Circle() if name == "Circle" else CANDIDATES[name])
+for name in ("VampPrior", "flow"):
+    models[f"{name}, trained with"] = train(CANDIDATES[name])
 for seed in (1, 2):
     models[f"standard normal, seed {seed}"] = train("Normal", seed)
 judged = pv.compare(models, x_test, num_samples=200, seed=0)
@@ -302,8 +302,8 @@ plt.show()
 # %% [markdown]
 # The error bars are over the test rows. The grey points say what they leave out: the same prior
 # from another seed. An ex-post gain is the cleaner measurement of a prior, as encoder and decoder
-# are the same. A gain of training is a mean over seeds, with the error of that mean; one run of
-# each says nothing here. How many would?
+# are the same. A gain of training is a mean over seeds, with the error of that mean. How many
+# seeds does it take to see one as large as the best that was found ex post?
 
 # %%
 of_seeds = exact.filter(like="standard normal").mean().std()
@@ -312,7 +312,7 @@ needed = 8 * (of_seeds / best) ** 2  # of each: the error of the difference is h
 print(
     f"standard deviation over seeds {of_seeds:.2f} nats; the best prior, ex post, gains {best:.2f}"
 )
-print(f"seeds of each that would show a gain of that size at two standard errors: {needed:.0f}")
+print(f"seeds of each that would show such a gain at two standard errors: {needed:.0f}")
 
 # %%
 # check: claims 34
@@ -324,7 +324,7 @@ promised = ex_post["held-out gain"].add_suffix(", ex post")[shared]
 errors = np.hypot(error[shared], ex_post["its error"].add_suffix(", ex post")[shared])
 assert ((gain[shared] - promised).abs() < 4 * errors).all(), "and is about what was promised"
 assert (verdict["compare is lower by"] > -0.02).all(), "an estimate of log p(x) is not too high"
-assert of_seeds > 3 * best, "one run of each does not tell priors apart"
+assert of_seeds > 2 * error[shared].max(), "what the error bars leave out is the larger part"
 
 # %% [markdown]
 # ## What should have come out
