@@ -12,7 +12,7 @@
 # ---
 
 # %% [markdown]
-# # 04. Gradients: what may go through an expectation, and what may not
+# # Gradients: what may go through an expectation, and what may not
 #
 # The ELBO is an expectation under the guide,
 #
@@ -21,7 +21,7 @@
 # and it is raised by stochastic gradients. The gradient in $\theta$ is easy. The one in $\phi$ is
 # not, because $\phi$ also says where $z$ is drawn.
 #
-# **You will be able to**
+# ## You will be able to
 #
 # * say when the gradient may be pushed inside an expectation, and what goes wrong when it may not;
 # * derive the score-function and the pathwise gradient, and predict their variances;

@@ -12,13 +12,13 @@
 # ---
 
 # %% [markdown]
-# # 05. Families: leaving the normal standard
+# # Families: leaving the normal standard
 #
 # The textbook VAE has a normal prior, a normal guide, and a likelihood that is normal or Bernoulli.
 # Nothing in the ELBO asks for these. Each of the three is a choice, as a link and a family are in a
 # generalized linear model, and held-out $\log p(x)$ says what a choice is worth.
 #
-# **You will be able to**
+# ## You will be able to
 #
 # * compare eight likelihoods of one table by held-out $\log p(x)$, with errors of the differences;
 # * say which figures may be compared, and which may not;
