@@ -86,9 +86,10 @@ found = pv.compare(models, x_test, num_samples=200, seed=0)
 found.table[["elpd", "se", "difference", "difference_se", "doubtful"]].round(2)
 
 # %% [markdown]
-# `elpd` is the sum of $\log p(x)$ over the held-out rows. The rows are the same for all, so the
-# error of a difference is smaller than the errors of its two terms. `doubtful` is the share of rows
-# for which the estimate of $\log p(x)$ is too low (k-hat above 0.7); notebook 08 is about that.
+# `elpd` is the sum of $\log p(x)$ over the held-out rows, and `difference` is that to the best. The
+# rows are the same for all, so a difference is paired and has a standard error of its own.
+# `doubtful` is the share of rows for which the estimate of $\log p(x)$ is too low (k-hat above
+# 0.7); notebook 08 is about that.
 # Asked again with more draws, the most doubtful model gains next to nothing of what it is behind.
 
 # %%
@@ -246,6 +247,10 @@ bits, continuous = "Bernoulli(logits=learned)", "Normal"
 assert table.difference[bits] < table.difference[continuous], "four bits hold 16 pictures"
 
 # %% [markdown]
+# A sphere, a cube or four bits hold less than four numbers do, and the table says how much less.
+# Each line is one training, of few epochs: notebook 07 asks how far seeds are apart, and what a
+# prior buys once the rest is held fixed.
+#
 # ## The KL in closed form, or by Monte Carlo (claim 33)
 #
 # $KL(q \,\|\, p) = E_q[\log q(z) - \log p(z)]$. For pairs of one exponential family it is known.
