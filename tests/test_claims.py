@@ -154,12 +154,17 @@ def all_sections() -> list[Section]:
     return [section for source in COURSE for section in sections(source)]
 
 
+def homes(number: int, shown: list[Section]) -> list[Section]:
+    """The sections that check a claim; the picture of the first stands in the table."""
+    return [section for section in shown if number in section.checks]
+
+
 def row(number: int, shown: list[Section]) -> str:
     """A claim's line of the table."""
-    homes = [section for section in shown if number in section.checks]
-    checks = [f"`{check}`" for section in homes for check in section.checks[number]]
-    small = [f"![]({s.thumbnail.relative_to(README.parent)})" for s in homes if s.picture]
-    cells = [CLAIMS[number], "<br>".join(s.link for s in homes) or "not yet",
+    found = homes(number, shown)
+    checks = [f"`{check}`" for section in found for check in section.checks[number]]
+    small = [f"![]({s.thumbnail.relative_to(README.parent)})" for s in found if s.picture]
+    cells = [CLAIMS[number], "<br>".join(s.link for s in found) or "not yet",
              "".join(small[:1]), "<br>".join(checks)]  # fmt: skip
     return f"| {number} | " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
 
@@ -174,12 +179,13 @@ def table() -> str:
 
 
 def write_pictures() -> None:
-    """The first picture of each section that shows claims, small."""
+    """The pictures that the table shows, small."""
     PICTURES.mkdir(exist_ok=True)
     for old in PICTURES.glob("*.png"):
         old.unlink()
-    for section in all_sections():
-        if section.claims and section.picture:
+    shown = all_sections()
+    for number in CLAIMS:
+        for section in [s for s in homes(number, shown) if s.picture][:1]:
             image = Image.open(io.BytesIO(base64.b64decode(section.picture))).convert("RGB")
             height = round(image.height * WIDTH / image.width)
             image = image.resize((WIDTH, height), Image.Resampling.LANCZOS).quantize(COLOURS)
