@@ -177,3 +177,10 @@ def test_what_covariates_cannot_be_is_told(case):
 def test_covariates_are_of_tables():
     with pytest.raises(ValueError, match="covariates= are columns of a table"):
         pv.VAE(5, 2, covariates={"age": "Normal"}, seed=0)
+
+
+@pytest.mark.parametrize("condition", ["~ age", "~ age + sex"])
+def test_a_covariate_with_holes_is_no_condition_that_do_could_set(condition):
+    vae = model(condition, {"age": "Normal"}, frame().fillna({"sex": "f"}))
+    with pytest.raises(ValueError, match=r"'age' may have holes, .* given=\{'age': ...\}"):
+        vae.counterfactual(frame().fillna({"sex": "f"})[:3], do={"age": 40.0})

@@ -324,14 +324,20 @@ class Inference(Evaluated):
             Pearl (2009), Causality, section 7.1: abduction, action, prediction.
         """
         plan, rows = Plan(draws, point, num_samples, sweeps), self.record.given(x)
-        if not self.record.has("context"):
-            raise ValueError(
-                "this model has no condition to set: VAE(table, 8, condition='~ centre') has one"
-            )
         if not isinstance(do, Mapping):
             raise ValueError(f"do is a dict by column, do={{'centre': 'B'}}, got {do!r}")
         if not do:
             raise ValueError("do= says which condition to set: do={'centre': 'B'}")
+        for name in getattr(self.record, "covariates", ()):
+            if name in do:
+                raise ValueError(
+                    f"{name!r} may have holes, so it is drawn with z and cannot be set: "
+                    f"vae.sample(n, given={{{name!r}: ...}}) draws rows seen with it"
+                )
+        if not self.record.has("context"):
+            raise ValueError(
+                "this model has no condition to set: VAE(table, 8, condition='~ centre') has one"
+            )
         known = x if rows is None else rows
         if isinstance(x, Mapping) and rows is not None:  # what a dict lacks is not known
             known = self.record.take_known(rows, self.example)
