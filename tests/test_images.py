@@ -420,7 +420,9 @@ def test_a_file_may_hold_channels_last(kind, tmp_path):
     rows = torch.cat([data.train, data.test])
     assert sorted(rows.sum((1, 2, 3)).tolist()) == sorted(last.sum((1, 2, 3)).tolist())
     assert (rows[0].permute(1, 2, 0).numpy() == last).all((1, 2, 3)).sum() == 1
-    with pytest.raises(ValueError, match=r"layout is of an \.npy or \.npz file, and 'digits' is none"):
+    with pytest.raises(
+        ValueError, match=r"layout is of an \.npy or \.npz file, and 'digits' is none"
+    ):
         pv.load_data("digits", layout="HWC")
 
 
