@@ -102,6 +102,7 @@ def train_vae(
         seed=told.seed,
         compile=True,
         progress=False,
+        beta=told.beta,
         validation=validation,
         patience=told.epochs if validation else None,
     )
@@ -189,6 +190,7 @@ def main() -> None:
     say = argparse.ArgumentParser()
     say.add_argument("--part", choices=["quarters", "labels"])
     say.add_argument("--epochs", type=int, default=12)
+    say.add_argument("--beta", default="linear(10, 1, epochs=6)")
     say.add_argument("--judge-epochs", type=int, default=4)
     say.add_argument("--images", type=int, default=60_000, help="to train on, the first ones")
     say.add_argument("--test", type=int, default=1000)

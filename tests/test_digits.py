@@ -289,6 +289,21 @@ def test_bits_of_any_logits(bit):
     finite_gradients(found, logits)
 
 
+def test_shares_of_the_real_line():
+    """Two shares are a sigmoid and the rest; of five, small ones come back to the real line."""
+    u = leaf([[0.0], [-60.0], [60.0], [1e-3]])
+    y = ours.Shares()(u)
+    hold(y[:, 0], exact(lambda a: 1 / (1 + mp.exp(-a)), u[:, 0]))
+    hold(ours.Shares().inv(y)[:, 0], u[:, 0].double())
+    found = ours.Shares().log_abs_det_jacobian(u, y)
+    hold(found, exact(lambda a: -a - 2 * mp.log1p(mp.exp(-a)), u[:, 0]))
+    finite_gradients(found, u)
+    u = 6 * torch.randn(500, 4, generator=torch.Generator().manual_seed(0))
+    assert (ours.Shares().inv(ours.Shares()(u)) - u).abs().max() < 1e-4
+    torchs = dist.transforms.StickBreakingTransform()(u.double() / 6)
+    assert torch.allclose(ours.Shares()(u.double() / 6), torchs, atol=1e-12)
+
+
 def test_broken_sticks():
     v = leaf([[1e-30, 0.5, 0.3], [0.5, 0.5, 0.5], [1 - 2**-24] * 3, [1e-7, 1e-12, 0.999]])
     y = ours.Sticks()(v)

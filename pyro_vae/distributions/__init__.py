@@ -24,7 +24,7 @@ from .supports import support_of_cell
 from .survival import CensoredTime, RightCensored, log_survival
 from .tails import FisherSnedecor, GeneralizedPareto, Logistic, SkewLogistic, StudentT
 from .trajectories import Trajectories
-from .transforms import Interval, Positive, PositiveCholesky, Sticks
+from .transforms import Interval, Positive, PositiveCholesky, Shares, Sticks
 
 __all__ = [
     "AutoregressiveBits",
@@ -57,6 +57,7 @@ __all__ = [
     "Pushforward",
     "ResampledDistribution",
     "RightCensored",
+    "Shares",
     "SideBySide",
     "SkewLogistic",
     "SpikeAndSlab",

@@ -12,11 +12,12 @@ from torch.distributions import (
     LowerCholeskyTransform,
     SigmoidTransform,
     SoftplusTransform,
+    StickBreakingTransform,
     Transform,
 )
 from torch.nn.functional import softplus
 
-__all__ = ["Interval", "Positive", "PositiveCholesky", "Sticks"]
+__all__ = ["Interval", "Positive", "PositiveCholesky", "Shares", "Sticks"]
 
 Size = Sequence[int]
 
@@ -86,6 +87,36 @@ class PositiveCholesky(LowerCholeskyTransform):
     def _inverse(self, y: Tensor) -> Tensor:
         raw: Any = Positive().inv(y.diagonal(dim1=-2, dim2=-1))
         return y.tril(-1) + raw.diag_embed()
+
+
+class Shares(StickBreakingTransform):
+    r"""PyTorch's map from the real line to the simplex, to the last digits of its shares.
+
+    .. math:: z_k = \sigma(u_k') \prod_{j < k} \sigma(-u_j'), \quad u_k' = u_k - \log(K - k)
+
+    What is left after a break is the sum of the shares that follow. As one minus those before it,
+    which is how PyTorch has it, it is rounded away where one share is nearly all.
+
+    >>> Shares().inv(torch.tensor([1.0, 1e-12])).exp()
+    tensor([1.0000e+12])
+    """
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Shares)
+
+    def __hash__(self) -> int:
+        return hash(Shares)
+
+    def _call(self, x: Tensor) -> Tensor:
+        one, u = torch.ones_like(x[..., :1]), x - self._offset(x)
+        return torch.cat([u.sigmoid(), one], -1) * torch.cat([one, (-u).sigmoid().cumprod(-1)], -1)
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        rest = y[..., 1:].flip(-1).cumsum(-1).flip(-1)
+        return y[..., :-1].log() - rest.log() + self._offset(rest)
+
+    def _offset(self, x: Tensor) -> Tensor:
+        return torch.arange(x.shape[-1], 0, -1, dtype=x.dtype, device=x.device).log()
 
 
 class Sticks(Transform):

@@ -9,10 +9,11 @@ import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
-from torch.distributions import biject_to
+from torch.distributions import StickBreakingTransform, biject_to
 from torch.distributions.transforms import Transform
 
 from ..core.acting import evaluating
+from ..distributions import Shares
 from ..families.missingness import Missingness
 from .record import Record
 
@@ -153,8 +154,9 @@ class Joint:
         if support is None or support.is_discrete:
             raise NotRealError(f"z is discrete here, and {advice}")
         try:
-            return biject_to(support)
+            transform = biject_to(support)
         except NotImplementedError:
             raise NotRealError(
                 f"the support {support} of z is not an image of a real space, and {advice}"
             ) from None
+        return Shares() if isinstance(transform, StickBreakingTransform) else transform
