@@ -329,3 +329,9 @@ def test_unknown_names_are_answered_with_the_nearest(name):
     for known in SOURCES:
         assert known in str(problem.value)
     assert "or a .npy or .npz file" in str(problem.value)
+
+
+def test_a_file_of_another_kind_is_told_what_to_do(tmp_path):
+    (tmp_path / "mine.xlsx").write_text("")
+    with pytest.raises(ValueError, match=r"mine.xlsx is a file of a kind .*: save a spreadsheet"):
+        pv.load_data(str(tmp_path / "mine.xlsx"))

@@ -267,9 +267,14 @@ def test_files_are_read_and_named_in_errors(tmp_path):
 
 FILES = {
     "absent.csv": (None, "there is no file"),
-    "empty.csv": ("", "cannot be read as csv"),
+    "empty.csv": ("", "it is empty: its first line names the columns"),
     "twice.csv": ("a,b,a\n1,2,3\n", "column 'a' occurs twice"),
-    "ragged.csv": ("a,b\n1,2\n1,2,3\n", "line 3"),
+    "twice too.csv": ("a;b;a\n1;2;3\n", "column 'a' occurs twice"),
+    "ragged.csv": ("a,b\n1,2\n1,2,3\n", "line 3 has 3 cells, and there are 2 columns: put cells"),
+    "quoted.csv": ('a,b\n1.5,"x\n2.5,y\n', "the quotation mark in line 2 is not closed"),
+    "mixed.csv": ("0.5,x\n1.5,y\n", "its first line holds numbers, 0.5, where the names of"),
+    "latin.csv": ("\xe2ge,b\n1,x\n".encode("latin-1"), "is not UTF-8 .*encoding='cp1252'"),
+    "wide.csv": ("age,b\n1,x\n".encode("utf-16"), "is not UTF-8 .*encoding='utf-16'"),
     "numbers.csv": ("1,2.5\n3,4\n", "its first line holds numbers, 1, 2.5, where the names of"),
     "head.csv": ("a,b\n", "no rows"),
     "table.xlsx": ("", r"a table is a file .csv, .tsv, .parquet, got .xlsx"),
@@ -280,9 +285,23 @@ FILES = {
 def test_a_file_is_refused(tmp_path, name):
     text, words = FILES[name]
     if text is not None:
-        (tmp_path / name).write_text(text)
-    with pytest.raises(ValueError, match=words):
+        (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ValueError, match=words) as refused:
         pv.Table.read(tmp_path / name)
+    if "encoding=" in (said := str(refused.value)):  # the advice works
+        frame = pd.read_csv(tmp_path / name, encoding=said.split("encoding='")[1].split("'")[0])
+        assert frame.columns[0].endswith("ge")
+
+
+@pytest.mark.parametrize("separator", [";", "\t", "|"])
+def test_other_separators_are_read(tmp_path, separator):
+    point = "," if separator == ";" else "."
+    lines = [("id", "x", "g"), *((i, f"{i + 1}{point}5", "ab"[i % 2]) for i in range(9))]
+    text = "\n".join(separator.join(map(str, line)) for line in lines)
+    (tmp_path / "x.csv").write_text(text)
+    table = pv.Table.read(tmp_path / "x.csv")
+    assert table.schema["x"].kind in ("real", "positive") and table.schema["g"].levels == ("a", "b")
+    assert table.values[:, table.schema.places["x"]].tolist() == [i + 1.5 for i in range(9)]
 
 
 MISTAKEN = {

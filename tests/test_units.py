@@ -285,3 +285,13 @@ def test_masses_of_stars_and_of_atoms(likelihood, size, sign):
     assert after.item() == pytest.approx(before.item() - 3 * math.log(factor), abs=2e-3)
     fit = pv.fit(other, REAL.double() * factor, epochs=2, progress=False, compile=False)
     assert fit.history.elbo_train.iloc[1] > fit.history.elbo_train.iloc[0]
+
+
+def test_the_command_line_says_the_units():
+    from pyro_vae.runs.folder import new_model
+    from pyro_vae.runs.settings import RunSettings
+
+    data = pv.load_data("digits")
+    told = {"encoder": "MLP([3])", "decoder": "MLP([3])", "likelihood": "Normal"}
+    assert new_model(RunSettings(**told, units="data"), data).units == "data"
+    assert new_model(RunSettings(**told), data).units == "none"

@@ -2,6 +2,7 @@
 
 import math
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -390,6 +391,20 @@ def test_a_subject_that_is_seen_once_is_said_and_works():
     assert pv.elbo(vae, data, seed=0).isfinite().all()
 
 
+def test_two_rows_at_one_time_are_said_where_they_may_be_meant():
+    data = pd.concat([frame(), frame().iloc[[2]]], ignore_index=True)
+    with pytest.warns(
+        UserWarning, match=r"subject s0 has two visits at time .*: rows 2 and \d+; both"
+    ):
+        model("LinearMixed('time + (1 | subject)')", data=data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # an age at the start is of a subject
+        model(
+            "LinearMixed('time + (1 | subject)')",
+            data=data.assign(time=1.0 + (data.subject == "s0")),
+        )
+
+
 def test_what_visits_cannot_be_combined_with_is_told():
     with pytest.raises(ValueError, match="in one layer"):
         pv.VAE(table(), layers=[3, 2], prior=MIXED, seed=0)
@@ -509,7 +524,7 @@ def test_simulated_subjects_have_the_visits_of_those_that_are_given():
 def test_one_goes_from_a_subject_to_another():
     vae, data = model().float(), frame()
     first, last = data[data.subject == "s0"], data[data.subject == "s1"]
-    with pytest.raises(ValueError, match="one observation and another, got 12"):
+    with pytest.raises(ValueError, match="expected one observation, got 12"):
         vae.interpolate(data, last)
     line = vae.interpolate(first, last, 3)
     assert line.shape == (3, *vae.x_shape)

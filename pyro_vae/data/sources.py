@@ -97,8 +97,11 @@ def load_data(
         what = f"the table of {Path(name).name}"
         table = Table.read(name, censored=censored, na_values=na_values)
         return _table(Path(name).stem, what, table, seed, held_out)
+    unknown = f"unknown data {name!r}{nearest(name, SOURCES)}"
+    if Path(name).is_file():
+        unknown = f"{name} is a file of a kind that is not read: save a spreadsheet as .csv"
     raise ValueError(
-        f"unknown data {name!r}{nearest(name, SOURCES)}\n"
+        f"{unknown}\n"
         f"give one of {', '.join(SOURCES)}, a folder of pictures, or a .npy or .npz file, lines of "
         f"a .txt file, counts: {', '.join(COUNT_FILES)}, or a table: {', '.join(SUFFIXES)}"
     )

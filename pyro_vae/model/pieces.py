@@ -9,10 +9,11 @@ from torch import Tensor
 
 from ..data.loaders import Form, is_loader, read
 from ..data.ragged import joined
+from .arrays import is_named
 from .face import Face
 from .sequences import Sequences
 
-__all__ = ["pair", "pieces"]
+__all__ = ["alone", "pair", "pieces"]
 
 
 def pieces(vae: Face, x: Tensor | ArrayLike, rows: int) -> Iterator[Tensor]:
@@ -48,27 +49,38 @@ def pieces(vae: Face, x: Tensor | ArrayLike, rows: int) -> Iterator[Tensor]:
         yield _check(vae, joined(held), start)
 
 
+def alone(vae: Any, x: Any) -> Tensor:  # noqa: ANN401
+    """One observation as a packed row, ``(1, ...)``.
+
+    Args:
+        vae: whose observation it is.
+        x: one, or an array, a frame or blocks of one.
+
+    Raises:
+        ValueError: it is none, or several.
+    """
+    one = (vae.record.shape, vae.record.x_shape)
+    if isinstance(vae.record, Sequences):
+        rows = vae.as_data(x if is_named(x) else [x])
+    else:
+        rows = vae.as_data(x[None] if getattr(x, "shape", None) in one else x)
+    if len(rows) > 1:
+        raise ValueError(
+            f"expected one observation, got {len(rows)}: x[0] of an array, x[0:1] of a frame, a "
+            "table or each block"
+        )
+    return rows
+
+
 def pair(vae: Any, start: Any, end: Any) -> Tensor:  # noqa: ANN401
-    """Two observations as packed rows.
+    """Two observations as packed rows, each as :func:`alone` takes it.
 
     Args:
         vae: whose observations they are.
-        start: one observation, or an array or a frame of one.
+        start: one.
         end: another.
-
-    Raises:
-        ValueError: one of them is none, or several.
     """
-    if isinstance(vae.record, Sequences):
-        return vae.as_data([start, end])
-    one = (vae.record.shape, vae.record.x_shape)
-    each = [vae.as_data(x[None] if getattr(x, "shape", None) in one else x) for x in (start, end)]
-    if several := [len(x) for x in each if len(x) > 1]:
-        raise ValueError(
-            f"expected one observation and another, got {several[0]}: x[0] of an array, x[0:1] of "
-            "a frame or a table"
-        )
-    return torch.cat(each)
+    return joined([alone(vae, x) for x in (start, end)])
 
 
 def _check(vae: Face, piece: Tensor, start: int) -> Tensor:

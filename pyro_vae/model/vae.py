@@ -234,7 +234,7 @@ class VAE(Forecasts):
             warnings.warn(
                 "x is far from unit scale, where this likelihood starts "
                 f"(see {self.record.place(0, *cell)}): training takes long or fails. "
-                "VAE(..., units='data') starts it in the data's own units",
+                "VAE(..., units='data'), --units data, starts it in the data's own units",
                 stacklevel=2,
             )
         self.inputs.start_from(x)

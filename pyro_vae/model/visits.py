@@ -228,19 +228,21 @@ class VisitsRecord(Record):
             columns = [table.schema[source] for source in design.sources]
             if all(column.has_codes for column in columns):
                 continue
-            at = [table.schema.places[column.name] for column in columns]
-            seen: dict[object, int] = {}
-            for row, (label, *key) in enumerate(zip(labels, *table.values[:, at].T, strict=True)):
-                first = seen.setdefault((label, *key), row)
-                if first != row:
-                    where = ", ".join(
-                        f"{column.name} {value:g}"
-                        for column, value in zip(columns, key, strict=True)
-                    )
-                    raise ValueError(
-                        f"{self.by} {label} has two visits at {where}: rows {first} and {row}\n"
-                        "leave one out, or give their mean"
-                    )
+            if twice := _twice(self.by, table, labels, [column.name for column in columns]):
+                raise ValueError(f"{twice}\nleave one out, or give their mean")
+
+    def warn_of_twice(self, table: Table) -> None:
+        """Warn of a subject with two rows at one time, where the prior has no slope of it."""
+        time = self.time
+        if time is None or any(self.designs.get(name) for name in ("over", "random")):
+            return
+        labels = Frame(table.to_frame()).frame.get_column(self.by).to_list()
+        pairs = {*zip(labels, table.values[:, table.schema.places[time]], strict=True)}
+        moves = len(pairs) > len({*labels})  # else it is of subjects, not of visits
+        if moves and (twice := _twice(self.by, table, labels, [time])):
+            warnings.warn(
+                f"{twice}; both count: leave one out, if it is there by mistake", stacklevel=5
+            )
 
     def _read_designs(self, table: Table, like: Tensor) -> list[Tensor]:
         """What the prior reads of each row."""
@@ -295,6 +297,19 @@ class VisitsRecord(Record):
         return self.row_record.answer(self.by_row(cells, self.read(x)), x, keep=keep)
 
 
+def _twice(by: str, table: Table, labels: Sequence[object], names: Sequence[str]) -> str:
+    """The first two rows of a subject with equal numbers in some columns, in words; or nothing."""
+    seen: dict[object, int] = {}
+    places = [table.schema.places[name] for name in names]
+    for row, (label, *key) in enumerate(zip(labels, *table.values[:, places].T, strict=True)):
+        first = seen.setdefault((label, *key), row)
+        if first != row:
+            pairs = zip(names, key, strict=True)
+            where = ", ".join(f"{name} {value:g}" for name, value in pairs)
+            return f"{by} {label} has two visits at {where}: rows {first} and {row}"
+    return ""
+
+
 def visits_of(prior: Line) -> VisitPart | None:
     """The prior of a line, where it is of visits by subject."""
     part = prior if isinstance(prior, nn.Module) else REGISTRY.construct(prior, "prior")
@@ -337,6 +352,7 @@ def read_by_visit(
             f"{labels[int(np.argmax(once))]}: they tell nothing of change within a subject",
             stacklevel=4,
         )
+    record.warn_of_twice(table)
     visits = prior.visits or int(visit.max()) + 1
     return VisitsRecord(rows, record.by, designs, record.constants, visits)
 

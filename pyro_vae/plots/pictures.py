@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
@@ -11,10 +12,12 @@ from torch.distributions import constraints
 from ..core.checks import whole
 from ..core.seeding import seeded
 from ..evaluate.latent.attributes import as_numbers, attribute_step, move
+from ..model.arrays import numbers
 from ..model.entry import of_model
 from ..model.joint import reading
 from ..model.latents import point
 from ..model.levels import levels
+from ..model.pieces import alone
 from ..model.sequences import Sequences
 from ..model.simulation import in_turn
 from ..model.tables import TableRecord
@@ -82,9 +85,10 @@ def reconstructions(vae: VAE, x: Tensor, ax: "Axes | None" = None) -> "Axes":
         ax: to draw on.
     """
     _check_arrays(vae)
-    columns, cells = min(len(x), 12), vae.record.cells(vae.as_data(x))
-    gap = cells.new_full((-len(x) % columns, *vae.x_shape), float(cells.min())).cpu()
-    both = (torch.cat([part.cpu(), gap]).split(columns) for part in (cells, vae.reconstruct(x)))
+    data = vae.as_data(x)
+    columns, cells = min(len(data), 12), vae.record.cells(data)
+    gap = cells.new_full((-len(data) % columns, *vae.x_shape), float(cells.min())).cpu()
+    both = (torch.cat([part.cpu(), gap]).split(columns) for part in (cells, vae.reconstruct(data)))
     rows = zip(*both, strict=True)
     pairs = _shades(vae, torch.cat([part for pair in rows for part in pair]))
     return images(pairs, columns, ax, "Data, and beneath them their reconstructions")
@@ -166,7 +170,7 @@ def traversals(
     """
     _check_arrays(vae)
     steps = whole("steps", steps)
-    x = vae.as_data(x[None])
+    x = alone(vae, x)
     with reading(vae, None):
         prior = vae.prior_at(x)
         if (support := _cell(prior.support)).event_dim:  # pyright: ignore[reportArgumentType]
@@ -209,8 +213,13 @@ def interpolations(
     """
     _check_arrays(vae)
     steps = whole("steps", steps, 2)
-    between = torch.stack([vae.interpolate(*pair, steps) for pair in zip(start, end, strict=True)])
-    first, last = (vae.record.cells(vae.as_data(x))[:, None].cpu() for x in (start, end))
+    ends = [vae.as_data(x) for x in (start, end)]
+    if len(ends[0]) != len(ends[1]):
+        raise ValueError(
+            f"start has {len(ends[0])} observations, and end {len(ends[1])}: pair them"
+        )
+    between = torch.stack([vae.interpolate(*pair, steps) for pair in zip(*ends, strict=True)])
+    first, last = (vae.record.cells(x)[:, None].cpu() for x in ends)
     rows = _shades(vae, torch.cat([first, between.cpu(), last], 1))
     return images(rows.flatten(0, 1), steps + 2, ax, "Interpolations, between pairs of data")
 
@@ -261,15 +270,18 @@ def attribute_arithmetic(
 @of_model
 @torch.no_grad()
 def latent_space(
-    vae: VAE, x: Tensor, labels: Tensor | None = None, ax: "Axes | None" = None
+    vae: VAE, x: Tensor, labels: ArrayLike | None = None, ax: "Axes | None" = None
 ) -> "Axes":
     """The data in z: the two first principal components of the guide's means.
 
     Args:
         vae: a trained model.
         x: ``(N, *x_shape)``.
-        labels: ``(N,)``, for the colour.
+        labels: ``(N,)`` numbers, for the colour.
         ax: to draw on.
+
+    Raises:
+        ValueError: labels that are no numbers, or of other observations.
     """
     from sklearn.decomposition import PCA
 
@@ -282,7 +294,7 @@ def latent_space(
         axis_names = [f"component {i + 1} ({s:.0%})" for i, s in enumerate(shares)]
     ax = ax or new_axes(5.2, 4.4)
     across, up = z[:, 0], z[:, 1] if z.shape[1] > 1 else 0 * z[:, 0]
-    colour = None if labels is None else labels.cpu().numpy()
+    colour = None if labels is None else _colours(labels, len(z))
     few = colour is not None and len(set(colour.tolist())) <= 10
     shade = {} if colour is None else {"c": colour, "cmap": "tab10" if few else "viridis"}
     drawn = ax.scatter(across, up, s=6, alpha=0.8, **shade)
@@ -291,6 +303,17 @@ def latent_space(
         ax.legend(*names, frameon=False, fontsize=8, bbox_to_anchor=(1, 1))
     ax.set(xlabel=axis_names[0], ylabel=axis_names[1], title="Means of q(z|x)")
     return ax
+
+
+def _colours(labels: ArrayLike, n: int) -> np.ndarray:
+    """Labels as numbers, ``(n,)``."""
+    values = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
+    if values.shape != (n,) or values.dtype.kind not in "biuf":
+        raise ValueError(
+            f"expected labels as {n} numbers, got {values.dtype} of shape {values.shape}: "
+            "pandas.factorize(labels)[0] makes numbers of words"
+        )
+    return values
 
 
 def _check_arrays(vae: VAE) -> None:
@@ -319,7 +342,7 @@ def _shades(vae: VAE, x: Tensor) -> Tensor:
 
 def _as_images(x: Tensor) -> Tensor:
     """``(N, H, W, C)``."""
-    x = x.detach().cpu()
+    x = numbers(x)[0].detach().cpu()
     x = x / 255 if x.dtype == torch.uint8 else x.float()
     if x.ndim == 2:
         side = round(x.shape[1] ** 0.5)

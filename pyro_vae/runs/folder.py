@@ -133,6 +133,7 @@ def new_model(
         condition=settings.condition,
         offset=settings.offset,
         weight=settings.weight,
+        units=settings.units,
         missing=data.missing if settings.missing is None else settings.missing,
         seed=settings.seed,
     )

@@ -111,6 +111,14 @@ class ModelSettings:
     weight: str | None = field(
         default=None, metadata=about("Column of weights, by which rows count.", "COLUMN")
     )
+    units: Literal["data", "none"] | None = field(
+        default=None,
+        metadata=about(
+            "data: the likelihood starts in the units of numbers that are not standardized "
+            "[default: data of tables and counts].",
+            "data|none",
+        ),
+    )
     device: str = field(default="auto", metadata=about("auto, cpu, cuda ...", "NAME"))
 
 

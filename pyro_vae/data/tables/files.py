@@ -11,6 +11,7 @@ __all__ = ["SUFFIXES", "read_file"]
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 COMPRESSED = (".gz", ".bz2", ".xz", ".zip")
 NUMBER = re.compile(r"[-+]?\d*\.?\d+(e[-+]?\d+)?", re.IGNORECASE)
+COMMA = r"[-+]?\d+,\d+"
 SUFFIXES = (*SEPARATORS, ".parquet")
 
 
@@ -31,10 +32,18 @@ def _with_leading_zeros(frame: Any, path: Path, separator: str) -> Any:  # noqa:
     return frame
 
 
+def _has_decimal_commas(frame: Any) -> bool:  # noqa: ANN401
+    """Whether some column is of numbers with a decimal comma, and none of numbers with a point."""
+    points = any((x.dropna() % 1 != 0).any() for _, x in frame.items() if x.dtype.kind == "f")
+    words = [x.dropna() for _, x in frame.items() if x.dtype.kind == "O" and x.notna().any()]
+    return not points and any(x.astype(str).str.fullmatch(COMMA).all() for x in words)
+
+
 def read_file(path: str | Path) -> Any:  # noqa: ANN401
     """A frame of pandas.
 
-    Empty cells, ``NA``, ``NaN`` and the like are missing.
+    Empty cells, ``NA``, ``NaN`` and the like are missing. Where a file of ``.csv`` has another
+    separator it is seen in its first line, and beside semicolons commas may be decimal ones.
 
     Raises:
         ValueError: no such file, or one that cannot be read, with the line where it fails.
@@ -59,24 +68,50 @@ def read_file(path: str | Path) -> Any:  # noqa: ANN401
         separator = SEPARATORS[kind]
         names = pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str).iloc[0]
         other = next((s for s in ";\t|," if len(names) == 1 and s in str(names.iloc[0])), None)
-        if other is not None:
-            raise ValueError(
-                f"its first line is one name, {names.iloc[0]!r}: the separator seems to be "
-                f"{other!r}, so read it yourself, Table.from_frame(pandas.read_csv(path, "
-                f"sep={other!r}))"
-            )
+        if other is not None:  # as spreadsheets write it where the comma is the decimal point
+            separator = other
+            names = pd.read_csv(path, sep=other, header=None, nrows=1, dtype=str).iloc[0]
         twice = names[names.duplicated() & names.notna()]
         if len(twice):
             raise ValueError(f"column {twice.iloc[0]!r} occurs twice in the first line")
-        if all(NUMBER.fullmatch(str(name)) for name in names):
+        numbers = [name for name in names if NUMBER.fullmatch(str(name))]
+        if len(numbers) == len(names) or any(not name.isdigit() for name in numbers):
             raise ValueError(
-                f"its first line holds numbers, {', '.join(names[:3])}, where the names of columns "
-                "belong: name them, or read it yourself, pandas.read_csv(path, names=[...])"
+                f"its first line holds numbers, {', '.join(numbers[:3])}, where the names of "
+                "columns belong: name them, or read it yourself, pandas.read_csv(path, names=[...])"
             )
         frame = pd.read_csv(path, sep=separator, low_memory=False)
+        if separator == ";" and _has_decimal_commas(frame):
+            frame = pd.read_csv(path, sep=separator, decimal=",", low_memory=False)
         return _with_leading_zeros(frame, path, separator)
     except ImportError:
         raise ValueError(f"{path}: Parquet files need pyarrow: pip install pyarrow") from None
     except (ValueError, OSError, EOFError, zlib.error) as problem:
-        words = str(problem).strip()
+        words = _in_words(problem)
         raise ValueError(f"{path} cannot be read as {kind[1:]}: {words}") from problem
+
+
+def _in_words(problem: Exception) -> str:
+    """What is wrong with a file, and what to do."""
+    words = str(problem).strip()
+    if isinstance(problem, UnicodeDecodeError):
+        code = (
+            "utf-16"
+            if problem.start == 0 and problem.object[:1] in (b"\xff", b"\xfe")
+            else "cp1252"
+        )
+        return (
+            f"its text is not UTF-8 (byte {problem.start}): save it as UTF-8, or read it yourself, "
+            f"Table.from_frame(pandas.read_csv(path, encoding={code!r}))"
+        )
+    if found := re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", words):
+        expected, line, got = found.groups()
+        return (
+            f"line {line} has {got} cells, and there are {expected} columns: put cells that hold "
+            "the separator between quotation marks"
+        )
+    if found := re.search(r"EOF inside string starting at row (\d+)", words):
+        return f"the quotation mark in line {int(found[1]) + 1} is not closed: close it"
+    if "No columns to parse" in words:
+        return "it is empty: its first line names the columns"
+    return words

@@ -148,7 +148,7 @@ def _group(vae: VAE, rows: Iterator[Tensor], context: Tensor | None, draws: int)
     counts, cells = sums[0, 0].clone(), sums[0, 0].clone()
     for some in rows:
         n, joint = n + len(some), Joint(vae, some)
-        own_cells = vae.record.cells(some).double()
+        own_cells = vae.record.cells(some).double().flatten(1)
         seen = (~own_cells.isnan()).double()
         counts, cells = counts + own_cells.nansum(0), cells + seen.sum(0)
         step = max(1, NUMBERS // (width * len(some)))
@@ -157,9 +157,9 @@ def _group(vae: VAE, rows: Iterator[Tensor], context: Tensor | None, draws: int)
             for place, own in enumerate(z, start):
                 p = vae.decode(own, some)
                 other = vae.decode(own, unexposed(vae, _under(vae, some, context)))
-                sums[0, place] += rate_of(other).double().sum(0)
-                sums[1, place] += (p.mean * seen).sum(0)
-                sums[2, place] += (p.variance * seen).sum(0)
+                sums[0, place] += rate_of(other).double().sum(0).flatten()
+                sums[1, place] += (p.mean.flatten(1) * seen).sum(0)
+                sums[2, place] += (p.variance.flatten(1) * seen).sum(0)
     return Group(sums[0] / n, sums[1], sums[2], counts, cells > 0)
 
 

@@ -1,0 +1,75 @@
+"""Pictures of observations with something beside them, and of arrays of other libraries."""
+
+import numpy as np
+import pytest
+import torch
+from matplotlib import pyplot
+
+import pyro_vae as pv
+from pyro_vae import plots
+
+RECORD = pv.Record([pv.Block("x", (1, 4, 4)), pv.Block("c", 2, "context")])
+X = {
+    "x": torch.rand(5, 1, 4, 4, generator=torch.Generator().manual_seed(0)).round(),
+    "c": torch.randn(5, 2, generator=torch.Generator().manual_seed(1)),
+}
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    pyplot.close("all")
+
+
+@pytest.fixture(scope="module")
+def vae():
+    return pv.VAE(RECORD, 2, encoder="MLP([3])", decoder="MLP([3])", seed=0)
+
+
+def some(rows):
+    return {name: part[rows] for name, part in X.items()}
+
+
+def pixels(ax):
+    return np.asarray(ax.images[0].get_array())
+
+
+PICTURES = {
+    "reconstructions": lambda vae, x: plots.reconstructions(vae, x(slice(None))),
+    "traversals": lambda vae, x: plots.traversals(vae, x(slice(1))),
+    "interpolations": lambda vae, x: plots.interpolations(vae, x(slice(2)), x(slice(2, 4))),
+}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_blocks_by_name_draw_what_packed_rows_do(vae, name):
+    by_name = PICTURES[name](vae, some)
+    packed = PICTURES[name](vae, lambda rows: vae.as_data(X)[rows])
+    assert np.array_equal(pixels(by_name), pixels(packed))
+
+
+def test_reconstructions_hold_each_observation(vae):
+    assert pixels(plots.reconstructions(vae, X)).shape == (2 * 6, 5 * 6)
+
+
+def test_several_observations_are_no_start_of_a_traversal(vae):
+    with pytest.raises(ValueError, match=r"expected one observation, got 5: x\[0\] of an array"):
+        plots.traversals(vae, X)
+    with pytest.raises(ValueError, match="start has 2 observations, and end 1: pair them"):
+        plots.interpolations(vae, some(slice(2)), some(slice(1)))
+
+
+def test_images_of_other_libraries_are_drawn():
+    images = X["x"]
+    for other in (images.numpy(), images.tolist()):
+        assert np.array_equal(pixels(plots.images(other)), pixels(plots.images(images)))
+    levels = (255 * images).to(torch.uint8)
+    assert np.allclose(pixels(plots.images(levels.numpy())), pixels(plots.images(levels)))
+
+
+def test_labels_of_a_picture_are_numbers(vae):
+    for labels in ([0, 1, 0, 1, 0], np.arange(5) % 2 == 0, torch.arange(5.0)):
+        assert len(plots.latent_space(vae, X, labels).collections[0].get_offsets()) == 5
+    for labels in ([*"abaab"], [0, 1]):
+        with pytest.raises(ValueError, match=r"labels as 5 numbers.*pandas.factorize"):
+            plots.latent_space(vae, X, labels)
