@@ -16,10 +16,10 @@ from common import finished, keep, mnist, publish, table
 import pyro_vae as pv
 
 LINES = [
-    "DiscretizedLogistic", "DiscretizedLogistic(components=5)", "Categorical(categories=256)",
-    "Dequantized(Normal)", "Dequantized(Normal, samples=16)",
-    "Dequantized(Normal, noise=MLP([64]))", "Dequantized(Mixture(Normal, components=5))",
-    "Dequantized(ContinuousBernoulli)",
+    "DiscretizedLogistic", "DiscretizedLogistic(components=5)", "Dequantized(Normal)",
+    "Dequantized(Normal, samples=16)", "Dequantized(Normal, noise=MLP([64]))",
+    "Dequantized(Mixture(Normal, components=5))", "Dequantized(ContinuousBernoulli)",
+    "Categorical(categories=256)",
 ]  # fmt: skip
 NETWORKS = {"encoder": "MLP([200, 200])", "decoder": "MLP([200, 50])"}  # 256 levels are wide
 DRAWS = 50
