@@ -11,15 +11,15 @@ as dequantized, and `pv.compare` refuses the plain one beside the others.
 import argparse
 
 import numpy as np
-from common import finished, keep, mnist, publish, table
+from common import RUNS, finished, keep, mnist, place, publish, table
 
 import pyro_vae as pv
 
 LINES = [
-    "DiscretizedLogistic", "DiscretizedLogistic(components=5)", "Categorical(categories=256)",
-    "Dequantized(Normal)", "Dequantized(Normal, samples=16)",
-    "Dequantized(Normal, noise=MLP([64]))", "Dequantized(Mixture(Normal, components=5))",
-    "Dequantized(ContinuousBernoulli)",
+    "DiscretizedLogistic", "DiscretizedLogistic(components=5)", "Dequantized(Normal)",
+    "Dequantized(Normal, samples=16)", "Dequantized(Normal, noise=MLP([64]))",
+    "Dequantized(Mixture(Normal, components=5))", "Dequantized(ContinuousBernoulli)",
+    "Categorical(categories=256)",
 ]  # fmt: skip
 NETWORKS = {"encoder": "MLP([200, 200])", "decoder": "MLP([200, 50])"}  # 256 levels are wide
 DRAWS = 50
@@ -30,7 +30,9 @@ def bits(line: str, told: argparse.Namespace, seed: int, data: pv.Data) -> dict:
     train, test = ((part * 255).round() for part in (data.train, data.test))
     train, test = train[: told.train], test[: told.test]
     vae = pv.VAE((1, 28, 28), 20, likelihood=line, **NETWORKS, seed=seed)
-    fit = pv.fit(vae, train, epochs=told.epochs, lr="cosine(2e-3)", seed=seed, progress=False)
+    folder = RUNS / "eight_bit" / f"{LINES.index(line)}_{seed}_{told.epochs}_{told.train}"
+    about = {"epochs": told.epochs, "lr": "cosine(2e-3)", "seed": seed, "progress": False}
+    fit = pv.fit(vae, train, **about, **place(folder))
     bound = pv.elbo(vae, test, seed=0)
     draws = {"num_samples": DRAWS, "num_simulated": 0, "seed": 0}
     evidence = pv.log_evidence(vae, test, **draws).log_evidence

@@ -11,12 +11,13 @@ judge names as before.
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
 import torch
-from common import finished, keep, publish, table
+from common import RUNS, finished, keep, place, publish, table
 from torch import Tensor, nn
 
 import pyro_vae as pv
@@ -71,12 +72,19 @@ def model(shape: tuple[int, ...] | pv.Record, told: argparse.Namespace, seed: in
     return pv.VAE(shape, LATENT, likelihood=LIKELIHOOD, units="data", **networks, seed=seed)
 
 
+def folder(told: argparse.Namespace, what: str, seed: int) -> Path:
+    """Where a run is kept, so that it goes on after a stop."""
+    return RUNS / "shapes" / f"{what}_{told.networks}_{told.epochs}_{told.size}_{seed}"
+
+
 def arithmetic(told: argparse.Namespace, seed: int, nets: dict[str, nn.Module]) -> dict:
     """Train, add glasses to held-out pictures, and judge them."""
     x, about = pv.coloured_shapes(told.size, seed=100 + seed)
     test, held = pv.coloured_shapes(1000, seed=200 + seed)
     vae = model((3, 32, 32), told, seed)
-    fit = pv.fit(vae, x, epochs=told.epochs, **TRAINING, seed=seed)
+    fit = pv.fit(
+        vae, x, epochs=told.epochs, **TRAINING, seed=seed, **place(folder(told, "z", seed))
+    )
     step = pv.attribute_step(vae, x, about["glasses"].to_numpy())
     bare = test[~torch.tensor(held["glasses"].to_numpy())]
     before, moved = {k: judged(net, bare) for k, net in nets.items()}, pv.move(vae, bare, step)
@@ -106,7 +114,8 @@ def asked(told: argparse.Namespace, seed: int, nets: dict[str, nn.Module]) -> di
     blocks = [pv.Block("x", (3, 32, 32)), pv.Block("c", c.shape[1], role="context")]
     record = pv.Record(blocks)
     vae = model(record, told, seed)
-    pv.fit(vae, {"x": x, "c": c}, epochs=told.epochs, **TRAINING, seed=seed)
+    at = place(folder(told, "given", seed))
+    pv.fit(vae, {"x": x, "c": c}, epochs=told.epochs, **TRAINING, seed=seed, **at)
     _, wanted = pv.coloured_shapes(1000, seed=300 + seed)
     values = codes(wanted)
     given = {"x": torch.zeros(1000, 3, 32, 32, dtype=torch.uint8), "c": one_hot(values)}
