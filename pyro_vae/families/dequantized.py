@@ -1,5 +1,7 @@
 """Densities as likelihoods of levels, through noise that fills the room between them."""
 
+from typing import Any
+
 import pyro.distributions as dist
 import torch
 from pyro.distributions import constraints
@@ -84,7 +86,6 @@ class Dequantized(Part):
                 f"{self.line.name} is of whole numbers already: leave out Dequantized, or use a "
                 "density such as Normal"
             )
-
         if self.noise is not None:
             self.noise.build(ends.shape, self.levels)
 
@@ -129,19 +130,20 @@ class Noise(nn.Module):
             shape: of an observation.
             levels: how many there are.
         """
-        self.shape, self.half = shape, (levels - 1) / 2
+        self.shape, self.middle = shape, (levels - 1) / 2
         example = torch.zeros(1, *shape)
         features = build_network(self.network, example, shape, "network of the noise")
         positive = transform(constraints.positive)
         self.loc = Amortized(features, shape, transform(constraints.real))
         self.scale = Amortized(features, shape, positive)
-        for name, head in (("loc", self.loc.head), ("scale", self.scale.head)):
+        unit: Any = positive.inv(torch.ones(()))
+        for parameter, start in ((self.loc, 0.0), (self.scale, float(unit))):
+            head: Any = parameter.head
             nn.init.zeros_(head.weight)
-            start = positive.inv(torch.ones(())) if name == "scale" else 0.0
-            nn.init.constant_(head.bias, float(start))
+            nn.init.constant_(head.bias, start)
 
     def forward(self, x: Tensor) -> dist.TorchDistribution:
         """q(u|x), of the shape of x, ``(..., *shape)``."""
-        features = batched(self.network, x / self.half - 1, len(self.shape))
+        features = batched(self.network, x / self.middle - 1, len(self.shape))
         logits = dist.Logistic(self.loc(features), self.scale(features))
         return dist.TransformedDistribution(logits, [SigmoidTransform(cache_size=1)])

@@ -218,7 +218,8 @@ def interpolations(
         raise ValueError(
             f"start has {len(ends[0])} observations, and end {len(ends[1])}: pair them"
         )
-    between = torch.stack([vae.interpolate(*pair, steps) for pair in zip(*ends, strict=True)])
+    pairs = zip(*ends, strict=True)
+    between = torch.stack([vae.interpolate(one, other, steps) for one, other in pairs])
     first, last = (vae.record.cells(x)[:, None].cpu() for x in ends)
     rows = _shades(vae, torch.cat([first, between.cpu(), last], 1))
     return images(rows.flatten(0, 1), steps + 2, ax, "Interpolations, between pairs of data")
