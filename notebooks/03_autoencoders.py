@@ -299,7 +299,7 @@ grid = np.linspace(0.2, 8, 200)
 for j in range(4):
     ax.plot(grid, np.sqrt(np.maximum(eigenvalues[j] - grid * 0.49, 0)), f"C{j}", lw=1)
     ax.plot(shrunk[j + 1], f"C{j}o", ms=4, label=f"axis {j + 1}")
-ax.set(xlabel=r"$\beta$", ylabel="singular value of the decoder")
+ax.set(xlabel=r"$\beta$", ylabel="singular value of the decoder", xlim=(0, 12))
 ax.legend(title="dots: trained; lines: formula", fontsize=8)
 plt.show()
 
@@ -319,7 +319,7 @@ assert all(row["code, off by"] < 0.1 * row["largest code"] for row in ridge.valu
 # %%
 digits = pv.load_data("digits")
 x, labels, new = digits.train.flatten(1), digits.train_labels, digits.test.flatten(1)
-told = {"likelihood": "Normal(scale=0.2)", "batch_size": 100, "epochs": 40, "lr": "cosine(5e-3)",
+told = {"likelihood": "Normal(scale=0.2)", "batch_size": 100, "epochs": 30, "lr": "cosine(5e-3)",
         "inputs": "auto"}  # fmt: skip
 deep = {"encoder": "MLP([100])", "decoder": "MLP([100])"}
 models = {
@@ -519,7 +519,7 @@ rows, trained = {}, {}
 along = torch.stack([-angle.sin(), angle.cos()], 1)
 for weight in (0.0, 0.03, 0.1):
     vae = trained[weight] = autoencoder(
-        circle, 2, 60, encoder="MLP([60], activation=Tanh)", decoder="MLP([60])", batch_size=100,
+        circle, 2, 40, encoder="MLP([60], activation=Tanh)", decoder="MLP([60])", batch_size=100,
         lr="cosine(5e-3)", callbacks=[pv.callbacks.Contractive(weight)],
     )  # fmt: skip
     slope = torch.func.vmap(
