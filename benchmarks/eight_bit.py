@@ -69,10 +69,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     for name, default in (("epochs", 10), ("train", 5000), ("test", 500), ("seeds", 1)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--lines", nargs="*", choices=LINES, default=LINES)
     told, data, rows = parser.parse_args(), mnist(), []
-    seeds = range(told.seeds)
-    del told.seeds
-    for line in LINES:
+    seeds, lines = range(told.seeds), told.lines
+    del told.seeds, told.lines
+    for line in lines:
         runs = []
         for seed in seeds:
             about = {"line": line, "seed": seed, **vars(told)}
