@@ -469,5 +469,10 @@ def test_one_goes_from_a_row_of_a_table_to_another():
     vae = pv.VAE(table(), 2, condition=["site"], **NETS)
     line = vae.interpolate(data[:1], data[5:6], 4)
     assert isinstance(line, pd.DataFrame) and len(line) == 4
-    ends = pd.concat([vae.reconstruct(data[:1]), vae.reconstruct(data[5:6])])
-    assert np.allclose(line["age"].iloc[[0, -1]], ends["age"])
+    last = data[data.site != data.site[0]][:1]
+    line = vae.interpolate(data[:1], last, 4)
+    assert (line.site == data.site[0]).all(), "the condition stays that of the first"
+    assert np.allclose(line["age"].iloc[0], vae.reconstruct(data[:1])["age"])
+    under = vae.as_data(last.assign(site=data.site[0]))
+    mean = vae.record.answer(vae.decode(vae.encode(last).mean, under).mean.detach())
+    assert np.allclose(line["age"].iloc[-1], mean["age"])

@@ -120,6 +120,13 @@ def test_fold_changes_are_of_positive_rates():
         pv.differential_expression(vae, torch.randn(4, 6), [0, 1], [2, 3], draws=2, seed=0)
 
 
+def test_categories_have_no_rates():
+    frame = pd.DataFrame({"n": [1, 2, 30, 44, 5] * 4, "word": [*"abcab"] * 4})
+    vae = pv.VAE(pv.Table.from_frame(frame, kinds={"n": "count"}), 1, encoder="MLP([3])", seed=0)
+    with pytest.raises(ValueError, match="column 'word' has no mean given z, and so no rate"):
+        pv.rates(vae, frame, seed=0)
+
+
 REFUSED = {
     "none": (([], [1]), "group_a has no rows"),
     "shared": (([0, 1], [1, 2]), "both groups have row 1"),

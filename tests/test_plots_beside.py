@@ -1,6 +1,7 @@
 """Pictures of observations with something beside them, and of arrays of other libraries."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from matplotlib import pyplot
@@ -73,3 +74,17 @@ def test_labels_of_a_picture_are_numbers(vae):
     for labels in ([*"abaab"], [0, 1]):
         with pytest.raises(ValueError, match=r"labels as 5 numbers.*pandas.factorize"):
             plots.latent_space(vae, X, labels)
+
+
+def test_a_label_does_not_move_alone():
+    vae = pv.M2((1, 4, 4), 2, 3, encoder="MLP([3])", decoder="MLP([3])", merge="MLP([3])", seed=0)
+    x = vae.labelled(X["x"], [0, 1, 2, -1, -1])
+    with pytest.raises(ValueError, match="do not move alone: one coordinate is a label's"):
+        plots.traversals(vae, x[0])
+    assert plots.interpolations(vae, x[:1], x[1:2]).images
+
+
+def test_tables_of_other_columns_are_not_compared():
+    table = pd.DataFrame({"a": [0.5, 1.0, 2.0], "b": [1.5, 0.0, 2.0]})
+    with pytest.raises(ValueError, match="the other table has no column 'b'"):
+        plots.associations(table, table.rename(columns={"b": "c"}))

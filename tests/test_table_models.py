@@ -330,3 +330,15 @@ def test_what_is_of_arrays_says_what_tables_have(vae, data):
         with pytest.raises(ValueError, match=r"rows of a table are no images: .*plots.margin"):
             draw()
         assert callable(getattr(pv.plots, name))
+
+
+def test_a_report_judges_a_frame_a_table_or_a_file(tmp_path):
+    from pyro_vae.runs.held_out import held_out
+
+    data = pd.DataFrame({"a": [0.5, 1.5, 2.0, 4.0], "g": [*"xyxy"]})
+    vae = pv.VAE(pv.Table.from_frame(data), 1, encoder="MLP([3])", decoder="MLP([3])", seed=0)
+    vae.save(tmp_path / "run")
+    data.to_csv(tmp_path / "rows.csv", index=False)
+    for form in (data, pv.Table.from_frame(data), str(tmp_path / "rows.csv")):
+        x, labels = held_out(tmp_path / "run", vae, form)
+        assert torch.equal(x, vae.as_data(data)) and labels is None

@@ -21,7 +21,7 @@ from .imputation import Imputations, Plan, Point, impute
 from .inputs import Inputs
 from .joint import Joint, reading
 from .latents import Latents, point
-from .pieces import pair
+from .pieces import beside, line, line_of, pair
 from .record import Record
 
 __all__ = ["Inference"]
@@ -354,6 +354,8 @@ class Inference(Evaluated):
     def interpolate(self, start: Tensor, end: Tensor, steps: int = 8) -> Tensor:
         """Means of p(x|z) on the straight line between two encoded observations.
 
+        What is beside an array or a row, such as a condition, stays that of ``start``.
+
         Args:
             start: one observation, ``(*x_shape)``, or a frame of one row.
             end: another.
@@ -367,9 +369,8 @@ class Inference(Evaluated):
         ends = pair(self, start, end)
         z = point(self.encode(ends))
         weight = torch.linspace(0, 1, whole("steps", steps), dtype=z.dtype, device=z.device)
-        weight = weight.reshape(-1, *[1] * len(self.z_shape))
-        x = ends[0] + weight.reshape(-1, *[1] * (ends.ndim - 1)) * (ends[1] - ends[0])
-        return self.record.answer(point(self.decode(z[0] + weight * (z[1] - z[0]), x)))
+        cells = point(self.decode(line(z, weight), line_of(self.record, ends, weight)))
+        return self.record.answer(cells, beside(self, start, steps))
 
     # The boundary: what comes in is checked once.
 

@@ -9,11 +9,14 @@ from torch import Tensor
 
 from ..data.loaders import Form, is_loader, read
 from ..data.ragged import joined
+from ..data.tables import Table
 from .arrays import is_named
 from .face import Face
+from .record import Record
 from .sequences import Sequences
+from .tables import TableRecord
 
-__all__ = ["alone", "pair", "pieces"]
+__all__ = ["alone", "beside", "line", "line_of", "pair", "pieces"]
 
 
 def pieces(vae: Face, x: Tensor | ArrayLike, rows: int) -> Iterator[Tensor]:
@@ -81,6 +84,28 @@ def pair(vae: Any, start: Any, end: Any) -> Tensor:  # noqa: ANN401
         end: another.
     """
     return joined([alone(vae, x) for x in (start, end)])
+
+
+def line(ends: Tensor, weight: Tensor) -> Tensor:
+    """The points between two, ``(2, ...)``, at weights of the second."""
+    weight = weight.to(ends).reshape(-1, *[1] * (ends.ndim - 1))
+    return ends[0] + weight * (ends[1] - ends[0])
+
+
+def line_of(record: Record, ends: Tensor, weight: Tensor) -> Tensor:
+    """Packed rows between two; what is beside x stays that of the first one."""
+    x = line(ends, weight)
+    if record.there(x) is not None:  # steps or visits, whose numbers may differ
+        return x
+    return record.with_cells(ends[:1].expand_as(x), record.cells(x))
+
+
+def beside(vae: Any, x: Any, n: int) -> Table | None:  # noqa: ANN401
+    """The row x of a table so many times, where columns of it are beside those of the model."""
+    record = vae.record
+    if not isinstance(record, TableRecord) or isinstance(x, Tensor):
+        return None
+    return record.read(x)[[0] * n] if record.design or record.numbers else None
 
 
 def _check(vae: Face, piece: Tensor, start: int) -> Tensor:

@@ -81,7 +81,13 @@ def associations(
     """
     found = measure(table)
     if other is not None:
-        found = measure(other).loc[found.index, found.columns] - found
+        others = measure(other)
+        if absent := [name for name in found if name not in others]:
+            raise ValueError(
+                f"the other table has no column {absent[0]!r}, or nothing varies in it: give rows "
+                "with the columns of the first"
+            )
+        found = others.loc[found.index, found.columns] - found
     n, names = len(found), [_short(name) for name in found]
     ax = ax or new_axes(max(4.0, 0.45 * n + 1.5), max(4.0, 0.45 * n + 1.5))
     image = ax.imshow(found.to_numpy(), cmap="RdBu_r", vmin=-1, vmax=1)

@@ -173,10 +173,12 @@ def traversals(
     x = alone(vae, x)
     with reading(vae, None):
         prior = vae.prior_at(x)
-        if (support := _cell(prior.support)).event_dim:  # pyright: ignore[reportArgumentType]
+        support = None if prior.support is None else _cell(prior.support)
+        if support is None or support.event_dim:
+            what = "one coordinate is a label's" if support is None else f"its support is {support}"
             raise ValueError(
-                f"the coordinates of z do not move alone: its support is {support}. "
-                "interpolations() moves all of them"
+                f"the coordinates of z do not move alone: {what}. interpolations() moves all of "
+                "them"
             )
         z = point(vae.encode(x)).flatten(1)
         with seeded(0):

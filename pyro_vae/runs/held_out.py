@@ -52,9 +52,11 @@ def held_out(
     run, settings = Path(run), read_settings(run)
     if data is None:
         found = _own(run, settings, vae)
-    elif isinstance(vae.record, TableRecord | VisitsRecord) and data not in SOURCES:
-        return vae.as_data(read_file(Path(data)) if isinstance(data, str | Path) else data), None
-    elif isinstance(data, str | Path):
+    elif not isinstance(data, str | Path):
+        return vae.as_data(as_seen(vae.as_data(data), settings)), None
+    elif isinstance(vae.record, TableRecord | VisitsRecord) and str(data) not in SOURCES:
+        return vae.as_data(read_file(data)), None
+    else:
         options: Any = settings.of_counts | {"size": settings.size if Path(data).is_dir() else None}
         if Path(data).suffix in (".npy", ".npz"):
             options["layout"] = settings.layout
@@ -62,8 +64,6 @@ def held_out(
         found = load_data(str(data), settings.data_root, **options)
         if found.vocabulary is not None:  # its numbers are not those of the model
             return vae.as_data(found.texts), None  # pyright: ignore[reportArgumentType]
-    else:
-        return vae.as_data(as_seen(vae.as_data(data), settings)), None
     return vae.as_data(as_seen(found.test, settings)), found.test_labels
 
 

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyro.distributions as dist
 import torch
@@ -60,7 +61,14 @@ def rates(
         for some in pieces(vae, x, max(1, NUMBERS // (width * num_samples))):
             z = Joint(vae, some).draw(num_samples)
             parts.append(rate_of(vae.decode(z, unexposed(vae, some))).mean(0).flatten(1))
-    return pd.DataFrame(torch.cat(parts).cpu().double().numpy(), columns=column_names(vae))
+    values = torch.cat(parts).cpu().double().numpy()
+    if (none := ~np.isfinite(values).all(0)).any():
+        name = column_names(vae)[int(none.argmax())]
+        raise ValueError(
+            f"column {name!r} has no mean given z, and so no rate: vae.reconstruct(x) gives "
+            "categories and medians"
+        )
+    return pd.DataFrame(values, columns=column_names(vae))
 
 
 @of_model
