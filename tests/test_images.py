@@ -161,6 +161,12 @@ def test_the_command_line_takes_a_folder(folder, tmp_path):
     vae = pv.load(tmp_path / "run")
     assert "DiscretizedLogistic(components=5, levels=256)" in str(vae.describe()["likelihood"])
     assert (tmp_path / "run" / "pictures" / "samples.png").exists()
+    for command in ("encode", "compress"):  # the pictures of a folder, as they were trained on
+        done = CliRunner().invoke(app, [command, str(tmp_path / "run"), str(folder)])
+        assert done.exit_code == 0, done.output
+    assert len(np.load(folder.with_name(f"{folder.name}-z.npy"))) == len(
+        list(folder.rglob("*.png"))
+    )
 
 
 # Coloured shapes.

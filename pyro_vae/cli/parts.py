@@ -135,7 +135,7 @@ def check_data(name: str | None) -> None:
 
 
 def read_rows(run: Path, vae: "VAE", path: Path) -> Any:  # noqa: ANN401
-    """The observations in a file: a frame of a table, counts, lines of text, or an array.
+    """The observations in a file: a frame of a table, counts, lines of text, pictures, an array.
 
     Args:
         run: whose data they are like.
@@ -144,12 +144,14 @@ def read_rows(run: Path, vae: "VAE", path: Path) -> Any:  # noqa: ANN401
     """
     from ..data.count_files import is_sparse_file, read_counts
     from ..data.numpy_files import read_array
-    from ..data.pictures import channels_first
+    from ..data.pictures import channels_first, read_pictures
     from ..data.tables import read_file
     from ..model.counts import CountsRecord
     from ..model.tables import TableRecord
     from ..model.visits import VisitsRecord
 
+    if path.is_dir():
+        return read_pictures(path, read_settings(run).size)[0]
     if path.suffix == ".txt":
         return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     counts = isinstance(vae.record, CountsRecord) and path.suffix != ".npy"

@@ -43,7 +43,7 @@ __all__ = [
 Array: TypeAlias = Annotated[
     Path,
     typer.Argument(
-        help="A .npy file of data, or a table.", metavar="X", exists=True, dir_okay=False
+        help="A .npy file of data, a table, or a folder of pictures.", metavar="X", exists=True
     ),
 ]
 Steps: TypeAlias = Annotated[
