@@ -1,8 +1,13 @@
 """A fixed sample of each campaign: what the scripts in ``campaigns`` try by the thousand."""
 
-import pytest
+import math
 
-from campaigns import attacks, damaged, inputs, kills, strings
+import numpy as np
+import pytest
+import torch
+
+import pyro_vae as pv
+from campaigns import attacks, crossing, damaged, inputs, kills, strings
 from helpers.composition import draw_case
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
@@ -26,6 +31,41 @@ def test_damaged_files_are_refused_or_read_as_before():
 def test_a_sample_of_attacks_is_refused_in_time():
     wrong = [f"{what}: {answer}" for what, answer in attacks.failures(slice(3, None, 12)) if answer]
     assert not wrong, "\n".join(wrong)
+
+
+def test_a_sample_of_functions_and_kinds_of_models_answers_or_refuses():
+    kinds = ["table, condition", "counts", "LinearMixed", "M2, condition", "sequences, condition"]
+    functions = {"encode", "elbo", "log_evidence", "impute", "sample, given", "interpolate"}
+    functions |= {"to_arviz", "forecast", "counterfactual", "differential_expression", "save, load"}
+    some = [pair for pair in crossing.pairs(kinds) if pair[1] in functions]
+    assert len(some) == 55
+    wrong = [" x ".join(failure) for failure in crossing.failures(some)]
+    assert not wrong, "\n".join(wrong)
+
+
+def spoil(case):
+    with torch.no_grad():
+        next(case.vae.parameters()).add_(1)
+
+
+# What a call may do wrong, with the words in which it is said.
+CAUGHT = {
+    "TypeError at": lambda case: pv.elbo(case.vae, case.x, num_samples=3, no=1),
+    "ValueError at": lambda case: np.zeros(2).reshape(3),
+    "has a graph": lambda case: next(case.vae.parameters()).sum(),
+    "NaN or inf": lambda case: torch.tensor([math.nan]),
+    "weights or buffers": spoil,
+    "the mode": lambda case: case.vae.eval() and None,
+    "a global generator": lambda case: torch.rand(1),
+}
+
+
+@pytest.mark.parametrize("words", CAUGHT)
+def test_the_crossing_sees_what_a_call_leaves_behind(words, monkeypatch):
+    monkeypatch.setitem(crossing.FUNCTIONS, "wrong", CAUGHT[words])
+    ((_, _, what),) = crossing.failures([("bits", "wrong")])
+    crossing.case_of.cache_clear()
+    assert words in what
 
 
 @pytest.mark.process
