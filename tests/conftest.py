@@ -2,6 +2,7 @@ import os
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 import pyro
 import pytest
 import torch
@@ -26,6 +27,13 @@ def fresh_pyro():
     pyro.enable_validation(True)
     yield
     pyro.clear_param_store()
+
+
+@pytest.fixture(autouse=True)
+def fresh_generator(request, monkeypatch):
+    """The generator of a module's data starts anew in every test, whatever ran before."""
+    if hasattr(getattr(request.node, "module", None), "RNG"):
+        monkeypatch.setattr(request.module, "RNG", np.random.default_rng(0))
 
 
 @pytest.fixture(scope="session")
