@@ -225,8 +225,25 @@ def test_bad_blocks_are_refused():
         vae.as_data(observations(age=torch.zeros(5)))
     with pytest.raises(ValueError, match="the whole number 16777217, which float32 cannot hold"):
         vae.as_data(observations(age=torch.full((6,), 2**24 + 1)))
-    with pytest.raises(ValueError, match="give x by blocks, as a dict of x, age, sex"):
+    with pytest.raises(ValueError, match="give x by blocks, a dict of x, age, sex"):
         vae.as_data(torch.zeros(2, 3))
+
+
+def test_draws_need_no_more_than_what_they_are_given():
+    vae, rows = conditional(), observations()
+    beside = {name: rows[name] for name in ("age", "sex")}
+    for mean in (True, False):
+        drawn = vae.sample(3, given=beside, mean=mean, seed=0)
+        assert torch.equal(drawn, vae.sample(3, given=rows, mean=mean, seed=0))
+    assert drawn.shape == (3, 6, 3)
+    for wrong, said in (
+        ({"age": rows["age"]}, "block 'sex' is absent"),
+        ({"age": rows["age"], "sex": 1.0}, "block 'sex' has 1 observations, and 'x' 6"),
+        ({"size": 2.0}, "unknown block size"),
+        ({}, "block 'age' is absent"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            vae.sample(3, given=wrong)
 
 
 # Missing cells, whatever the shape.

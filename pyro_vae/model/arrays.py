@@ -15,7 +15,15 @@ from ..data import Data
 from ..data.pictures import are_pictures, as_pixels
 from ..data.sparse import SparseRows, is_sparse
 
-__all__ = ["column_names", "convert", "in_order", "is_named", "numbers", "numbers_of"]
+__all__ = [
+    "column_names",
+    "convert",
+    "how_many",
+    "in_order",
+    "is_named",
+    "numbers",
+    "numbers_of",
+]
 
 EXACT = 2**53  # whole numbers beyond it are not all float64's
 UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)  # types that PyTorch hardly computes with
@@ -77,6 +85,11 @@ def numbers_of(name: str, x: object) -> Tensor:
         return numbers(x)[0]
     except ValueError as problem:
         raise ValueError(f"block {name!r}: {problem}") from None
+
+
+def how_many(arrays: Mapping[str, Any]) -> int:
+    """How many observations arrays by name hold, by the first of them; one, if that is a number."""
+    return (*np.shape(next(iter(arrays.values()), ())), 1)[0]
 
 
 def is_named(x: object) -> TypeGuard[Mapping[str, Any]]:

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ..data.tables import Table
@@ -31,13 +30,6 @@ class DesignedRecord(Record):
     def pack(self, arrays: Mapping[str, Any]) -> Tensor:
         """Blocks by name as one tensor, ``(N, *self.shape)``; the condition may be a frame."""
         return super().pack(framed(arrays, self.design))
-
-    def take_known(self, rows: object, like: Tensor) -> Tensor:
-        """A condition alone, beside an x that is not read, or both, as a packed tensor."""
-        if isinstance(rows, Mapping) and set(rows) == {"condition"}:
-            condition = framed(rows, self.design)["condition"]
-            rows = {"condition": condition, "x": torch.zeros(len(condition), *self.x_shape)}
-        return self.take(rows, like)
 
     def intervene(self, x: Any, do: Mapping[str, Any]) -> Any:  # noqa: ANN401
         """Observations under another condition: a frame, or some columns of the one in x.

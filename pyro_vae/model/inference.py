@@ -246,12 +246,12 @@ class Inference(Evaluated):
 
         Args:
             num_samples: how many.
-            given: N observations whose context and offset are taken: the draws are
-                ``(num_samples, N, *x_shape)``. For a model of a table, the cells that are known,
-                ``{"Home": "rent", "Age": 40}``, or a frame of such rows, which may lack the columns
-                that are not known: the draws are of p(the others | these), weighted as in
-                :meth:`impute`; a warning counts rows whose draws are doubtful. Of a survival time
-                the event is given with it.
+            given: N observations whose context and offset are taken, or these alone by name,
+                ``{"condition": c}``: the draws are ``(num_samples, N, *x_shape)``. For a model of a
+                table, the cells that are known, ``{"Home": "rent", "Age": 40}``, or a frame of such
+                rows, which may lack the columns that are not known: the draws are of p(the others |
+                these), weighted as in :meth:`impute`; a warning counts rows whose draws are
+                doubtful. Of a survival time the event is given with it.
             mean: give the mean of p(x|z) for each drawn z, not a draw of x.
             seed: of the draws.
         """

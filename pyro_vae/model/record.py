@@ -26,7 +26,7 @@ from ..families.likelihoods import (
 )
 from ..families.support import innermost
 from ..language.spec import as_spec
-from .arrays import column_names, convert, in_order, is_named, numbers, numbers_of
+from .arrays import column_names, convert, how_many, in_order, is_named, numbers, numbers_of
 from .blocks import Block, Role, by_name, check_values, one_hot, reshaping, shape_of
 
 __all__ = ["Record"]
@@ -82,9 +82,8 @@ class Record(Form):
             self.scored = [(self.observed[0].likelihood, self.x_shape)]
         cells = math.prod(self.x_shape)
         if wrong := [b for b in self.blocks if b.role == "offset" and b.width not in (1, cells)]:
-            raise ValueError(
-                f"an offset is one number or has the shape of x, {cells} here, got {wrong[0].width}"
-            )
+            more = f"an offset is one number or has the shape of x, {cells} here"
+            raise ValueError(f"{more}, got {wrong[0].width}")
         self.layout = Layout([math.prod(shape) for _, shape in self.scored])
         self.missing = any(b.missing for b in self.observed)
         self.columns: tuple[str, ...] | None = None
@@ -351,7 +350,10 @@ class Record(Form):
         return None
 
     def take_known(self, rows: object, like: Tensor) -> Tensor:
-        """Rows, whose missing cells are not known, as a packed tensor."""
+        """Rows packed, where nothing need be known of what is observed."""
+        if is_named(rows) and not any(b.name in rows for b in self.observed):
+            n = how_many(rows)
+            rows = {**{b.name: like.new_zeros(n, *b.shape) for b in self.observed}, **rows}
         return self.take(rows, like)
 
     def answer_given(self, cells: Tensor, rows: object) -> Any:  # noqa: ANN401
@@ -391,10 +393,8 @@ class Record(Form):
         got, shape = tuple(x.shape), self.x_shape
         if got[1:] == shape:
             if any(b.role not in ("observed", "label") for b in self.blocks):
-                names = ", ".join(self._places)
-                raise ValueError(
-                    f"give x by blocks, as a dict of {names}, or packed by record.pack"
-                )
+                say = f"give x by blocks, a dict of {', '.join(self._places)}"
+                raise ValueError(f"{say}, or packed by record.pack")
             return torch.cat([x.flatten(1), x.new_zeros(len(x), self.shape[0] - x[0].numel())], 1)
         expected = ", ".join(map(str, ("N", *shape)))
         raise ValueError(f"expected x of shape ({expected}), got {got}: {reshaping(shape, got)}")
