@@ -19,6 +19,7 @@ __all__ = [
     "fill",
     "has_independent_cells",
     "parts_of",
+    "scaled",
     "with_offset",
 ]
 
@@ -116,6 +117,12 @@ def exposed(likelihood: dist.TorchDistribution) -> list[bool]:
     if isinstance(likelihood, Joined):
         return [_has_counts(part) for part in likelihood.parts]
     return [_takes_offset(likelihood)]
+
+
+def scaled(likelihood: dist.TorchDistribution) -> list[bool]:
+    """Of each block, whether an offset is in its parameters: not of shares, which have a total."""
+    pairs = zip(parts_of(likelihood), exposed(likelihood), strict=True)
+    return [takes and not isinstance(innermost(part), Multinomial) for part, takes in pairs]
 
 
 def _has_counts(likelihood: dist.TorchDistribution) -> bool:

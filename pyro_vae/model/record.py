@@ -19,9 +19,9 @@ from ..distributions import Layout
 from ..families.likelihoods import (
     check_support,
     drop_missing,
-    exposed,
     fill,
     parts_of,
+    scaled,
     with_offset,
 )
 from ..families.support import innermost
@@ -214,12 +214,12 @@ class Record(Form):
 
         Args:
             x: observations.
-            p: p(x|z) at some z: of its blocks those are divided that take an offset.
+            p: p(x|z) at some z: of its blocks those are divided whose parameters take an offset.
         """
         if (offset := self.offset_of(x)) is None:
             return self.cells(x)
         divided = self.with_cells(x, self.cells(x) * (-offset).exp())
-        blocks = zip(exposed(p), self.split(x), self.split(divided), strict=True)
+        blocks = zip(scaled(p), self.split(x), self.split(divided), strict=True)
         each = [other if take else own for take, own, other in blocks]
         return each[0] if len(each) == 1 else self.layout.join(each)
 
