@@ -21,11 +21,10 @@ from torch import Tensor, nn
 
 import pyro_vae as pv
 
-LATENT, DENSE = 16, "MLP([256, 256])"
+LATENT = 16
 WAYS = {  # likelihood, encoder, decoder, epochs, batch size
     "z": ("OptimalNormal", "ConvEncoder([16, 32, 32])", "ResNet([32, 16, 8])", 16, 50),
-    # A wide scale: z, drawn from the prior, is to hold no more than the attributes leave open.
-    "given": ("Normal(scale=60)", DENSE, DENSE, 20, 100),
+    "given": ("OptimalNormal", "ConvEncoder([16, 32, 32])", "ResNet([32, 16, 8])", 16, 50),
 }
 AMOUNTS = (1.0, 1.5, 2.0)
 ATTRIBUTES = ("shape", "colour", "glasses")
