@@ -22,9 +22,10 @@ from torch import Tensor, nn
 import pyro_vae as pv
 
 LATENT = 16
-WAYS = {  # likelihood, encoder, decoder, epochs, batch size
-    "z": ("OptimalNormal", "ConvEncoder([16, 32, 32])", "ResNet([32, 16, 8])", 16, 50),
-    "given": ("OptimalNormal", "ConvEncoder([16, 32, 32])", "ResNet([32, 16, 8])", 16, 50),
+NETWORKS = "OptimalNormal", "ConvEncoder([16, 32, 32])", "ResNet([32, 16, 8])"
+WAYS = {  # likelihood, encoder, decoder, epochs, batch size, weight of the KL term
+    "z": (*NETWORKS, 16, 50, 1.0),
+    "given": (*NETWORKS, 16, 50, "linear(100, 1, epochs=10)"),  # the decoder reads c before z
 }
 AMOUNTS = (1.0, 1.5, 2.0)
 ATTRIBUTES = ("shape", "colour", "glasses")
@@ -69,13 +70,13 @@ def trained(
     what: str, shape: tuple[int, ...] | pv.Record, data: Tensor | dict[str, Tensor], seed: int
 ) -> pv.VAE:
     """A model of pictures in their own units; a run that was stopped goes on."""
-    line, encoder, decoder, epochs, batch = WAYS[what]
+    line, encoder, decoder, epochs, batch, beta = WAYS[what]
     networks = {"encoder": encoder, "decoder": decoder}
     vae = pv.VAE(shape, LATENT, likelihood=line, units="data", **networks, seed=seed)
     size = len(data["x"] if isinstance(data, dict) else data)
     at = place(RUNS / "shapes" / f"{what}_{epochs}_{size}_{seed}")
-    told = {"epochs": epochs, "batch_size": batch, "lr": "cosine(3e-3)", "progress": False}
-    pv.fit(vae, data, **told, seed=seed, **at)
+    told = {"epochs": epochs, "batch_size": batch, "lr": "cosine(3e-3)", "beta": beta}
+    pv.fit(vae, data, **told, seed=seed, progress=False, **at)
     return vae
 
 
@@ -168,8 +169,9 @@ def main() -> None:
         ("Glasses added by arithmetic in z", arithmetic, "z"),
         ("Pictures drawn given their attributes, those that have them", asked, "given"),
     ):
-        line, encoder, decoder, epochs, batch = WAYS[what]
-        text += f"\n\n{title}. {line}, {encoder}, {decoder}, {epochs} epochs, batches of {batch}:"
+        line, encoder, decoder, epochs, batch, beta = WAYS[what]
+        text += f"\n\n{title}. {line}, {encoder}, {decoder}, {epochs} epochs, batches of {batch},"
+        text += f" beta {beta}:"
         text += f"\n\n{table(head, lines(measured(part, what, told, nets)))}"
     publish("shapes", "Coloured shapes", text)
 
