@@ -149,6 +149,8 @@ SAID = {  # name: a value that is not the default, and how a flag says it
     "data": ("x.npy", "x.npy"),
     "data_root": ("files", "--data-root files"),
     "size": (64, "--size 64"),
+    "layout": ("HWC", "--layout HWC"),
+    "units": ("data", "--units data"),
     "likelihood": ("Normal", "--likelihood Normal"),
     "tokens": ("words", "--tokens words"),
     "prior": ("Laplace", "--prior Laplace"),
@@ -186,15 +188,7 @@ SAID = {  # name: a value that is not the default, and how a flag says it
 
 def test_every_argument_of_fit_is_a_setting():
     given = inspect.signature(pv.fit).parameters.keys()
-    objects = {
-        "vae",
-        "x",
-        "out",
-        "resume",
-        "callbacks",
-        "steps_per_epoch",
-        "layout",
-    }  # the last of streams
+    objects = {"vae", "x", "out", "resume", "callbacks", "steps_per_epoch"}  # the last of streams
     assert given - objects <= DEFAULTS.keys() == SAID.keys()
 
 

@@ -98,12 +98,12 @@ def double():
     return large
 
 
-def parquet(folder, sep):
+def in_latin(folder, encoding=None):
     path = folder / "x.csv"
-    path.write_text("a;b\n" + "\n".join(f"{i};{i % 7}" for i in range(30)))
-    if sep is None:
+    path.write_bytes("size,town\n1.5,Köln\n2.5,Bonn\n".encode("cp1252"))
+    if encoding is None:
         return pv.Table.read(path)
-    return pv.Table.from_frame(pd.read_csv(path, sep=sep))
+    return pv.Table.from_frame(pd.read_csv(path, encoding=encoding))
 
 
 def from_python(folder):
@@ -122,9 +122,9 @@ def told(*arguments):
 FEW = ("--num-samples", 10, "--steps", 2)
 IDLE = ("--estimator", "DReG", "--epochs", 1)
 ADVICE = {
-    "a table whose separator is another": (
-        lambda f: parquet(f, None), "Table.from_frame(pandas.read_csv(path, sep=';'",
-        lambda f: parquet(f, ";")),
+    "a table whose text is in another code": (
+        in_latin, "Table.from_frame(pandas.read_csv(path, encoding='cp1252'))",
+        lambda f: in_latin(f, "cp1252")),
     "times with a zone": (
         lambda f: pv.Table.from_frame(zoned()), "pandas.to_datetime(frame[name], utc=True)",
         lambda f: pv.Table.from_frame(zoned(lambda column: pd.to_datetime(column, utc=True)))),

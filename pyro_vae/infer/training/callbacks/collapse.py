@@ -54,7 +54,7 @@ def with_free_bits(model: Callable, guide: Callable, minimum: float) -> tuple[Ca
 
     >>> model, guide = lambda: pyro.sample("z", dist.Normal(0, 1)), lambda: pyro.sample(
     ...     "z", dist.Normal(torch.tensor(1.0), 1))
-    >>> Trace_ELBO().loss(*with_free_bits(model, guide, 3.0)) - Trace_ELBO().loss(model, guide) > 0
+    >>> Trace_ELBO().loss(*with_free_bits(model, guide, 30)) - Trace_ELBO().loss(model, guide) > 0
     True
     """
     posteriors, minimum = {}, positive("minimum", minimum)
