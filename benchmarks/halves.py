@@ -197,15 +197,16 @@ def main() -> None:
     say.add_argument("--draws", type=int, default=500)
     say.add_argument("--seed", type=int, default=0)
     told = say.parse_args()
+    how = {"epochs": told.epochs, "beta": told.beta}
     data = mnist()
     x, test = (bits(torch.as_tensor(p[:]).view(-1, 28, 28), 0) for p in (data.train, data.test))
     x = x[: told.images]
     if told.part != "labels":
         rows = by_quarter(x, test, told)
-        keep("halves", {"part": "quarters", "epochs": told.epochs, "n": len(x), "rows": rows})
+        keep("halves", {"part": "quarters", "n": len(x), **how, "rows": rows})
     if told.part != "quarters":
         rows = by_label(data, x, test, told)
-        keep("halves", {"part": "labels", "epochs": told.epochs, "n": len(x), "rows": rows})
+        keep("halves", {"part": "labels", "n": len(x), **how, "rows": rows})
     parts = {row["part"]: row for row in finished("halves")}
     text = (
         f"MNIST, bits drawn once; Adam at 1e-3, batch {BATCH}, seed {told.seed}; mean and standard "
@@ -214,7 +215,7 @@ def main() -> None:
     for name, about in ABOUT.items():
         if name in parts:
             part = parts[name]
-            size = f"{part['n']:,} images, {part['epochs']} epochs. "
+            size = f"{part['n']:,} images, {part['epochs']} epochs, beta {part['beta']}. "
             text += f"\n\n{size}{about}\n\n{table(['figure', 'value'], part['rows'])}"
     publish("halves", "MNIST in parts", text)
 

@@ -6,6 +6,7 @@ import numpy as np
 import pyro
 import pytest
 import torch
+from matplotlib import pyplot
 
 pytest.register_assert_rewrite("helpers")
 
@@ -27,6 +28,13 @@ def fresh_pyro():
     pyro.enable_validation(True)
     yield
     pyro.clear_param_store()
+
+
+@pytest.fixture
+def close_figures():
+    """Figures that a test draws are closed after it."""
+    yield
+    pyplot.close("all")
 
 
 @pytest.fixture(autouse=True)

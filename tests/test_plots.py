@@ -3,7 +3,6 @@
 import re
 from functools import cache
 
-import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,13 +15,7 @@ from pyro_vae import plots
 from pyro_vae.evaluate import Calibration, Evidence, LatentSummary
 from pyro_vae.plots.pictures import _as_images
 
-matplotlib.use("Agg")
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    pyplot.close("all")
+pytestmark = pytest.mark.usefixtures("close_figures")
 
 
 @pytest.fixture(scope="module")

@@ -4,22 +4,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from matplotlib import pyplot
 
 import pyro_vae as pv
 from pyro_vae import plots
+
+pytestmark = pytest.mark.usefixtures("close_figures")
 
 RECORD = pv.Record([pv.Block("x", (1, 4, 4)), pv.Block("c", 2, "context")])
 X = {
     "x": torch.rand(5, 1, 4, 4, generator=torch.Generator().manual_seed(0)).round(),
     "c": torch.randn(5, 2, generator=torch.Generator().manual_seed(1)),
 }
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    pyplot.close("all")
 
 
 @pytest.fixture(scope="module")

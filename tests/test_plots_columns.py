@@ -12,13 +12,9 @@ from pyro_vae import plots
 from pyro_vae.evaluate import ImputationCheck
 from pyro_vae.evaluate.tables.associations import associations
 
+pytestmark = pytest.mark.usefixtures("close_figures")
+
 RNG = np.random.default_rng(0)
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    pyplot.close("all")
 
 
 # Margins.

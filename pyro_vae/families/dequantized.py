@@ -66,11 +66,10 @@ class Dequantized(Part):
     ) -> None:
         super().__init__()
         self.line, self.levels = as_spec(family), whole("levels", levels, 2)
-        self.samples, said = whole("samples", samples), {}
+        self.samples = whole("samples", samples)
         self.noise = None if str(noise) == "uniform" else Noise(make_network(noise, "noise"))
-        if self.noise is not None:
-            said = {"noise": spec_of(self.noise.network)}
-        self.spec = Spec("Dequantized", self.line, levels=levels, samples=samples, **said)
+        said = {} if self.noise is None else {"noise": spec_of(self.noise.network)}
+        self.spec = Spec("Dequantized", self.line, levels=self.levels, samples=self.samples, **said)
 
     def build(self, ends: Ends) -> None:
         """Make the family."""

@@ -15,7 +15,6 @@ from .support import describe_constraint, innermost, support_bounds
 __all__ = [
     "check_support",
     "drop_missing",
-    "exposed",
     "fill",
     "has_independent_cells",
     "parts_of",
@@ -105,14 +104,14 @@ def with_offset(likelihood: dist.TorchDistribution, offset: Tensor) -> dist.Torc
     Raises:
         ValueError: another family.
     """
-    if isinstance(likelihood, Joined) and any(exposed(likelihood)):
+    if isinstance(likelihood, Joined) and any(_exposed(likelihood)):
         offsets = offset.expand(*offset.shape[:-1], *likelihood.event_shape)
         return likelihood.map(lambda p, o: with_offset(p, o) if _has_counts(p) else p, offsets)
     base: Any = innermost(likelihood)
     return _shifted(base, offset).to_event(likelihood.event_dim - base.event_dim)
 
 
-def exposed(likelihood: dist.TorchDistribution) -> list[bool]:
+def _exposed(likelihood: dist.TorchDistribution) -> list[bool]:
     """Of each block, whether an offset multiplies its mean: of several, those of counts alone."""
     if isinstance(likelihood, Joined):
         return [_has_counts(part) for part in likelihood.parts]
@@ -121,7 +120,7 @@ def exposed(likelihood: dist.TorchDistribution) -> list[bool]:
 
 def scaled(likelihood: dist.TorchDistribution) -> list[bool]:
     """Of each block, whether an offset is in its parameters: not of shares, which have a total."""
-    pairs = zip(parts_of(likelihood), exposed(likelihood), strict=True)
+    pairs = zip(parts_of(likelihood), _exposed(likelihood), strict=True)
     return [takes and not isinstance(innermost(part), Multinomial) for part, takes in pairs]
 
 

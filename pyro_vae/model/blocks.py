@@ -1,8 +1,9 @@
 """Blocks: the named parts of an observation, and what each is to a model."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from numbers import Integral
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -11,7 +12,16 @@ from torch import Tensor
 
 from ..language.spec import Spec
 
-__all__ = ["Block", "Role", "by_name", "check_values", "one_hot", "reshaping", "shape_of"]
+__all__ = [
+    "Block",
+    "Role",
+    "by_name",
+    "check_values",
+    "one_hot",
+    "places_of",
+    "reshaping",
+    "shape_of",
+]
 
 Role: TypeAlias = Literal["observed", "context", "label", "offset", "index", "weight"]
 LARGEST = 2**31  # numbers of one observation
@@ -94,6 +104,12 @@ class Block:
     def row(self) -> list[str | list[int] | bool]:
         """The arguments that make this block again, as plain values."""
         return [self.name, list(self.shape), self.role, self.likelihood or "", self.missing]
+
+
+def places_of(widths: Mapping[str, int]) -> dict[str, slice]:
+    """Where parts of these widths lie, side by side."""
+    ends = accumulate(widths.values())
+    return {name: slice(end - widths[name], end) for name, end in zip(widths, ends, strict=True)}
 
 
 def by_name(blocks: Sequence[Block], parts: Sequence[Any]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from itertools import accumulate
 from typing import Any, cast
 
 import pyro.distributions as dist
@@ -27,7 +26,7 @@ from ..families.likelihoods import (
 from ..families.support import innermost
 from ..language.spec import as_spec
 from .arrays import column_names, convert, how_many, in_order, is_named, numbers, numbers_of
-from .blocks import Block, Role, by_name, check_values, one_hot, reshaping, shape_of
+from .blocks import Block, Role, by_name, check_values, one_hot, places_of, reshaping, shape_of
 
 __all__ = ["Record"]
 
@@ -88,8 +87,7 @@ class Record(Form):
         self.missing = any(b.missing for b in self.observed)
         self.columns: tuple[str, ...] | None = None
         self._named: tuple[str, ...] | None = None  # the columns of x at hand, for messages
-        pairs = zip(self.blocks, accumulate(b.width for b in self.blocks), strict=True)
-        self._places: dict[str, Any] = {b.name: slice(end - b.width, end) for b, end in pairs}
+        self._places: dict[str, Any] = places_of({b.name: b.width for b in self.blocks})
 
     def has(self, role: Role) -> bool:
         """Whether a block has this role."""

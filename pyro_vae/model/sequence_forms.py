@@ -16,7 +16,7 @@ from .blocks import Block, one_hot
 from .designed import framed
 from .record import Record
 
-__all__ = ["SequenceForms", "lengths_of"]
+__all__ = ["SequenceForms", "lengths_of", "steps_there"]
 
 
 class SequenceForms(Record):
@@ -104,7 +104,7 @@ class SequenceForms(Record):
             return cells
         given = framed(given, self.design)
         parts = [cells.reshape(*cells.shape[:2], -1)]
-        there = torch.arange(cells.shape[1], device=cells.device) < lengths_of(cells)[:, None]
+        there = steps_there(cells)
         for block in self.beside:
             value = numbers(given.get(block.name, torch.full((len(cells),), -1)))[0]
             if block.role == "label":
@@ -159,6 +159,11 @@ class SequenceForms(Record):
                 f"row {i} ends with a step of NaN, which is padding here: leave that step out"
             )
         return found
+
+
+def steps_there(x: Tensor) -> Tensor:
+    """At which steps padded sequences, ``(N, T, ...)``, have not ended: ``(N, T)``."""
+    return torch.arange(x.shape[1], device=x.device) < lengths_of(x)[:, None]
 
 
 def lengths_of(x: Tensor) -> Tensor:

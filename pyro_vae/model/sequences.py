@@ -18,10 +18,10 @@ from ..families.part import Line
 from ..families.steps import Autoregressive
 from ..language.spec import Spec
 from .arrays import convert, is_named, numbers
-from .blocks import Block, Role, check_values, shape_of
+from .blocks import Block, Role, check_values, places_of, shape_of
 from .designed import beside_block, framed
 from .record import Record
-from .sequence_forms import SequenceForms, lengths_of
+from .sequence_forms import SequenceForms, lengths_of, steps_there
 
 __all__ = ["Sequences", "as_sequences", "is_sequences", "network_for"]
 
@@ -78,10 +78,8 @@ class Sequences(SequenceForms):
             )
         block = Block("x", (steps, *self.step), missing=boolean("missing", missing))
         super().__init__([block, *self.beside])
-        self._places, self.width = {}, 0
-        for name, width in (("x", math.prod(self.step)), *((b.name, b.width) for b in self.beside)):
-            self._places[name] = slice(self.width, self.width + width)
-            self.width += width
+        widths = {"x": math.prod(self.step), **{b.name: b.width for b in self.beside}}
+        self._places, self.width = places_of(widths), sum(widths.values())
         self.shape = (steps, self.width) if self.beside else block.shape
 
     @property
@@ -130,7 +128,7 @@ class Sequences(SequenceForms):
 
     def there(self, x: Tensor) -> Tensor:
         """At which steps a sequence has not ended, ``(N, T, 1 ...)``."""
-        at = torch.arange(x.shape[1], device=x.device) < lengths_of(x)[:, None]
+        at = steps_there(x)
         return at.reshape(*at.shape, *[1] * len(self.step))
 
     def with_cells(self, x: Tensor, cells: Tensor) -> Tensor:

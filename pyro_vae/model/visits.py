@@ -231,12 +231,11 @@ class VisitsRecord(Record):
             if twice := _twice(self.by, table, labels, [column.name for column in columns]):
                 raise ValueError(f"{twice}\nleave one out, or give their mean")
 
-    def warn_of_twice(self, table: Table) -> None:
-        """Warn of a subject with two rows at one time, where the prior has no slope of it."""
+    def warn_of_twice(self, table: Table, labels: Sequence[object]) -> None:
+        """Warn of a subject, the label of its rows, with two at one time, if no slope is of it."""
         time = self.time
         if time is None or any(self.designs.get(name) for name in ("over", "random")):
             return
-        labels = Frame(table.to_frame()).frame.get_column(self.by).to_list()
         pairs = {*zip(labels, table.values[:, table.schema.places[time]], strict=True)}
         moves = len(pairs) > len({*labels})  # else it is of subjects, not of visits
         if moves and (twice := _twice(self.by, table, labels, [time])):
@@ -352,7 +351,7 @@ def read_by_visit(
             f"{labels[int(np.argmax(once))]}: they tell nothing of change within a subject",
             stacklevel=4,
         )
-    record.warn_of_twice(table)
+    record.warn_of_twice(table, [labels[number] for number in subject])
     visits = prior.visits or int(visit.max()) + 1
     return VisitsRecord(rows, record.by, designs, record.constants, visits)
 

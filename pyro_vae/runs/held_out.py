@@ -27,8 +27,8 @@ __all__ = ["as_seen", "held_out", "name_of", "run_data"]
 
 def run_data(settings: RunSettings) -> Data:
     """The data of a run."""
-    options: Any = settings.of_table | settings.of_counts | {"size": settings.size}
-    options["layout"] = settings.layout
+    options: Any = settings.of_table | settings.of_counts
+    options |= {"size": settings.size, "layout": settings.layout}
     return load_data(settings.data, settings.data_root, seed=settings.seed, **options)
 
 
