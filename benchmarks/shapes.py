@@ -6,7 +6,8 @@ It goes on after the runs that are measured. Judges are classifiers of each attr
 pictures that no model sees. First they judge reconstructions: an attribute that is not in those
 cannot be moved. "Moved" are the held-out pictures without glasses (the judge gives them less than
 .1) that the judge gives more than .9 after the step, taken so many times; "kept" are those whose
-other attribute the judge names as before.
+other attribute the judge names as before. How many times is chosen on other pictures than those
+that are measured.
 """
 
 import argparse
@@ -80,27 +81,39 @@ def trained(
     return vae
 
 
+def moved(
+    vae: pv.VAE, step: Tensor, amount: float, seed: int, nets: dict[str, nn.Module]
+) -> dict[str, tuple[float, float]]:
+    """What the judges say of pictures without glasses after so many steps in z."""
+    x, about = pv.coloured_shapes(1000, seed=seed)
+    bare = x[~torch.tensor(about["glasses"].to_numpy())]
+    before, after = (
+        {k: judged(net, some) for k, net in nets.items()}
+        for some in (bare, pv.move(vae, bare, step, amount))
+    )
+    sure = before["glasses"][:, 1] < 1 - SURE
+    figures = {"moved": share(after["glasses"][sure, 1] > SURE)}
+    for k in ("shape", "colour"):
+        figures[f"{k} kept"] = share(before[k].argmax(1) == after[k].argmax(1))
+    return figures
+
+
 def arithmetic(size: int, seed: int, nets: dict[str, nn.Module]) -> dict:
     """Train, add glasses to held-out pictures, and judge them."""
     x, about = pv.coloured_shapes(size, seed=100 + seed)
-    test, held = pv.coloured_shapes(1000, seed=200 + seed)
     vae = trained("z", (3, 32, 32), x, seed)
+    step = pv.attribute_step(vae, x, about["glasses"].to_numpy())
+    chosen = max(AMOUNTS, key=lambda a: moved(vae, step, a, 200 + seed, nets)["moved"][0])
+    test, held = pv.coloured_shapes(1000, seed=400 + seed)
     named, again = codes(held), vae.reconstruct(test)
     row = {
         f"{k} in reconstructions": share(judged(net, again).argmax(1) == named[k])
         for k, net in nets.items()
     }
-    step = pv.attribute_step(vae, x, about["glasses"].to_numpy())
-    bare = test[~torch.tensor(held["glasses"].to_numpy())]
-    before = {k: judged(net, bare) for k, net in nets.items()}
-    sure = before["glasses"][:, 1] < 1 - SURE
+    row["steps, chosen on other pictures"] = chosen, 0.0
     for amount in AMOUNTS:
-        moved = pv.move(vae, bare, step, amount)
-        after = {k: judged(net, moved) for k, net in nets.items()}
-        row[f"moved, {amount} steps"] = share(after["glasses"][sure, 1] > SURE)
-        for k in ("shape", "colour"):
-            kept = before[k].argmax(1) == after[k].argmax(1)
-            row[f"{k} kept, {amount} steps"] = share(kept)
+        figures = moved(vae, step, amount, 400 + seed, nets)
+        row |= {f"{name}, {amount} steps": figure for name, figure in figures.items()}
     return row
 
 

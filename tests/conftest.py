@@ -1,3 +1,4 @@
+import gc
 import os
 from pathlib import Path
 
@@ -18,6 +19,12 @@ from pyro_vae.infer.estimators.learner import Learner  # noqa: E402
 matplotlib.use("Agg")
 os.environ.setdefault("PYRO_VAE_MEASURE", "0")  # bits do not hang on a busy machine's clock
 torch.set_num_threads(1)  # the models are small: threads would only wait for each other
+
+
+def pytest_collection_finish():
+    """What is imported stays, so no collection of garbage need walk through it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -506,7 +506,7 @@ def test_a_run_is_never_written_over(copy):
 @pytest.mark.slow
 def test_two_runs_do_not_share_a_folder(tmp_path):
     folder = tmp_path / "run"
-    args = ("fit", "digits", *SMALL, "--lr", "1e-3", "--out", folder, "--epochs")
+    args = ("fit", "digits", *SMALL, "--compile", "false", "--out", folder, "--epochs")
     first = process(*args, 1000)
     try:
         while not (folder / "config.toml").exists() and first.poll() is None:
@@ -660,7 +660,8 @@ def test_ctrl_c_leaves_a_run_that_goes_on_as_if_nothing_had_been(tmp_path):
 @pytest.mark.process
 def test_a_run_that_was_killed_can_be_resumed(tmp_path):
     folder = tmp_path / "run"
-    training = process("fit", "digits", *SMALL, "--epochs", 1000, "--out", folder)
+    args = ("digits", *SMALL, "--compile", "false", "--epochs", 1000)
+    training = process("fit", *args, "--out", folder)
     try:
         while not (folder / "checkpoint.safetensors").exists() and training.poll() is None:
             time.sleep(0.05)
