@@ -101,5 +101,5 @@ def test_the_command_line_fits_counts(kind, tmp_path):
     vae = pv.load(run)
     z = vae.encode(pv.read_counts(path)).mean
     assert np.allclose(np.load(tmp_path / "z.npy"), z, atol=1e-6)
-    done = CliRunner().invoke(app, ["evaluate", str(run)])
+    done = CliRunner().invoke(app, ["evaluate", str(run), "--num-samples", "50", "--steps", "5"])
     assert done.exit_code == 0, done.output

@@ -212,7 +212,7 @@ def test_a_root_without_the_files_is_an_error_that_names_the_folder(name, tmp_pa
         pv.load_data(name, tmp_path)
     folder = TORCHVISION[name]
     assert f"{folder} is not in {tmp_path}" in str(problem.value)
-    assert f"give --data-root a folder that holds {folder}/" in str(problem.value)
+    assert f"give root= (--data-root), a folder that holds {folder}/" in str(problem.value)
 
 
 @pytest.mark.parametrize("name", TORCHVISION)

@@ -69,7 +69,7 @@ def _dsprites(root: Path | None, seed: int) -> Data:
     files = sorted(where.glob(SPRITES)) if where.exists() else []
     if not files:
         raise ValueError(
-            f"dSprites is not in {where}: give --data-root a folder that holds its file "
+            f"dSprites is not in {where}: give root= (--data-root), a folder that holds its file "
             "dsprites_ndarray_co1sh3sc6or40x32x32_64x64.npz, of DeepMind's dsprites-dataset"
         )
     with np.load(files[0]) as arrays:  # what else it holds is a pickle, and left alone
@@ -128,7 +128,7 @@ def _fetch(attribute: str, root: Path | None, train: bool, **options: str):  # n
         files = FOLDERS.get(attribute, f"{attribute}/")
         raise ValueError(
             f"{attribute} is not in {where} and cannot be downloaded: {problem}\n"
-            f"give --data-root a folder that holds {files} as torchvision lays it out"
+            f"give root= (--data-root), a folder that holds {files} as torchvision lays it out"
         ) from problem
 
 
