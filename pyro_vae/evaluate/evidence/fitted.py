@@ -15,7 +15,7 @@ __all__ = ["ASCENT", "Blend", "Fitted", "fit_normal", "normal_proposal"]
 
 ASCENT, RATE = 60, 0.05  # steps of Adam to the mode, and their rate, which falls to 0
 NEWTON, SHORTER = 4, (1.0, 0.25, 0.0625)  # steps after them at most, and what a step is cut to
-NEAR = 0.5  # nats between what a step promised and has gained: its curvature will do
+NEAR, MOST = 0.5, 0.9  # nats between promise and gain of a step, and the share that is so near
 BENT = 0.02  # third differences, in second ones: less is a parabola
 LOOK, STEP = 2, 1  # the evaluations before the ascent, and in a step of Newton's, in gradients
 MOMENTS = 200  # draws: the mean of the guide's is where the ascent starts
@@ -105,8 +105,8 @@ def fit_normal(joint: Joint | RealLine) -> Fitted:
         step = (vectors @ (along / values)[..., None])[..., 0].to(mode)
         mode, height = _highest(log_f, [mode, *(mode + share * step for share in SHORTER)])
         promised = (along.square() / values).sum(1) / 2
-        if (height - before - promised).abs().max() < NEAR:
-            break
+        if (height - before - promised).abs().le(NEAR).double().mean() >= MOST:
+            break  # the curvature before the step will do
     return Fitted(mode, _triangular(scale).to(mode), spent)
 
 
