@@ -83,6 +83,33 @@ def test_the_signal_to_noise_ratio_has_the_slope_of_theory(make, slope):
     assert abs((centred * torch.stack(found)).sum() / centred.square().sum() - slope) < 0.1
 
 
+class Multiple(VIMCO):
+    """VIMCO with a multiple of the others' mean weight in the place of each."""
+
+    multiple = 0.0
+
+    def _instead_of_each(self, log_w):
+        others = (log_w.exp().sum(0) - log_w.exp()) / (self.num_particles - 1)
+        return (self.multiple * others).log()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("multiple, slope", [(0.0, -3.0), (0.3, -1.0)])
+def test_of_multiples_of_the_mean_only_none_has_the_rate_of_vimco_star(multiple, slope):
+    """In log variance against log K: what is left of the multiple weighs every score by c / K."""
+    ks, found = [32, 64, 128], []
+    for k in ks:
+        elbo = Multiple(k)
+        elbo.multiple = multiple
+        sample = copied(elbo, *one_bit())
+        assert abs(sample.mean() - exact_slope(k)) < 5 * sample.std() / COPIES**0.5
+        found.append(sample.var().log())
+    log_k = torch.tensor(ks).double().log()
+    centred = log_k - log_k.mean()
+    error = (2 / COPIES) ** 0.5 / centred.square().sum() ** 0.5  # of normal draws; tails add some
+    assert abs((centred * torch.stack(found)).sum() / centred.square().sum() - slope) < 5 * error
+
+
 @pytest.mark.parametrize("k", [2, 5])
 def test_vargrad_is_rloo(k):
     """The gradient of half the sample variance of log w, in the guide's parameters alone."""

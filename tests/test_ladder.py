@@ -13,6 +13,7 @@ from pyro_vae.evaluate.evidence.paths import Plan
 from pyro_vae.model.joint import Joint
 
 NORMAL = torch.distributions.Normal
+OF_FIT = 3 * (fitted.LOOK + fitted.STEP + 2 * 2)  # evaluations, where one step of Newton's is exact
 
 
 def narrow(**options):
@@ -26,10 +27,10 @@ def draw(vae, n):
 def test_the_fitted_normal_is_the_posterior_where_it_is_normal():
     vae = narrow()
     x = draw(vae, 6)
-    loc, scale = fit_normal(Joint(vae, x))
+    loc, scale, _ = fit_normal(Joint(vae, x))
     exact = posterior(vae, x)
     sd = exact.variance.sqrt()
-    assert ((loc - exact.mean) / sd).abs().max() < 0.1  # where the ascent has ended
+    assert ((loc - exact.mean) / sd).abs().max() < 1e-6
     assert torch.allclose(scale @ scale.mT, fitted.WIDER * exact.covariance_matrix, rtol=1e-6)
     assert torch.equal(scale, scale.tril()) and (scale.diagonal(dim1=1, dim2=2) > 0).all()
 
@@ -46,7 +47,7 @@ def test_it_mends_a_guide_that_is_too_narrow():
     assert found.proposals.count("normal") > 100
     assert found.standard_error.mean() < 0.02 < plain.standard_error.mean()
     assert "z was drawn from: normal" in found.summary() and "a lower bound" in found.summary()
-    assert found.evaluations.min() == 1000 + 3 * (fitted.ASCENT + 2 * 2)
+    assert found.evaluations.eq(1000 + OF_FIT).all()
 
 
 def test_it_costs_a_good_guide_little():
@@ -55,6 +56,41 @@ def test_it_costs_a_good_guide_little():
     found = pv.log_evidence(vae, x, num_samples=500, proposal="auto", seed=0)
     assert set(found.proposals) == {"normal"}
     assert z_scores(found, marginal(vae).log_prob(x)).abs().max() < 5
+
+
+POOR = {  # guides: what multiplies the scale, and what is added to the mean
+    "far": (1.0, 30.0),
+    "far and narrow": (0.1, 5.0),
+    "wide": (100.0, 0.0),
+    "good": (1.3, 0.0),
+}
+
+
+@pytest.mark.parametrize("name", POOR)
+def test_a_posterior_that_is_normal_needs_no_good_guide(name):
+    """The cost is that of one normal, under a twentieth of the draws, and nothing is annealed."""
+    factor, shift = POOR[name]
+    vae = linear_vae("mean-field", scale_factor=factor, shift=shift, mix=0.5)
+    x = draw(vae, 40)
+    found = pv.log_evidence(vae, x, num_samples=1000, proposal="auto", seed=0)
+    assert set(found.proposals) == {"normal"} and (found.khat < 0.7).all()
+    assert found.evaluations.eq(1000 + OF_FIT).all() and OF_FIT < 0.05 * 1000
+    assert found.standard_error.max() < 0.03
+    assert z_scores(found, marginal(vae).log_prob(x)).abs().max() < 5
+
+
+@pytest.mark.slow
+def test_a_posterior_that_is_not_normal_is_climbed():
+    vae = pv.VAE(6, 2, decoder="MLP([8], activation=Tanh)", seed=0).double()
+    with torch.no_grad():
+        for weight in vae.decoder.parameters():
+            weight.mul_(4.0)
+    joint = Joint(vae, draw(vae, 20))
+    loc, _, gradients = fit_normal(joint)
+    assert gradients >= fitted.LOOK + fitted.ASCENT + fitted.STEP + 2 * 2
+    z = loc[None].requires_grad_()
+    (slope,) = torch.autograd.grad(joint.log_joint(z).sum(), z)
+    assert slope.norm(dim=-1).median() < 0.05
 
 
 @pytest.mark.slow
@@ -68,7 +104,7 @@ def test_annealing_is_left_for_the_rest(monkeypatch):
     z = z_scores(found, marginal(vae).log_prob(x))
     assert z.abs().max() < 5 and abs(pooled(z)) < 5
     gradients = 3 * (10 * 18 * 10 + 40 * 9)  # of 10 chains that tune in 18 moves, and of 40
-    assert found.evaluations.eq(5000 + 3 * (fitted.ASCENT + 2 * 2 + gradients)).all()
+    assert found.evaluations.eq(5000 + OF_FIT + 3 * gradients).all()
 
 
 LATENTS = {  # of one number or two, for quadrature on a grid
@@ -123,7 +159,7 @@ def test_a_blend_is_the_mixture_of_its_parts():
 def test_a_normal_of_a_matrix_has_its_shape():
     vae = pv.VAE(3, (2, 2), likelihood="Normal", seed=0)
     joint = Joint(vae, torch.zeros(5, 3))
-    q = normal_proposal(joint, *fit_normal(joint))
+    q = normal_proposal(joint, *fit_normal(joint)[:2])
     z = q.sample(torch.Size([7]))
     assert z.shape == (7, 5, 2, 2) and q.log_prob(z).shape == (7, 5)
 

@@ -126,7 +126,7 @@ def test_the_variance_is_the_closed_form(gauss):
         assert row.snr.sel(parameter="guide").item() == pytest.approx(
             norm / sum(by_name.values()) ** 0.5, abs=5 / 2000**0.5
         )
-    assert (found.bias_z.drop_sel(parameter=["prior", "encoder", "decoder"]) < 5).all()
+    assert (found.bias_z < 5).all()
     assert (found.reference == "given").all()
 
 
@@ -363,13 +363,23 @@ def test_groups_and_tensors_add_up(bits):
 
 
 @pytest.mark.slow
-def test_a_group_that_trains_nothing_is_nan(gauss):
-    vae, x = gauss
+def test_a_part_that_trains_nothing_is_left_out(gauss):
+    vae, x = gauss  # a fixed prior, and networks without a layer
     found = compare_estimators(vae, x, ["Trace_ELBO"], num_draws=10)
-    assert found["size"].sel(parameter="prior") == 0
-    assert found.sel(parameter="prior").grad_variance.isnull().all()
-    total = found.grad_variance.sel(parameter=GROUPS).sum()
+    assert list(found.parameter[:3]) == ["likelihood", "guide", "all"]
+    assert all(values.notnull().all() for values in found.data_vars.values())
+    total = found.grad_variance.sel(parameter=["likelihood", "guide"]).sum()
     assert total.item() == pytest.approx(found.grad_variance.sel(parameter="all").item())
+    with pytest.raises(ValueError, match="no parameters are in 'encoder': it is one of likelihood"):
+        as_table(found, "encoder")
+
+
+@pytest.mark.slow
+def test_no_gradient_at_all_is_no_signal_and_no_bias():
+    vae = pv.VAE(4, 2, encoder=pv.MLP([3]), seed=0)  # zeros reach no weight of the first layer
+    found = compare_estimators(vae, torch.zeros(5, 4), ["Trace_ELBO"], num_draws=10)
+    silent = found.sel(parameter="encoder.layers.1.weight")
+    assert all((silent[name] == 0).all() for name in ("grad_variance", "snr", "bias", "bias_z"))
 
 
 @pytest.mark.slow

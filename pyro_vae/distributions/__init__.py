@@ -16,6 +16,7 @@ from .layered import Given, Layered, side_by_side
 from .learned import AutoregressiveBits, Pushforward, ResampledDistribution
 from .logistic_levels import CoupledLogisticLevels, LogisticLevels
 from .multinomial import Multinomial
+from .multivariate_mixture import MultivariateNormalMixture
 from .normal_mixture import NormalMixture, SideBySide, mixture
 from .sparse import Delta, Horseshoe, SpikeAndSlab
 from .sphere import ImplicitVonMises, VonMises, VonMisesFisher, bessel
@@ -50,6 +51,7 @@ __all__ = [
     "Logistic",
     "LogisticLevels",
     "Multinomial",
+    "MultivariateNormalMixture",
     "NormalMixture",
     "Pareto",
     "Positive",

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import pyro.distributions as dist
 import torch
@@ -14,6 +14,14 @@ from .supports import support_of_cell
 __all__ = ["AutoregressiveBits", "Pushforward", "ResampledDistribution"]
 
 Size = Sequence[int]
+
+
+class Draw(NamedTuple):
+    """The last draw z of a map, the u that it was made from, and its log density."""
+
+    u: Any = None
+    z: Any = None
+    log_prob: Any = None
 
 
 class Pushforward(dist.TorchDistribution):
@@ -31,6 +39,8 @@ class Pushforward(dist.TorchDistribution):
             the base to a value. It must have ``call_and_ladj`` and ``inv``.
         shape: of one draw, D numbers in all.
         inverse: see ``transform``.
+        one_way: whether the way back from a draw is the dear one, so that :meth:`slope` is known
+            without it.
     """
 
     arg_constraints: ClassVar[dict] = {}  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -43,9 +53,10 @@ class Pushforward(dist.TorchDistribution):
         shape: Size,
         *,
         inverse: bool = False,
+        one_way: bool = False,
     ) -> None:
         self.base, self.transform, self.inverse = base, transform, inverse
-        self.draw: Any = None, None
+        self.one_way, self.draw = one_way, Draw()
         self.has_rsample = base.has_rsample
         super().__init__(base.batch_shape, torch.Size(shape), validate_args=False)
 
@@ -60,14 +71,17 @@ class Pushforward(dist.TorchDistribution):
     def expand(self, batch_shape: Size, _instance: object = None) -> Self:
         """The base expanded, under the same map."""
         base = self.base.expand(torch.Size(batch_shape))
-        return type(self)(base, self.transform, self.event_shape, inverse=self.inverse)
+        how = {"inverse": self.inverse, "one_way": self.one_way}
+        return type(self)(base, self.transform, self.event_shape, **how)
 
     def rsample(self, sample_shape: Size = ()) -> Tensor:
         """A draw; its log density is kept with it."""
         u = self.base.rsample(torch.Size(sample_shape))
+        if torch.is_grad_enabled() and not u.requires_grad:
+            u.requires_grad_()
         z, ladj = self._pass(forth=True)(u)
         z = z.reshape(u.shape[:-1] + self.event_shape)
-        self.draw = z, self.base.log_prob(u) - ladj
+        self.draw = Draw(u, z, self.base.log_prob(u) - ladj)
         return z
 
     def sample(self, sample_shape: Size = ()) -> Tensor:
@@ -81,18 +95,42 @@ class Pushforward(dist.TorchDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log density."""
-        own = value is self.draw[0]
+        own = value is self.draw.z
         if own and (value.requires_grad or not torch.is_grad_enabled()):
-            return self.draw[1]
+            return self.draw.log_prob
         z = value.flatten(-len(self.event_shape))
         lead = torch.broadcast_shapes(z.shape[:-1], self.batch_shape)  # couplings do not broadcast
         z = z.expand(*lead, z.shape[-1])
         u, ladj = self._pass(forth=False)(z)
         return self.base.log_prob(u) + ladj
 
+    def slope(self, value: Tensor) -> tuple[Tensor, Tensor] | None:
+        r"""The log density of an own draw and its derivative in z, all parameters fixed.
+
+        .. math:: \frac{\partial \log q}{\partial z} = J^{-\top} \frac{\partial}{\partial u}
+            \left(\log p_0(u) - \log |\det J(u)|\right), \quad J = \partial f / \partial u
+
+        It comes from the pass that made the draw; ``None`` of other values, and where the way back
+        is as quick.
+
+        References:
+            Vaitl, Winkler, Richter & Kessel (2024), arXiv:2403.15881.
+        """
+        u, z, log_q = self.draw
+        if not self.one_way or value is not z or not z.requires_grad:
+            return None
+        rows = [_gradient(cell, u) for cell in z.flatten(-len(self.event_shape)).unbind(-1)]
+        found = torch.linalg.solve(torch.stack(rows, -1), _gradient(log_q, u)[..., None])
+        return log_q.detach(), found.reshape(z.shape)
+
     def _pass(self, *, forth: bool) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
         transform = self.transform if forth == self.inverse else self.transform.inv
         return transform.call_and_ladj
+
+
+def _gradient(value: Tensor, u: Tensor) -> Tensor:
+    """Of a sum in u; the graph stays."""
+    return torch.autograd.grad(value.sum(), u, retain_graph=True, materialize_grads=True)[0]
 
 
 class ResampledDistribution(dist.TorchDistribution):

@@ -9,6 +9,8 @@ import torch
 from pyro.distributions import constraints
 from torch import Tensor
 
+from .multivariate_mixture import MultivariateNormalMixture
+
 __all__ = ["NormalMixture", "SideBySide", "mixture"]
 
 LOG_2PI = math.log(2 * math.pi)
@@ -208,4 +210,6 @@ def mixture(
     logits: Any = weights.logits
     if isinstance(base, dist.Normal):
         return NormalMixture(logits, base.loc, base.scale, event_dim=components.event_dim)
-    return dist.MixtureSameFamily(dist.Categorical(logits=logits), components)
+    joint = isinstance(base, dist.MultivariateNormal | dist.LowRankMultivariateNormal)
+    kind = MultivariateNormalMixture if joint else dist.MixtureSameFamily
+    return kind(dist.Categorical(logits=logits), components)

@@ -24,6 +24,8 @@ from .guide.calibration import calibration as calibration
 from .guide.export import to_arviz as to_arviz
 from .guide.gaps import gaps as gaps
 from .guide.posterior import posterior as posterior
+from .guide.sbc import SimukAdapter as SimukAdapter
+from .guide.sbc import simuk_sbc as simuk_sbc
 from .imputation import ImputationCheck as ImputationCheck
 from .imputation import imputation_check as imputation_check
 from .latent.labelled import FactorScores as FactorScores

@@ -25,6 +25,7 @@ __all__ = ["Flow", "kept_validation", "zuko_flows"]
 
 HALVINGS = 26  # of (-1, 1), to the digits of float32
 
+BOTH_WAYS = ("NICE", "RealNVP", "CNF")  # as quick from a draw to the base as to a draw
 REFUSED = {
     "GF": "Zuko draws from GF within -10 and 10 only, and its density does not end there: use NSF",
     "GMM": "GMM is a mixture: use Mixture(MultivariateNormal(loc=learned, scale_tril=learned))",
@@ -122,6 +123,8 @@ class Flow(Part):
                 )
         draws = context > 0 and ends.role != "likelihood"
         self.backwards = self.name == "IAF" or (draws if self.inverse is None else self.inverse)
+        both_ways = self.name in BOTH_WAYS or self.options.get("passes") == 2
+        self.one_way = self.backwards and not both_ways
 
     def forward(self, features: Tensor | None = None) -> dist.TorchDistribution:
         """The distribution of z, of batch shape that of the features."""
@@ -130,7 +133,8 @@ class Flow(Part):
             context = features.flatten(features.ndim - self.feature_dim)
             base = base.expand(torch.broadcast_shapes(base.batch_shape, context.shape[:-1]))
         transform = widen(self.transform(context))
-        return Pushforward(base, transform, self.shape, inverse=self.backwards)
+        how = {"inverse": self.backwards, "one_way": self.one_way}
+        return Pushforward(base, transform, self.shape, **how)
 
     def _class(self) -> type[nn.Module]:
         flows = zuko_flows()

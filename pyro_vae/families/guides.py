@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.checks import boolean, positive, whole
-from ..distributions import NormalMixture
+from ..distributions import MultivariateNormalMixture, NormalMixture
 from ..language.spec import Spec, Value, as_spec
 from .family import Family
 from .part import Ends, Part, Role
@@ -18,6 +18,8 @@ from .priors import is_made_of_guide
 from .support import innermost, support_bounds
 
 __all__ = ["DeltaNormal", "SemiAmortized", "refine", "suggest_guide"]
+
+FIRST_ONLY = (NormalMixture, MultivariateNormalMixture)  # draws have no second derivatives
 
 
 class DeltaNormal(Part):
@@ -154,7 +156,7 @@ class SemiAmortized(Part):
         self.family = ends.make(self.start)
         with torch.no_grad():
             q = self.family(torch.zeros(1, *(ends.feature_shape or ())))
-        if self.through and (isinstance(q, NormalMixture) or not self._curves(ends.feature_shape)):
+        if self.through and (isinstance(q, FIRST_ONLY) or not self._curves(ends.feature_shape)):
             raise ValueError(
                 f"draws of {self.start.name} have first derivatives only, and the steps are "
                 "differentiated through: say through=False"

@@ -37,8 +37,8 @@ class Mixture(Part):
     As a prior or guide a component is all of z, not one coordinate. As a likelihood each cell of x
     is a mixture of its own (each vector, where the family draws vectors), so that cells are
     independent given z, and some may be missing. Parameters of the components, and the weights'
-    ``logits``, are numbers, learned or amortized, as in any family. Mixtures of ``Normal`` are
-    reparameterized.
+    ``logits``, are numbers, learned or amortized, as in any family. Mixtures of ``Normal`` and
+    ``MultivariateNormal`` are reparameterized.
 
     Args:
         family: the components: ``"Normal(loc=learned, scale=learned)"``.

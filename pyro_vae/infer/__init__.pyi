@@ -10,6 +10,7 @@ from .estimators.arm import DisARM as DisARM
 from .estimators.arm import DisARMIWAE as DisARMIWAE
 from .estimators.arms import ARMS as ARMS
 from .estimators.arms import CARMS as CARMS
+from .estimators.bitflip import UGC as UGC
 from .estimators.bitflip import BitFlip as BitFlip
 from .estimators.cubo import CUBO as CUBO
 from .estimators.doublecv import DoubleCV as DoubleCV

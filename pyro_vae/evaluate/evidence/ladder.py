@@ -12,7 +12,7 @@ from ...core.pareto import RELIABLE, tail_shape
 from ...model.face import Face
 from ...model.joint import Joint, NotRealError
 from ...program.line import RealLine
-from .fitted import ASCENT, Blend, fit_normal, normal_proposal
+from .fitted import Blend, fit_normal, normal_proposal
 from .paths import Path, Plan, joint_of
 
 __all__ = ["ANNEALED", "Rung", "climb"]
@@ -71,8 +71,8 @@ def climb(vae: Face, x: Tensor, num_samples: int, rows: int) -> Iterator[Rung]:
                 index, _log_weights(joint, joint.guide, num_samples, rows), "guide", num_samples
             )
             continue
-        log_w = _log_weights(joint, _blend(joint, *fitted), num_samples, rows)
-        spent = num_samples + GRADIENT * (ASCENT + 2 * joint.guide.event_shape.numel())
+        log_w = _log_weights(joint, _blend(joint, fitted.loc, fitted.scale), num_samples, rows)
+        spent = num_samples + GRADIENT * fitted.gradients
         kept = ~(tail_shape(log_w) > RELIABLE)  # NaN, of few draws, is kept
         yield Rung(index[kept], log_w[:, kept], "normal", spent)
         left = (~kept).nonzero()[:, 0]
@@ -81,7 +81,7 @@ def climb(vae: Face, x: Tensor, num_samples: int, rows: int) -> Iterator[Rung]:
                 continue
             part = slice(None) if whole else some
             joint = joint_of(vae, x if whole else x[index[some]])
-            joint.guide = _blend(joint, *(each[part] for each in fitted))
+            joint.guide = _blend(joint, fitted.loc[part], fitted.scale[part])
             path = Path(joint, ANNEALING)
             cost, annealed = spent + GRADIENT * path.gradients, _finite(path.forward())
             annealed = annealed[:, some] if whole else annealed

@@ -80,7 +80,7 @@ def compare_estimators(
         A dataset over (estimator, parameter). The parameters are the groups ``prior``,
         ``likelihood``, ``guide``, ``encoder``, ``decoder`` (of a program ``model`` and ``guide``),
         then ``all``, then each tensor; the
-        coordinate ``size`` counts their numbers, and a group without any is NaN. ``bound`` and
+        coordinate ``size`` counts their numbers, and a part without any is left out. ``bound`` and
         ``reference`` are those of each estimator; without a reference
         ``cosine``, ``bias`` and ``bias_z`` are NaN, and so they are for groups with parameters of
         the guide where an estimator gives it an objective of its own (RWS). ``work`` (variance
@@ -125,7 +125,13 @@ def as_table(dataset: "Dataset", parameter: str = "all") -> pd.DataFrame:
     Args:
         dataset: of :func:`compare_estimators`.
         parameter: the name of the group or tensor.
+
+    Raises:
+        ValueError: a group that the dataset has not.
     """
+    if parameter not in dataset.parameter:
+        known = ", ".join(map(str, dataset.parameter.values))
+        raise ValueError(f"no parameters are in {parameter!r}: it is one of {known}")
     chosen = dataset.sel(parameter=parameter)
     table = pd.DataFrame({name: chosen[name].to_numpy() for name in FIGURES})
     table.insert(0, "bound", chosen.bound.to_numpy())

@@ -46,15 +46,16 @@ class Measurement:
 class Groups:
     """The G groups of a model's parameters: its parts, then ``all``, then each of T tensors.
 
-    ``with_guide`` ``(G,)`` says which hold parameters of the guide, ``rounding`` is the relative
-    rounding error of a norm.
+    A part without parameters, as a network of no layers, is no group. ``with_guide`` ``(G,)`` says
+    which hold parameters of the guide, ``rounding`` is the relative rounding error of a norm.
     """
 
     def __init__(self, vae: Face) -> None:
         parameters = vae.trainable
         self.tensors = list(parameters)
         self.sizes = [p.numel() for p in parameters.values()]
-        groups = vae.parameter_groups() | {"all": self.tensors}
+        parts = {role: names for role, names in vae.parameter_groups().items() if names}
+        groups = parts | {"all": self.tensors}
         members = {role: [n in names for n in self.tensors] for role, names in groups.items()}
         members |= {name: [name == other for other in self.tensors] for name in self.tensors}
         self.names = list(members)
@@ -93,7 +94,7 @@ class Spread:
 
 
 def figures(measurement: Measurement, groups: Groups) -> dict[str, np.ndarray]:
-    """The values of ``FIGURES``: numbers, or by group ``(G,)``, NaN where there is none."""
+    """The values of ``FIGURES``: numbers, or by group ``(G,)``; 0 where there is no gradient."""
     sample, moments = measurement.sample, measurement.sample.moments
     spread = Spread.of(sample, groups)
     sd, milliseconds = sample.values.std(ddof=1), np.median(sample.seconds) * 1e3
@@ -109,12 +110,17 @@ def figures(measurement: Measurement, groups: Groups) -> dict[str, np.ndarray]:
         by_group = {
             "grad_variance": spread.trace,
             "grad_variance_se": spread.error,
-            "snr": np.sqrt(np.maximum(norm - spread.trace / spread.count, 0) / spread.trace),
+            "snr": _root(norm - spread.trace / spread.count, spread.trace),
             "work": spread.trace * milliseconds,
             **_against(measurement, groups, spread, norm),
         }
-    empty = groups.sum(groups.sizes) == 0
-    return whole | {name: np.where(empty, np.nan, v) for name, v in by_group.items()}
+    return whole | by_group
+
+
+def _root(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """The root of a share that noise may leave below 0, as 0; nothing of nothing is 0."""
+    part = np.maximum(part, 0)
+    return np.where(part > 0, np.sqrt(part / whole), 0)
 
 
 def _against(
@@ -136,7 +142,7 @@ def _against(
     rounding = groups.rounding**2 * np.maximum(norm, norm_r)
     values = {
         "cosine": np.where(lengths > 0, cosines, 0).mean(0),
-        "bias": np.sqrt(np.maximum(distance - trace, 0) / norm_r),
+        "bias": _root(distance - trace, norm_r),
         "bias_z": _z_score(distance, trace, root, rounding, n),
     }
     elsewhere = groups.with_guide & (measurement.estimator.ascends == "model")

@@ -17,7 +17,7 @@ from .profile import of_scores
 from .relaxed import Bits, Kind
 from .weights import log_weights, replace_each, widen
 
-__all__ = ["ARM", "DisARM", "DisARMIWAE", "difference"]
+__all__ = ["ARM", "DisARM", "DisARMIWAE", "antithetic_pair", "difference", "odd_part"]
 
 
 def antithetic_pair(logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -158,13 +158,13 @@ class DisARMIWAE(LogitELBO):
         return (scale * bound).sum() / 2, explicit + self._surrogate(gradients, sites)
 
 
-def difference(cost: MultiFrameTensor, site: Any) -> Tensor:  # noqa: ANN401
-    """The cost of the first configuration less that of the second, for a site's draws."""
-    first, second = spread(cost, site).detach()
-    return first - second
+def difference(cost: MultiFrameTensor, site: Any, other: int = 1) -> Tensor:  # noqa: ANN401
+    """The cost of the first configuration less that of another, for a site's draws."""
+    costs = spread(cost, site).detach()
+    return costs[0] - costs[other]
 
 
 def odd_part(one: Scored) -> Tensor:
     """What times f(b) - f(b') is DisARM's gradient in the logits, for every bit."""
-    first, second = one.site["value"]
+    first, second = one.site["value"][:2]
     return (first - second) * one.logits.detach().abs().sigmoid() / 2

@@ -39,7 +39,7 @@ class ARMS(LogitELBO):
     """
 
     least = 2
-    paired = False
+    values = 0
     draws = None
     kinds: tuple[Kind, ...] = (Bits,)
     profile = of_scores(

@@ -41,7 +41,7 @@ class DoubleCV(LogitELBO):
     """
 
     least = 2
-    paired = False
+    values = 0
     draws = None
     profile = of_scores(
         DISCRETE,

@@ -63,10 +63,12 @@ class StickingTheLanding(Messenger):
     mean is not zero under the weights of an importance-weighted bound: use :class:`DReG` there.
     Sites without ``rsample`` are left as they are. In a guide of several sites every density's
     parameters count as fixed, those that depend on earlier sites too: unbiased, but exactly zero at
-    the posterior only with ``DReG(num_particles=1)``.
+    the posterior only with ``DReG(num_particles=1)``. The path through a flow that is quick in its
+    draws alone, as in a guide, comes from the pass that made them, without its inverse.
 
     References:
-        Roeder, Wu & Duvenaud (2017), arXiv:1703.09194.
+        Roeder, Wu & Duvenaud (2017), arXiv:1703.09194; Vaitl, Winkler, Richter & Kessel (2024),
+        arXiv:2403.15881, for flows in one pass.
 
     >>> q = PathOnly(dist.Normal(torch.zeros(2, requires_grad=True), 1.0))
     >>> q.log_prob(torch.ones(2)).requires_grad
@@ -129,8 +131,13 @@ class PathOnly(Wrapper):
         """The log density, linear in ``value`` around itself, its parameters fixed.
 
         Copies with detached parameters would miss those inside transforms and networks; a
-        derivative in z alone misses none, whatever the density is made of.
+        derivative in z alone misses none, whatever the density is made of. A flow may know that of
+        its own draw without its inverse.
         """
+        own = getattr(self.base, "slope", None)
+        known = own(value) if own is not None and torch.is_grad_enabled() else None
+        if known is not None:
+            return self._linear(value, *known)
         if not (torch.is_grad_enabled() and value.requires_grad):
             return self.base.log_prob(value).detach()
         z = value.detach().requires_grad_()  # a new tensor: no cache of a transform knows it
@@ -138,8 +145,11 @@ class PathOnly(Wrapper):
         if not log_q.requires_grad:
             return log_q
         (slope,) = torch.autograd.grad(log_q.sum(), z, materialize_grads=True)
-        path: Any = sum_rightmost(slope * (value - z.detach()), self.event_dim)
-        return log_q.detach() + path
+        return self._linear(value, log_q.detach(), slope)
+
+    def _linear(self, value: Tensor, log_q: Tensor, slope: Tensor) -> Tensor:
+        path: Any = sum_rightmost(slope * (value - value.detach()), self.event_dim)
+        return log_q + path
 
 
 class KLWeight(Messenger):

@@ -55,7 +55,8 @@ class LogitELBO(MultiSampleELBO):
 
     kinds: tuple[Kind, ...] = KINDS
     sequential = False
-    paired = True  # every particle is a pair of values, in a plate of size 2 outside all others
+    values = 2  # of every particle, in a plate outside all others; 0: the particles are the values
+    flat = False  # whether all bits of an event come as one vector
     draws: int | None = 1  # of the values, so many are draws, in front; ``None``: all
     learner: Learner | None = None
 
@@ -69,7 +70,7 @@ class LogitELBO(MultiSampleELBO):
 
     @abstractmethod
     def _values(self, logits: Tensor, kind: Kind) -> tuple[Tensor, Tensor | None]:
-        """The values of a site, both of a pair ``(2, ...)``, and what is kept beside them."""
+        """The values of a site, ``(values, ...)``, and what is kept beside them."""
 
     def _gradients(self, cost: MultiFrameTensor, sites: list[Scored]) -> list[Tensor]:
         """The gradient in the logits of each site, from log p - log q at all values."""
@@ -77,12 +78,13 @@ class LogitELBO(MultiSampleELBO):
 
     def _get_trace(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> Run:
         nesting = self.max_plate_nesting
-        if self.paired:
+        if self.values:
             nesting = nesting + 1
-            model, guide = (pyro.plate("pair", 2, dim=-int(nesting))(f) for f in (model, guide))
+            plate = {"name": "values", "size": self.values, "dim": -int(nesting)}
+            model, guide = (pyro.plate(**plate)(f) for f in (model, guide))
         if self.learner is not None:
             self.learner.register(guide, args, kwargs)
-        points = Points(self._values, self.kinds, self.paired)
+        points = Points(self._values, self.kinds, self.values > 0, self.flat)
         real = StraightThrough()  # nothing is drawn under it, but real values are scored
         return self._run(real(model), real(points(guide)), args, kwargs, nesting, points.kept)
 
@@ -94,7 +96,7 @@ class LogitELBO(MultiSampleELBO):
             return bound, bound
         sites = self._scored(run)
         gradients = self._gradients(cost, sites) if sites else []
-        if self.paired:
+        if self.values:
             gradients = [gradient / self.num_particles for gradient in gradients]
         surrogate = self._surrogate(gradients, sites)
         explained = add(site["log_prob"][: self.draws].sum() for site in samples(run.model))
@@ -119,9 +121,10 @@ class Points(Messenger):
 
     Args:
         values: from logits ``(P, ...)``, P times the same, and a kind, to values ``(P, ...)``, and
-            to what is kept beside them; for pairs from one of the logits.
+            to what is kept beside them; from one of the logits where it makes several of each.
         kinds: those that it can serve.
-        paired: whether P is a pair.
+        several: whether it does.
+        flat: whether the numbers of an event are to be one dimension of the logits.
 
     Attributes:
         kept: by site, its kind, its logits and what is kept.
@@ -131,10 +134,11 @@ class Points(Messenger):
         self,
         values: Callable[[Tensor, Kind], tuple[Tensor, Tensor | None]],
         kinds: tuple[Kind, ...],
-        paired: bool,
+        several: bool,
+        flat: bool,
     ) -> None:
         super().__init__()
-        self.values, self.kinds, self.paired = values, kinds, paired
+        self.values, self.kinds, self.several, self.flat = values, kinds, several, flat
         self.kept: dict[str, tuple[Kind, Tensor, Tensor | None]] = {}
 
     def _pyro_sample(self, msg: dict) -> None:
@@ -153,7 +157,10 @@ class Points(Messenger):
                 "must be the same for all values that it is scored at: use RLOO"
             )
         fixed = logits.detach()
-        msg["value"], about = self.values(fixed[0] if self.paired else fixed, kind)
+        if self.flat:
+            fixed = fixed.reshape(*fn.batch_shape, fn.event_shape.numel())
+        value, about = self.values(fixed[0] if self.several else fixed, kind)
+        msg["value"] = value.reshape(*value.shape[:-1], *fn.event_shape) if self.flat else value
         self.kept[msg["name"]] = kind, logits[0], about
 
 

@@ -51,7 +51,7 @@ class RODEO(LogitELBO):
     """
 
     least = 2
-    paired = False
+    values = 0
     draws = None
     kinds = (Bits,)
     profile = of_scores(

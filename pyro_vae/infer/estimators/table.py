@@ -16,7 +16,7 @@ from torch.distributions import kl_divergence
 from ..sites import family_name, same_order, samples
 from .arm import ARM, DisARM, DisARMIWAE
 from .arms import ARMS, CARMS
-from .bitflip import BitFlip
+from .bitflip import UGC, BitFlip
 from .bounds import renyi
 from .cubo import CUBO
 from .doublecv import DoubleCV
@@ -206,6 +206,7 @@ OURS: tuple[type[MultiSampleELBO], ...] = (
     ARM,
     DisARM,
     BitFlip,
+    UGC,
     ARMS,
     CARMS,
     DisARMIWAE,

@@ -1,0 +1,104 @@
+"""Mixtures of multivariate normals: their density, and the path from the parameters to draws."""
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+import pyro_vae as pv
+from helpers.gradients import draws, z_scores
+from pyro_vae.distributions import MultivariateNormalMixture, mixture
+
+K, D, N = 3, 3, 4000
+A = torch.tensor([0.7, -1.1, 0.9]).double()  # the direction of a wave, of which the mean is known
+
+
+def parameters(seed=0, k=K, d=D):
+    """Logits, means and triangles, away from symmetry."""
+    g = torch.Generator().manual_seed(seed)
+    logits, loc, low = (torch.randn(s, generator=g).double() for s in ((k,), (k, d), (k, d, d)))
+    return logits, loc, low.tril(-1) * 0.5 + torch.diag_embed(low.diagonal(dim1=1, dim2=2).exp())
+
+
+def make(logits, loc, tril):
+    components = dist.MultivariateNormal(loc, scale_tril=tril)
+    return mixture(dist.Categorical(logits=logits), components)
+
+
+def wave(logits, loc, tril):
+    """E of sin(a'z), in closed form."""
+    variance = (tril.mT @ A).square().sum(-1)
+    return (logits.softmax(0) * (-variance / 2).exp() * (loc @ A).sin()).sum()
+
+
+def test_the_gradient_of_a_mean_is_exact():
+    torch.manual_seed(0)
+    given = parameters()
+    leaves = [v.clone().requires_grad_() for v in given]
+    exact = torch.autograd.grad(wave(*leaves), leaves)
+    copies = [v.expand(N, *v.shape).clone().requires_grad_() for v in given]
+    values = (make(*copies).rsample() @ A).sin()
+    assert abs(z_scores(values[:, None].detach(), wave(*given))) < 5
+    found = torch.autograd.grad(values.sum(), copies)
+    low = torch.ones(D, D).tril().bool()
+    for name, one, wanted in zip(("logits", "loc", "tril"), found, exact, strict=True):
+        if name == "tril":
+            one, wanted = one[..., low], wanted[..., low]
+        assert z_scores(one, wanted).abs().max() < 5 and (wanted.abs() > 1e-3).any()
+
+
+def test_a_draw_keeps_its_uniform_variables():
+    """Of one component the path is that of z = m + L e."""
+    _, loc, tril = parameters(k=1)
+    leaves = [v.requires_grad_() for v in (loc, tril)]
+    torch.manual_seed(1)
+    z = make(torch.zeros(1).double(), *leaves).rsample((5,))
+    e = torch.linalg.solve_triangular(tril[0], (z - loc).mT, upper=False).mT.detach()
+    again = loc[0] + e @ tril[0].mT
+    weights = torch.randn(5, D).double()
+    found, wanted = (torch.autograd.grad((v * weights).sum(), leaves) for v in (z, again))
+    assert all(torch.allclose(f, w) for f, w in zip(found, wanted, strict=True))
+
+
+@pytest.mark.parametrize("kind", ["full", "low rank", "side by side"])
+def test_its_density_is_that_of_its_parts(kind):
+    logits, loc, tril = parameters()
+    if kind == "low rank":
+        parts = dist.LowRankMultivariateNormal(loc, tril[..., :1], torch.ones(K, D).double())
+    elif kind == "full":
+        parts = dist.MultivariateNormal(loc, scale_tril=tril)
+    else:
+        twice = torch.stack([loc, loc + 1], 1), torch.stack([tril, tril / 2], 1)
+        parts = dist.MultivariateNormal(twice[0], scale_tril=twice[1]).to_event(1)
+    q = mixture(dist.Categorical(logits=logits), parts)
+    assert isinstance(q, MultivariateNormalMixture) and q.expand([4]).has_rsample
+    z = q.expand([4]).rsample((2,))
+    assert z.shape == (2, 4, *parts.event_shape)
+    each = logits.log_softmax(0) + parts.log_prob(z.unsqueeze(-1 - parts.event_dim))
+    assert torch.allclose(q.log_prob(z), each.logsumexp(-1))
+
+
+@pytest.mark.slow
+def test_a_guide_of_them_has_a_path_of_less_variance_than_the_score():
+    vae = pv.VAE(6, 2, guide="Mixture(MultivariateNormal, components=3)", seed=0).double()
+    x = torch.rand(5, 6).double().round()
+    assert vae.approximate_posterior(x).has_rsample
+    found = {}
+    for rule in ("pathwise", "score"):
+        pyro.set_rng_seed(0)
+        found[rule], _ = draws(f"Trace_ELBO(gradient={rule})", vae, x, batches=100, copies=4)
+    of_guide = torch.cat([
+        torch.full((p.numel(),), not name.startswith(("decoder", "likelihood")))
+        for name, p in vae.named_parameters()
+    ])  # fmt: skip
+    path, score = (each[:, of_guide] for each in found.values())
+    assert path.var(0).sum() < score.var(0).sum() / 5
+    error = (path.var(0) + score.var(0)).div(100).sqrt()
+    assert ((path.mean(0) - score.mean(0)) / error.clamp(min=1e-12)).abs().max() < 5
+
+
+def test_its_draws_have_first_derivatives_alone():
+    with pytest.raises(ValueError, match="first derivatives only"):
+        pv.VAE(
+            6, 2, guide="SemiAmortized(Mixture(MultivariateNormal, components=3), steps=2)", seed=0
+        )
