@@ -356,6 +356,37 @@ def test_several_rows_are_given_as_a_frame_of_the_known_columns(library):
         vae.sample(3, given="site")
 
 
+def test_an_exposure_that_is_no_logarithm_is_told():
+    blocks = [pv.Block("x", 3), pv.Block("exposure", role="offset")]
+    vae = pv.VAE(pv.Record(blocks), 2, likelihood="Poisson", **NETS)
+    depth = torch.tensor([5.0, 1000.0])
+    with pytest.raises(
+        ValueError, match=r"'exposure' \(offset\) needs the logarithm.*1000 in row 1"
+    ):
+        vae.check({"x": torch.ones(2, 3), "exposure": depth})
+    assert len(vae.check({"x": torch.ones(2, 3), "exposure": depth.log()})) == 2
+
+
+def test_a_condition_that_is_an_array_is_told_by_its_width():
+    c = torch.rand(6, 3)
+    with pytest.raises(ValueError, match=r"condition=3, and each call gets it with x"):
+        pv.VAE(5, 2, likelihood="Normal", condition=c, **NETS)
+    vae = pv.VAE(5, 2, likelihood="Normal", condition=3, **NETS)
+    assert len(vae.check({"x": torch.rand(6, 5), "condition": c})) == 6
+    with pytest.raises(ValueError, match=r"of labels, torch.nn.functional.one_hot\(c\)"):
+        vae.check({"x": torch.rand(6, 5), "condition": torch.arange(6) % 3})
+
+
+def test_a_condition_on_what_the_table_leaves_out_is_told_why():
+    data = frame().assign(country="F", name=[f"n{i}" for i in range(60)])
+    for name, words in {
+        "country": r"'country', .* \(one value alone.*leave it out of the condition$",
+        "name": r"another value in each row.*kinds=\{'name': 'categorical'\}",
+    }.items():
+        with pytest.raises(ValueError, match=words):
+            pv.VAE(pv.Table.from_frame(data), 2, condition=["age", name], **NETS)
+
+
 REFUSED = {
     "another's column": ({"condition": "~ agee"}, "names 'agee'"),
     "a width": ({"condition": 3}, "is '~ age' or"),
