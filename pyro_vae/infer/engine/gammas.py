@@ -59,7 +59,9 @@ def lower_gamma(node: Any) -> None:  # noqa: ANN401
         graph = _graph("lgamma" if node.target is aten.lgamma.default else "digamma")
         (x,) = graph.find_nodes(op="placeholder")
         values: dict[fx.Node, fx.Node] = {x: node.args[0]}
-        node.replace_all_uses_with(node.graph.graph_copy(graph, values), propagate_meta=True)
+        with node.graph.inserting_before(node):
+            copied = node.graph.graph_copy(graph, values)
+        node.replace_all_uses_with(copied, propagate_meta=True)
 
 
 @cache
