@@ -3,6 +3,7 @@
 import narwhals as nw
 import numpy as np
 import pandas as pd
+import pyro
 import pytest
 import torch
 
@@ -209,6 +210,25 @@ def test_a_weight_of_two_is_a_row_twice():
     z_many = torch.zeros(80, 2).double()
     each = Joint(weighted, x).log_joint(z) * weighted.record.part(x, "weight")[:, 0]
     assert torch.allclose(each.sum(), Joint(plain, many).log_joint(z_many).sum())
+
+
+def test_the_gradient_of_a_weight_of_two_is_that_of_a_row_twice():
+    """With a guide of points, so that no draw differs."""
+    data = frame()
+    twice = pd.concat([data, data.iloc[:20]], ignore_index=True).drop(columns="years")
+    weights = data.assign(years=[2.0] * 20 + [1.0] * 40)
+    options = {"guide": "Delta", **NETS}
+    weighted = pv.VAE(pv.Table.from_frame(weights), 2, weight="years", **options).double()
+    plain = pv.VAE(pv.Table.from_frame(twice), 2, **options).double()
+    plain.load_state_dict(weighted.state_dict())
+    for vae, rows in ((weighted, weights), (plain, twice)):
+        made, x = pv.make_estimator("Trace_ELBO"), vae.as_data(rows)
+        with pyro.get_param_store().scope():
+            made.elbo.loss_and_grads(vae.model, made.wrap(vae.guide, x), x)
+    pairs = list(zip(weighted.parameters(), plain.parameters(), strict=True))
+    assert len(pairs) > 5 and all(p.grad.abs().max() > 0 for p, _ in pairs)
+    for one, other in pairs:
+        assert torch.allclose(one.grad, other.grad, rtol=1e-9, atol=1e-9)
 
 
 def test_the_prior_given_a_condition_is_linear_in_it_and_its_divergence_is_exact():
