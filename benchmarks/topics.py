@@ -51,6 +51,17 @@ MODELS: dict[str, dict[str, Any]] = {
         "lr": 2e-3,
         "optimizer": "Adam(betas=[0.99, 0.999])",
     },
+    "product, not normalized, weights held small": {
+        "decoder": "Topics(normalize=False, dropout=0.0)",
+        "prior": "Normal",
+        "guide": "Normal",
+        "encoder": "MLP([100], activation='Softplus')",
+        "lr": "cosine(2e-2)",
+        "optimizer": "Adam(weight_decay=0.02)",
+        "epochs": 150,
+        "validation": None,  # by bounds of an encoder of 300 documents one would stop too early
+        "patience": None,
+    },
 }
 GIBBS = {
     "LDA, collapsed Gibbs": {"alpha": 0.1, "eta": 0.01},
@@ -110,8 +121,8 @@ def ours(train: Counts, test: Counts, told: argparse.Namespace, seed: int, **say
     lines = {name: say.pop(name) for name in ("decoder", "prior", "guide", "encoder")}
     lines |= {"latent_dim": told.topics, "likelihood": "Multinomial", "seed": seed}
     vae = pv.VAE(train.shape[1], **lines)
-    about = {"epochs": told.epochs, "patience": 20, "batch_size": 50, "seed": seed, **say}
-    pv.fit(vae, train, validation=0.1, progress=False, **about)
+    about = {"epochs": told.epochs, "validation": 0.1, "patience": 20, "seed": seed, **say}
+    pv.fit(vae, train, batch_size=50, progress=False, **about)
     vae.eval()
     with torch.no_grad():
         topics = vae.decoder.topics()

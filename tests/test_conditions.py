@@ -3,6 +3,7 @@
 import narwhals as nw
 import numpy as np
 import pandas as pd
+import pyro
 import pytest
 import torch
 
@@ -211,6 +212,25 @@ def test_a_weight_of_two_is_a_row_twice():
     assert torch.allclose(each.sum(), Joint(plain, many).log_joint(z_many).sum())
 
 
+def test_the_gradient_of_a_weight_of_two_is_that_of_a_row_twice():
+    """With a guide of points, so that no draw differs."""
+    data = frame()
+    twice = pd.concat([data, data.iloc[:20]], ignore_index=True).drop(columns="years")
+    weights = data.assign(years=[2.0] * 20 + [1.0] * 40)
+    options = {"guide": "Delta", **NETS}
+    weighted = pv.VAE(pv.Table.from_frame(weights), 2, weight="years", **options).double()
+    plain = pv.VAE(pv.Table.from_frame(twice), 2, **options).double()
+    plain.load_state_dict(weighted.state_dict())
+    for vae, rows in ((weighted, weights), (plain, twice)):
+        made, x = pv.make_estimator("Trace_ELBO"), vae.as_data(rows)
+        with pyro.get_param_store().scope():
+            made.elbo.loss_and_grads(vae.model, made.wrap(vae.guide, x), x)
+    pairs = list(zip(weighted.parameters(), plain.parameters(), strict=True))
+    assert len(pairs) > 5 and all(p.grad.abs().max() > 0 for p, _ in pairs)
+    for one, other in pairs:
+        assert torch.allclose(one.grad, other.grad, rtol=1e-9, atol=1e-9)
+
+
 def test_the_prior_given_a_condition_is_linear_in_it_and_its_divergence_is_exact():
     data = table()
     prior = "Normal(loc=amortized, scale=amortized)"
@@ -354,6 +374,37 @@ def test_several_rows_are_given_as_a_frame_of_the_known_columns(library):
         vae.sample(3, given=wrong)
     with pytest.raises(ValueError, match="given is a dict of cells"):
         vae.sample(3, given="site")
+
+
+def test_an_exposure_that_is_no_logarithm_is_told():
+    blocks = [pv.Block("x", 3), pv.Block("exposure", role="offset")]
+    vae = pv.VAE(pv.Record(blocks), 2, likelihood="Poisson", **NETS)
+    depth = torch.tensor([5.0, 1000.0])
+    with pytest.raises(
+        ValueError, match=r"'exposure' \(offset\) needs the logarithm.*1000 in row 1"
+    ):
+        vae.check({"x": torch.ones(2, 3), "exposure": depth})
+    assert len(vae.check({"x": torch.ones(2, 3), "exposure": depth.log()})) == 2
+
+
+def test_a_condition_that_is_an_array_is_told_by_its_width():
+    c = torch.rand(6, 3)
+    with pytest.raises(ValueError, match=r"condition=3, and each call gets it with x"):
+        pv.VAE(5, 2, likelihood="Normal", condition=c, **NETS)
+    vae = pv.VAE(5, 2, likelihood="Normal", condition=3, **NETS)
+    assert len(vae.check({"x": torch.rand(6, 5), "condition": c})) == 6
+    with pytest.raises(ValueError, match=r"of labels, torch.nn.functional.one_hot\(c\)"):
+        vae.check({"x": torch.rand(6, 5), "condition": torch.arange(6) % 3})
+
+
+def test_a_condition_on_what_the_table_leaves_out_is_told_why():
+    data = frame().assign(country="F", name=[f"n{i}" for i in range(60)])
+    for name, words in {
+        "country": r"'country', .* \(one value alone.*leave it out of the condition$",
+        "name": r"another value in each row.*kinds=\{'name': 'categorical'\}",
+    }.items():
+        with pytest.raises(ValueError, match=words):
+            pv.VAE(pv.Table.from_frame(data), 2, condition=["age", name], **NETS)
 
 
 REFUSED = {

@@ -271,6 +271,44 @@ def test_what_is_beside_counts_is_checked():
         pv.VAE(data, latent_dim=2, likelihood="Poisson", offset="size", **NETS).as_data(data)
 
 
+BESIDE = {
+    "a misspelt exposure": (
+        lambda: pv.VAE(pv.Counts(matrix(), obs()), 2, offset="libary", **NETS),
+        "no column 'libary'; did you mean library",
+    ),
+    "no frame": (
+        lambda: pv.VAE(matrix(), 2, weight="w", **NETS),
+        r"reads 'w' beside x.*Counts\(x, obs=frame\)",
+    ),
+    "words": (lambda: pv.Counts(np.array([["a"]])), "whole numbers, got an array of <U1"),
+    "no frame but a list": (lambda: pv.Counts(matrix(), [1] * 40), "expected a frame of pandas"),
+    "a name twice": (lambda: pv.Counts(matrix(), names=["a"] * 12), "two columns .* named 'a'"),
+    "a total of a table": (
+        lambda: pv.VAE(pv.Table.from_frame(obs()), 2, offset="library"),
+        "'library' is the total of rows of counts alone",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BESIDE)
+def test_what_is_beside_counts_is_told_before_training(case):
+    act, message = BESIDE[case]
+    with pytest.raises(ValueError, match=message):
+        act()
+
+
+@pytest.mark.parametrize("form", ["polars", "dict"])
+def test_the_frame_beside_counts_is_of_any_library(form):
+    frame = obs()
+    if form == "polars":
+        beside = pytest.importorskip("polars").from_pandas(frame)
+    else:
+        beside = frame.to_dict("list")
+    data, own = (pv.Counts(matrix(), one, GENES) for one in (beside, frame))
+    vae = model(own)
+    assert torch.equal(vae.as_data(data[3:9]), vae.as_data(own[3:9]))
+
+
 def test_codes_that_a_condition_reads_as_a_quantity_are_warned_of():
     frame = obs().assign(site=np.arange(40) % 4, depth=np.random.default_rng(0).normal(size=40))
     data = pv.Counts(matrix(), frame)

@@ -49,6 +49,17 @@ def test_a_product_of_topics_is_the_softmax_of_their_mean():
     assert torch.allclose(probs, by_hand, atol=1e-6)
 
 
+def test_a_product_without_normalization_is_a_softmax_that_a_document_alone_has():
+    vae, x = model(decoder="Topics(normalize=False, dropout=0.0)"), documents()
+    vae.start_from(x)
+    z = torch.randn(60, 3)
+    with torch.no_grad():
+        by_hand = (z.softmax(1) @ vae.decoder.weight + vae.decoder.background).softmax(1)
+    for mode in (True, False):
+        assert torch.allclose(vae.train(mode).decode(z, vae.as_data(x)).probs, by_hand, atol=1e-6)
+    assert torch.equal(vae.decoder.topics(), vae.decoder.weight + vae.decoder.background)
+
+
 def test_its_normalization_has_no_scale_and_its_background_starts_at_the_words():
     vae, x = model(), documents()
     vae.start_from(x)
@@ -167,6 +178,7 @@ def test_topics_are_told_by_their_words():
 
 REFUSED = {
     "no document of words": (lambda v: pv.topics(v, ["a"]), "12 columns, and there are 1 words"),
+    "one word": (lambda v: pv.topics(v, "abcdefghijkl"), "words is a list of them"),
     "decoder": (lambda v: pv.topics(model(decoder="MLP([4])")), "decoder='Topics'"),
     "likelihood": (
         lambda v: pv.perplexity(model(likelihood="Poisson", decoder="MLP([4])"), documents()),

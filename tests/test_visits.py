@@ -372,6 +372,10 @@ REFUSED = {
     "no effect": ("LinearMixed('(0 | subject)')", "gives a subject no effect"),
     "no formula": ("LinearMixed('time ++* (1 | subject)')", "is no formula|cannot be read"),
     "no by": ("GaussianProcess(RBF, over='time')", "go together"),
+    "a subject's over": (
+        "GaussianProcess(RBF, over='subject', by='subject')",
+        "over= is a column of times, and by= one of subjects, got 'subject'",
+    ),
     "an unknown over": ("GaussianProcess(RBF, over='tiem', by='subject')", "did you mean time"),
 }
 

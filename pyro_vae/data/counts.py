@@ -1,13 +1,15 @@
 """Counts: many columns of them, mostly zeros, and a frame of what else is known of the rows."""
 
+from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from .sparse import SparseRows, is_sparse
+from .tables.frames import Frame
 
 __all__ = ["Counts", "is_annotated"]
 
@@ -17,14 +19,16 @@ class Counts:
 
     Args:
         x: ``(N, D)``: a sparse matrix, an array, or a frame of counts.
-        obs: a frame of N rows: batches, covariates, whatever a condition names.
+        obs: a frame of N rows, or a dictionary of columns: batches, covariates, whatever a
+            condition names.
         names: of the columns: genes, words.
 
     Attributes:
         x: the matrix as it came; ``None`` where it was a frame's.
 
     Raises:
-        ValueError: other than two dimensions, or numbers of rows or names that differ.
+        ValueError: other than two dimensions, words, numbers of rows or names that differ, or a
+            name that occurs twice.
 
     >>> import scipy.sparse
     >>> counts = Counts(scipy.sparse.eye_array(3, format="csr"), names=["a", "b", "c"])
@@ -45,13 +49,23 @@ class Counts:
             x = np.asarray(x)
         if len(x.shape) != 2:
             raise ValueError(f"counts are a matrix, (N, D), got shape {tuple(x.shape)}")
-        self.x, self.obs = x, obs
+        if isinstance(x, np.ndarray) and x.dtype.kind not in "biuf":
+            raise ValueError(f"counts are whole numbers, got an array of {x.dtype}")
+        if obs is not None and not hasattr(obs, "iloc"):
+            obs = Frame(obs).frame.to_pandas()
+        self.x, self.obs = x, cast(Any, obs)
         self.names = None if names is None else tuple(map(str, names))
         if obs is not None and len(obs) != len(self):
             raise ValueError(f"counts of {len(self)} rows, and obs of {len(obs)}: give each one")
         if self.names is not None and len(self.names) != self.shape[1]:
             got = f"counts of {self.shape[1]} columns, and {len(self.names)} names"
             raise ValueError(f"{got}: give each one")
+        if len(set(self.names or ())) < len(self.names or ()):
+            first = next(name for name, n in Counter(self.names).items() if n > 1)
+            raise ValueError(
+                f"two columns of counts are named {first!r}: give each a name of its own "
+                "(adata.var_names_make_unique())"
+            )
 
     @classmethod
     def of(cls, data: Any, layer: str | None = None) -> "Counts":  # noqa: ANN401

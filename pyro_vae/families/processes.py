@@ -100,6 +100,8 @@ class GaussianProcess(VisitPart):
             raise ValueError(f"a period goes with the kernel Periodic, got {self.kernel} {period=}")
         if (over is None) != (by is None) or (over is not None and index is not None):
             raise ValueError("over='time' and by='subject' go together, without an index")
+        if over is not None and over == by:
+            raise ValueError(f"over= is a column of times, and by= one of subjects, got {over!r}")
         self.from_range = over is not None and lengthscale is None
         if lengthscale is None:
             lengthscale = 1.0 if over is None else learned(1.0)

@@ -46,26 +46,36 @@ class Topics(nn.Module):
     Where z is on the simplex (``prior="Dirichlet(0.1)"``), :math:`\theta` is z itself. A condition
     adds to the logits linearly.
 
+    Of few documents BN does harm: it gives the logit of a word that is in two of them as much
+    spread as that of any other. Without it, the weights may be held small by
+    ``fit(..., optimizer="Adam(weight_decay=0.02)")``, a normal prior on them: a rare word then
+    stays near its background.
+
     Args:
         mixture: whether documents are mixtures of topics, not products.
         dropout: the share of topics that are left out of a document while it trains, the others
             growing accordingly; of a product.
+        normalize: whether there is a BN; of a product.
 
     References:
         Srivastava & Sutton (2017), arXiv:1703.01488; Blei, Ng & Jordan (2003), JMLR 3.
 
     >>> Topics(dropout=0.1).spec
-    Topics(mixture=False, dropout=0.1)
+    Topics(mixture=False, dropout=0.1, normalize=True)
     """
 
     writes = "logits"  # the parameter of the likelihood that the features are
 
-    def __init__(self, *, mixture: bool = False, dropout: float = 0.2) -> None:
+    def __init__(
+        self, *, mixture: bool = False, dropout: float = 0.2, normalize: bool = True
+    ) -> None:
         super().__init__()
         self.mixture, self.dropout = boolean("mixture", mixture), number("dropout", dropout, 0)
+        self.normalized = boolean("normalize", normalize)
         if self.dropout >= 1:
             raise ValueError(f"dropout is a fraction in [0, 1), got {dropout}")
-        self.spec = Spec("Topics", mixture=self.mixture, dropout=self.dropout)
+        options = {"mixture": self.mixture, "dropout": self.dropout, "normalize": self.normalized}
+        self.spec = Spec("Topics", **options)
         self.width, self.shares = 0, False
 
     def build(self, in_shape: tuple[int, ...], out_shape: tuple[int, ...]) -> None:
@@ -79,7 +89,8 @@ class Topics(nn.Module):
         beside = math.prod(in_shape) - self.width
         self.beside = nn.Linear(beside, *out_shape, bias=False) if beside else None
         self.background = None if self.mixture else nn.Parameter(torch.zeros(out_shape))
-        self.normalize = nn.Identity() if self.mixture else nn.BatchNorm1d(*out_shape, affine=False)
+        plain = self.mixture or not self.normalized
+        self.normalize = nn.Identity() if plain else nn.BatchNorm1d(*out_shape, affine=False)
 
     @torch.no_grad()
     def move(self, raw: Tensor) -> None:

@@ -136,6 +136,11 @@ def _of_table(
     condition, numbers, covariates = given.condition, given.numbers, given.covariates
     if isinstance(condition, int):
         raise ValueError(f"the condition of a table is '~ age' or ['age'], got {condition!r}")
+    if LIBRARY in numbers.values() and LIBRARY not in x.schema.names:
+        raise ValueError(
+            f"{LIBRARY!r} is the total of rows of counts alone, VAE(Counts(frame[genes], frame), "
+            "...): of a table name a column of totals"
+        )
     x = x if visits is None else without_subject(x, visits)
     formulas = [f for f in visits.formulas.values() if f] if visits else []
     quantities = {name for f in formulas for name in numbers_in(f)} & {*x.schema.names}

@@ -25,6 +25,7 @@ __all__ = [
 
 Role: TypeAlias = Literal["observed", "context", "label", "offset", "index", "weight"]
 LARGEST = 2**31  # numbers of one observation
+EXPONENT = 88  # whose exponential single precision holds
 SHAPES = {"label": (1, "a number of classes"), "weight": (0, "one number, ()")}
 
 
@@ -158,6 +159,8 @@ def check_values(block: Block, values: Tensor) -> None:
             )
     elif block.role == "weight":
         wrong, need = wrong | (values <= 0), "a number greater than 0"
+    elif block.role == "offset" and not wrong.any():
+        wrong, need = values.abs() > EXPONENT, "the logarithm of an exposure, log(depth)"
     if wrong.any():
         row, cell = wrong.nonzero()[0].tolist()
         got = f"{values[row, cell].item():g} in row {row}"

@@ -162,7 +162,7 @@ class CountsRecord(Record):
         """The condition, and the numbers in the order of the blocks, ``(N, E)`` each."""
         parts = []
         if self.design:
-            self._check_obs(counts, self.design.sources[0])
+            _check_obs(counts, self.design.sources[0])
             parts.append(self.design.read(counts.obs))
         for role, name in self.numbers.items():
             values = self._totals(counts) if name == LIBRARY else self._column(counts, role, name)
@@ -200,7 +200,7 @@ class CountsRecord(Record):
 
     def _column(self, counts: Counts, role: str, name: str) -> np.ndarray:
         """A column of ``obs``, of numbers greater than 0."""
-        self._check_obs(counts, name)
+        _check_obs(counts, name)
         cells = counts.obs[name].to_list()
         values = np.array([cell if isinstance(cell, Real) else np.nan for cell in cells], float)
         if (wrong := ~((values > 0) & np.isfinite(values))).any():
@@ -211,16 +211,17 @@ class CountsRecord(Record):
             )
         return values
 
-    def _check_obs(self, counts: Counts, name: str) -> None:
-        """Raise where a column of ``obs`` is not there."""
-        if counts.obs is None:
-            raise ValueError(
-                f"this model reads {name!r} beside x: give counts with a frame of it, "
-                "Counts(x, obs=frame)"
-            )
-        if name not in counts.obs:
-            known = list(map(str, counts.obs.columns))
-            raise ValueError(f"obs has no column {name!r}{nearest(name, known)}")
+
+def _check_obs(counts: Counts, name: str) -> None:
+    """Raise where a column of ``obs`` is not there."""
+    if counts.obs is None:
+        raise ValueError(
+            f"this model reads {name!r} beside x: give counts with a frame of it, "
+            "Counts(x, obs=frame)"
+        )
+    if name not in counts.obs:
+        known = [*map(str, counts.obs.columns), LIBRARY]
+        raise ValueError(f"obs has no column {name!r}{nearest(name, known)}")
 
 
 def _without_empty(counts: Counts) -> str:
@@ -280,6 +281,8 @@ def counts_of(
             )
         design = Design.of(condition, counts.obs)
         _warn_of_codes(design, condition, counts.obs)
+    for name in set(said.values()) - {LIBRARY}:
+        _check_obs(counts, name)
     return CountsRecord(counts.shape[1], counts.names, design, said, missing=missing)  # pyright: ignore
 
 

@@ -70,6 +70,12 @@ def beside_block(condition: object) -> tuple[list[Block], Design | None]:
     """
     if condition is None:
         return [], None
+    if hasattr(condition, "shape"):
+        width = condition.shape[-1] if len(condition.shape) > 1 else 1  # pyright: ignore
+        raise ValueError(
+            f"of an array c the model is told how many numbers a row has, condition={width}, and "
+            "each call gets it with x, {'x': x, 'condition': c}"
+        )
     if not isinstance(condition, int | Design):
         raise ValueError(
             "a formula needs the frame that its levels and knots are learned from: "

@@ -148,7 +148,9 @@ class Record(Form):
                 raise ValueError(f"{got}: give each block the same ones")
             if value.ndim == 0 or value.shape != expected:
                 expected, got = ("N", *block.shape), tuple(value.shape)
-                raise ValueError(f"expected block {block.name!r} of shape {expected}, got {got}")
+                codes = ": of labels, torch.nn.functional.one_hot(c)" if len(got) == 1 else ""
+                said = f"expected block {block.name!r} of shape {expected}, got {got}{codes}"
+                raise ValueError(said)
             parts.append(value)
         if len(parts) == 1:
             return parts[0].reshape(-1, *self.x_shape)

@@ -252,6 +252,13 @@ def _known(formula: str, schema: Schema) -> dict[str, Column]:
     """The columns that a formula may name, after a check that it names no others."""
     known = {c.name: c for c in schema.modelled}
     for name in sources_of(formula):
+        if name in schema.names and name not in known:
+            groups = f", or say kinds={{{name!r}: 'categorical'}}, if they are groups"
+            raise ValueError(
+                f"the condition {formula!r} names {name!r}, which the table does not model "
+                f"({schema[name].why}): leave it out of the condition"
+                f"{groups if schema[name].kind == 'identifier' else ''}"
+            )
         if name not in known:
             raise ValueError(
                 f"the condition {formula!r} names {name!r}, and the table models no such column"

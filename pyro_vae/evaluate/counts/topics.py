@@ -63,6 +63,8 @@ def topics(
     top = whole("top", top, 2)
     if not isinstance(vae.decoder, Topics):
         raise ValueError("topics are of VAE(..., decoder='Topics')")
+    if isinstance(words, str):
+        raise ValueError(f"words is a list of them, a word for each column of x, got {words!r}")
     names = column_names(vae) if words is None else list(words)
     if len(names) != vae.x_shape[0]:
         raise ValueError(f"x has {vae.x_shape[0]} columns, and there are {len(names)} words")

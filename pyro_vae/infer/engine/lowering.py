@@ -9,6 +9,7 @@ import torch
 from numpy.polynomial import Chebyshev, Polynomial
 from torch import Tensor, fx
 
+from .gammas import lower_gamma
 from .passes import drop_dead_code
 from .products import LIBRARY, Choices, lower_product
 
@@ -17,7 +18,7 @@ __all__ = ["for_cpu", "options_for_cpu"]
 
 aten: Any = torch.ops.aten
 LIBRARY.define("keep(Tensor x) -> Tensor")
-GAMMAS = {aten.lgamma.default, aten.digamma.default}  # each costs as much as many products
+GAMMAS = {aten.lgamma.default, aten.digamma.default}
 
 
 def options_for_cpu() -> dict[str, Any]:
@@ -34,7 +35,8 @@ def for_cpu(module: fx.GraphModule, choices: Choices) -> fx.GraphModule:
     The Bernoulli's log-density and its gradient share one exponential, in one pass over the data,
     and its logarithm is a polynomial, as softplus's is; large matrix products, with the activation
     that comes next, go to oneDNN where it is measured to be faster than PyTorch's own way; the log
-    gamma function of a parameter that all observations share is taken once.
+    gamma function and its derivative are series, and of a parameter that all observations share
+    they are taken once.
 
     Args:
         module: as ``make_fx`` gives it, of tensors on the CPU.
@@ -53,7 +55,7 @@ def for_cpu(module: fx.GraphModule, choices: Choices) -> fx.GraphModule:
             elif node.target is aten.sum.default:
                 _sum(node)
             elif node.target in GAMMAS:
-                _before_expanding(node)
+                lower_gamma(_before_expanding(node))
             elif node.target in (aten.addmm.default, aten.mm.default):
                 lower_product(node, choices)
     return drop_dead_code(module)
@@ -111,7 +113,7 @@ def _sum(node: Any) -> None:  # noqa: ANN401
         node.args = (parts.args[0],)
 
 
-def _before_expanding(node: Any) -> None:  # noqa: ANN401
+def _before_expanding(node: Any) -> Any:  # noqa: ANN401
     """f(x), kept and then expanded, in place of f of x expanded: the same numbers, fewer times."""
     x = node.args[0]
     while x.target is aten.expand.default:
@@ -120,8 +122,11 @@ def _before_expanding(node: Any) -> None:  # noqa: ANN401
     if x.meta["val"].numel() < shape.numel():
         _keep()
         call = node.graph.call_function
-        kept = call(torch.ops.pyro_vae.keep.default, (call(node.target, (x,)),))
+        once = call(node.target, (x,))
+        kept = call(torch.ops.pyro_vae.keep.default, (once,))
         _replace(node, call(aten.expand.default, (kept, list(shape))))
+        return once
+    return node
 
 
 @cache
