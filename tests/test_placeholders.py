@@ -263,6 +263,8 @@ UNREADABLE = {
         r"'x', row 2: 'inf' is no number.*\n.*na_values=\['inf'\]",
     ),
     "too large": (READING * 1e300, r"'x', row 0: .*e\+30\d is too large to be modelled\n.*larger"),
+    "squares too large": (READING * 1e19, r"'x', row 0: .* is too large to be modelled"),
+    "squares too small": (READING * 1e-21, "too small to be modelled"),
     "too small": (READING * 1e-300, "too small to be modelled\ngive the column in a smaller unit"),
 }
 
