@@ -108,7 +108,9 @@ def trained(table: pd.DataFrame, kinds: dict[str, str], seed: int) -> tuple[pv.V
     lines = {c: FAMILIES[kind] for c, kind in kinds.items() if kind in FAMILIES}
     data = pv.Table.from_frame(table, likelihood=lines)
     model = pv.VAE(data, latent_dim=10, seed=seed)
-    size = {"epochs": 100, "batch_size": 250} if len(table) > LARGE else {"epochs": 200}
+    size = {"epochs": 200}
+    if len(table) > LARGE:
+        size = {"epochs": 60, "batch_size": 500, "lr": "cosine(5e-3)"}
     pv.fit(model, data, seed=seed, **size)
     return model, data
 
