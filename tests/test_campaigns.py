@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import pyro_vae as pv
-from campaigns import attacks, crossing, damaged, inputs, kills, strings
+from campaigns import attacks, crossing, damaged, frames, inputs, kills, strings
 from helpers.composition import draw_case
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
@@ -30,6 +30,11 @@ def test_damaged_files_are_refused_or_read_as_before():
 
 def test_a_sample_of_attacks_is_refused_in_time():
     wrong = [f"{what}: {answer}" for what, answer in attacks.failures(slice(3, None, 12)) if answer]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_odd_frames_are_kept_by_every_face_of_tables_or_refused_by_column():
+    wrong = [f"{what}: {answer}" for what, answer in frames.failures(["a shop", "decimals"])]
     assert not wrong, "\n".join(wrong)
 
 

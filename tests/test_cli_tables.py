@@ -44,6 +44,17 @@ def test_a_run_of_a_table_holds_its_lines(folder):
     assert vae.record.schema.likelihood["debt"] == "Hurdle(LogNormal)"
 
 
+def test_a_name_of_a_column_may_hold_an_equals_sign(tmp_path):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"a": rng.normal(5, 1, 40), "a=b": rng.choice(["u=1", "v"], 40)})
+    frame.assign(**{"b=": rng.gamma(2, 3, 40)}).to_csv(tmp_path / "t.csv", index=False)
+    run("fit", tmp_path / "t.csv", "--likelihood", "b==Gamma", *FIT, "--out", tmp_path / "run")
+    assert pv.load(tmp_path / "run").record.schema.likelihood["b="] == "Gamma"
+    run("sample", tmp_path / "run", "--num-samples", 4, "--given", "a=b=u=1", "--given", "a=3")
+    drawn = pd.read_csv(tmp_path / "run" / "samples.csv")
+    assert (drawn["a=b"] == "u=1").all() and (drawn["a"] == 3).all()
+
+
 @pytest.mark.slow
 def test_rows_are_drawn_given_cells(folder):
     run("sample", folder / "run", "--num-samples", 6, "--given", "home=rent")

@@ -263,6 +263,33 @@ def test_codes_mean_the_same_in_all_tables():
     assert tables["b"].codes[:, 0].tolist() == [1, 2, MISSING]
 
 
+DAYS = pd.date_range("2024-01-01", periods=30, freq="7h")
+IN_TIME = {
+    "a zone": DAYS.tz_localize("Asia/Tokyo"),
+    "milliseconds": DAYS.as_unit("ms"),
+    "centuries ago": pd.Series(DAYS).astype("datetime64[s]") - pd.Timedelta(300_000, "D"),
+    "objects": pd.Series(list(DAYS.tz_localize("UTC")), dtype=object),
+    "words": pd.Series(DAYS.astype(str), dtype=object),
+    "durations": DAYS - DAYS[7],
+    "duration objects": pd.Series((DAYS - DAYS[7]).to_pytimedelta(), dtype=object),
+}
+
+
+@pytest.mark.parametrize("name", IN_TIME)
+def test_times_and_durations_are_quantities_in_days(name):
+    column = pd.Series(IN_TIME[name], name="t")
+    tables = coded(a=column.to_frame(), b=column.where(column.index != 3).to_frame())
+    assert tables["a"].numeric.all()
+    assert np.allclose(np.diff(tables["a"].values[:, 0]), 7 / 24)
+    assert np.flatnonzero(tables["b"].codes[:, 0] == MISSING).tolist() == [3]
+
+
+def test_words_that_are_no_dates_are_categories():
+    for words in (["2024-01-01", "2024-01-32"] * 15, ["x"] * 30, [None] * 30):
+        table = pd.DataFrame({"t": pd.Series(words, dtype=object)})
+        assert not coded(a=table, b=table)["a"].numeric.any()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -1,5 +1,7 @@
 """Values that stand for missing cells, and numbers that are written as words."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -180,6 +182,14 @@ DOUBTS = {
     "dates, day first": (words("13/02/2020", "01/03/2020"), "may be dates.*'%d/%m/%Y'"),
     "dates, month first": (words("02/13/20", "03/01/20"), "may be dates.*'%m/%d/%y'"),
     "dates of two forms": (words("2020-02-13", "01/03/2020"), "may be dates"),
+    "times of two lengths": (
+        words("2020-02-13 10:00:00.5", "2020-02-13 10:00:00"),
+        "may be times.*to_datetime.*format='mixed'",
+    ),
+    "times, day first": (words("13/02/2020 9:05", "1/3/2020 9:06"), "may be times.*dayfirst=True"),
+    "times of the day": (words("9:05", "23:59"), "may be durations.*':00'"),
+    "durations": (words("0 days 00:55:11", "12 days 01:00:00.25"), "may be durations"),
+    "stopped times": (words("1:02:03", "0:59:00.5"), "may be durations"),
     "spaces": (words("own", "own ", "rent"), "'own' and 'own ' differ in spaces or capitals"),
     "capitals": (words("Own", "own", "rent"), "'Own' and 'own' differ in spaces or capitals"),
 }
@@ -191,6 +201,38 @@ def test_a_doubtful_reading_is_warned_of(case):
     with pytest.warns(UserWarning, match=f"(?s)column 'x': .*{message}"):
         assert "; " in table_of(values).schema["x"].why
     assert table_of(values, kinds={"x": "categorical"}).schema["x"].kind == "categorical"
+
+
+@pytest.mark.parametrize(
+    ("case", "kind"),
+    [
+        ("times of two lengths", "time"),
+        ("times, day first", "time"),
+        ("times of the day", "positive"),
+        ("durations", "positive"),
+        ("stopped times", "positive"),
+    ],
+)
+def test_the_advice_on_words_reads_them_as_it_says(case, kind):
+    df = pd.DataFrame({"x": DOUBTS[case][0]})
+    with pytest.warns(UserWarning, match="may be") as said:
+        pv.Table.from_frame(df)
+    call = re.search(r"Table.from_frame\((.*)\) reads", str(said[0].message))
+    assert call is not None
+    read = eval(call[1], {"pandas": pd, "df": df})
+    assert pv.Table.from_frame(read, kinds={"x": kind}).schema["x"].kind == kind
+    assert read["x"].dtype.kind in "mM"
+
+
+@pytest.mark.parametrize(("digits", "unit"), [(1, "100ms"), (3, "ms"), (6, "us")])
+def test_fractions_of_a_second_are_read_as_they_are_written(digits, unit):
+    """Libraries write milliseconds with three digits."""
+    times = pd.to_datetime(1.6e9 + 1e5 * np.arange(ROWS) + 0.25, unit="s").floor(unit)
+    cut = [word[: len(word) - 6 + digits] for word in times.strftime("%Y-%m-%d %H:%M:%S.%f")]
+    table = table_of(pd.Series(cut, dtype=object))
+    assert table.schema["x"].kind == "time"
+    days = (times - times[0].normalize()) / pd.Timedelta(1, unit="D")
+    assert np.allclose(table.values[:, 0], days, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -221,6 +263,8 @@ UNREADABLE = {
         r"'x', row 2: 'inf' is no number.*\n.*na_values=\['inf'\]",
     ),
     "too large": (READING * 1e300, r"'x', row 0: .*e\+30\d is too large to be modelled\n.*larger"),
+    "squares too large": (READING * 1e19, r"'x', row 0: .* is too large to be modelled"),
+    "squares too small": (READING * 1e-21, "too small to be modelled"),
     "too small": (READING * 1e-300, "too small to be modelled\ngive the column in a smaller unit"),
 }
 

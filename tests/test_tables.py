@@ -130,13 +130,16 @@ def test_tables_of_declared_types(data_root, name):
 
 SAMPLES = {
     "Normal": lambda rng: rng.normal(3, 2, 400),
-    "StudentT": lambda rng: rng.standard_t(2, 400),
+    "StudentT(df=4)": lambda rng: rng.standard_t(2, 400),
     "LogNormal": lambda rng: rng.lognormal(3, 1, 400),
     "Gamma": lambda rng: rng.gamma(0.5, 3, 400),
     "Beta": lambda rng: rng.beta(0.5, 0.7, 400),
     "Poisson": lambda rng: rng.permutation(poisson.ppf((np.arange(45) + 0.5) / 45, 6)),
     "NegativeBinomial": lambda rng: rng.negative_binomial(1, 0.05, 400),
     "Hurdle(LogNormal)": lambda rng: rng.lognormal(3, 1, 400) * (rng.random(400) < 0.6),
+    "Hurdle(Normal, at=40.0)": lambda rng: np.where(
+        rng.random(400) < 0.5, 40, rng.normal(42, 9, 400).round()
+    ),
     "Hurdle(Normal, at=9.0)": lambda rng: np.minimum(rng.normal(8, 2, 400), 9),
     "Bernoulli": lambda rng: rng.integers(0, 2, 400),
     "Categorical(categories=5)": lambda rng: rng.integers(1, 6, 400),

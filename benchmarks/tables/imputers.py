@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 
 import pyro_vae as pv
 
-__all__ = ["METHODS", "Filler"]
+__all__ = ["METHODS", "Filler", "trained"]
 
 Filler = Callable[[pd.DataFrame, dict[str, str], int], pd.DataFrame]
 DONORS = 5000  # rows among which nearest neighbours are looked for
@@ -99,16 +99,26 @@ def miceforest(table: pd.DataFrame, kinds: dict[str, str], seed: int) -> pd.Data
     )
 
 
-FAMILIES = {"cat": "Categorical", "ordinal": "OrderedLogistic", "count": "auto"}
+FAMILIES = {"cat": "Categorical", "ordinal": "OrderedLogistic"}
+LARGE = 10_000  # rows, above which batches are larger, and epochs and draws fewer
+
+
+def trained(table: pd.DataFrame, kinds: dict[str, str], seed: int) -> tuple[pv.VAE, pv.Table]:
+    """The package's model of a table, with its defaults, and the table."""
+    lines = {c: FAMILIES[kind] for c, kind in kinds.items() if kind in FAMILIES}
+    data = pv.Table.from_frame(table, likelihood=lines)
+    model = pv.VAE(data, latent_dim=10, seed=seed)
+    size = {"epochs": 200}
+    if len(table) > LARGE:
+        size = {"epochs": 60, "batch_size": 500, "lr": "cosine(5e-3)"}
+    pv.fit(model, data, seed=seed, **size)
+    return model, data
 
 
 def vae(table: pd.DataFrame, kinds: dict[str, str], seed: int) -> pd.DataFrame:
     """The package's: means of quantities, modes of categories."""
-    lines = {c: FAMILIES[kind] for c, kind in kinds.items() if kind in ("cat", "ordinal")}
-    data = pv.Table.from_frame(table, likelihood=lines)
-    model = pv.VAE(data, latent_dim=10, seed=seed)
-    pv.fit(model, data, epochs=200, seed=seed)
-    return model.impute(data, seed=seed)
+    model, data = trained(table, kinds, seed)
+    return model.impute(data, num_samples=200 if len(table) > LARGE else 1000, seed=seed)
 
 
 METHODS: dict[str, Filler] = {

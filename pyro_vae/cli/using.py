@@ -271,9 +271,11 @@ def _cells(vae: "VAE", given: list[str]) -> dict[str, object] | None:
     record: Any = vae.record
     cells: dict[str, object] = {}
     for text in given:
-        name, is_cell, value = text.partition("=")
-        if not is_cell:
+        if "=" not in text:
             raise ValueError(f"--given is COLUMN=VALUE, got {text!r}")
+        names = [name for name in record.schema.names if text.startswith(f"{name}=")]
+        name = max(names, key=len, default=text.partition("=")[0])  # a name may have a "="
+        value = text[len(name) + 1 :]
         if name in cells:
             raise ValueError(f"--given says {name!r} twice")
         column = record.schema[name]

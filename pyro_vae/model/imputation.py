@@ -18,7 +18,7 @@ from .joint import Model
 
 __all__ = ["Imputations", "Plan", "Point", "impute", "predicted"]
 
-CELLS = 2**22  # numbers of x at once
+CELLS = 2**18  # numbers of x at once: more leave the cache, and are slower
 ENOUGH = 100  # effective draws, with which more are no longer worth their time
 MANY = 0.05  # share of the rows with holes, above which doubtful ones are warned of
 TIMES = (1, 1, 2, 4)  # the draws asked for: of the first round, and of those for doubtful rows
@@ -215,8 +215,13 @@ def _median(p: dist.TorchDistribution, log_w: Tensor, drawn: Tensor | None) -> T
 
 def _level(p: dist.Categorical, log_w: Tensor) -> Tensor:
     """The median of ordered levels: the lowest of which as much lies at it or below as above."""
-    below = (_beside(log_w.softmax(0), p.probs) * p.probs).sum(0).cumsum(-1)
-    return (below[..., :-1] < 0.5).sum(-1).to(log_w)
+    return (_shares(p, log_w).cumsum(-1)[..., :-1] < 0.5).sum(-1).to(log_w)
+
+
+def _shares(p: dist.Categorical, log_w: Tensor) -> Tensor:
+    """The probability of each level given the cells, ``(B, *x_shape, levels)``."""
+    probs = p.probs if "probs" in vars(p) else p.logits.exp()  # a softmax of few levels is slow
+    return torch.einsum("kb,kb...->b...", log_w.softmax(0), probs)
 
 
 def _mode(p: dist.TorchDistribution, log_w: Tensor, drawn: Tensor | None) -> Tensor:
@@ -224,6 +229,8 @@ def _mode(p: dist.TorchDistribution, log_w: Tensor, drawn: Tensor | None) -> Ten
     if drawn is not None:
         raise ValueError("cells that are not missing at random have no mode here: ask for the mean")
     base, log_w = innermost(p), log_w.log_softmax(0)
+    if isinstance(base, dist.Categorical):
+        return _shares(base, log_w).argmax(-1).to(log_w)
     if base.has_enumerate_support:
         candidates = base.enumerate_support(expand=False).flatten()
     else:

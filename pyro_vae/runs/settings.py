@@ -246,13 +246,13 @@ def _cell(text: str) -> str | float:
 
 
 def _pair(line: str) -> tuple[str, str] | None:
-    """Column and line, around the first ``=`` outside of parentheses; ``None`` without one."""
-    depth = 0
+    """Column and line, around the last ``=`` outside of parentheses; ``None`` without one."""
+    depth, at = 0, None
     for i, letter in enumerate(line):
         depth += (letter == "(") - (letter == ")")
         if letter == "=" and not depth:
-            return line[:i], line[i + 1 :]
-    return None
+            at = i
+    return None if at is None else (line[:at], line[at + 1 :])
 
 
 def _members(hint: Kind) -> tuple[Kind, ...]:

@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 EXACT = 2**53  # whole numbers beyond it have no float64 of their own
-LARGEST = 1e30  # of numbers: single precision ends at 3e38
+LARGEST = 1e18  # of numbers: densities square them, and single precision ends at 3e38
 MICROSECONDS = 86_400_000_000  # of a day
 # What may come in place of what: whole numbers that have holes are floats in pandas.
 ALIKE = ({"whole", "number"}, {"boolean"}, {"word"}, {"time"}, {"duration"})

@@ -13,7 +13,7 @@ from .columns import KINDS, Column, Kind, Level
 from .declared import WORDS, kind_of_line, with_categories
 from .doubts import with_doubts
 from .moments import as_days, iso_format, midnight, read_words
-from .numbers import are_counts, by_values, count_line, positive_line
+from .numbers import HEAVY, are_counts, by_values, count_line, positive_line
 from .placeholders import as_numbers, notes
 from .written import number_form
 
@@ -382,7 +382,7 @@ def _hurdle(x: np.ndarray) -> str:
 DEFAULTS: dict[str, Callable[[np.ndarray], str]] = {
     "real": lambda x: "Normal",
     "integer": lambda x: "Normal",
-    "heavy-tailed": lambda x: "StudentT",
+    "heavy-tailed": lambda x: HEAVY,
     "positive": positive_line,
     "bounded": lambda x: "Beta",
     "count": count_line,

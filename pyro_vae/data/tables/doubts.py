@@ -7,7 +7,7 @@ import numpy as np
 
 from .cells import Cells, is_placeholder
 from .columns import Column, Level
-from .moments import date_form
+from .moments import reading
 from .placeholders import counted
 from .written import read_numbers
 
@@ -50,9 +50,10 @@ def _doubts(
         return
     denial = f"kinds={{{name!r}: {column.kind!r}}}"
     words = sorted(set(cells.seen.tolist()))
-    if form := date_form(words):
-        text = f"its words, first {words[0]!r}, may be dates, and are read as {column.kind}"
-        yield text, f"dates={{{name!r}: {form!r}}}", "reads them as dates", denial
+    if may_be := reading(words, name):
+        what, argument = may_be
+        text = f"its words, first {words[0]!r}, may be {what}, and are read as {column.kind}"
+        yield text, argument, f"reads them as {what}", denial
     alike: dict[str, str] = {}
     for word in words if column.has_codes else ():
         other = alike.setdefault(" ".join(word.casefold().split()), word)

@@ -12,19 +12,21 @@ from .cells import Cells, OddWord, check_years
 __all__ = [
     "as_days",
     "as_times",
-    "date_form",
     "iso_format",
     "midnight",
     "read_words",
+    "reading",
     "write_words",
 ]
 
 DAY = np.timedelta64(1, "D")
 ISO = re.compile(
-    r"\d{4}-\d\d-\d\d(?:(?P<between>[ T])\d\d:\d\d(?P<seconds>:\d\d(?P<parts>\.\d{6})?)?"
+    r"\d{4}-\d\d-\d\d(?:(?P<between>[ T])\d\d:\d\d(?P<seconds>:\d\d(?P<parts>\.\d{1,6})?)?"
     r"(?P<zone>Z|[-+]\d\d:?\d\d)?)?"
 )
 DATE = re.compile(r"(\d{1,4})([/.-])(\d{1,2})\2(\d{1,4})(\D.*)?")
+CLOCK = re.compile(r"\d{1,2}:\d\d")
+WAIT = re.compile(r"-?(\d+ days?,? ?)?[-+]?\d+:\d\d:\d\d(\.\d+)?|-?\d+ days?")
 LAST = ("1678-01-01", "2262-01-01")  # days that nanoseconds can hold
 ALL_LAST = ("0002-01-01", "9998-12-31")
 
@@ -51,17 +53,38 @@ def iso_format(words: np.ndarray) -> str | None:
     return next(iter(forms)) + next(iter(zones)) if len(forms) == 1 else None
 
 
-def date_form(words: Sequence[str]) -> str | None:
-    """The form that words have which look like dates, as far as it can be told."""
-    matches = [DATE.fullmatch(word) for word in words]
-    if not words or not all(matches):
+def reading(words: Sequence[str], name: str) -> tuple[str, str] | None:
+    """What words are that look like dates or durations, and how ``Table.from_frame`` reads them.
+
+    Args:
+        words: all that a column holds.
+        name: of the column.
+
+    Returns:
+        ``"dates"``, ``"times"`` or ``"durations"``, and the argument; ``None`` of other words.
+    """
+    if not words:
         return None
-    first, sign, _, last, _ = matches[0].groups()  # pyright: ignore[reportOptionalMemberAccess]
-    if len(first) == 4:
-        return f"%Y{sign}%m{sign}%d"
-    american = any(int(m[3]) > 12 for m in matches if m)
-    year = "%Y" if len(last) == 4 else "%y"
-    return f"%m{sign}%d{sign}{year}" if american else f"%d{sign}%m{sign}{year}"
+    column = f"df[{name!r}]"
+    if all(matches := [DATE.fullmatch(word) for word in words]):
+        first, sign, _, last, _ = matches[0].groups()  # pyright: ignore[reportOptionalMemberAccess]
+        american = any(int(m[3]) > 12 for m in matches if m)
+        year_first = len(first) == 4
+        if any(m[5] for m in matches if m):
+            day_first = "" if american or year_first else ", dayfirst=True"
+            what, call = "times", f"pandas.to_datetime({column}, format='mixed'{day_first})"
+        else:
+            year = "%Y" if len(last) == 4 else "%y"
+            form = f"%m{sign}%d{sign}{year}" if american else f"%d{sign}%m{sign}{year}"
+            form = f"%Y{sign}%m{sign}%d" if year_first else form
+            return "dates", f"dates={{{name!r}: {form!r}}}"
+    elif all(map(CLOCK.fullmatch, words)):
+        what, call = "durations", f"pandas.to_timedelta({column} + ':00')"
+    elif all(map(WAIT.fullmatch, words)):
+        what, call = "durations", f"pandas.to_timedelta({column})"
+    else:
+        return None
+    return what, f"df.assign(**{{{name!r}: {call}}})"
 
 
 def read_words(cells: Cells, form: str) -> Cells:

@@ -5,14 +5,17 @@ import numpy as np
 from .columns import Kind
 from .fits import fitted
 
-__all__ = ["are_counts", "by_values", "count_line", "positive_line"]
+__all__ = ["HEAVY", "are_counts", "by_values", "count_line", "positive_line"]
 
 ROWS = 5_000  # of a longer column that are fitted
-SPIKE = 0.1  # the share of a column that one value has to have, to be a spike
+SPIKE, WITHIN = 0.1, 0.25  # shares of a column that make a value a spike: at an end, or within
 LEAST = 4  # whole numbers from 0 that may be counts, not codes
 FEW = 12  # values that are too few for a spike beside numbers
 SHARE = 0.5  # which some of the numbers in (0, 1) exceed, if they are shares
 GAIN = 0.05  # nats a row that a family of numbers must win over the Normal
+# Degrees of freedom that follow z come near 0, and draws are then larger than any value seen.
+HEAVY = "StudentT(df=4)"
+LINES = {"StudentT": HEAVY}
 KIND_OF: dict[str, Kind] = {
     "Normal": "real",
     "StudentT": "heavy-tailed",
@@ -45,7 +48,8 @@ def by_values(
         hurdle = (1 - share) * beside[name] + sides
         counts = [scores[n] for n in ("Poisson", "NegativeBinomial") if n in scores]
         if not counts or hurdle > max(counts) + GAIN:
-            line = f"Hurdle({name})" if spike == 0 else f"Hurdle({name}, at={spike!r})"
+            inner = LINES.get(name, name)
+            line = f"Hurdle({inner})" if spike == 0 else f"Hurdle({inner}, at={spike!r})"
             why = f"{share:.0%} of the values are {spike:g}, the others are numbers"
             return "hurdle", line, spike, why + _gain_in_words(name, gain)
     name, gain = _best(scores)
@@ -60,7 +64,8 @@ def by_values(
         "bounded": "numbers within (0, 1)",
         "count": "numbers from 0 or 1, read as counts",
     }[kind]
-    return kind, name, None, ("whole " if whole else "") + reason + _gain_in_words(name, gain)
+    why = ("whole " if whole else "") + reason + _gain_in_words(name, gain)
+    return kind, LINES.get(name, name), None, why
 
 
 def are_counts(x: np.ndarray) -> bool:
@@ -103,7 +108,7 @@ def _some(x: np.ndarray) -> np.ndarray:
 
 
 def _spike(x: np.ndarray) -> float | None:
-    """A value that occurs far more often than the others, at an end of the range or at 0.
+    """A value that occurs far more often than the others; within the range it needs a quarter.
 
     Zeros that are few count where the rest is of a family of positive numbers.
     """
@@ -113,7 +118,8 @@ def _spike(x: np.ndarray) -> float | None:
     order = np.argsort(counts)
     often, share = float(values[order[-1]]), counts[order[-1]] / len(x)
     ends = (values[0], values[-1], 0.0)
-    if share >= SPIKE and counts[order[-1]] >= 3 * counts[order[-2]] and often in ends:
+    least = SPIKE if often in ends else WITHIN
+    if share >= least and counts[order[-1]] >= 3 * counts[order[-2]]:
         return often
     if values[0] == 0 and KIND_OF[_best(_scores(x[x > 0], whole=False))[0]] == "positive":
         return 0.0

@@ -1,6 +1,7 @@
 """Several tables of one layout in one coding, so that they can be compared cell by cell."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,8 @@ __all__ = ["MISSING", "Coded", "as_frame", "encode_tables"]
 
 MISSING = -1  # the code of a missing cell
 DECILES = np.arange(0.1, 0.95, 0.1)
-DAY = 86_400e9  # nanoseconds
+DAY = 86_400e6  # microseconds
+NUMBERS = ("integer", "floating", "mixed-integer-float", "decimal")  # of objects
 
 
 @dataclass(frozen=True)
@@ -20,8 +22,8 @@ class Coded:
 
     Attributes:
         names: of the D columns.
-        numeric: ``(D,)``, whether a column holds quantities (dates in days among them), not
-            categories.
+        numeric: ``(D,)``, whether a column holds quantities (dates and durations, in days, among
+            them), not categories.
         values: ``(N, D)``, quantities as they are and categories by code; NaN is missing.
         codes: ``(N, D)``, distinct values in their order, from 0; ``MISSING`` where there is none.
         bins: ``(N, D)``, quantities by decile of the reference table, categories by code; the
@@ -109,6 +111,7 @@ class _Column:
 
 def _column(parts: dict[str, pd.Series], reference: str) -> dict[str, _Column]:
     """One column of all tables."""
+    parts = {k: _plain(part) for k, part in parts.items()}
     numeric = _is_quantity(parts[reference])
     read = _quantities if numeric else _categories
     series = {k: read(part, k) for k, part in parts.items()}
@@ -125,18 +128,47 @@ def _column(parts: dict[str, pd.Series], reference: str) -> dict[str, _Column]:
     return {k: _Column(numeric, *arrays) for k, arrays in zip(series, split, strict=True)}
 
 
+def _plain(column: pd.Series) -> pd.Series:
+    """A column whose times and durations are neither objects nor Arrow's, nor dates in words."""
+    kind = pd.api.types
+    if isinstance(column.dtype, pd.ArrowDtype) and column.dtype.kind not in "biuf":
+        column = column.astype(object)
+    if not (kind.is_object_dtype(column) or isinstance(column.dtype, pd.StringDtype)):
+        return column
+    inferred = kind.infer_dtype(column, skipna=True)
+    if inferred == "timedelta":
+        return pd.to_timedelta(column)
+    if inferred in ("date", "datetime"):
+        return pd.to_datetime(column, utc=True)
+    if inferred == "string" and column.dropna().str.match(r"\d{4}-\d\d-\d\d").all():
+        with suppress(ValueError):  # a date that is none
+            return pd.to_datetime(column, format="ISO8601", utc=True)
+    return column
+
+
 def _is_quantity(column: pd.Series) -> bool:
     kind = pd.api.types
     if kind.is_bool_dtype(column) or isinstance(column.dtype, pd.CategoricalDtype):
         return False
-    return kind.is_numeric_dtype(column) or kind.is_datetime64_any_dtype(column)
+    if kind.is_object_dtype(column):
+        return kind.infer_dtype(column, skipna=True) in NUMBERS
+    return kind.is_numeric_dtype(column) or _in_time(column)
+
+
+def _in_time(column: pd.Series) -> bool:
+    kind = pd.api.types
+    return kind.is_datetime64_any_dtype(column) or kind.is_timedelta64_dtype(column)
 
 
 def _quantities(column: pd.Series, table: str) -> np.ndarray:
-    """As float64, dates in days."""
-    if pd.api.types.is_datetime64_any_dtype(column):
-        days = column.astype("datetime64[ns]").astype("int64").to_numpy() / DAY
-        return np.where(column.isna(), np.nan, days)
+    """As float64; times, of any zone, and durations in days."""
+    if _in_time(column):
+        if pd.api.types.is_timedelta64_dtype(column):
+            found = column.to_numpy("timedelta64[us]")
+        else:
+            moments = column if column.dt.tz is None else column.dt.tz_convert(None)
+            found = moments.to_numpy("datetime64[us]")
+        return np.where(column.isna(), np.nan, found.astype(np.int64) / DAY)
     try:
         numbers: Any = pd.to_numeric(column)
         found = numbers.to_numpy(np.float64, na_value=np.nan)
