@@ -163,6 +163,8 @@ SAID = {  # name: a value that is not the default, and how a flag says it
     "censored": (("time=dead",), "--censored time=dead"),
     "na_values": (("-999",), "--na-values=-999"),
     "condition": ("~age", "--condition ~age"),
+    "covariates": (("age=Normal",), "--covariates age=Normal"),
+    "inputs": ("raw", "--inputs raw"),
     "offset": ("years", "--offset years"),
     "weight": ("w", "--weight w"),
     "device": ("cpu", "--device cpu"),
@@ -190,6 +192,11 @@ def test_every_argument_of_fit_is_a_setting():
     given = inspect.signature(pv.fit).parameters.keys()
     objects = {"vae", "x", "out", "resume", "callbacks", "steps_per_epoch"}  # the last of streams
     assert given - objects <= DEFAULTS.keys() == SAID.keys()
+
+
+def test_every_argument_of_a_model_is_a_setting():
+    given = inspect.signature(pv.VAE).parameters.keys()
+    assert given - {"x_shape"} <= DEFAULTS.keys()
 
 
 @pytest.mark.parametrize("name", SAID)
