@@ -144,7 +144,9 @@ def test_what_stands_for_missing_and_events_are_said(tmp_path):
 
 def test_covariates_and_inputs_reach_the_model(tmp_path):
     rng = np.random.default_rng(0)
-    frame = pd.DataFrame({"y": rng.normal(size=40), "age": rng.normal(size=40), "sick": [0, 1] * 20})
+    frame = pd.DataFrame(
+        {"y": rng.normal(size=40), "age": rng.normal(size=40), "sick": [0, 1] * 20}
+    )
     frame.where(rng.random(frame.shape) > 0.2).to_csv(tmp_path / "x.csv", index=False)
     told = {"data": str(tmp_path / "x.csv"), "condition": "~ age + sick", "inputs": "raw"}
     told |= {"encoder": "MLP([3])", "decoder": "MLP([3])"}

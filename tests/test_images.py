@@ -62,7 +62,9 @@ def test_shapes_of_channels_last_are_said_and_the_advice_works(shape):
         pv.fit(pv.VAE(first, 2, **told), x, layout="HWC", **once)
 
 
-@pytest.mark.parametrize("shape", [(3, 8, 8), (64, 4, 4), (20, 3), (12,), (3, 8, 3), (2, 2, 3)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(3, 8, 8), (64, 4, 4), (20, 3), (12,), (3, 8, 3), (2, 2, 3)], ids=str
+)
 def test_other_shapes_are_not_taken_for_channels_last(shape):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -75,7 +77,7 @@ def test_a_misplaced_axis_is_put_right_by_what_the_message_says():
         vae = pv.VAE(shape, 2, **told)
         last = np.random.default_rng(0).random((7, *shape[1:], 3), dtype=np.float32)
         for x in (last, last[0]):  # several, and one alone
-            with pytest.raises(ValueError, match="channels come first: x.transpose") as wrong:
+            with pytest.raises(ValueError, match=r"channels come first: x\.transpose") as wrong:
                 vae.encode(x)
             right = eval(re.search(r"x\.transpose\([\d, ]+\)(\[None\])?", str(wrong.value))[0])
             rows = np.moveaxis(last, -1, 1)[: len(right)]

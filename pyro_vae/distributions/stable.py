@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pyro.distributions as dist
@@ -19,7 +20,7 @@ EDGE = 750.0  # of the coordinate t, whose logistic function double precision st
 NODES = 64  # of each of the two panels of the integral
 FALL = 38.0  # from its peak to where the integrand is left out, in nats
 LEAST = 1e-50  # of the distance from zeta, near which the density is flat
-NOWHERE = 1e-14  # an interval of angles so wide is none: of the empty side of a law of skew 1
+NOWHERE = 1e-300  # an interval of angles so wide is none: of the empty side of a law of skew 1
 ROOM = 700.0  # of which double precision has the exponential
 
 
@@ -52,12 +53,13 @@ class Stable(dist.Stable):
     ) -> None:
         if coords != "S0":
             raise ValueError(f"Stable has coords='S0' alone, got {coords!r}: leave coords out")
-        super().__init__(stability, skew, scale, loc, coords, validate_args=validate_args)
+        told: Any = (stability, skew, scale, loc, coords)
+        super().__init__(*told, validate_args=validate_args)
 
     def expand(self, batch_shape: Size, _instance: object = None) -> "Stable":
         """The same law, of a larger batch."""
         parameters = (self.stability, self.skew, self.scale, self.loc)
-        each = (value.expand(torch.Size(batch_shape)) for value in parameters)
+        each: Any = (value.expand(torch.Size(batch_shape)) for value in parameters)
         return type(self)(*each, validate_args=self._validate_args)
 
     def rsample(self, sample_shape: Size = ()) -> Tensor:
@@ -67,8 +69,9 @@ class Stable(dist.Stable):
         end = math.pi / 2 * (1 - torch.finfo(torch.float64).eps)
         angle = torch.empty(shape, **of).uniform_(-end, end)
         wait = torch.empty(shape, **of).exponential_().clamp(min=torch.finfo(torch.float64).tiny)
-        a, away, b, zero = _angles(self.stability, self.skew)
-        turned = a * (angle + zero)
+        a, away, tan = _exact(self.stability)
+        b = self.skew.double() * tan
+        turned = a * angle + b.atan()
         log = (
             turned.sin().abs().log()
             + torch.log1p(b * b) / (2 * a)
@@ -93,57 +96,69 @@ class StableWithLogProb(Stable):
     """Stable laws that Pyro's reparameterizations leave alone."""
 
 
-def _angles(stability: Tensor, skew: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The stability a, a - 1, b = skew tan(pi a / 2), and atan(b) / a; a is never 1."""
+def _exact(stability: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The stability a, which is not 1, and with their digits a - 1 and tan(pi a / 2)."""
     a = stability.double()
     away = a - 1
     least = torch.where(away < 0, -HOLE, HOLE)
     away = torch.where(away.abs() < HOLE, least + away - away.detach(), away)
-    b = -skew.double() / torch.tan(math.pi / 2 * away)  # which keeps the digits near the pole
     a = 1 + away
-    return a, away, b, b.atan() / a
+    near = -1 / torch.tan(math.pi / 2 * away)
+    return a, away, torch.where(a > 1.5, -torch.tan(math.pi / 2 * (2 - a)), near)
 
 
 def _log_density(z: Tensor, stability: Tensor, skew: Tensor) -> Tensor:
     """The log density of a standard law."""
-    a, away, b, zero = torch.broadcast_tensors(*_angles(stability, skew))
-    x = z + b
-    zero = torch.where(x < 0, -zero, zero)  # x < 0 is x > 0 of the other skew
+    a, away, tan = _exact(stability)
+    b = skew.double() * tan
+    x, a, away, tan, skew = torch.broadcast_tensors(z + b, a, away, tan.abs(), skew.double())
+    skew = torch.where(x < 0, -skew, skew)  # x < 0 is x > 0 of the other skew
+    # Differences of arcs, of 0 where the skew is -1 or 1.
+    most, least = (torch.atan2(tan * (1 + one), 1 - one * tan * tan) for one in (skew, -skew))
+    width = torch.where(away < 0, most, math.pi - most) / a
+    ends = (
+        torch.where(away < 0, least / a, math.pi - width),
+        torch.where(away < 0, math.pi - most, most),
+    )
     log_x = x.abs().clamp(min=LEAST).log()
-    told = torch.broadcast_tensors(log_x, a, away, zero, b)
+    scale = -torch.log1p((skew * tan) ** 2) / (2 * away)
+    told = (log_x, a, away, width.clamp(min=NOWHERE), *ends, scale)
     with torch.no_grad():
         nodes, weights = _panels(*told)
     log, _ = _integrand(nodes, *told)
     area = torch.logsumexp(log + weights, 0)
     log = a.log() - away.abs().log() - math.log(math.pi) - log_x + area
-    return torch.where(zero + math.pi / 2 < NOWHERE, -math.inf, log)
+    return torch.where(width < NOWHERE, -math.inf, log)
 
 
 def _integrand(
-    t: Tensor, log_x: Tensor, a: Tensor, away: Tensor, zero: Tensor, b: Tensor
+    t: Tensor,
+    log_x: Tensor,
+    a: Tensor,
+    away: Tensor,
+    width: Tensor,
+    first: Tensor,
+    last: Tensor,
+    scale: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """The logarithm of h exp(-h) d theta / dt, and its slope in t."""
-    width = (zero + math.pi / 2).clamp(min=NOWHERE)
     low, high = width * torch.sigmoid(t), width * torch.sigmoid(-t)  # from either end
-    # Two angles are said by the end that is nearer: a low = pi - beside, zero + away low = pi/2 -
-    # other, whose digits the subtraction would lose.
-    gap, near = (math.pi / 2 * (1 - away) - a * zero).clamp(min=0), t < 0
-    beside, other = gap + a * high, gap + away * high
-    turned = torch.where(near, zero + away * low, math.pi / 2 - other)
-    sine = torch.where(near, a * low, beside).sin()
-    cosine = torch.where(near, turned.cos(), other.sin())
-    tiny = torch.finfo(t.dtype).tiny
-    logs = (size.abs().clamp(min=tiny).log() for size in (sine, high.sin(), cosine))
-    log_sine, log_side, log_cosine = logs
-    power = a / away
-    log_h = power * (log_x + log_side - log_sine) + log_cosine - log_side
-    log_h = log_h - torch.log1p(b * b) / (2 * away)
-    moved = width * torch.sigmoid(t) * torch.sigmoid(-t)
-    across = 1 / torch.tan(high)
-    back = torch.where(near, 1 / torch.tan(a * low), -1 / torch.tan(beside))
-    tilt = torch.where(near, torch.tan(turned), 1 / torch.tan(other))
-    rise = power * (-across - a * back) + across - away * tilt
+    # Three sines, each of the angle from the nearer end, whose digits a difference would lose.
+    near = t < 0
+    angles = (
+        torch.where(near, a * low, last + a * high),
+        torch.where(near, first + low, high),
+        torch.where(near, first - away * low, last + away * high),
+    )
+    logs = [angle.sin().abs().clamp(min=torch.finfo(t.dtype).tiny).log() for angle in angles]
+    side, power = torch.where(near, 1.0, -1.0), a / away
+    rates = [
+        rate / torch.tan(angle) for rate, angle in zip((side * a, side, -away), angles, strict=True)
+    ]
+    log_h, rise = (power * (v[1] - v[0]) + v[2] - v[1] for v in (logs, rates))
+    log_h = log_h + power * log_x + scale
     h = log_h.clamp(max=ROOM).exp()
+    moved = width * torch.sigmoid(t) * torch.sigmoid(-t)
     slope = rise * moved * (1 - h) + torch.sigmoid(-t) - torch.sigmoid(t)
     return log_h - h + moved.log(), slope
 

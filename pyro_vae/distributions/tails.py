@@ -6,6 +6,7 @@ a finite density, which is made in logarithms where the numbers themselves overf
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import pyro.distributions as dist
 import torch
@@ -127,7 +128,7 @@ class SoftAsymmetricLaplace(dist.SoftAsymmetricLaplace):  # pyright: ignore
     def expand(self, batch_shape: Size, _instance: object = None) -> "SoftAsymmetricLaplace":
         """The same distribution, of a larger batch."""
         parameters = (self.loc, self.scale, self.asymmetry, self.softness)
-        each = (value.expand(torch.Size(batch_shape)) for value in parameters)
+        each: Any = (value.expand(torch.Size(batch_shape)) for value in parameters)
         return type(self)(*each, validate_args=self._validate_args)
 
     def rsample(self, sample_shape: Size = ()) -> Tensor:
@@ -166,7 +167,9 @@ class AffineBeta(dist.AffineBeta):
         low, scale, x = self.loc.double(), self.scale.double(), value.double()
         of = torch.finfo(value.dtype)
         shares = [
-            ((x - end).abs().clamp(min=of.tiny).maximum(end.abs() * of.eps / 2) / scale).clamp(max=1)
+            ((x - end).abs().clamp(min=of.tiny).maximum(end.abs() * of.eps / 2) / scale).clamp(
+                max=1
+            )
             for end in (low, low + scale)
         ]
         beta = (a + b).lgamma() - a.lgamma() - b.lgamma()

@@ -132,6 +132,11 @@ class Flow(Part):
         transform = widen(self.transform(context))
         return Pushforward(base, transform, self.shape, inverse=self.backwards)
 
+    def __repr__(self) -> str:
+        """As torch shows a module; Zuko draws numbers for it."""
+        with torch.random.fork_rng(devices=[]):
+            return super().__repr__()
+
     def _class(self) -> type[nn.Module]:
         flows = zuko_flows()
         if self.name in REFUSED:

@@ -104,8 +104,8 @@ class ModelSettings:
     covariates: tuple[str, ...] | None = field(
         default=None,
         metadata=about(
-            "A column of the condition that has holes, and what it is drawn from, Normal or, of two "
-            "values, Bernoulli, as often as you like.",
+            "A column of the condition that has holes, and what it is drawn from, Normal or, of "
+            "two values, Bernoulli, as often as you like.",
             "COLUMN=LINE",
         ),
     )
