@@ -549,7 +549,7 @@ def test_conditions_and_exposures_of_visits_are_read_at_the_scale_of_the_visits_
 
 @pytest.mark.parametrize("prior", [MIXED, PROCESS])
 def test_refining_moves_no_data(prior):
-    """What the guide reads of the visits stays; a step along it is not even finite at distance 0."""
+    """What the guide reads of the visits stays: a step along it is not finite at distance 0."""
     vae = shaken(model(prior))
     x, seen = vae.as_data(frame()), []
     bound = pv.elbo(vae, x, num_samples=200, seed=0)
