@@ -48,6 +48,28 @@ def test_a_sample_of_functions_and_kinds_of_models_answers_or_refuses():
     assert not wrong, "\n".join(wrong)
 
 
+# What the crossing of all functions and all kinds has found.
+FOUND = [
+    ("flow", "repr"),
+    ("GaussianProcess", "gaps"),
+    ("GaussianProcess", "refine"),
+    ("GaussianProcess", "interpolate"),
+    ("LinearMixed, condition", "elbo"),
+    ("bytes, coupled", "differential_expression"),
+    ("counts", "plots.images"),
+    ("counts", "plots.associations"),
+    ("sequences", "plots.associations"),
+    ("sequences, condition", "stack, given"),
+    ("sequences, condition", "plots.reconstructed_rolls"),
+    ("table, weight", "sample"),
+]
+
+
+@pytest.mark.parametrize("kind, function", FOUND)
+def test_what_the_crossing_has_found_stays_mended(kind, function):
+    assert not list(crossing.failures([(kind, function)]))
+
+
 def spoil(case):
     with torch.no_grad():
         next(case.vae.parameters()).add_(1)

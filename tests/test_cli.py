@@ -118,6 +118,15 @@ def test_version():
     assert (done.code, done.out) == (0, f"pyro-vae {pv.__version__}\n")
 
 
+def test_families_are_listed_and_described():
+    done = run("families")
+    assert done.code == 0 and re.search(r"(?m)^StudentT: .+\n +family; prior, likelihood", done.out)
+    done = run("families", "StudentT")
+    assert done.code == 0 and "a number greater than 0" in done.out and "scale" in done.out
+    done = run("families", "StudenT")
+    assert done.code == 2 and "did you mean StudentT" in done.err
+
+
 FILES = {
     "data": ["fit", "none.npy"],
     "configuration": ["fit", "--config", "none.toml"],
@@ -163,6 +172,8 @@ SAID = {  # name: a value that is not the default, and how a flag says it
     "censored": (("time=dead",), "--censored time=dead"),
     "na_values": (("-999",), "--na-values=-999"),
     "condition": ("~age", "--condition ~age"),
+    "covariates": (("age=Normal",), "--covariates age=Normal"),
+    "inputs": ("raw", "--inputs raw"),
     "offset": ("years", "--offset years"),
     "weight": ("w", "--weight w"),
     "device": ("cpu", "--device cpu"),
@@ -190,6 +201,11 @@ def test_every_argument_of_fit_is_a_setting():
     given = inspect.signature(pv.fit).parameters.keys()
     objects = {"vae", "x", "out", "resume", "callbacks", "steps_per_epoch"}  # the last of streams
     assert given - objects <= DEFAULTS.keys() == SAID.keys()
+
+
+def test_every_argument_of_a_model_is_a_setting():
+    given = inspect.signature(pv.VAE).parameters.keys()
+    assert given - {"x_shape"} <= DEFAULTS.keys()
 
 
 @pytest.mark.parametrize("name", SAID)
@@ -406,6 +422,7 @@ def test_nothing_is_written_over_without_force(copy):
 WRONG = {
     "data": (["digitz"], r"unknown data 'digitz'; did you mean digits\?"),
     "file": (["none.npy"], r"there is no file none\.npy"),
+    "no name": ([""], "the name of the data is empty: give a file"),
     "no files in the root": (["kmnist", "--data-root", "."], "KMNIST is not in "),
     "likelihood": (["--likelihood", "Bernouli"],
                    r"unknown family 'Bernouli'; did you mean Bernoulli or .*\n  Bernouli\n  \^"),

@@ -1,11 +1,15 @@
 """Tables on the command line: fit, sample, impute and report, and an answer to each mistake."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 import pyro_vae as pv
 from helpers.commands import run
+from pyro_vae.runs.folder import new_model
+from pyro_vae.runs.settings import merge
 
 SMALL = ("--encoder", "MLP([16])", "--decoder", "MLP([16])", "--latent-dim", "2")
 FIT = ("--epochs", "3", "--no-progress", *SMALL)
@@ -147,6 +151,21 @@ def test_what_stands_for_missing_and_events_are_said(tmp_path):
     }.items():
         out = refused("fit", tmp_path / "p.csv", *flags, *FIT, "--out", tmp_path / "no")
         assert words in out and not (tmp_path / "no").exists()
+
+
+def test_covariates_and_inputs_reach_the_model(tmp_path):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {"y": rng.normal(size=40), "age": rng.normal(size=40), "sick": [0, 1] * 20}
+    )
+    frame.where(rng.random(frame.shape) > 0.2).to_csv(tmp_path / "x.csv", index=False)
+    told = {"data": str(tmp_path / "x.csv"), "condition": "~ age + sick", "inputs": "raw"}
+    told |= {"encoder": "MLP([3])", "decoder": "MLP([3])"}
+    settings = merge({"covariates": ["age=Normal", "sick=Bernoulli"], **told}, {})
+    vae = new_model(settings, pv.load_data(settings.data))
+    assert set(vae.record.covariates) == {"age", "sick"} and vae.inputs.mode == "raw"
+    with pytest.raises(ValueError, match="covariates is COLUMN=LINE, got 'age'"):
+        new_model(replace(settings, covariates=("age",)), pv.load_data(settings.data))
 
 
 def test_rows_are_not_written_as_arrays(folder):

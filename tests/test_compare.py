@@ -301,3 +301,16 @@ def test_a_stack_says_what_it_cannot_do():
 def test_what_is_no_models_is_refused(function, wrong):
     with pytest.raises(ValueError, match="the models come first"):
         function(wrong, [0.5, 0.5])
+
+
+def test_a_stack_draws_sequences_of_the_lengths_that_are_given():
+    models = [pv.VAE((None, 2), 2, likelihood="Normal", condition=1, encoder="GRU(3)",
+                     decoder="GRU(3)", seed=seed) for seed in (0, 1)]  # fmt: skip
+    rows = [torch.randn(n, 2) for n in (4, 1, 3)]
+    for vae in models:
+        x = {"x": rows, "condition": torch.zeros(3, 1)}
+        pv.fit(vae, x, epochs=1, batch_size=3, progress=False, compile=False)
+    given = {"condition": torch.zeros(3, 1), "lengths": [2, 3, 1]}
+    drawn = pv.stack(models, [0.5, 0.5]).sample(9, given=given, seed=0)
+    alone = models[0].sample(9, given=given, seed=0)
+    assert torch.equal(drawn.isnan(), alone.isnan()) and drawn.isnan().any()

@@ -527,3 +527,9 @@ def test_one_goes_from_a_row_of_a_table_to_another():
     under = vae.as_data(last.assign(site=data.site[0]))
     mean = vae.record.answer(vae.decode(vae.encode(last).mean, under).mean.detach())
     assert np.allclose(line["age"].iloc[-1], mean["age"])
+
+
+def test_a_row_that_is_drawn_counts_once_and_is_taken():
+    vae = pv.VAE(table(), 2, weight="years", **NETS)
+    drawn = vae.sample(5, seed=0)
+    assert (drawn["years"] == 1).all() and pv.elbo(vae, drawn, seed=0).isfinite().all()

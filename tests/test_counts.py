@@ -331,3 +331,11 @@ def test_a_counterfactual_sets_the_condition_of_counts():
     assert vae.counterfactual(data, {"batch": "b", "age": 0.5}, seed=0).shape == (40, 12)
     with pytest.raises(ValueError, match="say 'age' too"):
         vae.counterfactual(data, {"batch": "b"})
+
+
+def test_a_loop_over_the_rows_of_counts_ends():
+    assert len(list(counts())) == len(counts())
+    with pytest.raises(IndexError, match="there is no row 10000 among"):
+        counts()[10_000]
+    with pytest.raises(ValueError, match=r"got Counts: give a pandas\.DataFrame"):
+        pv.plots.associations(counts(), counts())

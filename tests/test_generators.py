@@ -209,3 +209,9 @@ def test_without_a_seed_the_global_generator_moves():
     before = states()
     pv.elbo(model(), X)
     assert states() != before
+
+
+def test_a_flow_is_shown_without_draws():
+    vae = pv.VAE(4, 2, prior="Flow(NSF, transforms=1)", likelihood="Normal", seed=0)
+    before = torch.get_rng_state()
+    assert "Flow" in repr(vae) and torch.equal(torch.get_rng_state(), before)

@@ -1,5 +1,8 @@
 """Images as people have them: 8-bit, channels last, of PIL, in folders; networks of any size."""
 
+import re
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +12,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 import pyro_vae as pv
-from pyro_vae.data.pictures import channels_first
+from pyro_vae.data.pictures import channels_first, warn_of_layout
 from pyro_vae.families.networks import make_network
 from pyro_vae.families.residual import Repeated, group_norm
 
@@ -43,6 +46,42 @@ def test_channels_may_come_last():
     assert same(first, trained(torch.from_numpy(last), layout="HWC"))
     held = trained(last, layout="HWC", validation=last[:4])
     assert same(held, trained(np.moveaxis(last, -1, 1), validation=np.moveaxis(last[:4], -1, 1)))
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 3), (9, 6, 1), (5, 7, 4), (6, 5, 5, 3)], ids=str)
+def test_shapes_of_channels_last_are_said_and_the_advice_works(shape):
+    *places, last = shape
+    x, first = torch.rand(4, *shape), (last, *places)
+    told = {"likelihood": "Normal", "encoder": "MLP([4])", "decoder": "MLP([4])"}
+    once = {"epochs": 1, "progress": False, "compile": False}
+    with pytest.warns(UserWarning, match=r"channels come last.*--layout HWC") as said:
+        pv.fit(pv.VAE(shape, 2, **told), x, **once)
+    assert len(said) == 1 and f"VAE({first}, ...)" in str(said[0].message)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pv.fit(pv.VAE(first, 2, **told), x, layout="HWC", **once)
+
+
+@pytest.mark.parametrize(
+    "shape", [(3, 8, 8), (64, 4, 4), (20, 3), (12,), (3, 8, 3), (2, 2, 3)], ids=str
+)
+def test_other_shapes_are_not_taken_for_channels_last(shape):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_layout(shape)
+
+
+def test_a_misplaced_axis_is_put_right_by_what_the_message_says():
+    told = {"encoder": "MLP([4])", "decoder": "MLP([4])", "likelihood": "Normal", "seed": 0}
+    for shape in ((3, 6, 5), (3, 4, 6, 5)):
+        vae = pv.VAE(shape, 2, **told)
+        last = np.random.default_rng(0).random((7, *shape[1:], 3), dtype=np.float32)
+        for x in (last, last[0]):  # several, and one alone
+            with pytest.raises(ValueError, match=r"channels come first: x\.transpose") as wrong:
+                vae.encode(x)
+            right = eval(re.search(r"x\.transpose\([\d, ]+\)(\[None\])?", str(wrong.value))[0])
+            rows = np.moveaxis(last, -1, 1)[: len(right)]
+            assert np.array_equal(right, rows) and vae.encode(right).batch_shape == (len(rows),)
 
 
 def test_channels_last_on_disk_stay_there(tmp_path):

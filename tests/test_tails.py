@@ -34,6 +34,23 @@ def skew(a, s, x):
     return mp.log(a / s) - mp.log1p(mp.exp(x / s)) - a * mp.log1p(mp.exp(-x / s))
 
 
+def soft(a, s, x):
+    """Pyro's formula; terms of very different sizes cancel, so digits are many."""
+
+    def tail(x, a):
+        u = (s * s + a * x) / (a * s * mp.sqrt(2))
+        return mp.exp((s * s / 2 + a * x) / a**2) * mp.erfc(u)
+
+    return mp.log((tail(x, a) + tail(-x, 1 / a)) / (2 * (a + 1 / a)))
+
+
+def affine(a, b, x):
+    """Of a beta variable from 2 to 5."""
+    share = (x - 2) / 3
+    beta = mp.loggamma(a + b) - mp.loggamma(a) - mp.loggamma(b)
+    return beta + (a - 1) * mp.log(share) + (b - 1) * mp.log1p(-share) - mp.log(3)
+
+
 # By family: its two parameters, values of x, the log density, and the constructor of both.
 FAMILIES = {
     "StudentT": (
@@ -46,6 +63,14 @@ FAMILIES = {
     ),
     "FisherSnedecor": (POSITIVE, POSITIVE, [1.2e-38, 1e-3, 1.0, 40.0, HUGE], ratio,
         ours.FisherSnedecor,
+    ),
+    "SoftAsymmetricLaplace": (
+        POSITIVE, [1e-3, 0.1, 1.0, 30.0, 1e3], [-1e7, -40.0, -1.0, 0.0, 1e-3, 1.0, 300.0, 1e9],
+        soft, lambda a, s: ours.SoftAsymmetricLaplace(0 * s, 1 + 0 * s, a, s),
+    ),
+    "AffineBeta": (
+        POSITIVE, POSITIVE, [2.000001, 2.3, 4.0, 4.99999], affine,
+        lambda a, b: ours.AffineBeta(a, b, torch.tensor(2.0), torch.tensor(3.0)),
     ),
     "SkewLogistic": (
         POSITIVE, [1e-3, 1.0, 30.0], [-1e7, -40.0, 0.0, 1.0, 1e7], skew,
@@ -80,6 +105,9 @@ PARAMETERS = {
     "FisherSnedecor": ours.FisherSnedecor,
     "SkewLogistic": lambda a, b: ours.SkewLogistic(torch.tensor(-3.0), b, a),
     "Logistic": lambda a, b: ours.Logistic(a, b),
+    "SoftLaplace": lambda a, b: ours.SoftLaplace(a, b),
+    "SoftAsymmetricLaplace": lambda a, b: ours.SoftAsymmetricLaplace(0 * a, 1 + 0 * a, a, b),
+    "AffineBeta": lambda a, b: ours.AffineBeta(a, a.flip(0), 900 + 0 * a, b),
 }
 
 
@@ -105,6 +133,12 @@ def test_draws_stay_in_the_support_and_have_a_density_and_a_path(name):
         (ours.GeneralizedPareto(*three(1.0, 2.0, 6.0)), stats.genpareto(6.0, 1.0, 2.0)),
         (ours.GeneralizedPareto(*three(1.0, 2.0, -0.7)), stats.genpareto(-0.7, 1.0, 2.0)),
         (ours.GeneralizedPareto(*three(1.0, 2.0, 0.0)), stats.expon(1.0, 2.0)),
+        (ours.AffineBeta(*three(0.3, 2.0, 5.0), torch.tensor(4.0)), stats.beta(0.3, 2.0, 5.0, 4.0)),
+        (ours.SoftLaplace(*three(1.0, 2.0)), stats.hypsecant(1.0, 2.0)),
+        (
+            ours.SoftAsymmetricLaplace(*three(1.0, 2.0, 1.0), torch.tensor(1e-4)),
+            stats.laplace(1.0, 2.0),
+        ),
         (ours.SkewLogistic(*three(1.0, 2.0, 0.01)), stats.genlogistic(0.01, 1.0, 2.0)),
         (ours.SkewLogistic(*three(1.0, 2.0, 40.0)), stats.genlogistic(40.0, 1.0, 2.0)),
     ],
@@ -141,6 +175,10 @@ def test_the_path_of_students_draws_is_that_of_its_quantiles():
         "GeneralizedPareto(loc=0, scale=amortized, concentration=-0.5)",
         "SkewLogistic(asymmetry=0.0001)",
         "FisherSnedecor(df2=0.001)",
+        "SoftAsymmetricLaplace(asymmetry=1000)",
+        "SoftAsymmetricLaplace(softness=0.0001)",
+        "AffineBeta(concentration1=0.01, loc=1000, scale=0.001)",
+        "AffineBeta(concentration0=0.02, loc=0, scale=1)",
     ],
 )
 @pytest.mark.filterwarnings("ignore:x is far from unit scale")

@@ -18,6 +18,7 @@ from torch.distributions import MultivariateNormal, kl_divergence
 
 import pyro_vae as pv
 from pyro_vae.infer.estimators.soundness import check
+from pyro_vae.model.joint import Joint
 
 LINEAR = {"encoder": "MLP([])", "decoder": "MLP([])", "seed": 0}
 MIXED = "LinearMixed('time + (1 + time | subject)')"
@@ -532,3 +533,38 @@ def test_one_goes_from_a_subject_to_another():
         vae.interpolate(data, last)
     line = vae.interpolate(first, last, 3)
     assert line.shape == (3, *vae.x_shape)
+
+
+def test_conditions_and_exposures_of_visits_are_read_at_the_scale_of_the_visits_there_are():
+    data = frame().assign(dose=lambda rows: 50 + 5 * rows.time, years=lambda rows: 1 + rows.time)
+    counts = np.random.default_rng(0).poisson(3 * data.years)
+    data = data[["subject", "time", "dose", "years"]].assign(n=counts)
+    whole = pv.Table.from_frame(data, likelihood={"n": "Poisson"})
+    vae = pv.VAE(whole, 1, prior=MIXED, condition="~ dose", offset="years", **LINEAR)
+    pv.fit(vae, data, epochs=1, batch_size=4, progress=False, compile=False)
+    middle = data.dose.median()
+    spread = (data.dose - middle).abs().mean() * math.sqrt(math.pi / 2)
+    assert vae.inputs.context.centre.item() == pytest.approx(middle)
+    assert vae.inputs.context.spread.item() == pytest.approx(spread, rel=1e-5)
+    assert vae.inputs.exposure.centre.item() == pytest.approx(math.log(data.years.median()))
+    with torch.no_grad():
+        assert pv.elbo(vae, data, seed=0).isfinite().all()
+
+
+@pytest.mark.parametrize("prior", [MIXED, PROCESS])
+def test_refining_moves_no_data(prior):
+    """What the guide reads of the visits stays: a step along it is not finite at distance 0."""
+    vae = shaken(model(prior))
+    x, seen = vae.as_data(frame()), []
+    bound = pv.elbo(vae, x, num_samples=200, seed=0)
+    vae.approximation.register_forward_hook(lambda _, told, __: seen.append(told[0].detach()))
+    q = vae.refine(x, steps=20, seed=0)
+    beside = vae.record.beside(x)
+    assert all(torch.equal(h[..., -beside.shape[-1] :], beside) for h in seen) and len(seen) > 20
+    z = q.sample(torch.Size([200]))
+    with torch.no_grad():
+        better = (Joint(vae, x).log_joint(z) - q.log_prob(z)).mean(0)
+    assert (better - bound).sum() > -0.1
+    one, other = (frame()[frame().subject == s] for s in ("s1", "s2"))
+    assert pv.gaps(vae, frame(), steps=2, num_samples=20, seed=0)["approximation"].notna().all()
+    assert len(vae.interpolate(one, other, 3)) == 3

@@ -129,6 +129,8 @@ def check_data(name: str | None) -> None:
     """Raise where data are a file that is not there, before anything heavy is imported."""
     if name is None:
         return
+    if not name.strip():
+        raise ValueError("the name of the data is empty: give a file, a folder, or digits")
     known = (".npy", ".npz", ".txt", ".h5ad", ".mtx", *TABLES)
     if Path(name).suffix in known and not Path(name).exists():
         raise ValueError(f"there is no file {name}")
@@ -183,7 +185,13 @@ def write_rows(path: Path, rows: Any) -> Path:  # noqa: ANN401
         elif path.suffix == ".npy":
             np.save(new, padded(rows).numpy() if isinstance(rows, list) else rows)
         elif path.suffix == ".parquet":
-            rows.to_parquet(new)
+            try:
+                rows.to_parquet(new)
+            except ImportError:
+                raise ValueError(
+                    f"{path}: Parquet files need pyarrow: pip install pyarrow, or "
+                    f"--out {path.with_suffix('.csv')}"
+                ) from None
         else:
             rows.to_csv(new, index=False, sep="\t" if path.suffix == ".tsv" else ",")
     return path

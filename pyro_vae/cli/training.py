@@ -35,6 +35,7 @@ def fit(
     if resume is not None:
         _check_resumed(resume, {"config": config, "out": out, **flags})
         config, out = resume / CONFIG, resume
+    check_data(flags["data"])  # pyright: ignore[reportArgumentType]
     settings = merge(flags, read_config(config) if config else {})
     if settings.data == FROM_PYTHON:
         raise ValueError(

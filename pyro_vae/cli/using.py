@@ -34,6 +34,7 @@ __all__ = [
     "decompress",
     "encode",
     "evaluate",
+    "families",
     "impute",
     "report",
     "sample",
@@ -197,6 +198,23 @@ def check(run: Folder) -> None:
     typer.echo("\n".join(f"{name}: {problem or 'sound'}" for name, problem in found.items()))
     if any(found.values()):
         raise typer.Exit(2)
+
+
+def families(
+    name: Annotated[
+        str | None,
+        typer.Argument(help="One of them, with its parameters.", metavar="[NAME]"),
+    ] = None,
+) -> None:
+    """What a line can name: families of distributions, and structures of them."""
+    from ..describe import describe
+    from ..describe import families as table
+
+    if name is not None:
+        typer.echo(describe(name).to_string())
+        return
+    for one, row in table().iterrows():
+        typer.echo(f"{one}: {row['about']}\n    {row['kind']}; {row['roles']}")
 
 
 def show(run: Folder) -> None:

@@ -1,5 +1,6 @@
 """Pictures: files of a folder and objects of PIL as 8-bit arrays, channels first."""
 
+import warnings
 from collections.abc import Sequence
 from numbers import Real
 from pathlib import Path
@@ -11,10 +12,18 @@ from torch import Tensor
 
 from ..core.checks import whole
 
-__all__ = ["ImageLayout", "are_pictures", "as_pixels", "channels_first", "read_pictures"]
+__all__ = [
+    "ImageLayout",
+    "are_pictures",
+    "as_pixels",
+    "channels_first",
+    "read_pictures",
+    "warn_of_layout",
+]
 
 ImageLayout: TypeAlias = Literal["CHW", "HWC"]
 FILES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+COLOURS = (1, 3, 4)  # how many channels pictures have
 BOX = 4  # of PIL's ways to resize
 GREY = ("1", "L", "LA", "I;16", "I", "F")  # modes of PIL without colours
 
@@ -48,6 +57,25 @@ def channels_first(x: Any, layout: ImageLayout) -> Any:  # noqa: ANN401
             f"layout='HWC' is of images (N, H, W, C), got an array of shape {tuple(x.shape)}"
         )
     return x.movedim(-1, 1) if isinstance(x, Tensor) else np.moveaxis(x, -1, 1)
+
+
+def warn_of_layout(shape: tuple[int | None, ...]) -> None:
+    """Say so where observations have the shape of images whose channels come last.
+
+    Args:
+        shape: of one observation: ``(H, W, C)`` or ``(D, H, W, C)`` where C is 1, 3 or 4, and the
+            others are larger.
+    """
+    *places, last = (size or 0 for size in shape) if shape else (0,)
+    if len(places) in (2, 3) and last in COLOURS and min(places) > max(COLOURS):
+        first = ", ".join(map(str, (last, *places)))
+        rest = " x ".join(map(str, (*places[1:], last)))
+        warnings.warn(
+            f"observations of shape {tuple(shape)} are read as {places[0]} channels of {rest}: if "
+            f"they are images whose channels come last, say layout='HWC' (--layout HWC) where the "
+            f"file is read, or to fit, of VAE(({first}), ...)",
+            stacklevel=4,
+        )
 
 
 def are_pictures(rows: object) -> bool:

@@ -182,7 +182,7 @@ def _file(path: Path, seed: int, held_out: float, layout: ImageLayout) -> Data:
         return Data(path.stem, what, train, test, labels[0], labels[1])
     labels = _labels(arrays.pop("labels", None), path)
     if not arrays:
-        raise ValueError(f"{path} holds labels only")
+        raise ValueError(f"{path} holds labels only: numpy.savez(path, x=x, labels=y)")
     lengths = arrays.pop("lengths", None) if len(arrays) > 1 else None
     first, *_ = arrays
     what, x = (
@@ -207,8 +207,8 @@ def _labels(array: np.ndarray | None, path: Path) -> Tensor | None:
 def _tensor(array: np.ndarray, path: Path) -> Tensor:
     if array.dtype.kind not in "biuf" or array.ndim < 2:
         raise ValueError(
-            f"{path} holds an array of {array.dtype} and shape {array.shape}: "
-            "expected numbers of shape (N, ...)"
+            f"{path} holds an array of {array.dtype} and shape {array.shape}: expected numbers of "
+            "shape (N, ...); those of one column are x[:, None], and words belong in a .csv file"
         )
     return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
 

@@ -21,13 +21,24 @@ from .normal_mixture import NormalMixture, SideBySide, mixture
 from .sparse import Delta, Horseshoe, SpikeAndSlab
 from .sphere import ImplicitVonMises, VonMises, VonMisesFisher, bessel
 from .spike import SpikeOr, WithSpike
+from .stable import Stable, StableWithLogProb
 from .supports import support_of_cell
 from .survival import CensoredTime, RightCensored, log_survival
-from .tails import FisherSnedecor, GeneralizedPareto, Logistic, SkewLogistic, StudentT
+from .tails import (
+    AffineBeta,
+    FisherSnedecor,
+    GeneralizedPareto,
+    Logistic,
+    SkewLogistic,
+    SoftAsymmetricLaplace,
+    SoftLaplace,
+    StudentT,
+)
 from .trajectories import Trajectories
 from .transforms import Interval, Positive, PositiveCholesky, Shares, Sticks
 
 __all__ = [
+    "AffineBeta",
     "AutoregressiveBits",
     "CensoredTime",
     "ContinuousBernoulli",
@@ -62,8 +73,12 @@ __all__ = [
     "Shares",
     "SideBySide",
     "SkewLogistic",
+    "SoftAsymmetricLaplace",
+    "SoftLaplace",
     "SpikeAndSlab",
     "SpikeOr",
+    "Stable",
+    "StableWithLogProb",
     "Sticks",
     "StudentT",
     "Trajectories",

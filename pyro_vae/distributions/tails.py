@@ -6,6 +6,7 @@ a finite density, which is made in logarithms where the numbers themselves overf
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import pyro.distributions as dist
 import torch
@@ -14,11 +15,21 @@ from torch.nn.functional import logsigmoid
 
 from .edges import InLogarithms, finite_exp, inside, log1mexp
 
-__all__ = ["FisherSnedecor", "GeneralizedPareto", "Logistic", "SkewLogistic", "StudentT"]
+__all__ = [
+    "AffineBeta",
+    "FisherSnedecor",
+    "GeneralizedPareto",
+    "Logistic",
+    "SkewLogistic",
+    "SoftAsymmetricLaplace",
+    "SoftLaplace",
+    "StudentT",
+]
 
 Size = Sequence[int]
 LARGE = 1e6  # a number to which 1 adds nothing
 EXPONENT = 80.0  # of which float32 has the exponential
+ASYMPTOTIC = 1e3  # from here on erfcx is its asymptotic series
 NO_TAIL = 1e-8  # a concentration that is none
 
 
@@ -99,6 +110,73 @@ class Logistic(dist.Logistic):
         return self.icdf(_uniform(self.loc, self._extended_shape(torch.Size(sample_shape))))
 
 
+class SoftLaplace(dist.SoftLaplace):
+    """Numbers with two smooth exponential tails."""
+
+    def rsample(self, sample_shape: Size = ()) -> Tensor:
+        """A draw that is finite."""
+        return self.icdf(_uniform(self.loc, self._extended_shape(torch.Size(sample_shape))))
+
+
+class SoftAsymmetricLaplace(dist.SoftAsymmetricLaplace):  # pyright: ignore
+    r"""A normal variable and two exponential ones, :math:`\mu + \sigma (s N - a E + E' / a)`.
+
+    Its log density is made by the scaled complementary error function, whose logarithm is finite
+    where that of Pyro's complement of the error function is not.
+    """
+
+    def expand(self, batch_shape: Size, _instance: object = None) -> "SoftAsymmetricLaplace":
+        """The same distribution, of a larger batch."""
+        parameters = (self.loc, self.scale, self.asymmetry, self.softness)
+        each: Any = (value.expand(torch.Size(batch_shape)) for value in parameters)
+        return type(self)(*each, validate_args=self._validate_args)
+
+    def rsample(self, sample_shape: Size = ()) -> Tensor:
+        """A draw that is finite."""
+        return inside(super().rsample(torch.Size(sample_shape)), None, None)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The log density."""
+        if self._validate_args:
+            self._validate_sample(value)
+        a, soft = self.asymmetry.double(), self.softness.double()
+        x = (value.double() - self.loc.double()) / self.scale.double()
+        tails = torch.logaddexp(_soft_tail(x, a, soft), _soft_tail(-x, 1 / a, soft))
+        found = tails - (a + 1 / a).log() - self.scale.double().log() - math.log(2)
+        return found.to(torch.promote_types(value.dtype, self.loc.dtype))
+
+
+class AffineBeta(dist.AffineBeta):
+    """A beta variable, scaled and moved."""
+
+    def rsample(self, sample_shape: Size = ()) -> Tensor:
+        """A draw within the bounds."""
+        x = self.loc + self.scale * self.base_dist.rsample(torch.Size(sample_shape))
+        return torch.minimum(torch.maximum(x, self.low), self.high)
+
+    def sample(self, sample_shape: Size = ()) -> Tensor:
+        """A draw without a path."""
+        with torch.no_grad():
+            return self.rsample(sample_shape)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The log density; at a bound that of half of the way to the number beside it."""
+        if self._validate_args:
+            self._validate_sample(value)
+        a, b = self.concentration1.double(), self.concentration0.double()
+        low, scale, x = self.loc.double(), self.scale.double(), value.double()
+        of = torch.finfo(value.dtype)
+        shares = [
+            ((x - end).abs().clamp(min=of.tiny).maximum(end.abs() * of.eps / 2) / scale).clamp(
+                max=1
+            )
+            for end in (low, low + scale)
+        ]
+        beta = (a + b).lgamma() - a.lgamma() - b.lgamma()
+        found = beta + (a - 1) * shares[0].log() + (b - 1) * shares[1].log() - scale.log()
+        return found.to(torch.promote_types(value.dtype, self.concentration1.dtype))
+
+
 class SkewLogistic(dist.SkewLogistic):
     """Numbers a power of whose sigmoid is uniform."""
 
@@ -138,3 +216,21 @@ def _log1p(x: Tensor, scale: Tensor, power: int) -> Tensor:
     near = torch.where(far, 0.0, x) / scale
     beyond = torch.where(far, x, 1.0).log() - scale.log()
     return torch.where(far, power * beyond, near.pow(power).log1p())
+
+
+def _soft_tail(x: Tensor, a: Tensor, soft: Tensor) -> Tensor:
+    """log(2 P(N soft - a E in dx) a / dx), of the exponential tail to the left."""
+    u = (soft * soft + a * x) / (a * soft * math.sqrt(2))
+    above = u > 0
+    near = -((x / soft) ** 2) / 2 + _log_erfcx(torch.where(above, u, 1.0))
+    below = torch.where(above, 0.0, u)
+    far = (soft * soft / 2 + a * x) / a**2 + torch.special.erfc(below).log()
+    return torch.where(above, near, far)
+
+
+def _log_erfcx(x: Tensor) -> Tensor:
+    """log(exp(x ** 2) erfc(x)) of numbers greater than 0."""
+    large = x > ASYMPTOTIC
+    series = torch.where(large, x, ASYMPTOTIC)
+    beyond = -series.log() - math.log(math.pi) / 2 + torch.log1p(-1 / (2 * series * series))
+    return torch.where(large, beyond, torch.special.erfcx(torch.where(large, 1.0, x)).log())

@@ -136,6 +136,11 @@ class Flow(Part):
         how = {"inverse": self.backwards, "one_way": self.one_way}
         return Pushforward(base, transform, self.shape, **how)
 
+    def __repr__(self) -> str:
+        """As torch shows a module; Zuko draws numbers for it."""
+        with torch.random.fork_rng(devices=[]):
+            return super().__repr__()
+
     def _class(self) -> type[nn.Module]:
         flows = zuko_flows()
         if self.name in REFUSED:

@@ -263,11 +263,13 @@ def refine(
         num_particles: draws of z a step.
     """
     h = features.detach().clone().requires_grad_()
+    moves = h.shape[-1] - getattr(posterior, "still", 0)
     optimizer = torch.optim.Adam([h], lr=lr)
     with torch.enable_grad():
         for step in range(steps):
             optimizer.param_groups[0]["lr"] = lr * (1 - step / steps)
             gradient = -_slope(posterior, h, log_joint, num_particles)
+            gradient[..., moves:] = 0  # what stands beside them is data
             h.grad = gradient
             optimizer.step()
     with torch.no_grad():

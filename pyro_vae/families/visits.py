@@ -50,6 +50,11 @@ class VisitPart(Part):
         """How many columns of the design there are."""
         return sum(map(len, self.columns.values()))
 
+    @property
+    def still(self) -> int:
+        """How many of a guide's last features are data: the design, and which visits there are."""
+        return self.width + 2
+
 
 class Conjugate(VisitPart):
     r"""The prior of a subject's visits times one normal factor for each visit that is seen.
@@ -87,7 +92,7 @@ class Conjugate(VisitPart):
 
     def forward(self, features: Tensor | None = None) -> Trajectories:
         """The trajectories, of batch shape ``(B,)``."""
-        h, beside = _split(visit_features(features), self.width + 2)
+        h, beside = _split(visit_features(features), self.still)
         seen = beside[..., -1:]
         factor: Any = innermost(self.factor(h))
         if self.prior:
@@ -111,7 +116,7 @@ class MeanField(VisitPart):
 
     def forward(self, features: Tensor | None = None) -> dist.TorchDistribution:
         """All visits, of batch shape ``(B,)``; those that only fill up the shape are N(0, 1)."""
-        h, beside = _split(visit_features(features), self.width + 2)
+        h, beside = _split(visit_features(features), self.still)
         q: Any = innermost(self.part(h))
         if not isinstance(q, dist.Normal):
             raise ValueError(

@@ -139,11 +139,12 @@ def reshaping(shape: tuple[int, ...], got: tuple[int, ...]) -> str:
         return "one observation is numpy.asarray(x)[None], numbers of one column [:, None]"
     if got == shape:
         return "one observation is x[None]"
-    if len(shape) == 3 and len(got) == 4 and (got[3], *got[1:3]) == shape:
-        return (
-            "channels come first: x.transpose(0, 3, 1, 2), or permute of a tensor; fit(..., "
-            "layout='HWC') does so"
-        )
+    last, n = len(got) - 1, len(shape)
+    if n >= 3 and got[-1:] + got[last - n + 1 : last] == shape and last in (n, n - 1):
+        one = "[None]" if last < n else ""
+        order = ", ".join(map(str, (*range(last - n + 1), last, *range(last - n + 1, last))))
+        how = "" if one else "; fit(..., layout='HWC') does so"
+        return f"channels come first: x.transpose({order}){one}, or permute of a tensor{how}"
     return f"reshape x, or make VAE({got[1:]}, ...)"
 
 

@@ -75,13 +75,20 @@ class Inputs(nn.Module):
         offset = next((b for b in record.blocks if b.role == "offset"), None)
         self.exposure = None
         if offset is not None and offset.width == 1 and mode != "raw":
-            self.exposure = Standardized((1,), 0.0, True)
+            self.exposure = Standardized(self._beside_each(1), 0.0, True)
             for i, (p, (_, shape)) in enumerate(zip(parts, record.scored, strict=True)):
                 if _counts(p):
                     self.readers[i] = Rates(shape, 1.0, in_units)
         width = sum(b.width for b in record.blocks if b.role == "context")
         plain = mode == "raw" or not width
-        self.context = nn.Identity() if plain else Standardized((width,), 0.0, True, bits=True)
+        beside = (
+            nn.Identity() if plain else Standardized(self._beside_each(width), 0.0, True, bits=True)
+        )
+        self.context = beside
+
+    def _beside_each(self, width: int) -> tuple[int, ...]:
+        """The shape of so many numbers beside an observation, or beside each of its visits."""
+        return (self.visits.visits, width) if self.visits else (width,)
 
     @property
     def complete(self) -> bool:
@@ -92,9 +99,16 @@ class Inputs(nn.Module):
     def start_from(self, x: Tensor) -> None:
         """Learn centres and spreads from observations, ``(N, *record.shape)``, once."""
         some = x[:: max(1, len(x) // ROWS)]
-        if self.exposure is not None:
-            self.exposure.start_from(self.record.part(some, "offset"))  # pyright: ignore
-        blocks = [*self._blocks(some), self.record.part(some, "context")]
+        context, offset = (self.record.part(some, role) for role in ("context", "offset"))
+        if self.visits:  # what only fills up the visits is not there
+            there = self.visits.there(some)
+            context, offset = (
+                None if part is None else torch.where(there, part, torch.nan)
+                for part in (context, offset)
+            )
+        if self.exposure is not None and offset is not None:
+            self.exposure.start_from(offset)
+        blocks = [*self._blocks(some), context]
         for reader, values in zip([*self.readers, self.context], blocks, strict=True):
             if isinstance(reader, Standardized) and values is not None:
                 reader.start_from(values)

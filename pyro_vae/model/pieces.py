@@ -66,7 +66,8 @@ def alone(vae: Any, x: Any) -> Tensor:  # noqa: ANN401
     if isinstance(vae.record, Sequences):
         rows = vae.as_data(x if is_named(x) else [x])
     else:
-        rows = vae.as_data(x[None] if getattr(x, "shape", None) in one else x)
+        single = not hasattr(x, "columns") and getattr(x, "shape", None) in one
+        rows = vae.as_data(x[None] if single else x)
     if len(rows) > 1:
         raise ValueError(
             f"expected one observation, got {len(rows)}: x[0] of an array, x[0:1] of a frame, a "

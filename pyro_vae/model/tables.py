@@ -305,7 +305,10 @@ class TableRecord(Record):
         if cells.ndim == 3:
             return [self.answer(one, x, keep=keep) for one in cells]
         if x is None:
-            return self.schema.to_frame(self.values(self.with_holes(cells)))
+            values = self.values(self.with_holes(cells))
+            if weight := self.numbers.get("weight"):  # a row that is drawn counts once
+                values[..., self.schema.places[weight]] = 1.0
+            return self.schema.to_frame(values)
         table, values = self.read(x), self.values(cells)
         held = ~table.missing if keep else np.isnan(values)
         return table.to_frame(np.where(held, table.values, values))

@@ -75,8 +75,8 @@ def reconstructed_rolls(vae: VAE, x: Sequence[Tensor] | Tensor, ax: "Axes | None
     record = vae.record
     if not isinstance(record, Sequences) or record.vocabulary is not None:
         raise ValueError("rolls are of a model of sequences of numbers, VAE((None, 12), ...)")
-    data = vae.as_data(x[:8])
-    own, made = record.answer(data), list(vae.reconstruct(data))
+    data = vae.as_data(x)[:8]
+    own, made = record.answer(record.cells(data)), list(vae.reconstruct(data))
     made = [part[: len(row)] for part, row in zip(made, own, strict=True)]
     columns = min(4, len(own))
     each = range(0, len(own), columns)

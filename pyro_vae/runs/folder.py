@@ -131,6 +131,8 @@ def new_model(
         layers=settings.layers,
         **lines | dict(parts),
         condition=settings.condition,
+        covariates=settings.of_condition,
+        inputs=settings.inputs,
         offset=settings.offset,
         weight=settings.weight,
         units=settings.units,

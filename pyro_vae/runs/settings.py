@@ -101,6 +101,14 @@ class ModelSettings:
             'Columns of a table that p(x | z, c) is given, "~ age + C(batch)".', "FORMULA"
         ),
     )
+    covariates: tuple[str, ...] | None = field(
+        default=None,
+        metadata=about(
+            "A column of the condition that has holes, and what it is drawn from, Normal or, of "
+            "two values, Bernoulli, as often as you like.",
+            "COLUMN=LINE",
+        ),
+    )
     offset: str | None = field(
         default=None,
         metadata=about(
@@ -110,6 +118,13 @@ class ModelSettings:
     )
     weight: str | None = field(
         default=None, metadata=about("Column of weights, by which rows count.", "COLUMN")
+    )
+    inputs: Literal["auto", "raw"] = field(
+        default="auto",
+        metadata=about(
+            "What the encoder reads: numbers at unit scale, by the training data, or raw.",
+            "auto|raw",
+        ),
     )
     units: Literal["data", "none"] | None = field(
         default=None,
@@ -174,12 +189,7 @@ class RunSettings(FitSettings, ModelSettings):
         Raises:
             ValueError: a time without its event, or a column beside values of all columns.
         """
-        events, values = [
-            [text.partition("=") for text in texts or ()]
-            for texts in (self.censored, self.na_values)
-        ]
-        if wrong := [time for time, is_pair, _ in events if not is_pair]:
-            raise ValueError(f"censored is TIME=EVENT, got {wrong[0]!r}")
+        values = [text.partition("=") for text in self.na_values or ()]
         if len({is_pair for _, is_pair, _ in values}) > 1:
             raise ValueError("na_values are of all columns, or each of a column, COLUMN=VALUE")
         gone: Any = None
@@ -188,10 +198,26 @@ class RunSettings(FitSettings, ModelSettings):
         elif values:
             gone = [_cell(value) for value, _, _ in values]
         return {
-            "censored": {time: event for time, _, event in events} or None,
+            "censored": self._pairs("censored", "TIME=EVENT") or None,
             "na_values": gone,
             "tokens": self.tokens,
         }
+
+    @property
+    def of_condition(self) -> dict[str, str]:
+        """The families of the condition's columns with holes.
+
+        Raises:
+            ValueError: a column without its line.
+        """
+        return self._pairs("covariates", "COLUMN=LINE")
+
+    def _pairs(self, name: str, form: str) -> dict[str, str]:
+        """What a setting says by column."""
+        pairs = [text.partition("=") for text in getattr(self, name) or ()]
+        if wrong := [text for text, is_pair, _ in pairs if not is_pair]:
+            raise ValueError(f"{name} is {form}, got {wrong[0]!r}")
+        return {text: value for text, _, value in pairs}
 
     @property
     def of_counts(self) -> dict[str, Any]:

@@ -84,7 +84,13 @@ def differential_expression(
         if shared := set(members[0].tolist()) & set(members[1].tolist()):
             raise ValueError(f"both groups have row {min(shared)}: give each row to one of them")
         context = _contexts(vae, rows, torch.cat(members))
-        groups = [_group(vae, _chosen(rows, own), context, draws) for own in members]
+        try:
+            groups = [_group(vae, _chosen(rows, own), context, draws) for own in members]
+        except NotImplementedError:  # of a distribution without a mean
+            raise ValueError(
+                "fold changes are of mean rates, and this likelihood has no mean in closed form: "
+                "choose one of counts, such as NegativeBinomial"
+            ) from None
         for group, name in zip(groups, "ab", strict=True):
             if not (group.rate > 0).all():
                 raise ValueError(

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ...core.checks import number, whole
 from ...core.seeding import seeded
+from ...data.ragged import joined
 from ...language.arguments import suggests
 from ...model.joint import reading
 from ...model.simulation import simulate
@@ -89,14 +90,14 @@ class Stack:
         with seeded(seed):
             weights = torch.tensor(self.weights, dtype=torch.double)
             which = torch.multinomial(weights, num_samples * n, replacement=True)
-            drawn = first.example.new_empty(len(which), *first.x_shape)
-            for i, vae in enumerate(self.models.values()):
-                rows = (which == i).nonzero()[:, 0]
-                if len(rows):
-                    drawn[rows] = self._draw(vae, rows, given).to(drawn)
+            each = [(which == i).nonzero()[:, 0] for i in range(len(self.models))]
+            pairs = zip(self.models.values(), each, strict=True)
+            parts = [self._draw(m, at, given).to(first.example) for m, at in pairs if len(at)]
+        drawn = joined(parts)[torch.cat(each).argsort().to(parts[0].device)]
         if given is None:
             return first.record.answer(drawn)
-        return drawn.reshape(num_samples, n, *first.x_shape)
+        drawn = drawn.unflatten(0, (num_samples, n))
+        return first.record.answer(drawn, known)
 
     def _draw(self, vae: VAE, rows: Tensor, given: Any) -> Tensor:  # noqa: ANN401
         """Observed cells of one model, of rows that are counted along all draws."""

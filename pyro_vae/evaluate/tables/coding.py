@@ -90,9 +90,13 @@ def as_frame(table: object, name: str = "the table") -> pd.DataFrame:
         convert = getattr(table, "to_pandas", None)
         try:
             frame = convert() if convert is not None else pd.DataFrame(table)  # pyright: ignore[reportArgumentType]
-        except (ValueError, TypeError) as problem:
-            got = type(table).__name__
-            raise ValueError(f"{name} is a frame of rows, got {got}: {problem}") from None
+        except (ValueError, TypeError):
+            frame = pd.DataFrame()
+        if not all(map(pd.api.types.is_scalar, frame.head(1).to_numpy().flat)) or frame.empty:
+            raise ValueError(
+                f"{name} is a frame of rows, got {type(table).__name__}: give a pandas.DataFrame, "
+                "whose cells are numbers and words"
+            )
     if not len(frame) or not len(frame.columns):
         raise ValueError(f"{name} is empty: expected rows and columns, got {frame.shape}")
     if not (names := frame.columns.map(str)).is_unique:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from ...data.loaders import Form, Stream, is_loader, length, stream
+from ...data.pictures import warn_of_layout
 from ...data.ragged import joined
 from ...data.rows import HELD_OUT, Rows
 from ..engine.distributed import Processes
@@ -78,6 +79,7 @@ def prepare(
     Raises:
         ValueError: data that cannot be served, with what to do.
     """
+    warn_of_layout(getattr(vae, "x_shape", ()))
     held_out, binarize = None, settings.binarize
     form: Any = getattr(vae, "record", None) or Form()
     blocks = getattr(form, "blocks", ())
