@@ -297,7 +297,7 @@ def test_faces_come_with_their_attributes(tmp_path, monkeypatch):
 
 def test_sprites_are_read_from_their_file(tmp_path):
     with pytest.raises(
-        ValueError, match="dSprites is not in .*give root="
+        ValueError, match=r"dSprites is not in .*give root="
     ):
         pv.load_data("dsprites", tmp_path)
     imgs = pixels(40, 64, 64) % 2
