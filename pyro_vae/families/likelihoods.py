@@ -10,7 +10,7 @@ from pyro.distributions import constraints
 from torch import Tensor
 
 from ..distributions import Joined, JoinedSupport, LogNormal, Multinomial, support_of_cell
-from .support import describe_constraint, innermost, support_bounds
+from .support import describe_constraint, extremes, innermost, support_bounds
 
 __all__ = [
     "check_support",
@@ -186,17 +186,17 @@ def check_support(
     support: Any = constraints.real if moves else _of_cells(base.support)
     for start in range(0, len(x), ROWS):
         rows = x[start : start + ROWS]
-        there = ~rows.isnan()
         inside = support.check(rows)
         inside = inside & rows.isfinite() if moves else inside
-        bad = ~inside & there.reshape(*inside.shape, -1).any(-1)
+        if inside.all():
+            continue
+        bad = ~inside & ~rows.isnan().reshape(*inside.shape, -1).all(-1)
         if bad.any():
             row, *cell = bad.nonzero()[0].tolist()
             value = rows[(row, *cell)]
             _refuse(value, f"needs {_needs(base, support, value)}", name, place(start + row, *cell))
     if base.event_dim == 0 and not moves:
-        seen = x[~x.isnan()]
-        for edge in (seen.min(), seen.max()) if len(seen) else ():
+        for edge in extremes(x):
             cells = edge.expand(likelihoods[0].event_shape)
             infinite = not base.log_prob(cells).isfinite().all()
             # In doubles, what is but far away has a density, as it has once units are learned.

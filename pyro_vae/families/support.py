@@ -20,6 +20,7 @@ __all__ = [
     "REAL",
     "convex",
     "describe_constraint",
+    "extremes",
     "innermost",
     "same_support",
     "support_bounds",
@@ -85,6 +86,16 @@ def convex(support: constraints.Constraint) -> constraints.Constraint:
     if math.isfinite(lower) and math.isfinite(upper):
         return constraints.interval(lower, upper)
     return constraints.greater_than_eq(lower) if math.isfinite(lower) else constraints.real
+
+
+def extremes(x: Tensor) -> tuple[Tensor, ...]:
+    """The least and the largest number of a tensor, NaN apart; nothing where there is none."""
+    if not x.numel():
+        return ()
+    ends = x.aminmax()
+    if not ends.min.isnan():
+        return tuple(ends)
+    return extremes(x[~x.isnan()])
 
 
 def describe_constraint(constraint: constraints.Constraint | None) -> str:

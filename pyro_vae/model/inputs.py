@@ -13,7 +13,7 @@ from ..distributions import RightCensored, side_by_side
 from ..families.likelihoods import parts_of
 from ..families.networks import batched
 from ..families.part import Line
-from ..families.support import innermost, support_bounds, support_of
+from ..families.support import extremes, innermost, support_bounds, support_of
 from ..families.units import centre_and_spread, far_cell, or_one
 from .arrangement import reading_beside
 from .record import Record
@@ -229,11 +229,10 @@ class Standardized(nn.Module):
 
     def start_from(self, x: Tensor) -> None:
         """Learn centre and spread from numbers, ``(N, *shape)``, once; NaN is skipped."""
-        seen = x[~x.isnan()]
-        if self.started or not len(seen):
+        if self.started or not (ends := extremes(x)):
             return
         self.started.fill_(True)
-        if not self.in_units and seen.min() >= 0 and seen.max() <= 1:
+        if not self.in_units and ends[0] >= 0 and ends[1] <= 1:
             return
         by_cell = x.double().movedim(self.channel, -1).flatten(0, -2)
         if self.log:

@@ -121,7 +121,8 @@ def prepare(
         sample = draw_bits(vae.as_data(sample), binarize)
     else:
         sample = _read_first(vae, x, batches)
-    sample = vae.check(sample)
+    if binarize or not isinstance(x, Tensor):  # else it is of what was checked
+        sample = vae.check(sample)
     if batches.smallest == 1:
         _check_one(vae, sample[:1], settings.batch_size)
     whole = x if isinstance(x, Tensor) else sample
