@@ -48,7 +48,7 @@ class Topics(nn.Module):
 
     Of few documents BN does harm: it gives the logit of a word that is in two of them as much
     spread as that of any other. Without it, weights may be held small by
-    ``fit(..., optimizer="Adam(weight_decay=0.02)")``, a normal prior on them: a rare word then
+    ``fit(..., optimizer="Adam(weight_decay=0.015)")``, a normal prior on them: a rare word then
     stays near its background, which ``smoothing`` keeps from the chances of few documents.
 
     Args:
