@@ -60,6 +60,20 @@ def test_a_product_without_normalization_is_a_softmax_that_a_document_alone_has(
     assert torch.equal(vae.decoder.topics(), vae.decoder.weight + vae.decoder.background)
 
 
+def test_a_smoothed_background_is_mixed_with_equal_words_and_stays(tmp_path):
+    vae, x = model(decoder="Topics(normalize=False, smoothing=0.3)"), documents()
+    pv.fit(vae, x, epochs=1, optimizer="Adam(weight_decay=0.1)", progress=False)
+    shares = x.sum(0) + 0.5
+    by_hand = 0.7 * shares / shares.sum() + 0.3 / 12
+    assert torch.allclose(vae.decoder.background.exp().double(), by_hand, atol=1e-6)
+    assert {name for name, _ in vae.decoder.named_parameters()} == {"weight"}
+    again = pv.load(vae.save(tmp_path))
+    assert torch.equal(again.decoder.background, vae.decoder.background)
+    for wrong in ("smoothing=1.5", "smoothing=0.3, mixture=True"):
+        with pytest.raises(ValueError, match=r"share in \(0, 1\], of a product"):
+            model(decoder=f"Topics({wrong})")
+
+
 def test_its_normalization_has_no_scale_and_its_background_starts_at_the_words():
     vae, x = model(), documents()
     vae.start_from(x)

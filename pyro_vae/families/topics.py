@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from ..core.checks import boolean, number
+from ..core.checks import boolean, number, positive
 from ..language.spec import Spec
 from .support import support_bounds, support_of
 
@@ -47,35 +47,45 @@ class Topics(nn.Module):
     adds to the logits linearly.
 
     Of few documents BN does harm: it gives the logit of a word that is in two of them as much
-    spread as that of any other. Without it, the weights may be held small by
-    ``fit(..., optimizer="Adam(weight_decay=0.02)")``, a normal prior on them: a rare word then
-    stays near its background.
+    spread as that of any other. Without it, weights may be held small by
+    ``fit(..., optimizer="Adam(weight_decay=0.015)")``, a normal prior on them: a rare word then
+    stays near its background, which ``smoothing`` keeps from the chances of few documents.
 
     Args:
         mixture: whether documents are mixtures of topics, not products.
         dropout: the share of topics that are left out of a document while it trains, the others
             growing accordingly; of a product.
         normalize: whether there is a BN; of a product.
+        smoothing: b is not learned, but the frequencies of the words with this share of equal ones,
+            in (0, 1]; of a product.
 
     References:
         Srivastava & Sutton (2017), arXiv:1703.01488; Blei, Ng & Jordan (2003), JMLR 3.
 
     >>> Topics(dropout=0.1).spec
-    Topics(mixture=False, dropout=0.1, normalize=True)
+    Topics(mixture=False, dropout=0.1, normalize=True, smoothing=None)
     """
 
     writes = "logits"  # the parameter of the likelihood that the features are
 
     def __init__(
-        self, *, mixture: bool = False, dropout: float = 0.2, normalize: bool = True
+        self,
+        *,
+        mixture: bool = False,
+        dropout: float = 0.2,
+        normalize: bool = True,
+        smoothing: float | None = None,
     ) -> None:
         super().__init__()
         self.mixture, self.dropout = boolean("mixture", mixture), number("dropout", dropout, 0)
         self.normalized = boolean("normalize", normalize)
         if self.dropout >= 1:
             raise ValueError(f"dropout is a fraction in [0, 1), got {dropout}")
+        self.smoothing = None if smoothing is None else positive("smoothing", smoothing)
+        if self.smoothing and (self.smoothing > 1 or self.mixture):
+            raise ValueError(f"smoothing is a share in (0, 1], of a product, got {smoothing}")
         options = {"mixture": self.mixture, "dropout": self.dropout, "normalize": self.normalized}
-        self.spec = Spec("Topics", **options)
+        self.spec = Spec("Topics", **options, smoothing=self.smoothing)
         self.width, self.shares = 0, False
 
     def build(self, in_shape: tuple[int, ...], out_shape: tuple[int, ...]) -> None:
@@ -88,7 +98,10 @@ class Topics(nn.Module):
             self.weight.data /= INITIAL  # topics that start as one stay one
         beside = math.prod(in_shape) - self.width
         self.beside = nn.Linear(beside, *out_shape, bias=False) if beside else None
-        self.background = None if self.mixture else nn.Parameter(torch.zeros(out_shape))
+        if self.smoothing:
+            self.register_buffer("background", torch.zeros(out_shape))
+        else:
+            self.background = None if self.mixture else nn.Parameter(torch.zeros(out_shape))
         plain = self.mixture or not self.normalized
         self.normalize = nn.Identity() if plain else nn.BatchNorm1d(*out_shape, affine=False)
 
@@ -96,6 +109,9 @@ class Topics(nn.Module):
     def move(self, raw: Tensor) -> None:
         """Add to the logits at all z, ``(V,)``."""
         own = self.weight if self.background is None else self.background
+        if self.smoothing:
+            equal = self.smoothing / raw.shape[-1]
+            raw = ((1 - self.smoothing) * raw.softmax(-1) + equal).log()
         own += raw
 
     def topics(self) -> Tensor:

@@ -36,7 +36,8 @@ class M2(VAE):
     Args:
         x_shape: the shape of one observation without its label; or a :class:`Record` of it and what
             is beside it, such as a condition or a weight, to which the label is added.
-        latent_dim: of z, a number.
+        latent_dim: of z, a number; a small one where labels are few, as a large z can hold the
+            class itself, and y is then free to say something else.
         classes: how many labels there are.
         alpha: the weight of log q(y|x) at labelled data.
         labels: p(y), ``"OneHotCategorical(logits=learned)"`` if classes are not equally frequent.
