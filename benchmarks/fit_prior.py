@@ -1,6 +1,7 @@
 """What a prior buys that is fitted after the model, beside one that is trained with it.
 
     python benchmarks/fit_prior.py [--data digits|mnist] [--test 1000] [--train N] [--epochs N]
+        [--fitted N] [--priors LINE ...]
 
 Each training is a folder that a later call resumes.
 """
@@ -20,7 +21,7 @@ PRIORS = (
     "Mixture(Normal(loc=learned, scale=learned), components=20)",
 )
 DRAWS = 1000
-FITTED = {"epochs": 60, "batch_size": 200, "lr": 5e-3}
+FITTED = {"batch_size": 200, "lr": 5e-3}
 
 
 def main() -> None:
@@ -30,7 +31,10 @@ def main() -> None:
     say.add_argument("--test", type=int, default=1000)
     say.add_argument("--train", type=int)
     say.add_argument("--epochs", type=int)
+    say.add_argument("--fitted", type=int, default=60, help="epochs of fit_prior")
+    say.add_argument("--priors", nargs="+", default=[*PRIORS])
     told = say.parse_args()
+    fitted = {**FITTED, "epochs": told.fitted}
     sizes = {k: v for k in ("train", "epochs") if (v := getattr(told, k)) is not None}
     data, usual = images(told.data), SETTINGS[told.data]
     how = replace(usual, **sizes)
@@ -39,10 +43,10 @@ def main() -> None:
     plain, fit = trained(told.data, how=size)
     first = fit.history.seconds.iloc[-1]
     lines = []
-    for prior in PRIORS:
+    for prior in told.priors:
         together, other = trained(told.data, prior, how=size)
         start = time.perf_counter()
-        after = pv.fit_prior(plain, data["train"][: how.train], prior, **FITTED, seed=0)
+        after = pv.fit_prior(plain, data["train"][: how.train], prior, **fitted, seed=0)
         seconds = time.perf_counter() - start
         models = {"Normal": plain, "after": after.vae, "together": together}
         found = pv.compare(models, x, num_samples=DRAWS, seed=0)
@@ -64,7 +68,7 @@ def main() -> None:
     ]  # fmt: skip
     text = (
         f"{told.data}, bits: {how.words}, one seed; the prior after it by `fit_prior` with "
-        f"{FITTED}. log p(x) in nats per observation, "
+        f"{fitted}. log p(x) in nats per observation, "
         f"of {len(x)} test images by {DRAWS} draws of the guide, with differences to the standard "
         "normal paired by image and their standard errors; each is a lower bound where k-hat "
         "is above .7.\n\n"

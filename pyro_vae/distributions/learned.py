@@ -77,7 +77,7 @@ class Pushforward(dist.TorchDistribution):
     def rsample(self, sample_shape: Size = ()) -> Tensor:
         """A draw; its log density is kept with it."""
         u = self.base.rsample(torch.Size(sample_shape))
-        if torch.is_grad_enabled() and not u.requires_grad:
+        if self.one_way and torch.is_grad_enabled() and not u.requires_grad:
             u.requires_grad_()
         z, ladj = self._pass(forth=True)(u)
         z = z.reshape(u.shape[:-1] + self.event_shape)
