@@ -289,6 +289,14 @@ def test_numbers_that_single_precision_does_not_tell_apart_are_refused():
 
 
 @pytest.mark.slow
+def test_a_whole_number_that_single_precision_changes_is_refused_by_its_cell(vae, data):
+    frame = data.copy()
+    frame["age"] = frame["age"].astype("Int64")
+    frame.iloc[4, frame.columns.get_loc("age")] = 10**9 + 1
+    with pytest.raises(ValueError, match="column 'age', row 4: 1000000001 is a whole number that"):
+        vae.impute(frame, seed=0)
+
+
 def test_a_table_in_small_units_is_read_as_well_as_one_in_large_ones():
     rng = np.random.default_rng(4)
     x = rng.normal(size=(200, 1)) + 0.3 * rng.normal(size=(200, 3))
