@@ -166,6 +166,21 @@ def test_the_rounding_of_gamma_functions_does_not_add_up():
         assert error.mean().abs() < torch.finfo(torch.float32).eps / 2
 
 
+def test_columns_in_another_order_are_written_once():
+    """In each use of its own Inductor would look every cell up anew, behind two indices."""
+
+    def function(x, order):
+        taken = x.index_select(1, order)
+        return taken.exp(), taken.index_select(1, order).log1p()
+
+    inputs = torch.rand(4, 3), torch.tensor([2, 0, 1])
+    lowered = rewritten(capture_function(function, *inputs)[0])
+    kept = lowered.graph.find_nodes(op="call_function", target=torch.ops.pyro_vae.keep.default)
+    assert [node.args[0].target for node in kept] == 2 * [aten.index_select.default]
+    for found, exact in zip(lowered(*inputs), function(*inputs), strict=True):
+        assert torch.equal(found, exact)
+
+
 @pytest.mark.slow
 def test_a_compiled_step_of_counts_is_the_eager_one():
     vae = VAE(6, 2, likelihood="NegativeBinomial(total_count=learned)", seed=0)

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import pyro_vae as pv
-from pyro_vae.distributions import Joined, WithSpike
+from pyro_vae.distributions import Joined, Layout, WithSpike
+from pyro_vae.families.likelihoods import fill
 
 SMALL = {"encoder": "MLP([16])", "decoder": "MLP([16])", "seed": 0}
 RNG = np.random.default_rng(0)
@@ -75,6 +76,22 @@ def test_a_tensor_is_read_as_the_values_of_the_table_are(vae, data):
     assert torch.equal(blocks["Poisson"][:, 0], x[:, at["children"]])
     drawn = vae.decode(torch.zeros(1, 3)).sample()
     assert set(drawn[:, at["married"]].tolist()) <= {0.0, 1.0} and drawn[0, at["debt"]] >= 0
+
+
+def test_missing_cells_hold_a_value_of_their_own_columns_support():
+    """Blocks whose columns lie in turn, so that an order mistaken for its inverse would be seen."""
+    parts = [
+        dist.Normal(torch.zeros(2), 1.0).to_event(1),
+        dist.LogNormal(torch.zeros(1), 1.0).to_event(1),
+        dist.Beta(torch.ones(1), 1.0).to_event(1),
+        WithSpike(torch.zeros(1), dist.LogNormal(torch.zeros(1), 1.0), 7.0).to_event(1),
+    ]
+    p = Joined(parts, Layout([[1, 4], [3], [0], [2]]))
+    x = torch.full((2, 5), torch.nan)
+    x[0, 1] = -3.0
+    filled = fill(x, ~x.isnan(), p.support)
+    assert filled.tolist() == [[0.5, -3.0, 7.0, 1.0, 0.0], [0.5, 0.0, 7.0, 1.0, 0.0]]
+    assert p.log_prob(filled).isfinite().all()
 
 
 def test_like_columns_are_one_block():
@@ -272,6 +289,14 @@ def test_numbers_that_single_precision_does_not_tell_apart_are_refused():
 
 
 @pytest.mark.slow
+def test_a_whole_number_that_single_precision_changes_is_refused_by_its_cell(vae, data):
+    frame = data.copy()
+    frame["age"] = frame["age"].astype("Int64")
+    frame.iloc[4, frame.columns.get_loc("age")] = 10**9 + 1
+    with pytest.raises(ValueError, match="column 'age', row 4: 1000000001 is a whole number that"):
+        vae.impute(frame, seed=0)
+
+
 def test_a_table_in_small_units_is_read_as_well_as_one_in_large_ones():
     rng = np.random.default_rng(4)
     x = rng.normal(size=(200, 1)) + 0.3 * rng.normal(size=(200, 3))

@@ -130,6 +130,24 @@ def test_another_frame_is_refused(name):
         table.schema.read(frame)
 
 
+def test_times_are_not_changed_to_days_or_another_zone():
+    hours = good(day=good()["day"] + pd.to_timedelta(np.arange(40) % 9 // 8, unit="h"))
+    table = pv.Table.from_frame(good())
+    with pytest.raises(ValueError, match=r"column 'day', row 8: 2020-01-09T01:00.* of days"):
+        table.schema.read(hours)
+    zoned = good(day=good()["day"].dt.tz_localize("UTC"))
+    with pytest.raises(ValueError, match=r"(?s)'day', row 0: expected times .*tz_localize\(None\)"):
+        table.schema.read(zoned)
+    with pytest.raises(
+        ValueError, match=r"(?s)'day', row 0: expected times .*tz_localize\('UTC'\)"
+    ):
+        pv.Table.from_frame(zoned).schema.read(good())
+    there = zoned.assign(day=zoned["day"].dt.tz_convert("Asia/Tokyo"))
+    assert np.array_equal(
+        pv.Table.from_frame(zoned).schema.read(there).values[:, -1], np.arange(40)
+    )
+
+
 def test_every_row_is_looked_at():
     """Libraries tell the type of objects from the first hundred."""
     words = pd.Series(["a", "b"] * 100, dtype=object)

@@ -110,7 +110,7 @@ def trained(table: pd.DataFrame, kinds: dict[str, str], seed: int) -> tuple[pv.V
     model = pv.VAE(data, latent_dim=10, seed=seed)
     size = {"epochs": 200}
     if len(table) > LARGE:
-        size = {"epochs": 60, "batch_size": 500, "lr": "cosine(5e-3)"}
+        size = {"epochs": 40, "batch_size": 500, "lr": "cosine(5e-3)"}
     pv.fit(model, data, seed=seed, **size)
     return model, data
 
@@ -118,7 +118,7 @@ def trained(table: pd.DataFrame, kinds: dict[str, str], seed: int) -> tuple[pv.V
 def vae(table: pd.DataFrame, kinds: dict[str, str], seed: int) -> pd.DataFrame:
     """The package's: means of quantities, modes of categories."""
     model, data = trained(table, kinds, seed)
-    return model.impute(data, num_samples=200 if len(table) > LARGE else 1000, seed=seed)
+    return model.impute(data, num_samples=100 if len(table) > LARGE else 1000, seed=seed)
 
 
 METHODS: dict[str, Filler] = {

@@ -73,21 +73,24 @@ def drop_missing(likelihood: dist.TorchDistribution, mask: Tensor) -> dist.Torch
 
 def fill(x: Tensor, mask: Tensor, support: constraints.Constraint) -> Tensor:
     """x with a value of the support in its missing cells, so that no NaN reaches a gradient."""
-    if isinstance(support, JoinedSupport):
-        shares = (support.layout.split(v) for v in (x, mask))
-        return support.layout.join(
-            [fill(*share) for share in zip(*shares, support.supports, strict=True)]
-        )
+    if not isinstance(support, JoinedSupport):
+        return torch.where(mask, x, _member(support))
+    # One number a column, put in order once, where the cells of all rows would be.
+    members = zip(support.supports, support.layout.widths, strict=True)
+    each = [x.new_full((width,), _member(part)) for part, width in members]
+    return torch.where(mask, x, support.layout.join(each))
+
+
+def _member(support: constraints.Constraint) -> float:
+    """A value of the support."""
     if (member := getattr(support_of_cell(support), "member", None)) is not None:
-        return torch.where(mask, x, member)
+        return member
     kind, lower, upper = support_bounds(support)
     if math.isfinite(lower) and math.isfinite(upper) and kind == "continuous":
-        value = (lower + upper) / 2
-    elif math.isfinite(lower):
-        value = lower + (kind == "continuous")
-    else:
-        value = 0.0
-    return torch.where(mask, x, value)
+        return (lower + upper) / 2
+    if math.isfinite(lower):
+        return lower + (kind == "continuous")
+    return 0.0
 
 
 def with_offset(likelihood: dist.TorchDistribution, offset: Tensor) -> dist.TorchDistribution:

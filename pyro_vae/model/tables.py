@@ -164,6 +164,7 @@ class TableRecord(Record):
             return super().take(x, like)
         table = self.read(x)
         self._check_digits(like.dtype)
+        self._check_whole(table, like.dtype)
         parts = [table.values[:, self._cells], np.isnan(table.values[:, self._holed])]
         if self.design:
             parts.append(self.design.read(table))
@@ -202,6 +203,19 @@ class TableRecord(Record):
                     f"{str(dtype).removeprefix('torch.')} does not tell apart: use vae.double(), "
                     "or subtract its least value"
                 )
+
+    def _check_whole(self, table: Table, dtype: torch.dtype) -> None:
+        """Raise for the first whole number that a type would change."""
+        values = torch.from_numpy(table.values)
+        lost = (values.abs() > 2 / torch.finfo(dtype).eps) & (values == values.round())
+        lost &= values.to(dtype).double() != values
+        if lost.any():
+            row, place = lost.nonzero()[0].tolist()
+            raise ValueError(
+                f"column {self.schema.cells[place]!r}, row {row}: {values[row, place].item():.15g} "
+                f"is a whole number that {str(dtype).removeprefix('torch.')} cannot hold\n"
+                "use vae.double(), or put None there"
+            )
 
     def given(self, cells: object) -> Any:  # noqa: ANN401
         """Rows of which some cells are known: a frame, or one row as a dict of its cells."""

@@ -1,5 +1,6 @@
 """Cells as the numbers that a model reads, and back, with a check of each cell."""
 
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -27,6 +28,7 @@ __all__ = [
 EXACT = 2**53  # whole numbers beyond it have no float64 of their own
 LARGEST = 1e18  # of numbers: densities square them, and single precision ends at 3e38
 MICROSECONDS = 86_400_000_000  # of a day
+ZONE = re.compile(r"(?:, |tz=|time_zone=)'?(?!None)[A-Z+-]")  # in a type of times
 # What may come in place of what: whole numbers that have holes are floats in pandas.
 ALIKE = ({"whole", "number"}, {"boolean"}, {"word"}, {"time"}, {"duration"})
 
@@ -111,7 +113,9 @@ def encoded(column: Column, cells: Cells) -> np.ndarray:
     if column.sort == "time":
         if column.format is not None and cells.sort == "word":
             cells = read_words(cells, column.format)
-        return as_days(cells, str(column.origin))
+        days = as_days(cells, str(column.origin))
+        _check_times(column, cells, days)
+        return days
     if column.format is not None and cells.sort == "word":
         cells = read_numbers(cells, column.format)
     values = quantities(cells)
@@ -153,6 +157,29 @@ def check_support(column: Column, cells: Cells, values: np.ndarray) -> None:
             parts & cells.known,
             f"{cells.first(parts & cells.known)!r} in a column of whole numbers",
             "round it, or make the table from a frame that has such numbers",
+        )
+
+
+def _check_times(column: Column, cells: Cells, days: np.ndarray) -> None:
+    """Raise for the first time that the column would have to change: its hour, or its zone."""
+    hours = cells.known & (days != np.round(days))
+    if column.whole and hours.any():
+        raise cells.error(
+            hours,
+            f"{cells.first(hours)} in a column of days",
+            "give the day, frame[name].dt.normalize(), or make the table from a frame that has "
+            "such times",
+        )
+    if "object" in column.dtype + cells.dtype or cells.sort != "time":
+        return  # whose type says nothing of a zone
+    zoned, others = (bool(ZONE.search(dtype)) for dtype in (column.dtype, cells.dtype))
+    if column.format is None and zoned != others:
+        raise cells.error(
+            cells.known,
+            f"expected times as {column.dtype}, got {cells.dtype}",
+            "give their zone, frame[name].dt.tz_localize('UTC')"
+            if zoned
+            else "give the times of one zone without it, frame[name].dt.tz_localize(None)",
         )
 
 

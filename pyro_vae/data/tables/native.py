@@ -59,9 +59,12 @@ def make_series(
         values: ``(N,)``.
         known: ``(N,)``, false where the cell is missing.
         text: the type, as :func:`dtype_text` says it; where it cannot hold missing cells and there
-            are some, the nullable one of the same numbers.
+            are some, the nullable one of the same numbers. Without a text, what the library makes
+            of Python's own values.
         levels: of a type that names them.
     """
+    if not text:
+        return _inferred(library, name, values, known)
     make = {"pandas": _pandas, "polars": _polars, "pyarrow": _pyarrow}[library]
     return make(name, values, known, text, list(levels))
 
@@ -80,6 +83,16 @@ def _listed(values: np.ndarray, known: np.ndarray) -> list[object]:
     """Python's objects, ``None`` where a cell is missing."""
     cells = values.tolist()
     return cells if known.all() else [v if k else None for v, k in zip(cells, known, strict=True)]
+
+
+def _inferred(library: str, name: str, values: np.ndarray, known: np.ndarray) -> object:
+    kind = values.dtype.kind
+    if kind in "mM":
+        values = values.astype(f"{kind}8[us]")
+    cells, module = _listed(values, known), _module(library)
+    if library == "pyarrow":
+        return module.chunked_array([module.array(cells)])
+    return module.Series(name=name, **{"data" if library == "pandas" else "values": cells})
 
 
 def _pandas(name: str, values: np.ndarray, known: np.ndarray, text: str, levels: list) -> object:

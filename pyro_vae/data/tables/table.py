@@ -381,8 +381,9 @@ class Table:
             own = old.values if len(kinds) == 1 else old.values.astype(cells.dtype)
             cells, known = np.where(same, own, cells), np.where(same, old.known, known)
         fits = old.sort is not None and (not old.levels or set(column.levels) <= set(old.levels))
-        fits = fits and self._frame.library != "x"
-        dtype, levels = (old.dtype, old.levels) if fits else (column.dtype, column.levels)
+        named = self._frame.library == self.schema.library  # whose names of types column.dtype has
+        dtype, levels = (column.dtype, column.levels) if named else ("", ())
+        dtype, levels = (old.dtype, old.levels) if fits else (dtype, levels)
         return make_series(self._frame.library, column.name, cells, known, dtype, levels)
 
 

@@ -36,7 +36,7 @@ def for_cpu(module: fx.GraphModule, choices: Choices) -> fx.GraphModule:
     and its logarithm is a polynomial, as softplus's is; large matrix products, with the activation
     that comes next, go to oneDNN where it is measured to be faster than PyTorch's own way; the log
     gamma function and its derivative are series, and of a parameter that all observations share
-    they are taken once.
+    they are taken once, as columns of a table are that stand in another order.
 
     Args:
         module: as ``make_fx`` gives it, of tensors on the CPU.
@@ -56,6 +56,8 @@ def for_cpu(module: fx.GraphModule, choices: Choices) -> fx.GraphModule:
                 _sum(node)
             elif node.target in GAMMAS:
                 lower_gamma(_before_expanding(node))
+            elif node.target is aten.index_select.default:
+                _gathered(node)
             elif node.target in (aten.addmm.default, aten.mm.default):
                 lower_product(node, choices)
     return drop_dead_code(module)
@@ -127,6 +129,14 @@ def _before_expanding(node: Any) -> Any:  # noqa: ANN401
         _replace(node, call(aten.expand.default, (kept, list(shape))))
         return once
     return node
+
+
+def _gathered(node: Any) -> None:  # noqa: ANN401
+    """Columns taken once; Inductor would take them, cell by cell, in each of their uses."""
+    _keep()
+    call = node.graph.call_function
+    taken = call(node.target, node.args, node.kwargs)
+    _replace(node, call(torch.ops.pyro_vae.keep.default, (taken,)))
 
 
 @cache
