@@ -5,6 +5,7 @@
 
 import os
 import random
+import re
 import sys
 import tempfile
 import time
@@ -350,8 +351,8 @@ def changed(case, before, function) -> str:
         return "the mode was changed"
     if generators() != before[3]:
         return "a global generator was advanced"
-    if pyro.poutine.runtime._PYRO_STACK or len(pyro.get_param_store()):
-        return "Pyro's stack or store is not empty"
+    if pyro.poutine.runtime._PYRO_STACK or len(pyro.get_param_store()) != before[4]:
+        return "Pyro's stack is not empty, or its store another one"
     return ""
 
 
@@ -360,7 +361,10 @@ def fault_of_refusal(error: Exception) -> str:
     last = traceback.extract_tb(error.__traceback__)[-1]
     inner = Path(last.filename)
     where = f"{inner.parent.name}/{inner.name}:{last.lineno}"
-    if isinstance(error, AttributeError) and "a Stack has no" in str(error):
+    said = str(error)
+    if isinstance(error, AttributeError) and re.match("a (Stack|Program) has no", said):
+        return ""
+    if isinstance(error, TypeError) and "has no argument" in said:
         return ""
     if not isinstance(error, ValueError) or "pyro_vae" not in inner.parts:
         return f"{type(error).__name__} at {where}"
@@ -374,7 +378,7 @@ def attempt(kind: str, function: str) -> tuple[str, str]:
     except Exception as error:
         wrong = fault_of_refusal(error)
         return "fault" if wrong else "refusal", f"{wrong} | {error}" if wrong else str(error)
-    before, said = (*state_of(case), generators()), ""
+    before, said = (*state_of(case), generators(), len(pyro.get_param_store())), ""
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         try:
