@@ -158,7 +158,8 @@ WALKS = {
 - fit mnist --data-root nothing MLP --out no
 """,
     "a table": """
-+ fit {rows.csv|rows.tsv|semicolons.csv|bom.csv|dup.csv} MLP
++ fit {rows.csv|rows.tsv|semicolons.csv|bom.csv} MLP
+- fit dup.csv MLP
 ? fit {latin.csv|rows.parquet} MLP
 + fit rows.csv MLP --out r
 + fit rows.tsv MLP --out t
@@ -183,7 +184,7 @@ WALKS = {
 + sample r
 - sample r
 + sample r --out g{1.csv --given Town=Rome|2.csv --given Kids=2 --given Smokes=yes}
-+ sample r --out b.csv --given Born=01.02.1980
+- sample r --out no.csv --given {Born=01.02.1980|Name=Ann}
 - sample r --out no.csv --given {Town=Paris|town=Rome|Town|Kids=many|Kids=-3|Kids=1.5|=3}
 - sample r --out no.csv --given {Born=yesterday|Rate=nan|Kids=2 --given Kids=3}
 - sample r --num-samples 0 --out no.csv
@@ -204,10 +205,10 @@ WALKS = {
 - fit rows.csv MLP --out no {--covariates Town=Normal|--offset town|--weight Town|--missing maybe}
 - fit rows.csv MLP --out no {--censored Income|--censored Income=Twn|--na-values Kds=3}
 ? fit rows.csv MLP --offset Kids --out o
-+ fit rows.csv MLP --condition '~ Town' --out c
++ fit rows.csv MLP --condition '~ Kids' --out c
 + fit rows.csv MLP --condition '~ Kids' --covariates Kids=Normal --out v
 + encode v rows.csv --out v.npy
-+ sample c --given Town=Rome
++ sample c --given Kids=2
 ? sample c --out c2.csv
 + fit rows.csv MLP --na-values n/a --out n
 + fit rows.csv MLP --inputs raw --units data --out raw
