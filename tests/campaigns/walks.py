@@ -33,7 +33,9 @@ GRU = [*TINY, "--encoder", "GRU(4)", "--decoder", "GRU(4)"]
 FEW = ["--num-samples", "40", "--steps", "2"]
 MACHINERY = ("Traceback", "has no attribute", "'NoneType'", "positional argument", "0x", "nan nan")
 # What a message names by a flag, and no words of its own.
-FLAG = re.compile(r"(--[a-z][a-z-]*)(?:[ =]('[^']+'|\"[^\"]+\"|[^\s,;:)']+))?")
+FLAG = re.compile(
+    r"(?<!without )(?<!leave out )(--[a-z][a-z-]*)(?:[ =]('[^']+'|\"[^\"]+\"|[^\s,;:)']+))?"
+)
 SWITCHES = {"--force", "--train", "--no-progress"}
 VERBS = {"takes", "writes", "goes", "is", "brings", "puts", "says", "at", "keeps", "reads", "and"}
 
