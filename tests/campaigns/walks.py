@@ -274,7 +274,7 @@ WALKS = {
 ? {encode|impute} l lengths.npz
 """,
     "pictures": """
-- fit pictures MLP --out p
+- fit pictures MLP --out no
 + fit pictures MLP --size 8 --out p
 + sample p
 + encode p pictures
