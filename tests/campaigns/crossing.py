@@ -1,6 +1,6 @@
 """Every public function that evaluates, times every kind of model: an answer or a sentence.
 
-``python tests/campaigns/crossing.py [--quick] [kind ...]`` prints faults and refusals.
+``python tests/campaigns/crossing.py [--quick|--slow] [kind ...]`` prints faults and refusals.
 """
 
 import os
@@ -399,9 +399,10 @@ def attempt(kind: str, function: str) -> tuple[str, str]:
     return ("refusal", said) if said else ("answer", "")
 
 
-def pairs(kinds=None, quick=False):
-    """Each kind with each function, or with those that take no seconds."""
-    functions = [name for name in FUNCTIONS if not (quick and name in SECONDS)]
+def pairs(kinds=None, which=""):
+    """Each kind with each function; ``quick`` ones take no seconds, ``slow`` ones do."""
+    wanted = {"": {True, False}, "quick": {False}, "slow": {True}}[which]
+    functions = [name for name in FUNCTIONS if (name in SECONDS) in wanted]
     return [(kind, function) for kind in kinds or KINDS for function in functions]
 
 
@@ -413,9 +414,9 @@ def failures(some):
             yield kind, function, what
 
 
-def main(kinds, quick):
+def main(kinds, which):
     counts, refused = Counter(), set()
-    for kind, function in pairs(kinds, quick):
+    for kind, function in pairs(kinds, which):
         start = time.perf_counter()
         outcome, what = attempt(kind, function)
         counts[outcome] += 1
@@ -430,4 +431,5 @@ def main(kinds, quick):
 
 
 if __name__ == "__main__":
-    main([kind for kind in sys.argv[1:] if kind != "--quick"], "--quick" in sys.argv)
+    flags = [word for word in sys.argv[1:] if word.startswith("--")]
+    main([word for word in sys.argv[1:] if word not in flags], "".join(flags).strip("-"))
