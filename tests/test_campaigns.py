@@ -62,6 +62,12 @@ FOUND = [
     ("sequences, condition", "stack, given"),
     ("sequences, condition", "plots.reconstructed_rolls"),
     ("table, weight", "sample"),
+    ("categories", "plots.predictive_check"),
+    ("tokens, autoregressive", "stack"),
+    ("counts, AnnData", "counterfactual"),
+    ("stack", "sample, mean"),
+    ("program", "encode"),
+    ("program", "bits_per_dimension"),
 ]
 
 

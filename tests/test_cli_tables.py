@@ -153,6 +153,13 @@ def test_what_stands_for_missing_and_events_are_said(tmp_path):
         assert words in out and not (tmp_path / "no").exists()
 
 
+@pytest.mark.parametrize("name", ["likelihood", "covariates", "censored"])
+def test_a_column_is_said_once(name):
+    settings = merge({"data": "x.csv", name: ["a=Normal", "b=Normal", "a=Laplace"]}, {})
+    with pytest.raises(ValueError, match=f"{name} says column 'a' twice: leave one out"):
+        _ = settings.by_column, settings.of_condition, settings.of_table
+
+
 def test_covariates_and_inputs_reach_the_model(tmp_path):
     rng = np.random.default_rng(0)
     frame = pd.DataFrame(

@@ -296,9 +296,7 @@ def test_faces_come_with_their_attributes(tmp_path, monkeypatch):
 
 
 def test_sprites_are_read_from_their_file(tmp_path):
-    with pytest.raises(
-        ValueError, match=r"dSprites is not in .*give root="
-    ):
+    with pytest.raises(ValueError, match=r"dSprites is not in .*give root="):
         pv.load_data("dsprites", tmp_path)
     imgs = pixels(40, 64, 64) % 2
     classes = np.arange(240).reshape(40, 6)

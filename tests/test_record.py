@@ -12,6 +12,7 @@ import torch
 from pyro.infer import Trace_ELBO
 
 import pyro_vae as pv
+from pyro_vae.distributions import Layout
 from pyro_vae.model.joint import Joint
 
 NETS = {"encoder": "MLP([5])", "decoder": "MLP([5])", "seed": 0}
@@ -430,3 +431,12 @@ def test_numbers_of_draws_and_steps_are_checked():
         vae.sample(-1)
     with pytest.raises(ValueError, match="lr is a number greater than 0, got 0"):
         vae.refine(x, lr=0)
+
+
+def test_blocks_side_by_side_take_no_memory_however_wide_they_are():
+    layout = Layout([10**12, 5])
+    assert layout.plain and layout.widths == [10**12, 5] and len(layout.order) == 10**12 + 5
+    assert layout.order[-1] == layout.places[1][-1] == 10**12 + 4
+    mixed = Layout([[0, 2], [1]])
+    assert not mixed.plain and list(mixed.order) == [0, 2, 1]
+    assert torch.equal(mixed.join(mixed.split(torch.arange(3))), torch.arange(3))

@@ -128,3 +128,13 @@ def test_reconstructions_of_sequences_are_drawn():
     assert (page[:3] == 1).sum() == 4
     with pytest.raises(ValueError, match="piano_roll"):
         pv.plots.samples(vae)
+
+
+def test_a_file_that_is_no_text_says_so(tmp_path):
+    path = tmp_path / "latin.txt"
+    path.write_bytes("café\n".encode("latin-1") * 20)
+    with pytest.raises(ValueError, match=r"latin.txt is no text in UTF-8 \(byte 3\): save it as"):
+        pv.load_data(str(path))
+    path.write_text("\n \n")
+    with pytest.raises(ValueError, match="holds no line of text: write one observation a line"):
+        pv.load_data(str(path))

@@ -305,3 +305,11 @@ def test_a_run_on_a_cluster_goes_on_from_what_its_folder_holds(tmp_path, monkeyp
     error, files = sweeps.train_elsewhere(None, sweeps.files_of(folder))
     assert error == "error: no" and files == seen == sweeps.files_of(folder)
     assert seen["checkpoint.safetensors"] == b"half way"
+
+
+def test_a_message_of_several_lines_is_kept_whole(tmp_path, monkeypatch):
+    message = "error: unknown family 'Laplce'; did you mean Laplace?\n  Laplce\n  ^ column 1"
+    done = SimpleNamespace(returncode=2, stderr=f"warning: before\n{message}\n")
+    monkeypatch.setattr(sweeps.subprocess, "run", lambda *_, **__: done)
+    table = pv.sweep([{"prior": "Laplce"}], tmp_path)
+    assert table.error.tolist() == [message]

@@ -367,3 +367,11 @@ def test_a_report_judges_a_frame_a_table_or_a_file(tmp_path):
     for form in (data, pv.Table.from_frame(data), str(tmp_path / "rows.csv")):
         x, labels = held_out(tmp_path / "run", vae, form)
         assert torch.equal(x, vae.as_data(data)) and labels is None
+
+
+def test_what_identifies_rows_is_not_given():
+    data = pd.DataFrame({"who": [f"p{i}" for i in range(30)], "a": RNG.normal(size=30)})
+    vae = pv.VAE(pv.Table.from_frame(data), 1, **SMALL)
+    with pytest.raises(ValueError, match="'who' identifies rows, so no draw depends on it: leave"):
+        vae.sample(3, given={"who": "p1"})
+    assert len(vae.sample(3, given={"a": 0.5}, seed=0)) == 3

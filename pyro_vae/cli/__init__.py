@@ -57,5 +57,8 @@ def main() -> None:
             warnings.showwarning = _warn
             app()
     except (ValueError, FloatingPointError, OSError) as problem:
-        typer.echo(f"error: {problem}", err=True)
+        said = str(problem)
+        if isinstance(problem, OSError) and problem.filename is not None:
+            said = f"{problem.filename}: {problem.strerror}; give a place that can be written to"
+        typer.echo(f"error: {said}", err=True)
         sys.exit(2)

@@ -92,7 +92,9 @@ def estimators(
     for name, value in idle.items():
         if value is not None:
             flag = f"--{name.replace('_', '-')}"
-            raise ValueError(f"{flag} {'goes without --train' if train else 'goes with --train'}")
+            raise ValueError(
+                f"{flag} goes {'without --train: leave out one' if train else 'with --train'}"
+            )
     check_data(data)
     if train:
         _compare_training(run, merge(flags, read_config(run / CONFIG)), estimator)

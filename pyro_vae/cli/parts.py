@@ -147,6 +147,7 @@ def read_rows(run: Path, vae: "VAE", path: Path) -> Any:  # noqa: ANN401
     from ..data.count_files import is_sparse_file, read_counts
     from ..data.numpy_files import read_array
     from ..data.pictures import channels_first, read_pictures
+    from ..data.ragged import read_lines
     from ..data.tables import read_file
     from ..model.counts import CountsRecord
     from ..model.tables import TableRecord
@@ -155,7 +156,7 @@ def read_rows(run: Path, vae: "VAE", path: Path) -> Any:  # noqa: ANN401
     if path.is_dir():
         return read_pictures(path, read_settings(run).size)[0]
     if path.suffix == ".txt":
-        return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return read_lines(path)
     counts = isinstance(vae.record, CountsRecord) and path.suffix != ".npy"
     if counts or is_sparse_file(path):
         beside = vae.record.beside if isinstance(vae.record, CountsRecord) else ()

@@ -21,7 +21,11 @@ def read_config(path: str | Path) -> dict[str, object]:
         return tomllib.loads(Path(path).read_text("utf-8"))
     except FileNotFoundError:
         raise ValueError(f"there is no file {path}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+    except IsADirectoryError:
+        raise ValueError(f"{path} is a folder: name the TOML file in it") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not a TOML file: it is no text in UTF-8") from None
+    except tomllib.TOMLDecodeError as problem:
         raise ValueError(f"{path} is not a TOML file: {problem}") from None
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .vocabulary import Unit, Vocabulary
 
-__all__ = ["TEXTS", "joined", "padded", "read_lists", "read_texts", "with_lengths"]
+__all__ = ["TEXTS", "joined", "padded", "read_lines", "read_lists", "read_texts", "with_lengths"]
 
 TEXTS = (".txt",)
 
@@ -34,20 +34,34 @@ def joined(parts: Sequence[Tensor]) -> Tensor:
     return padded([row for part in parts for row in part], None)
 
 
+def read_lines(path: Path) -> list[str]:
+    """The lines of a file of text that are not empty.
+
+    Raises:
+        ValueError: no file, or none of text, or no line.
+    """
+    try:
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except FileNotFoundError:
+        raise ValueError(f"there is no file {path}") from None
+    except UnicodeDecodeError as problem:
+        raise ValueError(
+            f"{path} is no text in UTF-8 (byte {problem.start}): save it as UTF-8"
+        ) from None
+    except OSError as problem:
+        raise ValueError(f"{path} cannot be read: {problem.strerror}") from None
+    if not lines:
+        raise ValueError(f"{path} holds no line of text: write one observation a line")
+    return lines
+
+
 def read_texts(path: Path, unit: Unit) -> tuple[Tensor, Vocabulary]:
     """The lines of a file that are not empty, as padded numbers of their tokens.
 
     Raises:
         ValueError: no file, none of text, or no line.
     """
-    try:
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except FileNotFoundError:
-        raise ValueError(f"there is no file {path}") from None
-    except (UnicodeDecodeError, OSError) as problem:
-        raise ValueError(f"{path} is no text in UTF-8: {problem}") from None
-    if not lines:
-        raise ValueError(f"{path} holds no line of text")
+    lines = read_lines(path)
     vocabulary = Vocabulary.of(lines, unit)
     return padded([vocabulary.encode(line) for line in lines]), vocabulary
 

@@ -24,16 +24,18 @@ class Layout:
     """
 
     def __init__(self, places: "Sequence[Sequence[int]] | Sequence[int]") -> None:
-        ends = 0
-        self.places: list[list[int]] = []
+        ends, beside = 0, True
+        self.places: list[Sequence[int]] = []
         for part in places:
-            place = list(range(ends, ends + part)) if isinstance(part, int) else list(part)
+            beside &= isinstance(part, int)
+            place = range(ends, ends + part) if isinstance(part, int) else list(part)
             self.places.append(place)
             ends += len(place)
         self.widths = [len(place) for place in self.places]
-        self.order = [i for place in self.places for i in place]
-        self.plain = self.order == list(range(ends))
-        order = torch.tensor(self.order, dtype=torch.long)
+        plain = range(ends)  # however wide, it takes no memory
+        self.order = plain if beside else [i for place in self.places for i in place]
+        self.plain = beside or self.order == list(plain)
+        order = torch.tensor([] if self.plain else self.order, dtype=torch.long)
         self._indices = {order.device: (order, order.argsort())}
 
     def split(self, value: Tensor) -> tuple[Tensor, ...]:

@@ -12,6 +12,7 @@ from torch.nn.functional import logsigmoid, one_hot
 __all__ = ["CoupledLogisticLevels", "LogisticLevels"]
 
 Size = Sequence[int]
+BEYOND = 1e10  # all levels, so that nothing of a logistic lies there
 
 
 class LogisticLevels(dist.TorchDistribution):
@@ -40,7 +41,7 @@ class LogisticLevels(dist.TorchDistribution):
     arg_constraints: ClassVar[dict] = {}  # pyright: ignore[reportIncompatibleMethodOverride]
 
     def __init__(self, logits: Tensor, loc: Tensor, scale: Tensor, levels: int) -> None:
-        self.logits = logits.log_softmax(-1)
+        self.logits = logits - logits.logsumexp(-1, keepdim=True)
         self.loc, self.scale, self.levels = loc, scale, levels
         batch = torch.broadcast_shapes(logits.shape, loc.shape, scale.shape)[:-1]
         super().__init__(batch, validate_args=False)
@@ -122,7 +123,7 @@ class CoupledLogisticLevels(dist.TorchDistribution):
         levels: int,
         places: int = 1,
     ) -> None:
-        self.logits = logits.log_softmax(-1)
+        self.logits = logits - logits.logsumexp(-1, keepdim=True)
         self.loc, self.scale, self.coefficients = loc, scale, coefficients
         self.levels, self.places = levels, places
         shape = torch.broadcast_shapes(loc.shape, scale.shape)[:-1]
@@ -211,8 +212,8 @@ def _log_levels(x: Tensor, loc: Tensor, scale: Tensor, levels: int) -> Tensor:
     logarithms that neither cancel nor overflow; at an end one of them is 1, and so is the last.
     """
     low, high = x < 0.5, x > levels - 1.5
-    from_below = logsigmoid((loc - x + 0.5) / scale).masked_fill(low, 0.0)
-    from_above = logsigmoid((x + 0.5 - loc) / scale).masked_fill(high, 0.0)
+    from_below = logsigmoid((loc - torch.where(low, -BEYOND, x - 0.5)) / scale)
+    from_above = logsigmoid((torch.where(high, BEYOND, x + 0.5) - loc) / scale)
     width = (-torch.expm1(-1 / scale)).log()
     return torch.where(low | high, 0.0, width) + from_below + from_above
 

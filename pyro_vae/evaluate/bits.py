@@ -4,6 +4,7 @@ import math
 
 from torch import Tensor
 
+from ..model.entry import of_model
 from ..model.levels import levels
 from ..model.record import Record
 from ..model.vae import VAE
@@ -20,6 +21,7 @@ def has_levels(vae: VAE) -> bool:
     return whole and (levels(vae) or 0) > 2
 
 
+@of_model
 def bits_per_dimension(vae: VAE, nats: Tensor | float) -> Tensor | float:
     r"""An ELBO or log p(x) in bits per dimension, of which fewer are better.
 

@@ -112,7 +112,7 @@ class CountsRecord(Record):
             raise ValueError(f"do= of counts sets the whole condition: say {absent[0]!r} too")
         import pandas as pd
 
-        whole = pd.DataFrame({name: do[name] for name in sources}, index=range(len(x)))
+        whole = pd.DataFrame({name: do[name] for name in sources}, index=range(x.shape[0]))
         new = torch.tensor(self.design.read(whole))  # pyright: ignore[reportOptionalMemberAccess]
         return super().intervene(x, {"condition": new})
 

@@ -82,6 +82,7 @@ class TableRecord(Record):
         if len(modelled) < sum(block.width for block in blocks) == len(schema.cells):
             blocks.append(Block("packed", (), "index"))  # none takes Table.values for packed rows
         super().__init__(blocks)
+        self.subject: str | None = None  # whose visits the rows are
         self._cells = [schema.places[column.name] for column in modelled]  # among the schema's
         n, bits = len(self._cells), [f"{name} is missing" for name in self.holes]
         places = [*groups.values(), *([list(range(n, n + len(bits)))] if bits else [])]
@@ -241,6 +242,12 @@ class TableRecord(Record):
             )
         if unknown := [str(name) for name in cells if name not in names]:
             self.schema[unknown[0]]  # raises, with the nearest name
+        idle = [n for n in cells if self.schema[n].kind == "identifier" and n != self.subject]
+        if idle:
+            raise ValueError(
+                f"the given column {idle[0]!r} identifies rows, so no draw depends on it: leave it "
+                "out"
+            )
         if empty := [name for name, value in cells.items() if pd.isna(value)]:
             raise ValueError(f"the given column {empty[0]!r} has no value: leave it out")
         if "weight" in roles:  # of which no draw depends

@@ -53,6 +53,7 @@ class VisitsRecord(Record):
         visits: int,
     ) -> None:
         super().__init__(rows.blocks)
+        rows.subject = by
         self.row_record, self.by, self.designs, self.visits = rows, by, dict(designs), visits
         self.constants = tuple(constants)
         self.prior_columns = {

@@ -170,7 +170,7 @@ def predictive_check(
     """
     num_replicates = whole("num_replicates", num_replicates)
     x = vae.as_data(x)
-    reduce = statistic or (lambda some: some.flatten(1).nanmean(1))
+    reduce = statistic or (lambda some: some.flatten(1).float().nanmean(1))
     name = "mean of the cells" if statistic is None else "statistic"
     observed = reduce(vae.record.cells(x)).cpu().numpy()
     with seeded(seed):

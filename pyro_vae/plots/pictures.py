@@ -136,6 +136,9 @@ def samples_by(
         ax: to draw on.
     """
     num_samples = whole("num_samples", num_samples)
+    for name, vae in vaes.items():
+        if not isinstance(vae, VAE):
+            raise ValueError(f"each row is of a pyro_vae.VAE, got {type(vae).__name__} ({name})")
     x = [_means(vae, num_samples, given, seed) for vae in vaes.values()]
     ax = images(torch.cat(x), num_samples, ax, "Samples from the prior")
     low, high = sorted(ax.get_ylim())

@@ -249,6 +249,17 @@ class Program(Face):
         x = self.observations if given is None else given
         return self.simulation.draw(self.model, num_data, x, size)
 
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name.startswith("_"):
+                raise
+            raise AttributeError(
+                f"a Program has no {name!r}, for its model and guide are yours: functions such as "
+                "pv.elbo(program), pv.log_evidence and pv.posterior ask them"
+            ) from None
+
     def __repr__(self) -> str:
         model, guide = (getattr(f, "__name__", type(f).__name__) for f in self._functions)
         n, plate = self.layout.size, self.layout.data

@@ -180,7 +180,7 @@ class RunSettings(FitSettings, ModelSettings):
                 f"the likelihood of a table is said by column, got {wrong[0]!r}: "
                 f"--likelihood COLUMN={wrong[0]}"
             )
-        return dict(pair for pair in pairs if pair)
+        return _once("likelihood", [pair for pair in pairs if pair])
 
     @property
     def of_table(self) -> dict[str, Any]:
@@ -217,7 +217,7 @@ class RunSettings(FitSettings, ModelSettings):
         pairs = [text.partition("=") for text in getattr(self, name) or ()]
         if wrong := [text for text, is_pair, _ in pairs if not is_pair]:
             raise ValueError(f"{name} is {form}, got {wrong[0]!r}")
-        return {text: value for text, _, value in pairs}
+        return _once(name, [(text, value) for text, _, value in pairs])
 
     @property
     def of_counts(self) -> dict[str, Any]:
@@ -269,6 +269,14 @@ def _cell(text: str) -> str | float:
     with suppress(ValueError):
         return float(text)
     return text
+
+
+def _once(name: str, pairs: list[tuple[str, str]]) -> dict[str, str]:
+    """Pairs by column, each of which is said once."""
+    names = [column for column, _ in pairs]
+    if twice := [column for column in names if names.count(column) > 1]:
+        raise ValueError(f"{name} says column {twice[0]!r} twice: leave one out")
+    return dict(pairs)
 
 
 def _pair(line: str) -> tuple[str, str] | None:

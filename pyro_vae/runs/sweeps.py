@@ -159,7 +159,10 @@ def _train(settings: RunSettings, folder: Path, threads: int) -> str:
         )
     if done.returncode == 0:
         return ""
-    return (done.stderr.strip().splitlines() or [f"ended with {done.returncode}"])[-1]
+    said = done.stderr.strip()
+    found = re.search(r"(?m)^error: ", said)  # a message may have several lines
+    last = (said.splitlines() or [f"ended with {done.returncode}"])[-1]
+    return said[found.start() :] if found else last
 
 
 def _in_process(settings: RunSettings, folder: Path, parts: Mapping[str, object]) -> str:

@@ -35,6 +35,7 @@ from pyro_vae.infer.training.checkpoint import CHECKPOINT, TENSOR
 from pyro_vae.model.files import DESCRIPTION, WEIGHTS
 
 MOST_SECONDS, MOST_BYTES = 5.0, 2**30  # the seconds are of the processor
+ADDRESSES = 10 * 2**30  # of the process, so that a fault is seen before the machine is full
 CANARY = "canary"
 TOUCH = f"__import__('pathlib').Path('{CANARY}').touch()"
 HUGE = (10**9, 10**12, 10**30)
@@ -442,7 +443,7 @@ def peak():
 def main(first=0):
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    resource.setrlimit(resource.RLIMIT_AS, (40 * 2**30, 40 * 2**30))
+    resource.setrlimit(resource.RLIMIT_AS, (ADDRESSES, ADDRESSES))
     kinds, n, start = Counter(), 0, time.perf_counter()
     for name, answer in failures(slice(first, None)):
         n += 1

@@ -33,7 +33,9 @@ GRU = [*TINY, "--encoder", "GRU(4)", "--decoder", "GRU(4)"]
 FEW = ["--num-samples", "40", "--steps", "2"]
 MACHINERY = ("Traceback", "has no attribute", "'NoneType'", "positional argument", "0x", "nan nan")
 # What a message names by a flag, and no words of its own.
-FLAG = re.compile(r"(--[a-z][a-z-]*)(?:[ =]('[^']+'|\"[^\"]+\"|[^\s,;:)']+))?")
+FLAG = re.compile(
+    r"(?<!without )(?<!leave out )(--[a-z][a-z-]*)(?:[ =]('[^']+'|\"[^\"]+\"|[^\s,;:)']+))?"
+)
 SWITCHES = {"--force", "--train", "--no-progress"}
 VERBS = {"takes", "writes", "goes", "is", "brings", "puts", "says", "at", "keeps", "reads", "and"}
 
@@ -158,7 +160,8 @@ WALKS = {
 - fit mnist --data-root nothing MLP --out no
 """,
     "a table": """
-+ fit {rows.csv|rows.tsv|semicolons.csv|bom.csv|dup.csv} MLP
++ fit {rows.csv|rows.tsv|semicolons.csv|bom.csv} MLP
+- fit dup.csv MLP
 ? fit {latin.csv|rows.parquet} MLP
 + fit rows.csv MLP --out r
 + fit rows.tsv MLP --out t
@@ -183,7 +186,7 @@ WALKS = {
 + sample r
 - sample r
 + sample r --out g{1.csv --given Town=Rome|2.csv --given Kids=2 --given Smokes=yes}
-+ sample r --out b.csv --given Born=01.02.1980
+- sample r --out no.csv --given {Born=01.02.1980|Name=Ann}
 - sample r --out no.csv --given {Town=Paris|town=Rome|Town|Kids=many|Kids=-3|Kids=1.5|=3}
 - sample r --out no.csv --given {Born=yesterday|Rate=nan|Kids=2 --given Kids=3}
 - sample r --num-samples 0 --out no.csv
@@ -204,10 +207,10 @@ WALKS = {
 - fit rows.csv MLP --out no {--covariates Town=Normal|--offset town|--weight Town|--missing maybe}
 - fit rows.csv MLP --out no {--censored Income|--censored Income=Twn|--na-values Kds=3}
 ? fit rows.csv MLP --offset Kids --out o
-+ fit rows.csv MLP --condition '~ Town' --out c
++ fit rows.csv MLP --condition '~ Kids' --out c
 + fit rows.csv MLP --condition '~ Kids' --covariates Kids=Normal --out v
 + encode v rows.csv --out v.npy
-+ sample c --given Town=Rome
++ sample c --given Kids=2
 ? sample c --out c2.csv
 + fit rows.csv MLP --na-values n/a --out n
 + fit rows.csv MLP --inputs raw --units data --out raw
@@ -271,7 +274,7 @@ WALKS = {
 ? {encode|impute} l lengths.npz
 """,
     "pictures": """
-- fit pictures MLP --out p
+- fit pictures MLP --out no
 + fit pictures MLP --size 8 --out p
 + sample p
 + encode p pictures

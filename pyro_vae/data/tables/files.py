@@ -73,7 +73,7 @@ def read_file(path: str | Path) -> Any:  # noqa: ANN401
             names = pd.read_csv(path, sep=other, header=None, nrows=1, dtype=str).iloc[0]
         twice = names[names.duplicated() & names.notna()]
         if len(twice):
-            raise ValueError(f"column {twice.iloc[0]!r} occurs twice in the first line")
+            raise ValueError(f"column {twice.iloc[0]!r} occurs twice in the first line: rename one")
         numbers = [name for name in names if NUMBER.fullmatch(str(name))]
         if len(numbers) == len(names) or any(not name.isdigit() for name in numbers):
             raise ValueError(

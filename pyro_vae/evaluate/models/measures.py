@@ -45,8 +45,8 @@ def base_measure(vae: Face, x: Tensor) -> dict[str, str]:
         raise TypeError(f"a VAE or a Program, got {type(vae).__name__}")
     with reading(vae, 0):
         p = vae.decode(vae.prior_at(x[:1]).expand([1]).sample(), x[:1])
+        parts = [(_measure(part), math.prod(part.event_shape)) for part in parts_of(p)]
     names = _names(vae)
-    parts = [(_measure(part), math.prod(part.event_shape)) for part in parts_of(p)]
     kinds = [kind for kind, size in parts for _ in range(size)]
     found = dict(zip(names, kinds, strict=True))
     if vae.missingness is not None:

@@ -53,6 +53,7 @@ class Stack:
             f"stack.models[{next(iter(self.models))!r}].{name}"
         )
 
+    @suggests
     @torch.no_grad()
     def sample(
         self,
