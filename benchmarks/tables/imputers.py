@@ -111,6 +111,7 @@ def trained(table: pd.DataFrame, kinds: dict[str, str], seed: int) -> tuple[pv.V
     size = {"epochs": 200}
     if len(table) > LARGE:
         size = {"epochs": 40, "batch_size": 500, "lr": "cosine(5e-3)"}
+        size |= {"beta": "linear(0.1, 1, epochs=20)"}  # at 50 % z stays empty otherwise
     pv.fit(model, data, seed=seed, **size)
     return model, data
 
