@@ -66,6 +66,7 @@ FOUND = [
     ("tokens, autoregressive", "stack"),
     ("counts, AnnData", "counterfactual"),
     ("stack", "sample, mean"),
+    ("documents, LDA", "compare_estimators"),
     ("program", "encode"),
     ("program", "bits_per_dimension"),
 ]
