@@ -84,7 +84,7 @@ def spoil(case):
 
 # What a call may do wrong, with the words in which it is said.
 CAUGHT = {
-    "TypeError at": lambda case: pv.elbo(case.vae, case.x, num_samples=3, no=1),
+    "TypeError at": lambda case: len(3),
     "ValueError at": lambda case: np.zeros(2).reshape(3),
     "has a graph": lambda case: next(case.vae.parameters()).sum(),
     "NaN or inf": lambda case: torch.tensor([math.nan]),
