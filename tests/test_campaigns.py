@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-import pyro_vae as pv
 from campaigns import attacks, crossing, damaged, frames, inputs, kills, strings
 from helpers.composition import draw_case
 
