@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-import pyro_vae as pv
 from campaigns import attacks, crossing, damaged, frames, inputs, kills, strings
 from helpers.composition import draw_case
 
@@ -66,6 +65,7 @@ FOUND = [
     ("tokens, autoregressive", "stack"),
     ("counts, AnnData", "counterfactual"),
     ("stack", "sample, mean"),
+    ("documents, LDA", "compare_estimators"),
     ("program", "encode"),
     ("program", "bits_per_dimension"),
 ]
@@ -83,7 +83,7 @@ def spoil(case):
 
 # What a call may do wrong, with the words in which it is said.
 CAUGHT = {
-    "TypeError at": lambda case: pv.elbo(case.vae, case.x, num_samples=3, no=1),
+    "TypeError at": lambda case: len(3),
     "ValueError at": lambda case: np.zeros(2).reshape(3),
     "has a graph": lambda case: next(case.vae.parameters()).sum(),
     "NaN or inf": lambda case: torch.tensor([math.nan]),

@@ -99,11 +99,23 @@ def test_the_command_line_trains_on_lines_and_writes_lines(lines, tmp_path):
     done = run("sample", tmp_path / "r", "--num-samples", 5)
     assert done.code == 0, done.err
     assert len((tmp_path / "r" / "samples.txt").read_text().splitlines()) == 5
+    for told, words in {
+        ("--out", "s.npy"): "texts are written as .txt: --out s.txt",
+        ("--given", "a=b", "--force"): "--given is of the model of a table",
+    }.items():
+        done = run("sample", tmp_path / "r", *told)
+        assert done.code == 2 and words in done.err
     done = run("encode", tmp_path / "r", lines)
     assert done.code == 0, done.err
     assert np.load(lines.with_name("lines-z.npy")).shape == (44, 2)
     done = run("evaluate", tmp_path / "r", lines, "--num-samples", 20, "--steps", 5)
     assert done.code == 0, done.err
+
+
+def test_tokens_have_no_likelihood_of_numbers():
+    texts = pv.Vocabulary.of(LINES, "words")
+    with pytest.raises(ValueError, match="likelihood is Categorical, got Normal: leave likelihood"):
+        pv.VAE(texts, 2, likelihood="Normal", encoder="GRU(4)", decoder="GRU(4)")
 
 
 def test_rolls_hold_the_steps_of_each_sequence():

@@ -112,6 +112,7 @@ def test_the_other_coordinates_are_refused():
         law(1.5, 0.0, coords="S")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:x is far from unit scale")
 def test_a_model_takes_its_own_draws_and_trains():
     vae = pv.VAE(3, 2, likelihood="Stable", encoder="MLP([4])", decoder="MLP([4])", seed=0)

@@ -233,11 +233,15 @@ def _describes(run: Path, word: str) -> bool:
 
 
 def free_rows(run: Path, path: Path, force: bool) -> Path:
-    """The path of observations to write: a table of the model of one, else an array.
+    """The path of observations to write: a table, or texts, of the model of these, else an array.
 
     Raises:
         ValueError: a file of another kind, or one that is there already.
     """
+    if is_of_texts(run):
+        if path.suffix not in (".txt", ""):
+            raise ValueError(f"{path}: texts are written as .txt: --out {path.with_suffix('.txt')}")
+        return free(path, ".txt", force)
     if not is_table(run):
         if path.suffix in TABLES:
             raise ValueError(

@@ -77,8 +77,10 @@ def sample(
 ) -> None:
     """Draw from a trained model: RUN/samples.npy, with a picture of images, or .csv, or .txt."""
     of_rows = is_table(run)
+    if given and not of_rows:
+        raise ValueError("--given is of the model of a table, whose columns have names")
     if is_of_texts(run):
-        path = free(out or run / "samples.txt", ".txt", force)
+        path = free_rows(run, out or run / "samples.txt", force)
         texts: Any = load_run(run, modules).sample(num_samples, seed=seed)
         shown = [*texts[:10], "", f"{num_samples} texts: {write_rows(path, texts)}"]
         typer.echo("\n".join(shown))
@@ -93,8 +95,6 @@ def sample(
         drawn = vae.sample(num_samples, given=_cells(vae, given or []), seed=seed)
         typer.echo(f"{num_samples} rows: {write_rows(path, drawn)}")
         return
-    if given:
-        raise ValueError("--given is of the model of a table, whose columns have names")
     drawn = vae.sample(num_samples, seed=seed)
     write_rows(path, drawn if isinstance(drawn, list) else drawn.numpy())
     typer.echo(f"{num_samples} samples of shape {vae.x_shape}: {path}")

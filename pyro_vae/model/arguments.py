@@ -106,6 +106,12 @@ def as_record(
         )
     if is_sequences(x):
         record = as_sequences(x, missing, condition)
+        line_of_tokens = not isinstance(likelihood, str | Spec) or "Categorical" in str(likelihood)
+        if record.vocabulary and not line_of_tokens:
+            raise ValueError(
+                f"the steps of texts are tokens, so their likelihood is Categorical, got "
+                f"{likelihood}: leave likelihood out"
+            )
         return record, likelihood or record.line, None
     holes = not isinstance(x, Record) if isinstance(missing, str | Spec) else missing
     plain: Any = x

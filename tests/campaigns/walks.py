@@ -301,7 +301,8 @@ WALKS = {
 + sample w
 - sample w
 - sample w {--out s.npy|--given a=b --out new.txt}
-+ encode w {lines.txt|other.txt}
++ encode w lines.txt
+- encode w other.txt
 - encode w {latin.txt|empty.txt|rows.csv|bits.npy|nothing} --out new
 + evaluate w FEW
 + evaluate w lines.txt FEW

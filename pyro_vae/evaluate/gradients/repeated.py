@@ -25,7 +25,9 @@ def repeat(graph: Graph, n: int) -> Callable[[], list[Tensor]]:
     zeros = torch.zeros(n, device=given[0].device)
 
     def at_once() -> list[Tensor]:
-        return list(many(zeros))
+        with warnings.catch_warnings():  # an operation may go draw by draw after all
+            warnings.filterwarnings("ignore", "There is a performance drop")
+            return list(many(zeros))
 
     def one_by_one() -> list[Tensor]:
         draws = zip(*(graph.module(*given) for _ in range(n)), strict=True)
@@ -33,7 +35,7 @@ def repeat(graph: Graph, n: int) -> Callable[[], list[Tensor]]:
 
     try:
         with torch.random.fork_rng(), torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that an operation goes draw by draw after all
+            warnings.simplefilter("ignore")
             at_once()
     except RuntimeError:
         return one_by_one
