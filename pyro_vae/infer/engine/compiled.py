@@ -34,7 +34,8 @@ class CompiledELBO(ELBO):
     enumerated and plates sequential. A graph serves the shapes and types that it was captured for;
     others, such as a ragged last batch, get their own. Python numbers, and whether a module is in
     training mode, are as they were at the capture. The first step of each graph also runs the
-    program as it is, so Pyro's validation checks it, where that is enabled.
+    program as it is, so Pyro's validation checks it, where that is enabled. On a CPU the log gamma
+    function and its derivative are series in single precision, NaN below 0.
 
     Args:
         elbo: any ``ELBO``; :meth:`loss` and :meth:`differentiable_loss` stay its own, uncompiled.
