@@ -4,6 +4,7 @@ What is known of them comes as ``(..., 2 m)``: their m values, 0 where there is 
 that are 1 where there is one. Numbers come first, in the data's units, then bits.
 """
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import pyro.distributions as dist
@@ -283,7 +284,7 @@ class CovariateLikelihood(Part):
     def _with(
         self,
         p: Any,  # noqa: ANN401
-        place: list[int],
+        place: Sequence[int],
         values: dict[str, Tensor],
     ) -> dist.TorchDistribution:
         """The likelihood of a block, with the parameters of the covariates in it."""
