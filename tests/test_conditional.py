@@ -176,7 +176,7 @@ def test_every_function_of_a_model_is_here():
         functions = {name: getattr(room, name) for name in room.__all__}
         functions = {k: f for k, f in functions.items() if inspect.isfunction(f)}
         of_models = {k for k, f in functions.items() if {"vae", "vaes"} & {*_arguments(f)}}
-        assert of_models == set(table)
+        assert of_models - {"simuk_sbc"} == set(table)  # which needs simuk: test_simuk
 
 
 def _arguments(function):

@@ -190,7 +190,7 @@ def test_the_command_trains_the_run_anew(trained):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--train", "--num-draws", 10), "--num-draws goes without --train"),
+        (("--train", "--num-draws", 10), "--num-draws goes without --train: leave out one"),
         (("--train", "--batch-size", 10), "--batch-size goes without --train"),
         (("--epochs", 1), "--epochs goes with --train"),
         (("--compile", "true"), "--compile goes with --train"),

@@ -41,7 +41,7 @@ class SimukAdapter:
     """
 
     def __init__(self, vae: Face, num_samples: int = 99) -> None:
-        self.vae, self.num_samples = vae, whole("num_samples", num_samples)
+        self.vae, self.num_samples = vae, num_samples
         given = vae.observations
         self.rows, self.count = (1, 1) if given is None else (len(given), vae.count(given))
         self.observed_vars = [OBSERVED]
@@ -156,6 +156,9 @@ def simuk_sbc(
     References:
         Talts et al. (2018), arXiv:1804.06788.
     """
+    num_simulations = whole("num_simulations", num_simulations)
+    num_samples = whole("num_samples", num_samples)
+    seed = None if seed is None else whole("seed", seed, 0)
     try:
         from simuk import SBC  # pyright: ignore[reportMissingImports]
         from simuk.adapters import backend_adapter as _  # noqa: F401 # pyright: ignore
@@ -167,7 +170,7 @@ def simuk_sbc(
     adapter = SimukAdapter(vae, num_samples)
     adapter.stop_if_cant_run_without_simulator()
     sbc = SBC.__new__(SBC)  # whose __init__ takes no other models
-    sbc.num_simulations, sbc.seed = whole("num_simulations", num_simulations), seed
+    sbc.num_simulations, sbc.seed = num_simulations, seed
     sbc.__dict__.update(
         engine="pyro-ppl", model=vae, adapter=adapter, method="prior", simulator=None,
         sample_kwargs={}, progress_bar=False, keep_fits=True, posteriors=None,
