@@ -157,7 +157,7 @@ def main() -> None:
     torch.set_num_threads(1)
     text = (
         f"Batches of {BATCH}, Adam at {RATE}, Normal(scale=1) in tens of levels, 500 held out, "
-        f"{told.seeds} seeds; one thread, beside other work. Differences have a standard error "
+        f"{told.seeds} seeds; one thread. Differences have a standard error "
         "over seeds, and each seed's behind."
     )
     head = ["trainer", "ELBO, nats", f"bound of {DRAWS} draws", "above pythae's"]
