@@ -120,6 +120,7 @@ def test_what_holds_no_numbers_says_so(name):
         numbers(make())
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 def test_padding_a_nested_tensor_is_good_advice():
     x = torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)]).to_padded_tensor(NAN)
     vae = pv.VAE(3, 2, likelihood="Normal", missing=True, **NETS)
