@@ -27,6 +27,11 @@ def pytest_collection_finish():
     gc.freeze()
 
 
+def pytest_unconfigure():
+    """And goes at the end, or what keeps count of it reports leaks."""
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
 def fresh_pyro():
     """Every test starts from a seed, an empty parameter store and Pyro's validation."""
