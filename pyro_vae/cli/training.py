@@ -35,9 +35,8 @@ def fit(
     if resume is not None:
         _check_resumed(resume, {"config": config, "out": out, **flags})
         config, out = resume / CONFIG, resume
-    check_data(flags["data"])  # pyright: ignore[reportArgumentType]
     settings = merge(flags, read_config(config) if config else {})
-    if settings.data == FROM_PYTHON:
+    if settings.data == FROM_PYTHON and flags["data"] is None:  # said by the file
         raise ValueError(
             f"{config or out} is of pv.fit, whose model and data are yours: go on with "
             f"pv.fit(vae, x, ..., resume={str(out or '')!r})"
