@@ -51,8 +51,7 @@ class MultivariateNormalMixture(dist.MixtureSameFamily):
         below, density = torch.special.ndtr(e), (-e.square() / 2).exp() / (2 * torch.pi) ** 0.5
         share = (weights * below).sum(-2)
         with torch.no_grad():
-            pulls = -(e[..., None] * inverse).cumsum(-2)
-            pulls = torch.cat([torch.zeros_like(pulls[..., :1, :]), pulls[..., :-1, :]], -2)
+            pulls = _sums_before(-e[..., None] * inverse, -2)
             pulls = pulls - (weights[..., None] * pulls).sum(-3, keepdim=True)
             by_weight = (weights * below)[..., None] * pulls
             slopes = (by_weight + (weights * density)[..., None] * inverse).sum(-3)
@@ -80,5 +79,10 @@ class MultivariateNormalMixture(dist.MixtureSameFamily):
 def _before(logits: Tensor, e: Tensor, tril: Tensor) -> Tensor:
     """Log weights of the components before each coordinate, ``(..., K, D)``, up to a constant."""
     each = -e.square() / 2 - tril.diagonal(dim1=-2, dim2=-1).log()
-    sums = each.cumsum(-1)
-    return logits[..., None] + torch.cat([torch.zeros_like(sums[..., :1]), sums[..., :-1]], -1)
+    return logits[..., None] + _sums_before(each, -1)
+
+
+def _sums_before(terms: Tensor, dim: int) -> Tensor:
+    """The sum of the terms before each one along a dimension, 0 of the first."""
+    sums = terms.cumsum(dim).narrow(dim, 0, terms.shape[dim] - 1)
+    return torch.cat([torch.zeros_like(terms.narrow(dim, 0, 1)), sums], dim)
