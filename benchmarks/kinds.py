@@ -1,12 +1,13 @@
 """What a step costs of models of other kinds than `speed.py`'s, in one run.
 
-    python benchmarks/kinds.py [--rounds 20] [--steps 5] [--only WORD ...] [--cpu] [--device cuda]
+    python benchmarks/kinds.py [--rounds 20] [--steps 20] [--only WORD ...] [--cpu] [--device cuda]
+    python benchmarks/kinds.py --memory
 
 Each model is stepped by this package, eager and compiled, by stock Pyro (its tutorial's Adam,
 validation on) and by hand in PyTorch, eager and under ``torch.compile``; where it is not said
 otherwise in ``KINDS``, by hand means the same modules and `torch.distributions` without Pyro's
 messages. All take turns in short rounds. ``--cpu`` takes the process's CPU time and one thread, for
-a machine that has other things to do.
+a machine that has other things to do. ``--memory`` measures the tensors that a step holds instead.
 """
 
 import argparse
@@ -14,7 +15,6 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -24,11 +24,13 @@ from common import publish, table
 from peers import adam, compiled, fused_adam
 from pyro.infer import ELBO, SVI, RenyiELBO, Trace_ELBO
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 
 import pyro_vae as pv
 from pyro_vae.infer import make_estimator
 
 LR, BATCH = 1e-3, 100
+ROUND = 0.25  # seconds that a round is to take at most
 WAYS = ("eager", "compiled", "stock Pyro", "by hand", "by hand, compiled")
 softplus, cross_entropy = nn.functional.softplus, nn.functional.binary_cross_entropy_with_logits
 Loss = Callable[[Tensor], Tensor]
@@ -59,9 +61,18 @@ def mlps(*sizes: int, activation: str = "Tanh") -> dict[str, pv.MLP]:
     return {role: pv.MLP(sizes, activation=activation) for role in ("encoder", "decoder")}
 
 
-def images() -> tuple[pv.VAE, Tensor]:
-    nets = {"encoder": "ConvEncoder([32, 64])", "decoder": "ConvDecoder([64, 32])"}
-    return pv.VAE((1, 28, 28), 20, seed=0, **nets), bits(1, 28, 28)  # pyright: ignore
+def images(
+    *shape: int,
+    encoder: str = "ConvEncoder([32, 64])",
+    decoder: str = "ConvDecoder([64, 32])",
+) -> Callable[[], tuple[pv.VAE, Tensor]]:
+    """Images of a shape, bits of them, by networks that keep it."""
+
+    def make() -> tuple[pv.VAE, Tensor]:
+        vae = pv.VAE(shape, 20, encoder=encoder, decoder=decoder, seed=0)
+        return vae, bits(*shape)
+
+    return make
 
 
 def counts() -> tuple[pv.VAE, Tensor]:
@@ -187,7 +198,11 @@ def by_score(vae: pv.VAE) -> Loss:
 
 KINDS: dict[str, Kind] = {
     "784-200-200-50, Bernoulli": Kind(plain(), hand=by_kl),
-    "convolutions, 28 x 28": Kind(images, hand=by_kl),
+    "convolutions, 28 x 28": Kind(images(1, 28, 28), hand=by_kl),
+    "convolutions, 3 x 64 x 64": Kind(images(3, 64, 64), hand=by_kl),
+    "ResNet, 28 x 28": Kind(
+        images(1, 28, 28, encoder="ResNet([16, 32])", decoder="ResNet([32, 16])"), hand=by_kl
+    ),
     "2,000 counts, negative binomial": Kind(counts, hand=by_counts),
     "50 mixed columns": Kind(mixed, hand=by_distributions),
     "two layers of z": Kind(layers, hand=by_distributions),
@@ -242,30 +257,23 @@ def stepper(kind: Kind, way: str, device: str) -> Callable[[], object]:
 
 
 def peak(run: Callable[[], object], device: str) -> float:
-    """MiB that a step takes beyond what is there before it; 0 where the system does not tell."""
+    """MiB of tensors that a step makes and holds at once, gradients among them."""
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         run()
         return (torch.cuda.max_memory_allocated() - before) / 2**20
-    status, clear = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-    if not status.exists():
-        return 0.0
-
-    def kilobytes(name: str) -> float:
-        line = next(x for x in status.read_text().splitlines() if x.startswith(name))
-        return float(line.split()[1])
-
-    clear.write_text("5")  # the peak starts anew
-    before = kilobytes("VmRSS")
-    run()
-    return (kilobytes("VmHWM") - before) / 2**10
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        run()
+    events = profiled.profiler.kineto_results.events()  # pyright: ignore
+    taken = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
+    return float(np.ptp(np.cumsum([0, *(size for _, size in taken)]))) / 2**20
 
 
 def measure(kind: Kind, told: argparse.Namespace) -> dict[str, float]:
-    """Milliseconds a step of each way, ratios, seconds of the compiled one's first step, memory."""
+    """Milliseconds a step of each way, ratios, and seconds of the compiled one's first steps."""
     clock = time.process_time if told.cpu else time.perf_counter
-    runs, first = {}, {}
+    runs, first, steps = {}, {}, {}
     for way in WAYS:
         if told.ways and way not in told.ways:
             continue
@@ -273,22 +281,26 @@ def measure(kind: Kind, told: argparse.Namespace) -> dict[str, float]:
             run = stepper(kind, way, told.device)
             start = time.perf_counter()
             run(), run()
+            first[way] = time.perf_counter() - start
+            run()
+            step = time.perf_counter() - start - first[way]
         except Exception as problem:  # a peer that cannot is no row less
             print(f"  {way}: {type(problem).__name__}: {str(problem).splitlines()[0][:150]}")
             continue
-        runs[way], first[way] = run, time.perf_counter() - start
+        runs[way] = run
+        steps[way] = max(1, min(told.steps, int(ROUND / step)))
 
-    def seconds(run: Callable[[], object]) -> float:
+    def milliseconds(way: str) -> float:
         start = clock()
-        for _ in range(told.steps):
-            value = run()
+        for _ in range(steps[way]):
+            value = runs[way]()
         if told.device == "cuda":
             torch.cuda.synchronize()
         assert value == value
-        return clock() - start
+        return (clock() - start) * 1000 / steps[way]
 
-    found = pd.DataFrame([{w: seconds(r) for w, r in runs.items()} for _ in range(told.rounds)])
-    ms = found.median() * 1000 / told.steps
+    found = pd.DataFrame([{way: milliseconds(way) for way in runs} for _ in range(told.rounds)])
+    ms = found.median()
     row = {way: ms.get(way, np.nan) for way in WAYS}
     for ours, theirs in (
         ("compiled", "by hand"), ("compiled", "by hand, compiled"), ("compiled", "stock Pyro"),
@@ -297,7 +309,19 @@ def measure(kind: Kind, told: argparse.Namespace) -> dict[str, float]:
         ratio = (found[ours] / found[theirs]).median() if {ours, theirs} <= set(found) else np.nan
         row[f"{ours} / {theirs}"] = ratio
     row["compile, s"] = first.get("compiled", np.nan)
-    row |= {f"{way}, MiB": peak(run, told.device) for way, run in runs.items()}
+    return row
+
+
+def memory(kind: Kind, told: argparse.Namespace) -> dict[str, float]:
+    """MiB of each way."""
+    row = {}
+    for way in told.ways or WAYS:
+        try:
+            run = stepper(kind, way, told.device)
+            run(), run()
+            row[way] = peak(run, told.device)
+        except Exception as problem:  # as above
+            print(f"  {way}: {type(problem).__name__}: {str(problem).splitlines()[0][:150]}")
     return row
 
 
@@ -312,10 +336,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and publish."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--steps", type=int, default=5, help="of a round")
+    parser.add_argument("--steps", type=int, default=20, help="of a round, at most")
     parser.add_argument("--only", nargs="*", default=[], help="kinds whose name holds a word")
     parser.add_argument("--ways", nargs="*", default=[], choices=WAYS)
     parser.add_argument("--cpu", action="store_true", help="CPU time of one thread")
+    parser.add_argument("--memory", action="store_true", help="MiB in place of time")
     parser.add_argument("--device", default="cpu")
     told = parser.parse_args(arguments)
     if told.cpu:
@@ -324,16 +349,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = {}
     for name, kind in KINDS.items():
         if not told.only or any(word in name for word in told.only):
-            rows[name] = measure(kind, told)
+            rows[name] = (memory if told.memory else measure)(kind, told)
             print(name, {k: round(v, 2) for k, v in rows[name].items()}, flush=True)
+    device = "" if told.device == "cpu" else f"_{told.device}"
+    if told.memory:
+        how = (
+            "MiB of tensors that a step at batch 100 makes and holds at once, gradients among them."
+        )
+        publish(
+            f"kinds_memory{device}", "What a step holds by kind of model", f"{how}\n\n{page(rows)}"
+        )
+        return
     how = (
-        f"Milliseconds a step at batch {BATCH}; medians of {told.rounds} rounds of {told.steps} "
-        f"steps, ratios round by round; {'CPU time' if told.cpu else 'time'} of "
-        f"{torch.get_num_threads()} threads, {told.device}; MiB that a step takes beyond weights "
-        "and data."
+        f"Milliseconds a step at batch {BATCH}; medians of {told.rounds} rounds of at most "
+        f"{told.steps} steps and {ROUND} s, ratios round by round; "
+        f"{'CPU time' if told.cpu else 'time'} of {torch.get_num_threads()} threads, {told.device}."
     )
-    name = "kinds" if told.device == "cpu" else f"kinds_{told.device}"
-    publish(name, "What a step costs by kind of model", f"{how}\n\n{page(rows)}")
+    publish(f"kinds{device}", "What a step costs by kind of model", f"{how}\n\n{page(rows)}")
 
 
 if __name__ == "__main__":

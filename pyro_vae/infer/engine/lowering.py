@@ -22,11 +22,16 @@ GAMMAS = {aten.lgamma.default, aten.digamma.default}
 
 
 def options_for_cpu() -> dict[str, Any]:
-    """Inductor's, where it has them: tanh by exp, which costs a third, and fused multiply-adds."""
+    """Inductor's, where it has them: tanh by exp, which costs a third, and fused multiply-adds.
+
+    Images keep their layout: Inductor takes a step for inference, for which it would write each
+    activation three times, as it is and twice with the channels last.
+    """
     from torch._inductor.config import cpp
 
     wanted = {"use_decompose_tanh": True, "enable_floating_point_contract_flag": "fast"}
-    return {f"cpp.{name}": value for name, value in wanted.items() if hasattr(cpp, name)}
+    options = {f"cpp.{name}": value for name, value in wanted.items() if hasattr(cpp, name)}
+    return options | {"layout_optimization": False}
 
 
 def for_cpu(module: fx.GraphModule, choices: Choices) -> fx.GraphModule:
