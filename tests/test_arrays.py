@@ -11,6 +11,7 @@ import scipy.sparse
 import torch
 import xarray
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import pyro_vae as pv
 from pyro_vae.model.arrays import numbers
@@ -71,6 +72,8 @@ TAKEN = {
     "a dictionary's codes": (lambda: Coded(), [1.0, NAN, 1.0]),
     "a series of arrays": (lambda: pd.Series([np.ones(2), [2, 3]]), [[1.0, 1.0], [2.0, 3.0]]),
     "exchanged": (Exchanged, [[1.0, 1.0]]),
+    "hybrid": (lambda: torch.ones(1, 2).to_sparse(1), [[1.0, 1.0]]),
+    "cells of tensors": (lambda: pd.DataFrame([[torch.tensor(2), 1]]), [[2.0, 1.0]]),
     "inference": (lambda: torch.inference_mode()(lambda: torch.ones(1, 2))(), [[1.0, 1.0]]),
 }  # fmt: skip
 
@@ -90,6 +93,10 @@ NONE = {
     "None": (lambda: None, "x is None"),
     "a data set of parts": (lambda: pv.load_data("digits"), "give data.train or data.test"),
     "meta": (lambda: torch.zeros(2, 3, device="meta"), "a tensor without values"),
+    "fake": (lambda: FakeTensorMode().from_tensor(torch.zeros(2, 3)), "a tensor without values"),
+    "a module": (lambda: np, "got module"),
+    "ragged": (lambda: [[1, 2], [3]], "rows of 2 and of 1 numbers: pad them with NaN to one"),
+    "ragged within": (lambda: [[[1], [0]], [[1, 2], [0]]], "got list"),
     "nested": (
         lambda: torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)]), "to_padded_tensor",
     ),

@@ -446,7 +446,7 @@ WRONG = {
     "device": (["--device", "gpu"], "gpu"),
     "flag": (["--latent", "3"], "(?i)no such option.*--latent"),
     "no configuration": (["--config", "none.toml"], r"there is no file none\.toml"),
-    "a folder": (["--config", "."], r"\. is a folder: name the TOML file in it"),
+    "a folder": (["--config", "."], r"\. is a folder: name a file in it"),
 }  # fmt: skip
 
 
@@ -636,7 +636,7 @@ def test_a_folder_that_cannot_be_made_is_an_answer_before_training(tmp_path):
     (tmp_path / "file").touch()
     done = run("fit", "digits", "--epochs", 1, *SMALL, "--out", tmp_path / "file" / "run")
     assert done.code == 2 and str(tmp_path / "file") in done.err
-    assert "give a place that can be written to" in done.err and "Errno" not in done.err
+    assert f"{tmp_path / 'file'} is a file, and no folder: give another" in done.err
 
 
 # Ctrl-C.

@@ -1,5 +1,6 @@
 """Tables on the command line: fit, sample, impute and report, and an answer to each mistake."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 import pyro_vae as pv
 from helpers.commands import run
+from pyro_vae.cli.flags import in_flags
 from pyro_vae.runs.folder import new_model
 from pyro_vae.runs.settings import merge
 
@@ -148,16 +150,68 @@ def test_what_stands_for_missing_and_events_are_said(tmp_path):
     for flags, words in {
         ("--censored", "months"): "censored is TIME=EVENT, got 'months'",
         ("--na-values", "age=-999", "--na-values", "?"): "each of a column, COLUMN=VALUE",
+        ("--kinds", "age"): "kinds is COLUMN=KIND, got 'age'",
+        ("--kinds", "age=old"): "the kind of column 'age' is one of real,",
+        ("--dates", "aeg=%Y"): "dates names the column 'aeg', which the frame does not have",
     }.items():
         out = refused("fit", tmp_path / "p.csv", *flags, *FIT, "--out", tmp_path / "no")
         assert words in out and not (tmp_path / "no").exists()
 
 
-@pytest.mark.parametrize("name", ["likelihood", "covariates", "censored"])
+@pytest.mark.parametrize("name", ["likelihood", "covariates", "censored", "kinds", "dates"])
 def test_a_column_is_said_once(name):
     settings = merge({"data": "x.csv", name: ["a=Normal", "b=Normal", "a=Laplace"]}, {})
     with pytest.raises(ValueError, match=f"{name} says column 'a' twice: leave one out"):
         _ = settings.by_column, settings.of_condition, settings.of_table
+
+
+def test_kinds_levels_and_dates_are_said_in_flags_and_messages_say_them(tmp_path):
+    n = 40
+    frame = pd.DataFrame(
+        {
+            "zip": np.arange(n) % 4 + 8000,
+            "size": np.tile([*"SML", "S"], n // 4),
+            "stars": np.tile([1, 3, 2, 3], n // 4),
+            "day": np.tile(["01/02/2020", "03/04/2021"], n // 2),
+            "y": np.linspace(0, 1, n),
+        }
+    )
+    frame.to_csv(tmp_path / "x.csv", index=False)
+    told = ["zip=categorical", "size=S,M,L", "stars=3, 2, 1", "y=real"]
+    settings = merge(
+        {"data": str(tmp_path / "x.csv"), "kinds": told, "dates": ["day=%d/%m/%Y"]}, {}
+    )
+    schema = pv.load_data(settings.data, **settings.of_table).train.schema
+    kinds = {name: schema[name].kind for name in schema.names}
+    assert kinds == {
+        "zip": "categorical", "size": "ordinal", "stars": "ordinal", "day": "time", "y": "real"
+    }  # fmt: skip
+    assert schema["size"].levels == ("S", "M", "L") and schema["stars"].levels == (3, 2, 1)
+    out = refused(
+        "fit", tmp_path / "x.csv", *FIT, "--kinds", "size=ordinal", "--out", tmp_path / "a"
+    )
+    advice = re.search(r"--kinds (size=\S+)", out)[1]
+    again = merge({"kinds": [advice], "dates": ["day=%d/%m/%Y"]}, {}).of_table
+    again = pv.load_data(settings.data, **again)
+    assert again.train.schema["size"].kind == "ordinal"
+    np.save(tmp_path / "x.npy", np.eye(20))
+    for flag in ("--kinds", "--dates", "--censored", "--na-values"):
+        out = refused("fit", tmp_path / "x.npy", *FIT, flag, "a=b", "--out", tmp_path / "a")
+        assert "is of a table, and" in out and "leave it out" in out
+
+
+def test_messages_of_columns_are_in_flags():
+    for text, flags in {
+        "kinds={'a b': 'identifier'}; or": "--kinds 'a b=identifier'; or",
+        "Table.from_frame(df, censored={'time': 'dead'})": "--censored time=dead",
+        "na_values={'x': [-999, '?']}, na_values={'x': []}": (
+            "--na-values x=-999 --na-values 'x=?', --na-values x="
+        ),
+        "na_values=['?']": "--na-values '?'",
+        "kinds={name: 'categorical'}": "kinds={name: 'categorical'}",
+    }.items():
+        assert in_flags(text) == flags
+    assert merge({"na_values": ["x="]}, {}).of_table["na_values"] == {"x": []}
 
 
 def test_covariates_and_inputs_reach_the_model(tmp_path):

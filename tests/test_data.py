@@ -266,7 +266,7 @@ BAD_FILES = {  # the file's name, what writes it, and what the message says
     "text": ("text.npy", lambda p: p.write_text("1,2,3\n"), "text.npy is not a NumPy file"),
     "empty": ("empty.npy", lambda p: p.touch(), "empty.npy is not a NumPy file"),
     "not a zip": ("text.npz", lambda p: p.write_bytes(b"PK\x03\x04no"), "text.npz is not a NumPy"),
-    "folder": ("folder.npy", lambda p: p.mkdir(), "folder.npy is not a NumPy file"),
+    "folder": ("folder.npy", lambda p: p.mkdir(), "folder.npy is a folder: name a file in it"),
     "gzip": ("x.npy", lambda p: p.write_bytes(gzip.compress(b"0")), "x.npy is not a NumPy file"),
     "pickle": ("objects.npy", object_npy, "objects.npy is not a NumPy file.*holds object"),
     "no arrays": ("none.npz", lambda p: np.savez(p), "none.npz holds no arrays"),

@@ -1,6 +1,8 @@
 """Files are whole or as before, a folder has one holder, and TOML keeps what it is given."""
 
+import errno
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -8,6 +10,7 @@ import sys
 import pytest
 
 from pyro_vae.core.files import LOCK, PARTIAL, locked, replacing, write_whole
+from pyro_vae.core.system import check_file, in_a_sentence
 from pyro_vae.core.toml import read_config, write_toml
 
 
@@ -89,3 +92,67 @@ def test_toml_keeps_any_text_and_numbers_that_are_not_finite(tmp_path):
     assert read_config(tmp_path / "x.toml") == values
     write_toml(tmp_path / "x.toml", {"nan": float("nan")}, "a comment")
     assert (tmp_path / "x.toml").read_text().splitlines()[1] == "nan = nan"
+
+
+def loop(path):
+    path.symlink_to(path)
+
+
+REFUSED = {  # what makes a path, what is said of reading it, and of writing to it
+    "absent": (lambda p: None, "there is no file ", None),
+    "broken link": (lambda p: p.symlink_to("gone"), "is a link to gone, which is not there", None),
+    "loop": (loop, "is a link that leads back to itself", "is a link that leads back to itself"),
+    "folder": (lambda p: p.mkdir(), "is a folder: name a file in it", "is a folder: name a file"),
+    "pipe": (os.mkfifo, "is no file but a device, a pipe or a socket: give a file", None),
+    "long": (None, "the name is longer than the system", "the name is longer than the system"),
+    "below a file": (False, "is a file, and no folder", "is a file, and no folder"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_the_system_refuses_is_said_with_what_to_do(case, tmp_path):
+    make, reading, writing = REFUSED[case]
+    path = tmp_path / ("x.toml" if make else "n" * 300 if make is None else "file/x.toml")
+    (tmp_path / "file").touch()
+    if make:
+        make(path)
+    for read in (check_file, read_config):
+        with pytest.raises(ValueError, match=re.escape(reading)) as refused:
+            read(path)
+        assert "Errno" not in str(refused.value) and "written" not in str(refused.value)
+    if writing:
+        with pytest.raises(OSError) as refused:
+            path.open("w")
+        assert writing in in_a_sentence(refused.value)
+
+
+@pytest.mark.skipif(os.name == "nt" or os.getuid() == 0, reason="the system refuses root nothing")
+def test_what_one_may_not_read_or_write_is_said(tmp_path):
+    path = tmp_path / "x.toml"
+    path.touch(0o200)
+    with pytest.raises(ValueError, match=r"you may not read this file: chmod u\+r it"):
+        read_config(path)
+    path.chmod(0o400)
+    with pytest.raises(PermissionError) as refused:
+        path.open("w")
+    assert "you may not write to this file" in in_a_sentence(refused.value)
+    tmp_path.chmod(0o500)
+    with pytest.raises(PermissionError) as refused:
+        write_whole(tmp_path / "new", "")
+    assert f"{tmp_path / 'new'}: you may not write to {tmp_path}" in in_a_sentence(refused.value)
+    tmp_path.chmod(0o600)
+    with pytest.raises(ValueError, match="you may not enter the folder"):
+        read_config(path)
+    tmp_path.chmod(0o700)
+
+
+def test_a_full_disk_is_said_of_the_file_that_was_to_be_written(tmp_path):
+    def fill(words):
+        with replacing(tmp_path / "x.npy"):
+            raise words
+
+    for words in (OSError("1000 requested and 12 written"), OSError(errno.ENOSPC, "No space")):
+        with pytest.raises(OSError) as refused:
+            fill(words)
+        said = in_a_sentence(refused.value)
+        assert said.startswith(f"{tmp_path / 'x.npy'} is not written, the disk is full")

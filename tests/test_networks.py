@@ -1,5 +1,6 @@
 """Networks that people have: whatever PyTorch trains is trained, saved and loaded."""
 
+import pyro
 import pytest
 import torch
 from torch import nn
@@ -186,14 +187,37 @@ class Returns(nn.Module):
 @pytest.mark.parametrize(
     "forward, message",
     [
-        (torch.fft.fft, r"features of floats, got complex64: return torch.view_as_real\("),
-        (torch.Tensor.long, r"features of floats, got int64: \.float\(\)"),
+        (torch.fft.fft, r"features of float32, got complex64: return torch.view_as_real\("),
+        (torch.Tensor.long, r"features of float32, got int64: return them \.to\(x\.dtype\)"),
+        (torch.Tensor.bfloat16, r"features of float32, got bfloat16: return them \.to\(x\.dtype"),
+        (lambda x: x[:1], r"features of shape \(B, ...\), got \(1, 4\) for B = 2"),
+        (lambda x: x.add_(1), r"changes what it reads in place: let it read x\.clone\(\)"),
+        (lambda x: pyro.param("w", torch.ones(4)) * x, "has the Pyro site 'w': a network is"),
+        (lambda x, y: x, "called with one array: give a module whose forward takes that"),
         (lambda x: {"h": x}, "got dict for B = 1: return one of its entries"),
     ],
 )
 def test_what_is_no_array_of_features_is_refused_with_how_to_make_it_one(forward, message):
     with pytest.raises(ValueError, match=message):
         pv.VAE(4, 2, encoder=Returns(forward))
+
+
+class Stateful(nn.Module):
+    def get_extra_state(self):
+        return {"k": 1.0}
+
+    def set_extra_state(self, state):
+        pass
+
+    def forward(self, x):
+        return x
+
+
+def test_what_cannot_be_saved_or_trained_is_refused_before_training():
+    with pytest.raises(ValueError, match=r"keeps 0\._extra_state, which is no tensor and cannot"):
+        pv.VAE(4, 2, encoder=nn.Sequential(Stateful()))
+    with pytest.raises(ValueError, match="has complex weights: make their parts two parameters"):
+        pv.VAE(4, 2, encoder=nn.Linear(4, 3, dtype=torch.complex64))
 
 
 class LooksUp(nn.Module):

@@ -2,6 +2,7 @@
 
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pyro_vae as pv
 from helpers.commands import run
 from helpers.linear import linear_vae, marginal
 from pyro_vae.core.toml import read_config, write_toml
+from pyro_vae.evaluate.evidence.importance import Evidence
 from pyro_vae.infer.training.folder import HISTORY
 from pyro_vae.runs.held_out import held_out
 from pyro_vae.runs.settings import CONFIG
@@ -118,6 +120,33 @@ def test_a_loose_guide_is_told_of():
     assert abs(lost["value"] - exact) < 5 * lost["standard_error"] < 0.5
     assert "z was drawn from: normal" in found.verdicts["Evidence"]
     assert "too narrow" in found.verdicts["Calibration"]
+
+
+def test_fitted_proposals_of_a_part_move_the_figure_of_all():
+    vae = linear_vae(scale_factor=0.5)
+    x = marginal(vae).sample(torch.Size([160]))
+    found = pv.assess(vae, x, num_samples=100, steps=4, seed=3)
+    assert len(found.refined) == 100 and len(found.evidence.log_evidence) == 100
+    truth, lost = marginal(vae).log_prob(x).double(), found.table.loc["log p(x)"]
+    # no error of drawing data, since these are known: that of the difference on a part is left
+    gain = found.evidence.log_evidence - found.by_guide.log_evidence[found.refined]
+    error = (gain.var() * (1 / 100 - 1 / 160)).sqrt().item()
+    assert abs(lost["value"] - truth.mean().item()) < 5 * error < gain.mean()
+    assert "fitted proposals, on 100 of them chosen at random" in found.verdicts["Evidence"]
+    table = found.by_observation
+    assert (table["proposal"] != "guide").sum() == 100 and not table.isna().any(axis=None)
+    # of other parts, the mean is right on average, and its error is the one that is said
+    values = pv.log_evidence(vae, x, num_samples=100, proposal="auto", seed=3).log_evidence
+    means, errors = [], []
+    for _ in range(500):
+        rows = torch.randperm(len(x))[:20]
+        part = Evidence(values[rows], values[rows], values[rows], 100, proposals=("normal",) * 20)
+        value, error = replace(found, evidence=part, refined=rows).table.loc["log p(x)"]
+        means.append(value)
+        errors.append(error**2 - values.var().item() / len(x))
+    means = torch.tensor(means)
+    assert abs(means.mean() - values.mean()) < 5 * means.std() / 500**0.5
+    assert np.mean(errors) == pytest.approx(means.var().item(), rel=5 * (2 / 500) ** 0.5)
 
 
 def test_what_a_model_does_not_have_is_said_and_not_made_up():

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from . import comparing, training, using
+from .flags import in_flags
 
 __all__ = ["app", "main"]
 
@@ -47,7 +48,7 @@ app.add_typer(compare, name="compare", short_help=_compare.__doc__)
 
 def _warn(message: Warning | str, category: type[Warning], *_: object) -> None:
     if category is UserWarning:
-        typer.echo(f"warning: {message}", err=True)
+        typer.echo(f"warning: {in_flags(str(message))}", err=True)
 
 
 def main() -> None:
@@ -57,8 +58,8 @@ def main() -> None:
             warnings.showwarning = _warn
             app()
     except (ValueError, FloatingPointError, OSError) as problem:
-        said = str(problem)
-        if isinstance(problem, OSError) and problem.filename is not None:
-            said = f"{problem.filename}: {problem.strerror}; give a place that can be written to"
-        typer.echo(f"error: {said}", err=True)
+        from ..core.system import in_a_sentence
+
+        said = in_a_sentence(problem) if isinstance(problem, OSError) else str(problem)
+        typer.echo(f"error: {in_flags(said)}", err=True)
         sys.exit(2)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
+from ..core.system import in_a_sentence
 from ..runs.settings import RunSettings, kinds, read_settings
 
 if TYPE_CHECKING:
@@ -27,15 +28,34 @@ __all__ = [
     "is_of_texts",
     "is_table",
     "load_run",
+    "present",
     "read_rows",
     "show_figures",
     "with_settings",
     "write_rows",
 ]
 
+
+def present(path: Path | None) -> Path | None:
+    """The path of a file or folder, which must be there.
+
+    Raises:
+        typer.BadParameter: what the system says in place of it.
+    """
+    if path is None:
+        return None
+    try:
+        path.stat()
+    except OSError as problem:
+        said = in_a_sentence(problem, reading=True)
+        plain = isinstance(problem, FileNotFoundError) and not path.is_symlink()
+        raise typer.BadParameter(f"{path} does not exist" if plain else said) from None
+    return path
+
+
 TABLES = (".csv", ".tsv", ".parquet")
 Folder: TypeAlias = Annotated[
-    Path, typer.Argument(help="A run folder.", metavar="RUN", exists=True, file_okay=False)
+    Path, typer.Argument(help="A run folder.", metavar="RUN", callback=present, file_okay=False)
 ]
 Seed: TypeAlias = Annotated[int, typer.Option(help="Of the draws.", metavar="N", min=0)]
 EvidenceDraws: TypeAlias = Annotated[
@@ -55,7 +75,7 @@ Modules: TypeAlias = Annotated[
         help="A Python file, which is run, with the modules of your own that the model has, by "
         "role: encoder = Mine().",
         metavar="FILE.py",
-        exists=True,
+        callback=present,
         dir_okay=False,
     ),
 ]

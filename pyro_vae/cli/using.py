@@ -20,6 +20,7 @@ from .parts import (
     is_of_texts,
     is_table,
     load_run,
+    present,
     read_rows,
     show_figures,
     write_rows,
@@ -44,7 +45,7 @@ __all__ = [
 Array: TypeAlias = Annotated[
     Path,
     typer.Argument(
-        help="A .npy file of data, a table, or a folder of pictures.", metavar="X", exists=True
+        help="A .npy file of data, a table, or a folder of pictures.", metavar="X", callback=present
     ),
 ]
 Steps: TypeAlias = Annotated[
@@ -175,7 +176,9 @@ def decompress(
     run: Folder,
     coded: Annotated[
         Path,
-        typer.Argument(help="What compress wrote.", metavar="X.pvc", exists=True, dir_okay=False),
+        typer.Argument(
+            help="What compress wrote.", metavar="X.pvc", callback=present, dir_okay=False
+        ),
     ],
     modules: Modules = None,
     out: Out = None,

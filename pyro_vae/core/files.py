@@ -1,5 +1,6 @@
 """Files that are written whole or not at all, and folders that one process at a time holds."""
 
+import errno
 import os
 import secrets
 import socket
@@ -17,6 +18,7 @@ except ImportError:  # Windows has no such locks
 
 __all__ = ["CHECKPOINTS", "folder_path", "locked", "replacing", "write_whole"]
 
+CUT = "requested and"  # NumPy's words for what a full disk has cut
 LOCK, PARTIAL = ".lock", ".partial-"
 CHECKPOINTS = "checkpoint*.safetensors"  # of a run, from which it goes on
 
@@ -51,6 +53,12 @@ def replacing(path: str | Path) -> Iterator[Path]:
         yield new
         _flush(new)
         new.replace(path)
+    except OSError as problem:
+        if CUT in str(problem):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from problem
+        if problem.errno is not None and problem.filename in (None, new, str(new)):
+            problem.filename = str(path)  # nobody knows the other name
+        raise
     finally:
         new.unlink(missing_ok=True)
     _flush(path.parent)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from .files import write_whole
+from .system import check_file
 
 __all__ = ["read_config", "write_toml"]
 
@@ -17,12 +18,9 @@ def read_config(path: str | Path) -> dict[str, object]:
     Raises:
         ValueError: no such file, or not TOML.
     """
+    check_file(path)
     try:
         return tomllib.loads(Path(path).read_text("utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"there is no file {path}") from None
-    except IsADirectoryError:
-        raise ValueError(f"{path} is a folder: name the TOML file in it") from None
     except UnicodeDecodeError:
         raise ValueError(f"{path} is not a TOML file: it is no text in UTF-8") from None
     except tomllib.TOMLDecodeError as problem:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.system import check_file
 from .counts import Counts
 from .numpy_files import read_arrays
 from .tables import SUFFIXES, read_file
@@ -36,8 +37,7 @@ def read_counts(
     ValueError: there is no file cells.h5ad
     """
     path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"there is no file {path}")
+    check_file(path)
     kinds = [suffix for suffix in path.suffixes if suffix not in (".gz", ".bz2")]
     kind = kinds[-1].lower() if kinds else ""
     if layer is not None and kind != ".h5ad":

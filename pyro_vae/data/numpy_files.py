@@ -13,6 +13,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from ..core.sizes import memory
+from ..core.system import check_file
 
 __all__ = ["read_array", "read_arrays"]
 
@@ -71,9 +72,8 @@ def _check(file: IO[bytes], size: int) -> None:
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
+    check_file(path)
     try:
         yield
-    except FileNotFoundError:
-        raise ValueError(f"there is no file {path}") from None
     except (OSError, *WRONG, *DAMAGED) as problem:
         raise ValueError(f"{path} is not a NumPy file of numbers: {problem}") from problem

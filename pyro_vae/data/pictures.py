@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..core.checks import whole
+from ..core.system import check_file
 
 __all__ = [
     "ImageLayout",
@@ -148,6 +149,7 @@ def read_pictures(folder: Path, size: int | None = None) -> tuple[Tensor, Tensor
         raise ValueError(f"{folder} holds no picture: files of {', '.join(FILES)} are read")
     pictures = []
     for path in files:
+        check_file(path)
         try:
             with Image.open(path) as file:
                 upright = ImageOps.exif_transpose(file)  # as a camera says that it was held

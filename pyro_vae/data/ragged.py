@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..core.system import check_file
 from .vocabulary import Unit, Vocabulary
 
 __all__ = ["TEXTS", "joined", "padded", "read_lines", "read_lists", "read_texts", "with_lengths"]
@@ -40,16 +41,13 @@ def read_lines(path: Path) -> list[str]:
     Raises:
         ValueError: no file, or none of text, or no line.
     """
+    check_file(path)
     try:
         lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except FileNotFoundError:
-        raise ValueError(f"there is no file {path}") from None
     except UnicodeDecodeError as problem:
         raise ValueError(
             f"{path} is no text in UTF-8 (byte {problem.start}): save it as UTF-8"
         ) from None
-    except OSError as problem:
-        raise ValueError(f"{path} cannot be read: {problem.strerror}") from None
     if not lines:
         raise ValueError(f"{path} holds no line of text: write one observation a line")
     return lines

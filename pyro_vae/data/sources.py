@@ -1,6 +1,6 @@
 """Data sets by name, arrays, tables and pictures from files; grey values lie in [0, 1]."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -21,6 +21,7 @@ from .pictures import ImageLayout, channels_first
 from .ragged import TEXTS, padded, read_lists, read_texts, with_lengths
 from .rows import Rows
 from .tables import SUFFIXES, NaValues, Table
+from .tables.columns import Level
 from .vocabulary import Unit
 
 __all__ = ["SOURCES", "load_data"]
@@ -34,6 +35,8 @@ def load_data(
     held_out: float = 0.1,
     censored: Mapping[str, str] | None = None,
     na_values: NaValues | None = None,
+    kinds: Mapping[str, str | Sequence[Level]] | None = None,
+    dates: Mapping[str, str] | None = None,
     size: int | None = None,
     layout: ImageLayout = "CHW",
     beside: Collection[str] | None = None,
@@ -63,6 +66,8 @@ def load_data(
             takes all, in their order.
         censored: of a table, as :meth:`Table.read` has it.
         na_values: of a table, too.
+        kinds: likewise.
+        dates: likewise.
         size: of a folder, pixels of a side to which the middle square of each picture is brought.
         layout: of an ``.npy`` or ``.npz`` file, ``"HWC"`` where it holds images, channels last.
         beside: of a table, which is then read as counts: columns that are none.
@@ -81,6 +86,9 @@ def load_data(
     of_arrays = Path(name).suffix in (".npy", ".npz") and not is_sparse_file(name)
     if layout != "CHW" and not of_arrays:
         raise ValueError(f"layout is of an .npy or .npz file, and {name!r} is none: leave it out")
+    of_table = {"censored": censored, "na_values": na_values, "kinds": kinds, "dates": dates}
+    if (said := [k for k, v in of_table.items() if v is not None]) and not _is_table(name):
+        raise ValueError(f"{said[0]} is of a table, and {name!r} is none: leave it out")
     if name in SOURCES:
         return SOURCES[name](Path(root) if root else None, seed)
     if is_sparse_file(name) or (beside is not None and _is_table(name)):
@@ -95,7 +103,7 @@ def load_data(
         return sequences
     if _is_table(name):
         what = f"the table of {Path(name).name}"
-        table = Table.read(name, censored=censored, na_values=na_values)
+        table = Table.read(name, **of_table)
         return _table(Path(name).stem, what, table, seed, held_out)
     unknown = f"unknown data {name!r}{nearest(name, SOURCES)}"
     if Path(name).is_file():

@@ -18,7 +18,7 @@ WHOLE = 2**24  # whole numbers up to it are single precision's
 def is_sparse(x: object) -> TypeGuard[Any]:
     """Whether x is a sparse matrix of SciPy's, PyTorch's or one on disk."""
     if isinstance(x, Tensor):
-        return x.layout in LAYOUTS and x.ndim == 2
+        return x.layout in LAYOUTS and x.ndim == 2 and not x.dense_dim()
     return hasattr(x, "tocsr") or (hasattr(x, "to_memory") and hasattr(x, "backend"))
 
 

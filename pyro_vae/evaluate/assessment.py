@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pandas as pd
 import torch
@@ -32,6 +32,7 @@ __all__ = ["Assessment", "assess"]
 HIDDEN = 100_000  # cells of observations, a fifth of which are hidden and imputed
 EACH = 20_000  # cells, of fewer of which all are, a fifth at a time
 LATENT_DATA = 2000  # the time of the mutual information grows with their square
+REFINED = 100  # observations whose proposals are fitted: each costs thousands of evaluations
 FEW = 20  # observations that each have a guide, or chains, of their own
 DOUBTFUL = 0.05  # share of data with a k-hat above 0.7, from which on proposals are fitted
 ERRORS = 2  # standard errors of a difference that a verdict speaks of
@@ -47,12 +48,20 @@ T = TypeVar("T")
 class Assessment:
     """The figures of :func:`assess`; parts that this model does not have are ``None``.
 
-    ``refused`` gives the reason, by the name of the part. ``bits_per_nat`` is what a nat of an
-    observation makes in bits per dimension, where x are levels, as those of 8-bit images.
+    Attributes:
+        elbo: ``(N,)``.
+        evidence: log p(x) by the proposals that are trusted most.
+        by_guide: log p(x) by the guide's draws, of all observations.
+        refined: the observations ``(n,)`` that ``evidence`` is of; ``None`` of all.
+        refused: the reason, by the name of a part.
+        bits_per_nat: what a nat of an observation makes in bits per dimension, where x are levels,
+            as those of 8-bit images.
     """
 
     elbo: Tensor
     evidence: Evidence
+    by_guide: Evidence
+    refined: Tensor | None
     latents: LatentSummary | None
     gaps: pd.DataFrame | None
     calibration: Calibration | None
@@ -66,15 +75,25 @@ class Assessment:
 
     @property
     def by_observation(self) -> pd.DataFrame:
-        """Nats: ``elbo``, ``log_evidence``, ``standard_error``, ``khat``, by observation."""
-        evidence = self.evidence
+        """Nats: ``elbo``, ``log_evidence``, ``standard_error``, ``khat``, by observation.
+
+        Where some are by fitted proposals and the others by the guide's, ``proposal`` says which.
+        """
+        evidence = self.evidence if self.refined is None else self.by_guide
         columns = {
             "elbo": self.elbo,
             "log_evidence": evidence.log_evidence,
             "standard_error": evidence.standard_error,
             "khat": evidence.khat,
         }
-        return by_observation({name: values.double() for name, values in columns.items()})
+        table = by_observation({name: values.double() for name, values in columns.items()})
+        if self.refined is not None:
+            rows, found = self.refined.cpu().numpy(), self.evidence
+            for name in ("log_evidence", "standard_error", "khat"):
+                table.loc[rows, name] = getattr(found, name).double().cpu().numpy()
+            table["proposal"] = "guide"
+            table.loc[rows, "proposal"] = list(found.proposals)
+        return table
 
     @property
     def table(self) -> pd.DataFrame:
@@ -82,15 +101,16 @@ class Assessment:
 
         Of levels, such as 8-bit images, bounds on log p(x) are in ``bits_per_dimension`` too.
         """
-        table = self.by_observation
-        columns = {
-            "ELBO": table["elbo"],
-            "log p(x)": table["log_evidence"],
-            "log p(x) - ELBO": table["log_evidence"] - table["elbo"],
+        elbo = self.elbo.double()
+        rows: dict[str, tuple[Any, Any]] = {
+            "ELBO": _mean_and_error(elbo),
+            "log p(x)": self._less(torch.zeros_like(elbo)),
+            "log p(x) - ELBO": self._less(elbo),
         }
         if self.baselines is not None:
-            columns |= {f"log p(x), {name}": v for name, v in self.baselines.items()}
-        rows = {k: (v.mean(), v.sem()) for k, v in columns.items()}
+            for name, scores in self.baselines.items():
+                values = torch.tensor(scores.to_numpy())
+                rows[f"log p(x), {name}"] = _mean_and_error(values)
         bits = {k: rows[k][0] * (self.bits_per_nat or 0.0) for k in rows if " - " not in k}
         if self.latents is not None:
             totals = self.latents.totals
@@ -105,9 +125,12 @@ class Assessment:
     def verdicts(self) -> dict[str, str]:
         """A sentence or two about each part."""
         texts = {"Evidence": self.evidence.summary()}
+        if self.refined is not None:
+            texts["Evidence"] = f"{self._of_refined()} Of these: {texts['Evidence']}"
         if self.baselines is not None:
-            log_p = self.evidence.log_evidence.cpu().double()
-            texts["Baselines"] = _against_baselines(log_p, self.baselines)
+            best = str(self.baselines.mean().idxmax())
+            scores = torch.tensor(self.baselines[best].to_numpy()).to(self.elbo.device)
+            texts["Baselines"] = _against_baseline(best, *self._less(scores))
         if self.predictive is not None:
             texts["Data and draws"] = self.predictive.verdict
         if self.imputation is not None:
@@ -124,6 +147,33 @@ class Assessment:
             texts["Labels"] = _accuracy(self.labels)
         return texts | {name: f"Not for this model: {why}." for name, why in self.refused.items()}
 
+    def _less(self, other: Tensor) -> tuple[float, float]:
+        """The mean of log p(x) minus other figures ``(N,)``, and its standard error.
+
+        Of what is known of a part of the observations the mean over all is the guide's figure of
+        all, moved by the mean difference on that part (double sampling).
+        """
+        rows, by_guide = self.refined, self.by_guide.log_evidence.double()
+        found = self.evidence.log_evidence.double()
+        if rows is None:
+            return _mean_and_error(found - other)
+        n, gain = len(by_guide), found - by_guide[rows]
+        mean = (by_guide - other).mean() + gain.mean()
+        spread = (found - other[rows]).var() / n + gain.var() * (1 / len(rows) - 1 / n)
+        return mean.item(), spread.sqrt().item()
+
+    def _of_refined(self) -> str:
+        value, error = self._less(torch.zeros_like(self.elbo))
+        n, doubtful = len(self.elbo), (self.by_guide.khat > RELIABLE).double().mean().item()
+        gain = self.evidence.log_evidence - self.by_guide.log_evidence[self.refined]
+        mean, spread = _mean_and_error(gain)
+        return (
+            f"log p(x) = {value:.2f} nats per observation (standard error over {n} observations "
+            f"{error:.2g}). Under the guide {doubtful:.0%} of them have k-hat > {RELIABLE}; fitted "
+            f"proposals, on {len(gain)} of them chosen at random, give {mean:+.2g} nats more "
+            f"(standard error {spread:.2g}), and the guide's figure of all is moved by that."
+        )
+
 
 @of_model
 def assess(
@@ -138,7 +188,8 @@ def assess(
     """Evaluate a trained model on held-out data, with checks of the figures.
 
     Where more than a twentieth of the data have a k-hat above 0.7 under the guide, log p(x) is by
-    the proposals of ``log_evidence(..., proposal="auto")``.
+    the proposals of ``log_evidence(..., proposal="auto")``; of more than 100 observations these
+    are fitted to 100 of them at random, and the guide's figure of all is moved by the difference.
 
     The ELBO, log p(x), baselines and the comparison with the model's draws are of all of x; gaps
     are of its first 20 observations, the latent summary of its first 2,000, and where cells may be
@@ -161,6 +212,9 @@ def assess(
     Raises:
         ValueError: data that the model refuses.
 
+    References:
+        Cochran (1977), Sampling Techniques, chapter 12, for double sampling.
+
     >>> vae = VAE(2, latent_dim=3, prior="Bernoulli", guide="Bernoulli", likelihood="Normal")
     >>> assessment = assess(vae, [[0.0, 1.0]] * 20, num_samples=30)
     >>> list(assessment.verdicts)
@@ -180,9 +234,12 @@ def assess(
             refused[name] = str(problem)
             return None
 
+    by_guide, evidence, rows = _evidence(vae, x, num_samples, seed)
     return Assessment(
         elbo=elbo(vae, x, seed=seed),
-        evidence=_trusted_evidence(vae, x, num_samples, seed),
+        evidence=evidence,
+        by_guide=by_guide,
+        refined=rows,
         latents=attempt("Latent space", lambda: latent_summary(vae, x[:LATENT_DATA], seed=seed)),
         gaps=attempt("Guide", lambda: gaps(vae, x[:FEW], steps=steps, seed=seed)),
         calibration=attempt("Calibration", lambda: calibration(vae, given=x, seed=seed)),
@@ -201,13 +258,28 @@ def assess(
     )
 
 
-def _trusted_evidence(vae: VAE, x: Tensor, num_samples: int, seed: int) -> Evidence:
-    """log p(x) by the guide's draws; by fitted ones too, where these are to be trusted more."""
+def _evidence(
+    vae: VAE, x: Tensor, num_samples: int, seed: int
+) -> tuple[Evidence, Evidence, Tensor | None]:
+    """log p(x) by the guide's draws, by those to be trusted most, and the rows these are of."""
     found = log_evidence(vae, x, num_samples=num_samples, seed=seed)
     if (found.khat > RELIABLE).double().mean() <= DOUBTFUL:
-        return found
-    fitted = log_evidence(vae, x, num_samples=num_samples, proposal="auto", seed=seed)
-    return found if set(fitted.proposals) == {"guide"} else fitted
+        return found, found, None
+    rows = None
+    if len(x) > REFINED:
+        chosen = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:REFINED]
+        rows = chosen.sort().values.to(x.device)
+    some = x if rows is None else x[rows]
+    fitted = log_evidence(vae, some, num_samples=num_samples, proposal="auto", seed=seed)
+    if set(fitted.proposals) == {"guide"}:
+        return found, found, None
+    return found, fitted, rows
+
+
+def _mean_and_error(values: Tensor) -> tuple[float, float]:
+    """Of ``(N,)``; the error of a single one is not known."""
+    error = standard_error(values).item() if len(values) > 1 else math.nan
+    return values.mean().item(), error
 
 
 def _imputation(vae: VAE, x: Tensor, seed: int) -> ImputationCheck:
@@ -232,10 +304,7 @@ def _largest_gap(table: pd.DataFrame) -> str:
     return f"{text} {advice} would gain most."
 
 
-def _against_baselines(log_p: Tensor, scores: pd.DataFrame) -> str:
-    best = str(scores.mean().idxmax())
-    difference = log_p - torch.tensor(scores[best].to_numpy())
-    mean, error = difference.mean().item(), standard_error(difference).item()
+def _against_baseline(best: str, mean: float, error: float) -> str:
     text = (
         f"log p(x) is {abs(mean):.2f} nats {'above' if mean > 0 else 'below'} the best baseline, "
         f"{best} (standard error {error:.2g}), which is fitted to halves of these data."

@@ -12,7 +12,9 @@ from typing import cast
 import numpy as np
 import torch
 from pyro.nn import PyroModule
+from pyro.poutine import trace
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 
 from ..core.checks import number
@@ -261,6 +263,11 @@ def build_network(
     if build is not None:
         build(tuple(example.shape[1:]), out_shape)
     for p in net.parameters():
+        if p.is_complex():
+            raise ValueError(
+                f"the {name} has complex weights: make their parts two parameters, and put them "
+                "together by torch.complex(real, imaginary)"
+            )
         own = not is_lazy(p) and p.is_floating_point()
         if own and p.dtype != example.dtype:
             kinds = f"{p.dtype} weights, and the model is made of {example.dtype}".replace(
@@ -270,36 +277,70 @@ def build_network(
                 f"the {name} has {kinds}: give {name}.to({example.dtype}), and convert the whole "
                 "model afterwards, as vae.double() does"
             )
+    if odd := [key for key, value in net.state_dict().items() if not isinstance(value, Tensor)]:
+        raise ValueError(
+            f"the {name} keeps {odd[0]}, which is no tensor and cannot be saved: make it a buffer"
+        )
     _keep_frozen(net)
     modes = {module: module.training for module in net.modules()}
-    try:
-        with torch.no_grad():  # in evaluation mode: batch normalization needs more than one
-            features = net.eval()(example)
-    except Exception as problem:  # whatever a network of the user's raises
-        listed = isinstance(net, nn.ModuleList | nn.ModuleDict)
-        advice = f"; give nn.Sequential(*{name})" if listed else ""
-        if any(isinstance(module, nn.Embedding) for module in net.modules()):
-            advice = "; x comes in floats: look up x.long(), and leave codes be by inputs='raw'"
-        raise ValueError(
-            f"the {name} cannot read an array of shape {tuple(example.shape)}: "
-            f"{type(problem).__name__}: {problem}{advice}"
-        ) from problem
+    net.eval()  # batch normalization needs more than one
+    shape = _check_features(net, example, name)
+    if spec_of(net) is None:
+        with torch.random.fork_rng(devices=[]):
+            _check_features(net, torch.cat([example, example]), name)
     for module, mode in modes.items():
         module.training = mode
-    if not isinstance(features, Tensor) or features.ndim < 2 or len(features) != 1:
+    return shape
+
+
+def _check_features(net: nn.Module, example: Tensor, name: str) -> tuple[int, ...]:
+    """The shape of the features of a data point, by some; what is wrong with them raises."""
+    read = example.clone()
+    version = read._version
+    try:
+        with torch.no_grad(), trace() as sites:
+            features = net(read)
+    except Exception as problem:  # whatever a network of the user's raises
+        raise ValueError(
+            f"the {name} cannot read an array of shape {tuple(example.shape)}: "
+            f"{type(problem).__name__}: {problem}{_advice(net, problem, name)}"
+        ) from problem
+    plain = not any(isinstance(module, PyroModule) for module in net.modules())
+    kinds = ("sample", "param") if plain else ("sample",)
+    if found := [key for key, site in sites.trace.nodes.items() if site["type"] in kinds]:
+        raise ValueError(
+            f"the {name} has the Pyro site {found[0]!r}: a network is a function of what it reads, "
+            "whose weights are nn.Parameters"
+        )
+    if read._version != version:
+        raise ValueError(f"the {name} changes what it reads in place: let it read x.clone()")
+    if not isinstance(features, Tensor) or features.ndim < 2 or len(features) != len(example):
         got = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
         several = ": return its first entry alone" if isinstance(features, tuple) else ""
         several = ": return one of its entries" if isinstance(features, dict) else several
         raise ValueError(
-            f"the {name} must return features of shape (B, ...), got {got} for B = 1{several}"
+            f"the {name} must return features of shape (B, ...), got {got} for B = {len(example)}"
+            f"{several}"
         )
-    if not features.is_floating_point():
-        kind = str(features.dtype).removeprefix("torch.")
-        raise ValueError(
-            f"the {name} must return features of floats, got {kind}: "
-            + ("return torch.view_as_real(...) of them" if features.is_complex() else ".float()")
-        )
+    if features.dtype != example.dtype:
+        kinds = f"of {example.dtype}, got {features.dtype}".replace("torch.", "")
+        advice = "torch.view_as_real(...) of them" if features.is_complex() else "them .to(x.dtype)"
+        raise ValueError(f"the {name} must return features {kinds}: return {advice}")
     return tuple(features.shape[1:])
+
+
+def _advice(net: nn.Module, problem: Exception, name: str) -> str:
+    """What may be done where a network cannot read an array."""
+    if isinstance(net, nn.ModuleList | nn.ModuleDict):
+        return f"; give nn.Sequential(*{name})"
+    if any(isinstance(module, nn.Embedding) for module in net.modules()):
+        return "; x comes in floats: look up x.long(), and leave codes be by inputs='raw'"
+    if "positional argument" in str(problem):
+        return f"; the {name} is called with one array: give a module whose forward takes that"
+    normalized = [module for module in net.modules() if isinstance(module, _BatchNorm)]
+    if any(not module.track_running_stats for module in normalized):
+        return "; features that depend on other rows have no value for one: keep running statistics"
+    return ""
 
 
 def _keep_frozen(net: nn.Module) -> None:

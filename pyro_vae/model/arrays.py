@@ -148,7 +148,7 @@ def _columns(x: object) -> list[tuple[object, object]] | None:
     if hasattr(frame, "data_vars"):  # xarray's data sets
         return list(frame.data_vars.items())
     names = getattr(getattr(frame, "dtype", None), "names", None)  # NumPy's records
-    return None if names is None else [(name, frame[name]) for name in names]
+    return [(name, frame[name]) for name in names] if isinstance(names, tuple) else None
 
 
 def _plain(x: object, where: str) -> np.ndarray:
@@ -192,10 +192,18 @@ def _array(x: Any, where: str) -> np.ndarray:  # noqa: ANN401
         return np.asarray(x)
     except Exception as problem:  # whatever an array of another library raises
         if not exchanged:
-            raise ValueError(
-                f"x must be an array of numbers, got {type(x).__name__}{where}"
-            ) from problem
+            got = f"{type(x).__name__}{_ragged(x)}{where}"
+            raise ValueError(f"x must be an array of numbers, got {got}") from problem
         return torch.from_dlpack(x).cpu().numpy()  # an array on a GPU
+
+
+def _ragged(x: object) -> str:
+    """What is to be done with a list of rows that are not of one length; empty of another."""
+    rows = x if isinstance(x, list | tuple) and all(hasattr(row, "__len__") for row in x) else ()
+    sizes = [*dict.fromkeys(map(len, rows))]
+    if len(sizes) < 2:
+        return ""
+    return f" of rows of {sizes[0]} and of {sizes[1]} numbers: pad them with NaN to one length"
 
 
 def _stacked(array: np.ndarray, where: str) -> np.ndarray:
@@ -247,6 +255,7 @@ def _unboxed(array: np.ndarray, where: str) -> np.ndarray:
     """An array of Python's objects as numbers; ``None`` and ``NA`` are missing."""
     values = np.empty(array.shape)
     for index, value in np.ndenumerate(array):
+        value = value.item() if isinstance(value, Tensor) and not value.ndim else value
         if value is None or type(value).__name__ in ("NAType", "NaTType"):
             values[index] = math.nan
         elif isinstance(value, Real) or hasattr(value, "is_nan"):  # decimals
@@ -277,7 +286,7 @@ def _strided(x: Tensor) -> Tensor:
         values = masked.get_data()
         values = values if values.is_floating_point() else values.double()
         x = torch.where(masked.get_mask(), values, math.nan)
-    if is_lazy(x) or x.is_meta:
+    if is_lazy(x) or x.is_meta or hasattr(x, "fake_mode"):
         raise ValueError(f"{got} a tensor without values ({name} on {x.device})")
     if x.is_nested:
         raise ValueError(

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..core.files import CHECKPOINTS, folder_path, replacing
+from ..core.system import check_file
 from ..core.toml import read_config, write_toml
 
 __all__ = ["CUSTOM", "DESCRIPTION", "WEIGHTS", "own_parts", "read_model", "write_model"]
@@ -54,6 +55,7 @@ def read_model(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     for path in (folder / DESCRIPTION, folder / WEIGHTS):
         if not path.is_file():
             raise ValueError(f"{folder} holds no saved model: {path} is missing{_advice(folder)}")
+        check_file(path)
     try:
         about = tomllib.loads((folder / DESCRIPTION).read_text("utf-8"))
         weights = load_file(folder / WEIGHTS)

@@ -59,6 +59,22 @@ class ModelSettings:
             "TIME=EVENT",
         ),
     )
+    kinds: tuple[str, ...] | None = field(
+        default=None,
+        metadata=about(
+            "What a column of a table is, such as Zip=categorical or Id=identifier, or its levels "
+            "from the least to the greatest, Size=S,M,L, as often as you like.",
+            "COLUMN=KIND",
+        ),
+    )
+    dates: tuple[str, ...] | None = field(
+        default=None,
+        metadata=about(
+            "The form in which a column of a table has its dates, Day=%d/%m/%Y, as often as you "
+            "like.",
+            "COLUMN=FORM",
+        ),
+    )
     na_values: tuple[str, ...] | None = field(
         default=None,
         metadata=about(
@@ -194,11 +210,15 @@ class RunSettings(FitSettings, ModelSettings):
             raise ValueError("na_values are of all columns, or each of a column, COLUMN=VALUE")
         gone: Any = None
         if values and values[0][1]:
-            gone = {name: [_cell(v) for n, _, v in values if n == name] for name, _, _ in values}
+            gone = {
+                name: [_cell(v) for n, _, v in values if n == name and v] for name, _, _ in values
+            }
         elif values:
             gone = [_cell(value) for value, _, _ in values]
         return {
             "censored": self._pairs("censored", "TIME=EVENT") or None,
+            "kinds": {k: _kind(v) for k, v in self._pairs("kinds", "COLUMN=KIND").items()} or None,
+            "dates": self._pairs("dates", "COLUMN=FORM") or None,
             "na_values": gone,
             "tokens": self.tokens,
         }
@@ -262,6 +282,12 @@ def read_settings(run: str | Path) -> RunSettings:
     """The settings in the folder of a run; of a model without any, the defaults."""
     path = Path(run) / CONFIG
     return merge({}, read_config(path)) if path.exists() else RunSettings(data=FROM_PYTHON)
+
+
+def _kind(text: str) -> str | list[str | float]:
+    """A kind of column, or the levels of one in order."""
+    levels = [_cell(level.strip()) for level in text.split(",")]
+    return levels if len(levels) > 1 else text
 
 
 def _cell(text: str) -> str | float:

@@ -6,6 +6,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from ...core.system import check_file
+
 __all__ = ["SUFFIXES", "read_file"]
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
@@ -60,8 +62,7 @@ def read_file(path: str | Path) -> Any:  # noqa: ANN401
     kind = suffixes[-1].lower() if suffixes else ""
     if kind not in SUFFIXES:
         raise ValueError(f"{path}: a table is a file {', '.join(SUFFIXES)}, got {kind or 'none'}")
-    if not path.is_file():
-        raise ValueError(f"there is no file {path}")
+    check_file(path)
     try:
         if kind == ".parquet":
             return pd.read_parquet(path)

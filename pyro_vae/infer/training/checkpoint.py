@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ...core.files import replacing
+from ...core.system import check_file
 
 __all__ = ["CHECKPOINT", "PREVIOUS", "Parts", "find", "is_kept", "read", "read_one", "write"]
 
@@ -95,6 +96,7 @@ def read(folder: str | Path) -> Parts:
 
 def read_one(path: Path) -> Parts:
     """The parts in one file, which :func:`write` wrote."""
+    check_file(path)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 
 from ...core.errors import in_words
 from ...core.seeding import seeded
+from ...core.system import in_a_sentence
 from ...data.pictures import ImageLayout, channels_first
 from ...language.arguments import suggests
 from ...language.schedules import schedule
@@ -360,7 +361,9 @@ def _keep(folder: RunFolder, fitted: Fit) -> None:
     try:
         folder.keep(fitted.vae, fitted.history)
     except OSError as problem:
-        warnings.warn(f"the model was not saved to {folder}: {problem}", stacklevel=3)
+        warnings.warn(
+            f"the model was not saved to {folder}: {in_a_sentence(problem)}", stacklevel=3
+        )
 
 
 @contextmanager

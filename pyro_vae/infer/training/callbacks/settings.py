@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ....core.system import in_a_sentence
 from ....language.schedules import schedule
 from ...estimators.handlers import KLWeight
 from ..checkpoint import write
@@ -175,7 +176,8 @@ class Checkpoint(Callback):
             self.kept = self.run.epoch, self.run.step
         except OSError as problem:
             warnings.warn(
-                f"no checkpoint was written to {self.folder}, and the one before stays: {problem}",
+                f"no checkpoint was written to {self.folder}, and the one before stays: "
+                f"{in_a_sentence(problem)}",
                 stacklevel=2,
             )
         self.written = time.monotonic()
