@@ -129,8 +129,9 @@ ADVICE = {
         lambda f: pv.Table.from_frame(zoned()), "pandas.to_datetime(frame[name], utc=True)",
         lambda f: pv.Table.from_frame(zoned(lambda column: pd.to_datetime(column, utc=True)))),
     "numbers beyond 64 bits": (
-        lambda f: pv.Table.from_frame(long_numbers()), "as words: frame[name].astype(str)",
-        lambda f: pv.Table.from_frame(long_numbers(lambda column: column.astype(str)))),
+        lambda f: pv.Table.from_frame(long_numbers()),
+        "as words: frame[name].map(str, na_action='ignore')",
+        lambda f: pv.Table.from_frame(long_numbers(lambda x: x.map(str, na_action="ignore")))),
     "two columns of one name": (
         lambda f: pv.elbo(vae(), named_twice()), "give each a name of its own, or x.to_numpy()",
         lambda f: pv.elbo(vae(), named_twice().to_numpy())),

@@ -192,6 +192,18 @@ DOUBTS = {
     "stopped times": (words("1:02:03", "0:59:00.5"), "may be durations"),
     "spaces": (words("own", "own ", "rent"), "'own' and 'own ' differ in spaces or capitals"),
     "capitals": (words("Own", "own", "rent"), "'Own' and 'own' differ in spaces or capitals"),
+    "few words among numbers": (
+        words("12a", "unknown", *map(str, range(20, 60))),
+        "40 of its 42 words are numbers, others are '12a', 'unknown'.*to_numeric",
+    ),
+    "words among numbers": (
+        words("a", "b", "c", "<9", *map(str, range(20, 60))),
+        "40 of its 44 words are numbers, others are '<9', 'a', 'b'.*to_numeric",
+    ),
+    "nearly as many levels as rows": (
+        words(*(f"{i}kg" for i in range(190))),
+        r"190 levels in 200 rows, the first '0kg'.*kinds=\{'x': 'identifier'\}",
+    ),
 }
 
 
@@ -222,6 +234,42 @@ def test_the_advice_on_words_reads_them_as_it_says(case, kind):
     read = eval(call[1], {"pandas": pd, "df": df})
     assert pv.Table.from_frame(read, kinds={"x": kind}).schema["x"].kind == kind
     assert read["x"].dtype.kind in "mM"
+
+
+@pytest.mark.parametrize("case", ["few words among numbers", "words among numbers"])
+def test_the_advice_on_few_words_makes_numbers_of_the_others(case):
+    df = pd.DataFrame({"x": DOUBTS[case][0]})
+    with pytest.warns(UserWarning, match="are numbers") as said:
+        pv.Table.from_frame(df)
+    call = re.search(r"Table.from_frame\((.*)\) takes the others", str(said[0].message))
+    assert call is not None
+    table = pv.Table.from_frame(eval(call[1], {"pandas": pd, "df": df}))
+    numbers = pd.to_numeric(df["x"], errors="coerce").to_numpy()
+    assert np.array_equal(table.values[:, 0], numbers, equal_nan=True)
+
+
+LOCAL = {
+    "1.200,50 €": 1200.5, "-7,25": -7.25, "1 234 567,5": 1234567.5, "1'200.50": 1200.5,
+    "€2\N{RIGHT SINGLE QUOTATION MARK}500": 2500.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("word", LOCAL)
+def test_the_advice_on_numbers_of_another_country_reads_them(word):
+    frame = pd.DataFrame({"x": words(word, "8", "9")})
+    with pytest.raises(ValueError, match=r"column 'x', row 0: .* has a") as refused:
+        pv.Table.from_frame(frame)
+    call = re.search(r"(pandas.to_numeric\(.*\)), or", str(refused.value))
+    assert call is not None
+    read = eval(call[1], {"pandas": pd, "frame": frame, "name": "x"})
+    assert read[0] == LOCAL[word] and read[1] == 8
+
+
+def test_signs_before_numbers_are_read_and_come_back():
+    values = pd.Series([f"{v:+.2f}".replace("-", "\N{MINUS SIGN}") for v in READING - 5])
+    table = table_of(values)
+    assert np.allclose(table.values[:, 0], READING - 5, atol=0.0051)
+    assert table.to_frame(table.values)["x"].tolist() == values.tolist()
 
 
 @pytest.mark.parametrize(("digits", "unit"), [(1, "100ms"), (3, "ms"), (6, "us")])

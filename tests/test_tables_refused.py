@@ -37,6 +37,10 @@ FIRST = {
     "no columns": (good()[[]], "no columns"),
     "no frame": (np.zeros((3, 2)), "expected a frame.*got ndarray"),
     "a number as a name": (good().rename(columns={"age": 3}), "names that are words, got 3"),
+    "names in levels": (
+        good().set_axis(pd.MultiIndex.from_product([["a"], list("bcde")]), axis=1),
+        r"names that are words, got \('a', 'b'\)",
+    ),
     "one name twice": (pd.concat([good(), good()[["age"]]], axis=1), "'age' occurs 2 times"),
     "infinite": (put("age", np.inf), r"column 'age', row 7: inf is no number"),
     "infinite in a float column": (
@@ -63,7 +67,7 @@ FIRST = {
     ),
     "numbers as words": (
         pd.DataFrame({"x": [f"{i % 500},5" for i in range(1000)]}),
-        r"column 'x', row 0: '0,5' has a decimal comma.*decimal=','",
+        r"column 'x', row 0: '0,5' has a decimal comma.*pandas.to_numeric",
     ),
     "a date that means never": (
         put("day", datetime.date(9999, 12, 31)),
@@ -80,6 +84,26 @@ FIRST = {
     "numbers too large": (
         good(count=[2**60 + i % 30 for i in range(40)]),
         r"column 'count', row 0: .* too large.*'identifier'",
+    ),
+    "numbers beyond 64 bits": (
+        put("count", 2**70),
+        rf"column 'count', row 7: {2**70} is beyond 64 bits",
+    ),
+    "few words among many numbers": (
+        pd.DataFrame({"x": [f"{i / 8}" for i in range(900)] + ["<0.1"] * 9}),
+        r"column 'x': it has 901 levels.*numbers beside '<0.1', df.assign.*errors='coerce'",
+    ),
+    "categories of two types": (
+        good(pet=pd.Categorical(["cat", 3] * 20)),
+        r"column 'pet', row 1: the category 3 \(whole\) beside 'cat'.*rename_categories\(str\)",
+    ),
+    "categories of dates": (
+        good(pet=pd.Categorical(pd.date_range("2020", periods=4).repeat(10))),
+        r"column 'pet', row 0: the category Timestamp.*rename_categories\(str\)",
+    ),
+    "times of the day": (
+        good(age=[datetime.time(i % 24) for i in range(40)]),
+        r"column 'age', row 0: a table cannot hold datetime.time.*as hours.*'identifier'",
     ),
     "only a constant": (pd.DataFrame({"x": [1] * 9}), "no column is left to model"),
 }

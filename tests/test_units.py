@@ -147,6 +147,24 @@ def test_numbers_are_standardized_and_data_in_0_1_are_not():
         pv.VAE(3, 2, inputs="standard")
 
 
+def test_numbers_at_unit_scale_are_read_as_they_are():
+    x = (POSITIVE - POSITIVE.mean(0)) / POSITIVE.std(0)  # with long tails
+    holes = x.masked_fill(torch.rand(x.shape, generator=GENERATOR) < 0.3, math.nan)
+    vae = started("Normal", holes, units="none", missing=True)
+    assert torch.equal(vae.inputs(holes)[:, :3], holes.nan_to_num(0.0))
+    constant = torch.cat([holes, torch.zeros(400, 1)], 1)
+    read = started("Normal", constant, units="none", missing=True).inputs(constant)
+    assert torch.equal(read[:, :4], constant.nan_to_num(0.0))
+    for other in (holes * 4, holes / 4, holes + 1):  # one column off is enough for all
+        other = torch.cat([holes[:, :2], other[:, 2:]], 1)
+        read = started("Normal", other, units="none", missing=True).inputs(other)
+        assert not torch.equal(read[:, :3], other.nan_to_num(0.0))
+    for line, units in (("Normal", "data"), ("LogNormal", "none")):
+        data = holes.abs() + 1e-3 if line == "LogNormal" else holes
+        read = started(line, data, units=units, missing=True).inputs(data)
+        assert not torch.equal(read[:, :3], data.nan_to_num(0.0))
+
+
 def test_counts_codes_and_positive_numbers():
     counts = torch.poisson(torch.full((200, 2), 500.0), generator=GENERATOR)
     read = started("NegativeBinomial", counts).inputs(counts)

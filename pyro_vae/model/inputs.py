@@ -33,7 +33,7 @@ class Inputs(nn.Module):
     channels), positive ones and counts without an upper bound after their logarithm,
     ``log(1 + x / scale)``. Codes are one-hot vectors, and a censored time has a bit for its event
     beside it. Bits are read as they are, and so are, where x has no units, any data that lie in
-    [0, 1].
+    [0, 1], and real numbers that are at unit scale already.
 
     With an offset of one number (a log exposure), counts are read as if the exposure were a usual
     one, and the offset is a channel more. A mask (1 where a cell is observed), the context, and
@@ -196,8 +196,9 @@ class Standardized(nn.Module):
     r"""Numbers less their centre, over their spread; as they are before that is learned.
 
     The centre is the median and the spread the mean distance from it, times
-    :math:`\sqrt{\pi / 2}`, so that it is a normal distribution's standard deviation. Data that lie
-    in [0, 1] stay as they are, unless they have units.
+    :math:`\sqrt{\pi / 2}`, so that it is a normal distribution's standard deviation. Unless they
+    have units, data that lie in [0, 1] stay as they are, and so do those, if no logarithm is taken,
+    whose mean is within 1/2 of 0 and whose standard deviation is between 1/2 and 2 in each cell.
 
     Args:
         shape: of the numbers of one observation.
@@ -235,6 +236,8 @@ class Standardized(nn.Module):
         if not self.in_units and ends[0] >= 0 and ends[1] <= 1:
             return
         by_cell = x.double().movedim(self.channel, -1).flatten(0, -2)
+        if not (self.in_units or self.log) and _at_unit_scale(by_cell):
+            return
         if self.log:
             self.active.fill_(True)
             if self.by_mean:
@@ -305,6 +308,18 @@ class OneHot(nn.Module):
         """``(N, C, ...)`` to ``(N, C * categories, ...)``."""
         bits = x[..., None] == torch.arange(self.categories, device=x.device)
         return bits.movedim(-1, self.channel + 1).flatten(self.channel, self.channel + 1).to(x)
+
+
+def _at_unit_scale(x: Tensor) -> bool:
+    """Whether each column ``(N, D)`` has a mean near 0, and a standard deviation near 1 or none.
+
+    The spread of :class:`Standardized` is smaller than the standard deviation where tails are long,
+    so that standardized data would be read with longer ones.
+    """
+    mean = x.nanmean(0)
+    sd = (x - mean).square().nanmean(0).sqrt()
+    near = (mean.abs() <= 0.5) & (sd <= 2) & ((sd >= 0.5) | (sd == 0))
+    return bool((near | mean.isnan()).all())
 
 
 def _counts(p: dist.TorchDistribution | None) -> bool:

@@ -81,8 +81,8 @@ class VAE(Forecasts):
         offset: the column of exposures that multiply counts; ``"library"``, the total of the row.
         weight: the column of weights, greater than 0, by which each row counts.
         inputs: what the encoder reads: ``"auto"`` brings numbers to unit scale, by what training
-            data say when training starts (:class:`Inputs` says how; data in [0, 1] stay as they
-            are); ``"raw"`` leaves x as it is.
+            data say when training starts (:class:`Inputs` says how; data in [0, 1], or at unit
+            scale already, stay as they are); ``"raw"`` leaves x as it is.
         units: ``"data"`` lets the parameters of the likelihood count in the data's units, and start
             at what training data say: for x that is not standardized. Numbers that a line names are
             the user's, in the units of x, either way. Models of tables and counts have them.

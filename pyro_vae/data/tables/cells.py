@@ -10,9 +10,19 @@ import numpy as np
 from .columns import Level, Sort
 from .native import categories, dtype_text
 
-__all__ = ["Cells", "OddWord", "cells_of", "check_years", "is_placeholder"]
+__all__ = ["AS_WORDS", "Cells", "OddWord", "cells_of", "check_years", "is_placeholder"]
 
 
+# How to make a column of what a table can hold.
+AS_WORDS = "frame[name].map(str, na_action='ignore')"
+HOW = {
+    "decimal.Decimal": ", frame[name].astype(float)",
+    "fractions.Fraction": ", frame[name].astype(float)",
+    "pandas.Period": ", frame[name].dt.to_timestamp()",
+    "datetime.time": ", as hours: frame[name].map(lambda t: t.hour + t.minute / 60, "
+    "na_action='ignore')",
+    "bytes": ", frame[name].str.decode('utf-8')",
+}
 PLACEHOLDERS = {"", "?", "-", "--", ".", "na", "n/a", "#n/a", "nan", "<na>", "null", "missing"}
 
 
@@ -164,16 +174,22 @@ def _filled(blank: Cells, sort: Sort, seen: np.ndarray) -> Cells:
 def _levelled(blank: Cells, series: nw.Series) -> Cells:
     """A column whose type names its levels."""
     levels, ordered = categories(series)
-    sorts = {_sort(level) for level in levels}
-    sort = sorts.pop() if len(sorts) == 1 else None
-    if sort not in ("word", "whole", "number", "boolean"):
+    sorts = [_sort(level) for level in levels]
+    sort = sorts[0]
+    seen = series.drop_nulls().to_list()
+    if sort not in ("word", "whole", "number", "boolean") or len(set(sorts)) > 1:
+        odd = [_sort(value) != _sort(seen[0]) for value in seen]
+        at = int(np.argmax(odd))  # 0 where all are of one sort
+        others = [level for level in levels if _sort(level) != _sort(seen[at])]
+        beside = f" beside {others[0]!r}" if others else ""
         raise blank.error(
-            None,
-            f"its categories are {', '.join(map(repr, levels[:3]))}",
-            "give categories that are words, or numbers, or booleans, all of one type",
+            int(np.flatnonzero(blank.known)[at]),
+            f"the category {seen[at]!r} ({_sort(seen[at])}){beside}",
+            "give categories that are words, or numbers, or booleans, all of one type: "
+            "frame[name].cat.rename_categories(str)",
         )
     values = np.empty(len(blank), object)
-    values[blank.known] = series.drop_nulls().to_list()
+    values[blank.known] = seen
     return replace(blank, sort=sort, values=values, levels=levels, ordered=ordered)
 
 
@@ -217,7 +233,7 @@ def _objects(blank: Cells, seen: list[object], na_values: Sequence[Level]) -> Ce
             int(places[at]),
             f"cells of several types: {seen[at]!r} ({other}) beside {seen[0]!r} ({one}) in row "
             f"{places[0]}",
-            "give cells of one type: frame[name].astype(str) makes words of them, "
+            f"give cells of one type: {AS_WORDS} makes words of them, "
             "pandas.to_numeric(frame[name], errors='coerce') numbers",
         )
     sort = names.pop()
@@ -225,8 +241,8 @@ def _objects(blank: Cells, seen: list[object], na_values: Sequence[Level]) -> Ce
         raise blank.error(
             int(places[0]),
             f"a table cannot hold {sort}, got {seen[0]!r}",
-            "give numbers, words, booleans or dates: frame[name].astype(float) for decimals, "
-            ".dt.to_timestamp() for periods, or leave the column out",
+            f"give numbers, words, booleans or dates{HOW.get(sort, '')}, or leave the column out: "
+            f"kinds={{{blank.name!r}: 'identifier'}}",
         )
     if sort == "time":
         return _days(blank, seen)
@@ -238,8 +254,11 @@ def _objects(blank: Cells, seen: list[object], na_values: Sequence[Level]) -> Ce
     try:
         return _filled(blank, sort, np.array(seen, dtype=kind[sort]))
     except OverflowError:
+        large = next(i for i, v in enumerate(seen) if not -(2**63) <= v < 2**63)  # pyright: ignore
         raise blank.error(
-            None, "whole numbers beyond 64 bits", "give them as words: frame[name].astype(str)"
+            int(places[large]),
+            f"{seen[large]} is beyond 64 bits",
+            f"give them as words: {AS_WORDS}",
         ) from None
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ...language.spec import Spec, as_spec, nearest
-from .cells import Cells
+from .cells import AS_WORDS, Cells
 from .columns import Column, Level
 from .declared import kind_of_line
 from .moments import as_days, as_times, read_words, write_words
@@ -194,7 +194,7 @@ def _check_sort(column: Column, cells: Cells) -> None:
             "whole": "pandas.to_numeric(frame[name])",
             "number": "pandas.to_numeric(frame[name])",
             "time": "pandas.to_datetime(frame[name])",
-            "word": "frame[name].astype(str)",
+            "word": AS_WORDS,
             "boolean": "frame[name].map({'True': True, 'False': False})",
             "duration": "pandas.to_timedelta(frame[name])",
         }

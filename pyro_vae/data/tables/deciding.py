@@ -11,7 +11,7 @@ from .cells import Cells, OddWord
 from .coding import EXACT, check_support, codes, quantities
 from .columns import KINDS, Column, Kind, Level
 from .declared import WORDS, kind_of_line, with_categories
-from .doubts import with_doubts
+from .doubts import strays, with_doubts, without
 from .moments import as_days, iso_format, midnight, read_words
 from .numbers import HEAVY, are_counts, by_values, count_line, positive_line
 from .placeholders import as_numbers, notes
@@ -275,9 +275,11 @@ def _levelled(
             likely = "they look like numbers: strip their signs, and pandas.to_numeric; otherwise "
             if number_form(map(str, distinct)):
                 likely = f"if they are numbers, kinds={{{cells.name!r}: 'real'}}; otherwise "
+            if odd := strays([*map(str, distinct)]):
+                likely = f"if they are numbers beside {odd[0]!r}, {without(cells.name)}; or "
             raise ValueError(
                 f"it has {len(distinct):,} levels, the first {distinct[0]!r}\n"
-                f"{likely if spelled else ''}join the rare ones, "
+                f"{likely if spelled or odd else ''}join the rare ones, "
                 f"or say kinds={{{cells.name!r}: 'identifier'}} to leave it out, or 'categorical' "
                 "to model all of them"
             )

@@ -1,5 +1,6 @@
 """What a column may be that it was not read as: said in a warning, with what to do."""
 
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 
@@ -11,11 +12,12 @@ from .moments import reading
 from .placeholders import counted
 from .written import read_numbers
 
-__all__ = ["with_doubts"]
+__all__ = ["strays", "with_doubts", "without"]
 
 FEW = 10  # values beside -1, with which it is a code among codes
 UP = 5  # calls from the warning to the caller of Table.from_frame
 MOST = 3  # values that may stand for missing cells, in a column
+PLAIN = re.compile(r"[-+]?\d*\.?\d+(e[-+]?\d+)?", re.IGNORECASE | re.ASCII)  # a number
 
 
 def with_doubts(column: Column, cells: Cells, said: Sequence[str]) -> list[str]:
@@ -54,6 +56,16 @@ def _doubts(
         what, argument = may_be
         text = f"its words, first {words[0]!r}, may be {what}, and are read as {column.kind}"
         yield text, argument, f"reads them as {what}", denial
+    if odd := strays(words):
+        some = ", ".join(map(repr, odd[:MOST]))
+        text = f"{len(words) - len(odd)} of its {len(words)} words are numbers, others are {some}"
+        text += f", and they are read as {column.kind}"
+        yield text, without(name), "takes the others as missing", denial
+        return
+    if column.kind == "categorical" and FEW < len(words) > len(cells.seen) / 2:
+        text = f"it has {len(words)} levels in {len(cells.seen)} rows, the first {words[0]!r}"
+        yield text, f"kinds={{{name!r}: 'identifier'}}", "leaves it out", denial
+        return
     alike: dict[str, str] = {}
     for word in words if column.has_codes else ():
         other = alike.setdefault(" ".join(word.casefold().split()), word)
@@ -62,6 +74,19 @@ def _doubts(
             frame = f"df.assign(**{{{name!r}: df[{name!r}].str.strip().str.lower()}})"
             yield text, frame, "makes them one", denial
             return
+
+
+def strays(words: Sequence[str]) -> list[str]:
+    """The words that are no numbers, where they are few among many numbers."""
+    odd = [word for word in words if not PLAIN.fullmatch(word.strip())]
+    numbers = len(words) - len(odd)
+    return odd if numbers > FEW and numbers > 3 * len(odd) else []
+
+
+def without(name: str) -> str:
+    """The frame in which words among a column's numbers are missing cells."""
+    numbers = f"pandas.to_numeric(df[{name!r}], errors='coerce')"
+    return f"df.assign(**{{{name!r}: {numbers}}})"
 
 
 def _suspects(column: Column, cells: Cells) -> list[Level]:

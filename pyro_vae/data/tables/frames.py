@@ -147,9 +147,11 @@ def _check_names(frame: Any) -> None:  # noqa: ANN401
     names = list(frame.column_names if hasattr(frame, "column_names") else frame.columns)
     for name in names:
         if not isinstance(name, str):
+            joined = "frame.columns = ['_'.join(map(str, name)) for name in frame]"
+            how = joined if isinstance(name, tuple) else "frame.rename(columns=str)"
             raise ValueError(
                 f"the columns of a table have names that are words, got {name!r}\n"
-                "name them: frame.rename(columns=str), or frame.columns = [...]"
+                f"name them: {how}, or frame.columns = [...]"
             )
         if names.count(name) > 1:
             places = [i for i, other in enumerate(names) if other == name]

@@ -116,7 +116,7 @@ def _spike(x: np.ndarray) -> float | None:
     if len(values) < FEW:
         return None
     order = np.argsort(counts)
-    often, share = float(values[order[-1]]), counts[order[-1]] / len(x)
+    often, share = float(values[order[-1]]) + 0.0, counts[order[-1]] / len(x)
     ends = (values[0], values[-1], 0.0)
     least = SPIKE if often in ends else WITHIN
     if share >= least and counts[order[-1]] >= 3 * counts[order[-2]]:

@@ -14,12 +14,15 @@ DIGITS = 15  # that a float64 keeps
 OR_WORDS = "or say that they are levels: kinds={name: 'categorical'}"
 SIGN = r"[$€£¥₹%‰°]"
 WORD = re.compile(
-    rf"(?P<minus>-?)(?P<prefix>(?:{SIGN}|[A-Z]{{3}}\s)?\s?)"
+    rf"(?P<minus>[-+]?)(?P<prefix>(?:{SIGN}|[A-Z]{{3}}\s)?\s?)"
     r"(?P<number>-?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d*)?(?:[eE][-+]?\d+)?)"
     rf"(?P<suffix>\s?{SIGN}|\s[A-Za-z]+|)",
     re.ASCII,
 )
-EUROPEAN = re.compile(r"-?(\d{1,3}(\.\d{3})+|\d+)(,\d+)?")
+APOSTROPHES = "'\N{RIGHT SINGLE QUOTATION MARK}"
+LOCAL = re.compile(  # with a decimal comma, or with points, spaces or apostrophes by thousands
+    rf"[-+]?{SIGN}?\s?(\d{{1,3}}([.\s{APOSTROPHES}]\d{{3}})+|\d+)([.,]\d+)?\s?{SIGN}?"
+)
 INFINITE = {"inf", "-inf", "+inf", "infinity", "-infinity"}
 
 
@@ -39,13 +42,7 @@ def number_form(words: Iterable[str]) -> str | None:
     matches = {word: m for word in words if (m := _match(word)) and re.search(r"\d", m["number"])}
     finite = [word for word in words if word.strip().lower() not in INFINITE]
     if not matches or len(matches) < len(finite):
-        if words and all(map(EUROPEAN.fullmatch, words)) and any("," in word for word in words):
-            other = next(word for word in words if "," in word)
-            raise OddWord(
-                other,
-                f"{other!r} has a decimal comma",
-                f"read the file with pandas.read_csv(path, decimal=',', thousands='.'), {OR_WORDS}",
-            )
+        _check_local(words)
         return None
     numbers = [m["number"].lstrip("-") for m in matches.values()]
     if any(re.match(r"0\d", x) or len(re.sub(r"\D", "", x)) > DIGITS for x in numbers):
@@ -66,6 +63,21 @@ def number_form(words: Iterable[str]) -> str | None:
     digits = "" if power else f":{',' * comma}.{places}f"
     [(prefix, suffix)] = forms
     return f"{prefix}{{{digits}}}{suffix}"
+
+
+def _check_local(words: list[str]) -> None:
+    """Raise for the first number among numbers that are written as another country has it."""
+    if not all(map(LOCAL.fullmatch, words)):
+        return
+    for sign in ",", *APOSTROPHES:
+        other = next((word for word in words if sign in word), None)
+        if other is not None:
+            point = sign if sign == "," else "."
+            digits = rf"frame[name].str.replace(r'[^\d{point}-]', '', regex=True)"
+            digits += ".str.replace(',', '.')" if sign == "," else ""
+            advice = f"make numbers of them, pandas.to_numeric({digits}), {OR_WORDS}"
+            what = "a decimal comma" if sign == "," else "an apostrophe"
+            raise OddWord(other, f"{other!r} has {what}", advice)
 
 
 def read_numbers(cells: Cells, form: str) -> Cells:
@@ -102,8 +114,10 @@ def write_numbers(numbers: np.ndarray, form: str) -> np.ndarray:
 
 def _match(word: str) -> re.Match | None:
     """The parts of a number; brackets are a minus, as accountants have it."""
-    word = word.strip()
-    return WORD.fullmatch(word[1:-1] if _in_brackets(word) else word)
+    word = word.strip().replace("\N{MINUS SIGN}", "-")
+    match = WORD.fullmatch(word[1:-1] if _in_brackets(word) else word)
+    twice = match is not None and match["minus"] and match["number"].startswith("-")
+    return None if twice else match
 
 
 def _in_brackets(word: str) -> bool:
