@@ -19,6 +19,7 @@ import pyro_vae as pv
 PRIORS = (
     "Flow(NSF, transforms=3)",
     "Mixture(Normal(loc=learned, scale=learned), components=20)",
+    "VampPrior(components=500)",
 )
 DRAWS = 1000
 FITTED = {"batch_size": 200, "lr": 5e-3}

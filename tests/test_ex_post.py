@@ -109,7 +109,7 @@ def test_bits_have_priors_too():
     result = pv.fit_prior(vae, X, "Bernoulli(logits=learned)", epochs=60, lr=0.1, seed=0)
     frequency = vae.encode(X).mean.mean(0)
     assert (result.vae.prior().mean - frequency).abs().max() < 5 * 0.5 / 300**0.5
-    wider = pv.fit_prior(vae, X, "AutoregressiveBernoulli", epochs=3, seed=0)
+    wider = pv.fit_prior(vae, X, "AutoregressiveBernoulli", epochs=10, lr=0.1, seed=0)
     assert len(wider.gains) == 15
 
 
@@ -127,6 +127,59 @@ def test_a_prior_may_read_the_condition():
     slope = vae.encode(data).mean[:, 0]
     assert abs(torch.corrcoef(torch.stack([slope, dose]))[0, 1]) > 0.2  # the encoder reads it
     assert reading.gain > plain.gain
+
+
+def in_three_places(n=600):
+    """A model whose q(z|x) is x with noise of .3, x in three places; and x."""
+    vae = pv.VAE(
+        2, 2, likelihood="Normal", guide="Normal(scale=0.3)", encoder=nn.Identity(), seed=0
+    )
+    head = vae.approximation.sources["loc"].head
+    with torch.no_grad():
+        head.weight.copy_(torch.eye(2))
+        head.bias.zero_()
+    generator = torch.Generator().manual_seed(0)
+    places = torch.tensor([[-2.0, 0.0], [2.0, 0.0], [0.0, 3.0]])[torch.arange(n) % 3]
+    return vae, places + 0.1 * torch.randn(n, 2, generator=generator)
+
+
+@pytest.mark.parametrize("weights", ["", ", logits=learned"])
+def test_a_mixture_starts_at_clusters_of_the_aggregated_posterior(weights):
+    """Without a step it gains what three normals of the clusters' sizes do: nothing is left."""
+    vae, x = in_three_places()
+    line = f"Mixture(Normal(loc=learned, scale=learned), components=3{weights})"
+    result = pv.fit_prior(vae, x, line, epochs=1, lr=1e-9, seed=0)
+    # q(z) has three normals of variance .3^2 + .1^2, far apart: its entropy is known
+    entropy = math.log(3) + math.log(2 * math.pi * math.e * 0.1)
+    log_p = -math.log(2 * math.pi) - 0.5 * (17 / 3 + 2 * 0.1)  # of the old prior at q(z)
+    assert abs(result.gain - (-entropy - log_p)) < 5 * result.gain_error + 0.02
+
+
+STARTS = {
+    "MultivariateNormal(loc=learned, scale_tril=learned)": (0.0, 4.0),
+    "StudentT(df=4, loc=learned, scale=learned)": (0.0, 4.0),
+    "Normal(loc=1, scale=learned)": (1.0, 4.0),
+}
+
+
+@pytest.mark.parametrize("line", STARTS)
+def test_a_family_starts_at_centre_and_spread(line):
+    vae, x = in_three_places()
+    p = pv.fit_prior(vae, x, line, epochs=1, lr=1e-9, seed=0).vae.prior()
+    centre, variance = STARTS[line]
+    base = p.base_dist if hasattr(p, "base_dist") else p
+    width = base.scale_tril.diagonal() if hasattr(base, "scale_tril") else base.scale
+    assert (base.loc[0] - centre).abs() < 0.5
+    assert 0.5 < width[0] / variance**0.5 < 2
+
+
+def test_a_prior_that_gains_nothing_leaves_the_old_one():
+    vae, x = in_three_places()
+    with pytest.warns(UserWarning, match=r"scale=30\) is below the one that it was to replace"):
+        result = pv.fit_prior(vae, x, "Normal(loc=learned, scale=30)", epochs=2, seed=0)
+    assert result.best_epoch == 0 and result.gain == 0 and len(result.history) == 2
+    assert "The old prior stays" in result.summary()
+    assert str(result.vae.prior.spec) == "Normal" and result.vae is not vae
 
 
 def test_own_encoders_are_copied():

@@ -6,7 +6,7 @@ distributions): ``nn.Module`` with ``forward(features | None) -> pyro distributi
 """
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyro.distributions as dist
@@ -21,7 +21,7 @@ from ..language.spec import Source, Spec, Value, amortized, as_spec, nearest
 from .parameters import SIZES, Amortized, Fixed, GlobalParameter, Parameter, parameters_of
 from .part import Ends, Part
 from .support import describe_constraint, innermost, transform
-from .units import Unit, starts, units
+from .units import Unit, moments, starts, units
 
 __all__ = ["Family", "family_names", "find_distribution", "is_amortized"]
 
@@ -116,6 +116,19 @@ class Family(Part):
                 target = self._beside(value).expand(source.shape)
                 source.move(source.transform.inv(target).to(x))
         self.started.fill_(True)
+
+    @torch.no_grad()
+    def start_at(self, draws: Sequence[Tensor]) -> None:
+        """Start what is learned in a prior at centre, spread and frequencies of draws of z."""
+        if self.depends():
+            return
+        p = innermost(self())
+        found = [moments(self.distribution, z) | starts(p, z) for z in draws]
+        for name, source in self.sources.items():
+            if isinstance(source, GlobalParameter) and self._is_free(name) and name in found[0]:
+                values = torch.stack([one[name] for one in found]).reshape(source.shape)
+                raw: Any = source.transform.inv(values.to(source.unconstrained))
+                source.move(raw - source.raw(None))
 
     def forward(self, features: Tensor | None = None) -> dist.TorchDistribution:
         """The distribution, of event shape ``shape`` and batch shape that of the features.

@@ -2,6 +2,8 @@
 
 import inspect
 import math
+import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -81,6 +83,15 @@ class Mixture(Part):
         """The mixture, of batch shape that of the features."""
         return mixture(self.weights(features), self.family(features)).to_event(self.independent)
 
+    def start_at(self, draws: Sequence[Tensor]) -> None:
+        """Start each component at a cluster of the draws, and weights at the clusters' sizes."""
+        if len(draws) > 1 or len(draws[0]) < self.components or not isinstance(self.family, Part):
+            return
+        which = _clusters(draws[0].flatten(1), self.components)
+        parts = [draws[0][which == k] for k in range(self.components)]
+        self.family.start_at([part if len(part) else draws[0] for part in parts])
+        self.weights.start_at([which])
+
     def event_dim(self, ends: Ends) -> int:
         """As the components draw, in a likelihood; all of z elsewhere."""
         return ends.event_dim(self.line) if ends.role == "likelihood" else len(ends.shape)
@@ -88,6 +99,17 @@ class Mixture(Part):
     def depends(self) -> bool:
         """Whether components or weights are amortized."""
         return is_amortized(self)
+
+
+def _clusters(z: Tensor, k: int) -> Tensor:
+    """Which of k clusters each row is of."""
+    from sklearn.cluster import KMeans
+
+    seed = int(torch.randint(2**31 - 1, ()))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # fewer distinct rows than clusters
+        which = KMeans(k, random_state=seed).fit_predict(z.double().cpu().numpy())
+    return torch.tensor(which, device=z.device)
 
 
 def make_weights(components: int, ends: Ends, *, logits: Value = None) -> Family:

@@ -1,7 +1,7 @@
 """What a part of a model may ask for when it is built, and how one is made from a line."""
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
@@ -132,6 +132,13 @@ class Part(nn.Module):
         """Start from training data, ``(N, *x_shape)``, once; by default its own parts do so."""
         for child in self.children():
             start_from(child, x)
+
+    def start_at(self, draws: Sequence[Tensor]) -> None:
+        """Start a prior at draws of z, ``(S, *shape)``; by default it stays where it is.
+
+        Args:
+            draws: those of each component, where the part was built as several side by side.
+        """
 
     own_draws_alone: ClassVar[bool] = False  # whether a guide's density is known nowhere else
 

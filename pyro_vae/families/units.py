@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .support import support_bounds
 
-__all__ = ["Unit", "centre_and_spread", "far_cell", "or_one", "starts", "units"]
+__all__ = ["Unit", "centre_and_spread", "far_cell", "moments", "or_one", "starts", "units"]
 
 # Families whose parameter grows with the mean of the data, or falls with it.
 BY_MEAN = {
@@ -19,6 +19,7 @@ BY_MEAN = {
 BY_INVERSE = ("Gamma", "Exponential", "GammaPoisson")
 COUNTS = ("NegativeBinomial", "ZeroInflatedNegativeBinomial")
 CODES = ("Categorical", "OneHotCategorical", "Multinomial")
+MATRICES = ("scale_tril", "covariance_matrix", "precision_matrix")
 FAR = 30.0  # from unit scale, in which training that starts near 0 and 1 gets lost
 SMOOTHING = 0.5  # added to the count of each category, and of ones
 
@@ -96,6 +97,19 @@ def units(family: type[dist.TorchDistribution], x: Tensor) -> dict[str, tuple[Te
     mean = or_one(x.nanmean(0))
     units = {p: (0 * mean, mean) for p, names in BY_MEAN.items() if name in names}
     return units | ({"rate": (0 * mean, 1 / mean)} if name in BY_INVERSE else {})
+
+
+def moments(family: type[dist.TorchDistribution], x: Tensor) -> dict[str, Tensor]:
+    """Parameters at centre and spread of x, ``(N, ...)``, by their names; coordinates independent.
+
+    Args:
+        family: a distribution of x.
+        x: numbers without holes.
+    """
+    both = units(family, x)
+    found = {name: shift if name == "loc" else factor for name, (shift, factor) in both.items()}
+    found.pop("cov_factor", None)
+    return found | {n: found[n] * torch.eye(x.shape[-1]).to(x) for n in MATRICES if n in found}
 
 
 def starts(p: dist.TorchDistribution, x: Tensor) -> dict[str, Tensor]:

@@ -1,7 +1,9 @@
 """A prior fitted after the model: to the aggregated posterior, encoder and decoder stay."""
 
 import math
+import warnings
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +15,7 @@ from torch import Tensor
 
 from ...core.checks import fraction, positive, whole
 from ...core.seeding import seeded
-from ...families.part import Line, start_from
+from ...families.part import Line, Part, start_from
 from ...model.copies import with_prior
 from ...model.entry import of_model
 from ...model.joint import reading
@@ -36,7 +38,7 @@ class PriorFit:
         gains: of held-out observations, ``(M,)``, what the new prior adds to the ELBO, in nats.
         history: a row an epoch: ``log_prior_train`` and ``log_prior_validation``, mean log p(z) of
             draws of the guide, nats per observation.
-        best_epoch: the one whose weights the prior has.
+        best_epoch: the one whose weights the prior has; 0 where the old prior stays, being better.
     """
 
     vae: VAE
@@ -56,6 +58,8 @@ class PriorFit:
 
     def summary(self) -> str:
         """The gain in words."""
+        if not self.best_epoch:
+            return f"The old prior stays: no better one was found in {len(self.history)} epochs."
         return (
             f"The new prior adds {self.gain:.2f} nats per observation to the ELBO of "
             f"{len(self.gains)} held-out observations (standard error {self.gain_error:.2g}); the "
@@ -82,8 +86,10 @@ def fit_prior(
 
     .. math:: \max_{p} \; E_{q(z)}[\log p(z)], \quad q(z) = \frac1N \sum_n q(z|x_n)
 
-    is the ascent of the ELBO in the prior alone, and does not ask the decoder. In each epoch
-    z is drawn anew from the guide at every observation. At most :math:`KL(q(z) \| p(z))` is gained
+    is the ascent of the ELBO in the prior alone, and does not ask the decoder. Families and
+    mixtures of them start at draws of the guide, each component at a cluster of these; in each
+    epoch z is drawn anew at every observation. Where no epoch beats the old prior at held-out
+    observations, that one stays, with a warning. At most :math:`KL(q(z) \| p(z))` is gained
     (``aggregate_kl`` of :func:`latent_summary`). A prior that is trained with the model from the
     start may reach more, as encoder and decoder then move too. Weights of observations are those
     of the fit, and of the choice of its epoch; the gain is per observation.
@@ -97,7 +103,8 @@ def fit_prior(
             ``forward() -> distribution``.
         epochs: passes over the data.
         batch_size: draws of z per step.
-        lr: of Adam; it falls to 0 along a cosine.
+        lr: of Adam; it falls to 0 along a cosine. Pseudo-inputs of bits or grey values have far to
+            go: a VampPrior of few wants ``lr=0.3``.
         validation: the fraction of x that is held out: a half of it chooses the epoch, the other
             says what the prior buys.
         seed: of the new weights, the order and the draws.
@@ -146,7 +153,17 @@ def fit_prior(
         x = x[torch.randperm(len(x)).to(x.device)]
         choosing, scoring, train = x.split([held_out, held_out, len(x) - 2 * held_out])
         start_from(new.prior, vae.record.cells(train))
-        history, best = _ascend(new, parameters, train, choosing, plan)
+        if isinstance(new.prior, Part):
+            some = train[:ROWS]
+            new.prior.start_at([_draws(vae, some, math.ceil(ROWS / len(some))).flatten(0, 1)])
+        history, best = _ascend(new, vae, parameters, train, choosing, plan)
+        if not best:
+            new = deepcopy(vae).eval()
+            warnings.warn(
+                f"the prior {prior} is below the one that it was to replace at held-out "
+                "observations in every epoch, so that one stays: take more epochs, or another",
+                stacklevel=3,
+            )
         z = _draws(new, scoring, DRAWS)
         gains = (_log_prior(new, scoring, z) - _log_prior(vae, scoring, z)).mean(0)
     return PriorFit(new, gains, history, best)
@@ -162,14 +179,15 @@ class Plan:
 
 
 def _ascend(
-    vae: VAE, parameters: Sequence[Tensor], x: Tensor, choosing: Tensor, plan: Plan
+    vae: VAE, old: VAE, parameters: Sequence[Tensor], x: Tensor, choosing: Tensor, plan: Plan
 ) -> tuple[pd.DataFrame, int]:
-    """Fit the prior; a row an epoch, and the epoch whose weights it has at the end."""
+    """Fit the prior; a row an epoch, and the one whose weights it has, 0 if the old is better."""
     optimizer = torch.optim.Adam(parameters, lr=plan.lr)
     steps = plan.epochs * math.ceil(len(x) / plan.batch_size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     seen, rows, best, state = _draws(vae, choosing, DRAWS), [], 0, {}
-    weights = _weights(vae, x)
+    weights, some = _weights(vae, x), _weights(vae, choosing)
+    highest = (some * _log_prior(old, choosing, seen)).mean().item()
     vae.eval()
     for epoch in range(1, plan.epochs + 1):
         z, total = _draws(vae, x, 1)[0], 0.0
@@ -189,12 +207,13 @@ def _ascend(
             schedule.step()
             total -= loss.item() * len(batch)
         vae.prior.eval()
-        held_out = _weights(vae, choosing) * _log_prior(vae, choosing, seen)
-        rows.append((epoch, total / len(z), held_out.mean().item()))
-        if not best or rows[-1][2] > rows[best - 1][2]:
-            best = epoch
+        held_out = (some * _log_prior(vae, choosing, seen)).mean().item()
+        rows.append((epoch, total / len(z), held_out))
+        if held_out > highest:
+            best, highest = epoch, held_out
             state = {name: value.clone() for name, value in vae.prior.state_dict().items()}
-    vae.prior.load_state_dict(state)
+    if best:
+        vae.prior.load_state_dict(state)
     optimizer.zero_grad()
     names = ["epoch", "log_prior_train", "log_prior_validation"]
     return pd.DataFrame(rows, columns=names), best

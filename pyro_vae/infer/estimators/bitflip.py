@@ -79,7 +79,7 @@ class UGC(BitFlip):
     particle.
 
     Args:
-        num_particles: how many pairs, each with a bit of its own turned.
+        num_particles: how many pairs, with a turned bit beside each.
 
     Raises:
         ValueError: in a step, a site that is not Bernoulli.
