@@ -6,12 +6,15 @@ import re
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from pyro_vae.core.files import LOCK, PARTIAL, locked, replacing, write_whole
 from pyro_vae.core.system import check_file, in_a_sentence
 from pyro_vae.core.toml import read_config, write_toml
+from pyro_vae.data.tables import read_file
 
 
 def names(folder):
@@ -144,6 +147,39 @@ def test_what_one_may_not_read_or_write_is_said(tmp_path):
     with pytest.raises(ValueError, match="you may not enter the folder"):
         read_config(path)
     tmp_path.chmod(0o700)
+
+
+def test_a_folder_may_be_called_as_the_users_home_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("~").mkdir()
+    frame = pd.DataFrame({"a": [0.5, 1.5], "b": ["u", "v"]})
+    with replacing(Path("~", "x.csv")) as new:
+        frame.to_csv(new, index=False)
+    assert names(tmp_path / "~") == ["x.csv"]
+    pd.testing.assert_frame_equal(read_file(Path("~", "x.csv")), frame, check_dtype=False)
+
+
+def test_what_stands_where_a_folder_is_made_is_said(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("gone")
+    for name, words in {"file": "is there, and is no folder", "link": "leads nowhere"}.items():
+        with pytest.raises(FileExistsError) as refused:
+            (tmp_path / name).mkdir(exist_ok=True)
+        assert words in in_a_sentence(refused.value)
+    with pytest.raises(NotADirectoryError) as refused:
+        write_whole(tmp_path / "file" / "x", "")
+    assert in_a_sentence(refused.value).startswith(f"{tmp_path / 'file' / 'x'}: ")
+
+
+def test_a_folder_leaves_what_another_writes_below_it(tmp_path):
+    for name in (".", "a", "a/b", "busy"):
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / f"{PARTIAL}1").touch()
+    (tmp_path / "busy" / LOCK).touch()
+    with locked(tmp_path):
+        assert names(tmp_path) == [LOCK, "a", "busy"] and names(tmp_path / "a") == ["b"]
+        assert names(tmp_path / "busy") == [LOCK, f"{PARTIAL}1"]
+        assert names(tmp_path / "a" / "b") == [f"{PARTIAL}1"]
 
 
 def test_a_full_disk_is_said_of_the_file_that_was_to_be_written(tmp_path):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from ..core.system import in_a_sentence
+from ..core.system import check_file, in_a_sentence
 from ..runs.settings import RunSettings, kinds, read_settings
 
 if TYPE_CHECKING:
@@ -140,6 +140,7 @@ def load_run(run: Path, modules: Path | None = None) -> "VAE":
 
     if modules is None:
         return load(run)
+    check_file(modules)
     sys.path.insert(0, str(modules.parent.resolve()))  # what it imports lies beside it
     defined = runpy.run_path(str(modules))
     return load(run, **{role: defined[role] for role in own_parts(run) if role in defined})
@@ -153,7 +154,7 @@ def check_data(name: str | None) -> None:
         raise ValueError("the name of the data is empty: give a file, a folder, or digits")
     known = (".npy", ".npz", ".txt", ".h5ad", ".mtx", *TABLES)
     if Path(name).suffix in known and not Path(name).exists():
-        raise ValueError(f"there is no file {name}")
+        check_file(name)
 
 
 def read_rows(run: Path, vae: "VAE", path: Path) -> Any:  # noqa: ANN401

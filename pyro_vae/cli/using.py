@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
+from ..core.system import check_file
 from ..runs.settings import CONFIG, read_settings
 from .parts import (
     Data,
@@ -188,6 +189,7 @@ def decompress(
     path = free(out or coded, ".npy", force)
     from ..evaluate.compression.compress import Compressed, decompress
 
+    check_file(coded)
     x = decompress(load_run(run, modules), Compressed.from_bytes(coded.read_bytes()))
     write_rows(path, x.numpy())
     typer.echo(f"{len(x)} observations of shape {tuple(x.shape[1:])}: {path}")

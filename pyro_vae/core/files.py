@@ -5,7 +5,7 @@ import os
 import secrets
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import IO
@@ -48,7 +48,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     ['x.txt']
     """
     path = Path(path)
-    new = path.with_name(f"{PARTIAL}{secrets.token_hex(4)}{path.suffix}")
+    new = path.absolute().with_name(f"{PARTIAL}{secrets.token_hex(4)}{path.suffix}")
     try:
         yield new
         _flush(new)
@@ -60,7 +60,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
             problem.filename = str(path)  # nobody knows the other name
         raise
     finally:
-        new.unlink(missing_ok=True)
+        with suppress(OSError):  # what is below a file has no name to remove
+            new.unlink(missing_ok=True)
     _flush(path.parent)
 
 
@@ -82,8 +83,9 @@ def locked(folder: str | Path) -> Iterator[None]:
     """
     folder = Path(folder)
     with _lock_file(folder / LOCK) as file:
-        for left in folder.rglob(f"{PARTIAL}*"):
-            left.unlink(missing_ok=True)
+        for left in (*folder.glob(f"{PARTIAL}*"), *folder.glob(f"*/{PARTIAL}*")):
+            if left.parent == folder or not (left.parent / LOCK).exists():  # another's
+                left.unlink(missing_ok=True)
         file.truncate(0)
         since = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
         print(f"process {os.getpid()} on {socket.gethostname()} since {since}", file=file)

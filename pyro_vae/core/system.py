@@ -44,6 +44,10 @@ def in_a_sentence(problem: OSError, *, reading: bool = False) -> str:
     number = problem.errno or 0
     if number == errno.ENOENT:
         return _absent(path, reading)
+    if number == errno.EEXIST:
+        if path.is_symlink() and not path.exists():
+            return f"{path} is a link that leads nowhere: mend it, or give another place"
+        return f"{path} is there, and is no folder: give another place"
     if number in (errno.EACCES, errno.EPERM):
         return _forbidden(path)
     if number == errno.ENOTDIR:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from ..core.sizes import memory
-from ..core.system import check_file
+from ..core.system import check_file, in_a_sentence
 
 __all__ = ["read_array", "read_arrays"]
 
@@ -75,5 +75,7 @@ def _named(path: Path) -> Iterator[None]:
     check_file(path)
     try:
         yield
-    except (OSError, *WRONG, *DAMAGED) as problem:
+    except OSError as problem:
+        raise ValueError(f"{path} cannot be read: {in_a_sentence(problem)}") from problem
+    except (*WRONG, *DAMAGED) as problem:
         raise ValueError(f"{path} is not a NumPy file of numbers: {problem}") from problem

@@ -225,7 +225,7 @@ def read_history(folder: Path) -> pd.DataFrame | None:
     if not path.exists():
         return None
     try:
-        history = pd.read_csv(path, index_col="epoch")
+        history = pd.read_csv(path.absolute(), index_col="epoch")
         numbers = history[["elbo_train", "elbo_validation"]].astype(float)
         history.index.astype(int)
     except (ValueError, KeyError, TypeError, OverflowError) as problem:

@@ -27,7 +27,7 @@ def _with_leading_zeros(frame: Any, path: Path, separator: str) -> Any:  # noqa:
         if x.dtype.kind in "iuf" and (x.isna() | ((x >= 0) & (x % 1 == 0))).all()
     ]
     if whole:
-        words = pd.read_csv(path, sep=separator, usecols=whole, dtype=str)
+        words = pd.read_csv(path.absolute(), sep=separator, usecols=whole, dtype=str)
         for name in whole:
             if words[name].str.match(r"0\d+$").any():
                 frame[name] = words[name]
@@ -57,7 +57,7 @@ def read_file(path: str | Path) -> Any:  # noqa: ANN401
             f"expected the name of a file, got {type(path).__name__}: a frame is "
             "Table.from_frame(df)"
         )
-    path = Path(path)
+    path = Path(path)  # absolute where pandas reads it, which takes "~" for the user's home
     suffixes = [s for s in path.suffixes if s not in COMPRESSED]
     kind = suffixes[-1].lower() if suffixes else ""
     if kind not in SUFFIXES:
@@ -65,13 +65,13 @@ def read_file(path: str | Path) -> Any:  # noqa: ANN401
     check_file(path)
     try:
         if kind == ".parquet":
-            return pd.read_parquet(path)
+            return pd.read_parquet(path.absolute())
         separator = SEPARATORS[kind]
-        names = pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str).iloc[0]
+        names = pd.read_csv(path.absolute(), sep=separator, header=None, nrows=1, dtype=str).iloc[0]
         other = next((s for s in ";\t|," if len(names) == 1 and s in str(names.iloc[0])), None)
         if other is not None:  # as spreadsheets write it where the comma is the decimal point
             separator = other
-            names = pd.read_csv(path, sep=other, header=None, nrows=1, dtype=str).iloc[0]
+            names = pd.read_csv(path.absolute(), sep=other, header=None, nrows=1, dtype=str).iloc[0]
         twice = names[names.duplicated() & names.notna()]
         if len(twice):
             raise ValueError(f"column {twice.iloc[0]!r} occurs twice in the first line: rename one")
@@ -81,9 +81,9 @@ def read_file(path: str | Path) -> Any:  # noqa: ANN401
                 f"its first line holds numbers, {', '.join(numbers[:3])}, where the names of "
                 "columns belong: name them, or read it yourself, pandas.read_csv(path, names=[...])"
             )
-        frame = pd.read_csv(path, sep=separator, low_memory=False)
+        frame = pd.read_csv(path.absolute(), sep=separator, low_memory=False)
         if separator == ";" and _has_decimal_commas(frame):
-            frame = pd.read_csv(path, sep=separator, decimal=",", low_memory=False)
+            frame = pd.read_csv(path.absolute(), sep=separator, decimal=",", low_memory=False)
         return _with_leading_zeros(frame, path, separator)
     except ImportError:
         raise ValueError(f"{path}: Parquet files need pyarrow: pip install pyarrow") from None
