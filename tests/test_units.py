@@ -16,6 +16,7 @@ from pyro_vae.families.units import centre_and_spread
 
 SMALL = {"encoder": "MLP([16])", "decoder": "MLP([16])", "seed": 0}
 GENERATOR = torch.Generator().manual_seed(0)
+RNG = np.random.default_rng(0)
 REAL = torch.randn(400, 3, generator=GENERATOR) * torch.tensor([1.0, 20.0, 300.0]) + 50
 POSITIVE = (torch.randn(400, 3, generator=GENERATOR) * 0.7 + torch.arange(3)).exp()
 
@@ -37,6 +38,7 @@ def started(likelihood, x, **options):
         "MultivariateNormal", "LowRankMultivariateNormal(rank=2)",
         "MultivariateNormal(covariance_matrix=learned)",
         "MultivariateNormal(precision_matrix=learned)",
+        "Mixture(Normal(loc=learned, scale=learned), components=4)",
     )]
     + [(line, POSITIVE) for line in (
         "LogNormal", "Gamma", "Exponential", "Weibull", "Gumbel", "InverseGamma", "HalfNormal",
@@ -90,6 +92,26 @@ def test_likelihoods_start_at_what_the_data_say():
     cutpoints = vae.decode(z).base_dist.cutpoints[0, 0]
     cumulative = share.cumsum(0)[:3]
     assert (cutpoints - (cumulative / (1 - cumulative)).log()).abs().max() < 1
+
+
+def test_components_that_all_data_share_start_as_their_margin():
+    halves = (RNG.normal(0, 1, 4000), RNG.normal(4, 0.5, 4000))
+    u = np.where(np.arange(4000) % 3 == 0, *halves)
+    for line, x in (("Normal", 300 * u + 5e4), ("LogNormal", np.exp(u + 7))):
+        data = torch.tensor(np.stack([x, 10 * x], 1)).float()
+        data[::7, 0] = math.nan
+        vae = started(
+            f"Mixture({line}(loc=learned, scale=learned), components=20)", data, missing=True
+        )
+        for parameter in vae.likelihood.weights.parameters():
+            nn.init.zeros_(parameter)
+        with torch.no_grad():
+            drawn = vae.decode(torch.zeros(20_000, 2)).sample().numpy()
+        for cell, scale in ((0, 1), (1, 10)):
+            assert st.ks_2samp(drawn[:, cell], scale * x).statistic < 0.04
+    line = "Mixture(Normal(loc=learned(0.5), scale=learned), components=3)"
+    fixed = started(line, data, missing=True)
+    assert (fixed.likelihood.family.sources["loc"].unconstrained == 0.5).all()
 
 
 def test_numbers_of_the_user_stay_in_the_units_of_x():

@@ -21,7 +21,7 @@ from ..language.spec import Source, Spec, Value, amortized, as_spec, nearest
 from .parameters import SIZES, Amortized, Fixed, GlobalParameter, Parameter, parameters_of
 from .part import Ends, Part
 from .support import describe_constraint, innermost, transform
-from .units import Unit, moments, starts, units
+from .units import Unit, component_starts, moments, starts, units
 
 __all__ = ["Family", "family_names", "find_distribution", "is_amortized"]
 
@@ -108,6 +108,7 @@ class Family(Part):
             parts: Any = unit.shift, unit.factor
             for part, value in zip(parts, learned[name], strict=True):
                 part.copy_(self._beside(value))
+        self._part_components(x, learned)
         shape = self.ends.feature_shape
         p = innermost(self(None if shape is None else torch.zeros(1, *shape).to(x)))
         for name, value in starts(p, x).items():
@@ -127,8 +128,7 @@ class Family(Part):
         for name, source in self.sources.items():
             if isinstance(source, GlobalParameter) and self._is_free(name) and name in found[0]:
                 values = torch.stack([one[name] for one in found]).reshape(source.shape)
-                raw: Any = source.transform.inv(values.to(source.unconstrained))
-                source.move(raw - source.raw(None))
+                source.put(values)
 
     def forward(self, features: Tensor | None = None) -> dist.TorchDistribution:
         """The distribution, of event shape ``shape`` and batch shape that of the features.
@@ -171,6 +171,18 @@ class Family(Part):
         value = self.given.get(name)
         chosen = isinstance(value, Source) and value.init is not None
         return not self.is_fixed(name) and not chosen
+
+    def _part_components(self, x: Tensor, units: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+        """Let components whose places and widths are learned start as the margins of x."""
+        own = [self.sources[n] for n in ("loc", "scale") if n in self.units]
+        shared = len(own) == 2 and all(isinstance(source, GlobalParameter) for source in own)
+        several = len(self.ends.components) == 1 and self.ends.components[0] > 1
+        if not (shared and several) or self.event_shape:
+            return
+        values = x.log() if issubclass(self.distribution, dist.LogNormal) else x
+        starts = component_starts(values, *units["loc"], *self.ends.components)
+        for source, value in zip(own, starts, strict=True):
+            source.put(value)  # pyright: ignore[reportCallIssue]
 
     def _beside(self, value: Tensor) -> Tensor:
         """A value for each cell, of the parameter's dimensions: components are in between."""

@@ -40,7 +40,8 @@ class Mixture(Part):
     is a mixture of its own (each vector, where the family draws vectors), so that cells are
     independent given z, and some may be missing. Parameters of the components, and the weights'
     ``logits``, are numbers, learned or amortized, as in any family. Mixtures of ``Normal`` and
-    ``MultivariateNormal`` are reparameterized.
+    ``MultivariateNormal`` are reparameterized. Components of a likelihood in the units of the data,
+    with ``loc`` and ``scale`` learned, start at quantiles of the data, as wide as they lie apart.
 
     Args:
         family: the components: ``"Normal(loc=learned, scale=learned)"``.

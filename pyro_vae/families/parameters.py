@@ -147,6 +147,13 @@ class GlobalParameter(nn.Module):
         own = self.unconstrained
         own += raw if own.shape == raw.shape else _mean_over_cells(raw, own.shape)
 
+    @torch.no_grad()
+    def put(self, value: Tensor) -> None:
+        """Take a value, ``(*shape)``, in place of the one that it has; shared, its mean."""
+        self.unconstrained.zero_()
+        raw: Any = self.transform.inv(value)
+        self.move(raw.to(self.unconstrained))
+
     def forward(self, features: Tensor | None) -> Tensor:
         """The value, expanded to the parameter's shape."""
         value: Any = self.transform(self.unconstrained)

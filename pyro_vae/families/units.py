@@ -9,7 +9,16 @@ from torch import Tensor, nn
 
 from .support import support_bounds
 
-__all__ = ["Unit", "centre_and_spread", "far_cell", "moments", "or_one", "starts", "units"]
+__all__ = [
+    "Unit",
+    "centre_and_spread",
+    "component_starts",
+    "far_cell",
+    "moments",
+    "or_one",
+    "starts",
+    "units",
+]
 
 # Families whose parameter grows with the mean of the data, or falls with it.
 BY_MEAN = {
@@ -21,6 +30,8 @@ COUNTS = ("NegativeBinomial", "ZeroInflatedNegativeBinomial")
 CODES = ("Categorical", "OneHotCategorical", "Multinomial")
 MATRICES = ("scale_tril", "covariance_matrix", "precision_matrix")
 FAR = 30.0  # from unit scale, in which training that starts near 0 and 1 gets lost
+NUMBERS = 2**22  # of x, of which quantiles are taken
+NARROW = 0.02  # the least width of a component, in the spread of the data
 SMOOTHING = 0.5  # added to the count of each category, and of ones
 
 
@@ -110,6 +121,27 @@ def moments(family: type[dist.TorchDistribution], x: Tensor) -> dict[str, Tensor
     found = {name: shift if name == "loc" else factor for name, (shift, factor) in both.items()}
     found.pop("cov_factor", None)
     return found | {n: found[n] * torch.eye(x.shape[-1]).to(x) for n in MATRICES if n in found}
+
+
+def component_starts(
+    x: Tensor, centre: Tensor, spread: Tensor, components: int
+) -> tuple[Tensor, Tensor]:
+    """Where components start that all data share: at quantiles, as wide as they lie apart.
+
+    Args:
+        x: training data, ``(N, ...)``; NaN is skipped.
+        centre: of each cell, ``(...)``.
+        spread: of each cell, ``(...)``.
+        components: K, two or more.
+
+    Returns:
+        The places and widths in units of centre and spread, ``(..., K)``.
+    """
+    some = (x[:: max(1, x.numel() // NUMBERS)].double() - centre) / spread
+    at = (torch.arange(components, dtype=torch.float64, device=x.device) + 0.5) / components
+    places = some.nanquantile(at, 0).nan_to_num(0.0).movedim(0, -1)
+    apart = (places[..., -1:] - places[..., :1]) / (components - 1)
+    return places, apart.clamp(min=NARROW).expand(places.shape)
 
 
 def starts(p: dist.TorchDistribution, x: Tensor) -> dict[str, Tensor]:
