@@ -4,6 +4,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro.infer import autoguide
 
 import pyro_vae as pv
 from helpers.programs import PROGRAMS
@@ -188,3 +189,52 @@ def test_gaps_go_through_the_support_of_a_site():
     table = pv.gaps(pv.Program(model, guide, y), steps=100, num_samples=3000, seed=0)
     exact = dist.NegativeBinomial(2.0, torch.tensor(0.5)).log_prob(y).numpy()
     assert (abs(table.log_evidence - exact) < 5 * table.log_evidence_error).all()
+
+
+@pytest.mark.parametrize("name", ["AutoNormalMessenger", "AutoRegressiveMessenger"])
+def test_a_guide_of_effects_has_no_data_in_its_density(name):
+    """It runs the model, whose observed sites its own trace has too; its draws are in one run."""
+    x = torch.tensor([0.3, -1.2, 2.0])
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    program = pv.Program(model, getattr(autoguide, name)(model, init_scale=0.7), x)
+    assert program.layout.why_loop == ""
+    exact = dist.Normal(0.0, 2**0.5).log_prob(x)
+    q = dist.Normal(torch.zeros(3), 0.7)
+    kl = torch.distributions.kl_divergence(q, dist.Normal(x / 2, 0.5**0.5))
+    elbo = pv.elbo(program, num_samples=4000, seed=0)
+    assert (elbo - (exact - kl)).abs().max() < 5 * (1.0 + x.abs().max() / 2) / 4000**0.5
+    lines = ["Trace_ELBO", "RLOO(num_particles=2)"]  # by paths, and by scores
+    table = pv.compare_estimators(program, lines, num_draws=60, seed=0).sel(parameter="all")
+    assert (table.bias_z < 4).all()
+    with pyro.get_param_store().scope(), pytest.raises(ValueError, match="draws inf at 'tau'"):
+        pv.Program(wide, getattr(autoguide, name)(wide), x)
+
+
+def wide(x):
+    tau = pyro.sample("tau", dist.HalfCauchy(1.0))
+    with pyro.plate("data", len(x)):
+        pyro.sample("x", dist.Normal(0.0, tau), obs=x)
+
+
+def test_scores_know_the_parameters_of_a_transform_that_keeps_its_draws():
+    x = torch.tensor([0.3, -1.2, 2.0])
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x):
+        loc = pyro.param("loc", torch.tensor(0.5))
+        shift = dist.transforms.AffineTransform(loc, 0.8, cache_size=1)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.TransformedDistribution(dist.Normal(torch.zeros(3), 1.0), shift))
+
+    lines = ["Trace_ELBO(gradient=score)", "RLOO(num_particles=2)", "VIMCO(num_particles=2)"]
+    table = pv.compare_estimators(pv.Program(model, guide, x), lines, num_draws=100, seed=0)
+    assert (table.bias_z.sel(parameter="all") < 4).all()

@@ -20,9 +20,10 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from ..core.layout import Layout
+from .guides import At, replay_at
 from .sites import latent, samples, unweighted
 
-__all__ = ["Draws", "Traces", "draws", "full_plates", "predict", "read", "replay_at", "run_once"]
+__all__ = ["Draws", "Traces", "draws", "full_plates", "predict", "read", "run_once"]
 
 PLATE = "_draws"
 
@@ -149,7 +150,7 @@ def run_once(
         plate = pyro.plate(PLATE, draws, dim=-1 - nesting)
         model, guide = plate(model), plate(guide)
     if at is not None:
-        guide = poutine.replay(guide, trace=replay_at(at))
+        guide = At(at)(guide)
     first = -1 - nesting - (draws is not None)
     with poutine.block(), full_plates() if full else nullcontext():
         q = poutine.trace(guide).get_trace(x)
@@ -157,14 +158,6 @@ def run_once(
             model = poutine.enum(model, first_available_dim=first)
         p = poutine.trace(poutine.replay(model, trace=q)).get_trace(x)
     return Traces(q, p)
-
-
-def replay_at(values: Mapping[str, Tensor]) -> Trace:
-    """A trace that gives these values to whom replays it."""
-    trace = Trace()
-    for name, value in values.items():
-        trace.add_node(name, name=name, type="sample", is_observed=False, value=value, infer={})
-    return trace
 
 
 def draws(

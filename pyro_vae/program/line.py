@@ -10,7 +10,8 @@ from torch.distributions import biject_to
 from torch.distributions.transforms import Transform, identity_transform
 
 from ..core.layout import MANY
-from ..infer.draws import Draws, predict, read, replay_at, run_once
+from ..infer.draws import Draws, predict, read, run_once
+from ..infer.guides import replay_at
 from .program import Program
 
 __all__ = ["RealLine"]

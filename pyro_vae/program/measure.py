@@ -53,6 +53,7 @@ def check_sites(traces: Traces) -> None:
             "q(z, u), and q(z) is not known: draw z from its own distribution, or give the model "
             "a density of u"
         )
+    _check_values(traces)
     missing = [
         n
         for n, s in p.items()
@@ -68,6 +69,21 @@ def check_sites(traces: Traces) -> None:
             f"the guide does not draw {_quoted(missing)} of the model: draw it there, or mark it "
             "infer={'enumerate': 'parallel'} in the model, which sums a discrete site out"
         )
+
+
+def _check_values(traces: Traces) -> None:
+    """Raise if the guide draws what is no number.
+
+    Raises:
+        ValueError: with the site.
+    """
+    for site in samples(traces.guide):
+        if latent(site) and not site["value"].isfinite().all():
+            raise ValueError(
+                f"the guide draws {site['value'].flatten()[0].item()} at {site['name']!r}: give "
+                "its parameters finite values; a guide of Pyro's that starts at the prior's mean, "
+                "where that is infinite, takes init_loc_fn=init_to_median"
+            )
 
 
 @torch.no_grad()

@@ -20,6 +20,7 @@ from ..core.files import replacing
 from ..core.layout import MANY, Layout
 from ..core.lock import LOCK
 from ..infer.draws import Traces, full_plates, read, run_once
+from ..infer.guides import without_the_data
 from ..model.face import Face
 from .joint import ProgramDensities
 from .measure import check_draws, check_sites, is_cut, measure, points, why_one_by_one
@@ -88,7 +89,7 @@ class Program(Face):
                 raise ValueError(f"the {role} is a function, got a class: make one, {name}(model)")
             if not callable(function):
                 raise ValueError(f"the {role} is a function, got {type(function).__name__}")
-        self._functions = (model, guide)
+        self._functions, self._run_as = (model, guide), (model, without_the_data(guide))
         self.packing, self.weights = Packing(args, kwargs), Weights()
         with LOCK, torch.random.fork_rng():
             whole = self.packing.pack()
@@ -141,7 +142,7 @@ class Program(Face):
             args, kwargs = packing.unpack(x)
             return function(*args, **kwargs)
 
-        model, guide = self._functions
+        model, guide = self._run_as
         return partial(bind, model), partial(bind, guide)
 
     # The two functions of Pyro's, of rows.
@@ -157,7 +158,7 @@ class Program(Face):
     def _run(self, side: int, x: Tensor) -> object:
         self.weights.lend()
         args, kwargs = self.packing.unpack(x)
-        function, layout = self._functions[side], self.layout
+        function, layout = self._run_as[side], self.layout
         if layout.whole or len(x) == layout.size:
             return function(*args, **kwargs)
         with Share(layout.data, len(x) / layout.size):

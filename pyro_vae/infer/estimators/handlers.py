@@ -114,8 +114,8 @@ class NonReparameterized(Wrapper):
 
     def sample(self, sample_shape: Size = ()) -> Tensor:
         """A draw, outside the graph."""
-        with torch.no_grad():
-            return self.base.sample(torch.Size(sample_shape))
+        with torch.no_grad():  # a copy, at which a transform that keeps its draws knows log q anew
+            return self.base.sample(torch.Size(sample_shape)).clone()
 
 
 class PathOnly(Wrapper):

@@ -23,7 +23,7 @@ __all__ = ["check", "check_and_nest"]
 
 OF_GRADIENTS: dict[str | None, tuple[Rule, ...]] = {
     "pathwise": (paths_exist,),
-    "score": (the_score_has_mean_zero,),
+    "score": (the_score_has_mean_zero, copies_have_a_density),
     "stl": (the_score_has_mean_zero, copies_have_a_density, paths_exist),
     **dict.fromkeys(RELAXED, (sites_can_be_relaxed,)),
 }

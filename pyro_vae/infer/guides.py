@@ -1,0 +1,48 @@
+"""Guides run at given values, and guides that run the model."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pyro.poutine as poutine
+from pyro.poutine.guide import GuideMessenger
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.trace_struct import Trace
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor
+
+__all__ = ["At", "replay_at", "without_the_data"]
+
+
+class At(Messenger):
+    """Give sites their values, and leave what else they know: a guide of effects keeps its prior.
+
+    Args:
+        values: by the names of sites.
+    """
+
+    def __init__(self, values: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.values = values
+
+    def _pyro_sample(self, msg: dict) -> None:
+        if msg["name"] in self.values:
+            msg["value"], msg["done"] = self.values[msg["name"]], True
+
+
+def replay_at(values: Mapping[str, Tensor]) -> Trace:
+    """A trace that gives these values to whom replays it."""
+    trace = Trace()
+    for name, value in values.items():
+        trace.add_node(name, name=name, type="sample", is_observed=False, value=value, infer={})
+    return trace
+
+
+def without_the_data(guide: Callable) -> Callable:
+    """A guide that hides the model's observed sites, where it runs the model (AutoMessenger)."""
+
+    def of_the_data(site: Any) -> bool:  # noqa: ANN401
+        return site["type"] == "sample" and site["is_observed"] and not site_is_subsample(site)
+
+    if not isinstance(poutine.unwrap(guide), GuideMessenger):
+        return guide
+    return poutine.block(guide, hide_fn=of_the_data)
