@@ -396,6 +396,13 @@ def test_a_subject_that_is_seen_once_is_said_and_works():
     assert pv.elbo(vae, data, seed=0).isfinite().all()
 
 
+def test_one_subject_alone_is_said_and_works():
+    data = frame()[frame().subject == "s0"].assign(a=[0.3, 0.1, 0.2, 0.6])
+    with pytest.warns(UserWarning, match="all 4 rows are of one subject, s0: they tell nothing"):
+        vae = model(data=data)
+    assert pv.elbo(vae, data, seed=0).isfinite().all()
+
+
 def test_two_rows_at_one_time_are_said_where_they_may_be_meant():
     data = pd.concat([frame(), frame().iloc[[2]]], ignore_index=True)
     with pytest.warns(

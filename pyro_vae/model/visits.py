@@ -346,7 +346,13 @@ def read_by_visit(
     record = VisitsRecord(rows, cast(str, prior.by), designs, sorted(prior.constants), 1)
     subject, visit, labels = record.grouped(table)
     once = np.bincount(subject) == 1
-    if once.any():
+    if len(labels) == 1:
+        warnings.warn(
+            f"all {len(subject)} rows are of one subject, {labels[0]}: they tell nothing of how "
+            "subjects differ, so forecasts of others rest on where the prior starts",
+            stacklevel=4,
+        )
+    elif once.any():
         warnings.warn(
             f"{int(once.sum())} of {len(labels)} subjects are seen once, the first "
             f"{labels[int(np.argmax(once))]}: they tell nothing of change within a subject",
