@@ -116,6 +116,9 @@ def test_a_formula_says_how_a_spline_goes_on_and_takes_quoted_names():
         ("~ log(age - 50)", "is not finite in row"),
         ("~ C(age + 1)", r"C\(\) takes the name of one column"),
         ("~ loge(age)", "may not call 'loge'"),
+        ("~ poly(age, 2)", r"may not call 'poly'.*; say age \+ I\(age\*\*2\)"),
+        ("~ site + age**2", r"takes for age itself: I\(age\*\*2\) is the power"),
+        ("~ (age > 50)", "make a column of it in the frame"),
         ([], "is a formula"),
     ],
 )
@@ -350,6 +353,9 @@ def test_a_model_without_a_condition_says_how_to_have_one():
 def test_draws_ask_for_what_the_decoder_reads_and_not_for_weights():
     vae = pv.VAE(table(), 2, condition="~ site", offset="years", weight="my col", **NETS)
     cells = {"site": "b", "years": 2.0}
+    for name, say in {"site": "say its value", "bp": "leave it out"}.items():
+        with pytest.raises(ValueError, match=f"{name!r} has no value: {say}"):
+            vae.sample(3, given=cells | {name: None})
     bare, weighted = (vae.sample(3, given=g, seed=0) for g in (cells, {**cells, "my col": 9.0}))
     assert bare.drop(columns="my col").equals(weighted.drop(columns="my col"))
     with pytest.raises(ValueError, match=r"on site: say it, given=table, .* sample\(10"):

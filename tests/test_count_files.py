@@ -1,5 +1,7 @@
 """Counts in files, and the command line on them."""
 
+import re
+
 import h5py
 import numpy as np
 import pandas as pd
@@ -103,3 +105,12 @@ def test_the_command_line_fits_counts(kind, tmp_path):
     assert np.allclose(np.load(tmp_path / "z.npy"), z, atol=1e-6)
     done = CliRunner().invoke(app, ["evaluate", str(run), "--num-samples", "50", "--steps", "5"])
     assert done.exit_code == 0, done.output
+    asked = ["sample", str(run), "--num-samples", "3"]
+    with pytest.raises(ValueError, match="--given library=VALUE") as refused:
+        CliRunner().invoke(app, asked, catch_exceptions=False)
+    values = {"batch": "a", "library": "50"}
+    names = re.findall(r"--given (\w+)=VALUE", str(refused.value))
+    advised = [word for name in names for word in ("--given", f"{name}={values[name]}")]
+    done = CliRunner().invoke(app, [*asked, *advised])
+    assert done.exit_code == 0, done.output
+    assert np.load(run / "samples.npy").shape == (3, 12)

@@ -329,8 +329,39 @@ def test_a_counterfactual_sets_the_condition_of_counts():
     other = vae.record.intervene(vae.as_data(data), {"batch": "b", "age": frame.age})
     assert torch.allclose(other, vae.as_data(pv.Counts(matrix(), frame.assign(batch="b"))))
     assert vae.counterfactual(data, {"batch": "b", "age": 0.5}, seed=0).shape == (40, 12)
-    with pytest.raises(ValueError, match="say 'age' too"):
-        vae.counterfactual(data, {"batch": "b"})
+    alone = vae.counterfactual(data, {"batch": "b"}, seed=0)
+    whole = vae.counterfactual(data, {"batch": "b", "age": frame.age}, seed=0)
+    assert torch.equal(alone, whole)
+    with pytest.raises(ValueError, match=r"say 'age' too, or give counts with their frame"):
+        vae.counterfactual(vae.as_data(data), {"batch": "b"})
+
+
+def test_counts_are_drawn_given_what_stands_beside_them_by_name():
+    frame = obs().assign(age=np.arange(40.0), w=1.0)
+    vae = model(pv.Counts(matrix(), frame, GENES), condition="~ C(batch) + age", weight="w")
+    one = {"batch": "b", "age": 3.0, "library": 50}
+    drawn = vae.sample(5, given=one, seed=0)
+    by_block = {"condition": torch.tensor([[1.0, 3.0]]), "library": torch.tensor([50.0]).log()}
+    by_block |= {"w": torch.ones(1)}
+    assert drawn.shape == (5, 1, 12)
+    assert torch.equal(drawn, vae.sample(5, given=by_block, seed=0))
+    rows = pd.DataFrame([one, one | {"age": 9.0}])
+    for several in (rows, rows.assign(other=1), rows.to_dict("list")):
+        assert torch.equal(vae.sample(5, given=several, seed=0), vae.sample(5, given=rows, seed=0))
+    for wrong, words in (
+        (None, r"given batch, age, library: say it, sample\(10, given=\{'batch': \.\.\., 'age'"),
+        ({"batch": "b", "age": 3.0}, "conditional on 'library': say its value too"),
+        (one | {"batch": "z"}, "'z' is not among its levels"),
+        (one | {"library": 0}, "'library', row 0: expected a number greater than 0"),
+        (one | {"gene0": 1}, "given says 'gene0', and this model draws counts given batch, age"),
+        (
+            {"condition": rows},
+            r"say all by name, given=\{'batch': \.\.\., 'age': \.\.\., 'library'",
+        ),
+        (one | {"age": [1.0, 2.0], "library": [1, 2, 3]}, "columns of several lengths"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            vae.sample(2, given=wrong)
 
 
 def test_a_loop_over_the_rows_of_counts_ends():

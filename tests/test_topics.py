@@ -188,6 +188,17 @@ def test_topics_are_told_by_their_words():
     table = pv.topics(vae, words, documents(), top=2)
     assert table["words"].tolist() == ["w0 w3", "w1 w4", "w2 w5"]
     assert (table.uniqueness == 1).all() and table["share"].sum() == pytest.approx(1, abs=1e-5)
+    with torch.no_grad():  # the last word is common to all, and lifts none
+        vae.decoder.background[11] = 4.0
+    for relevance, first in ((1.0, "w11 w0"), (0.6, "w0 w11"), (0.2, "w0 w3")):
+        assert pv.topics(vae, words, top=2, relevance=relevance)["words"][0] == first
+    mixed = model(decoder="Topics(mixture=True)", prior="Dirichlet(0.1)", guide="Dirichlet")
+    with torch.no_grad():
+        mixed.decoder.weight.copy_(vae.decoder.weight + vae.decoder.background)
+    assert pv.topics(mixed, words, top=2)["words"][0] == "w11 w0"
+    assert pv.topics(mixed, words, top=2, relevance=0.0)["words"][0] == "w0 w3"
+    with torch.no_grad():
+        vae.decoder.background[11] = 0.0
     assert table.npmi.tolist() == npmi([[0, 3], [1, 4], [2, 5]], documents()).tolist()
     ax = pv.plots.topics(vae, words, documents(), top=2)
     assert len(ax.figure.axes) == 3
@@ -197,6 +208,10 @@ REFUSED = {
     "no document of words": (lambda v: pv.topics(v, ["a"]), "12 columns, and there are 1 words"),
     "one word": (lambda v: pv.topics(v, "abcdefghijkl"), "words is a list of them"),
     "decoder": (lambda v: pv.topics(model(decoder="MLP([4])")), "decoder='Topics'"),
+    "relevance": (
+        lambda v: pv.topics(v, relevance=1.5),
+        r"relevance is a share in \[0, 1\], got 1.5",
+    ),
     "likelihood": (
         lambda v: pv.perplexity(model(likelihood="Poisson", decoder="MLP([4])"), documents()),
         "likelihood='Multinomial'",

@@ -322,6 +322,18 @@ def test_a_forecast_takes_times_or_rows_and_says_what_it_lacks():
         constant.forecast(data.drop(columns="time"), [1.0])
 
 
+@pytest.mark.parametrize("prior", [MIXED, PROCESS])
+def test_a_forecast_is_before_and_between_visits_at_whole_times(prior):
+    """A column of times from 0 is no column of counts."""
+    data = frame().assign(time=frame().groupby("subject").cumcount())
+    before = model(prior, data).forecast(data, [-1], seed=0)
+    assert (before.time == -1).all() and before.time.dtype == data.time.dtype
+    with pytest.raises(ValueError, match="make the table from a frame that has such numbers"):
+        model(prior, data).forecast(data, [0.5])
+    data = data.astype({"time": float})
+    assert list(model(prior, data).forecast(data, [-1, 0.5], seed=0).time[:2]) == [-1, 0.5]
+
+
 def test_a_model_of_visits_is_trained_over_subjects_resumed_and_loaded(tmp_path):
     vae = model(latent_dim=2)
     fit = pv.fit(vae, table(), epochs=4, batch_size=5, seed=0, out=tmp_path / "run")
@@ -393,6 +405,17 @@ def test_a_subject_that_is_seen_once_is_said_and_works():
     data = pd.concat([frame().iloc[10:], data.assign(subject=["u", "v", "w"])], ignore_index=True)
     with pytest.warns(UserWarning, match="of .* subjects are seen once, the first"):
         vae = model(data=data)
+    assert pv.elbo(vae, data, seed=0).isfinite().all()
+
+
+def test_one_subject_alone_is_said_and_works():
+    data = frame().assign(subject="s0", time=np.arange(len(frame())))
+    with pytest.raises(ValueError, match="if they are groups, 'integer', if they are"):
+        model(data=data)
+    lines = {"a": "Normal(scale=learned)", "b": "Normal(scale=learned)"}
+    rows = pv.Table.from_frame(data, likelihood=lines, kinds={"time": "integer"})
+    with pytest.warns(UserWarning, match=r"all \d+ rows are of one subject, s0: they tell nothing"):
+        vae = pv.VAE(rows, 1, prior=MIXED, **LINEAR)
     assert pv.elbo(vae, data, seed=0).isfinite().all()
 
 

@@ -25,6 +25,7 @@ __all__ = [
     "contents",
     "free",
     "free_rows",
+    "is_of_counts",
     "is_of_texts",
     "is_table",
     "load_run",
@@ -239,6 +240,11 @@ def free(path: Path, suffix: str, force: bool) -> Path:
 def is_table(run: Path) -> bool:
     """Whether a run's model is of a table."""
     return _describes(run, "table")
+
+
+def is_of_counts(run: Path) -> bool:
+    """Whether a run's model is of counts that a frame or their total stands beside."""
+    return _describes(run, "counts")
 
 
 def is_of_texts(run: Path) -> bool:

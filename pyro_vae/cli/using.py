@@ -18,6 +18,7 @@ from .parts import (
     contents,
     free,
     free_rows,
+    is_of_counts,
     is_of_texts,
     is_table,
     load_run,
@@ -69,7 +70,8 @@ def sample(
     given: Annotated[
         list[str] | None,
         typer.Option(
-            help="A cell of a table that is known, as often as you like: draws of the others.",
+            help="A cell that is known, as often as you like: of a table, draws of the others; of "
+            "counts what stands beside them, and library=TOTAL.",
             metavar="COLUMN=VALUE",
         ),
     ] = None,
@@ -79,8 +81,11 @@ def sample(
 ) -> None:
     """Draw from a trained model: RUN/samples.npy, with a picture of images, or .csv, or .txt."""
     of_rows = is_table(run)
-    if given and not of_rows:
-        raise ValueError("--given is of the model of a table, whose columns have names")
+    if given and not (of_rows or is_of_counts(run)):
+        raise ValueError(
+            "--given is of the model of a table, or of counts with columns beside them, whose "
+            "columns have names"
+        )
     if is_of_texts(run):
         path = free_rows(run, out or run / "samples.txt", force)
         texts: Any = load_run(run, modules).sample(num_samples, seed=seed)
@@ -93,11 +98,17 @@ def sample(
     from ..plots.pictures import has_images
 
     vae = load_run(run, modules)
+    needed = getattr(vae.record, "needed", ())
+    if needed and not given:
+        each = " ".join(f"--given {name}=VALUE" for name in needed)
+        raise ValueError(f"this model draws given {', '.join(needed)}: {each}")
+    cells = _cells(vae, given or [])
+    drawn = vae.sample(num_samples, given=cells, seed=seed)
     if of_rows:
-        drawn = vae.sample(num_samples, given=_cells(vae, given or []), seed=seed)
         typer.echo(f"{num_samples} rows: {write_rows(path, drawn)}")
         return
-    drawn = vae.sample(num_samples, seed=seed)
+    if cells:
+        drawn = drawn[:, 0]
     write_rows(path, drawn if isinstance(drawn, list) else drawn.numpy())
     typer.echo(f"{num_samples} samples of shape {vae.x_shape}: {path}")
     if has_images(vae):
@@ -292,21 +303,25 @@ def _cells(vae: "VAE", given: list[str]) -> dict[str, object] | None:
     import pandas as pd
 
     record: Any = vae.record
+    design, numbers = getattr(record, "design", None), ()
+    schema = getattr(record, "schema", None)
+    if schema is None:  # counts, whose frame is known by what the model reads of it
+        schema, numbers = design and design.schema, record.numbers.values()
     cells: dict[str, object] = {}
     for text in given:
         if "=" not in text:
             raise ValueError(f"--given is COLUMN=VALUE, got {text!r}")
-        names = [name for name in record.schema.names if text.startswith(f"{name}=")]
+        known = [*(schema.names if schema else ()), *numbers]
+        names = [name for name in known if text.startswith(f"{name}=")]
         name = max(names, key=len, default=text.partition("=")[0])  # a name may have a "="
         value = text[len(name) + 1 :]
         if name in cells:
             raise ValueError(f"--given says {name!r} twice")
-        column = record.schema[name]
-        numeric = column.sort in ("whole", "number")
-        try:
-            cells[name] = pd.to_numeric(value) if numeric else value
-        except ValueError:
-            raise ValueError(f"column {name!r} holds numbers, got {value!r}") from None
+        if name in numbers or schema is None:
+            cells[name] = _number(name, value)
+            continue
+        column = schema[name]
+        cells[name] = _number(name, value) if column.sort in ("whole", "number") else value
         if column.sort == "boolean":
             words: dict[str, bool] = {"true": True, "1": True, "yes": True}
             words |= {"false": False, "0": False, "no": False}
@@ -318,3 +333,13 @@ def _cells(vae: "VAE", given: list[str]) -> dict[str, object] | None:
         if column.sort == "time" and column.format is None:
             cells[name] = pd.Timestamp(value)
     return cells or None
+
+
+def _number(name: str, value: str) -> object:
+    """What the text of a cell of numbers says."""
+    import pandas as pd
+
+    try:
+        return pd.to_numeric(value)
+    except ValueError:
+        raise ValueError(f"column {name!r} holds numbers, got {value!r}") from None

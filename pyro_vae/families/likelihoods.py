@@ -159,8 +159,9 @@ def _shifted(base: Any, offset: Tensor) -> dist.TorchDistribution:  # noqa: ANN4
             total = base.total_count * offset[..., 0].double().exp()
             shifted = base.with_total(total.round().to(offset))
         case _:
+            own = "a table without counts" if isinstance(base, Joined) else type(base).__name__
             raise ValueError(
-                f"{type(base).__name__} takes no offset, which multiplies a mean: use Poisson, "
+                f"{own} takes no offset, which multiplies a mean: use Poisson, "
                 "NegativeBinomial, GammaPoisson, Exponential or LogNormal, or a context block"
             )
     return shifted

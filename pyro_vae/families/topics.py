@@ -120,6 +120,20 @@ class Topics(nn.Module):
             return self.weight
         return self.normalize(self.weight) + self.background
 
+    def relevance(self, share: float) -> Tensor:
+        r"""How relevant words are to topics, ``(K, V)``; :math:`\lambda` is the share.
+
+        .. math:: \lambda \log p(w|k) + (1 - \lambda) \log \frac{p(w|k)}{p(w)}
+
+        p(w) is the background of a product, and of a mixture the mean of its topics.
+        """
+        topics = self.topics().log_softmax(1)
+        if self.background is None:
+            common = topics.logsumexp(0) - math.log(len(topics))
+        else:
+            common = self.background.log_softmax(0)
+        return topics - (1 - share) * common
+
     def shares_of(self, z: Tensor) -> Tensor:
         """The shares of topics, ``(..., K)``, of z."""
         return z if self.shares else z.softmax(-1)

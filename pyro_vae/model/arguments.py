@@ -191,7 +191,7 @@ def _complete_condition(x: Table, given: "Given", lines: set[str], other: bool) 
         if str(line) not in ("Normal", "Bernoulli"):
             raise ValueError(
                 f"a covariate with holes is drawn from 'Normal' or 'Bernoulli', got {line!r} of "
-                f"{name!r}"
+                f"{name!r}: fill the column, or leave it out of the condition"
             )
         if name in lines:
             raise ValueError(f"the line of {name!r} is said twice: by covariates= alone")

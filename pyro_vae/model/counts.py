@@ -18,7 +18,7 @@ from ..families.networks import spec_of
 from ..families.part import Line
 from ..language.spec import as_spec, nearest
 from .arrays import convert
-from .blocks import Block
+from .blocks import Block, Role
 from .record import Record
 from .tables import NUMBERS
 
@@ -97,6 +97,51 @@ class CountsRecord(Record):
         beside = [torch.tensor(part) for part in self._beside(counts)]
         return counts.rows(torch.cat(beside, 1) if beside else None)
 
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """What a draw is given: columns of ``obs``, and ``library``; not the weight."""
+        offset = [name for role, name in self.numbers.items() if role == "offset"]
+        return (*(self.design.sources if self.design else ()), *offset)
+
+    def part(self, x: Tensor | None, role: Role) -> Tensor | None:
+        """All blocks of a role side by side, ``(N, D)``; ``None`` where the record has none."""
+        if x is None and self.has(role) and role != "weight":
+            each = ", ".join(f"{name!r}: ..." for name in self.needed)
+            raise ValueError(
+                f"this model draws counts given {', '.join(self.needed)}: say it, sample(10, "
+                f"given={{{each}}}), or given=counts, whose rows are taken in turn"
+            )
+        return super().part(x, role)
+
+    def take_known(self, rows: Any, like: Tensor) -> Tensor:  # noqa: ANN401
+        """Rows packed, of which what stands beside the counts is known, by its names, or more."""
+        by_block = {"x", "condition"} - {*self.needed}
+        named = isinstance(rows, Mapping) and not by_block & set(rows)
+        columns = {*getattr(rows, "columns", ())} if hasattr(rows, "iloc") else set()
+        lacks = bool(columns) and not (self.columns and columns >= {*self.columns})
+        bare = isinstance(rows, Mapping) and "condition" in rows and "x" not in rows
+        if bare and {*self.numbers.values()} - {*rows}:
+            each = ", ".join(f"{name!r}: ..." for name in self.needed)
+            raise ValueError(f"a condition alone is not enough: say all by name, given={{{each}}}")
+        if not named and not (lacks and {*self.needed} & columns):
+            return super().take_known(rows, like)
+        frame = _frame_of(rows)
+        for name in frame.columns if named else ():
+            if name not in (*self.needed, *self.numbers.values()):
+                known = ", ".join(self.needed) or "nothing"
+                raise ValueError(
+                    f"given says {name!r}, and this model draws counts given {known}: leave it out"
+                )
+        if absent := [name for name in self.needed if name not in frame]:
+            raise ValueError(f"this model is conditional on {absent[0]!r}: say its value too")
+        beside = [self.design.read(frame)] if self.design else []
+        for role, name in self.numbers.items():
+            one = np.ones(len(frame))
+            values = one if role == "weight" else _positive(frame[name].to_list(), role, name)
+            beside.append((np.log(values) if role == "offset" else values)[:, None])
+        cells = np.zeros((len(frame), self.x_shape[0]))
+        return super().take_known(torch.tensor(np.concatenate([cells, *beside], 1)), like)
+
     def pack(self, arrays: Mapping[str, Any]) -> Tensor:
         """Blocks by name as one tensor; the condition may be a frame, and totals are added."""
         rows = self.rows(arrays)
@@ -108,11 +153,17 @@ class CountsRecord(Record):
         if wrong := [name for name in do if name not in sources]:
             have = ", ".join(sources) or "none"
             raise ValueError(f"do= sets columns of the condition ({have}), got {wrong[0]!r}")
-        if absent := [name for name in sources if name not in do]:
-            raise ValueError(f"do= of counts sets the whole condition: say {absent[0]!r} too")
+        counts = self._counts(x)
+        obs = None if counts is None else counts.obs
+        if obs is None and (absent := [name for name in sources if name not in do]):
+            raise ValueError(
+                f"do= of packed counts sets the whole condition: say {absent[0]!r} too, or give "
+                "counts with their frame, Counts(x, obs=frame)"
+            )
         import pandas as pd
 
-        whole = pd.DataFrame({name: do[name] for name in sources}, index=range(x.shape[0]))
+        held = {name: obs[name].to_list() for name in sources if name not in do}  # pyright: ignore
+        whole = pd.DataFrame({name: {**held, **do}[name] for name in sources}, range(x.shape[0]))
         new = torch.tensor(self.design.read(whole))  # pyright: ignore[reportOptionalMemberAccess]
         return super().intervene(x, {"condition": new})
 
@@ -201,15 +252,39 @@ class CountsRecord(Record):
     def _column(self, counts: Counts, role: str, name: str) -> np.ndarray:
         """A column of ``obs``, of numbers greater than 0."""
         _check_obs(counts, name)
-        cells = counts.obs[name].to_list()
-        values = np.array([cell if isinstance(cell, Real) else np.nan for cell in cells], float)
-        if (wrong := ~((values > 0) & np.isfinite(values))).any():
-            row = int(np.argmax(wrong))
-            raise ValueError(
-                f"column {name!r}, row {row}: expected a number greater than 0 ({role}), got "
-                f"{cells[row]!r}\nleave the row out, or give its number"
-            )
-        return values
+        return _positive(counts.obs[name].to_list(), role, name)
+
+
+def _positive(cells: Sequence[object], role: str, name: str) -> np.ndarray:
+    """The cells of a column as numbers greater than 0.
+
+    Raises:
+        ValueError: there is another.
+    """
+    values = np.array([cell if isinstance(cell, Real) else np.nan for cell in cells], float)
+    if (wrong := ~((values > 0) & np.isfinite(values))).any():
+        row = int(np.argmax(wrong))
+        raise ValueError(
+            f"column {name!r}, row {row}: expected a number greater than 0 ({role}), got "
+            f"{cells[row]!r}\nleave the row out, or give its number"
+        )
+    return values
+
+
+def _frame_of(rows: Any) -> Any:  # noqa: ANN401
+    """A frame as it is; a dictionary of columns, or of the cells of one row, as one.
+
+    Raises:
+        ValueError: columns of several lengths.
+    """
+    if not isinstance(rows, Mapping):
+        return rows
+    import pandas as pd
+
+    lengths = {name: len(value) for name, value in rows.items() if np.ndim(value)}  # pyright: ignore
+    if len({*lengths.values()}) > 1:
+        raise ValueError(f"given has columns of several lengths, {lengths}: give each the same")
+    return pd.DataFrame(dict(rows), index=range(max(lengths.values(), default=1)))
 
 
 def _check_obs(counts: Counts, name: str) -> None:

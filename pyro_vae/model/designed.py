@@ -76,6 +76,8 @@ def beside_block(condition: object) -> tuple[list[Block], Design | None]:
             f"of an array c the model is told how many numbers a row has, condition={width}, and "
             "each call gets it with x, {'x': x, 'condition': c}"
         )
+    if isinstance(condition, float):
+        raise ValueError(f"condition= is how many numbers a row of c has, got {condition!r}")
     if not isinstance(condition, int | Design):
         raise ValueError(
             "a formula needs the frame that its levels and knots are learned from: "

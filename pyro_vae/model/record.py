@@ -191,7 +191,7 @@ class Record(Form):
         if role == "label" and x is not None:
             return x.new_zeros(len(x), blocks[0].width)
         names = ", ".join(b.name for b in blocks)
-        raise ValueError(f"this model reads {names} ({role}) beside z: give x with it")
+        raise ValueError(f"this model reads {names} ({role}) beside z: give x with it, or given=")
 
     def split(self, x: Tensor) -> list[Tensor]:
         """What each likelihood scores, ``(N, *shape)`` with the shapes of :attr:`scored`."""

@@ -117,6 +117,12 @@ class TableRecord(Record):
         record = TableRecord(schema, design, numbers, holes, aside, covariates)
         return {"x_shape": record}
 
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """The columns without which nothing is drawn of a row: not its weight."""
+        offset = [name for role, name in self.numbers.items() if role == "offset"]
+        return (*(self.design.sources if self.design else ()), *offset)
+
     def part(self, x: Tensor | None, role: Role) -> Tensor | None:
         """All blocks of a role side by side, ``(N, D)``; ``None`` where the record has none."""
         if x is None and self.has(role):
@@ -249,11 +255,11 @@ class TableRecord(Record):
                 "out"
             )
         if empty := [name for name, value in cells.items() if pd.isna(value)]:
-            raise ValueError(f"the given column {empty[0]!r} has no value: leave it out")
+            say = "say its value" if empty[0] in self.needed else "leave it out"
+            raise ValueError(f"the given column {empty[0]!r} has no value: {say}")
         if "weight" in roles:  # of which no draw depends
             cells = {roles["weight"]: 1.0, **cells}
-        needed = (*(self.design.sources if self.design else ()), *roles.values())
-        if absent := [name for name in needed if name not in cells]:
+        if absent := [name for name in self.needed if name not in cells]:
             raise ValueError(f"this model is conditional on {absent[0]!r}: say its value too")
         return pd.DataFrame({name: [cells.get(name)] for name in names})
 

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from ..data.tables import Schema, Table
+from ..data.tables.columns import Column
 from ..data.tables.design import Design
+from ..data.tables.formulas import sources_of
 from ..data.tables.frames import Frame
 from ..distributions import Layout
 from ..families.part import Line
@@ -317,7 +319,11 @@ def visits_of(prior: Line) -> VisitPart | None:
 
 
 def without_subject(table: Table, prior: VisitPart) -> Table:
-    """The table whose column of subjects identifies rows, and is not modelled."""
+    """The table whose column of subjects identifies rows, and is not modelled.
+
+    Numbers that the prior reads, as times, are not scored: whatever those of the table are, later
+    ones may be between them and before them.
+    """
     by, columns = cast(str, prior.by), table.schema.columns
     if by not in table.schema.names:
         raise ValueError(
@@ -325,9 +331,19 @@ def without_subject(table: Table, prior: VisitPart) -> Table:
             f"{nearest(by, table.schema.names)}"
         )
     own = replace(table.schema[by], kind="identifier", line="", levels=(), ordered=False)
+    read = {name for f in prior.formulas.values() if f for name in sources_of(f"~ {f}")}
+    columns = [_of_times(c) if c.name in read else c for c in columns]
     schema = Schema(tuple(own if c.name == by else c for c in columns), table.schema.library)
     frame = Frame(table.to_frame())
     return Table(schema, frame, schema.numbers(frame))
+
+
+def _of_times(column: Column) -> Column:
+    """A column of numbers that are no counts, nor whole where the frame's type is not."""
+    if column.kind not in ("count", "integer"):
+        return column
+    whole = column.sort == "whole"
+    return replace(column, kind="integer" if whole else "real", line="Normal", whole=whole)
 
 
 def read_by_visit(
@@ -346,7 +362,13 @@ def read_by_visit(
     record = VisitsRecord(rows, cast(str, prior.by), designs, sorted(prior.constants), 1)
     subject, visit, labels = record.grouped(table)
     once = np.bincount(subject) == 1
-    if once.any():
+    if len(labels) == 1:
+        warnings.warn(
+            f"all {len(subject)} rows are of one subject, {labels[0]}: they tell nothing of how "
+            "subjects differ, so forecasts of others rest on where the prior starts",
+            stacklevel=4,
+        )
+    elif once.any():
         warnings.warn(
             f"{int(once.sum())} of {len(labels)} subjects are seen once, the first "
             f"{labels[int(np.argmax(once))]}: they tell nothing of change within a subject",

@@ -254,6 +254,8 @@ def _known(formula: str, schema: Schema) -> dict[str, Column]:
     for name in sources_of(formula):
         if name in schema.names and name not in known:
             groups = f", or say kinds={{{name!r}: 'categorical'}}, if they are groups"
+            if schema[name].sort in NUMBERS:
+                groups += ", 'integer', if they are a quantity"
             raise ValueError(
                 f"the condition {formula!r} names {name!r}, which the table does not model "
                 f"({schema[name].why}): leave it out of the condition"

@@ -38,7 +38,15 @@ NOT_HERE = {  # what other formulas have, and what to say in its place
     "prior=\"LinearMixed('time + (1 + time | subject)')\" of repeated measurements",
     r"(?<![\w.])\.(?!\w)": "names its columns one by one, '~ age + site' or ['age', 'site']: "
     "'.' would take those that are modelled too",
+    r"[<>]|==": "compares nothing: make a column of it in the frame, df['old'] = df.age > 50",
     r"[^\s~][^~]*~": "has nothing before ~: all other columns are modelled given it, '~ age'",
+}
+INSTEAD = {  # of functions that other formulas call
+    "poly": "age + I(age**2)",
+    "ns": "cr(age, df=4), a natural spline",
+    "factor": "C(age)",
+    "standardize": "scale(age)",
+    "offset": "VAE(..., offset='age'), beside the condition",
 }
 # Names and words of which formulaic reads what is read here: it evaluates what it takes for code.
 PLAIN = re.compile(r"`[^`'\"\\]*`|'\w*'|\"\w*\"")
@@ -55,6 +63,12 @@ def factors_of(formula: str) -> list[str]:
     for wrong, advice in NOT_HERE.items():
         if re.search(wrong, QUOTED.sub("", formula)):
             raise ValueError(f"the condition {formula!r} {advice}")
+    if alone := re.search(r"([A-Za-z_]\w*)\s*(?:\*\*|\^)\s*(\d+)", _uncalled(formula)):
+        name, power = alone.groups()
+        raise ValueError(
+            f"the condition {formula!r} says a power of {name} alone, which a formula takes for "
+            f"{name} itself: I({name}**{power}) is the power"
+        )
     if len(formula) > LONGEST:
         raise ValueError(f"a formula has at most {LONGEST} letters, got {len(formula)}")
     if big := [n for n in re.findall(r"(?:\*\*|\^)\s*(\d+)", formula) if int(n) > 5]:
@@ -73,6 +87,14 @@ def factors_of(formula: str) -> list[str]:
         if kind == "python":
             _check_harmless(expression, formula)
     return [f"`{text}`" if kind == "lookup" else text for text, kind in kinds if kind != "literal"]
+
+
+def _uncalled(formula: str) -> str:
+    """A formula without what its functions and braces hold."""
+    rest = QUOTED.sub("", formula)
+    while (less := re.sub(r"\w+\([^()]*\)|\{[^{}]*\}", "#", rest)) != rest:
+        rest = less
+    return rest
 
 
 def parsed(formula: str) -> Any:  # noqa: ANN401
@@ -116,9 +138,9 @@ def _check_call(node: ast.Call) -> set[int]:
     name, known = node.func.id if isinstance(node.func, ast.Name) else "", {*FUNCTIONS, *OTHERS}
     if name not in known:
         got = name or ast.unparse(node.func)
+        advice = f"; say {INSTEAD[got]}" if got in INSTEAD else nearest(got, sorted(known))
         raise ValueError(
-            f"a formula may not call {got!r}; it may call {', '.join(sorted(known))}"
-            f"{nearest(got, sorted(known))}"
+            f"a formula may not call {got!r}; it may call {', '.join(sorted(known))}{advice}"
         )
     settings = [*node.args[1:], *(keyword.value for keyword in node.keywords)]
     if name == "C" and (settings or not all(isinstance(arg, ast.Name) for arg in node.args)):

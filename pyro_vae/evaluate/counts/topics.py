@@ -10,7 +10,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from ...core.checks import whole
+from ...core.checks import number, whole
 from ...core.pareto import RELIABLE
 from ...distributions import Multinomial
 from ...families.support import innermost
@@ -35,17 +35,27 @@ def topics(
     documents: Tensor | ArrayLike | None = None,
     *,
     top: int = 10,
+    relevance: float = 1.0,
 ) -> pd.DataFrame:
-    """The topics of a model of documents: their words, coherence and uniqueness.
+    r"""The topics of a model of documents: their words, coherence and uniqueness.
+
+    Words are ranked by
+
+    .. math:: \lambda \log p(w|k) + (1 - \lambda) \log \frac{p(w|k)}{p(w)}
+
+    where p(w) is the background of a product, and of a mixture the mean of its topics.
 
     Args:
         vae: a trained model with ``decoder="Topics"``.
         words: what the columns of x stand for; the names that the model knows by default.
         documents: held out, for the coherence and the shares of the topics.
         top: words of a topic.
+        relevance: :math:`\lambda`, in [0, 1]: 1 ranks words by their probability in a document of
+            the topic alone; with less, words that many topics have in common give way to a topic's
+            own, which are rarer, and so less often together in one document.
 
     Returns:
-        A frame by topic: ``words``, the most probable ones of a document of this topic alone;
+        A frame by topic: ``words``, the most relevant ones;
         ``uniqueness`` (see :func:`uniqueness`); with documents ``npmi`` (see :func:`npmi`) and
         ``share``, the mean of the topic's share of a document.
 
@@ -53,14 +63,16 @@ def topics(
         ValueError: another decoder, other numbers of words than columns, or fewer than two words.
 
     References:
-        Lau, Newman & Baldwin (2014), EACL, for NPMI; Nan et al. (2019), arXiv:1907.12374, for
-        uniqueness.
+        Sievert & Shirley (2014), ILLVI, for relevance; Lau, Newman & Baldwin (2014), EACL, for
+        NPMI; Nan et al. (2019), arXiv:1907.12374, for uniqueness.
 
     >>> vae = VAE(4, 2, likelihood="Multinomial", decoder="Topics", seed=0)
     >>> topics(vae, ["a", "b", "c", "d"], top=2).columns.tolist()
     ['words', 'uniqueness']
     """
-    top = whole("top", top, 2)
+    top, relevance = whole("top", top, 2), number("relevance", relevance, 0)
+    if relevance > 1:
+        raise ValueError(f"relevance is a share in [0, 1], got {relevance}")
     if not isinstance(vae.decoder, Topics):
         raise ValueError("topics are of VAE(..., decoder='Topics')")
     if isinstance(words, str):
@@ -69,8 +81,8 @@ def topics(
     if len(names) != vae.x_shape[0]:
         raise ValueError(f"x has {vae.x_shape[0]} columns, and there are {len(names)} words")
     with reading(vae, None):
-        weight = vae.decoder.topics()
-    best = weight.topk(min(top, len(names)), 1).indices.cpu()
+        rank = vae.decoder.relevance(relevance)
+    best = rank.topk(min(top, len(names)), 1).indices.cpu()
     columns: dict[str, object] = {
         "words": [" ".join(str(names[i]) for i in row) for row in best.tolist()],
         "uniqueness": uniqueness(best),
