@@ -96,6 +96,7 @@ NONE = {
     "fake": (lambda: FakeTensorMode().from_tensor(torch.zeros(2, 3)), "a tensor without values"),
     "a module": (lambda: np, "got module"),
     "ragged": (lambda: [[1, 2], [3]], "rows of 2 and of 1 numbers: pad them with NaN to one"),
+    "batches": (lambda: [torch.ones(2, 3), torch.ones(1, 3)], r"got list: put batches together"),
     "ragged within": (lambda: [[[1], [0]], [[1, 2], [0]]], "got list"),
     "nested": (
         lambda: torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)]), "to_padded_tensor",

@@ -171,6 +171,8 @@ SAID = {  # name: a value that is not the default, and how a flag says it
     "missing": ("SelfMasking(sign=1)", "--missing SelfMasking(sign=1)"),
     "censored": (("time=dead",), "--censored time=dead"),
     "na_values": (("-999",), "--na-values=-999"),
+    "kinds": (("a=real", "b=u,v"), "--kinds a=real --kinds b=u,v"),
+    "dates": (("a=%d/%m/%Y",), "--dates=a=%d/%m/%Y"),
     "condition": ("~age", "--condition ~age"),
     "covariates": (("age=Normal",), "--covariates age=Normal"),
     "inputs": ("raw", "--inputs raw"),

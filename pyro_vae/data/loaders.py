@@ -99,6 +99,8 @@ def stream(x: Any, batch_size: int, steps: int | None) -> Any:  # noqa: ANN401
     if isinstance(x, IterableDataset):
         x = DataLoader(x, batch_size=batch_size)
     steps = None if steps is None else whole("steps_per_epoch", steps)
+    if isinstance(x, Dataset) and length(x) is None:
+        raise ValueError("the Dataset has no length: give its class a __len__")
     if steps is None:
         if is_loader(x) and length(x) is None:
             raise ValueError(

@@ -203,6 +203,8 @@ def _ragged(x: object) -> str:
     sizes = [*dict.fromkeys(map(len, rows))]
     if len(sizes) < 2:
         return ""
+    if any(getattr(row, "ndim", 1) > 1 for row in rows):
+        return ": put batches together, torch.cat(x), or give iter(x)"
     return f" of rows of {sizes[0]} and of {sizes[1]} numbers: pad them with NaN to one length"
 
 

@@ -120,6 +120,11 @@ def files() -> None:
     Path("broken.toml").write_text("epochs = 'x")
     Path("unknown.toml").write_text("epoch = 1")
     Path("file").touch()
+    Path("folder.npy").mkdir()
+    for suffix in ("csv", "npy", "txt"):
+        Path(f"gone.{suffix}").symlink_to("nowhere")
+        os.mkfifo(f"pipe.{suffix}")
+    Path("loop.npy").symlink_to("loop.npy")
 
 
 # A walk: commands that answer (+), that are refused (-), or either (?). Of {a|b} each is a command.
@@ -152,12 +157,16 @@ WALKS = {
 - fit bits.npy MLP {--likelihood a=Normal|--tokens syllables|--prior Norml|--beta -1} --out no
 - fit bits.npy MLP {--missing maybe|--layers '[3,'|--layers 3.5|--validation 0|--lr fast} --out no
 - fit bits.npy MLP {--estimator ELBO|--encoder 'GRU(4)'|--batch-size 0|--seed -1} --out no
-? fit bits.npy MLP {--censored a=b|--na-values 7|--tokens words}
+- fit bits.npy MLP {--censored a=b|--na-values 7|--kinds a=real|--dates a=%Y} --out no
+? fit bits.npy MLP --tokens words
 - fit rows.csv MLP --layout HWC --out no
 - fit holes.npy MLP --missing false --out no
 - fit {reals.npy|last.npy} MLP --out no
 - fit digits --data-root nowhere MLP --layout HWC --out no
 - fit mnist --data-root nothing MLP --out no
+- fit {gone.csv|gone.npy|gone.txt|loop.npy|pipe.csv|pipe.npy|pipe.txt|folder.npy} MLP --out no
+- fit bits.npy MLP --out {gone.csv|loop.npy|pipe.csv|file}
+- fit --config {gone.csv|loop.npy|pipe.csv|folder.npy}
 """,
     "a table": """
 + fit {rows.csv|rows.tsv|semicolons.csv|bom.csv} MLP
@@ -205,6 +214,9 @@ WALKS = {
 - fit rows.csv MLP --out no --condition {town|'~ Twn'|'~'|'~ Kids +'|'~ Kids' --covariates Kids}
 - fit rows.csv MLP --out no --condition '~ Town' {--covariates Kids=Normal|--likelihood Town=Normal}
 - fit rows.csv MLP --out no {--covariates Town=Normal|--offset town|--weight Town|--missing maybe}
++ fit rows.csv MLP --kinds Kids=integer --kinds Smokes=no,yes --dates Born=%d.%m.%Y --out k
+- fit rows.csv MLP --out no {--kinds Kids|--kinds Kids=many|--kinds Twn=real|--kinds Town=ordinal}
+- fit rows.csv MLP --out no {--dates Born|--dates Born=%Y|--dates Name=%d.%m.%Y|--kinds Town=A,B}
 - fit rows.csv MLP --out no {--censored Income|--censored Income=Twn|--na-values Kds=3}
 ? fit rows.csv MLP --offset Kids --out o
 + fit rows.csv MLP --condition '~ Kids' --out c
