@@ -26,6 +26,7 @@ from .parts import (
 )
 
 if TYPE_CHECKING:
+    from ..data.tables.columns import Column
     from ..model.vae import VAE
 
 __all__ = [
@@ -284,8 +285,6 @@ def report(
 
 def _cells(vae: "VAE", given: list[str]) -> dict[str, object] | None:
     """Known cells of a row, from COLUMN=VALUE, in the types of their columns."""
-    import pandas as pd
-
     record: Any = vae.record
     cells: dict[str, object] = {}
     for text in given:
@@ -296,20 +295,28 @@ def _cells(vae: "VAE", given: list[str]) -> dict[str, object] | None:
         value = text[len(name) + 1 :]
         if name in cells:
             raise ValueError(f"--given says {name!r} twice")
-        column = record.schema[name]
-        numeric = column.sort in ("whole", "number")
-        try:
-            cells[name] = pd.to_numeric(value) if numeric else value
-        except ValueError:
-            raise ValueError(f"column {name!r} holds numbers, got {value!r}") from None
-        if column.sort == "boolean":
-            words: dict[str, bool] = {"true": True, "1": True, "yes": True}
-            words |= {"false": False, "0": False, "no": False}
-            if value.lower() not in words:
-                raise ValueError(f"column {name!r} is true or false, got {value!r}")
-            cells[name] = words[value.lower()]
-        if column.sort == "duration":
-            cells[name] = pd.Timedelta(value)
-        if column.sort == "time" and column.format is None:
-            cells[name] = pd.Timestamp(value)
+        cells[name] = _cell(record.schema[name], value)
     return cells or None
+
+
+def _cell(column: "Column", value: str) -> object:
+    """A cell from its text, in the type of its column; of a form of its own it stays a word."""
+    import pandas as pd
+
+    words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    read: dict[str, tuple[Any, str]] = {
+        "whole": (pd.to_numeric, "numbers, as 1200.5"),
+        "number": (pd.to_numeric, "numbers, as 1200.5"),
+        "boolean": (lambda text: words[text.lower()], "true or false"),
+        "duration": (pd.Timedelta, "durations, as 3 days or 04:30:00"),
+        "time": (pd.Timestamp, "times, as 2024-03-01 or 2024-03-01T12:30"),
+    }
+    if column.sort not in read or (column.sort == "time" and column.format is not None):
+        return value
+    convert, what = read[column.sort]
+    try:
+        return convert(value)
+    except (ValueError, KeyError):
+        if column.format is not None:
+            return value
+        raise ValueError(f"column {column.name!r} holds {what}, got {value!r}") from None
