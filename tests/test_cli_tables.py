@@ -10,6 +10,8 @@ import pytest
 import pyro_vae as pv
 from helpers.commands import run
 from pyro_vae.cli.flags import in_flags
+from pyro_vae.cli.using import _cell
+from pyro_vae.data.tables.columns import Column
 from pyro_vae.runs.folder import new_model
 from pyro_vae.runs.settings import merge
 
@@ -61,6 +63,26 @@ def test_a_name_of_a_column_may_hold_an_equals_sign(tmp_path):
     assert (drawn["a=b"] == "u=1").all() and (drawn["a"] == 3).all()
 
 
+GIVEN = {
+    "whole": ("3", 3),
+    "number": ("40.5", 40.5),
+    "boolean": ("Yes", True),
+    "duration": ("2 days", pd.Timedelta(2, unit="D")),
+    "time": ("2024-03-01", pd.Timestamp(2024, 3, 1)),
+}
+
+
+@pytest.mark.parametrize("sort", GIVEN)
+def test_a_given_cell_is_of_the_type_of_its_column(sort):
+    text, value = GIVEN[sort]
+    column = Column("a", "real", "Normal", "", sort, "object")
+    assert _cell(column, text) == value
+    with pytest.raises(ValueError, match=r"column 'a' holds .*, got 'much'"):
+        _cell(column, "much")
+    form = replace(column, format="%d.%m.%Y" if sort == "time" else "${:,.2f}")
+    assert _cell(form, "01.03.2024 $") == "01.03.2024 $"
+
+
 @pytest.mark.slow
 def test_rows_are_drawn_given_cells(folder):
     run("sample", folder / "run", "--num-samples", 6, "--given", "home=rent")
@@ -70,7 +92,7 @@ def test_rows_are_drawn_given_cells(folder):
     for cell, words in {
         "home": "--given is COLUMN=VALUE",
         "Home=rent": "no column 'Home'; did you mean home",
-        "income=much": "column 'income' holds numbers, got 'much'",
+        "income=much": "column 'income' holds numbers, as 1200.5, got 'much'",
         "home=castle": "'castle' is not among its levels",
     }.items():
         assert words in refused("sample", folder / "run", "--given", cell, "--force")

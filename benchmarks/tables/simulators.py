@@ -124,7 +124,7 @@ def lines(rows: pd.DataFrame) -> dict[str, str]:
 VALUES = 400
 NET_LINE = "MLP([256, 256], activation=SiLU)"
 PRIOR_LINE = "Flow(NSF, transforms=3)"
-QUANTITY_LINE = "Mixture(LogNormal(loc=learned, scale=learned), components=10)"
+QUANTITY_LINE = "Mixture(LogNormal(loc=learned, scale=learned), components=20)"
 
 
 def run_peer(name: str, table: pd.DataFrame, *arguments: object) -> pd.DataFrame:

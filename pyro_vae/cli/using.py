@@ -29,6 +29,7 @@ from .parts import (
 )
 
 if TYPE_CHECKING:
+    from ..data.tables.columns import Column
     from ..model.vae import VAE
 
 __all__ = [
@@ -300,8 +301,6 @@ def report(
 
 def _cells(vae: "VAE", given: list[str]) -> dict[str, object] | None:
     """Known cells of a row, from COLUMN=VALUE, in the types of their columns."""
-    import pandas as pd
-
     record: Any = vae.record
     design, numbers = getattr(record, "design", None), ()
     schema = getattr(record, "schema", None)
@@ -317,29 +316,39 @@ def _cells(vae: "VAE", given: list[str]) -> dict[str, object] | None:
         value = text[len(name) + 1 :]
         if name in cells:
             raise ValueError(f"--given says {name!r} twice")
-        if name in numbers or schema is None:
-            cells[name] = _number(name, value)
-            continue
-        column = schema[name]
-        cells[name] = _number(name, value) if column.sort in ("whole", "number") else value
-        if column.sort == "boolean":
-            words: dict[str, bool] = {"true": True, "1": True, "yes": True}
-            words |= {"false": False, "0": False, "no": False}
-            if value.lower() not in words:
-                raise ValueError(f"column {name!r} is true or false, got {value!r}")
-            cells[name] = words[value.lower()]
-        if column.sort == "duration":
-            cells[name] = pd.Timedelta(value)
-        if column.sort == "time" and column.format is None:
-            cells[name] = pd.Timestamp(value)
+        known = name in numbers or schema is None
+        cells[name] = _read(name, "number", value) if known else _cell(schema[name], value)
     return cells or None
 
 
-def _number(name: str, value: str) -> object:
-    """What the text of a cell of numbers says."""
+def _cell(column: "Column", value: str) -> object:
+    """A cell from its text, in the type of its column; of a form of its own it stays a word."""
+    if column.format is None:
+        return _read(column.name, column.sort, value)
+    if column.sort == "time":
+        return value
+    try:
+        return _read(column.name, column.sort, value)
+    except ValueError:
+        return value
+
+
+def _read(name: str, sort: str, value: str) -> object:
+    """The text of a cell, in a type."""
     import pandas as pd
 
+    words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    read: dict[str, tuple[Any, str]] = {
+        "whole": (pd.to_numeric, "numbers, as 1200.5"),
+        "number": (pd.to_numeric, "numbers, as 1200.5"),
+        "boolean": (lambda text: words[text.lower()], "true or false"),
+        "duration": (pd.Timedelta, "durations, as 3 days or 04:30:00"),
+        "time": (pd.Timestamp, "times, as 2024-03-01 or 2024-03-01T12:30"),
+    }
+    if sort not in read:
+        return value
+    convert, what = read[sort]
     try:
-        return pd.to_numeric(value)
-    except ValueError:
-        raise ValueError(f"column {name!r} holds numbers, got {value!r}") from None
+        return convert(value)
+    except (ValueError, KeyError):
+        raise ValueError(f"column {name!r} holds {what}, got {value!r}") from None

@@ -56,6 +56,7 @@ def _doubts(
         what, argument = may_be
         text = f"its words, first {words[0]!r}, may be {what}, and are read as {column.kind}"
         yield text, argument, f"reads them as {what}", denial
+        return
     if odd := strays(words):
         some = ", ".join(map(repr, odd[:MOST]))
         text = f"{len(words) - len(odd)} of its {len(words)} words are numbers, others are {some}"
