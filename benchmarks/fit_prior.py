@@ -11,6 +11,7 @@ import math
 import time
 from dataclasses import replace
 
+import torch
 from common import publish, table
 from short import SETTINGS, images, trained
 
@@ -40,7 +41,8 @@ def main() -> None:
     data, usual = images(told.data), SETTINGS[told.data]
     how = replace(usual, **sizes)
     size = how if sizes else None
-    x = data["test"][: told.test]
+    order = torch.randperm(len(data["test"]), generator=torch.Generator().manual_seed(0))
+    x = data["test"][order[: told.test]]  # static MNIST's test images are sorted by digit
     plain, fit = trained(told.data, how=size)
     first = fit.history.seconds.iloc[-1]
     lines = []
