@@ -316,8 +316,10 @@ def _cells(vae: "VAE", given: list[str]) -> dict[str, object] | None:
         value = text[len(name) + 1 :]
         if name in cells:
             raise ValueError(f"--given says {name!r} twice")
-        known = name in numbers or schema is None
-        cells[name] = _read(name, "number", value) if known else _cell(schema[name], value)
+        if name in numbers or schema is None:
+            cells[name] = _read(name, "number", value)
+        else:
+            cells[name] = _cell(schema[name], value)
     return cells or None
 
 
