@@ -29,6 +29,7 @@ def main() -> None:
     say.add_argument("--images", type=int, default=100)
     say.add_argument("--temperatures", type=int, default=300)
     say.add_argument("--chains", type=int, default=8)
+    say.add_argument("--starts", nargs="+", default=["prior", "guide"], help="of annealing")
     told = say.parse_args()
     vae, _ = trained("mnist")
     x = images("mnist")["test"][: told.images]
@@ -43,7 +44,7 @@ def main() -> None:
             f"`ais` from the {start}, {told.temperatures} temperatures, {told.chains} chains":
             lambda start=start: pv.ais(vae, x, temperatures=told.temperatures, start=start,
                                        chains=told.chains, leapfrog=5, seed=0)
-            for start in ("prior", "guide")
+            for start in told.starts
         },
     }  # fmt: skip
     found = {name: measured(act) for name, act in ways.items()}

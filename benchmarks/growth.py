@@ -68,7 +68,7 @@ AXES = {
 
 
 def step_cost(axis: Axis, size: int, told: argparse.Namespace) -> tuple[float, float]:
-    """The least milliseconds of a step, and MiB that it takes."""
+    """The least milliseconds of a step, and MiB of tensors that it holds at once."""
     line = axis.estimator
     if line.startswith("RenyiELBO"):
         line = f"RenyiELBO(alpha=0, num_particles={size})"
@@ -125,7 +125,7 @@ def main() -> None:
         whole, last = exponents(sizes, costs)
         rows.append([
             name, ", ".join(f"{n:,}" for n in sizes), ", ".join(f"{c:.1f}" for c in costs),
-            ", ".join(f"{m:.0f}" for m in memory), f"{whole:.2f}", f"{last:.2f}",
+            ", ".join("-" if m != m else f"{m:.0f}" for m in memory), f"{whole:.2f}", f"{last:.2f}",
         ])  # fmt: skip
         print(rows[-1], flush=True)
 
@@ -143,7 +143,7 @@ def main() -> None:
         if wanted(name):
             sizes = allowed(axis.sizes)
             add(name, sizes, [step_cost(axis, n, told) for n in sizes])
-    head = ["what grows", "sizes", "ms", "MiB beyond weights", "exponent", "of the last two"]
+    head = ["what grows", "sizes", "ms", "MiB held", "exponent", "of the last two"]
     how = (
         f"A step at batch {BATCH}, {'compiled' if told.compile else 'eager'}, the least of "
         f"{told.rounds}; an epoch is timed once. {'CPU time' if told.cpu else 'Time'} of "
