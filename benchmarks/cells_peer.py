@@ -144,8 +144,8 @@ def main() -> None:
         f"{told.cells:,} cells of {told.genes:,} genes, a tenth held out; {told.epochs} epochs of "
         f"batches of {BATCH}, one hidden layer of {HIDDEN} in encoder and decoder, {LATENT} latent "
         f"dimensions, threads: {told.threads}, seeds: {told.seeds}; scvi-tools {version}. Learning "
-        f"rates: {settings}; the KL term warms up over {WARM} epochs. Seconds are the "
-        f"median epoch's, ours compiled{'; ' + clock + 'those of the processor alone compare' if clock else ''}."
+        f"rates: {settings}; the KL term warms up over {WARM} epochs, and ours is compiled. Seconds "
+        f"are the median epoch's{'; ' + clock + 'those of the processor alone compare' if clock else ''}."
         f"\n\n{table(head, rows)}"
     )
     publish("cells_peer", "Simulated cells, ours and SCVI", text)
