@@ -139,14 +139,14 @@ def main() -> None:
     head = ["model", "ELBO", "bound of 500 draws", "below ours", "seconds", "of the processor"]
     head += ["ours / its, on the clock", "of the processor"]
     settings = ", ".join(f"{name} {lr}" for name, lr in names.items())
-    clock = "the clock's hold other work of the machine, so that " if told.busy else ""
+    clock = "; the clock's hold other work, and those of the processor alone compare"
+    clock = clock if told.busy else ""
     text = (
         f"{told.cells:,} cells of {told.genes:,} genes, a tenth held out; {told.epochs} epochs of "
         f"batches of {BATCH}, one hidden layer of {HIDDEN} in encoder and decoder, {LATENT} latent "
         f"dimensions, threads: {told.threads}, seeds: {told.seeds}; scvi-tools {version}. Learning "
-        f"rates: {settings}; the KL term warms up over {WARM} epochs, and ours is compiled. Seconds "
-        f"are the median epoch's{'; ' + clock + 'those of the processor alone compare' if clock else ''}."
-        f"\n\n{table(head, rows)}"
+        f"rates: {settings}; the KL term warms up over {WARM} epochs, and ours is compiled. "
+        f"Seconds are the median epoch's{clock}.\n\n{table(head, rows)}"
     )
     publish("cells_peer", "Simulated cells, ours and SCVI", text)
 
