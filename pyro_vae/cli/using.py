@@ -305,7 +305,7 @@ def _cells(vae: "VAE", given: list[str]) -> dict[str, object] | None:
     design, numbers = getattr(record, "design", None), ()
     schema = getattr(record, "schema", None)
     if schema is None:  # counts, whose frame is known by what the model reads of it
-        schema, numbers = design and design.schema, record.numbers.values()
+        schema, numbers = design and design.schema, getattr(record, "numbers", {}).values()
     cells: dict[str, object] = {}
     for text in given:
         if "=" not in text:

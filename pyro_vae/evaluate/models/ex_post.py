@@ -26,6 +26,7 @@ from ..statistics import standard_error
 __all__ = ["PriorFit", "fit_prior"]
 
 ROWS = 10_000  # observations that are encoded at once
+CHOICES = 2**24  # of which PyTorch draws one by its weight, at most
 DRAWS = 50  # of z, for an observation that is held out
 
 
@@ -154,8 +155,9 @@ def fit_prior(
         choosing, scoring, train = x.split([held_out, held_out, len(x) - 2 * held_out])
         start_from(new.prior, vae.record.cells(train))
         if isinstance(new.prior, Part):
-            some = train[:ROWS]
-            new.prior.start_at([_draws(vae, some, math.ceil(ROWS / len(some))).flatten(0, 1)])
+            some = train[:CHOICES]
+            rows = torch.multinomial(_weights(vae, some), ROWS, replacement=True)
+            new.prior.start_at([_draws(vae, some[rows], 1)[0]])
         history, best = _ascend(new, vae, parameters, train, choosing, plan)
         if not best:
             new = deepcopy(vae).eval()

@@ -13,7 +13,6 @@ from .handlers import ScoreFunction
 from .multisample import Plates, Run, add
 from .profile import Profile
 from .rules import (
-    Trial,
     copies_have_a_density,
     no_factor_counts_the_wrong_way,
     the_guide_has_parameters_of_its_own,
@@ -22,12 +21,6 @@ from .rules import (
 from .weights import WeightedELBO, Weights
 
 __all__ = ["RWS"]
-
-
-def dreams_have_a_density(trial: Trial) -> None:
-    """Log q is known at what the model drew, where the guide sees a dream."""
-    if getattr(trial.elbo, "sleep", 0.0):
-        copies_have_a_density(trial)
 
 
 class RWS(WeightedELBO):
@@ -67,7 +60,7 @@ class RWS(WeightedELBO):
             no_factor_counts_the_wrong_way,
             the_guide_has_parameters_of_its_own,
             the_score_has_mean_zero,
-            dreams_have_a_density,
+            copies_have_a_density,
         ),
         refused=tuple(
             (rule, "its guide ascends log q at draws that are fixed: leave gradient out")
