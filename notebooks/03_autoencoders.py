@@ -155,7 +155,7 @@ beside_pca = pd.DataFrame(rows).T.rename_axis(["dimensions of z", "start"])
 beside_pca.round(4)
 
 # %%
-S = torch.cov(wine[:, :5].T, correction=0).double()
+S = torch.cov(wine[:, :5].T.double(), correction=0)
 values, axes_of_s = torch.linalg.eigh(S)
 
 
