@@ -162,8 +162,8 @@ class WeightedELBO(MultiSampleELBO):
 def weights_serve(trial: Trial) -> None:
     """What weighted gradients ask of a guide."""
     the_score_has_mean_zero(trial)
-    copies_have_a_density(trial)
-    if trial.gradient != "score":
+    if trial.gradient != "score":  # whose own rules ask for it
+        copies_have_a_density(trial)
         paths_are_whole(trial)
 
 
