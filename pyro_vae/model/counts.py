@@ -20,7 +20,7 @@ from ..language.spec import as_spec, nearest
 from .arrays import convert
 from .blocks import Block, Role
 from .record import Record
-from .tables import NUMBERS
+from .tables import NUMBERS, needed_columns
 
 __all__ = ["LIBRARY", "CountsRecord", "counts_of", "has_own_totals"]
 
@@ -100,8 +100,7 @@ class CountsRecord(Record):
     @property
     def needed(self) -> tuple[str, ...]:
         """What a draw is given: columns of ``obs``, and ``library``; not the weight."""
-        offset = [name for role, name in self.numbers.items() if role == "offset"]
-        return (*(self.design.sources if self.design else ()), *offset)
+        return needed_columns(self.design, self.numbers)
 
     def part(self, x: Tensor | None, role: Role) -> Tensor | None:
         """All blocks of a role side by side, ``(N, D)``; ``None`` where the record has none."""

@@ -18,9 +18,20 @@ from .blocks import Block, Role
 from .designed import set_columns
 from .record import Record
 
-__all__ = ["NUMBERS", "TableRecord"]
+__all__ = ["NUMBERS", "TableRecord", "needed_columns"]
 
 NUMBERS = ("offset", "weight")
+
+
+def needed_columns(design: Design | None, numbers: Mapping[str, str]) -> tuple[str, ...]:
+    """The columns without which nothing is drawn of a row: the design's and the offset.
+
+    Args:
+        design: of the condition.
+        numbers: columns by role; no draw depends on the weight.
+    """
+    offset = [name for role, name in numbers.items() if role == "offset"]
+    return (*(design.sources if design else ()), *offset)
 
 
 class TableRecord(Record):
@@ -120,8 +131,7 @@ class TableRecord(Record):
     @property
     def needed(self) -> tuple[str, ...]:
         """The columns without which nothing is drawn of a row: not its weight."""
-        offset = [name for role, name in self.numbers.items() if role == "offset"]
-        return (*(self.design.sources if self.design else ()), *offset)
+        return needed_columns(self.design, self.numbers)
 
     def part(self, x: Tensor | None, role: Role) -> Tensor | None:
         """All blocks of a role side by side, ``(N, D)``; ``None`` where the record has none."""

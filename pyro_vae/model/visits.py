@@ -153,10 +153,7 @@ class VisitsRecord(Record):
     @property
     def needed(self) -> tuple[str, ...]:
         """The columns without which nothing is drawn of a visit: not its weight."""
-        own = _sources(self.designs)
-        context = self.row_record.design.sources if self.row_record.design else ()
-        offset = [name for role, name in self.row_record.numbers.items() if role == "offset"]
-        return tuple(dict.fromkeys([self.by, *own, *context, *offset]))
+        return tuple(dict.fromkeys([self.by, *_sources(self.designs), *self.row_record.needed]))
 
     def take(self, x: object, like: Tensor) -> Tensor:
         """A frame or a table as packed subjects, in the order in which they come first."""
