@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from ..core.layout import Layout
-from .guides import At, replay_at
+from .guides import At
 from .sites import latent, samples, unweighted
 
 __all__ = ["Draws", "Traces", "draws", "full_plates", "predict", "read", "run_once"]
@@ -382,7 +382,7 @@ def _predict(
     free = poutine.uncondition(model)
     if z is not None:
         latents: dict[str, Any] = {n: s["value"] for n, s in z.guide.nodes.items() if latent(s)}
-        free = poutine.replay(free, trace=replay_at(latents))
+        free = At(latents)(free)
     run = run_once(free, lambda x: None, x, enumerate=False, **how)
     members = Members(run, layout)
     sites = [s for s in samples(run.model) if _scored(s) and not s["infer"].get("_deterministic")]

@@ -1,4 +1,4 @@
-"""Guides run at given values, and guides that run the model."""
+"""Programs run at given values, and guides that run the model."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -6,11 +6,10 @@ from typing import Any
 import pyro.poutine as poutine
 from pyro.poutine.guide import GuideMessenger
 from pyro.poutine.messenger import Messenger
-from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-__all__ = ["At", "replay_at", "without_the_data"]
+__all__ = ["At", "without_the_data"]
 
 
 class At(Messenger):
@@ -25,16 +24,8 @@ class At(Messenger):
         self.values = values
 
     def _pyro_sample(self, msg: dict) -> None:
-        if msg["name"] in self.values:
+        if msg["name"] in self.values and not msg["is_observed"]:
             msg["value"], msg["done"] = self.values[msg["name"]], True
-
-
-def replay_at(values: Mapping[str, Tensor]) -> Trace:
-    """A trace that gives these values to whom replays it."""
-    trace = Trace()
-    for name, value in values.items():
-        trace.add_node(name, name=name, type="sample", is_observed=False, value=value, infer={})
-    return trace
 
 
 def without_the_data(guide: Callable) -> Callable:

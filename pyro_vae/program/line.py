@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import pyro.poutine as poutine
 import torch
 from torch import Tensor
 from torch.distributions import biject_to
@@ -11,7 +10,7 @@ from torch.distributions.transforms import Transform, identity_transform
 
 from ..core.layout import MANY
 from ..infer.draws import Draws, predict, read, run_once
-from ..infer.guides import replay_at
+from ..infer.guides import At
 from .program import Program
 
 __all__ = ["RealLine"]
@@ -119,9 +118,7 @@ class RealLine:
         last, grad = self._last, torch.is_grad_enabled()
         if last is None or last[0] is not u or guide > last[1] or grad:
             at, volume = self._values(u)
-            model: Any = self.program.model if guide else poutine.replay(
-                self.program.model, trace=replay_at(at)
-            )  # fmt: skip
+            model: Any = self.program.model if guide else At(at)(self.program.model)
             run = run_once(
                 model,
                 self.program.guide if guide else lambda x: None,
