@@ -74,6 +74,7 @@ def test_the_weight_is_unbiased_for_two_dependent_latents_beside_a_plate():
     assert np.std(found) < 0.02
 
 
+@pytest.mark.slow
 def test_the_gradient_is_that_of_the_path():
     vae, x = vae_and_data()
     dais = made()

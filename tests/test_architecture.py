@@ -107,6 +107,7 @@ def seen_by(path):
             yield parts[1], "/".join(parts[1:3])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", FILES, ids=[str(f.relative_to(ROOT)) for f in FILES])
 def test_rooms_see_only_what_they_may(path):
     parts = path.relative_to(ROOT).with_suffix("").parts
@@ -145,6 +146,7 @@ def test_what_another_module_imports_is_public_in_its_home():
     no_offenders(sorted(wrong))
 
 
+@pytest.mark.slow
 def test_nothing_private_is_reached_across_modules():
     """``value._name`` stands in a file that defines or sets ``_name``; ``self`` may inherit it."""
     nodes = [node for path in FILES for node in ast.walk(tree(path))]
@@ -188,6 +190,7 @@ def test_no_file_is_longer_than_400_lines():
     no_offenders([f"{path}: {n}" for path, n in lengths.items() if n > 400])
 
 
+@pytest.mark.slow
 def test_no_function_is_longer_than_60_lines():
     """Without its docstring."""
     long = []
@@ -210,6 +213,7 @@ def telling(path):
             yield i, words
 
 
+@pytest.mark.slow
 def test_no_twelve_lines_stand_twice():
     places = defaultdict(list)
     for path in FILES:
@@ -225,6 +229,7 @@ def test_the_formatter_owns_the_layout():
     assert sum(skips.values()) < 20, {str(path): n for path, n in skips.items() if n}
 
 
+@pytest.mark.slow
 def test_no_test_module_imports_another():
     wrong = []
     for path in Path(__file__).parent.rglob("*.py"):

@@ -92,6 +92,7 @@ def elpd(loo):
     return loo.elpd_loo if hasattr(loo, "elpd_loo") else loo.elpd
 
 
+@pytest.mark.slow
 def test_arviz_works_on_it():
     vae = linear_vae("full")
     x = vae.sample(12, seed=1)

@@ -28,6 +28,7 @@ def z_score(values, expected):
     return (values.mean() - expected) / values.sem()
 
 
+@pytest.mark.slow
 def test_independent_columns_are_the_densities_that_data_come_from():
     n = 4000
     scale = torch.tensor([0.5, 2.0, 30.0])
@@ -95,6 +96,7 @@ def test_a_model_of_noise_is_not_said_to_say_anything():
     assert "log p(x), independent columns" in found.table.index
 
 
+@pytest.mark.slow
 def test_an_estimate_that_goes_on_rising_is_told_of():
     x = linear_vae().sample(50, seed=1)
     exact = pv.log_evidence(linear_vae(), x, num_samples=400, seed=0)
@@ -109,6 +111,7 @@ def test_an_estimate_that_goes_on_rising_is_told_of():
     assert 0.5 < wide.rise.mean() / expected.mean() < 2
 
 
+@pytest.mark.slow
 def test_figures_that_nobody_shows_do_not_stay_open():
     pyplot.switch_backend("agg")
     pyplot.close("all")
@@ -139,6 +142,7 @@ def test_one_hot_latents_are_compressed(shape):
     assert torch.equal(pv.decompress(model, pv.compress(model, x)), x)
 
 
+@pytest.mark.slow
 def test_baselines_of_a_table_with_holes_are_densities_of_its_known_cells():
     rng, n = np.random.default_rng(0), 6000
     frame = pd.DataFrame(

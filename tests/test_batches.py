@@ -197,6 +197,7 @@ def test_an_epoch_of_bits_is_resumed_with_the_same(size, compiled, monkeypatch):
     assert abs(surplus) / (2 * p * (1 - p)).sum().sqrt() < 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("validation", [None, 0.1])
 def test_a_fit_on_an_array_on_disk_is_the_one_in_memory(validation, tmp_path):
     fits, vaes = [], []

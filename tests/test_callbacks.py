@@ -211,6 +211,7 @@ def test_the_contractive_one_is_the_handler_around_the_guide(compiled, interpret
     assert np.allclose(first.history.loss, second.history.loss)
 
 
+@pytest.mark.slow
 def test_the_contractive_one_goes_with_its_bounds_and_its_weight(tmp_path):
     with pytest.raises(ValueError, match="RenyiELBO does not follow: use Trace_ELBO or TraceMean"):
         pv.fit(small(), X, estimator="RenyiELBO(alpha=0)", callbacks=[Contractive(1)])
@@ -224,6 +225,7 @@ def test_the_contractive_one_goes_with_its_bounds_and_its_weight(tmp_path):
 # Loggers.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["jsonl", "csv"])
 def test_a_log_has_the_history_and_goes_on(kind, tmp_path):
     path, told = tmp_path / f"log.{kind}", dict(epochs=4, validation=0.2)
@@ -241,6 +243,7 @@ def test_a_log_has_the_history_and_goes_on(kind, tmp_path):
         Log("log.txt")
 
 
+@pytest.mark.slow
 def test_tensorboard_is_written_or_asked_for(tmp_path, monkeypatch):
     module = "pyro_vae.infer.training.callbacks.loggers.find_spec"
     monkeypatch.setattr(module, lambda name: None)
@@ -284,6 +287,7 @@ def stopped(vae, number, at, **told):
     return ended.value.fitted
 
 
+@pytest.mark.slow
 def test_a_signal_after_the_last_step_is_not_lost(tmp_path):
     class Late(Callback):
         def end(self, finished):
@@ -321,6 +325,7 @@ print("went on")
     assert checkpoint.read(tmp_path / "run")["progress"]["epoch"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGUSR1", "SIGINT"])
 def test_a_signal_finishes_the_step_and_writes(name, tmp_path):
     number, before = getattr(signal, name), signal.getsignal(getattr(signal, name))
@@ -364,6 +369,7 @@ def test_a_resume_with_nothing_left_keeps_the_optimizers_state(epochs, optimizer
     assert torch.equal(weights(parts), weights(whole))
 
 
+@pytest.mark.slow
 def test_checkpoints_come_within_epochs_by_the_clock(tmp_path):
     class Look(Callback):
         def before_step(self, time):
@@ -377,6 +383,7 @@ def test_checkpoints_come_within_epochs_by_the_clock(tmp_path):
     assert seen == [(0, 1), (0, 2), (0, 3), (0, 4), (0, 5), (1, 1), (1, 2), (1, 3), (1, 4)]
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_a_sentence_and_the_run_goes_on(tmp_path, monkeypatch):
     calls = []
 
@@ -396,6 +403,7 @@ def test_a_full_disk_is_a_sentence_and_the_run_goes_on(tmp_path, monkeypatch):
     assert checkpoint.read(tmp_path)["progress"]["epoch"] == 3
 
 
+@pytest.mark.slow
 def test_every_damage_to_a_checkpoint_is_seen(tmp_path):
     pv.fit(small(), X, epochs=1, out=tmp_path)
     path = tmp_path / FILE
@@ -444,6 +452,7 @@ def test_a_resume_with_another_model_or_other_data_is_refused(name, tmp_path):
         pv.fit(small(**parts), x, epochs=2, resume=tmp_path)
 
 
+@pytest.mark.slow
 def test_another_machine_is_told(tmp_path, monkeypatch):
     pv.fit(small(), X, epochs=1, out=tmp_path)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 77)

@@ -192,6 +192,7 @@ def write_pictures() -> None:
             image.save(section.thumbnail, optimize=True)
 
 
+@pytest.mark.slow
 def test_the_list_is_that_of_the_notebooks():
     """If not: ``python tests/test_claims.py`` writes it."""
     assert README.read_text() == table()
@@ -200,6 +201,7 @@ def test_the_list_is_that_of_the_notebooks():
     assert all((PICTURES / name).stat().st_size < 20_000 for name in linked)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(len(COURSE) < WHOLE, reason="the course is not whole yet")
 def test_every_claim_is_checked_by_a_notebook():
     checked = {number for section in all_sections() for number in section.checks}

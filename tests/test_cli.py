@@ -406,6 +406,7 @@ def test_encode_and_impute_write_what_the_model_says(copy, tmp_path):
     assert np.array_equal(filled, expected)
 
 
+@pytest.mark.slow
 def test_nothing_is_written_over_without_force(copy):
     assert run("sample", copy, "--num-samples", 2).code == 0
     before = (copy / "samples.npy").read_bytes()
@@ -452,6 +453,7 @@ WRONG = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mistake", WRONG)
 def test_mistakes_are_answered(mistake, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

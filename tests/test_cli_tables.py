@@ -52,6 +52,7 @@ def test_a_run_of_a_table_holds_its_lines(folder):
     assert vae.record.schema.likelihood["debt"] == "Hurdle(LogNormal)"
 
 
+@pytest.mark.slow
 def test_a_name_of_a_column_may_hold_an_equals_sign(tmp_path):
     rng = np.random.default_rng(0)
     frame = pd.DataFrame({"a": rng.normal(5, 1, 40), "a=b": rng.choice(["u=1", "v"], 40)})
@@ -258,6 +259,7 @@ def test_rows_are_not_written_as_arrays(folder):
         assert not (folder / "x.npy").exists()
 
 
+@pytest.mark.slow
 def test_how_cells_go_missing_is_said(folder, tmp_path):
     run("fit", folder / "loans.csv", *FIT, "--missing", "Bernoulli", "--out", tmp_path / "run")
     run("sample", tmp_path / "run", "--num-samples", 200)

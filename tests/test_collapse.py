@@ -92,6 +92,7 @@ def test_every_dimension_uses_its_free_bits():
     assert rates(vae).min() > 0.39
 
 
+@pytest.mark.slow
 def test_the_loss_of_a_short_dimension_is_its_minimum_and_the_history_has_the_elbo():
     vae = collapsing()
     minimum = 5.0  # more than any dimension uses
@@ -344,6 +345,7 @@ def test_where_the_model_moves_the_guide_is_at_its_posterior(monkeypatch):
     assert found[40] < 0.1 * found[None]
 
 
+@pytest.mark.slow
 def test_mutual_information_is_that_of_the_latent_summary():
     vae = lagging()
     x = X[:200]
@@ -394,6 +396,7 @@ def test_a_resumed_run_is_the_run_that_was_not_interrupted(name, tmp_path, monke
     assert resumed.history[columns].equals(expected.history[columns])
 
 
+@pytest.mark.slow
 def test_other_treatments_are_another_run(tmp_path):
     pv.fit(treated(""), X, epochs=1, out=tmp_path, free_bits=0.1)
     with pytest.raises(ValueError, match=r"was run with free_bits=0\.1, not with free_bits=0.2"):

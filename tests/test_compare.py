@@ -140,6 +140,7 @@ def test_other_base_measures_are_refused(name):
         pv.compare([model(line) for line in lines], x, num_samples=9)
 
 
+@pytest.mark.slow
 def test_what_has_one_base_measure_compares():
     lines = ["Bernoulli", "Poisson", "Binomial(total_count=3)"]
     assert len(pv.compare([model(line) for line in lines], X, num_samples=9, seed=0).table) == 3
@@ -183,6 +184,7 @@ def frame():
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_tables_compare_by_column():
     data = frame()
     table = pv.Table.from_frame(data)
@@ -210,6 +212,7 @@ def test_tables_compare_by_column():
 # The stack.
 
 
+@pytest.mark.slow
 def test_a_stack_scores_as_the_mixture(three):
     models, x, found = three
     stack = pv.stack(models, {"off": 0.2, "right": 0.5, "far": 0.3})
@@ -225,6 +228,7 @@ def test_a_stack_scores_as_the_mixture(three):
     assert own >= found.pointwise.mean().max() - 1e-9
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_stack_reads_data_as_one():
     data = frame().assign(age=[-999.0, *np.linspace(20, 80, 59)])
@@ -303,6 +307,7 @@ def test_what_is_no_models_is_refused(function, wrong):
         function(wrong, [0.5, 0.5])
 
 
+@pytest.mark.slow
 def test_a_stack_draws_sequences_of_the_lengths_that_are_given():
     models = [pv.VAE((None, 2), 2, likelihood="Normal", condition=1, encoder="GRU(3)",
                      decoder="GRU(3)", seed=seed) for seed in (0, 1)]  # fmt: skip

@@ -187,6 +187,7 @@ def test_the_first_step_is_validated_as_pyro_validates_it(name):
     assert str(ours.value).splitlines()[0] == str(stock.value).splitlines()[0]
 
 
+@pytest.mark.slow
 def test_validation_that_is_off_stays_off():
     elbo, *program = FAULTS["a misnamed site"]
     with pyro.validation_enabled(False):

@@ -167,6 +167,7 @@ def test_memory_of_another_layout_is_the_same_data():
         assert torch.equal(pv.decompress(vae, coded), x)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_words():
     vae = model()
     x = vae.sample(50, seed=0)
@@ -212,6 +213,7 @@ WRONG = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WRONG)
 def test_what_does_not_decode_is_refused_not_returned(name):
     vae = model()
@@ -220,6 +222,7 @@ def test_what_does_not_decode_is_refused_not_returned(name):
         pv.decompress(*WRONG[name](vae, coded))
 
 
+@pytest.mark.slow
 def test_another_order_of_chunks_does_not_decode(monkeypatch):
     vae = model()
     coded = pv.compress(vae, vae.sample(100, seed=0))
@@ -239,6 +242,7 @@ def test_chunks_cover_all_rows_once_and_start_small():
     assert [r.start for r in code.chunks(1000)] == [0, *np.cumsum(sizes)[:-1]]
 
 
+@pytest.mark.slow
 def test_the_command_line_gives_the_file_back(tmp_path, monkeypatch, capsys):
     vae = model()
     vae.save(tmp_path / "run")
@@ -308,6 +312,7 @@ def test_arguments_are_checked(monkeypatch):
         pv.compress(vae, x)
 
 
+@pytest.mark.slow
 def test_rate_and_distortion_are_the_terms_of_the_elbo():
     vae = model()
     x = vae.sample(200, seed=0)

@@ -268,6 +268,7 @@ def linear_gaussian(noise=0.5):
     return pv.VAE(record, 2, likelihood=f"Normal(scale={noise})", inputs="raw", **NETS).double()
 
 
+@pytest.mark.slow
 def test_a_counterfactual_is_that_of_a_linear_gaussian_structural_model():
     vae, noise = linear_gaussian(), 0.5
     torch.manual_seed(2)
@@ -294,6 +295,7 @@ def test_a_counterfactual_is_that_of_a_linear_gaussian_structural_model():
     assert ((draws.mean(0) - exact) / (total / 100**0.5)).abs().max() < 4
 
 
+@pytest.mark.slow
 def test_the_model_of_a_table_answers_in_frames():
     data, rows = table(), frame()
     vae = pv.VAE(data, 2, condition="~ age + site", offset="years", seed=0)
@@ -331,6 +333,7 @@ def test_a_counterfactual_of_what_is_no_condition_is_refused(do, words):
         vae.counterfactual(vae.as_data(frame()[:3]), do={"site": "b"})
 
 
+@pytest.mark.slow
 def test_a_counterfactual_of_one_row_takes_its_cells_by_name_and_tells_of_doubtful_draws():
     vae = pv.VAE(table(), 2, condition="~ age + site", missing="Bernoulli", seed=0)
     pv.fit(vae, table(), epochs=1, seed=0)
@@ -457,6 +460,7 @@ def test_an_array_beside_a_frame_is_conditioned_by_a_design():
         pv.VAE(5, 2, condition="~ age", **NETS)
 
 
+@pytest.mark.slow
 def test_a_conditional_model_is_saved_with_its_design(tmp_path):
     prior = "Normal(loc=amortized, scale=amortized)"
     vae = pv.VAE(table(), 2, condition="~ bs(time, 4) + site", offset="years", prior=prior, seed=0)
@@ -511,6 +515,7 @@ def test_values_of_a_table_are_not_taken_for_packed_rows():
     assert torch.equal(pv.elbo(vae, packed, seed=0), pv.elbo(vae, data, seed=0))
 
 
+@pytest.mark.slow
 def test_a_stack_of_conditional_tables_is_drawn_under_conditions():
     data = frame()
     models = [pv.VAE(table(), 2, condition=["site"], **NETS | {"seed": i}) for i in (0, 1)]
@@ -521,6 +526,7 @@ def test_a_stack_of_conditional_tables_is_drawn_under_conditions():
         stack.sample(3, given=data[["site", "age"]])
 
 
+@pytest.mark.slow
 def test_one_goes_from_a_row_of_a_table_to_another():
     data = frame()
     vae = pv.VAE(table(), 2, condition=["site"], **NETS)

@@ -24,6 +24,7 @@ def frame(n=200, seed=0):
     return pd.DataFrame(x, columns=[*"vwxyz"]).assign(age=age, site=site)
 
 
+@pytest.mark.slow
 def test_a_linear_conditional_model_is_factor_analysis_of_the_regressions_residuals():
     data = frame()
     lines = dict.fromkeys("vwxyz", "Normal(scale=learned(shared=False))")
@@ -97,6 +98,7 @@ def test_a_line_of_what_is_not_scored_is_refused():
             pv.VAE(pv.Table.from_frame(frame()), 2, likelihood={"age": "Normal"}, **role, **LINEAR)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:draws given the cells")  # of a model that is not trained
 def test_an_array_beside_a_frame_takes_columns_in_do_and_a_condition_alone_in_draws():
     data, x = frame(60), torch.rand(60, 5)
@@ -120,6 +122,7 @@ def test_calibration_of_a_conditional_table_takes_its_rows_in_turn():
     assert pv.calibration(vae, 20, given=table, num_samples=9, seed=0).ranks.shape == (20, 3)
 
 
+@pytest.mark.slow
 def test_a_fitted_prior_heeds_the_weights_of_observations():
     """A row of weight 3 stands for three: the mean of the fitted normal is the weighted one."""
     data = frame(400)[["v", "w"]]

@@ -73,6 +73,7 @@ def test_empty_rows_and_numbers_beside():
 SLOW = pytest.param({"compile": True}, marks=pytest.mark.slow)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, SLOW])
 def test_a_sparse_matrix_is_never_dense_and_trains_as_the_dense_one(options):
     refusing = pv.Counts(Undensifiable(matrix()), obs(), GENES)
@@ -191,6 +192,7 @@ def test_draws_of_multinomials_with_different_totals_have_their_moments():
     assert abs(covariance - exact) < 5 * (p.variance[1, :2].prod() / len(x)).sqrt()
 
 
+@pytest.mark.slow
 def test_saved_counts_are_read_again(tmp_path):
     vae = model()
     pv.fit(vae, counts(), epochs=1, progress=False)
@@ -320,6 +322,7 @@ def test_codes_that_a_condition_reads_as_a_quantity_are_warned_of():
         vae.as_data(pv.Counts(matrix(), frame.assign(site=7)))
 
 
+@pytest.mark.slow
 def test_a_counterfactual_sets_the_condition_of_counts():
     frame = obs().assign(age=np.random.default_rng(0).normal(size=40))
     data = pv.Counts(matrix(), frame)
@@ -336,6 +339,7 @@ def test_a_counterfactual_sets_the_condition_of_counts():
         vae.counterfactual(vae.as_data(data), {"batch": "b"})
 
 
+@pytest.mark.slow
 def test_counts_are_drawn_given_what_stands_beside_them_by_name():
     frame = obs().assign(age=np.arange(40.0), w=1.0)
     vae = model(pv.Counts(matrix(), frame, GENES), condition="~ C(batch) + age", weight="w")

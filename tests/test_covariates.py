@@ -73,6 +73,7 @@ def log_marginal(vae, x, row):
     return torch.stack(total).logsumexp(0)
 
 
+@pytest.mark.slow
 def test_the_evidence_of_rows_with_holes_sums_and_integrates_over_the_covariates():
     vae, data = model(), frame()
     x = vae.as_data(data)
@@ -123,6 +124,7 @@ def test_enumeration_over_missing_bits_is_the_guides_exact_sum_and_so_is_its_gra
         assert torch.allclose(got, right, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_imputing_a_covariate_is_its_posterior_mean():
     vae, data = model(), frame()
     x = vae.as_data(data)
@@ -143,6 +145,7 @@ def test_imputing_a_covariate_is_its_posterior_mean():
             assert abs(filled.age[row] - expected) < 5 * spread / 1000**0.5
 
 
+@pytest.mark.slow
 def test_a_model_with_covariates_is_trained_saved_and_drawn_from(tmp_path):
     data = frame()
     vae = model("~ age + sex + w")

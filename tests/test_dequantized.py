@@ -54,6 +54,7 @@ def test_dequantized_uniform_density_is_exact():
     assert p.mean == 7.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "family", ["Normal", "Mixture(Normal, components=3)", "ContinuousBernoulli", "StudentT(df=4)"]
 )
@@ -87,6 +88,7 @@ def variational_bound(base, x, loc, scale, levels=8):
     return (base.log_prob((x + u) / levels) - log_q).mean() - np.log(levels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("samples", [1, 32])
 def test_variational_noise_bounds_the_levels_probability(samples):
     """With one draw the bound and its gradient are quadrature's; the mean of many is unbiased."""
@@ -157,6 +159,7 @@ def test_learned_noise_comes_to_the_best_bound_of_its_kind():
     assert best < learned < best + 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", ["MLP([8])", "ResNet([4])"])
 def test_variational_noise_trains_is_saved_and_takes_missing_cells(network, tmp_path):
     x = images().float()

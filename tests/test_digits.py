@@ -140,6 +140,7 @@ def kl_sphere(d, q, p):
     return log_sphere(d, q, 0) - q - log_sphere(d, p, 0) + p + cosine * (q - p)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kappa", [0.01, 1e3, 1e6])
 def test_draws_near_a_direction_are_as_wide_as_they_should_be(kappa):
     """On the sphere in three dimensions the cosine's distribution function is elementary."""
@@ -213,6 +214,7 @@ def test_narrow_components_far_from_zero(far, scale):
     hold(batch.log_prob(z[:2]), expected[:2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("d, scale", [(1, 1.0), (50, 0.01), (50, 1.0), (400, 1.0)])
 def test_the_path_through_a_mixture_of_many_dimensions_is_finite(d, scale):
     """Pyro's path divides by the density, which under- or overflows there: the mean's is known."""

@@ -58,6 +58,7 @@ def by_definition(x, logits, loc, scale, levels):
         return float(mpmath.log(total)) if total > 0 else -np.inf
 
 
+@pytest.mark.slow
 def test_log_probabilities_are_those_of_the_definition():
     logits, loc, scale = parameters(200, 3, torch.float64)
     scale = scale.clamp(min=0.5)  # a narrower one needs more digits, 255 levels away
@@ -153,6 +154,7 @@ def test_coupled_draws_follow_the_probabilities():
     assert frequencies_z(draws, probabilities) < 4.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", LINES)
 @pytest.mark.parametrize("decoder", ["MLP([8])", "ConvDecoder([4, 4])"])
 def test_models_of_images_train_save_and_load(line, decoder, tmp_path):
@@ -253,6 +255,7 @@ def test_bits_per_dimension_are_of_one_number_of_dimensions():
             pv.bits_per_dimension(vae, 1.0)
 
 
+@pytest.mark.slow
 def test_levels_compare_with_levels_and_not_with_densities():
     x = images().float()
     lines = ["DiscretizedLogistic", "Categorical(categories=256)", "Dequantized(Normal)"]
@@ -266,6 +269,7 @@ def test_levels_compare_with_levels_and_not_with_densities():
 # Pictures.
 
 
+@pytest.mark.slow
 def test_pictures_of_levels_have_colours_between_0_and_1():
     x = images()
     vae = pv.VAE((3, 4, 4), 2, likelihood="DiscretizedLogistic", **SMALL)

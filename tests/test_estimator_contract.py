@@ -484,6 +484,7 @@ def listed(monkeypatch):
     monkeypatch.setitem(ESTIMATORS, "CyclicBaseline", CyclicBaseline.profile)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("test", KEPT, ids=lambda test: test.__name__)
 def test_a_new_estimator_keeps_the_contract(test, listed):
     test("CyclicBaseline(gradient=score, num_particles=2)")

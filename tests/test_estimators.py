@@ -88,6 +88,7 @@ def test_the_evidence_of_discrete_z_lies_above_its_elbo_by_the_kl(bits):
     assert values[0] + kl == pytest.approx(evidence.sum().item(), rel=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 2.0])
 def test_renyi_is_unbiased_for_its_own_bound(alpha):
     vae = VAE(

@@ -48,6 +48,7 @@ def cases():
                     yield pytest.param(function, p.name, kind, id=f"{name}-{p.name}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("function", "name", "kind"), list(cases()))
 def test_what_is_no_number_is_refused_in_one_wording(function, name, kind):
     x = torch.rand(24, 1, 2, 2, generator=torch.Generator().manual_seed(0)).round()

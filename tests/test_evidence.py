@@ -21,6 +21,7 @@ def draw(vae, n):
     return vae.sample(n, seed=100)  # not the seed of what is tested: its draws would be the same
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("guide, factor", [("full", 1.2), ("mean-field", 1.3)])
 def test_it_is_the_closed_form_within_its_own_error(guide, factor):
     vae = linear_vae(guide, scale_factor=factor)
@@ -73,6 +74,7 @@ def enumerated(vae, x):
         return (joint.log_likelihood(z) + joint.log_prior(z)).logsumexp(0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("likelihood", ["Bernoulli", "Normal", "Poisson"])
 def test_ten_bits_are_enumerated(likelihood):
     vae = bits(likelihood)
@@ -322,6 +324,7 @@ def test_the_upper_bound_is_one():
     assert gaps[0] > 1.3 * gaps[1] > 1.3**2 * gaps[2] > 0
 
 
+@pytest.mark.slow
 def test_a_wide_proposal_of_a_discrete_z_is_the_prior():
     vae = bits()
     x = draw(vae, 40)

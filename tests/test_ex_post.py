@@ -113,6 +113,7 @@ def test_bits_have_priors_too():
     assert len(wider.gains) == 15
 
 
+@pytest.mark.slow
 def test_a_prior_may_read_the_condition():
     record = pv.Record([pv.Block("x", 2), pv.Block("dose", role="context")])
     vae = pv.VAE(record, 1, likelihood="Normal", guide="Normal(scale=0.1)", seed=0,
@@ -189,6 +190,7 @@ def test_own_encoders_are_copied():
     assert result.vae.encoder is not vae.encoder
 
 
+@pytest.mark.slow
 def test_what_cannot_be_fitted_is_refused():
     vae = model()
     with pytest.raises(ValueError, match=r"Normal has no parameters to fit.*loc=learned"):

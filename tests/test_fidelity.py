@@ -105,6 +105,7 @@ def test_missing_cells():
     assert found.missing == pytest.approx([0.5, 1])
 
 
+@pytest.mark.slow
 def test_the_area_under_the_curve_and_its_error():
     positive, score = np.array([True, True, False, False]), np.array([0.9, 0.4, 0.4, 0.1])
     value, influence = area(positive, score)
@@ -177,6 +178,7 @@ def test_ties_are_broken_by_chance():
     assert abs(z) < 4
 
 
+@pytest.mark.slow
 def test_predictions():
     test, train = mixed(600, 0), mixed(600, 1)
     tables = coded(test=test, train=train, shuffled=shuffled(train, 2))
@@ -307,6 +309,7 @@ def test_refusals(change, message):
         pv.fidelity(mixed(40, 0), change(mixed(40, 1)), mixed(40, 2))
 
 
+@pytest.mark.slow
 def test_refusals_of_arguments():
     tables = [mixed(40, i) for i in range(3)]
     with pytest.raises(ValueError, match="target 'z' is no column: expected one of a, b"):

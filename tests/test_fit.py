@@ -141,6 +141,7 @@ def test_a_loaders_run_resumes_too(workers, tmp_path, monkeypatch):
     assert torch.equal(weights(parts), weights(whole))
 
 
+@pytest.mark.slow
 def test_resume_refuses_another_run(tmp_path):
     pv.fit(small(), X, epochs=1, out=tmp_path / "run")
     with pytest.raises(ValueError, match="batch_size=100, not with batch_size=50"):
@@ -186,6 +187,7 @@ def test_early_stopping_keeps_the_best_weights():
     assert pv.elbo(vae, held_out, num_samples=300, seed=0).mean() == pytest.approx(h.max(), abs=0.3)
 
 
+@pytest.mark.slow
 def test_a_non_finite_loss_stops_with_the_site_and_the_last_checkpoint(tmp_path, monkeypatch):
     class Fragile(nn.Module):
         broken = False
@@ -338,6 +340,7 @@ def test_bits_are_fresh_every_epoch_or_drawn_once(monkeypatch):
     assert z.abs().max() < 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["dataset", "loader"])
 def test_datasets_and_loaders(kind):
     data = {

@@ -133,6 +133,7 @@ def test_the_likelihood_of_lengthscale_and_scale_peaks_at_the_truth():
         assert (z_scores.abs().max() < 5) == (line == truth)
 
 
+@pytest.mark.slow
 def test_it_trains_and_is_saved(tmp_path):
     vae = pv.VAE(
         (3, 7), (2, 7), prior="GaussianProcess(RBF, lengthscale=learned(2.0), index=[0, 1, 2, 3, "

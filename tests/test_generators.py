@@ -181,6 +181,7 @@ SLOW = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in SEEDED]
@@ -192,6 +193,7 @@ def test_a_seed_leaves_the_global_generators(name, tmp_path):
     assert states() == before
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_what_reads_leaves_the_global_generators(tmp_path):
     moved = []

@@ -84,12 +84,14 @@ def small():
     return vae, torch.randn(2, 3).double()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [2, 3])
 def test_vimco_is_unbiased_for_bits(k, bits):
     vae, x = bits
     right(*draws(f"VIMCO(num_particles={k})", vae, x), iwae_by_enumeration(vae, x, k), vae)
 
 
+@pytest.mark.slow
 def test_sticking_the_landing_is_biased_for_the_importance_weighted_bound(small):
     """Why RenyiELBO refuses it: on the same model, its mean is off where DReG's is right."""
     vae, x = small
@@ -364,6 +366,7 @@ def test_signal_to_noise_over_particles():
 # Sites in different plates, and scales.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "elbo", [ARM(), DisARM(2), RLOO(2), VIMCO(2)], ids=["ARM", "DisARM", "RLOO", "VIMCO"]
 )

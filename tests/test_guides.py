@@ -102,6 +102,7 @@ def test_pathwise_and_score_gradients_of_a_flow_agree():
     assert table.bias_z.sel(parameter="guide").max() < 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "guide", ["Normal", "MultivariateNormal", "Mixture(Normal, components=2)", "Flow(IAF)"]
 )

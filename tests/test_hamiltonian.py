@@ -55,6 +55,7 @@ def test_it_is_the_annealing_of_the_callback():
     assert losses[0] == pytest.approx(losses[1], rel=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", LINES)
 def test_the_gradient_is_that_of_the_path(line):
     vae, _, x = moving(line)
@@ -79,6 +80,7 @@ def test_the_gradient_is_that_of_the_path(line):
         assert slope.isfinite().all() and (slope != 0).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", LINES)
 def test_evaluation_is_of_the_annealed_draws(line):
     vae, plain, x = moving(line)
@@ -91,6 +93,7 @@ def test_evaluation_is_of_the_annealed_draws(line):
     assert better > pv.elbo(plain, x, num_samples=300, seed=0).mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", LINES)
 def test_training_learns_its_steps(line, tmp_path):
     x = torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
@@ -104,6 +107,7 @@ def test_training_learns_its_steps(line, tmp_path):
     assert str(again.approximation.spec) == line
 
 
+@pytest.mark.slow
 def test_what_it_cannot_serve_is_refused_with_the_reason():
     vae, _, x = moving(LINES[0])
     for line in ("Trace_ELBO(gradient=stl)", "DReG"):

@@ -66,6 +66,7 @@ def test_rows_are_simulated_with_their_holes(vae, name):
     assert abs(z_score(holes, SHARES[name])) < 5
 
 
+@pytest.mark.slow
 def test_cells_that_are_not_given_may_be_holes(vae, data):
     one = vae.sample(2_000, given={"a": "x"}, seed=0)
     assert set(one["a"]) == {"x"}

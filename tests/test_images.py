@@ -39,6 +39,7 @@ def trained(x, **told):
     return vae
 
 
+@pytest.mark.slow
 def test_channels_may_come_last():
     last = pixels(30, 6, 5, 3)
     first = trained(np.ascontiguousarray(np.moveaxis(last, -1, 1)))
@@ -84,6 +85,7 @@ def test_a_misplaced_axis_is_put_right_by_what_the_message_says():
             assert np.array_equal(right, rows) and vae.encode(right).batch_shape == (len(rows),)
 
 
+@pytest.mark.slow
 def test_channels_last_on_disk_stay_there(tmp_path):
     last = pixels(30, 6, 5, 3)
     np.save(tmp_path / "x.npy", last)
@@ -107,6 +109,7 @@ def test_layouts_that_are_none_are_refused():
 # PIL, and torchvision's transforms.
 
 
+@pytest.mark.slow
 def test_pictures_of_pil_are_taken_as_they_are():
     x = pixels(30, 6, 5, 3)
     colour = [Image.fromarray(v) for v in x]
@@ -140,6 +143,7 @@ def test_datasets_of_pictures_are_read():
     pv.fit(vae, Pictures(), **TOLD)
 
 
+@pytest.mark.slow
 def test_augmentation_is_a_transform_of_torchvision():
     from torchvision.transforms import v2
 
@@ -174,6 +178,7 @@ def test_a_folder_of_pictures_is_a_data_set(folder):
     assert whole.test_labels.tolist() == [0] * 10 + [1] * 10
 
 
+@pytest.mark.slow
 def test_folders_that_are_none_are_refused(folder, tmp_path):
     with pytest.raises(ValueError, match=r"pictures of different sizes.*size=64 \(--size 64\)"):
         pv.load_data(str(folder))
@@ -187,6 +192,7 @@ def test_folders_that_are_none_are_refused(folder, tmp_path):
         pv.load_data("digits", size=8)
 
 
+@pytest.mark.slow
 def test_the_command_line_takes_a_folder(folder, tmp_path):
     from typer.testing import CliRunner
 
@@ -211,6 +217,7 @@ def test_the_command_line_takes_a_folder(folder, tmp_path):
 # Coloured shapes.
 
 
+@pytest.mark.slow
 def test_coloured_shapes_are_what_their_attributes_say():
     x, about = pv.coloured_shapes(300, seed=1)
     assert x.shape == (300, 3, 32, 32)
@@ -233,6 +240,7 @@ def test_coloured_shapes_are_what_their_attributes_say():
     assert (dark.numpy() == about["glasses"]).all()
 
 
+@pytest.mark.slow
 def test_attributes_are_independent_and_even():
     _, about = pv.coloured_shapes(2000, seed=0)
     for name, share in (("shape", 1 / 3), ("colour", 1 / 4), ("glasses", 1 / 2)):
@@ -242,6 +250,7 @@ def test_attributes_are_independent_and_even():
     assert (both - 1 / 6).abs().to_numpy().max() < 4 * (5 / 36 / 2000) ** 0.5
 
 
+@pytest.mark.slow
 def test_coloured_shapes_are_a_source():
     data = pv.load_data("shapes", seed=2)
     assert data.train.shape == (5000, 3, 32, 32) and data.test.shape == (1000, 3, 32, 32)
@@ -314,6 +323,7 @@ def test_sprites_are_read_from_their_file(tmp_path):
 SHAPES = [(1, 8, 8), (3, 32, 32), (2, 7, 5), (3, 1, 9), (9, 3), (16, 1), (2, 5, 6, 7), (1, 4, 4, 4)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_residual_networks_are_of_any_size(shape):
     lines = {"encoder": "ResNet([8, 4])", "decoder": "ResNet([4, 8])"}
@@ -337,6 +347,7 @@ def test_residual_networks_read_masks_and_any_z(missing, z):
     assert pv.elbo(vae, x, seed=0).isfinite().all()
 
 
+@pytest.mark.slow
 def test_residual_networks_say_themselves_again(tmp_path):
     line = "ResNet([8, 4], blocks=2, activation='Tanh')"
     assert str(make_network(line).spec) == line

@@ -23,12 +23,14 @@ from pyro_vae.infer import OVIS, RLOO, VIMCO
 from pyro_vae.infer.estimators.bounds import Bound, Convex, Renyi
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [2, 3])
 def test_ovis_is_unbiased_for_bits(k, bits):
     vae, x = bits
     right(*draws(f"OVIS(num_particles={k})", vae, x), iwae_by_enumeration(vae, x, k), vae)
 
 
+@pytest.mark.slow
 def test_ovis_is_unbiased_with_sites_in_different_plates(plates):
     right_in_plates(OVIS(2), plates, 2)
 

@@ -63,6 +63,7 @@ def z_of(values):
     return values.mean() / (values.std(ddof=1) / math.sqrt(len(values)))
 
 
+@pytest.mark.slow
 def test_scores_and_widths_are_those_of_the_exact_normal(exact):
     check, loc, scale = exact
     y = (check.cells["value"] - loc) / scale

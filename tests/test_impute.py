@@ -140,6 +140,7 @@ def test_cells_of_every_kind_are_filled_in_their_support(missing):
                 vae.check(filled)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("missing", [True, False])
 def test_discrete_latents_and_labels_impute_too(missing):
     x = torch.rand(6, 4).round()
@@ -230,6 +231,7 @@ def metropolis_within_gibbs(model, x, num_samples, sweeps):
     return z.reshape(num_samples, -1, 1)
 
 
+@pytest.mark.slow
 def test_a_posterior_of_two_humps_is_met_where_chains_get_stuck():
     """z^2 says little of the sign: chains stay where they began, in the likelier half or not."""
     vae, n = two_humps(), 40
@@ -311,6 +313,7 @@ def test_ordered_levels_have_their_median_by_quadrature():
         assert vae.impute(x, point=point, num_samples=2000, seed=0)[0, 1] == level
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("missing", [True, False])
 def test_a_count_beside_a_bit_is_that_of_quadrature(missing):
     """Two blocks with likelihoods of their own: each given the other, and the bound of a row."""
@@ -364,6 +367,7 @@ def test_intervals_cover_as_often_as_they_say():
     assert width[gone].mean() < 0.75 * 3.29 * marginal(vae).stddev.mean()
 
 
+@pytest.mark.slow
 def test_a_masked_bound_is_that_of_the_observed_cells():
     """ELBO and log p(x) of rows with holes, by the Gaussian of the cells that are there."""
     vae, x = seeing(), data(3)
@@ -413,6 +417,7 @@ def test_rows_of_too_few_effective_draws_are_drawn_anew(monkeypatch):
     assert "1 rows are doubtful" in once.summary() or "2 rows are doubtful" in once.summary()
 
 
+@pytest.mark.slow
 def test_a_posterior_much_narrower_than_the_guide_is_neared_by_fits():
     """30 times narrower in each dimension: of the first 1,000 draws about one counts."""
     vae, rows = narrow(30.0), 40

@@ -35,6 +35,7 @@ def test_the_fitted_normal_is_the_posterior_where_it_is_normal():
     assert torch.equal(scale, scale.tril()) and (scale.diagonal(dim1=1, dim2=2) > 0).all()
 
 
+@pytest.mark.slow
 def test_it_mends_a_guide_that_is_too_narrow():
     vae = narrow()
     x = draw(vae, 150)
@@ -156,6 +157,7 @@ def test_a_blend_is_the_mixture_of_its_parts():
     assert torch.allclose(blend.log_prob(z), exact, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_normal_of_a_matrix_has_its_shape():
     vae = pv.VAE(3, (2, 2), likelihood="Normal", seed=0)
     joint = Joint(vae, torch.zeros(5, 3))

@@ -95,6 +95,7 @@ def bits():
     return vae
 
 
+@pytest.mark.slow
 def test_bits_are_enumerated():
     vae = bits()
     x = vae.sample(300, seed=0)
@@ -182,6 +183,7 @@ def separated(n=150):
     return vae, x.double(), factors.numpy()
 
 
+@pytest.mark.slow
 def test_factors_with_a_dimension_each():
     vae, x, factors = separated()
     found = pv.factor_scores(vae, x, factors)
@@ -193,6 +195,7 @@ def test_factors_with_a_dimension_each():
     assert np.allclose(found.importance.sum(), 1)
 
 
+@pytest.mark.slow
 def test_a_rotation_undoes_disentanglement():
     vae, x, factors = separated()
     with torch.no_grad():
@@ -211,6 +214,7 @@ def test_dci_of_known_tables():
     assert complete == pytest.approx((1 + 1 - math.log(2) / math.log(3)) / 2)
 
 
+@pytest.mark.slow
 def test_clusters_are_seen_and_noise_is_not():
     vae, x, factors = separated()
     labels = factors @ [1, 2]

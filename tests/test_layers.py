@@ -171,6 +171,7 @@ GUIDES = ["Normal", "Ladder", "TopDown(Normal)", "BottomUp([Normal, Laplace])",
           "TopDown(MultivariateNormal)", "Flow(NSF, hidden_features=[8])"]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("guide", GUIDES)
 def test_sites_are_the_layers_and_add_up_to_the_joint_density(guide):
     vae, x = small(guide), bits()
@@ -282,6 +283,7 @@ def test_gradients_are_unbiased(guide):
     assert abs(table.bias_z).max() < 5
 
 
+@pytest.mark.slow
 def test_the_closed_form_kl_of_a_guide_that_goes_down_is_the_sampled_one():
     vae, x = small("Ladder"), bits()
     values = {}
@@ -367,6 +369,7 @@ SAVED = [("Normal", "Normal"), ("Ladder(network=MLP([5]))", "VampPrior(component
           "Hierarchy([Normal, Laplace(scale=learned)], network=MLP([4]))")]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("guide", "prior"), SAVED)
 def test_saved_and_loaded_bit_for_bit(guide, prior, tmp_path):
     vae, x = small(guide, prior), bits()
@@ -377,6 +380,7 @@ def test_saved_and_loaded_bit_for_bit(guide, prior, tmp_path):
     assert torch.equal(back.sample(3, seed=0), vae.sample(3, seed=0))
 
 
+@pytest.mark.slow
 def test_what_asks_of_z_hears_of_all_layers():
     vae, x = small("Normal"), bits()
     summary = pv.latent_summary(vae, x, num_samples=5, seed=0)
@@ -404,6 +408,7 @@ def test_missing_cells_three_layers_and_other_shapes():
     assert pv.log_evidence(vae, x, num_samples=30, seed=0).log_evidence.isfinite().all()
 
 
+@pytest.mark.slow
 def test_one_width_is_one_layer_and_supports_are_joined():
     vae = pv.VAE(6, layers=[3], encoder=TANH, decoder=TANH, seed=0)
     assert vae.latents.sites == ("z",) and vae.z_shape == (3,)
@@ -493,6 +498,7 @@ def test_estimators_that_cannot_serve_layers_say_so(line):
         check_and_nest(make_estimator(line), vae.model, vae.guide, bits())
 
 
+@pytest.mark.slow
 def test_free_bits_want_the_models_order():
     x = bits()
     with pytest.raises(ValueError, match="another order than the model: use a guide that goes"):
@@ -501,6 +507,7 @@ def test_free_bits_want_the_models_order():
     assert found.history.elbo_train.notna().all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layers", ["[5, 3]", "5, 3", [5, 3]])
 def test_a_run_is_told_of_layers(layers):
     told = merge({"guide": "Ladder", "encoder": "MLP([4])", "decoder": "MLP([4])"},

@@ -107,6 +107,7 @@ def test_any_iterable_with_a_length_is_a_loader():
     assert weights(plain(), Split()).isfinite().all()
 
 
+@pytest.mark.slow
 def test_labels_beside_x_are_the_labels_of_m2():
     data = labelled().labelled(X, Y)
     assert torch.equal(labelled().as_data(TensorDataset(X, Y)), data)
@@ -134,6 +135,7 @@ def test_what_comes_beside_x_is_never_dropped():
 SLOW = {"compare_estimators", "elbo_draws", "ais"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in EVALUATIONS]
 )
@@ -192,6 +194,7 @@ def test_a_cell_that_is_refused_is_found_in_its_piece():
         pv.elbo(positive, DataLoader(x, batch_size=25), num_samples=100)
 
 
+@pytest.mark.slow
 def test_validation_is_read_from_a_loader():
     rows = [pv.fit(plain(), X, validation=v, **QUIET).history for v in
             (X[:30], TensorDataset(X[:30]), DataLoader(X[:30], batch_size=7))]  # fmt: skip
@@ -236,6 +239,7 @@ def test_a_stream_goes_on_where_an_epoch_stopped():
     assert seen == [1, 2, 3, 4, 5, 1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_streams_say_what_they_lack():
     message = r"a stream of data has no length: fit\(..., steps_per_epoch=100\)"
     for source in (iter([X]), Endless(), DataLoader(Endless())):

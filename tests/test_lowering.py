@@ -120,6 +120,7 @@ def test_a_sum_of_sums_is_one_sum_if_nobody_else_wants_them():
         assert torch.allclose(found.double(), exact, rtol=1e-6, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_gamma_function_of_a_shared_parameter_is_taken_once():
     def function(r, x):
         wide = r.expand(3, 5).expand(4, 3, 5)

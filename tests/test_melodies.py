@@ -9,6 +9,7 @@ import torch
 from pyro_vae.data.melodies import Melodies
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sharpness", [0.0, 1.0, 2.0])
 def test_probabilities_of_all_melodies_sum_to_one_and_give_the_entropy(sharpness):
     melodies = Melodies(sharpness)
@@ -38,6 +39,7 @@ def test_a_note_more_costs_the_rate_and_what_it_says_of_the_key():
         melodies.information(10)
 
 
+@pytest.mark.slow
 def test_draws_have_the_entropy():
     melodies = Melodies()
     rows, keys = melodies.sample(4000, (6, 6), seed=0)

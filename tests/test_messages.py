@@ -50,6 +50,7 @@ def advising():
                     yield f"{path.relative_to(ROOT)}:{node.lineno}: {whole}", texts
 
 
+@pytest.mark.slow
 def test_every_advice_in_code_is_quoted_by_a_test():
     sources = (path.read_text() for path in Path(__file__).parent.glob("*.py"))
     said = runs(re.sub(r'"\s*\n\s*r?f?"', "", " ".join(sources)))

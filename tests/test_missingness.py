@@ -147,6 +147,7 @@ def test_what_is_hidden_for_being_large_is_imputed_large():
     assert bias[True] < -0.2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", LINES)
 def test_every_parameter_of_the_mask_has_a_gradient_and_is_saved(line, tmp_path):
     x, _, _ = truncated(50, 1)

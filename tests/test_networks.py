@@ -75,6 +75,7 @@ def test_batch_statistics_go_with_every_setting(told, role):
     assert layers[1].num_batches_tracked == 3 * -(-rows // 20)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks_train_save_and_load(name, tmp_path):
     x, make = NETWORKS[name]
@@ -88,6 +89,7 @@ def test_networks_train_save_and_load(name, tmp_path):
     assert torch.equal(pv.elbo(again, x, seed=0), pv.elbo(vae, x, seed=0))
 
 
+@pytest.mark.slow
 def test_a_batch_of_one_is_refused_where_it_cannot_be_normalized():
     def normalized():
         encoder = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5))

@@ -65,6 +65,7 @@ def line_of_one_z(size, missing):
     return x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("missing", [False, True])
 @pytest.mark.parametrize("units, size", [("none", 1.0), ("data", 1000.0)])
 def test_the_scale_is_that_of_the_residuals(missing, units, size):

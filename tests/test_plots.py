@@ -104,6 +104,7 @@ def test_every_function_has_a_drawing_here():
     assert set(DRAWINGS) | {"save", "topics"} == set(plots.__all__)
 
 
+@pytest.mark.slow
 def test_topics_have_a_panel_each_and_save_a_png(tmp_path):
     vae, documents = of_documents(), torch.arange(1.0, 25.0).reshape(4, 6)
     before = {k: v.clone() for k, v in vae.state_dict().items()}
@@ -143,6 +144,7 @@ def test_makes_axes_where_none_are_given_and_saves_a_png(name, vae, x, tmp_path)
     assert pyplot.get_fignums() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DRAWINGS)
 def test_leaves_the_model_and_the_generator_as_they_were(name, vae, x):
     before = {k: v.clone() for k, v in vae.state_dict().items()}

@@ -37,6 +37,7 @@ PICTURES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PICTURES)
 def test_blocks_by_name_draw_what_packed_rows_do(vae, name):
     by_name = PICTURES[name](vae, some)

@@ -111,6 +111,7 @@ def test_associations_of_noise_have_a_square_of_no_bias():
     assert (np.median(squares, 0) < 0.01).all()
 
 
+@pytest.mark.slow
 def test_the_matrix_is_drawn_with_its_names_and_numbers():
     frame = table(200)
     other = frame.assign(a=RNG.permutation(frame["a"]))

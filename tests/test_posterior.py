@@ -88,6 +88,7 @@ def test_a_flow_bends_where_a_normal_cannot():
     assert found["elbo_full"] + 0.1 < found["elbo_flow"] < found["log_evidence"] + 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flow", [False, True])
 def test_the_local_guides_are_densities(flow):
     """The mean of p / q over draws of q is 1, for another density p."""
@@ -158,6 +159,7 @@ def test_positive_z_stays_positive():
     assert np.array_equal(found.posterior["z"].values, again.posterior["z"].values)
 
 
+@pytest.mark.slow
 def test_sliced_wasserstein_of_normals():
     z = torch.randn(4000, 3)
     shift = torch.tensor([1.0, 2.0, 2.0])

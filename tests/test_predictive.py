@@ -97,6 +97,7 @@ def test_missing_cells_and_constant_columns():
         pv.predictive_check(vae, x[:19])
 
 
+@pytest.mark.slow
 def test_a_thousand_columns_are_thinned():
     vae = pv.VAE(1200, 2, encoder=pv.MLP([3]), decoder=pv.MLP([3]), seed=0)
     found = pv.predictive_check(vae, vae.sample(30, seed=1), num_samples=50)

@@ -155,6 +155,7 @@ def test_draws_follow_the_density_and_it_integrates_to_one(line):
         assert (drawn.mean() - expected).abs() < 5 * error + 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", [line for line in SLOW if line != "Flow(CNF)"])
 def test_draws_by_bisection_go_as_far_as_the_density(line):
     """In one dimension the share beyond 10 is known by the base's distribution function."""
@@ -262,6 +263,7 @@ def test_the_encoder_learns_through_the_vamp_prior_too():
     assert {n.split(".")[0] for n in reached} == {"prior", "encoder", "approximation"}
 
 
+@pytest.mark.slow
 def test_pseudo_inputs_start_from_data_once(tmp_path):
     x = torch.rand(50, 4).round()
     vae = vamp()
@@ -357,6 +359,7 @@ def test_the_matrix_products_are_the_density():
     assert batch.sample((6,)).shape == (6, 5, 3, 4)
 
 
+@pytest.mark.slow
 def test_the_path_through_a_mixture_has_the_mixtures_gradient():
     """E[f] of a mixture is the weighted sum of its components' expectations: exact."""
     leaves = [
@@ -424,6 +427,7 @@ def test_the_sphere_is_reparameterized_without_bias(d, kappa):
         assert expected.abs() > 1e-4
 
 
+@pytest.mark.slow
 def test_the_kl_on_the_sphere():
     mu = nn.functional.normalize(torch.randn(2, 4).double(), dim=-1)
     q = ours.VonMisesFisher(mu[0], torch.tensor(6.0).double())

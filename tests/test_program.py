@@ -97,6 +97,7 @@ def factor_analysis():
     return vae.eval(), x, pv.Program(vae.model, vae.guide, x)
 
 
+@pytest.mark.slow
 def test_a_vae_as_a_program_has_the_figures_of_the_vae(factor_analysis):
     vae, x, program = factor_analysis
     assert {n.split(".")[0] for n in program.trainable} == {n.split(".")[0] for n in vae.trainable}
@@ -377,6 +378,7 @@ def weights(program):
     return {name: value.detach().clone() for name, value in program.state_dict().items()}
 
 
+@pytest.mark.slow
 def test_a_run_that_was_interrupted_goes_on_bit_for_bit(tmp_path):
     options = {"batch_size": 5, "lr": "cosine(1e-2)", "validation": 0.25, "seed": 3}
     whole = amortized()
@@ -397,6 +399,7 @@ def test_a_run_that_was_interrupted_goes_on_bit_for_bit(tmp_path):
     assert all(torch.equal(v, program.state_dict()[k]) for k, v in weights(other).items())
 
 
+@pytest.mark.slow
 def test_the_graph_of_a_step_gives_the_eager_gradient_at_other_rows():
     program = amortized()
     first, rows = program.observations.split(6)

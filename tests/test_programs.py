@@ -23,11 +23,13 @@ def made():
     return {name: make() for name, make in PROGRAMS.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_draws_are_made_in_one_run(made, name):
     assert made[name][0].layout.why_loop == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_log_evidence_is_the_exact_one_or_that_of_a_long_run(made, name):
     program, exact = made[name]
@@ -174,6 +176,7 @@ def test_gaps_of_what_all_observations_share(made):
         pv.gaps(made["attend, infer, repeat"][0])
 
 
+@pytest.mark.slow
 def test_gaps_go_through_the_support_of_a_site():
     y = torch.tensor([0.0, 3.0, 7.0])
 
@@ -191,6 +194,7 @@ def test_gaps_go_through_the_support_of_a_site():
     assert (abs(table.log_evidence - exact) < 5 * table.log_evidence_error).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["AutoNormalMessenger", "AutoRegressiveMessenger"])
 def test_a_guide_of_effects_has_no_data_in_its_density(name):
     """It runs the model, whose observed sites its own trace has too; its draws are in one run."""
@@ -221,6 +225,7 @@ def wide(x):
         pyro.sample("x", dist.Normal(0.0, tau), obs=x)
 
 
+@pytest.mark.slow
 def test_scores_know_the_parameters_of_a_transform_that_keeps_its_draws():
     x = torch.tensor([0.3, -1.2, 2.0])
 

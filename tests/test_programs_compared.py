@@ -91,6 +91,7 @@ def test_a_stack_scores_no_data_that_its_models_read_in_other_units():
         stacked.log_evidence(table, num_samples=20, seed=0)
 
 
+@pytest.mark.slow
 def test_an_estimator_is_recommended_for_a_program_that_stays_as_it_is():
     program = noisy(0.9, guide_width=0.2)
     found = pv.recommend_estimator(program, seconds=0.2, batch_size=20, lr=0.05, seed=0)
@@ -100,6 +101,7 @@ def test_an_estimator_is_recommended_for_a_program_that_stays_as_it_is():
     assert found.estimator in repr(found)
 
 
+@pytest.mark.slow
 def test_where_nothing_can_be_held_out_the_bound_is_of_the_training_data():
     program, exact = PROGRAMS["Bayesian regression"]()
     found = pv.recommend_estimator(program, seconds=0.1, seed=0)

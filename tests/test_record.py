@@ -390,6 +390,7 @@ def test_columns_are_put_in_the_order_of_the_frame_that_was_fitted(tmp_path):
 # The support.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", ["Pareto", "AffineBeta"])
 def test_a_model_whose_support_depends_on_z_takes_its_own_samples(line):
     vae = pv.VAE(3, 2, likelihood=line, **NETS)

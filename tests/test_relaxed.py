@@ -400,6 +400,7 @@ def test_the_temperature_follows_its_schedule(at):
     assert estimator.rule.temperature.item() == pytest.approx(0.25 ** (3.5 / 4))
 
 
+@pytest.mark.slow
 def test_a_captured_step_reads_the_temperature():
     vae, x = bit_model(4)
     estimator = make_estimator("Trace_ELBO(gradient=concrete)")

@@ -148,6 +148,7 @@ def test_pyro_3468_an_autoguide_sees_the_rows_of_the_models_own_subsample():
             assert (found - exact).abs().max() < 0.15  # of 2,000 draws; the rows are .19 apart
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "prior, guide",
     [("LogNormal", "LogNormal"), ("Transformed(Normal, SigmoidTransform)",) * 2],
@@ -191,6 +192,7 @@ def test_scvi_2103_rows_far_from_the_training_data_have_a_finite_elbo():
     assert pv.elbo(vae, COUNTS * 1000).isfinite().all()
 
 
+@pytest.mark.slow
 def test_sdv_2514_missing_whole_numbers_are_drawn_in_their_type(hotel):
     data, vae = hotel
     drawn = vae.sample(300, seed=0)

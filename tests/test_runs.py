@@ -59,6 +59,7 @@ def runs(tmp_path_factory):
     return place
 
 
+@pytest.mark.slow
 def test_its_folder_holds_what_it_was_told_and_what_it_gave(runs):
     told = read_config(runs / "own" / "config.toml")
     assert (told["data"], told["epochs"], told["validation"]) == ("", 2, 0.2)
@@ -125,6 +126,7 @@ def test_reports_and_comparisons_leave_the_global_generator(runs, tmp_path):
 # One holder.
 
 
+@pytest.mark.slow
 def test_the_second_to_come_is_told_who_holds_the_folder(tmp_path):
     class Second(pv.callbacks.Callback):
         def before_step(self, time):
@@ -291,6 +293,7 @@ def test_whole_numbers_of_other_libraries_are_whole(tmp_path):
     assert pv.load(tmp_path).x_shape == (4,)
 
 
+@pytest.mark.slow
 def test_frozen_parameters_are_a_part_of_the_model_that_is_resumed(tmp_path):
     vae = pv.VAE(4, 2, **NETS)
     told = {"progress": False, "batch_size": 20, "resume": tmp_path / "run"}

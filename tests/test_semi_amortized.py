@@ -136,6 +136,7 @@ def test_the_step_can_be_made_a_graph(through):
         assert torch.allclose(parameter.grad, found) and found.abs().max() > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", [
     "Trace_ELBO(num_particles=2)", "Trace_ELBO(gradient=stl)", "TraceMeanField_ELBO",
     "DReG", "Trace_ELBO(gradient=score)",

@@ -277,6 +277,7 @@ def test_a_class_of_ones_own_is_given_again(x, tmp_path):
         pv.load(plain.save(tmp_path / "plain"), merge=Merge())
 
 
+@pytest.mark.slow
 def test_images_missing_cells_and_particles():
     image = torch.rand(6, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     image[0, 0, 0] = math.nan

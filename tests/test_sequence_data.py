@@ -31,6 +31,7 @@ def test_lines_are_tokens_and_back(lines, unit):
     assert lengths_of(data.test).tolist() == [len(row) for row in words]
 
 
+@pytest.mark.slow
 def test_a_model_of_texts_takes_and_gives_strings(tmp_path):
     vocabulary = pv.Vocabulary.of(LINES)
     vae = pv.VAE(vocabulary, 2, encoder="GRU(8, embedding=4)",
@@ -70,6 +71,7 @@ def test_lists_in_a_column_of_a_parquet_file(tmp_path):
     assert torch.equal(data.test.nan_to_num(-1), padded(list(map(np.array, rows))).nan_to_num(-1))
 
 
+@pytest.mark.slow
 def test_melodies_are_a_data_set():
     data = pv.load_data("melodies")
     assert data.x_shape == (None,)

@@ -58,6 +58,7 @@ def gradients(vae, values):
     return {name: p.grad.clone() for name, p in vae.named_parameters() if p.grad is not None}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_batch_gives_the_figures_and_gradients_of_each_alone(name, kind):
@@ -86,6 +87,7 @@ def test_how_much_padding_follows_changes_nothing(kind):
     assert torch.allclose(terms(vae, longer, noise), terms(vae, packed, noise), atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["GRU", "GRU, step by step"])
 def test_the_elbo_of_pyro_is_ours(name):
     vae, x = model(name)
@@ -169,6 +171,7 @@ def test_lengths_of_draws_are_those_of_the_training_data():
     assert lengths_of(given[0]).tolist() == list(LENGTHS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_trained_saved_loaded_resumed(name, tmp_path):
     shape, likelihood, x = KINDS["tokens"]
@@ -207,6 +210,7 @@ def test_a_missing_step_within_a_sequence_is_imputed():
         assert torch.allclose(row[there], before[there].float())
 
 
+@pytest.mark.slow
 def test_arrays_of_one_length_are_decoded_step_by_step():
     x = torch.randn(20, 5, 3, generator=GENERATOR)
     vae = pv.VAE((5, 3), 2, likelihood="Normal", encoder="GRU(4)",

@@ -41,6 +41,7 @@ def model(decoder="GRU(4)", **options):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LOADERS)
 def test_a_ragged_loader_gives_the_figures_of_all_at_once(name):
     vae, x = model(), LOADERS[name]()

@@ -94,6 +94,7 @@ def test_imputations_are_the_conditional_means(trained):
     assert np.abs(z[missing]).mean() > 0.3  # and they are not the columns' means
 
 
+@pytest.mark.slow
 def test_other_units_change_the_density_by_their_logarithm():
     x, unit = holed(40), np.array([1000.0, 0.5, 7])
     one, other = (VAEImputer(**SMALL, epochs=3).fit(v) for v in (x, x * unit))
@@ -222,6 +223,7 @@ def test_a_mixed_frame_is_scored_as_its_table(imputer):
     assert new.equals(imputer.sample(5, random_state=0))
 
 
+@pytest.mark.slow
 def test_a_mixed_frame_goes_to_z_and_back():
     frame = mixed()
     reducer = VAETransformer(**SMALL | {"latent_dim": 2}, epochs=2).fit(frame)

@@ -46,6 +46,7 @@ def fourier(a, b, x):
     return mp.quad(wave, mp.linspace(0, top, 60)) / mp.pi
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stability, skew", [(1.7, -0.8), (1.05, 0.5), (0.97, 0.9), (0.8, 0.3)])
 def test_densities_are_those_of_the_characteristic_function(stability, skew):
     x = torch.tensor([-3.0, -0.4, 0.0, 0.7, 4.0])
@@ -94,6 +95,7 @@ def test_draws_have_the_characteristic_function(stability, skew):
             assert abs(z) < 5
 
 
+@pytest.mark.slow
 def test_gradients_are_those_of_differences():
     x = torch.tensor([-4.0, -0.5, 0.3, 2.0, 50.0], dtype=torch.float64)
     for point in ((1.4, 0.3), (0.8, -0.5), (1.02, 0.9)):

@@ -96,6 +96,7 @@ def test_mixtures_survive_as_their_parts_do():
     assert torch.allclose(log_survival(p, t).exp(), by_hand, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FITS)
 def test_the_most_likely_parameters_are_those_of_survival_analysis(name):
     seen = RNG.random(80) < 0.6
@@ -141,6 +142,7 @@ def test_millimetres_change_the_density_of_events_alone(line):
     assert elbos[0] - elbos[1] == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_evidence_and_imputed_times_are_those_of_quadrature():
     frame = patients(40)
     table = pv.Table.from_frame(frame)
@@ -171,6 +173,7 @@ def test_evidence_and_imputed_times_are_those_of_quadrature():
     assert abs(times.mean() - mean) / (times.std() / math.sqrt(min(4000, drawn.ess[2]))) < 4
 
 
+@pytest.mark.slow
 def test_frames_come_back_with_their_event_column():
     frame = patients()
     table = pv.Table.from_frame(frame)

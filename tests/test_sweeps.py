@@ -122,6 +122,7 @@ def test_what_has_no_common_unit_has_no_difference(known, other, tmp_path):
     assert found.log_evidence.notna().all()
 
 
+@pytest.mark.slow
 def test_a_run_is_measured_once_and_anew_when_its_weights_change(tmp_path, monkeypatch):
     np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(60, 3)).astype("float32"))
     vae = pv.VAE(3, 2, likelihood="Normal", encoder=pv.MLP([4]), decoder=pv.MLP([4]), seed=0)

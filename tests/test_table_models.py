@@ -94,6 +94,7 @@ def test_missing_cells_hold_a_value_of_their_own_columns_support():
     assert p.log_prob(filled).isfinite().all()
 
 
+@pytest.mark.slow
 def test_like_columns_are_one_block():
     wide = pd.DataFrame({f"c{i}": RNG.normal(i, 1 + i, 50) for i in range(60)})
     for i in range(0, 60, 3):
@@ -103,6 +104,7 @@ def test_like_columns_are_one_block():
     assert vae.record.x_shape == (80,)
 
 
+@pytest.mark.slow
 def test_imputation_gives_the_frame_back(vae, data):
     filled = vae.impute(data, seed=0)
     assert list(filled.columns) == list(data.columns) and filled.index.equals(data.index)
@@ -266,6 +268,7 @@ def test_known_cells_stay_beyond_what_was_seen():
         assert (drawn["age"] == 900).all() and (drawn["inc"] == 0.1).all()
 
 
+@pytest.mark.slow
 def test_a_spike_outside_of_the_support_with_holes_trains():
     rng = np.random.default_rng(2)
     amounts = np.where(rng.random(200) < 0.4, -99, rng.lognormal(3, 1, 200))
@@ -297,6 +300,7 @@ def test_a_whole_number_that_single_precision_changes_is_refused_by_its_cell(vae
         vae.impute(frame, seed=0)
 
 
+@pytest.mark.slow
 def test_a_table_in_small_units_is_read_as_well_as_one_in_large_ones():
     rng = np.random.default_rng(4)
     x = rng.normal(size=(200, 1)) + 0.3 * rng.normal(size=(200, 3))
@@ -315,6 +319,7 @@ def test_what_is_not_served_is_refused_in_words():
         pv.VAE(3, 2, likelihood="Hurdle(Poisson)")
 
 
+@pytest.mark.slow
 def test_not_at_random_is_loaded_for_records_and_tables(tmp_path):
     df = pd.DataFrame(RNG.normal(size=(40, 2)), columns=["a", "b"])
     df.loc[:5, "a"] = None

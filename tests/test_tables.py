@@ -97,6 +97,7 @@ def test_kinds_of_real_tables(data_root, name):
         assert column.name in repr(table) and column.line in repr(table)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_round_trip_of_real_tables(data_root, name):
     path = data_root / "tables" / name

@@ -146,6 +146,7 @@ def test_the_perplexity_of_a_known_model_is_exact():
     assert found["standard_error"] == pytest.approx(float(error), rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("proposal", ["guide", "auto"])
 def test_the_perplexity_is_that_of_the_evidence(proposal):
     """Two topics of two words, whose shares are summed out by quadrature; the guide is wide."""

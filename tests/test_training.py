@@ -64,6 +64,7 @@ def test_a_curve_is_what_fit_gives(line):
     assert (found.seconds.diff("epoch") > 0).all()
 
 
+@pytest.mark.slow
 def test_a_line_that_is_given_twice_trains_twice_alike():
     vae, x = make("Bernoulli")
     found = pv.train_estimators(vae, x.round(), ["REBAR", "REBAR"], epochs=2, batch_size=15)
@@ -74,6 +75,7 @@ def test_a_line_that_is_given_twice_trains_twice_alike():
     assert found.step.to_numpy().tolist() == [4, 8]  # the last batch is smaller
 
 
+@pytest.mark.slow
 def test_an_array_on_disk_is_trained_on():
     vae, x = make("Normal")
     where = Rows(x.round().numpy())
@@ -116,6 +118,7 @@ def test_the_estimator_that_diverges_is_named():
         pv.train_estimators(vae, x.round(), lines, lr=1e30, epochs=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("finished", [1, 0])
 def test_an_interrupt_ends_it_with_what_there_is(finished, monkeypatch):
     vae, x = make("Normal")
@@ -138,6 +141,7 @@ def test_an_interrupt_ends_it_with_what_there_is(finished, monkeypatch):
     assert found.elbo_train.isnull().to_numpy().tolist() == [[False, False], [False, True]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("held_out", [None, 0.2])
 def test_the_picture_shows_steps_and_seconds(held_out):
     from matplotlib import pyplot

@@ -30,6 +30,7 @@ def started(likelihood, x, **options):
 # Units.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("likelihood", "x"),
     [(line, REAL) for line in (
@@ -68,6 +69,7 @@ def test_trained_in_metres_and_in_millimetres_is_one_model():
     assert elbos[0] - elbos[1] == pytest.approx(3 * math.log(1000), abs=0.05)
 
 
+@pytest.mark.slow
 def test_likelihoods_start_at_what_the_data_say():
     counts = torch.poisson(torch.tensor([[0.5, 20.0, 3000.0]]).expand(500, 3), generator=GENERATOR)
     bits = (torch.rand(500, 3, generator=GENERATOR) < torch.tensor([0.1, 0.5, 0.9])).float()
@@ -94,6 +96,7 @@ def test_likelihoods_start_at_what_the_data_say():
     assert (cutpoints - (cumulative / (1 - cumulative)).log()).abs().max() < 1
 
 
+@pytest.mark.slow
 def test_components_that_all_data_share_start_as_their_margin():
     halves = (RNG.normal(0, 1, 4000), RNG.normal(4, 0.5, 4000))
     u = np.where(np.arange(4000) % 3 == 0, *halves)
@@ -247,6 +250,7 @@ def scaled(rows: int = 150) -> dict[str, torch.Tensor]:
     return {"raw": raw, "counts": counts, "near 5e4": near, "byte": byte, "codes": codes}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("units", ["none", "data"])
 @pytest.mark.parametrize(
     ("data", "likelihood"),

@@ -199,6 +199,7 @@ def test_bias_z_is_standard_normal_without_bias(bits):
     assert 0.5 < z.std() < 1.6 and abs(z).max() < 5
 
 
+@pytest.mark.slow
 def test_the_exact_reference_is_the_enumerated_gradient(bits):
     vae, x = bits
     found = compare_estimators(vae, x, ["TraceEnum_ELBO"], num_draws=4)
@@ -536,6 +537,7 @@ def test_mistakes_are_answered(mistake, bits):
 # Draws for ArviZ.
 
 
+@pytest.mark.slow
 def test_arviz_summarizes_the_draws(gauss):
     import arviz
 

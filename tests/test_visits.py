@@ -185,6 +185,7 @@ def sleepstudy():
     return pd.read_csv(path)
 
 
+@pytest.mark.slow
 def test_the_best_likelihood_on_sleepstudy_is_that_of_lme4():
     """Reaction ~ Days + (Days | Subject) by maximum likelihood, as lme4 prints it."""
     data = sleepstudy()
@@ -222,6 +223,7 @@ def test_the_best_likelihood_on_sleepstudy_is_that_of_lme4():
         assert bound.shape == (18,) and abs(bound.sum().item() + 875.970) < 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prior", [MIXED, PROCESS])
 @pytest.mark.parametrize("visits", [None, 9])
 def test_the_bound_of_the_exact_guide_is_the_likelihood_of_ragged_visits_with_holes(prior, visits):
@@ -237,6 +239,7 @@ def test_the_bound_of_the_exact_guide_is_the_likelihood_of_ragged_visits_with_ho
         assert torch.allclose(estimate, expected, rtol=2e-8, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_evidence_of_a_guide_that_is_not_exact_is_the_likelihood_still():
     vae, data = one_column(MIXED)
     with torch.no_grad():
@@ -270,6 +273,7 @@ def test_the_divergence_of_a_guide_is_that_of_the_visits_that_there_are(prior, g
             assert abs(found[i] - by_hand) < 1e-8 * (1 + by_hand)
 
 
+@pytest.mark.slow
 def test_a_forecast_is_the_posterior_of_scikit_learns_process():
     vae, data = one_column(PROCESS)
     x, at = vae.as_data(data), [0.25, 4.1, 12.0]
@@ -304,6 +308,7 @@ def test_a_forecast_is_the_posterior_of_scikit_learns_process():
     assert np.abs(covered.mean(0) - 0.9).max() < 0.06  # quantiles of 1,000 draws, seen by 4,000
 
 
+@pytest.mark.slow
 def test_a_forecast_takes_times_or_rows_and_says_what_it_lacks():
     vae, data = model(), frame()
     rows = pd.DataFrame({"subject": ["s3", "s1"], "time": [20.0, 21.0]})
@@ -322,6 +327,7 @@ def test_a_forecast_takes_times_or_rows_and_says_what_it_lacks():
         constant.forecast(data.drop(columns="time"), [1.0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prior", [MIXED, PROCESS])
 def test_a_forecast_is_before_and_between_visits_at_whole_times(prior):
     """A column of times from 0 is no column of counts."""
@@ -334,6 +340,7 @@ def test_a_forecast_is_before_and_between_visits_at_whole_times(prior):
     assert list(model(prior, data).forecast(data, [-1, 0.5], seed=0).time[:2]) == [-1, 0.5]
 
 
+@pytest.mark.slow
 def test_a_model_of_visits_is_trained_over_subjects_resumed_and_loaded(tmp_path):
     vae = model(latent_dim=2)
     fit = pv.fit(vae, table(), epochs=4, batch_size=5, seed=0, out=tmp_path / "run")
@@ -448,6 +455,7 @@ def test_what_visits_cannot_be_combined_with_is_told():
         model().sample(3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [[20.0], "rows"])
 def test_a_forecast_needs_no_weight(at):
     data = frame()
@@ -460,6 +468,7 @@ def test_a_forecast_needs_no_weight(at):
     assert "w" not in found
 
 
+@pytest.mark.slow
 def test_what_is_asked_of_a_model_of_visits_is_answered_by_subject():
     vae, data = shaken(model(latent_dim=2)), frame()
     names = list(data.subject.unique())
@@ -482,6 +491,7 @@ def test_what_is_asked_of_a_model_of_visits_is_answered_by_subject():
         pv.fit_prior(vae, data, "Mixture(Normal(loc=learned), components=2)")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", ["Trace_ELBO(gradient=stl)", "DReG(num_particles=2)"])
 def test_estimators_of_a_prior_that_the_guide_reads_too_have_the_same_mean(line):
     """The prior's parameters are in the guide: gradients agree with those of the plain bound."""
@@ -507,6 +517,7 @@ def test_estimators_of_a_prior_that_the_guide_reads_too_have_the_same_mean(line)
     assert z_score.abs().max() < 5 and means[0].abs().max() > 0.1
 
 
+@pytest.mark.slow
 def test_an_estimator_whose_guide_has_its_own_objective_is_refused_where_it_shares_the_prior():
     x = model().as_data(frame())
     for line in ("RWS", "CUBO"):
@@ -558,6 +569,7 @@ def test_one_goes_from_a_subject_to_another():
     assert line.shape == (3, *vae.x_shape)
 
 
+@pytest.mark.slow
 def test_conditions_and_exposures_of_visits_are_read_at_the_scale_of_the_visits_there_are():
     data = frame().assign(dose=lambda rows: 50 + 5 * rows.time, years=lambda rows: 1 + rows.time)
     counts = np.random.default_rng(0).poisson(3 * data.years)
@@ -574,6 +586,7 @@ def test_conditions_and_exposures_of_visits_are_read_at_the_scale_of_the_visits_
         assert pv.elbo(vae, data, seed=0).isfinite().all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prior", [MIXED, PROCESS])
 def test_refining_moves_no_data(prior):
     """What the guide reads of the visits stays: a step along it is not finite at distance 0."""

@@ -46,6 +46,7 @@ NEEDS = {"Categorical": "Categorical(categories=2)", "VonMisesFisher": "Normal",
          "ZeroInflatedNegativeBinomial": "ZeroInflatedNegativeBinomial(total_count=1)"}  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", MADE)
 @pytest.mark.filterwarnings("ignore")
 def test_every_line_that_a_word_leads_to_is_made(table):
@@ -84,6 +85,7 @@ def test_words_for_training(argument, word, meant):
     assert meant in suggestions(str(error.value))[1]
 
 
+@pytest.mark.slow
 def test_classes_are_taken_for_their_names():
     by_name = pv.fit(vae(), X, optimizer="AdamW", estimator="Trace_ELBO", **QUICK)
     by_class = pv.fit(vae(), X, optimizer=torch.optim.AdamW, estimator=Trace_ELBO, **QUICK)
@@ -159,6 +161,7 @@ def test_tables_list_what_a_line_can_name():
         pv.describe("Qwertz")
 
 
+@pytest.mark.slow
 def test_the_directory_has_public_names_only():
     code = "import pyro_vae as pv; pv.VAE; print(*dir(pv))"
     names = subprocess.check_output([sys.executable, "-c", code], text=True).split()

@@ -21,6 +21,7 @@ def em_step(x, shares, rates):
     return q.mean(0), q.sum(0) / (q * x[:, None]).sum(0)
 
 
+@pytest.mark.slow
 def test_em_for_two_exponentials_never_falls_and_ends_where_the_slope_is_zero():
     x = torch.cat([dist.Exponential(0.2).sample((150,)), dist.Exponential(3.0).sample((250,))])
     x, shares, rates = x.double(), torch.tensor([0.5, 0.5]).double(), torch.tensor([0.5, 1.0])

@@ -10,6 +10,7 @@ from scipy.optimize import minimize_scalar
 import pyro_vae as pv
 
 
+@pytest.mark.slow
 def test_the_absolute_error_is_a_laplace_likelihood_and_its_constant_the_median():
     """Exercise 1. -log p(x) = |x - m| / s + log 2 s; squares give the mean instead."""
     x = torch.tensor([0.0, 1.0, 2.0, 10.0, 50.0])

@@ -42,6 +42,7 @@ def test_1_a_wide_guide_has_bounded_weights():
     assert pv.log_evidence(vae, x, num_samples=2000, seed=0).khat.max() < 0.5
 
 
+@pytest.mark.slow
 def test_2_an_independent_guide_covers_too_little():
     """Its variance is (1 - rho²) times the posterior's, so 90 % are 2 Phi(1.64 sqrt(...)) - 1."""
     w = torch.tensor([[1.5, 1.2], [1.2, 1.5]])
@@ -55,6 +56,7 @@ def test_2_an_independent_guide_covers_too_little():
     assert says < 0.75
 
 
+@pytest.mark.slow
 def test_3_one_pixel_collapses_and_two_do_not():
     e = np.linspace(-8, 8, 401)
     weights = norm.pdf(e) / norm.pdf(e).sum()

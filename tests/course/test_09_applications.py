@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 import torch
 
 import pyro_vae as pv
@@ -45,6 +46,7 @@ def test_2_in_a_linear_model_the_step_adds_one_vector():
     assert expected.abs().max() > 1e-3
 
 
+@pytest.mark.slow
 def test_3_notes_on_their_own_waste_what_they_say_of_each_other():
     """Each note alone is uniform, so a model without memory and z costs n log 12."""
     melodies, n = Melodies(), 4
