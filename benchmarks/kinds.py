@@ -1,13 +1,15 @@
 """What a step costs of models of other kinds than `speed.py`'s, in one run.
 
-    python benchmarks/kinds.py [--rounds 20] [--steps 20] [--only WORD ...] [--cpu] [--device cuda]
+    PEERS=FOLDER python benchmarks/kinds.py [--rounds 20] [--steps 20] [--only WORD ...]
+        [--cpu] [--device cuda]
     python benchmarks/kinds.py --memory
 
 Each model is stepped by this package, eager and compiled, by stock Pyro (its tutorial's Adam,
 validation on) and by hand in PyTorch, eager and under ``torch.compile``; where it is not said
 otherwise in ``KINDS``, by hand means the same modules and `torch.distributions` without Pyro's
-messages. All take turns in short rounds. ``--cpu`` takes the process's CPU time and one thread, for
-a machine that has other things to do. ``--memory`` measures the tensors that a step holds instead.
+messages; NumPyro, where PEERS names its folder, by `kinds_numpyro.py`. All take turns in short
+rounds. ``--cpu`` takes the process's CPU time and one thread, for a machine that has other things
+to do. ``--memory`` measures the tensors that a step of PyTorch's holds instead.
 """
 
 import argparse
@@ -31,7 +33,8 @@ from pyro_vae.infer import make_estimator
 
 LR, BATCH = 1e-3, 100
 ROUND = 0.25  # seconds that a round is to take at most
-WAYS = ("eager", "compiled", "stock Pyro", "by hand", "by hand, compiled")
+NUMPYRO = "NumPyro, jit"
+WAYS = ("eager", "compiled", "stock Pyro", "by hand", "by hand, compiled", NUMPYRO)
 softplus, cross_entropy = nn.functional.softplus, nn.functional.binary_cross_entropy_with_logits
 Loss = Callable[[Tensor], Tensor]
 
@@ -221,10 +224,15 @@ KINDS: dict[str, Kind] = {
 }  # fmt: skip
 
 
-def stepper(kind: Kind, way: str, device: str) -> Callable[[], object]:
+def stepper(name: str, way: str, device: str) -> Callable[[], object]:
     """A step of a way, on a model of its own."""
     torch.manual_seed(0)
+    kind = KINDS[name]
     vae, x = kind.make()
+    if way == NUMPYRO:
+        import kinds_numpyro
+
+        return kinds_numpyro.stepper(name, x)
     with torch.no_grad():
         vae.start_from(x)
     vae, x = vae.to(device), x.to(device)
@@ -270,7 +278,7 @@ def peak(run: Callable[[], object], device: str) -> float:
     return float(np.ptp(np.cumsum([0, *(size for _, size in taken)]))) / 2**20
 
 
-def measure(kind: Kind, told: argparse.Namespace) -> dict[str, float]:
+def measure(name: str, told: argparse.Namespace) -> dict[str, float]:
     """Milliseconds a step of each way, ratios, and seconds of the compiled one's first steps."""
     clock = time.process_time if told.cpu else time.perf_counter
     runs, first, steps = {}, {}, {}
@@ -278,7 +286,7 @@ def measure(kind: Kind, told: argparse.Namespace) -> dict[str, float]:
         if told.ways and way not in told.ways:
             continue
         try:
-            run = stepper(kind, way, told.device)
+            run = stepper(name, way, told.device)
             start = time.perf_counter()
             run(), run()
             first[way] = time.perf_counter() - start
@@ -303,8 +311,8 @@ def measure(kind: Kind, told: argparse.Namespace) -> dict[str, float]:
     ms = found.median()
     row = {way: ms.get(way, np.nan) for way in WAYS}
     for ours, theirs in (
-        ("compiled", "by hand"), ("compiled", "by hand, compiled"), ("compiled", "stock Pyro"),
-        ("eager", "by hand"),
+        ("compiled", "by hand"), ("compiled", "by hand, compiled"), ("compiled", NUMPYRO),
+        ("compiled", "stock Pyro"), ("eager", "by hand"),
     ):  # fmt: skip
         ratio = (found[ours] / found[theirs]).median() if {ours, theirs} <= set(found) else np.nan
         row[f"{ours} / {theirs}"] = ratio
@@ -312,12 +320,12 @@ def measure(kind: Kind, told: argparse.Namespace) -> dict[str, float]:
     return row
 
 
-def memory(kind: Kind, told: argparse.Namespace) -> dict[str, float]:
+def memory(name: str, told: argparse.Namespace) -> dict[str, float]:
     """MiB of each way."""
     row = {}
-    for way in told.ways or WAYS:
+    for way in told.ways or WAYS[:-1]:
         try:
-            run = stepper(kind, way, told.device)
+            run = stepper(name, way, told.device)
             run(), run()
             row[way] = peak(run, told.device)
         except Exception as problem:  # as above
@@ -326,8 +334,8 @@ def memory(kind: Kind, told: argparse.Namespace) -> dict[str, float]:
 
 
 def page(rows: dict[str, dict[str, float]]) -> str:
-    """The rows as a table; a dash where a way was not run or could not."""
-    frame = pd.DataFrame(rows).T.rename_axis("").reset_index()
+    """The rows as a table of the ways that ran; a dash where one could not."""
+    frame = pd.DataFrame(rows).T.dropna(axis=1, how="all").rename_axis("").reset_index()
     cells = frame.map(lambda v: ("-" if v != v else f"{v:.2f}") if isinstance(v, float) else v)
     return table(list(map(str, cells.columns)), cells.to_numpy().tolist())
 
@@ -347,11 +355,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     rows = {}
-    for name, kind in KINDS.items():
+    for name in KINDS:
         if not told.only or any(word in name for word in told.only):
-            rows[name] = (memory if told.memory else measure)(kind, told)
+            rows[name] = (memory if told.memory else measure)(name, told)
             print(name, {k: round(v, 2) for k, v in rows[name].items()}, flush=True)
     device = "" if told.device == "cpu" else f"_{told.device}"
+    device += "_numpyro" if NUMPYRO in told.ways else ""
     if told.memory:
         how = (
             "MiB of tensors that a step at batch 100 makes and holds at once, gradients among them."

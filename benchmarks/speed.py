@@ -1,7 +1,7 @@
 """What a step and an epoch cost: this package beside its peers, in one run on one machine.
 
     PEERS=FOLDER python benchmarks/speed.py [--rounds 60] [--only NAME] [--threads 2]
-        [--device cuda]
+        [--peers] [--device cuda]
 
 VAE 784-200-200-50 (tanh), Bernoulli, batches of 100 and 1,000; `peers.py` says who they are. The
 peers take turns in short rounds, so that a drift of the machine's speed meets all. A step is
@@ -200,6 +200,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[], help="peers whose name holds a word")
     parser.add_argument("--data", type=int, default=60_000, help="of MNIST's training data")
     parser.add_argument("--threads", type=int, help="of PyTorch; its own choice without")
+    parser.add_argument("--peers", action="store_true", help="they alone, to speed_peers.md")
     parser.add_argument("--device", default="cpu", help="cuda: the peers alone, to speed_cuda.md")
     told = parser.parse_args()
     torch.manual_seed(0)
@@ -208,8 +209,15 @@ def main() -> None:
     grey, few = mnist().train.flatten(1)[: told.data].to(told.device), fewer(told.rounds)
     peers = beside_peers(grey, told.rounds, told.only)
     print(page(peers))
-    if told.device != "cpu":
-        publish(f"speed_{told.device}", "What a step and an epoch cost on a GPU", page(peers))
+    how = (
+        f"784-200-200-50 (tanh), Bernoulli, Adam; medians of {told.rounds} rounds of {STEPS} "
+        f"steps, and of {few} epochs of {len(grey):,} images with their order, fresh bits and "
+        "batches. ``close``: the rounds, ``in`` so many, in which the two cores shared a cache. "
+        f"{torch.get_num_threads()} threads; {versions() or 'no further peers'}."
+    )
+    if told.peers or told.device != "cpu":
+        name = "peers" if told.device == "cpu" else told.device
+        publish(f"speed_{name}", "What a step and an epoch cost", f"{how}\n\n{page(peers)}")
         return
     particles, data = by_particles(grey, 4 * few), by_data(grey, few)
     processes = by_processes(grey, 2 * few)
@@ -221,13 +229,7 @@ def main() -> None:
         "## An epoch at a global batch of 1,000 by processes, s": processes.reset_index(),
     }
     text = "\n\n".join(f"{head}\n\n{page(part)}" for head, part in parts.items())
-    how = (
-        f"784-200-200-50 (tanh), Bernoulli, Adam; medians of {told.rounds} rounds of {STEPS} "
-        f"steps, and of {few} epochs of {len(grey):,} images with their order, fresh bits and "
-        f"batches; by processes, of {2 * few} runs. ``close``: the rounds, ``in`` so many, in "
-        "which the two cores shared a cache. "
-        f"{torch.get_num_threads()} threads; {versions() or 'no further peers'}."
-    )
+    how = f"{how} By processes: medians of {2 * few} runs."
     publish("speed", "What a step and an epoch cost", f"{how}\n\n![speed](speed.png)\n\n{text}")
 
 
