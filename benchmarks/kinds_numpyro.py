@@ -72,6 +72,17 @@ def apply(name: str, layers: tuple, z) -> jax.Array:
     return flax_module(name, nn.Sequential(layers), z)(z)
 
 
+def reading(layers: tuple, n: int, see: Callable = lambda x: x) -> Callable:
+    """A guide of normal z, whose network reads what is seen of x."""
+
+    def guide(x):
+        q = normal("encoder", layers, n, see(x))
+        with np_.plate("data", len(x)):
+            np_.sample("z", q)
+
+    return guide
+
+
 def standard(n: int) -> dist.Distribution:
     return dist.Normal(jnp.zeros(n), 1.0).to_event(1)
 
@@ -85,12 +96,7 @@ def images(shape: tuple[int, ...], encoder: tuple, decoder: tuple, n: int = 20) 
             logits = apply("decoder", decoder, z)
             np_.sample("x", dist.Bernoulli(logits=logits).to_event(len(shape)), obs=x)
 
-    def guide(x):
-        q = normal("encoder", encoder, n, x)
-        with np_.plate("data", len(x)):
-            np_.sample("z", q)
-
-    return model, guide
+    return model, reading(encoder, n)
 
 
 def convolutions(*shape: int) -> tuple:
@@ -162,12 +168,7 @@ def counts() -> tuple:
             p = dist.NegativeBinomialLogits(total, logits).to_event(1)
             np_.sample("x", p, obs=x)
 
-    def guide(x):
-        q = normal("encoder", mlp(128), 10, jnp.log1p(x))
-        with np_.plate("data", len(x)):
-            np_.sample("z", q)
-
-    return model, guide
+    return model, reading(mlp(128), 10, jnp.log1p)
 
 
 def mixed() -> tuple:
@@ -184,14 +185,11 @@ def mixed() -> tuple:
             codes = x[:, 40:].astype(int)
             np_.sample("levels", dist.Categorical(logits=levels).to_event(1), obs=codes)
 
-    def guide(x):
+    def see(x):
         codes = jax.nn.one_hot(x[:, 40:].astype(int), 4).reshape(len(x), 40)
-        seen = jnp.concatenate([x[:, :40], codes], -1)
-        q = normal("encoder", mlp(128, 128), 10, seen)
-        with np_.plate("data", len(x)):
-            np_.sample("z", q)
+        return jnp.concatenate([x[:, :40], codes], -1)
 
-    return model, guide
+    return model, reading(mlp(128, 128), 10, see)
 
 
 def layers() -> tuple:
