@@ -37,6 +37,7 @@ NUMPYRO = "NumPyro, jit"
 WAYS = ("eager", "compiled", "stock Pyro", "by hand", "by hand, compiled", NUMPYRO)
 softplus, cross_entropy = nn.functional.softplus, nn.functional.binary_cross_entropy_with_logits
 Loss = Callable[[Tensor], Tensor]
+Steps = Callable[..., float]  # so many steps, one without a number, and the loss of the last
 
 
 @dataclass(frozen=True)
@@ -224,15 +225,20 @@ KINDS: dict[str, Kind] = {
 }  # fmt: skip
 
 
-def stepper(name: str, way: str, device: str) -> Callable[[], object]:
-    """A step of a way, on a model of its own."""
-    torch.manual_seed(0)
-    kind = KINDS[name]
-    vae, x = kind.make()
-    if way == NUMPYRO:
-        import kinds_numpyro
+def steps_of(name: str, way: str, device: str) -> Steps:
+    """Steps of a way, on a model of its own."""
+    if way != NUMPYRO:
+        return stepper(KINDS[name], way, device)
+    import kinds_numpyro
 
-        return kinds_numpyro.stepper(name, x)
+    torch.manual_seed(0)
+    return kinds_numpyro.stepper(name, KINDS[name].make()[1])
+
+
+def stepper(kind: Kind, way: str, device: str) -> Steps:
+    """Steps of a way of PyTorch's, on a model of its own."""
+    torch.manual_seed(0)
+    vae, x = kind.make()
     with torch.no_grad():
         vae.start_from(x)
     vae, x = vae.to(device), x.to(device)
@@ -242,12 +248,15 @@ def stepper(name: str, way: str, device: str) -> Callable[[], object]:
         run = torch.compile(loss) if way.endswith("compiled") else loss
         optim = torch.optim.Adam(vae.to(device).parameters(), LR, fused=True)
 
-        def by_hand() -> float:
-            optim.zero_grad()
-            value = run(x)
-            value.backward()
-            optim.step()
-            return value.item()
+        def by_hand(n: int = 1) -> float:
+            last = 0.0
+            for _ in range(n):
+                optim.zero_grad()
+                value = run(x)
+                value.backward()
+                optim.step()
+                last = value.item()
+            return last
 
         return by_hand
     stock, estimator = way == "stock Pyro", make_estimator(kind.estimator)
@@ -257,14 +266,14 @@ def stepper(name: str, way: str, device: str) -> Callable[[], object]:
     svi = SVI(vae.model, guide, adam() if stock else fused_adam(), elbo)
     store = {"params": {}, "constraints": {}}
 
-    def by_svi() -> float:
+    def by_svi(n: int = 1) -> float:
         with pyro.get_param_store().scope(store), pyro.validation_enabled(stock):
-            return svi.step(x)  # pyright: ignore[reportReturnType]
+            return [float(svi.step(x)) for _ in range(n)][-1]  # pyright: ignore[reportArgumentType]
 
     return by_svi
 
 
-def peak(run: Callable[[], object], device: str) -> float:
+def peak(run: Steps, device: str) -> float:
     """MiB of tensors that a step makes and holds at once, gradients among them."""
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
@@ -286,7 +295,7 @@ def measure(name: str, told: argparse.Namespace) -> dict[str, float]:
         if told.ways and way not in told.ways:
             continue
         try:
-            run = stepper(name, way, told.device)
+            run = steps_of(name, way, told.device)
             start = time.perf_counter()
             run(), run()
             first[way] = time.perf_counter() - start
@@ -300,8 +309,7 @@ def measure(name: str, told: argparse.Namespace) -> dict[str, float]:
 
     def milliseconds(way: str) -> float:
         start = clock()
-        for _ in range(steps[way]):
-            value = runs[way]()
+        value = runs[way](steps[way])
         if told.device == "cuda":
             torch.cuda.synchronize()
         assert value == value
@@ -325,7 +333,7 @@ def memory(name: str, told: argparse.Namespace) -> dict[str, float]:
     row = {}
     for way in told.ways or WAYS[:-1]:
         try:
-            run = stepper(name, way, told.device)
+            run = steps_of(name, way, told.device)
             run(), run()
             row[way] = peak(run, told.device)
         except Exception as problem:  # as above

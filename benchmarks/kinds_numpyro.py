@@ -7,7 +7,6 @@ in the guide. It has no neural splines.
 """
 # ruff: noqa: ANN001, ANN202, ANN204, E731
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -244,8 +243,8 @@ KINDS: dict[str, Callable[[], tuple]] = {
 }
 
 
-def stepper(name: str, x: torch.Tensor) -> Callable[[], float]:
-    """A step of a kind on a batch, which gives its loss."""
+def stepper(name: str, x: torch.Tensor) -> Callable[..., float]:
+    """Steps of a kind on a batch, so many; the loss of the last."""
     if name not in KINDS:
         raise LookupError(f"NumPyro does not say {name}")
     model, guide = KINDS[name]()
@@ -254,9 +253,11 @@ def stepper(name: str, x: torch.Tensor) -> Callable[[], float]:
     svi = infer.SVI(model, guide, optim.Adam(LR), bound)
     update, state = jax.jit(svi.update), [svi.init(jax.random.PRNGKey(0), data)]
 
-    def step() -> float:
-        state[0], loss = update(state[0], data)
-        assert math.isfinite(loss)
-        return float(loss)
+    def steps(n: int = 1) -> float:
+        last = 0.0
+        for _ in range(n):
+            state[0], loss = update(state[0], data)
+            last = float(loss)
+        return last
 
-    return step
+    return steps
