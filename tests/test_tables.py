@@ -3,6 +3,7 @@
 import datetime
 import tomllib
 import warnings
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
@@ -53,6 +54,9 @@ def mixed(n=60, seed=0):
             "moment": pd.Series(moments).astype("datetime64[ns]").where(~hole),
             "zoned": pd.Series(moments).dt.tz_localize("UTC").dt.tz_convert("Asia/Kolkata"),
             "iso": [d.isoformat() for d in dates],
+            "price": np.where(
+                hole, None, [Decimal(int(d)).scaleb(-2) for d in rng.integers(9**5, size=n)]
+            ),
             "wait": pd.to_timedelta(rng.integers(1, 10**6, n), unit="s"),
             "code": rng.integers(1, 6, n),
             "same": 7,

@@ -3,6 +3,8 @@
 import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import Any
 
 import narwhals as nw
 import numpy as np
@@ -16,7 +18,6 @@ __all__ = ["AS_WORDS", "Cells", "OddWord", "cells_of", "check_years", "is_placeh
 # How to make a column of what a table can hold.
 AS_WORDS = "frame[name].map(str, na_action='ignore')"
 HOW = {
-    "decimal.Decimal": ", frame[name].astype(float)",
     "fractions.Fraction": ", frame[name].astype(float)",
     "pandas.Period": ", frame[name].dt.to_timestamp()",
     "datetime.time": ", as hours: frame[name].map(lambda t: t.hour + t.minute / 60, "
@@ -146,7 +147,7 @@ def cells_of(
         return _filled(blank, "boolean", seen.to_numpy().astype(bool))
     if kind.is_integer():
         return _filled(blank, "whole", seen.to_numpy())
-    if kind.is_float():
+    if kind.is_float() or kind.is_decimal():
         values = np.full(len(series), np.nan)
         values[known] = seen.to_numpy()
         return replace(blank, sort="number", values=values, known=~np.isnan(values))
@@ -200,7 +201,7 @@ def _sort(value: object) -> str:
             return "boolean"
         case int() | np.integer():
             return "whole"
-        case float() | np.floating():
+        case float() | np.floating() | Decimal():
             return "number"
         case str():
             return "word"
@@ -249,7 +250,7 @@ def _objects(blank: Cells, seen: list[object], na_values: Sequence[Level]) -> Ce
     if sort == "number":
         values = np.full(len(blank), np.nan)
         values[blank.known] = [float(value) for value in seen]  # pyright: ignore[reportArgumentType]
-        return replace(blank, sort=sort, values=values)
+        return replace(blank, sort=sort, values=values, dtype=_with_places(blank.dtype, seen))
     kind = {"word": object, "boolean": bool, "whole": np.int64, "duration": "timedelta64[us]"}
     try:
         return _filled(blank, sort, np.array(seen, dtype=kind[sort]))
@@ -260,6 +261,14 @@ def _objects(blank: Cells, seen: list[object], na_values: Sequence[Level]) -> Ce
             f"{seen[large]} is beyond 64 bits",
             f"give them as words: {AS_WORDS}",
         ) from None
+
+
+def _with_places(dtype: str, seen: list[Any]) -> str:
+    """The type of a column of objects, with the places after the point where they are decimals."""
+    if dtype != "object" or not all(isinstance(value, Decimal) for value in seen):
+        return dtype
+    places = (-value.as_tuple().exponent for value in seen if value.is_finite())
+    return f"object[decimal, {max([0, *places])}]"
 
 
 def _days(blank: Cells, seen: list[object]) -> Cells:

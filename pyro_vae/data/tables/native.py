@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 import narwhals as nw
@@ -13,6 +14,7 @@ __all__ = ["LIBRARIES", "categories", "dtype_text", "make_frame", "make_series"]
 
 LIBRARIES = ("pandas", "polars", "pyarrow")
 CATEGORY = re.compile(r"(category|ordered)\[(.+)\]$")
+DECIMAL = re.compile(r"(?:object\[decimal|decimal128|Decimal).*\b(?:scale=)?(\d+)[\])]$")
 
 
 def dtype_text(series: nw.Series) -> str:
@@ -65,6 +67,9 @@ def make_series(
     """
     if not text:
         return _inferred(library, name, values, known)
+    if found := DECIMAL.match(text):
+        values = np.array([Decimal(f"{value:.{found[1]}f}") for value in values], dtype=object)
+        text = "object" if text.startswith("object") else text
     make = {"pandas": _pandas, "polars": _polars, "pyarrow": _pyarrow}[library]
     return make(name, values, known, text, list(levels))
 
@@ -156,6 +161,8 @@ def _polars(name: str, values: np.ndarray, known: np.ndarray, text: str, levels:
             return series.cast(pl.Date)
         return series.dt.replace_time_zone("UTC").dt.convert_time_zone(zone) if zone else series
     dtype = getattr(pl, base)
+    if base == "Decimal":
+        dtype = dtype(*map(int, re.findall(r"\d+", text)))
     if values.dtype.kind == "O" or not known.all():
         return pl.Series(name, _listed(values, known), dtype=dtype)
     return pl.Series(name, values).cast(dtype)
@@ -187,5 +194,7 @@ def _arrow_type(text: str) -> Any:  # noqa: ANN401
     pa = _module("pyarrow")
     if zoned := re.match(r"timestamp\[(\w+), tz=(.+)\]", text):
         return pa.timestamp(zoned[1], zoned[2])
+    if text.startswith("decimal128"):
+        return pa.decimal128(*map(int, re.findall(r"\d+", text)[1:]))
     known = {"large_string": pa.large_string(), "date64[ms]": pa.date64()}
     return known[text] if text in known else pa.type_for_alias(text)
