@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
 __all__ = ["bounded", "memory"]
@@ -16,6 +15,7 @@ TENSOR = torch.Tensor
 FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.full, torch.eye, torch.arange, torch.randn}
 FACTORIES |= {torch.rand, torch.linspace, TENSOR.new_zeros, TENSOR.new_ones, TENSOR.new_full}
 FACTORIES |= {TENSOR.new_empty}
+SIZED = {TENSOR, torch.nn.Parameter}  # others, such as lazy ones, have no size yet
 REPEATING = {TENSOR.repeat, TENSOR.repeat_interleave, torch.repeat_interleave, torch.tile}
 
 
@@ -67,8 +67,7 @@ class Counting(TorchFunctionMode):
                 self.calls -= 1
                 self._count(self._size(func, args, kwargs))
             for tensor in args:  # one that is expanded takes its memory in what it goes into
-                known = isinstance(tensor, TENSOR) and not is_lazy(tensor)
-                if known and (asked := math.prod(tensor.shape)) > self.numbers:
+                if type(tensor) in SIZED and (asked := tensor.numel()) > self.numbers:
                     self._count(asked)
             return func(*args, **kwargs)
         except (RuntimeError, OverflowError, TypeError) as problem:

@@ -7,6 +7,7 @@ distributions): ``nn.Module`` with ``forward(features | None) -> pyro distributi
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import pyro.distributions as dist
@@ -361,13 +362,14 @@ def family_names() -> set[str]:
     return {name for name, cls in classes.items() if not _other_arguments(cls)} - UNDRAWN
 
 
-def _other_arguments(cls: type[Distribution]) -> set[str]:
+@cache
+def _other_arguments(cls: type[Distribution]) -> frozenset[str]:
     """The required arguments of a distribution that are neither parameters nor numbers."""
     table = getattr(cls, "arg_constraints", None)
     known = {*(table if isinstance(table, dict) else ()), *PLAIN}
     parameters = inspect.signature(cls.__init__).parameters.values()
     named = (p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD))
-    return {p.name for p in named if p.default is p.empty} - known
+    return frozenset(p.name for p in named if p.default is p.empty) - known
 
 
 def _constraints(distribution: type[dist.TorchDistribution]) -> Mapping:

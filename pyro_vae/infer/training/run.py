@@ -311,10 +311,10 @@ def by_name(callbacks: Sequence[Callback]) -> dict[str, Callback]:
 def _check_hooks(cls: type[Callback]) -> None:
     """Raise if a method of a callback is nearly one that is called."""
     hooks = [name for name, value in vars(Callback).items() if callable(value) and name[0] != "_"]
-    for name in dir(cls):
-        own = name not in dir(Callback) and callable(getattr(cls, name)) and name[0] != "_"
-        near = difflib.get_close_matches(HOOKS.get(name, name), hooks, n=1, cutoff=0.85)
-        if own and near:
+    for name in sorted({*dir(cls)} - {*dir(Callback)}):
+        if not callable(getattr(cls, name)) or name[0] == "_":
+            continue
+        if near := difflib.get_close_matches(HOOKS.get(name, name), hooks, n=1, cutoff=0.85):
             raise ValueError(
                 f"the callback {cls.__name__} has the method {name!r}, which nothing calls; did "
                 f"you mean {near[0]}?"
