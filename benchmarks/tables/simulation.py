@@ -80,7 +80,7 @@ def main() -> None:
         "brackets. Real rows: the training rows in the place of simulated ones. `pv.fidelity` "
         "says what the figures are; TVAE and CTGAN have their authors' settings (300 epochs). "
         "Those of `pyro_vae` were chosen by training and validation rows of Adult's first split; "
-        "its seconds are beside other work, and those of the others are of an Intel Xeon.\n\n"
+        "its seconds are beside other work; those of yrbss and of the others are of an Intel Xeon.\n\n"
         "All rows share the twenty LogNormal components of a quantity with more than 400 values, "
         "which start at the data's quantiles. Ten that started at random places missed the "
         "margin of Adult's `weight` by .03, and Adult's rows then had trends of .970 and a "
