@@ -192,7 +192,8 @@ def read_rows(run: Path, vae: "VAE", path: Path) -> Any:  # noqa: ANN401
 def write_rows(path: Path, rows: Any) -> Path:  # noqa: ANN401
     """Write a frame, as ``.parquet`` where the path says so, else as ``.csv``; an array as it is.
 
-    Texts are lines, and other sequences an array, padded with NaN.
+    Whole numbers that pandas held as floats, since their column had holes, are 2 in a ``.csv``, not
+    2.0. Texts are lines, and other sequences an array, padded with NaN.
 
     Returns:
         The path, with the suffix of what it is.
@@ -209,15 +210,36 @@ def write_rows(path: Path, rows: Any) -> Path:  # noqa: ANN401
             np.save(new, padded(rows).numpy() if isinstance(rows, list) else rows)
         elif path.suffix == ".parquet":
             try:
-                rows.to_parquet(new)
+                _as_pandas(rows).to_parquet(new)
             except ImportError:
                 raise ValueError(
                     f"{path}: Parquet files need pyarrow: pip install pyarrow, or "
                     f"--out {path.with_suffix('.csv')}"
                 ) from None
         else:
+            rows = _with_whole_numbers(_as_pandas(rows))
             rows.to_csv(new, index=False, sep="\t" if path.suffix == ".tsv" else ",")
     return path
+
+
+def _as_pandas(rows: Any) -> Any:  # noqa: ANN401
+    """A frame of the library that the model's table was of, as one of pandas."""
+    import narwhals as nw
+    import pandas as pd
+
+    frame = nw.from_native(rows, eager_only=True)
+    if frame.implementation.is_pandas():
+        return rows
+    return pd.DataFrame(frame.to_dict(as_series=False))  # to_pandas of polars needs pyarrow
+
+
+def _with_whole_numbers(rows: Any) -> Any:  # noqa: ANN401
+    """The frame, its floats as whole numbers where all of a column are, or are missing."""
+    from ..data.tables.coding import EXACT
+
+    floats = rows.select_dtypes("float").items()
+    whole = {n: "Int64" for n, x in floats if (x.isna() | (x % 1 == 0) & (x.abs() < EXACT)).all()}
+    return rows.astype(whole)
 
 
 def contents(folder: Path) -> list[str]:
