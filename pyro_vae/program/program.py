@@ -273,8 +273,13 @@ class Program(Face):
         """The model with whole plates and without scales, which Markov chains run on.
 
         Raises:
-            ValueError: a latent variable is discrete.
+            ValueError: a latent variable is discrete, or there is none.
         """
+        if not self.drawn.values:
+            raise ValueError(
+                "this program has no latent variable but those that are summed out, so there is no "
+                "draw to make or to move: log_evidence(program) is exact"
+            )
         for name in self.drawn.values:
             site: Any = self.example.model.nodes[name]
             if site["fn"].support.is_discrete:
