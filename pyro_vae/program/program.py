@@ -119,17 +119,8 @@ class Program(Face):
         layout = measure(whole, first, data)
         cutting = Packing(packing.args, packing.kwargs, layout.size) if data else packing
         if data and layout.size > 1 and cutting.tensors:
-            every = torch.arange(layout.size)
-            parts = every.flip(0)[: min(2, layout.size - 1)], torch.cat([every, every[:1]])
-            if all(
-                is_cut(
-                    whole,
-                    partial(run_once, *self._bound(cutting), cutting.pack()[rows]),
-                    layout,
-                    rows,
-                )
-                for rows in parts  # a parameter for each member is of no other rows
-            ):
+            rows, both = cutting.pack(), self._bound(cutting)
+            if is_cut(whole, lambda some: partial(run_once, *both, rows[some]), layout):
                 layout, self.packing = replace(layout, whole=False), cutting
         why = why_one_by_one(whole, layout)
         self.layout = replace(layout, why_loop=why)  # pyright: ignore
