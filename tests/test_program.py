@@ -460,3 +460,23 @@ def test_equal_arguments_are_told_apart_when_data_are_drawn():
     assert torch.equal(covariates, x) and not torch.equal(drawn, x)
     same = torch.ones(3)  # no row tells which of the two it is of
     assert "hold the same values" in pv.Program(model, guide, same, same).why_not_simulated
+
+
+def test_a_parameter_for_each_member_is_of_no_other_rows():
+    """Cut into batches, the guide below would give each row another's parameter."""
+    x = torch.tensor([0.3, -1.2, 2.0])
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x):
+        loc = pyro.param("loc", torch.zeros(3))
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(loc[: len(x)], 1.0))
+
+    program = pv.Program(model, guide, x)
+    assert program.layout.whole
+    pv.fit(program, epochs=60, lr=0.1, seed=0, compile=False)
+    assert (program.state_dict()["loc"] - x / 2).abs().max() < 0.3  # steps of .1, with noise

@@ -122,6 +122,12 @@ def test_calibration_needs_a_guide_that_reads_the_data(made):
         pv.calibration(made["hidden Markov"][0], 20)
 
 
+def test_where_all_is_summed_out_there_is_nothing_to_move(made):
+    for act in (pv.posterior, pv.gaps, pv.ais):
+        with pytest.raises(ValueError, match=r"summed out.*log_evidence\(program\) is exact"):
+            act(made["hidden Markov"][0])
+
+
 @pytest.mark.slow
 def test_the_posterior_is_that_of_markov_chains():
     found = pv.posterior(regression(2.0), num_samples=200, warmup=50, chains=1, seed=0)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 __all__ = [
     "family_name",
+    "is_learned_point",
     "is_product",
     "latent",
     "replayed",
@@ -69,6 +70,12 @@ def unwrapped(distribution: Any) -> Any:  # noqa: ANN401
 def family_name(distribution: object) -> str:
     """The name of the family under wrappers such as ``Independent``."""
     return type(unwrapped(distribution)).__name__
+
+
+def is_learned_point(distribution: object) -> bool:
+    """Whether this is a ``Delta`` whose place has a gradient."""
+    point = unwrapped(distribution)
+    return isinstance(point, dist.Delta) and point.v.requires_grad
 
 
 def is_product(distribution: object) -> bool:

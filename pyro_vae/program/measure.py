@@ -183,11 +183,27 @@ def why_one_by_one(run: Callable[..., Traces], layout: Layout) -> str:
     return ""
 
 
-@torch.no_grad()
 def is_cut(
+    whole: Callable[..., Traces], cut: Callable[[Tensor], Callable[..., Traces]], layout: Layout
+) -> bool:
+    """Whether some rows of the arguments give the densities that their members have among all.
+
+    More rows than there are must run too: a parameter for each member is of no other rows.
+
+    Args:
+        whole: runs at all rows.
+        cut: what runs at given rows.
+        layout: of the plates.
+    """
+    every = torch.arange(layout.size)
+    parts = every.flip(0)[: min(2, layout.size - 1)], torch.cat([every, every[:1]])
+    return all(_agrees(whole, cut(rows), layout, rows) for rows in parts)
+
+
+@torch.no_grad()
+def _agrees(
     whole: Callable[..., Traces], cut: Callable[..., Traces], layout: Layout, rows: Tensor
 ) -> bool:
-    """Whether a part of the arguments gives the densities that its members have among all."""
     how = {"nesting": layout.nesting, "full": layout.full}
     if layout.partial:
         return False

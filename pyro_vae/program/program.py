@@ -119,9 +119,8 @@ class Program(Face):
         layout = measure(whole, first, data)
         cutting = Packing(packing.args, packing.kwargs, layout.size) if data else packing
         if data and layout.size > 1 and cutting.tensors:
-            rows = torch.arange(min(2, layout.size - 1))
-            cut = partial(run_once, *self._bound(cutting), cutting.pack()[rows])
-            if is_cut(whole, cut, layout, rows):
+            rows, both = cutting.pack(), self._bound(cutting)
+            if is_cut(whole, lambda some: partial(run_once, *both, rows[some]), layout):
                 layout, self.packing = replace(layout, whole=False), cutting
         why = why_one_by_one(whole, layout)
         self.layout = replace(layout, why_loop=why)  # pyright: ignore
@@ -273,8 +272,13 @@ class Program(Face):
         """The model with whole plates and without scales, which Markov chains run on.
 
         Raises:
-            ValueError: a latent variable is discrete.
+            ValueError: a latent variable is discrete, or there is none.
         """
+        if not self.drawn.values:
+            raise ValueError(
+                "this program has no latent variable but those that are summed out, so there is no "
+                "draw to make or to move: log_evidence(program) is exact"
+            )
         for name in self.drawn.values:
             site: Any = self.example.model.nodes[name]
             if site["fn"].support.is_discrete:

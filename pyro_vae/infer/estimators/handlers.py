@@ -15,7 +15,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
 from ...core.checks import number
-from ..sites import is_product, latent
+from ..sites import is_learned_point, is_product, latent
 
 __all__ = [
     "Baseline",
@@ -40,15 +40,16 @@ class ScoreFunction(Messenger):
     .. math:: \nabla_\phi E_q[f(z)] = E_q[f(z) \nabla_\phi \log q_\phi(z)]
 
     The site's distribution is wrapped before it draws: replaced afterwards it would already be in
-    the trace.
+    the trace. A point that has a gradient (``Delta``) keeps its path, for it has no score.
 
     References:
         Williams (1992), Machine Learning 8; Ranganath et al. (2014), arXiv:1401.0118.
     """
 
     def _pyro_sample(self, msg: dict) -> None:
-        if latent(msg) and getattr(msg["fn"], "has_rsample", False):
-            msg["fn"] = NonReparameterized(msg["fn"])
+        fn = msg["fn"]
+        if latent(msg) and getattr(fn, "has_rsample", False) and not is_learned_point(fn):
+            msg["fn"] = NonReparameterized(fn)
 
 
 class StickingTheLanding(Messenger):

@@ -15,7 +15,13 @@ from ..sites import latent, samples, unwrapped
 from .learner import Learner
 from .multisample import MultiSampleELBO, Plates, Run, add, log_weight, own
 from .relaxed import Bits, Kind, OneHots, StraightThrough, kind_of
-from .rules import Rule, Trial, UnsoundError, sites_are_independent
+from .rules import (
+    Rule,
+    Trial,
+    UnsoundError,
+    no_factor_has_a_slope_of_its_own,
+    sites_are_independent,
+)
 from .weights import widen
 
 __all__ = ["OF_BITS", "OF_DISCRETE", "LogitELBO", "Scored", "linear_part", "pull", "spread"]
@@ -179,8 +185,9 @@ def sites_have_logits(*kinds: Kind) -> Rule:
     return rule
 
 
-OF_BITS = (sites_have_logits(Bits), sites_are_independent)
-OF_DISCRETE = (sites_have_logits(*KINDS), sites_are_independent)
+OF_ALL = (sites_are_independent, no_factor_has_a_slope_of_its_own)
+OF_BITS = (sites_have_logits(Bits), *OF_ALL)
+OF_DISCRETE = (sites_have_logits(*KINDS), *OF_ALL)
 
 
 def spread(cost: MultiFrameTensor, site: Any) -> Tensor:  # noqa: ANN401

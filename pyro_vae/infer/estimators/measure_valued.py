@@ -17,7 +17,13 @@ from torch import Tensor
 from ..sites import latent, samples, unwrapped
 from .multisample import MultiSampleELBO, Plates, Run, add, log_weight, own, total
 from .profile import Profile
-from .rules import Trial, UnsoundError, first_that_meet, sites_are_independent
+from .rules import (
+    Trial,
+    UnsoundError,
+    first_that_meet,
+    no_factor_has_a_slope_of_its_own,
+    sites_are_independent,
+)
 
 __all__ = ["MeasureValued"]
 
@@ -89,7 +95,12 @@ class MeasureValued(MultiSampleELBO):
         guides="Normal, Poisson",
         note="unbiased; for each coordinate three evaluations a particle (Poisson: one), and one "
         "more",
-        needs=(sites_are_measurable, sites_are_independent, coordinates_are_moved_alone),
+        needs=(
+            sites_are_measurable,
+            sites_are_independent,
+            coordinates_are_moved_alone,
+            no_factor_has_a_slope_of_its_own,
+        ),
     )
 
     def __init__(self, num_particles: int = 1, **plates: Unpack[Plates]) -> None:

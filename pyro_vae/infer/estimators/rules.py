@@ -13,7 +13,15 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from ...core.layout import MANY
-from ..sites import family_name, is_product, latent, replayed, samples, unwrapped
+from ..sites import (
+    family_name,
+    is_learned_point,
+    is_product,
+    latent,
+    replayed,
+    samples,
+    unwrapped,
+)
 from .handlers import EnumerableProduct
 
 __all__ = [
@@ -25,10 +33,13 @@ __all__ = [
     "joint_states_are_few",
     "many_draws_stand_together",
     "no_factor_counts_the_wrong_way",
+    "no_factor_has_a_slope_of_its_own",
+    "no_point_is_weighted",
     "paths_are_whole",
     "paths_exist",
     "sites_are_alike",
     "sites_are_independent",
+    "the_cost_has_all_sites",
     "the_guide_draws_all",
     "the_guide_has_parameters_of_its_own",
     "the_score_has_mean_zero",
@@ -93,6 +104,24 @@ class Trial:
         return self.where(lambda d: d.has_enumerate_support or is_product(d))
 
     @cached_property
+    def factors(self) -> list[str]:
+        """Sites of the guide that have a density and draw nothing."""
+        return [
+            site["name"]
+            for site in samples(self.guide_trace)
+            if not (latent(site) or site_is_subsample(site) or site["infer"].get("_deterministic"))
+        ]
+
+    @cached_property
+    def points(self) -> list[str]:
+        """Sites that the guide sets to a parameter; not those that it computes from other draws."""
+        if not set(self.sites) <= set(self.priors):
+            return []
+        with torch.enable_grad(), poutine.block(), torch.random.fork_rng():
+            trace: Any = poutine.trace(self.guide).get_trace(*self.args)
+        return [n for n in self.sites if is_learned_point(trace.nodes[n]["fn"])]
+
+    @cached_property
     def summed(self) -> list[str]:
         """Sites of the model that are marked to be enumerated, and that the guide does not draw."""
         return [
@@ -135,12 +164,40 @@ def many_draws_stand_together(trial: Trial) -> None:
 
 def no_factor_counts_the_wrong_way(trial: Trial) -> None:
     """A guide that follows an objective of its own has no factor."""
-    for name, site in trial.guide_trace.nodes.items():
-        if site["type"] == "sample" and not latent(site) and not site_is_subsample(site):
-            raise UnsoundError(
-                f"its guide follows an objective of its own, in which the factor {name!r} of "
-                "this guide would count the wrong way: use Trace_ELBO or TraceEnum_ELBO"
-            )
+    if trial.factors:
+        raise UnsoundError(
+            f"its guide follows an objective of its own, in which the factor {trial.factors[0]!r} "
+            "of this guide would count the wrong way: use Trace_ELBO or TraceEnum_ELBO"
+        )
+
+
+def no_factor_has_a_slope_of_its_own(trial: Trial) -> None:
+    """All that a guide's density is of is drawn: a factor depends on parameters in other ways."""
+    if trial.factors:
+        raise UnsoundError(
+            "its gradient is that of draws alone, which leaves out the parameters that the factor "
+            f"{trial.factors[0]!r} of this guide reads: use RLOO(num_particles=2) or "
+            "TraceGraph_ELBO"
+        )
+
+
+def no_point_is_weighted(trial: Trial) -> None:
+    """Each particle's gradient is weighted as that of a draw, whose score has mean zero."""
+    if trial.points:
+        raise UnsoundError(
+            f"it weighs the gradients of draws, and {trial.points[0]!r} is a point, which has no "
+            "score: use VIMCO(num_particles=2) or Trace_ELBO"
+        )
+
+
+def the_cost_has_all_sites(trial: Trial) -> None:
+    """Pyro's ``Trace_ELBO`` scores draws by log q of the sites alone that the model has."""
+    own = [*trial.factors, *(name for name in trial.sites if name not in trial.priors)]
+    if own and (trial.scored or trial.gradient == "score"):
+        raise UnsoundError(
+            f"Pyro scores its draws by a cost without the site {own[0]!r}, which the model has "
+            "not, so it is biased: use RLOO(num_particles=2) or TraceGraph_ELBO(gradient=score)"
+        )
 
 
 def the_guide_has_parameters_of_its_own(trial: Trial) -> None:

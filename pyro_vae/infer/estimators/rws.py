@@ -15,6 +15,7 @@ from .profile import Profile
 from .rules import (
     copies_have_a_density,
     no_factor_counts_the_wrong_way,
+    no_point_is_weighted,
     the_guide_has_parameters_of_its_own,
     the_score_has_mean_zero,
 )
@@ -58,6 +59,7 @@ class RWS(WeightedELBO):
         "inclusive KL, with a bias that falls as 1/K; one evaluation a particle",
         needs=(
             no_factor_counts_the_wrong_way,
+            no_point_is_weighted,
             the_guide_has_parameters_of_its_own,
             the_score_has_mean_zero,
             copies_have_a_density,

@@ -40,6 +40,7 @@ from .rules import (
     joint_states_are_few,
     paths_are_whole,
     paths_exist,
+    the_cost_has_all_sites,
 )
 from .rws import RWS
 from .tvo import TVO
@@ -79,9 +80,8 @@ def states_can_be_summed(trial: Trial) -> None:
     """Some site has a finite support, where the sum is over all states."""
     if not trial.finite and not trial.summed:
         families = ", ".join(family_name(site["fn"]) for site in trial.sites.values())
-        raise UnsoundError(
-            f"it sums over all states, and {families} has no finite support: use Trace_ELBO"
-        )
+        what = f"{families} has no finite support" if families else "there is no latent site"
+        raise UnsoundError(f"it sums over all states, and {what}: use Trace_ELBO")
 
 
 def members_are_summed_apart(trial: Trial) -> None:
@@ -142,6 +142,7 @@ OF_PYRO: dict[type[ELBO], Profile] = {
         guides=f"any (stl: reparameterized; relaxed: {DISCRETE})",
         note="unbiased (relaxed: biased); one evaluation a particle",
         build=of_pyro(Trace_ELBO, RelaxedTrace_ELBO),
+        needs=(the_cost_has_all_sites,),
         of_guide=("temperature",),
         biased=tuple(RELAXED),
     ),

@@ -12,7 +12,14 @@ from torch import Tensor
 from ..sites import latent, samples
 from .bounds import Bound, renyi
 from .multisample import MultiSampleELBO, Run, add
-from .rules import Trial, copies_have_a_density, paths_are_whole, the_score_has_mean_zero
+from .rules import (
+    Trial,
+    copies_have_a_density,
+    no_factor_has_a_slope_of_its_own,
+    no_point_is_weighted,
+    paths_are_whole,
+    the_score_has_mean_zero,
+)
 
 __all__ = [
     "LogWeights",
@@ -124,10 +131,16 @@ class WeightedELBO(MultiSampleELBO):
         sites = [site for site in samples(run.guide) if latent(site)]
         kept = run.alone[0].kept if run.alone else run.kept
         rigid = [site["name"] for site in sites if site["name"] not in kept]
-        if rigid and (s is None or len(rigid) < len(sites)):
+        if rigid and s is None:
             raise ValueError(
                 f"{type(self).__name__} needs a reparameterized sampler, which site {rigid[0]!r} "
                 f"has not: use {self.instead}"
+            )
+        if 0 < len(rigid) < len(sites):
+            raise ValueError(
+                f"{type(self).__name__} takes all sites by the same rule, and site {rigid[0]!r} "
+                f"has no path, where another has one alone: use "
+                f"VIMCO(num_particles={self.num_particles})"
             )
         if s is not None and rigid:
             weighted = a.reshape(shape) * logs.log_p + s.reshape(shape) * logs.log_q
@@ -162,9 +175,11 @@ class WeightedELBO(MultiSampleELBO):
 def weights_serve(trial: Trial) -> None:
     """What weighted gradients ask of a guide."""
     the_score_has_mean_zero(trial)
+    no_point_is_weighted(trial)
     if trial.gradient != "score":  # whose own rules ask for it
         copies_have_a_density(trial)
         paths_are_whole(trial)
+        no_factor_has_a_slope_of_its_own(trial)
 
 
 class TwoPaths(Messenger):
