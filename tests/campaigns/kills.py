@@ -29,6 +29,7 @@ matplotlib.use("Agg")
 
 import pandas as pd
 import torch
+import torch._dynamo  # which an optimizer imports: seconds of each fork
 from safetensors.torch import load_file
 from torch import nn
 
