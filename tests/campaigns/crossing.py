@@ -94,8 +94,8 @@ FUNCTIONS: dict[str, Callable[[Case], Any]] = {
     "assess, labels": lambda c: pv.assess(
         c.vae, many(c), many_labels(c), num_samples=40, steps=2, **QUICK
     ),
-    "calibration": lambda c: pv.calibration(c.vae, 8, given=c.x, num_samples=9, **QUICK),
-    "calibration, not given": lambda c: pv.calibration(c.vae, 8, num_samples=9, **QUICK),
+    "calibration": lambda c: pv.calibration(c.vae, 20, given=c.x, num_samples=9, **QUICK),
+    "calibration, not given": lambda c: pv.calibration(c.vae, 20, num_samples=9, **QUICK),
     "posterior": lambda c: pv.posterior(
         c.vae, head(c, 1), num_samples=4, warmup=2, chains=1, **QUICK
     ),
@@ -201,7 +201,7 @@ FUNCTIONS: dict[str, Callable[[Case], Any]] = {
         )
     ),
     "plots.calibration": lambda c: figure(
-        pv.plots.calibration(pv.calibration(c.vae, 8, given=c.x, num_samples=9, seed=0))
+        pv.plots.calibration(pv.calibration(c.vae, 20, given=c.x, num_samples=9, seed=0))
     ),
     "plots.images": lambda c: figure(pv.plots.images(c.x)),
     "plots.associations": lambda c: figure(pv.plots.associations(c.x, c.vae.sample(20, seed=0))),
@@ -388,8 +388,7 @@ def attempt(kind: str, function: str) -> tuple[str, str]:
     try:
         case = case_of(kind)
     except Exception as error:
-        wrong = fault_of_refusal(error)
-        return "fault" if wrong else "refusal", f"{wrong} | {error}" if wrong else str(error)
+        return "fault", f"the kind itself cannot be made | {error}"
     before, said = (*state_of(case), generators(), len(pyro.get_param_store())), ""
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
