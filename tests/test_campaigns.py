@@ -68,6 +68,9 @@ FOUND = [
     ("documents, LDA", "compare_estimators"),
     ("program", "encode"),
     ("program", "bits_per_dimension"),
+    ("semi-amortized", "plots.latent_space"),
+    ("categories", "calibration"),
+    ("z on a sphere", "encode"),
 ]
 
 

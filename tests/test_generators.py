@@ -128,7 +128,10 @@ OTHERS = {"Compressed.__init__", "paired_differences"}
 def reading(folder):
     run = trained(folder)
     vae = model()
+    steps = pv.VAE(4, 2, likelihood="Normal", guide="SemiAmortized(Normal, steps=1)", **NETS)
     return {
+        "encode by steps": lambda: steps.encode(X),
+        "interpolate by steps": lambda: steps.interpolate(X[:1], X[1:2], steps=3),
         "load": lambda: pv.load(run),
         "describe": lambda: pv.describe("StudentT"),
         "families": pv.families,
@@ -211,6 +214,13 @@ def test_without_a_seed_the_global_generator_moves():
     before = states()
     pv.elbo(model(), X)
     assert states() != before
+
+
+def test_a_guide_of_steps_gives_the_same_whatever_was_drawn_before():
+    vae = pv.VAE(4, 2, likelihood="Normal", guide="SemiAmortized(Normal, steps=1)", **NETS)
+    first = vae.encode(X).mean
+    torch.rand(3)
+    assert torch.equal(vae.encode(X).mean, first)
 
 
 def test_a_flow_is_shown_without_draws():

@@ -218,6 +218,14 @@ def test_ties_are_broken_evenly():
     assert (found.table["p_value"] > 0.001).all()
 
 
+def test_categories_are_simulated_as_numbers_that_an_encoder_reads():
+    networks = {"encoder": "MLP([3])", "decoder": "MLP([3])", "seed": 0}
+    vae = pv.VAE(2, 1, likelihood="Categorical(categories=3)", **networks).double()
+    assert pv.calibration(vae, 20, num_samples=4, seed=0).ranks.shape == (20, 2)
+    found = pv.bdmc(vae, 4, temperatures=2, chains=2, leapfrog=1, seed=0)
+    assert found.x.dtype == torch.float64
+
+
 def test_p_values_are_uniform_under_the_null():
     import pandas as pd
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
+from inspect import signature
 from typing import Concatenate, ParamSpec, TypeVar
 
 import pyro
@@ -36,11 +37,15 @@ def evaluating(module: nn.Module, seed: int | None = None) -> Iterator[None]:
 
 
 def evaluates(method: Callable[Concatenate[M, P], R]) -> Callable[Concatenate[M, P], R]:
-    """A method of a module that is called within :func:`evaluating` it."""
+    """A method of a module that is called within :func:`evaluating` it.
+
+    One that takes no seed draws, where a guide's steps do, from the same seed each time.
+    """
+    seed = None if "seed" in signature(method).parameters else 0
 
     @wraps(method)
     def call(self: M, *args: P.args, **kwargs: P.kwargs) -> R:
-        with evaluating(self):
+        with evaluating(self, seed):
             return method(self, *args, **kwargs)
 
     return call

@@ -30,6 +30,8 @@ class Model(Protocol):
     record: Record
     missingness: Missingness | None
 
+    @property
+    def example(self) -> Tensor: ...  # noqa: D102
     def prior_at(self, x: Tensor | None = None) -> dist.TorchDistribution: ...  # noqa: D102
     def approximate_posterior(self, x: Tensor) -> dist.TorchDistribution: ...  # noqa: D102
     def decode(self, z: Tensor, x: Tensor | None = None) -> dist.TorchDistribution: ...  # noqa: D102

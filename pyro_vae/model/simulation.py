@@ -31,7 +31,7 @@ def simulate(vae: Model, num_data: int, given: Tensor | None) -> tuple[Tensor, T
     """
     x = None if given is None else in_turn(given, num_data)
     z = vae.prior_at(x).expand([num_data]).sample()
-    cells = vae.decode(z, x).sample()
+    cells = vae.decode(z, x).sample().to(vae.example.dtype)  # categories are drawn as integers
     x = vae.record.with_cells(cells if x is None else x, cells)
     if given is None:
         return z, x

@@ -24,6 +24,7 @@ import pandas as pd
 import pyro
 import sklearn.linear_model  # noqa: F401, whose first import draws from Python's generator
 import torch
+from scipy import sparse
 
 import pyro_vae as pv
 from helpers.advice import is_clear
@@ -39,7 +40,9 @@ LABELS = torch.arange(12) % 2
 def report(case):
     folder = Path(tempfile.mkdtemp())
     case.vae.save(folder)
-    return pv.write_report(folder, vae=case.vae, data=case.x, num_samples=20, steps=2).read_text()
+    return pv.write_report(
+        folder, vae=case.vae, data=many(case), num_samples=20, steps=2
+    ).read_text()
 
 
 def saved(case):
@@ -88,9 +91,11 @@ FUNCTIONS: dict[str, Callable[[Case], Any]] = {
     ),
     "outlier_scores": lambda c: pv.outlier_scores(c.vae, c.x, c.x, num_samples=20, **QUICK),
     "gaps": lambda c: pv.gaps(c.vae, c.x, steps=2, num_samples=20, **QUICK),
-    "assess, labels": lambda c: pv.assess(c.vae, c.x, LABELS, num_samples=40, steps=2, **QUICK),
-    "calibration": lambda c: pv.calibration(c.vae, 8, given=c.x, num_samples=9, **QUICK),
-    "calibration, not given": lambda c: pv.calibration(c.vae, 8, num_samples=9, **QUICK),
+    "assess, labels": lambda c: pv.assess(
+        c.vae, many(c), many_labels(c), num_samples=40, steps=2, **QUICK
+    ),
+    "calibration": lambda c: pv.calibration(c.vae, 20, given=c.x, num_samples=9, **QUICK),
+    "calibration, not given": lambda c: pv.calibration(c.vae, 20, num_samples=9, **QUICK),
     "posterior": lambda c: pv.posterior(
         c.vae, head(c, 1), num_samples=4, warmup=2, chains=1, **QUICK
     ),
@@ -123,7 +128,7 @@ FUNCTIONS: dict[str, Callable[[Case], Any]] = {
         c.vae, c.x, ["Trace_ELBO"], num_draws=4, burn_in=1, **QUICK
     ),
     "recommend_estimator": lambda c: pv.recommend_estimator(
-        c.vae, c.x, ["Trace_ELBO"], seconds=0.3, batch_size=5, **QUICK
+        c.vae, many(c), ["Trace_ELBO"], seconds=0.3, batch_size=5, **QUICK
     ),
     "train_estimators": lambda c: pv.train_estimators(
         c.vae, c.x, ["Trace_ELBO"], epochs=1, batch_size=5, **QUICK
@@ -196,7 +201,7 @@ FUNCTIONS: dict[str, Callable[[Case], Any]] = {
         )
     ),
     "plots.calibration": lambda c: figure(
-        pv.plots.calibration(pv.calibration(c.vae, 8, given=c.x, num_samples=9, seed=0))
+        pv.plots.calibration(pv.calibration(c.vae, 20, given=c.x, num_samples=9, seed=0))
     ),
     "plots.images": lambda c: figure(pv.plots.images(c.x)),
     "plots.associations": lambda c: figure(pv.plots.associations(c.x, c.vae.sample(20, seed=0))),
@@ -226,7 +231,14 @@ def many(case):
         return pd.concat(parts, ignore_index=True)
     if isinstance(x, torch.Tensor):
         return torch.cat([x] * 5)
+    if isinstance(x, pv.Counts) or sparse.issparse(x):
+        return x[[*range(case.rows)] * 5]
     return x * 5 if isinstance(x, list) else x
+
+
+def many_labels(case):
+    """Labels of :func:`many`."""
+    return LABELS[: case.rows].repeat(1 if many(case) is case.x else 5)
 
 
 def evidence(case):
@@ -376,8 +388,7 @@ def attempt(kind: str, function: str) -> tuple[str, str]:
     try:
         case = case_of(kind)
     except Exception as error:
-        wrong = fault_of_refusal(error)
-        return "fault" if wrong else "refusal", f"{wrong} | {error}" if wrong else str(error)
+        return "fault", f"the kind itself cannot be made | {error}"
     before, said = (*state_of(case), generators(), len(pyro.get_param_store())), ""
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")

@@ -4,7 +4,8 @@
 
 Each run is a fork of this process. An audit hook counts what it does to the files of its folder,
 and ends it by SIGKILL at one of these; other kills come by the clock. What a kill within the
-writing of bytes leaves is a file that was cut, so the temporary file is cut before some kills.
+writing of bytes leaves is a file that was cut, so the temporary file is cut before some kills:
+the first of them once for each file of the run, before it takes its place.
 """
 
 import json
@@ -28,6 +29,7 @@ matplotlib.use("Agg")
 
 import pandas as pd
 import torch
+import torch._dynamo  # which an optimizer imports: seconds of each fork
 from safetensors.torch import load_file
 from torch import nn
 
@@ -111,6 +113,7 @@ class Killer:
     def __init__(self, folder, at=None, cut=False):
         self.folder, self.at, self.cut, self.count = str(folder), at, cut, 0
         self.partial = None
+        self.written = {}  # by name of a file, the events at which it takes its place
         sys.addaudithook(self)
 
     def __call__(self, event, args):
@@ -122,6 +125,8 @@ class Killer:
         if PARTIAL in str(args[0]):
             self.partial = str(args[0])
         self.count += 1
+        if event == "os.rename" and PARTIAL in str(args[0]):
+            self.written.setdefault(Path(args[1]).name, []).append(self.count)
         if self.count == self.at:
             if self.cut and self.partial and os.path.exists(self.partial):
                 os.truncate(self.partial, os.path.getsize(self.partial) // 2)
@@ -132,7 +137,7 @@ class Killer:
 
 
 def fork(run, folder, count, at=None, cut=False, seconds=None):
-    """Run in forks; how the first one ended, and how many events there were."""
+    """Run in forks; how the first one ended, how many events there were, and of which files."""
     meeting = Path(tempfile.mkdtemp())
     children = [_child(run, folder, count, rank, meeting, at, cut) for rank in range(count)]
     first = children[0]
@@ -147,7 +152,7 @@ def fork(run, folder, count, at=None, cut=False, seconds=None):
     for child in children[1:]:
         os.waitpid(child, 0)
     told = meeting / "events"
-    events = int(told.read_text()) if told.exists() else None
+    events = json.loads(told.read_text()) if told.exists() else None
     shutil.rmtree(meeting)
     return os.waitstatus_to_exitcode(status), events
 
@@ -168,7 +173,7 @@ def _child(run, folder, count, rank, meeting, at, cut):
             )
         run(folder)
         if rank == 0:
-            (meeting / "events").write_text(str(killer.count))
+            (meeting / "events").write_text(json.dumps([killer.count, killer.written]))
         os._exit(0)
     except BaseException:
         traceback.print_exc()
@@ -206,27 +211,35 @@ def failures(kills, seed=0, names=tuple(CONFIGURATIONS)):
             run, count = CONFIGURATIONS[name]
             whole = Path(place, "whole")
             start = time.perf_counter()
-            code, events = fork(run, whole, count)
+            code, (events, written) = fork(run, whole, count)
             seconds = time.perf_counter() - start
             assert code == 0, name
             expected = left_by(whole)
             shutil.rmtree(whole)
+            each = rng.sample([*written.values()], len(written))
             for i in range(kills):
                 folder = Path(place, "run")
-                answer, how = killed(run, folder, count, events, seconds, i / kills, rng)
+                at = rng.choice(each[i]) if i < len(each) else None
+                share = (i - len(each)) / max(1, kills - len(each))
+                first = {"at": at, "cut": True} if at else a_kill(events, seconds, share, rng)
+                answer, how = killed(run, folder, count, events, seconds, first, rng)
                 yield name, how, answer or ", ".join(differences(expected, left_by(folder)))
                 shutil.rmtree(folder)
 
 
-def killed(run, folder, count, events, seconds, share, rng):
+def a_kill(events, seconds, share, rng):
+    """By the clock, or at this share of the events."""
+    if rng.random() < BY_CLOCK:
+        return {"seconds": rng.random() * seconds}
+    return {"at": 1 + int(share * events), "cut": rng.random() < 0.5}
+
+
+def killed(run, folder, count, events, seconds, first, rng):
     """Kill a run, twice at times, and let it finish; an answer where it cannot."""
-    told = []
-    for again in range(1 + (rng.random() < 0.3)):
-        if rng.random() < BY_CLOCK:
-            how = {"seconds": rng.random() * seconds}
-        else:
-            at = 1 + int((share if not again else rng.random()) * events)
-            how = {"at": at, "cut": rng.random() < 0.5}
+    told, kills = [], [first]
+    if rng.random() < 0.3:
+        kills.append(a_kill(events, seconds, rng.random(), rng))
+    for how in kills:
         told.append(json.dumps(how))
         fork(run, folder, count, **how)
         if is_kept(folder):

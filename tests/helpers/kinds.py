@@ -340,9 +340,7 @@ KINDS: dict[str, Callable[[], Case]] = {
         prior="Categorical(categories=3)", guide="Categorical(categories=3)"
     ),
     "z on a simplex": lambda: bits(prior="Dirichlet(0.5)", guide="Dirichlet", latent_dim=3),
-    "z on a sphere": lambda: bits(
-        prior="HypersphericalUniform", guide="VonMisesFisher", latent_dim=3
-    ),
+    "z on a sphere": lambda: bits(prior="VonMisesFisher", guide="VonMisesFisher", latent_dim=3),
     "flow": lambda: reals(prior="Flow(NSF, transforms=1)"),
     "flow of the guide": lambda: reals(guide="Flow(MAF, transforms=1)"),
     "VampPrior": lambda: bits(prior=VAMP),
