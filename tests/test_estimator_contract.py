@@ -402,6 +402,8 @@ REFUSED = {
     "Trace_ELBO(gradient=concrete, temperature=slow(1))": "unknown schedule 'slow'",
     "TVO(num_particles=1)": "whole number of at least 2",
     "TVO(partitions=0)": "partitions is a whole number of at least 1, got 0",
+    "TraceGraph_ELBO(decay=0.5)": "say that, or leave decay out",
+    "TVO(partitions=[0.1, 0.5], beta_min=0.01)": "are the points themselves: leave beta_min out",
     "TVO(beta_min=1.5)": "beta_min is a fraction between 0 and 1, got 1.5",
     "TVO(partitions=[0.5, 0.1])": "partitions rise between 0 and 1, both left out, got",
     "TVO(partitions=[0.5, 1.0])": "partitions rise between 0 and 1",

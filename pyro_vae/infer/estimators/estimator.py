@@ -37,7 +37,7 @@ class Estimator:
             Pyro's rule, pathwise for the sites that have a reparameterized sampler and score
             function for the others.
         baseline: of the score function.
-        decay: of the decaying baseline, in [0, 1).
+        decay: of the decaying baseline, in [0, 1); .9 without it.
         temperature: of a relaxed gradient, a number or a schedule over the epochs.
         spec: the line that says it; ``None`` for an ``ELBO`` object of the user's.
         network: the baseline's network, or what the bound itself learns, once a guide was wrapped.
@@ -46,7 +46,7 @@ class Estimator:
     elbo: ELBO
     gradient: str | None = None
     baseline: Literal["none", "decaying", "neural"] = "none"
-    decay: float = 0.9
+    decay: float | None = None
     temperature: float | str | Spec | None = None
     spec: Spec | None = None
     network: nn.Module | None = None
@@ -54,6 +54,10 @@ class Estimator:
     def __post_init__(self) -> None:
         if self.baseline != "none" and self.gradient == "pathwise":
             raise ValueError("baseline serves score-function gradients: say gradient=score")
+        if self.decay is None:
+            return
+        if self.baseline != "decaying":
+            raise ValueError("decay is of baseline=decaying: say that, or leave decay out")
         if not 0 <= self.decay < 1:
             raise ValueError(f"decay lies in [0, 1), got {self.decay:g}")
 
@@ -114,7 +118,7 @@ class Estimator:
             self.network = learner.renew(guide, x)
             return guide
         if self.baseline == "decaying":
-            self.network = RunningMean(self.decay).to(x)
+            self.network = RunningMean(0.9 if self.decay is None else self.decay).to(x)
         elif self.baseline == "neural":
             width = x[0].numel()
             layers = nn.Linear(width, 100), nn.ReLU(), nn.Linear(100, 1)

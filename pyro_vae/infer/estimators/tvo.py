@@ -39,7 +39,7 @@ class TVO(WeightedELBO):
     Args:
         num_particles: K, at least 2.
         partitions: P, or the points between 0 and 1 themselves.
-        beta_min: the first point after 0; the others follow evenly in log beta.
+        beta_min: the first point after 0, .01 without it; the others follow evenly in log beta.
 
     Raises:
         ValueError: arguments out of range; in a step, sites of different scale, or a guide of which
@@ -70,14 +70,19 @@ class TVO(WeightedELBO):
         self,
         num_particles: int = 10,
         partitions: int | Sequence[float] = 5,
-        beta_min: float = 0.01,
+        beta_min: float | None = None,
         **plates: Unpack[Plates],
     ) -> None:
         super().__init__(num_particles, **plates)
         if not isinstance(partitions, Sequence):
             steps = whole("partitions", partitions) - 1
-            beta_min = fraction("beta_min", beta_min)
-            partitions = [beta_min ** (1 - i / steps) for i in range(steps)]
+            least = fraction("beta_min", 0.01 if beta_min is None else beta_min)
+            partitions = [least ** (1 - i / steps) for i in range(steps)]
+        elif beta_min is not None:
+            raise ValueError(
+                f"beta_min is the first point where partitions is their number, and {partitions} "
+                "are the points themselves: leave beta_min out"
+            )
         self.betas = (0.0, *(number("partitions", beta) for beta in partitions))
         if sorted({*self.betas, 1.0}) != [*self.betas, 1.0]:
             raise ValueError(
