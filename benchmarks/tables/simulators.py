@@ -19,7 +19,7 @@ from scipy.special import logsumexp
 
 import pyro_vae as pv
 
-__all__ = ["METHODS", "Simulator", "run_peer"]
+__all__ = ["METHODS", "PRIOR_LINE", "Simulator", "run_peer", "trained"]
 
 Simulator = Callable[[pd.DataFrame, pd.DataFrame, int, int], pd.DataFrame]
 BINS = 40  # of a quantity with more values than that
@@ -92,7 +92,12 @@ def _values(
 
 
 def vae(train: pd.DataFrame, valid: pd.DataFrame, n: int, seed: int) -> pd.DataFrame:
-    """The package's: quantities with few values are categories, holes have bits beside them.
+    """The package's, with a flow for a prior."""
+    return trained(train, valid, seed, PRIOR_LINE).sample(n, seed=seed)
+
+
+def trained(train: pd.DataFrame, valid: pd.DataFrame, seed: int, prior: str) -> pv.VAE:
+    """A VAE: quantities with few values are categories, holes have bits beside them.
 
     The weight of the KL rises during the first half of the epochs: without that z carries 2 nats
     of a row of Adult where it carries 5 with it.
@@ -100,7 +105,7 @@ def vae(train: pd.DataFrame, valid: pd.DataFrame, n: int, seed: int) -> pd.DataF
     rows = pd.concat([train, valid], ignore_index=True)
     table = pv.Table.from_frame(rows, likelihood=lines(rows))
     nets = {"encoder": NET_LINE, "decoder": NET_LINE}
-    model = pv.VAE(table, latent_dim=8, prior=PRIOR_LINE, missing="Bernoulli", seed=seed, **nets)
+    model = pv.VAE(table, latent_dim=8, prior=prior, missing="Bernoulli", seed=seed, **nets)
     epochs = 30 if len(train) > 10_000 else 60
     pv.fit(
         model,
@@ -112,7 +117,7 @@ def vae(train: pd.DataFrame, valid: pd.DataFrame, n: int, seed: int) -> pd.DataF
         validation=table[len(train) :],
         seed=seed,
     )
-    return model.sample(n, seed=seed)
+    return model
 
 
 def lines(rows: pd.DataFrame) -> dict[str, str]:

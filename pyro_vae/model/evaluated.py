@@ -47,6 +47,11 @@ class Evaluated(Face):
         """p(x|z): batch shape ``(...)``, event shape of x."""
         raise NotImplementedError
 
+    @property
+    def example(self) -> Tensor:
+        """Some tensor of the model's type, on its device."""
+        raise NotImplementedError
+
     ROLES: ClassVar[dict[str, str]] = {}
 
     @property
