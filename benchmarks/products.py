@@ -65,8 +65,8 @@ def main() -> None:
         for batch in BATCHES for layer in LAYERS for product in PRODUCTS
     ]  # fmt: skip
     how = (
-        f"Least of {ROUNDS} medians, {torch.get_num_threads()} threads. Inductor's own templates in "
-        "C++ (`max_autotune_gemm`) take a matrix that is a constant alone, as frozen weights are "
+        f"Least of {ROUNDS} medians, {torch.get_num_threads()} threads. Inductor's own templates "
+        "in C++ (`max_autotune_gemm`) take a matrix that is a constant alone, as frozen weights are "
         "(torch 2.15), so no product of a step that trains goes to them."
     )
     cells = [list(row.values()) for row in rows]
