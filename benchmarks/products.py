@@ -66,8 +66,8 @@ def main() -> None:
     ]  # fmt: skip
     how = (
         f"Least of {ROUNDS} medians, {torch.get_num_threads()} threads. Inductor's own templates "
-        "in C++ (`max_autotune_gemm`) take a matrix that is a constant alone, as frozen weights are "
-        "(torch 2.15), so no product of a step that trains goes to them."
+        "in C++ (`max_autotune_gemm`, torch 2.15) take constants alone, as frozen weights are, so "
+        "no product of a step that trains goes to them."
     )
     cells = [list(row.values()) for row in rows]
     publish("products", "PyTorch's way or oneDNN", f"{how}\n\n{table(list(rows[0]), cells)}")
