@@ -9,7 +9,7 @@ from pyro.infer.util import get_dependent_plate_dims
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from ..sites import latent, samples
+from ..sites import is_learned_point, latent, samples
 from .bounds import Bound, renyi
 from .multisample import MultiSampleELBO, Run, add
 from .rules import (
@@ -131,16 +131,12 @@ class WeightedELBO(MultiSampleELBO):
         sites = [site for site in samples(run.guide) if latent(site)]
         kept = run.alone[0].kept if run.alone else run.kept
         rigid = [site["name"] for site in sites if site["name"] not in kept]
-        if rigid and s is None:
+        if rigid and (s is None or len(rigid) < len(sites)):
+            points = any(is_learned_point(site["fn"]) for site in sites)  # which no rule scores
+            instead = f"VIMCO(num_particles={self.num_particles})" if points else self.instead
             raise ValueError(
                 f"{type(self).__name__} needs a reparameterized sampler, which site {rigid[0]!r} "
-                f"has not: use {self.instead}"
-            )
-        if 0 < len(rigid) < len(sites):
-            raise ValueError(
-                f"{type(self).__name__} takes all sites by the same rule, and site {rigid[0]!r} "
-                f"has no path, where another has one alone: use "
-                f"VIMCO(num_particles={self.num_particles})"
+                f"has not: use {instead}"
             )
         if s is not None and rigid:
             weighted = a.reshape(shape) * logs.log_p + s.reshape(shape) * logs.log_q
