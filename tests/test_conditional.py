@@ -198,7 +198,6 @@ def numbers(value):
     return np.asarray(value, dtype=float).ravel()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [pytest.param(k, marks=[pytest.mark.slow] * (k == "assess")) for k in EVALUATIONS]
 )

@@ -181,10 +181,13 @@ SLOW = {
     "recommend_estimator",
     "assess",
     "compare_runs",
+    "fidelity",
+    "ais",
+    "factor_scores",
+    "VAE.forecast",
 }
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in SEEDED]

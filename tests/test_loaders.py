@@ -135,7 +135,6 @@ def test_what_comes_beside_x_is_never_dropped():
 SLOW = {"compare_estimators", "elbo_draws", "ais"}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in EVALUATIONS]
 )
