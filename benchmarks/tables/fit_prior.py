@@ -13,12 +13,13 @@ import pandas as pd
 import paths  # noqa: F401
 from common import finished, keep, publish, table
 from data import TARGETS, read, split
-from simulation import FIGURES
+from simulation import FIGURES, summary
 from simulators import PRIOR_LINE, trained
 
 import pyro_vae as pv
 
 NAME = "fit_prior_tables"
+MODELS = "standard normal", "fitted after", "trained with it"
 FITTED = {"epochs": 60, "batch_size": 200, "lr": 5e-3}
 
 
@@ -32,36 +33,21 @@ def measure(name: str, seed: int) -> None:
     fitted = time.process_time()
     together = trained(train, valid, seed, PRIOR_LINE)
     last = time.process_time()
-    models = {
-        "standard normal": (plain, first - start),
-        "fitted after": (after, fitted - start),
-        "trained with it": (together, last - fitted),
-    }
+    trainings = (plain, first - start), (after, fitted - start), (together, last - fitted)
     about = {"table": name, "seed": seed}
-    for method, (model, seconds) in models.items():
+    for method, (model, seconds) in zip(MODELS, trainings, strict=True):
         rows = model.sample(len(test), seed=seed)
         found = pv.fidelity(test, rows, train, target=TARGETS[name], seed=seed).table
         keep(NAME, about | {"method": method, "seconds": seconds, **found["value"]})
     keep(NAME, about | {"method": "real rows", "seconds": 0.0, **found["real"]})
 
 
-def summary(runs: pd.DataFrame) -> str:
-    """Means over the seeds, with the standard deviation in brackets, and the share of the gain."""
-    rows, means = [], {}
-    for method in ("real rows", "standard normal", "fitted after", "trained with it"):
-        some = runs[runs.method == method]
-        means[method] = some[[*FIGURES]].mean()
-        cells = [f"{some[f].mean():.3f} ({some[f].std():.3f})" for f in FIGURES]
-        rows.append([method, *cells, f"{some.seconds.mean():.0f}"])
-    return table(["", *FIGURES.values(), "seconds"], rows)
-
-
 def gains(runs: pd.DataFrame) -> str:
     """Paired by seed, what each prior adds to the standard normal's figures."""
     by = runs.set_index(["method", "seed"])[[*FIGURES]]
     rows = []
-    for method in ("fitted after", "trained with it"):
-        gained = by.loc[method] - by.loc["standard normal"]
+    for method in MODELS[1:]:
+        gained = by.loc[method] - by.loc[MODELS[0]]
         rows.append(
             [method, *(f"{gained[f].mean():+.3f} ± {gained[f].sem():.3f}" for f in FIGURES)]
         )
@@ -77,8 +63,8 @@ def main() -> None:
             measure(name, seed)
     runs = pd.DataFrame(finished(NAME))
     parts = [
-        f"## {t}\n\n{summary(some)}\n\nAgainst the standard normal, paired by seed, with the "
-        f"standard error over {some.seed.nunique()} seeds:\n\n{gains(some)}"
+        f"## {t}\n\n{summary(some, MODELS)}\n\nAgainst the standard normal, paired by seed, with "
+        f"the standard error over {some.seed.nunique()} seeds:\n\n{gains(some)}"
         for t, some in runs.groupby("table")
     ]
     text = (

@@ -9,6 +9,7 @@ seed; figures of ``pv.fidelity``. What has been measured is kept in
 
 import sys
 import time
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
@@ -46,9 +47,9 @@ def measure(name: str, method: str, seed: int) -> list[dict]:
     ]
 
 
-def summary(runs: pd.DataFrame) -> str:
+def summary(runs: pd.DataFrame, methods: Iterable[str] = METHODS) -> str:
     """Means over the seeds, with the standard deviation in brackets, methods below one another."""
-    order = ["real rows", *METHODS]
+    order = ["real rows", *methods]
     lines = []
     for method in sorted(set(runs.method), key=order.index):
         some = runs[runs.method == method].drop_duplicates("seed")

@@ -14,7 +14,7 @@ __all__ = ["LIBRARIES", "categories", "dtype_text", "make_frame", "make_series"]
 
 LIBRARIES = ("pandas", "polars", "pyarrow")
 CATEGORY = re.compile(r"(category|ordered)\[(.+)\]$")
-DECIMAL = re.compile(r"(?:object\[decimal|decimal128|Decimal).*\b(?:scale=)?(\d+)[\])]$")
+DECIMAL = re.compile(r"(?:object\[decimal|decimal128|Decimal).*\b(\d+)[\])]$")
 
 
 def dtype_text(series: nw.Series) -> str:
