@@ -1,6 +1,7 @@
 """Paths of annealing, between a start and log p(x, z), and the Hamiltonian steps along them."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ...core.checks import whole
+from ...infer.engine.capture import CaptureError, capture_function
 from ...model.face import Face
 from ...model.joint import Joint
 from ...program.line import RealLine
@@ -15,10 +17,14 @@ from ...program.program import Program
 
 __all__ = ["Path", "Plan", "joint_of"]
 
+State = tuple[Tensor, Tensor, Tensor]  # u, both ends' log densities, and their gradients
+
 CELLS = 2**22  # numbers of the likelihood's parameters at once
 ACCEPTANCE = 0.65  # what leapfrog steps of the best length have
 PILOT = 200  # moves at least, of the chains that find the lengths of the steps
 GAIN = 0.2  # of the step's logarithm, per unit of acceptance above that
+WORTH = 1000  # evaluations at one shape, from which on a graph of them pays for its making
+SMALL = 2**18  # cells of all chains, above which Python takes no share of note
 
 
 def joint_of(vae: Face, x: Tensor) -> Joint | RealLine:
@@ -73,6 +79,7 @@ class Path:
         self.from_guide = plan.start == "guide"
         self.betas = plan.betas(joint.example)
         self.tuning_chains = max(4, plan.chains // 4)
+        self.graphs: dict[torch.Size, Callable[[Tensor], State]] = {}
         self.steps = self._tune(self.tuning_chains)
 
     @property
@@ -123,9 +130,7 @@ class Path:
                 state, _ = self._move(state, betas[t], steps[t])
         return log_w
 
-    def _move(
-        self, state: tuple[Tensor, Tensor, Tensor], beta: Tensor, step: Tensor
-    ) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
+    def _move(self, state: State, beta: Tensor, step: Tensor) -> tuple[State, Tensor]:
         """One Hamiltonian step at one temperature, and its acceptance probability ``(C, B)``."""
         mix = torch.stack([1 - beta, beta])
         u, ends, slopes = state
@@ -153,7 +158,27 @@ class Path:
         )
         return moved, accepted
 
-    def _at(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _at(self, u: Tensor) -> State:
+        """The state at u, by a graph where there are many to come and Python would take a share."""
+        if u.shape not in self.graphs:
+            self.graphs[u.shape] = self._graph(u)
+        return self.graphs[u.shape](u)
+
+    def _graph(self, u: Tensor) -> Callable[[Tensor], State]:
+        """What gives the state at a u of this shape: a graph has the same bits in less time."""
+        if not isinstance(self.joint, Joint):
+            return self._evaluate
+        calls = self.plan.leapfrog * (self.plan.temperatures - 1)
+        if calls < WORTH or u.shape[0] * self.joint.x.numel() > SMALL:
+            return self._evaluate
+        try:
+            with torch.random.fork_rng():
+                module, live = capture_function(lambda u: self._evaluate(u), u)
+        except CaptureError:  # the decoder looks at values
+            return self._evaluate
+        return torch.no_grad()(lambda u: module(u, *live))
+
+    def _evaluate(self, u: Tensor) -> State:
         """The state at u: both log densities and their gradients."""
         u = u.detach().requires_grad_()
         with torch.enable_grad():
