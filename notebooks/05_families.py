@@ -54,7 +54,7 @@ data = pv.load_data("digit-counts")
 x, x_test = data.train, data.test
 
 
-def train(x: torch.Tensor = x, epochs: int = 15, estimator: str = "Trace_ELBO", **parts) -> pv.VAE:  # noqa: ANN003
+def train(x: torch.Tensor = x, epochs: int = 10, estimator: str = "Trace_ELBO", **parts) -> pv.VAE:  # noqa: ANN003
     """A model trained from the same start, and in the same order, as all others here."""
     said = {"latent_dim": 4, "encoder": "MLP([100])", "decoder": "MLP([100])", "seed": 0} | parts
     vae = pv.VAE((1, 8, 8), **said)
@@ -82,7 +82,7 @@ LIKELIHOODS = [
     "Categorical(categories=17)",
 ]  # fmt: skip
 models = {line: train(likelihood=line) for line in LIKELIHOODS}
-found = pv.compare(models, x_test, num_samples=200, seed=0)
+found = pv.compare(models, x_test, num_samples=100, seed=0)
 found.table[["elpd", "se", "difference", "difference_se", "doubtful"]].round(2)
 
 # %% [markdown]
@@ -111,7 +111,7 @@ plt.show()
 # %%
 # check: claims 34
 worst = found.table.doubtful.idxmax()
-again = pv.log_evidence(models[worst], x_test, num_samples=2000, num_simulated=0, seed=1)
+again = pv.log_evidence(models[worst], x_test, num_samples=1000, num_simulated=0, seed=1)
 gained = again.log_evidence.sum().item() - found.table.elpd[worst]
 print(
     f"{worst}: {gained:.0f} nats by ten times the draws, {found.table.difference[worst]:.0f} behind"
@@ -214,7 +214,7 @@ swapped = {"Normal": models[counted]} | {
     prior: train(prior=prior, guide=guide, estimator=estimator, likelihood=counted)
     for prior, (guide, estimator) in PAIRS.items()
 }
-priors = pv.compare(swapped, x_test, num_samples=200, seed=0)
+priors = pv.compare(swapped, x_test, num_samples=100, seed=0)
 table = priors.table[["elpd", "se", "difference", "difference_se"]]
 table.assign(guide=[PAIRS.get(prior, ["Normal"])[0] for prior in table.index]).round(1)
 

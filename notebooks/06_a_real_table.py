@@ -96,7 +96,7 @@ plt.show()
 vae = pv.VAE(table, latent_dim=8, seed=0)
 vae.start_from(vae.as_data(table))
 before = vae.sample(1000, seed=0)
-pv.fit(vae, table, epochs=40, batch_size=100, lr="cosine(3e-3)", beta="linear(0.1, 1, epochs=10)",
+pv.fit(vae, table, epochs=25, batch_size=100, lr="cosine(3e-3)", beta="linear(0.1, 1, epochs=10)",
        seed=0, progress=False)  # fmt: skip
 after = vae.sample(1000, seed=0)
 rows = {
@@ -383,7 +383,7 @@ def by_likelihood() -> tuple[np.ndarray, float]:
 # %%
 schema = pv.Table.from_frame(holed, likelihood=dict.fromkeys(["y1", "y2"], "Normal(scale=learned)"))
 cvae = pv.VAE(schema, 1, condition="~ age", covariates={"age": "Normal"}, **linear)
-pv.fit(cvae, holed, estimator="RenyiELBO(alpha=0, num_particles=5)", epochs=50, batch_size=200,
+pv.fit(cvae, holed, estimator="RenyiELBO(alpha=0, num_particles=5)", epochs=35, batch_size=200,
        lr="cosine(0.03)", seed=0, progress=False)  # fmt: skip
 found = slopes(cvae.sample(40_000, seed=0))  # drawn rows have no holes
 best, top = by_likelihood()
@@ -442,7 +442,7 @@ for name, confounded in {"by a coin": False, "by z": True}.items():
     told = {"d": "Categorical(categories=2)"} | dict.fromkeys(["y1", "y2"], "Normal(scale=learned)")
     schema = pv.Table.from_frame(data.astype({"d": int}), likelihood=told)
     drug = pv.VAE(schema, 1, condition="~ d", **linear)
-    pv.fit(drug, data, epochs=40, batch_size=100, lr="cosine(0.02)", seed=0, progress=False)
+    pv.fit(drug, data, epochs=25, batch_size=100, lr="cosine(0.02)", seed=0, progress=False)
     do = [drug.counterfactual(data, do={"d": d}, num_samples=200, seed=0)["y1"] for d in (0, 1)]
     see = [drug.sample(2000, given={"d": d}, seed=0)["y1"].mean() for d in (0, 1)]
     other = np.where(data["d"] == 1, do[0], do[1])

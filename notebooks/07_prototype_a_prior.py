@@ -52,7 +52,7 @@ def train(prior: str | nn.Module, seed: int = 0) -> pv.VAE:
     """A VAE of two dimensions, which differs from the others in its prior alone, or its seed."""
     vae = pv.VAE((1, 8, 8), 2, prior=prior, likelihood="BetaBinomial(total_count=16)",
                  encoder="MLP([100])", decoder="MLP([100])", seed=seed)  # fmt: skip
-    pv.fit(vae, x, epochs=30, batch_size=200, lr="cosine(1e-2)", seed=seed, progress=False)
+    pv.fit(vae, x, epochs=20, batch_size=200, lr="cosine(1e-2)", seed=seed, progress=False)
     return vae
 
 
@@ -208,7 +208,7 @@ CANDIDATES = {
 }
 after, rows = {}, {}
 for name, prior in CANDIDATES.items():
-    fitted = pv.fit_prior(standard, x, prior, epochs=25, batch_size=200, seed=0)
+    fitted = pv.fit_prior(standard, x, prior, epochs=15, batch_size=200, seed=0)
     with torch.no_grad():
         log_p = fitted.vae.prior().log_prob(grid)
         gained = integral(q_z * (log_p - standard.prior().log_prob(grid)))

@@ -266,7 +266,7 @@ for mixing in (0.2, 0.5, 0.8):
     w = torch.tensor([[1.0, mixing], [mixing, 1.0]])
     precision = torch.eye(2) + w.T @ w / noise**2
     vae = linear_vae(w, noise, precision[0, 0].rsqrt().item(), shift)
-    table = pv.gaps(vae, vae.sample(20, seed=0), steps=200, num_samples=2000, seed=0)
+    table = pv.gaps(vae, vae.sample(20, seed=0), steps=100, num_samples=1000, seed=0)
     delta = torch.full((2,), shift)
     apart = precision.diagonal().log().sum() - precision.logdet()
     for gap, value in (("approximation", 0.5 * apart),
@@ -305,7 +305,7 @@ _, ax = plt.subplots()
 worst = {}
 for s in (0.6, 1.0, 1.5):
     vae = linear_vae(one, 1.0, s * math.sqrt(0.5))
-    found = pv.calibration(vae, 2000, num_samples=99, seed=0)
+    found = pv.calibration(vae, 1000, num_samples=99, seed=0)
     table = found.coverage()
     c, held = table.index.to_numpy(), table["z[0]"].to_numpy()
     says = 2 * norm.cdf(s * norm.ppf((1 + c) / 2)) - 1
@@ -486,7 +486,7 @@ higher.round(3)
 data = pv.load_data("digit-counts")
 known, known_test = data.train_labels != 1, data.test_labels != 1
 digits = pv.VAE((1, 8, 8), 8, likelihood="Binomial(total_count=16)", seed=0)
-pv.fit(digits, data.train[known], epochs=40, lr="cosine(4e-3)", seed=0, progress=False)
+pv.fit(digits, data.train[known], epochs=25, lr="cosine(4e-3)", seed=0, progress=False)
 test = data.test[known_test]
 kinds = {
     "ones": data.train[~known],
@@ -521,7 +521,7 @@ plt.show()
 # `pv.assess` runs the checks that a model has, and says in words what they found.
 
 # %%
-found = pv.assess(digits, test[:100], num_samples=100, steps=30, seed=0)
+found = pv.assess(digits, test[:50], num_samples=100, steps=30, seed=0)
 for name, verdict in found.verdicts.items():
     print(textwrap.fill(f"{name}: {verdict}", 96, subsequent_indent="    "))
 

@@ -181,7 +181,7 @@ def told_apart(fake: torch.Tensor) -> float:
     """The AUC of a forest that is to tell draws from held-out digits, cross-validated."""
     both = torch.cat([test, fake]).flatten(1).numpy()
     truth = np.repeat([0, 1], len(test))
-    forest = RandomForestClassifier(60, min_samples_leaf=3, random_state=0)
+    forest = RandomForestClassifier(40, min_samples_leaf=3, random_state=0)
     return roc_auc_score(truth, cross_val_predict(forest, both, truth, cv=5,
                                                   method="predict_proba")[:, 1])  # fmt: skip
 
@@ -329,7 +329,7 @@ right = {name: judge.score(summary(bare), worn[name].astype(str)) for name, judg
 bare = bare[~worn["glasses"].to_numpy()]
 painter = pv.VAE((3, 12, 12), 8, likelihood="Normal(scale=0.1)", seed=0,
                  encoder="MLP([200])", decoder="MLP([200])")  # fmt: skip
-pv.fit(painter, shapes, epochs=60, batch_size=100, lr="cosine(3e-3)", seed=0, progress=False)
+pv.fit(painter, shapes, epochs=40, batch_size=100, lr="cosine(3e-3)", seed=0, progress=False)
 
 # %%
 step = pv.attribute_step(painter, shapes, about["glasses"].to_numpy())
@@ -385,7 +385,7 @@ m2 = pv.M2(64, 4, 10, likelihood="BetaBinomial(total_count=16)", alpha=20.0, see
            encoder="MLP([100])", decoder="MLP([100])", merge="MLP([100])")  # fmt: skip
 rows = m2.labelled(x.flatten(1), labels)
 rows = torch.cat([rows, rows[chosen].repeat(8, 1)])  # labelled digits are seen more often
-pv.fit(m2, rows, estimator="TraceEnum_ELBO", epochs=25, batch_size=100, lr="cosine(6e-3)",
+pv.fit(m2, rows, estimator="TraceEnum_ELBO", epochs=16, batch_size=100, lr="cosine(6e-3)",
        seed=0, progress=False)  # fmt: skip
 rest = torch.cat([x[~known], test]).flatten(1)
 truth_of_rest = torch.cat([data.train_labels[~known], data.test_labels])
@@ -442,7 +442,7 @@ melodies = Melodies(2.0)
 (notes, _), (heard, keys) = (melodies.sample(n, (8, 12), seed=n) for n in (1500, 300))
 composer = pv.VAE((None,), 4, likelihood="Categorical(categories=12)", seed=0,
                   encoder=pv.GRU(48), decoder=pv.GRU(48, autoregressive=0.3))  # fmt: skip
-pv.fit(composer, notes, epochs=15, batch_size=50, lr="cosine(1e-2)", free_bits=0.5,
+pv.fit(composer, notes, epochs=12, batch_size=50, lr="cosine(1e-2)", free_bits=0.5,
        compile=False, seed=0, progress=False)  # fmt: skip
 n = torch.tensor([len(row) for row in heard])
 exact = melodies.log_prob(heard)
