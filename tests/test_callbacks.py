@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 from dataclasses import fields
 from functools import partial
@@ -21,6 +20,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import pyro_vae as pv
+from helpers.commands import Fork
 from pyro_vae.infer.training import checkpoint
 from pyro_vae.infer.training.settings import FitSettings
 
@@ -304,24 +304,18 @@ def test_a_signal_after_the_last_step_is_not_lost(tmp_path):
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
 def test_a_signal_ends_the_script_around_a_fit(name, tmp_path):
     number = getattr(signal, name)
-    script = f"""
-import os, sys, torch, pyro_vae as pv
 
-class Stop(pv.callbacks.Callback):
-    def after_step(self, loss, n):
-        os.kill(os.getpid(), {int(number)})
+    def script():
+        try:
+            pv.fit(small(), X[:9], out=tmp_path / "run", callbacks=[Stop(1, number)])
+        finally:
+            (tmp_path / "tidied").touch()
+        (tmp_path / "went on").touch()
 
-try:
-    pv.fit(pv.VAE(4, 2, encoder=pv.MLP([3])), torch.zeros(9, 4), out="run", callbacks=[Stop()])
-finally:
-    print("tidied")
-print("went on")
-"""
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", script], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert done.returncode == 128 + number, done.stderr
-    assert "tidied" in done.stdout and "went on" not in done.stdout
+    process = Fork(script)
+    process.join()
+    assert process.exitcode == 128 + number
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "tidied"}
     assert checkpoint.read(tmp_path / "run")["progress"]["epoch"] == 1
 
 
