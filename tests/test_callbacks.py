@@ -546,9 +546,9 @@ def test_the_scale_of_the_data_is_looked_at_before_advice():
 @pytest.mark.slow
 def test_a_fit_that_ends_with_no_kl_says_what_to_do(capsys):
     noise = torch.randn(500, 4, generator=torch.Generator().manual_seed(0))
-    told = dict(epochs=60, lr=1e-2, progress=False)
-    pv.fit(small(likelihood="Normal(scale=1)"), noise, **told)
+    told = dict(lr=1e-2, progress=False)
+    pv.fit(small(likelihood="Normal(scale=1)"), noise, epochs=60, **told)
     assert "nats a data point, so z says next to nothing of x: try" in capsys.readouterr().err
     structured = noise[:, :1] * torch.ones(4) * 3
-    pv.fit(small(likelihood="Normal(scale=1)"), structured, **told)
+    pv.fit(small(likelihood="Normal(scale=1)"), structured, epochs=10, **told)
     assert capsys.readouterr().err == ""
