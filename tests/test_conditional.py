@@ -17,6 +17,7 @@ from matplotlib import pyplot
 from torch import nn
 
 import pyro_vae as pv
+from helpers.annealing import short_pilot  # noqa: F401, of all tests of this file
 from pyro_vae import evaluate, plots
 from pyro_vae.families.likelihoods import with_offset
 
