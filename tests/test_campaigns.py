@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from campaigns import attacks, crossing, damaged, frames, inputs, kills, strings
+from helpers.annealing import short_pilot  # noqa: F401, of all tests of this file
 from helpers.composition import draw_case
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
