@@ -230,7 +230,6 @@ def test_the_formatter_owns_the_layout():
     assert sum(skips.values()) < 20, {str(path): n for path, n in skips.items() if n}
 
 
-@pytest.mark.slow
 def test_no_test_module_imports_another():
     wrong = []
     for path in Path(__file__).parent.rglob("*.py"):
