@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 import pyro_vae as pv
+from helpers.annealing import short_pilot  # noqa: F401, of all tests of this file
 from pyro_vae.core.acting import evaluating
 from pyro_vae.model.inference import Inference
 
@@ -62,16 +63,16 @@ def often_switched():
 
 @pytest.fixture
 def calls():
-    """480 acts of two models."""
+    """120 acts of two models."""
     models = [small(0), small(1)]
     return [
-        partial(act, vae, seed) for seed in range(60) for act in ACTS.values() for vae in models
+        partial(act, vae, seed) for seed in range(15) for act in ACTS.values() for vae in models
     ]
 
 
 @pytest.mark.slow
 def test_a_thread_pool_has_one_threads_values(calls, often_switched):
-    assert len(calls) == 480
+    assert len(calls) == 120
     alone = [call() for call in calls]
     state, validated = torch.get_rng_state(), pyro.infer.util.is_validation_enabled()
     with ThreadPoolExecutor(4) as pool:

@@ -7,28 +7,29 @@ import pytest
 import torch
 
 from campaigns import attacks, crossing, damaged, frames, inputs, kills, strings
+from helpers.annealing import short_pilot  # noqa: F401, of all tests of this file
 from helpers.composition import draw_case
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 
 def test_lines_that_are_nearly_right_make_a_model_or_a_sentence():
-    assert not [f"{role}={line!r}: {error}" for role, line, error in strings.failures(500)]
+    assert not [f"{role}={line!r}: {error}" for role, line, error in strings.failures(250)]
 
 
-def test_inputs_that_are_none_are_refused_by_a_sentence(tmp_path, monkeypatch):
+def test_a_sample_of_inputs_that_are_none_is_refused_by_a_sentence(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    wrong = [f"{what}: {answer}" for what, answer in inputs.failures()]
+    wrong = [f"{what}: {answer}" for what, answer in inputs.failures(slice(0, None, 3))]
     assert not wrong, "\n".join(wrong)
 
 
 def test_damaged_files_are_refused_or_read_as_before():
-    wrong = [f"{what}: {answer}" for what, answer in damaged.failures(60)]
+    wrong = [f"{what}: {answer}" for what, answer in damaged.failures(40)]
     assert not wrong, "\n".join(wrong)
 
 
 def test_a_sample_of_attacks_is_refused_in_time():
-    wrong = [f"{what}: {answer}" for what, answer in attacks.failures(slice(3, None, 12)) if answer]
+    wrong = [f"{what}: {answer}" for what, answer in attacks.failures(slice(3, None, 25)) if answer]
     assert not wrong, "\n".join(wrong)
 
 
@@ -107,7 +108,7 @@ def test_the_crossing_sees_what_a_call_leaves_behind(words, monkeypatch):
 @pytest.mark.process
 @pytest.mark.parametrize("name", kills.CONFIGURATIONS)
 def test_killed_runs_go_on_bit_for_bit(name):
-    wrong = [f"{how}: {answer}" for _, how, answer in kills.failures(2, names=[name]) if answer]
+    wrong = [f"{how}: {answer}" for _, how, answer in kills.failures(1, names=[name]) if answer]
     assert not wrong, "\n".join(wrong)
 
 

@@ -1,6 +1,7 @@
 """The command line: what a run leaves behind, what repeats it, and an answer to each mistake."""
 
 import inspect
+import os
 import re
 import shutil
 import signal
@@ -20,7 +21,8 @@ import torch
 from safetensors.torch import load_file
 
 import pyro_vae as pv
-from helpers.commands import process, run
+from helpers.annealing import short_pilot  # noqa: F401, of all tests of this file
+from helpers.commands import Command, run
 from pyro_vae.core.toml import read_config, write_toml
 from pyro_vae.infer.training.checkpoint import read
 from pyro_vae.infer.training.preparation import fingerprint
@@ -529,22 +531,22 @@ def test_a_run_is_never_written_over(copy):
 def test_two_runs_do_not_share_a_folder(tmp_path):
     folder = tmp_path / "run"
     args = ("fit", "digits", *SMALL, "--compile", "false", "--out", folder, "--epochs")
-    first = process(*args, 1000)
+    first = Command(*args, 1000)
     try:
-        while not (folder / "config.toml").exists() and first.poll() is None:
+        while not (folder / "config.toml").exists() and first.is_alive():
             time.sleep(0.02)
         told = (folder / "config.toml").read_bytes()
         done = run(*args, 1)
         assert done.code == 2
         assert f"{folder} is in use by process {first.pid} on " in done.err
         assert (folder / "config.toml").read_bytes() == told
-        while not (folder / "checkpoint.safetensors").exists() and first.poll() is None:
+        while not (folder / "checkpoint.safetensors").exists() and first.is_alive():
             time.sleep(0.02)
         done = run("fit", "--resume", folder)
         assert done.code == 2 and f"is in use by process {first.pid} on " in done.err
     finally:
         first.kill()
-        first.communicate(timeout=60)
+        first.join()
     finished = read(folder)["progress"]["epoch"]
     assert run("fit", "--resume", folder, "--epochs", finished + 1).code == 0  # the lock is free
     assert contents(folder) == CONTENTS
@@ -557,9 +559,10 @@ def test_runs_without_a_name_have_folders_of_their_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     stopped = SimpleNamespace(now=lambda: datetime(2026, 1, 2, 3, 4, 5))
     monkeypatch.setattr(folder, "datetime", stopped)
+    np.save("x.npy", np.random.default_rng(0).normal(size=(40, 3)))
     for _ in range(3):
-        assert run("fit", "digits", *SMALL, "--epochs", 1).code == 0
-    stem = "digits-20260102-030405"
+        assert run("fit", "x.npy", "--likelihood", "Normal", *SMALL, "--epochs", 1).code == 0
+    stem = "x-20260102-030405"
     assert {p.name for p in (tmp_path / "runs").iterdir()} == {stem, f"{stem}-2", f"{stem}-3"}
 
 
@@ -651,30 +654,26 @@ def test_ctrl_c_leaves_a_run_that_goes_on_as_if_nothing_had_been(tmp_path):
     folder, whole = tmp_path / "run", tmp_path / "whole"
     # a schedule would depend on the epochs, and so would whether it pays to compile
     args = ("digits", *SMALL, "--lr", "1e-3", "--compile", "false")
-    training = process("fit", *args, "--epochs", 1000, "--out", folder)
+    training = Command("fit", *args, "--epochs", 1000, "--out", folder)
     try:
-        while not (folder / "checkpoint.safetensors").exists() and training.poll() is None:
-            time.sleep(0.05)
-        training.send_signal(signal.SIGINT)
-        out, err = training.communicate(timeout=60)
+        while not (folder / "checkpoint.safetensors").exists() and training.is_alive():
+            time.sleep(0.02)
+        os.kill(training.pid, signal.SIGINT)
+        done = training.done()
     finally:
         training.kill()
-    assert training.returncode == 130, err
-    assert f"go on with: pyro-vae fit --resume {folder}" in out
-    assert "interrupted in epoch" in out and "Traceback" not in err
+    assert training.exitcode == done.code == 130, done.err
+    assert f"go on with: pyro-vae fit --resume {folder}" in done.out
+    assert "interrupted in epoch" in done.out and "Traceback" not in done.err
     finished = len(pd.read_csv(folder / "history.csv"))
     assert 1 <= finished < 1000
     assert not (folder / "results.toml").exists()
 
     epochs = finished + 2
-    jobs = [
-        process("fit", "--resume", folder, "--epochs", epochs),
-        process("fit", *args, "--epochs", epochs, "--out", whole),
-    ]
-    for job in jobs:
-        out, err = job.communicate(timeout=120)
-        assert job.returncode == 0, err
-        assert f"{epochs} epochs in " in out
+    for told in (("--resume", folder), (*args, "--out", whole)):
+        done = run("fit", *told, "--epochs", epochs)
+        assert done.code == 0, done.err
+        assert f"{epochs} epochs in " in done.out
     assert list(pd.read_csv(folder / "history.csv").epoch) == list(range(1, epochs + 1))
     assert contents(folder) == contents(whole) == CONTENTS
     assert same_weights(folder, whole)
@@ -684,13 +683,13 @@ def test_ctrl_c_leaves_a_run_that_goes_on_as_if_nothing_had_been(tmp_path):
 def test_a_run_that_was_killed_can_be_resumed(tmp_path):
     folder = tmp_path / "run"
     args = ("digits", *SMALL, "--compile", "false", "--epochs", 1000)
-    training = process("fit", *args, "--out", folder)
+    training = Command("fit", *args, "--out", folder)
     try:
-        while not (folder / "checkpoint.safetensors").exists() and training.poll() is None:
-            time.sleep(0.05)
+        while not (folder / "checkpoint.safetensors").exists() and training.is_alive():
+            time.sleep(0.02)
     finally:
         training.kill()
-        training.communicate(timeout=60)
+        training.join()
     finished = read(folder)["progress"]["epoch"]
     done = run("fit", "--resume", folder, "--epochs", finished + 1)
     assert done.code == 0, done.err

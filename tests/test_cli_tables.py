@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 import pyro_vae as pv
+from helpers.annealing import short_pilot  # noqa: F401, of all tests of this file
 from helpers.commands import run
 from pyro_vae.cli.flags import in_flags
 from pyro_vae.cli.parts import write_rows

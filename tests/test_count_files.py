@@ -11,6 +11,7 @@ from scipy import io, sparse
 from typer.testing import CliRunner
 
 import pyro_vae as pv
+from helpers.annealing import short_pilot  # noqa: F401, of all tests of this file
 from helpers.counts import GENES, matrix, obs
 from pyro_vae.cli import app
 

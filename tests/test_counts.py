@@ -70,12 +70,9 @@ def test_empty_rows_and_numbers_beside():
     assert rows[torch.tensor([], dtype=torch.long)].shape == (0, 5)
 
 
-SLOW = pytest.param({"compile": True}, marks=pytest.mark.slow)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [{}, SLOW])
-def test_a_sparse_matrix_is_never_dense_and_trains_as_the_dense_one(options):
+@pytest.mark.parametrize("options", [{}, {"compile": True}])
+def test_a_sparse_matrix_is_never_dense_and_trains_as_the_dense_one(options, interpreted):
     refusing = pv.Counts(Undensifiable(matrix()), obs(), GENES)
     vae = model()
     fitted = pv.fit(

@@ -88,7 +88,6 @@ def test_intervals_cover_the_true_fold_changes():
     assert np.corrcoef(table.log2_fold_change[right], truth[right])[0, 1] > 0.9
 
 
-@pytest.mark.slow
 def test_missing_counts_are_in_no_sum():
     """A group with a hole has the change of that column as the rows without the hole give it."""
     x = torch.tensor(np.random.default_rng(0).poisson(20, (12, 3)), dtype=torch.float32)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import pyro_vae as pv
+from helpers.annealing import short_pilot  # noqa: F401, of all tests of this file
 from pyro_vae.distributions import CoupledLogisticLevels, LogisticLevels
 from pyro_vae.families.part import Ends
 from pyro_vae.families.registry import make_part

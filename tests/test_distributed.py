@@ -1,7 +1,4 @@
-"""Several processes train one model: the single run's numbers, resumable, one of them writing.
-
-As a script this file is one of the processes: ``python tests/test_distributed.py FOLDER``.
-"""
+"""Several processes train one model: the single run's numbers, resumable, one of them writing."""
 
 import math
 import os
@@ -11,7 +8,7 @@ import subprocess
 import sys
 import time
 import zlib
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +18,10 @@ import pytest
 import torch
 from pyro.infer import SVI
 from torch import nn
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 import pyro_vae as pv
+from helpers.commands import Fork, run
 from pyro_vae.infer import FusedOptim
 from pyro_vae.infer.engine import distributed
 from pyro_vae.infer.engine.distributed import Processes, processes
@@ -149,31 +148,34 @@ def free_port():
         return str(free.getsockname()[1])
 
 
-def start(folder, rank, port):
-    told = {
-        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
-        "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
-    }  # fmt: skip
-    with (folder / f"rank{rank}.err").open("w") as errors:
-        command = [sys.executable, __file__, str(folder)]
-        return subprocess.Popen(command, env={**os.environ, **told}, stderr=errors)
+def together(act, local):
+    """Two processes that do this with their rank, so many of them on a machine."""
+    port = free_port()
+
+    def one(rank):
+        environment = {
+            "RANK": rank, "LOCAL_RANK": rank % local, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": local,
+            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
+        }  # fmt: skip
+        os.environ |= {name: str(value) for name, value in environment.items()}
+        act(rank)
+
+    started = [Fork(partial(one, rank)) for rank in range(2)]
+    try:  # where one fails, the other would wait for it
+        while any(p.is_alive() for p in started) and not any(p.exitcode for p in started):
+            time.sleep(0.02)
+    finally:
+        for process in started:
+            process.kill()
+            process.join()
+    assert [p.exitcode for p in started] == [0, 0]
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
     """Figures of two processes that worked together, and their folder."""
     folder = tmp_path_factory.mktemp("ranks")
-    port = free_port()
-    started = [start(folder, rank, port) for rank in range(2)]
-    try:  # where one fails, the other would wait for it
-        while any(p.poll() is None for p in started) and not any(p.poll() for p in started):
-            time.sleep(0.1)
-    finally:
-        for process in started:
-            process.kill()
-            process.wait()
-    errors = "\n".join(p.read_text() for p in sorted(folder.glob("*.err")))
-    assert [p.returncode for p in started] == [0, 0], errors
+    together(partial(work, folder), local=2)
     return folder, [np.load(folder / f"rank{rank}.npz") for rank in range(2)]
 
 
@@ -266,60 +268,71 @@ def test_parts_make_the_batch():
         assert torch.equal(torch.cat(parts), batch)
 
 
-def torchrun_fit(folder, data, *where):
-    launch = [sys.executable, "-m", "torch.distributed.run"]
-    told = ["-m", "pyro_vae", "fit", data, "--epochs", "2", "--out", str(folder / "run")]
-    return subprocess.run(
-        [*launch, *(where or ("--standalone", "--nproc-per-node=2")), *told],
-        capture_output=True, text=True, cwd=folder, timeout=100,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+def told(folder, data="digits"):
+    nets = ("--encoder", "MLP([16])", "--decoder", "MLP([16])", "--compile", "false")
+    return ["fit", data, *nets, "--epochs", "2", "--out", str(folder / "run")]
+
+
+def by_launcher(folder):
+    """What torchrun's launcher says of the command in two processes, which are forks."""
+    said = folder / "said"
+
+    def launch():
+        where = dict(rdzv_backend="static", rdzv_endpoint=f"127.0.0.1:{free_port()}")
+        config = LaunchConfig(
+            1, 1, 2, start_method="fork", rdzv_configs={"rank": 0, "timeout": 60}, **where
+        )
+        done = elastic_launch(config, run)(*told(folder))
+        said.write_text("".join(one.out for one in done.values()))
+        sys.exit(max(one.code for one in done.values()))
+
+    process = Fork(launch)
+    process.join()
+    assert process.exitcode == 0
+    return said.read_text()
 
 
 @pytest.fixture(scope="module")
 def one_machine(tmp_path_factory):
     """What two processes of one machine said, and the folder that they worked in."""
     folder = tmp_path_factory.mktemp("machine")
-    return torchrun_fit(folder, "digits"), folder
+    return by_launcher(folder), folder
 
 
 def test_torchrun_says_what_is_wrong_with_the_data(tmp_path):
-    done = torchrun_fit(tmp_path, "none.npz")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*launch, "-m", "pyro_vae", *told(tmp_path, "none.npz")],
+        capture_output=True, text=True, cwd=tmp_path, timeout=100,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
     assert done.returncode != 0
     assert "error: there is no file none.npz" in done.stderr
     assert "RuntimeError" not in done.stderr  # of those that waited for the first
 
 
 def test_torchrun_trains_on_the_command_line(one_machine):
-    done, folder = one_machine
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("ELBO, test data") == 1  # one of them prints
-    assert done.stdout.count("run folder:") == 1
+    said, folder = one_machine
+    assert said.count("ELBO, test data") == 1  # one of them prints
+    assert said.count("run folder:") == 1
     assert {"config.toml", "results.toml", "history.csv", "model.safetensors", "pictures"} <= set(
         os.listdir(folder / "run")
     )
-    assert os.listdir(folder) == ["run"]
+    assert sorted(os.listdir(folder)) == ["run", "said"]
     assert pv.load(folder / "run").sample(2).shape == (2, 1, 8, 8)
 
 
 def test_two_machines_are_one_with_two_processes(one_machine, tmp_path):
-    done, folder = one_machine
-    assert done.returncode == 0, done.stderr
-    port = free_port()
+    _, folder = one_machine
 
     def machine(rank):
-        where = f"--nnodes=2 --node-rank={rank} --master-addr=127.0.0.1 --master-port={port}"
-        return torchrun_fit(tmp_path, "digits", *where.split())
+        done = run(*told(tmp_path))
+        (tmp_path / f"machine{rank}").write_text(done.out)
+        sys.exit(done.code)
 
-    with ThreadPoolExecutor(2) as both:
-        first, second = both.map(machine, range(2))
-    assert first.returncode == second.returncode == 0, first.stderr + second.stderr
-    assert first.stdout.count("ELBO, test data") == 1
-    assert not second.stdout
+    together(machine, local=1)
+    first, second = ((tmp_path / f"machine{rank}").read_text() for rank in range(2))
+    assert first.count("ELBO, test data") == 1
+    assert not second
     one, two = (weights(pv.load(where / "run")) for where in (folder, tmp_path))
     np.testing.assert_allclose(two, one, rtol=1e-4, atol=1e-6)
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    work(Path(sys.argv[1]), int(os.environ["RANK"]))

@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 import pyro_vae as pv
+from helpers.annealing import short_pilot  # noqa: F401, of all tests of this file
 from pyro_vae.data.pictures import channels_first, warn_of_layout
 from pyro_vae.families.networks import make_network
 from pyro_vae.families.residual import Repeated, group_norm

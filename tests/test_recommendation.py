@@ -88,10 +88,10 @@ def test_an_interrupt_ends_all_races(monkeypatch):
 def test_one_that_is_not_finite_from_the_start_loses(monkeypatch):
     train = Race.train
 
-    def broken(race, estimator, steps):
+    def broken(race, estimator, steps, then):
         if "stl" in str(estimator):
             raise NonFiniteLossError("the loss is nan")
-        return train(race, estimator, steps)
+        return train(race, estimator, steps, then)
 
     monkeypatch.setattr(Race, "train", broken)
     vae, lines = make("normal")[0], ["Trace_ELBO", "Trace_ELBO(gradient=stl)"]

@@ -2,10 +2,8 @@
 
 import os
 import resource
-import subprocess
-import sys
+import signal
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,6 +12,8 @@ import torch
 from torch import nn
 
 import pyro_vae as pv
+from helpers.annealing import short_pilot  # noqa: F401, of all tests of this file
+from helpers.commands import Fork
 from helpers.commands import run as command
 from pyro_vae.core.toml import read_config
 from pyro_vae.infer.training import checkpoint
@@ -178,29 +178,33 @@ def test_a_damaged_checkpoint_is_followed_by_the_one_before(tmp_path):
     pv.fit(parts, X, **told, resume=tmp_path)
 
 
-FULL = """
-import resource, signal, sys, warnings, torch, pyro_vae as pv
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 class Fill(pv.callbacks.Callback):
+    """Files of more than 100 bytes cannot be written in epochs 2 and 3."""
+
     def after_epoch(self, row):
         size = 100 if self.run.epoch in (2, 3) else resource.RLIM_INFINITY
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
-vae = pv.VAE(4, 2, encoder="MLP([6])", decoder="MLP([6])", likelihood="Normal", seed=0)
-warnings.simplefilter("always")
-pv.fit(vae, torch.randn(50, 4), epochs=4, out=sys.argv[1], callbacks=[Fill()], progress=False)
-"""
 
 
 @pytest.mark.process
 def test_a_disk_that_takes_no_more_is_a_sentence_and_the_run_goes_on(tmp_path):
-    """Files of more than 100 bytes cannot be written in epochs 2 and 3."""
-    command = [sys.executable, "-c", FULL, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("no checkpoint was written") == 2 and "Traceback" not in done.stderr
-    assert checkpoint.read(tmp_path)["progress"]["epoch"] == 4
-    assert set(check_run(tmp_path).values()) == {""}
-    assert not list(tmp_path.glob(".*"))
+    run, said = tmp_path / "run", tmp_path / "said"
+
+    def script():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        vae = pv.VAE(4, 2, encoder="MLP([6])", **NETS)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            pv.fit(vae, X, epochs=4, out=run, callbacks=[Fill()], progress=False)
+        said.write_text("\n".join(str(warning.message) for warning in told))
+
+    process = Fork(script)
+    process.join()
+    assert process.exitcode == 0
+    assert said.read_text().count("no checkpoint was written") == 2
+    assert checkpoint.read(run)["progress"]["epoch"] == 4
+    assert set(check_run(run).values()) == {""}
+    assert not list(run.glob(".*"))
 
 
 def test_a_folder_that_a_kill_left_says_what_can_be_done(tmp_path):

@@ -119,7 +119,7 @@ def test_sampled_gradients_agree_with_the_enumerated_one(x, line):
     made = pv.make_estimator(line)
     guide = made.wrap(vae.guide, data)
     draws = []
-    for _ in range(400):
+    for _ in range(100):
         vae.zero_grad()
         made.elbo.loss_and_grads(vae.model, guide, data)
         draws.append(-torch.cat([p.grad.flatten() for p in vae.parameters()]))

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import pyro_vae as pv
+from helpers.annealing import short_pilot  # noqa: F401, of all tests of this file
 from helpers.commands import run
 from pyro_vae.data.ragged import padded
 from pyro_vae.model.sequence_forms import lengths_of

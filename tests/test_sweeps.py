@@ -226,20 +226,20 @@ class Ref:
 
 
 @pytest.mark.process
-def test_compare_trains_each_and_prints_the_differences(tmp_path):
-    told = "compare priors digits --epochs 2 --latent-dim 2 --encoder MLP([8]) --decoder MLP([8])"
-    told = [
-        *told.split(),
-        "--prior",
-        "Normal",
-        "--prior",
-        "Laplace",
-        "--jobs",
-        "2",
-        "--num-samples",
-        "200",
-    ]
-    done = CliRunner().invoke(app, [*told, "--out", str(tmp_path / "sweep")])
+def test_compare_trains_each_and_prints_the_differences(tmp_path, monkeypatch):
+    """One in a process of its own, as all are; and one here, which imports nothing."""
+    elsewhere = sweeps._train
+
+    def train(settings, folder, threads):
+        if settings.prior == "Normal":
+            return sweeps._in_process(settings, folder, {})
+        return elsewhere(settings, folder, threads)
+
+    monkeypatch.setattr(sweeps, "_train", train)
+    np.save(tmp_path / "x.npy", pv.load_data("digits").train[:100].round())
+    told = f"compare priors {tmp_path / 'x.npy'} --epochs 1 --latent-dim 2 --num-samples 200"
+    told += " --encoder MLP([8]) --decoder MLP([8]) --prior Normal --prior Laplace --jobs 2"
+    done = CliRunner().invoke(app, [*told.split(), "--out", str(tmp_path / "sweep")])
     assert done.exit_code == 0, done.output
     table = pd.read_csv(tmp_path / "sweep" / "priors.csv", index_col="prior")
     assert table.index.tolist() == ["Normal", "Laplace"]

@@ -159,13 +159,14 @@ def _group(vae: VAE, rows: Iterator[Tensor], context: Tensor | None, draws: int)
         counts, cells = counts + own_cells.nansum(0), cells + seen.sum(0)
         step = max(1, NUMBERS // (width * len(some)))
         for start in range(0, draws, step):
-            z = joint.draw(min(step, draws - start))
-            for place, own in enumerate(z, start):
-                p = vae.decode(own, some)
+            z, place = joint.draw(min(step, draws - start)), start
+            for own in z.split(len(z) if context is None else 1):  # or under conditions of its own
+                p, places = vae.decode(own, some), slice(place, place + len(own))
                 other = vae.decode(own, unexposed(vae, _under(vae, some, context)))
-                sums[0, place] += rate_of(other).double().sum(0).flatten()
-                sums[1, place] += (p.mean.flatten(1) * seen).sum(0)
-                sums[2, place] += (p.variance.flatten(1) * seen).sum(0)
+                sums[0, places] += rate_of(other).double().sum(1).flatten(1)
+                sums[1, places] += (p.mean.flatten(2) * seen).sum(1)
+                sums[2, places] += (p.variance.flatten(2) * seen).sum(1)
+                place += len(own)
     return Group(sums[0] / n, sums[1], sums[2], counts, cells > 0)
 
 

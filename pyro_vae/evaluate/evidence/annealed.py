@@ -58,7 +58,7 @@ def ais(
 
     >>> from pyro_vae import VAE
     >>> vae = VAE(2, latent_dim=1, likelihood="Normal", seed=0)
-    >>> ais(vae, torch.zeros(3, 2), temperatures=20, chains=4, seed=0).log_evidence.shape
+    >>> ais(vae, torch.zeros(3, 2), temperatures=20, leapfrog=2, seed=0).log_evidence.shape
     torch.Size([3])
     """
     plan = Plan(temperatures, chains, start, leapfrog)
@@ -112,7 +112,7 @@ def bdmc(
 
     >>> from pyro_vae import VAE
     >>> vae = VAE(2, latent_dim=1, likelihood="Normal", seed=0)
-    >>> bdmc(vae, 5, temperatures=20, chains=4, seed=0).x.shape
+    >>> bdmc(vae, 5, temperatures=20, leapfrog=2, seed=0).x.shape
     torch.Size([5, 2])
     """
     plan = Plan(temperatures, chains, start, leapfrog)

@@ -1,10 +1,10 @@
 """Which gradient estimator trains a model fastest: short races from the same weights."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 import pyro
@@ -30,6 +30,8 @@ from .comparison import make_estimators, unique
 from .references import EstimatorLike
 
 __all__ = ["Recommendation", "recommend_estimator"]
+
+T = TypeVar("T")
 
 # By whether z has a path, and whether the bound is that of K > 1 draws.
 SHORTLIST = {
@@ -243,8 +245,8 @@ class Race:
     lr: float
     seed: int
 
-    def train(self, estimator: Estimator, steps: int) -> tuple[Tensor, Pace]:
-        """The bound after so many steps of a copy, and its pace.
+    def train(self, estimator: Estimator, steps: int, then: Callable[[Face], T]) -> tuple[T, Pace]:
+        """What is asked of a copy after so many steps, and their pace.
 
         Raises:
             KeyboardInterrupt: Ctrl-C, which ends all races.
@@ -266,7 +268,7 @@ class Race:
             )
             if fitted.interrupted:
                 raise KeyboardInterrupt
-            return self.bound(copy), pace
+            return then(copy), pace
 
     def time(self, estimators: dict[str, Estimator]) -> dict[str, float]:
         """Milliseconds per step, the least of some rounds in turns; infinite where none is done."""
@@ -274,7 +276,7 @@ class Race:
         for _ in range(ROUNDS):
             for name, estimator in estimators.items():
                 with suppress(NonFiniteLossError):  # which then loses
-                    _, pace = self.train(estimator, SKIPPED + TIMED)
+                    _, pace = self.train(estimator, SKIPPED + TIMED, lambda copy: None)
                     found[name] = min(found[name], 1e3 * pace.each)
         return found
 
@@ -298,7 +300,7 @@ class Race:
         for name, estimator in estimators.items():
             steps[name] = max(1, round(1e3 * seconds / ms[name]))
             try:
-                bounds[name], _ = self.train(estimator, steps[name])
+                bounds[name], _ = self.train(estimator, steps[name], self.bound)
             except NonFiniteLossError:
                 bounds[name] = torch.full_like(start, -math.inf)
         best = max(bounds, key=lambda name: bounds[name].mean().item())

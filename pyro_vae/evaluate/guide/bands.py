@@ -37,10 +37,14 @@ def simultaneous_band(num_data: int, u: np.ndarray, level: float) -> tuple[np.nd
     steps = np.diff(u, prepend=0) / (1 - np.concatenate([[0], u[:-1]]))
     narrow, wide = level, 1.0
     bounds = np.zeros(len(u), int), np.full(len(u), num_data)
+    wide_enough: dict[bytes, bool] = {}  # whole numbers: most of the last steps change none
     for _ in range(STEPS):
         middle = (narrow + wide) / 2
         lower, upper = (side.astype(int) for side in binom.interval(middle, num_data, u))
-        if _inside(num_data, steps, lower, upper) >= level:
+        key = lower.tobytes() + upper.tobytes()
+        if key not in wide_enough:
+            wide_enough[key] = _inside(num_data, steps, lower, upper) >= level
+        if wide_enough[key]:
             wide, bounds = middle, (lower, upper)
         else:
             narrow = middle
