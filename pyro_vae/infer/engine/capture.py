@@ -102,10 +102,13 @@ def capture_function(function: Callable, *inputs: Tensor) -> tuple[fx.GraphModul
     Raises:
         CaptureError: what it does depends on the values of tensors.
     """
+    from torch._guards import TracingContext, tracing
+    from torch._subclasses import FakeTensorMode
     from torch.fx.experimental.proxy_tensor import make_fx
 
     try:
-        module = make_fx(function)(*inputs)
+        with tracing(TracingContext(FakeTensorMode())):  # else each node's shape has one of its own
+            module = make_fx(function)(*inputs)
         for apply in PASSES:
             module = apply(module)
     except Exception as problem:
