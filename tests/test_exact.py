@@ -25,8 +25,8 @@ def linear_vae(wine):
         13, LATENT, likelihood="Normal(scale=learned)", guide="Normal(scale=learned)",
         encoder=pv.MLP([]), decoder=pv.MLP([]), seed=0,
     ).double()  # fmt: skip
-    pv.fit(vae, wine, estimator="TraceMeanField_ELBO(num_particles=16)", epochs=1000,
-           batch_size=178, lr="cosine(5e-2)", seed=0)  # fmt: skip
+    pv.fit(vae, wine, estimator="TraceMeanField_ELBO(num_particles=16)", epochs=300,
+           batch_size=178, lr="cosine(1e-1)", seed=0)  # fmt: skip
     return vae
 
 
@@ -75,8 +75,8 @@ def test_dimensions_collapse_where_the_noise_exceeds_the_eigenvalue(wine, sigma2
         13, 6, likelihood=f"Normal(scale={scale})", guide="Normal(scale=learned)",
         encoder=pv.MLP([]), decoder=pv.MLP([]), seed=0,
     ).double()  # fmt: skip
-    pv.fit(vae, wine, estimator="TraceMeanField_ELBO", epochs=1000, batch_size=178,
-           lr="cosine(5e-2)", seed=0)  # fmt: skip
+    pv.fit(vae, wine, estimator="TraceMeanField_ELBO", epochs=300, batch_size=178,
+           lr="cosine(1e-1)", seed=0)  # fmt: skip
     q = vae.encode(wine).base_dist
     kl = (0.5 * (q.loc**2 + q.scale**2 - 1) - q.scale.log()).mean(0)
     active = int((values[:6] > sigma2).sum())

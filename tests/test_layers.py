@@ -278,7 +278,7 @@ UNBIASED = {
 @pytest.mark.parametrize("guide", UNBIASED)
 def test_gradients_are_unbiased(guide):
     vae = pv.VAE(3, layers=[2, 2], guide=guide, encoder=pv.MLP([3]), decoder=pv.MLP([3]), seed=0)
-    table = pv.compare_estimators(vae, bits(4, 3), UNBIASED[guide], num_draws=200, seed=0)
+    table = pv.compare_estimators(vae, bits(4, 3), UNBIASED[guide], num_draws=80, seed=0)
     assert {"prior", "guide", "all"} <= set(table.parameter.values)
     assert abs(table.bias_z).max() < 5
 

@@ -12,9 +12,9 @@ from pyro_vae import MLP, VAE, make_estimator
 from pyro_vae.infer import KLWeight
 from pyro_vae.infer.estimators.soundness import check_and_nest
 
-BATCHES, COPIES = 60, 100  # 6,000 draws; the standard error comes from the batches
-MANY = 1700  # copies for 102,000 draws
-N = 200_000
+BATCHES, COPIES = 40, 150  # 6,000 draws; the standard error comes from the batches
+MANY = 600  # copies for 24,000 draws
+N = 50_000
 
 
 def bit_model(n):
