@@ -42,9 +42,9 @@ def collapsing(guide="Normal(scale=learned)", latent_dim=2, seed=0):
 
 
 def train(vae, x=X, **told):
-    options = dict(
-        estimator="TraceMeanField_ELBO", epochs=300, batch_size=len(x), lr="cosine(0.05)"
-    )
+    options = dict(estimator="TraceMeanField_ELBO", batch_size=len(x), lr="cosine(0.1)")
+    if "epochs" not in told:  # 200 steps with all data
+        x, options = itertools.repeat(x), options | dict(epochs=2, steps_per_epoch=100)
     return pv.fit(vae, x, seed=0, compile=False, **options | told)
 
 

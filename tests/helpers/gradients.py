@@ -95,6 +95,14 @@ def z_scores(sample, exact):
     return (sample.mean(0) - exact) / error.clamp(min=1e-12)
 
 
+def agree(one, two, vae, x, copies=COPIES):
+    """Two estimators of one bound have the same mean gradient, which is seen not to be zero."""
+    a, b = (draws(line, vae, x, copies=copies)[0] for line in (one, two))
+    error = ((a.var(0) + b.var(0)) / len(a)).sqrt().clamp(min=1e-12)
+    assert ((a.mean(0) - b.mean(0)) / error).abs().max() < 5
+    assert ((a.mean(0) / error).abs() > 5).sum() > 0.3 * len(error)
+
+
 def right(gradients, values, exact, vae):
     """Unbiased, and zero only where the exact gradient is."""
     wanted = gradient_of(exact, vae)
@@ -213,7 +221,7 @@ def plated_bits():
     return model, guide, exact
 
 
-def right_in_plates(elbo, plates, k, runs=30):
+def right_in_plates(elbo, plates, k, runs=16):
     """The gradient and the value of a bound of k particles, of bits in and outside of a plate."""
     model, guide, exact = plates
     found, values = [], []
