@@ -227,7 +227,10 @@ def test_gapped_straight_through_is_its_definition(phi):
 def test_gumbel_rao_has_the_mean_of_st_gumbel_and_less_variance(family):
     vae, x = bit_model(4) if family == "bits" else one_hot_model()
     line = "Trace_ELBO(gradient={}, temperature=0.1)"
-    one, two = (draws(line.format(r), vae, x, batches=100, copies=60)[0] for r in ("st_gumbel", "gumbel_rao"))
+    one, two = (
+        draws(line.format(r), vae, x, batches=100, copies=60)[0]
+        for r in ("st_gumbel", "gumbel_rao")
+    )
     error = ((one.var(0) + two.var(0)) / len(one)).sqrt()
     assert ((one.mean(0) - two.mean(0)) / error.clamp(min=1e-12)).abs().max() < 5
     assert two.var(0).sum() < 0.8 * one.var(0).sum()
