@@ -92,7 +92,6 @@ def test_every_dimension_uses_its_free_bits():
     assert rates(vae).min() > 0.39
 
 
-@pytest.mark.slow
 def test_the_loss_of_a_short_dimension_is_its_minimum_and_the_history_has_the_elbo():
     vae = collapsing()
     minimum = 5.0  # more than any dimension uses
@@ -136,7 +135,7 @@ def test_the_gradient_under_free_bits_is_unbiased(line):
     estimator = make_estimator(line)
     model, guide = with_free_bits(vae.model, vae.guide, minimum)
     guide = estimator.wrap(guide, x)
-    draws, copies = [], 20
+    draws, copies = [], 200
     many = x.repeat(copies, 1)  # whose mean KL is that of x
     for _ in range(40):
         vae.zero_grad()
@@ -168,7 +167,6 @@ def test_free_bits_are_refused_where_they_do_not_hold(name):
         pv.fit(vae, X.float(), free_bits=-1, epochs=1)
 
 
-@pytest.mark.slow
 def test_free_bits_serve_any_pyro_program_and_the_kls_weight():
     def model():
         return pyro.sample("z", dist.MultivariateNormal(torch.zeros(2), torch.eye(2)))
@@ -398,7 +396,6 @@ def test_a_resumed_run_is_the_run_that_was_not_interrupted(name, tmp_path, monke
     assert resumed.history[columns].equals(expected.history[columns])
 
 
-@pytest.mark.slow
 def test_other_treatments_are_another_run(tmp_path):
     pv.fit(treated(""), X, epochs=1, out=tmp_path, free_bits=0.1)
     with pytest.raises(ValueError, match=r"was run with free_bits=0\.1, not with free_bits=0.2"):

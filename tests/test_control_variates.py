@@ -110,7 +110,6 @@ def test_one_particle_of_the_importance_weighted_bound_is_disarm():
 TOY = [(0.5, 0.45), (0.3, 0.45), (0.9, 0.1)]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("p, t", TOY)
 @pytest.mark.parametrize("pairs", [2, 5])
 def test_the_variance_of_pairs_falls_as_their_number(pairs, p, t):

@@ -255,7 +255,6 @@ SERVED = [
 
 
 @pytest.mark.parametrize(("guide", "prior", "line"), SERVED)
-@pytest.mark.slow
 def test_gradients_reach_every_parameter(guide, prior, line):
     vae, x = small(guide, prior), bits()
     vae.start_from(x)
@@ -507,7 +506,6 @@ def test_estimators_that_cannot_serve_layers_say_so(line):
         check_and_nest(make_estimator(line), vae.model, vae.guide, bits())
 
 
-@pytest.mark.slow
 def test_free_bits_want_the_models_order():
     x = bits()
     with pytest.raises(ValueError, match="another order than the model: use a guide that goes"):
@@ -516,7 +514,6 @@ def test_free_bits_want_the_models_order():
     assert found.history.elbo_train.notna().all()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("layers", ["[5, 3]", "5, 3", [5, 3]])
 def test_a_run_is_told_of_layers(layers):
     told = merge({"guide": "Ladder", "encoder": "MLP([4])", "decoder": "MLP([4])"},

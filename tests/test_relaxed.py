@@ -166,7 +166,6 @@ def test_straight_through_is_right_for_what_is_linear(bound, phi, theta):
 @pytest.mark.parametrize("bound", ELBOS)
 @pytest.mark.parametrize("rule", [Concrete, GumbelStraightThrough])
 @pytest.mark.parametrize("temperature", [0.3, 1.0])
-@pytest.mark.slow
 def test_the_gradient_is_that_of_its_definition(rule, temperature, bound):
     """By quadrature over the noise: for Concrete, of the relaxed objective."""
     phi, theta, t = -0.5, 0.4, 0.3

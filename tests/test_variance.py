@@ -404,6 +404,7 @@ def test_no_gradient_at_all_is_no_signal_and_no_bias():
     assert all((silent[name] == 0).all() for name in ("grad_variance", "snr", "bias", "bias_z"))
 
 
+@pytest.mark.slow
 def test_as_table_is_the_whole(compared):
     _, found = compared
     table = as_table(found)
