@@ -111,7 +111,7 @@ def test_eight_steps_are_tighter_than_importance_weighting_at_equal_evaluations(
         optimizer.zero_grad()
         Trace_ELBO().loss_and_grads(model, guide, x.repeat(3, 1))
         optimizer.step()
-    sandwich = pv.bdmc(vae, 40, temperatures=100, chains=4, seed=0)
+    sandwich = pv.bdmc(vae, 40, temperatures=40, chains=4, seed=0)
     many = sandwich.x.repeat(100, 1)
     found = log_weights(model, guide, many).reshape(100, 40).mean(1)
     plain = log_weights(vae.model, vae.guide, sandwich.x.repeat(900, 1)).reshape(9, 100, 40)

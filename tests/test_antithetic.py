@@ -80,7 +80,6 @@ def test_two_of_the_uniforms_have_the_probability_that_is_said(k):
         assert abs((u[0] < p).double().mean() - p) < 5 * (p * (1 - p) / N).sqrt()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("k", [2, 3, 6])
 def test_pairs_of_categories_have_the_mass_that_is_said(k):
     p = torch.tensor([0.45, 0.05, 0.2, 0.3]).double()
@@ -97,7 +96,6 @@ def test_pairs_of_categories_have_the_mass_that_is_said(k):
         assert abs(z[0, :, a].mean() - p[a]) < 5 * (p[a] * (1 - p[a]) / N).sqrt()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("logit", [-200.0, -30.0, 30.0, 200.0])
 def test_a_certain_bit_has_a_finite_gradient(logit):
     for make in (ARMS, CARMS):
@@ -128,7 +126,6 @@ def test_two_antithetic_particles_are_disarm(p, t, make):
     assert abs(variance - toy_variances(p, t)["DisARM"]) < 5 * error + 1e-15
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("k", [3, 4, 8])
 @pytest.mark.parametrize("p, t", TOY)
 def test_antithetic_particles_beat_independent_ones(p, t, k):
@@ -175,14 +172,14 @@ def test_rodeo_learns_a_smaller_variance():
     vae, x = bit_model(10)
     many, elbo = x.repeat(20, 1), RODEO(2)
     control = elbo.learner.renew(vae.guide, many)
-    optimizer = torch.optim.Adam(control.parameters(), 1e-2)
-    for _ in range(300):
+    optimizer = torch.optim.Adam(control.parameters(), 3e-2)
+    for _ in range(120):
         optimizer.zero_grad()
         elbo.loss_and_grads(vae.model, vae.guide, many)
         optimizer.step()
 
     def variance(line):
-        gradients, _ = draws(line, vae, x, copies=20, batches=200)
+        gradients, _ = draws(line, vae, x, copies=20, batches=80)
         wanted = gradient_of(exact_bits(vae, x), vae)
         names = [torch.full_like(p, n.startswith("encoder")) for n, p in vae.named_parameters()]
         of_guide = torch.cat([n.flatten() for n in names]).bool()

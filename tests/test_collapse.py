@@ -42,9 +42,9 @@ def collapsing(guide="Normal(scale=learned)", latent_dim=2, seed=0):
 
 
 def train(vae, x=X, **told):
-    options = dict(
-        estimator="TraceMeanField_ELBO", epochs=300, batch_size=len(x), lr="cosine(0.05)"
-    )
+    options = dict(estimator="TraceMeanField_ELBO", batch_size=len(x), lr="cosine(0.1)")
+    if "epochs" not in told:  # 200 steps with all data
+        x, options = itertools.repeat(x), options | dict(epochs=2, steps_per_epoch=100)
     return pv.fit(vae, x, seed=0, compile=False, **options | told)
 
 
@@ -92,7 +92,6 @@ def test_every_dimension_uses_its_free_bits():
     assert rates(vae).min() > 0.39
 
 
-@pytest.mark.slow
 def test_the_loss_of_a_short_dimension_is_its_minimum_and_the_history_has_the_elbo():
     vae = collapsing()
     minimum = 5.0  # more than any dimension uses
@@ -136,11 +135,12 @@ def test_the_gradient_under_free_bits_is_unbiased(line):
     estimator = make_estimator(line)
     model, guide = with_free_bits(vae.model, vae.guide, minimum)
     guide = estimator.wrap(guide, x)
-    draws = []
-    for _ in range(300):
+    draws, copies = [], 200
+    many = x.repeat(copies, 1)  # whose mean KL is that of x
+    for _ in range(40):
         vae.zero_grad()
-        estimator.elbo.loss_and_grads(model, guide, x)
-        draws.append(torch.cat([p.grad.flatten() for p in vae.parameters()]))
+        estimator.elbo.loss_and_grads(model, guide, many)
+        draws.append(torch.cat([p.grad.flatten() for p in vae.parameters()]) / copies)
     draws = torch.stack(draws)
     error = draws.std(0) / math.sqrt(len(draws))
     z = (draws.mean(0) - exact) / error.clamp_min(1e-9)
@@ -167,7 +167,6 @@ def test_free_bits_are_refused_where_they_do_not_hold(name):
         pv.fit(vae, X.float(), free_bits=-1, epochs=1)
 
 
-@pytest.mark.slow
 def test_free_bits_serve_any_pyro_program_and_the_kls_weight():
     def model():
         return pyro.sample("z", dist.MultivariateNormal(torch.zeros(2), torch.eye(2)))
@@ -180,7 +179,8 @@ def test_free_bits_serve_any_pyro_program_and_the_kls_weight():
         weight = KLWeight(beta)
         treated = [weight(fn) for fn in with_free_bits(model, guide, minimum)]
         assert TraceMeanField_ELBO().loss(*treated) == pytest.approx(expected)
-        mean = sum(Trace_ELBO().loss(*treated) for _ in range(400)) / 400
+        elbo = Trace_ELBO(num_particles=400, vectorize_particles=True, max_plate_nesting=0)
+        mean = elbo.loss(*treated)
         error = beta * math.sqrt(2 / 400)  # log q - log p varies by 2 |loc|^2 / 2
         assert abs(mean - expected) < 5 * error
 
@@ -396,7 +396,6 @@ def test_a_resumed_run_is_the_run_that_was_not_interrupted(name, tmp_path, monke
     assert resumed.history[columns].equals(expected.history[columns])
 
 
-@pytest.mark.slow
 def test_other_treatments_are_another_run(tmp_path):
     pv.fit(treated(""), X, epochs=1, out=tmp_path, free_bits=0.1)
     with pytest.raises(ValueError, match=r"was run with free_bits=0\.1, not with free_bits=0.2"):

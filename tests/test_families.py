@@ -56,13 +56,13 @@ def test_a_family_trains_and_survives_saving(role, line, said, tmp_path):
     before = {k: v.clone() for k, v in vae.named_parameters()}
     svi = SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 1e-2}), Trace_ELBO())
     reached = dict.fromkeys(before, 0.0)
-    for step in range(5):
+    for step in range(3):
         loss = Trace_ELBO().loss_and_grads(vae.model, vae.guide, x)
         assert torch.isfinite(torch.tensor(loss))
         for name, p in vae.named_parameters():
             reached[name] += 0.0 if p.grad is None else p.grad.abs().sum().item()
         vae.zero_grad()
-        if step < 4:
+        if step < 2:
             svi.step(x)
     silent = [name for name, size in reached.items() if not size > 0]
     assert not silent, f"no gradient reaches {silent}"

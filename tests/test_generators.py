@@ -188,6 +188,12 @@ SLOW = {
 }
 
 
+@pytest.fixture(autouse=True)
+def short_pilots(monkeypatch):
+    """Chains are tuned by few moves: how well is no matter here."""
+    monkeypatch.setattr("pyro_vae.evaluate.evidence.paths.PILOT", 10)
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in SEEDED]

@@ -8,6 +8,7 @@ import torch
 from pyro.infer import Trace_ELBO
 
 import pyro_vae as pv
+from helpers.gradients import agree
 from pyro_vae.distributions import Pushforward
 from pyro_vae.families.part import Ends
 from pyro_vae.families.registry import make_part
@@ -97,9 +98,8 @@ def test_a_draw_outside_the_graph_is_scored_anew_where_gradients_are_on():
 def test_pathwise_and_score_gradients_of_a_flow_agree():
     vae = pv.VAE(4, 2, likelihood="Normal", guide="Flow(IAF, transforms=1, hidden_features=[4])",
                  encoder="MLP([3])", decoder="MLP([])", seed=0)  # fmt: skip
-    lines = ["Trace_ELBO(num_particles=20)", "RLOO(num_particles=20)", "Trace_ELBO(gradient=stl)"]
-    table = pv.compare_estimators(vae, X, lines, num_draws=150, seed=0)
-    assert table.bias_z.sel(parameter="guide").max() < 5
+    for line in ("RLOO(num_particles=5)", "Trace_ELBO(gradient=stl, num_particles=5)"):
+        agree("Trace_ELBO(num_particles=5)", line, vae.double(), X.double(), copies=150)
 
 
 @pytest.mark.slow
@@ -135,7 +135,7 @@ def test_refinement_finds_the_exact_posterior_of_a_linear_model():
     precision = torch.eye(2).double() + w.T @ w / 0.25
     mean = (x - b) @ w / 0.25 @ precision.inverse()
     exact = dist.MultivariateNormal(mean, precision_matrix=precision)
-    q = vae.refine(x, steps=600, num_particles=32, seed=0)
+    q = vae.refine(x, steps=300, num_particles=32, seed=0)
     kl = torch.distributions.kl_divergence(q, exact)
     far = torch.distributions.kl_divergence(vae.encode(x), exact)
     assert (kl < 0.01).all()
@@ -175,7 +175,7 @@ def test_a_mixture_guide_has_two_modes_where_the_posterior_has():
     for guide in ("Normal", "Mixture(Normal, components=2)"):
         vae = pv.VAE(1, 1, guide=guide, decoder=Square(), likelihood=Noise(), seed=0,
                      encoder="MLP([20])")  # fmt: skip
-        pv.fit(vae, x, epochs=40, lr="cosine(1e-2)", estimator="Trace_ELBO(num_particles=8)")
+        pv.fit(vae, x, epochs=20, lr="cosine(2e-2)", estimator="Trace_ELBO(num_particles=8)")
         bounds[guide] = pv.elbo(vae, x, num_samples=100, seed=0).mean().item()
     assert bounds["Mixture(Normal, components=2)"] > bounds["Normal"] + 0.3
 

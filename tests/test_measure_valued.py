@@ -126,7 +126,7 @@ def test_variance_of_a_poisson_cost(rate):
 
 @pytest.fixture
 def mixed():
-    n = 20_000
+    n = 8000
     start = {"rate": [1.2], "loc": [0.3, -0.5], "scale": [0.7, 1.1], "w": [0.8]}
     start = {name: torch.tensor(v, dtype=torch.float64) for name, v in start.items()}
     x = torch.tensor(0.9, dtype=torch.float64)
@@ -177,7 +177,7 @@ def test_unbiased_for_sites_of_both_kinds(particles, mixed):
         assert z_scores(sample, gradient).abs().max() < 5
         assert (gradient != 0).all()
     with pyro.get_param_store().scope():
-        values = [-MeasureValued(particles).loss(model, guide) / 20_000 for _ in range(20)]
+        values = [-MeasureValued(particles).loss(model, guide) / 8000 for _ in range(20)]
     values = torch.tensor(values, dtype=torch.float64)
     assert z_scores(values[:, None], wanted.detach()).abs() < 5
 
@@ -241,7 +241,7 @@ def test_moved_draws_are_of_the_same_minibatch():
 @pytest.mark.slow
 def test_it_counts_its_evaluations(linear):
     vae, x = linear
-    found = pv.compare_estimators(vae, x.repeat(50, 1), ["MeasureValued", "RLOO"], num_draws=50)
+    found = pv.compare_estimators(vae, x.repeat(50, 1), ["MeasureValued", "RLOO"], num_draws=30)
     assert found.evaluations.to_numpy().tolist() == [1 + 3 * 2, 2]
     assert found.bias_z.sel(parameter="all").max() < 5
     variance = found.grad_variance.sel(parameter="guide")

@@ -112,7 +112,7 @@ def test_a_vae_as_a_program_has_the_figures_of_the_vae(factor_analysis):
 @pytest.mark.slow
 def test_estimators_cost_a_program_what_they_cost_the_vae(factor_analysis):
     vae, x, program = factor_analysis
-    lines, options = ["Trace_ELBO", "RLOO(num_particles=2)"], {"num_draws": 60, "burn_in": 1}
+    lines, options = ["Trace_ELBO", "RLOO(num_particles=2)"], {"num_draws": 20, "burn_in": 1}
     ours = pv.compare_estimators(program, lines, **options).sel(parameter="all")
     theirs = pv.compare_estimators(vae, x, lines, **options).sel(parameter="all")
     for name in ("value_mean", "value_sd", "grad_variance", "snr", "evaluations"):

@@ -9,6 +9,7 @@ import torch
 
 import pyro_vae as pv
 from helpers.programs import PROGRAMS
+from pyro_vae.evaluate.evidence import paths
 from pyro_vae.program.line import RealLine
 
 Y = torch.tensor([0.0, 3.0, 7.0])
@@ -18,6 +19,12 @@ Y = torch.tensor([0.0, 3.0, 7.0])
 def _store():
     with pyro.get_param_store().scope():
         yield
+
+
+@pytest.fixture(autouse=True)
+def short_pilots(monkeypatch):
+    """Chains are tuned by fewer moves than they are for users."""
+    monkeypatch.setattr(paths, "PILOT", 50)
 
 
 def rates(width=0.6, together=False):

@@ -100,7 +100,8 @@ def test_a_lower_temperature_leaves_hard_draws_biased():
 @pytest.mark.slow
 def test_comparing_shows_the_bias():
     vae, x = bit_model(4)
-    found = pv.compare_estimators(vae, x.repeat(200, 1), [*LINES, "RLOO"], num_draws=50)
+    lines = [*LINES[:6:2], *LINES[7::2]]  # each rule, with one of the bounds
+    found = pv.compare_estimators(vae, x.repeat(200, 1), [*lines, "RLOO"], num_draws=50)
     z = found.bias_z.sel(parameter="all").to_series()
     assert (z[:-1] > 10).all()
     assert abs(z["RLOO"]) < 5
@@ -165,7 +166,6 @@ def test_straight_through_is_right_for_what_is_linear(bound, phi, theta):
 @pytest.mark.parametrize("bound", ELBOS)
 @pytest.mark.parametrize("rule", [Concrete, GumbelStraightThrough])
 @pytest.mark.parametrize("temperature", [0.3, 1.0])
-@pytest.mark.slow
 def test_the_gradient_is_that_of_its_definition(rule, temperature, bound):
     """By quadrature over the noise: for Concrete, of the relaxed objective."""
     phi, theta, t = -0.5, 0.4, 0.3
@@ -192,8 +192,8 @@ def test_the_gradient_is_that_of_its_definition(rule, temperature, bound):
 @pytest.mark.parametrize("line", LINES)
 def test_more_particles_are_a_mean(line):
     vae, x = bit_model(4)
-    one, _ = draws(line, vae, x, copies=300)
-    three, _ = draws(line.replace(")", ", num_particles=3)"), vae, x, copies=300)
+    one, _ = draws(line, vae, x, copies=100)
+    three, _ = draws(line.replace(")", ", num_particles=3)"), vae, x, copies=100)
     error = ((one.var(0) + three.var(0)) / len(one)).sqrt()
     assert ((one.mean(0) - three.mean(0)) / error.clamp(min=1e-12)).abs().max() < 5
     assert three.var(0).sum() < 0.6 * one.var(0).sum()
@@ -225,8 +225,11 @@ def test_gapped_straight_through_is_its_definition(phi):
 @pytest.mark.parametrize("family", ["bits", "one-hot"])
 def test_gumbel_rao_has_the_mean_of_st_gumbel_and_less_variance(family):
     vae, x = bit_model(4) if family == "bits" else one_hot_model()
-    line = "Trace_ELBO(gradient={}, temperature=0.3)"
-    one, two = (draws(line.format(r), vae, x, copies=300)[0] for r in ("st_gumbel", "gumbel_rao"))
+    line = "Trace_ELBO(gradient={}, temperature=0.1)"
+    one, two = (
+        draws(line.format(r), vae, x, batches=100, copies=60)[0]
+        for r in ("st_gumbel", "gumbel_rao")
+    )
     error = ((one.var(0) + two.var(0)) / len(one)).sqrt()
     assert ((one.mean(0) - two.mean(0)) / error.clamp(min=1e-12)).abs().max() < 5
     assert two.var(0).sum() < 0.8 * one.var(0).sum()
@@ -261,7 +264,7 @@ def test_bias_of_straight_through_rules_against_enumeration():
     bias = {}
     for rule in ("straight_through", "st_gumbel", "gumbel_rao", "gapped", "reinmax"):
         at = "" if rule in ("straight_through", "reinmax") else ", temperature=1.0"
-        gradients, values = draws(f"Trace_ELBO(gradient={rule}{at})", vae, x, copies=1000)
+        gradients, values = draws(f"Trace_ELBO(gradient={rule}{at})", vae, x, copies=1200)
         bias[rule] = relative_bias(gradients, exact[0])
         assert z_scores(values[:, None], value).abs().item() < 5
         noise = (gradients.var(0) / len(gradients)).sum().sqrt() / exact[0].norm()

@@ -67,7 +67,7 @@ def test_training_gets_further_with_steps():
     x, bounds = data(500), []
     for line in ("steps=1, lr=1e-9", "steps=10, lr=0.05, num_particles=16"):
         vae = semi(line, FirstCell(), FULL)
-        pv.fit(vae, x, epochs=10, lr="cosine(0.03)")
+        pv.fit(vae, x, epochs=5, lr="cosine(0.05)")
         bounds.append(pv.elbo(vae, x, num_samples=20, seed=0).mean().item())
     assert bounds[0] + 2 < bounds[1]
 

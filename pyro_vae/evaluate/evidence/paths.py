@@ -142,10 +142,12 @@ class Path:
             return torch.tensordot(mix, slopes, 1)
 
         start = momentum = torch.randn_like(u)
+        push = 0.5 * step * slope()
         for _ in range(self.plan.leapfrog):
-            momentum = momentum + 0.5 * step * slope()
+            momentum = momentum + push
             u, ends, slopes = self._at(u + step * momentum)
-            momentum = momentum + 0.5 * step * slope()
+            push = 0.5 * step * slope()
+            momentum = momentum + push
         energy = torch.tensordot(mix, ends - state[1], 1)
         energy = energy + 0.5 * (start.square() - momentum.square()).sum(rest)
         accepted = energy.nan_to_num(nan=-math.inf, posinf=-math.inf).exp().clamp(max=1.0)
