@@ -26,7 +26,7 @@ TRUTH = np.array([1.0, 0.5, 0.3])
 NAMES = ("intercept", "x1", "x2")
 ESTIMATOR, EPOCHS = "RenyiELBO(alpha=0, num_particles=10)", 100
 LR = "cosine(0.1)"
-LINES = {name: "Normal(scale=learned)" for name in UNITS}
+LINES = {name: "Normal(scale=learned(shared=False))" for name in UNITS}  # one a column
 
 
 def simulate(seed: int) -> pd.DataFrame:
@@ -111,8 +111,11 @@ def main() -> None:
         rows += study(mechanism, tables)  # pyright: ignore[reportArgumentType]
         text = (
             f"{tables} tables of {ROWS} rows for each mechanism, {SHARE:.0%} of the cells hidden; "
-            f"intervals of {LEVEL:.0%}. A linear VAE, `{ESTIMATOR}`, {EPOCHS} epochs of one batch, "
-            f"trained anew on each table; {time.process_time() - start:.0f} s of the processor.\n\n"
+            f"intervals of {LEVEL:.0%}. A linear VAE with a factor, whose noise has a scale a column "
+            "(one scale for all columns, in units of their spreads, would be probabilistic PCA, "
+            "which cannot hold these covariances), "
+            f"`{ESTIMATOR}`, {EPOCHS} epochs of one batch, trained anew on each table; "
+            f"{time.process_time() - start:.0f} s of the processor.\n\n"
         )
         publish("tables_coverage", "Pooled regression coefficients", text + table(head, rows))
 
