@@ -198,6 +198,32 @@ def test_a_conditional_draw_has_the_distribution_of_quadrature():
         assert abs(found.log_evidence - evidence) < 4 * found.standard_error + 1e-4
 
 
+LEARNED = {  # lines of columns, and the numbers that a block of two columns learns for them
+    "Normal(scale=learned)": 2,
+    "Normal(scale=learned(shared=True))": 1,
+    "Mixture(Normal(loc=learned, scale=learned), components=3)": 12,
+    "Mixture(Normal(loc=learned(shared=True), scale=learned(shared=True)), components=3)": 6,
+}
+
+
+@pytest.mark.parametrize("line", LEARNED)
+@pytest.mark.parametrize("alone", [True, False], ids=["one block", "beside another"])
+def test_what_columns_learn_is_their_own(line, alone):
+    """Columns of one line are one block, which is no statement about their parameters."""
+    df = pd.DataFrame({"a": [1.0, 2.5, 4.0], "b": [10.0, 50.0, 20.0], "c": ["x", "y", "x"]})
+    lines = dict.fromkeys("ab", line)
+    vae = pv.VAE(pv.Table.from_frame(df[["a", "b"]] if alone else df), 2, likelihood=lines, seed=0)
+    part = vae.likelihood if alone else vae.likelihood.parts[0]
+    own = [p for name, p in part.named_parameters() if name.endswith("unconstrained")]
+    assert sum(p.numel() for p in own) == LEARNED[line]
+
+
+def test_what_the_cells_of_an_array_learn_is_shared():
+    vae = pv.VAE(2, 2, likelihood="Normal(scale=learned)", seed=0)
+    own = [p for name, p in vae.likelihood.named_parameters() if name.endswith("unconstrained")]
+    assert sum(p.numel() for p in own) == 1
+
+
 @pytest.mark.slow
 def test_a_linear_gaussian_table_is_the_gaussian():
     """Cells given cells: mean and covariance by the formula of the conditional normal."""

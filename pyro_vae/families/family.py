@@ -6,6 +6,7 @@ distributions): ``nn.Module`` with ``forward(features | None) -> pyro distributi
 """
 
 import inspect
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -253,7 +254,9 @@ class Family(Part):
         """One trained value, or one per dimension; those of components start apart."""
         components, to_domain = self.ends.components, transform(domain)
         start = parameter.standard if value.init is None else value.init
-        if self.ends.role == "likelihood" if value.shared is None else value.shared:
+        own = self.ends.own and math.prod((*self.ends.cells, *self.ends.shape)) > 1
+        shared = self.ends.role == "likelihood" and not own
+        if shared if value.shared is None else value.shared:
             event = shape[len(shape) - domain.event_dim :]
             small = (components if self.ends.cells else ()) + event
         else:

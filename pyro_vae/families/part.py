@@ -60,6 +60,8 @@ class Ends:
             its own. Learned ones start apart.
         whole: whether the part is all of the prior, likelihood or guide, not a part of one.
         in_units: whether the parameters of a likelihood count in the data's units.
+        own: whether each cell of a likelihood learns parameters of its own where a line does not
+            say, as the columns of a table do.
         writer: the network that the part reads, if its features are one of the part's parameters
             already: that which ``writer.writes`` names; ``writer.move`` adds to them at the start.
         registry: what makes parts from lines.
@@ -78,6 +80,7 @@ class Ends:
     components: tuple[int, ...] = ()
     whole: bool = True
     in_units: bool = False
+    own: bool = False
     writer: nn.Module | None = None
     registry: "Registry | None" = None
 

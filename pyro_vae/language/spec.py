@@ -34,9 +34,9 @@ class SpecError(ValueError):
 class Source:
     """Where a parameter comes from: ``learned`` (trained) or ``amortized`` (a network's output).
 
-    ``learned`` alone is one value per dimension of z in a prior or guide, and one value for all of
-    x in a likelihood; ``learned(shared=False)`` and ``learned(shared=True)`` override that, and
-    ``learned(0.5)`` starts at 0.5.
+    ``learned`` alone is one value per dimension of z in a prior or guide, and in a likelihood one
+    value for all of x, or for each column of a table; ``learned(shared=False)`` and
+    ``learned(shared=True)`` override that, and ``learned(0.5)`` starts at 0.5.
     """
 
     kind: str

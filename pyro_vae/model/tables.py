@@ -60,7 +60,7 @@ class TableRecord(Record):
         ValueError: an unknown column, one of words as a number, or no column left to model.
     """
 
-    in_units = True
+    in_units = own = True
 
     def __init__(
         self,

@@ -160,7 +160,9 @@ class VAE(Forecasts):
             writer = introduce(self.decoder, z[0].numel(), q)
             z, _ = self.inputs.beside(z, torch.zeros(1, *self.record.shape), self.latents.read_dim)
             h = build_network(self.decoder, z, self.x_shape, "decoder")
-            ends_x = Ends(self.x_shape, "likelihood", h, in_units=in_units, writer=writer)
+            ends_x = Ends(
+                self.x_shape, "likelihood", h, in_units=in_units, own=self.record.own, writer=writer
+            )  # fmt: skip
             self.likelihood = make_part(self.inputs.stepwise(likelihood), ends_x)
             p = try_part(self.likelihood, "likelihood", str(likelihood), torch.zeros(1, *h))
             if not layers:

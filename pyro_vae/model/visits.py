@@ -44,7 +44,7 @@ class VisitsRecord(Record):
         labels: of the subjects that were read last, for messages.
     """
 
-    in_units = True
+    in_units = own = True
 
     def __init__(
         self,
