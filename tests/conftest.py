@@ -104,6 +104,12 @@ def wandered(monkeypatch):
 
 
 @pytest.fixture
+def short_pilot(monkeypatch):
+    """Annealing, where it is not the subject, tunes its steps by a few moves, not 200."""
+    monkeypatch.setattr("pyro_vae.evaluate.evidence.paths.PILOT", 4)
+
+
+@pytest.fixture
 def interpreted(monkeypatch):
     """Steps are captured and rewritten as ever, and run as graphs without Inductor.
 

@@ -13,9 +13,10 @@ import torch
 from torch import nn
 
 import pyro_vae as pv
-from helpers.annealing import short_pilot  # noqa: F401, of all tests of this file
 from pyro_vae.core.acting import evaluating
 from pyro_vae.model.inference import Inference
+
+pytestmark = pytest.mark.usefixtures("short_pilot")
 
 X = torch.randn(12, 4, generator=torch.Generator().manual_seed(1))
 LABELS = torch.arange(12) % 3

@@ -8,6 +8,8 @@ import pyro_vae as pv
 from pyro_vae.evaluate.evidence import paths
 from pyro_vae.infer.engine.capture import CaptureError, capture_function
 
+pytestmark = pytest.mark.usefixtures("short_pilot")
+
 HOLED = torch.tensor([[0.1, torch.nan, 0.3], [-1.0, 0.2, torch.nan]])
 MODELS = {
     "bits": {"likelihood": "Bernoulli"},
@@ -36,7 +38,6 @@ def captured(monkeypatch):
         return graph
 
     monkeypatch.setattr(paths, "capture_function", capture)
-    monkeypatch.setattr(paths, "PILOT", 4)
     return made
 
 

@@ -11,10 +11,11 @@ import torch
 from matplotlib import pyplot
 
 import pyro_vae as pv
-from helpers.annealing import short_pilot  # noqa: F401, of all tests of this file
 from helpers.linear import linear_vae, marginal
 from pyro_vae import plots
 from pyro_vae.evaluate import baselines
+
+pytestmark = pytest.mark.usefixtures("short_pilot")
 
 
 def vae(likelihood, columns=3, **parts):

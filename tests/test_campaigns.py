@@ -7,10 +7,13 @@ import pytest
 import torch
 
 from campaigns import attacks, crossing, damaged, frames, inputs, kills, strings
-from helpers.annealing import short_pilot  # noqa: F401, of all tests of this file
 from helpers.composition import draw_case
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore"),
+    pytest.mark.usefixtures("short_pilot"),
+]
 
 
 def test_lines_that_are_nearly_right_make_a_model_or_a_sentence():

@@ -21,12 +21,13 @@ import torch
 from safetensors.torch import load_file
 
 import pyro_vae as pv
-from helpers.annealing import short_pilot  # noqa: F401, of all tests of this file
 from helpers.commands import Command, run
 from pyro_vae.core.toml import read_config, write_toml
 from pyro_vae.infer.training.checkpoint import read
 from pyro_vae.infer.training.preparation import fingerprint
 from pyro_vae.runs.settings import RunSettings, merge
+
+pytestmark = pytest.mark.usefixtures("short_pilot")
 
 DEFAULTS = asdict(RunSettings())
 ROOT = Path(__file__).parents[1]

@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 
 import pyro_vae as pv
-from helpers.annealing import short_pilot  # noqa: F401, of all tests of this file
 from helpers.commands import run
 from pyro_vae.cli.flags import in_flags
 from pyro_vae.cli.parts import write_rows
@@ -17,6 +16,8 @@ from pyro_vae.data.tables.columns import Column
 from pyro_vae.data.tables.native import make_frame
 from pyro_vae.runs.folder import new_model
 from pyro_vae.runs.settings import merge
+
+pytestmark = pytest.mark.usefixtures("short_pilot")
 
 SMALL = ("--encoder", "MLP([16])", "--decoder", "MLP([16])", "--latent-dim", "2")
 FIT = ("--epochs", "3", "--no-progress", *SMALL)

@@ -11,9 +11,10 @@ from scipy import io, sparse
 from typer.testing import CliRunner
 
 import pyro_vae as pv
-from helpers.annealing import short_pilot  # noqa: F401, of all tests of this file
 from helpers.counts import GENES, matrix, obs
 from pyro_vae.cli import app
+
+pytestmark = pytest.mark.usefixtures("short_pilot")
 
 LINE = "NegativeBinomial(total_count=learned(shared=False))"
 

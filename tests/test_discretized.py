@@ -9,10 +9,11 @@ import pytest
 import torch
 
 import pyro_vae as pv
-from helpers.annealing import short_pilot  # noqa: F401, of all tests of this file
 from pyro_vae.distributions import CoupledLogisticLevels, LogisticLevels
 from pyro_vae.families.part import Ends
 from pyro_vae.families.registry import make_part
+
+pytestmark = pytest.mark.usefixtures("short_pilot")
 
 SMALL = {"encoder": "MLP([8])", "decoder": "MLP([8])", "seed": 0}
 LINES = [

@@ -12,10 +12,11 @@ from torch import nn
 from torch.utils.data import Dataset
 
 import pyro_vae as pv
-from helpers.annealing import short_pilot  # noqa: F401, of all tests of this file
 from pyro_vae.data.pictures import channels_first, warn_of_layout
 from pyro_vae.families.networks import make_network
 from pyro_vae.families.residual import Repeated, group_norm
+
+pytestmark = pytest.mark.usefixtures("short_pilot")
 
 SMALL = {"encoder": "MLP([8])", "decoder": "MLP([8])", "seed": 0}
 BITS = "DiscretizedLogistic"

@@ -13,8 +13,9 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 import pyro_vae as pv
-from helpers.annealing import short_pilot  # noqa: F401, of all tests of this file
 from helpers.commands import run as command
+
+pytestmark = pytest.mark.usefixtures("short_pilot")
 
 ROOT = Path(pv.__file__).parent
 CODE = re.compile(

@@ -9,9 +9,10 @@ import pyro
 import pytest
 
 import pyro_vae as pv
-from helpers.annealing import short_pilot  # noqa: F401, of all tests of this file
 from helpers.families import GUIDES, LIKELIHOODS, PRIORS
 from helpers.pages import python_blocks
+
+pytestmark = pytest.mark.usefixtures("short_pilot")
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

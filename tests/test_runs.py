@@ -12,13 +12,14 @@ import torch
 from torch import nn
 
 import pyro_vae as pv
-from helpers.annealing import short_pilot  # noqa: F401, of all tests of this file
 from helpers.commands import Fork
 from helpers.commands import run as command
 from pyro_vae.core.toml import read_config
 from pyro_vae.infer.training import checkpoint
 from pyro_vae.infer.training.preparation import fingerprint
 from pyro_vae.runs.integrity import check_run
+
+pytestmark = pytest.mark.usefixtures("short_pilot")
 
 X = torch.randn(150, 4, generator=torch.Generator().manual_seed(1))
 NETS = {"decoder": "MLP([6])", "likelihood": "Normal(scale=learned)", "seed": 0}

@@ -5,10 +5,11 @@ import pytest
 import torch
 
 import pyro_vae as pv
-from helpers.annealing import short_pilot  # noqa: F401, of all tests of this file
 from helpers.commands import run
 from pyro_vae.data.ragged import padded
 from pyro_vae.model.sequence_forms import lengths_of
+
+pytestmark = pytest.mark.usefixtures("short_pilot")
 
 LINES = ["to be", "or not to be", "that", "is", "the question", "to sleep", "no more", "and by",
          "a sleep", "to say", "we end"]  # fmt: skip
