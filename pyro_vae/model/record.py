@@ -48,7 +48,6 @@ class Record(Form):
         x_shape: of what the likelihood scores.
         missing: whether observed cells may be missing.
         columns: the names of x's columns, where it was trained on a data frame.
-        own: whether each cell learns likelihood parameters of its own where a line does not say.
 
     Raises:
         ValueError: no observed block, two blocks of one name, or two of a role that one can have.
@@ -59,8 +58,7 @@ class Record(Form):
     (torch.Size([2, 4]), torch.Size([2, 3]), torch.Size([2]))
     """
 
-    in_units = False  # whether the numbers of x have units by default
-    own = False
+    in_units = own = False  # by default: numbers in units, cells that learn their own parameters
 
     def __init__(self, blocks: Sequence[Block]) -> None:
         self.blocks = tuple(sorted(blocks, key=lambda block: block.role != "observed"))
