@@ -48,6 +48,11 @@ def model(prior=MIXED, data=None, latent_dim=1, **options):
     return pv.VAE(table(data), latent_dim, prior=prior, **(LINEAR | options)).double()
 
 
+def test_a_column_learns_its_own_scale_for_all_visits():
+    (own,) = (p for name, p in model().likelihood.named_parameters() if "scale" in name)
+    assert own.shape == (2,)
+
+
 @torch.no_grad()
 def shaken(vae, seed=0):
     """The model with all its weights off their starting values."""
