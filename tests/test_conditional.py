@@ -18,7 +18,6 @@ from torch import nn
 
 import pyro_vae as pv
 from pyro_vae import evaluate, plots
-from pyro_vae.evaluate.evidence import paths
 from pyro_vae.families.likelihoods import with_offset
 
 CONTEXT, OFFSET, WEIGHT = (0.7, -1.2), 0.4, 2.0
@@ -202,8 +201,8 @@ def numbers(value):
 @pytest.mark.parametrize(
     "name", [pytest.param(k, marks=[pytest.mark.slow] * (k == "assess")) for k in EVALUATIONS]
 )
-def test_the_figures_are_those_of_the_plain_model(name, models, monkeypatch):
-    monkeypatch.setattr(paths, "PILOT", 4)  # of annealing, which is compared and not believed
+@pytest.mark.usefixtures("short_pilot")  # of annealing, which is compared and not believed
+def test_the_figures_are_those_of_the_plain_model(name, models):
     got, expected = (numbers(EVALUATIONS[name](*model)) for model in models)
     assert np.isfinite(expected).any()
     np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-8)

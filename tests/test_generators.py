@@ -10,6 +10,8 @@ import torch
 
 import pyro_vae as pv
 
+pytestmark = pytest.mark.usefixtures("short_pilot")
+
 X = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
 BITS = X.gt(0).float()
 HOLES = torch.where(X > 1, float("nan"), X)
@@ -186,12 +188,6 @@ SLOW = {
     "factor_scores",
     "VAE.forecast",
 }
-
-
-@pytest.fixture(autouse=True)
-def short_pilots(monkeypatch):
-    """Chains are tuned by few moves: how well is no matter here."""
-    monkeypatch.setattr("pyro_vae.evaluate.evidence.paths.PILOT", 10)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -255,8 +255,7 @@ class Family(Part):
         components, to_domain = self.ends.components, transform(domain)
         start = parameter.standard if value.init is None else value.init
         own = self.ends.own and math.prod((*self.ends.cells, *self.ends.shape)) > 1
-        shared = self.ends.role == "likelihood" and not own
-        if shared if value.shared is None else value.shared:
+        if value.shared or (value.shared is None and self.ends.role == "likelihood" and not own):
             event = shape[len(shape) - domain.event_dim :]
             small = (components if self.ends.cells else ()) + event
         else:
