@@ -1,3 +1,4 @@
+import atexit
 import gc
 import os
 from pathlib import Path
@@ -22,14 +23,10 @@ torch.set_num_threads(1)  # the models are small: threads would only wait for ea
 
 
 def pytest_collection_finish():
-    """What is imported stays, so no collection of garbage need walk through it."""
+    """What is imported stays to the end, so no collection of garbage need walk through it."""
     gc.collect()
     gc.freeze()
-
-
-def pytest_unconfigure():
-    """And goes at the end, or what keeps count of it reports leaks."""
-    gc.unfreeze()
+    atexit.register(gc.unfreeze)  # or what keeps count of objects reports leaks
 
 
 @pytest.fixture(autouse=True)

@@ -23,6 +23,7 @@ def z_of_difference(x, hole):
     return (a.mean() - b.mean()) / np.sqrt(a.var() / len(a) + b.var() / len(b))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.05, 0.2, 0.5])
 @pytest.mark.parametrize("mechanism", ["MCAR", "MAR", "MNAR"])
 def test_the_share_is_hit(mechanism, share):

@@ -126,6 +126,7 @@ def test_two_antithetic_particles_are_disarm(p, t, make):
     assert abs(variance - toy_variances(p, t)["DisARM"]) < 5 * error + 1e-15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [3, 4, 8])
 @pytest.mark.parametrize("p, t", TOY)
 def test_antithetic_particles_beat_independent_ones(p, t, k):

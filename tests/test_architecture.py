@@ -134,6 +134,7 @@ def test_the_check_sees_what_it_should():
     assert "pyro_vae.language.spec" in {n for n, _ in imports(estimator)}
 
 
+@pytest.mark.slow
 def test_what_another_module_imports_is_public_in_its_home():
     public = {name: public_names(path) for name, path in MODULES.items()}
     wrong = []

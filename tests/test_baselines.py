@@ -135,6 +135,7 @@ def test_comparing_estimators_keeps_no_source_of_its_graphs():
     assert sizes[0] == sizes[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(5,), (3, 5)])
 def test_one_hot_latents_are_compressed(shape):
     pytest.importorskip("constriction")

@@ -58,6 +58,7 @@ BITS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BITS)
 def test_bits_have_the_grey_values_as_probabilities(name):
     x = (torch.arange(256) / 255).to(BITS[name])

@@ -82,6 +82,7 @@ WHY = {
 LEAST = {POINT: 8, FACTOR: 7, AUXILIARY: 13}  # estimators that serve it
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", WHY)
 def test_every_estimator_is_right_or_refused(kind):
     served, refused, known = [], [], {}

@@ -370,6 +370,7 @@ class Subsampled:
             pyro.sample("z", self.q(p[:, :1] * x[rows] + p[:, 1:]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "elbo, discrete",
     [*itertools.product([TVO, RWS, CUBO, VIMCO], [False, True]), (DReG, False), (GDReG, False)],

@@ -438,6 +438,7 @@ OTHERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OTHERS)
 def test_a_resume_with_another_model_or_other_data_is_refused(name, tmp_path):
     pv.fit(small(), X, epochs=1, out=tmp_path)

@@ -33,6 +33,7 @@ USED = {  # what is used, and the arXiv identifier that must be there
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", USED)
 def test_what_is_used_is_cited(name):
     parts, estimator, number = USED[name]

@@ -208,6 +208,7 @@ def test_every_claim_is_checked_by_a_notebook():
     assert sorted(set(CLAIMS) - checked) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", COURSE, ids=lambda path: path.stem)
 def test_a_section_that_names_claims_checks_each_and_no_other(source):
     for section in sections(source):

@@ -213,6 +213,7 @@ def test_every_argument_of_a_model_is_a_setting():
     assert given - {"x_shape"} <= DEFAULTS.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SAID)
 def test_a_setting_is_the_same_from_a_flag_a_file_and_a_sweep(name, tmp_path, monkeypatch):
     from pyro_vae.cli import training
@@ -259,6 +260,7 @@ def test_fit_writes_the_run_folder_and_lists_it(trained):
         assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
+@pytest.mark.slow
 def test_fit_records_what_it_was_told(trained):
     told = tomllib.loads((trained[0] / "config.toml").read_text())
     expected = {k: v for k, v in DEFAULTS.items() if v is not None}

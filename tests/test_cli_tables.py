@@ -103,6 +103,7 @@ def test_rows_are_drawn_given_cells(folder):
         assert words in refused("sample", folder / "run", "--given", cell, "--force")
 
 
+@pytest.mark.slow
 def test_holes_are_filled_and_other_cells_stay(folder):
     run("impute", folder / "run", folder / "loans.csv")
     before = pd.read_csv(folder / "loans.csv")

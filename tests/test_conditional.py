@@ -198,6 +198,7 @@ def numbers(value):
     return np.asarray(value, dtype=float).ravel()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [pytest.param(k, marks=[pytest.mark.slow] * (k == "assess")) for k in EVALUATIONS]
 )
@@ -215,6 +216,7 @@ def drawn(ax):
     return np.concatenate([np.ravel(part) for part in parts])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PICTURES)
 def test_the_pictures_are_those_of_the_plain_model(name, models):
     got, expected = (drawn(PICTURES[name](*model)) for model in models)

@@ -90,6 +90,7 @@ HARMFUL = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("formula", HARMFUL)
 def test_a_formula_runs_no_code_and_asks_for_no_memory(formula):
     design = Design.of("~ age", frame())
@@ -314,6 +315,7 @@ def test_the_model_of_a_table_answers_in_frames():
     assert filled.bp.notna().all() and filled.bp[1] == 100 and filled.age.equals(holes.age)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("do", "words"),
     [
@@ -365,6 +367,7 @@ def test_draws_ask_for_what_the_decoder_reads_and_not_for_weights():
         vae.sample(3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("library", ["pandas", "polars", "pyarrow"])
 def test_several_rows_are_given_as_a_frame_of_the_known_columns(library):
     pytest.importorskip(library)

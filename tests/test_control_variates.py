@@ -134,6 +134,7 @@ def test_variance_of_muprop(p, t):
     assert abs(variance - wanted) < 5 * error + 1e-15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alpha", [0.0, 0.4, 1.0])
 @pytest.mark.parametrize("p, t", TOY)
 def test_variance_of_double_control_variates(p, t, alpha):
@@ -181,6 +182,7 @@ def rebar_by_quadrature(p, t):
     return draw
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("eta, temperature", [(1.0, 0.5), (0.6, 2.0)])
 @pytest.mark.parametrize("p, t", TOY)
 def test_variance_of_rebar_and_its_slope(p, t, eta, temperature):

@@ -209,6 +209,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("likelihood", [ZINB, "Multinomial", "Poisson"])
 @pytest.mark.parametrize("case", REFUSED)
 def test_wrong_counts_are_named(case, likelihood):

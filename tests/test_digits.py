@@ -184,6 +184,7 @@ def log_normal(z, loc, scale):
     return -((z - loc) ** 2) / (2 * scale**2) - mp.log(scale) - mp.log(2 * mp.pi) / 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("far", [0.0, 10.0, 1e3, 1e5])
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
 def test_narrow_components_far_from_zero(far, scale):

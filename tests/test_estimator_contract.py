@@ -87,6 +87,7 @@ def gradients_of(estimator, vae, guide, x, loss):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", LINES)
 def test_the_differentiable_loss_has_the_loss_and_its_gradient(line):
     vae, x, estimator = served(line)
@@ -103,6 +104,7 @@ def test_the_differentiable_loss_has_the_loss_and_its_gradient(line):
     assert elbo.loss(vae.model, guide, x) == pytest.approx(loss)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", LINES)
 def test_a_minibatch_scales_the_bound(line):
     """N/B times the loss and its gradient, also where the bound has a logarithm."""
@@ -147,6 +149,7 @@ def independent(family):
     return model, guide, torch.tensor([[0.2], [1.4]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", LINES)
 def test_plain_svi_trains_model_and_guide(line):
     for family in ("Bernoulli", "Normal"):
@@ -164,6 +167,7 @@ def test_plain_svi_trains_model_and_guide(line):
     assert not torch.equal(pyro.param("guide").detach(), torch.tensor([0.5, -0.2]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", LINES)
 @pytest.mark.parametrize("k", [1, 3])
 def test_a_global_latent_stands_beside_a_plate(line, k):
@@ -197,6 +201,7 @@ def test_a_global_latent_stands_beside_a_plate(line, k):
     assert served_one
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", [line for line in LINES if not line.startswith("Trace")])
 @pytest.mark.parametrize("observed", [True, False])
 def test_a_program_without_latent_sites_has_a_loss(line, observed):
@@ -264,6 +269,7 @@ def chained():
     return model, guide, exact_value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", LINES)
 def test_dependent_sites_are_served_or_refused(line):
     estimator, (model, guide, exact_value) = make_estimator(line), chained()
@@ -313,6 +319,7 @@ def with_latents(family):
     return VAE(4, 2, prior=family, guide=family, likelihood=likelihood, encoder=MLP([3]), seed=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("line", LINES)
 def test_a_refusal_names_an_estimator_that_can(line, family):
@@ -425,6 +432,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", REFUSED)
 def test_what_is_unsound_is_refused(line):
     with pytest.raises(SpecError, match=REFUSED[line]):
@@ -468,6 +476,7 @@ UNSERVED = {  # the estimator, prior and guide, and the reason
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", UNSERVED)
 def test_an_estimator_says_which_guides_it_cannot_serve(line):
     prior, guide, reason = UNSERVED[line]

@@ -303,6 +303,7 @@ def test_a_guide_too_narrow_by_half_passes_khat_and_is_seen_by_data_of_the_model
     assert "misses mass of the posterior, whatever k-hat says" in found.summary()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [0.5, 1.0, 1.3])
 def test_a_wider_proposal_holds_what_it_says(scale):
     vae, x, exact = ignorant(scale)

@@ -83,6 +83,7 @@ def test_a_family_trains_and_survives_saving(role, line, said, tmp_path):
     assert torch.equal(vae.sample(3, seed=5), again.sample(3, seed=5))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", LIKELIHOODS)
 def test_a_likelihood_has_particle_dimensions_and_double_precision(line):
     draw = LIKELIHOODS[line][0]

@@ -247,6 +247,7 @@ def test_errors_of_the_means_are_those_of_new_tables():
     assert np.all((ratio > 0.5) & (ratio < 2))  # of statistics that are not smooth at their best
 
 
+@pytest.mark.slow
 def test_frames_of_other_libraries():
     arrow = pytest.importorskip("pyarrow")
     table = mixed(40, 0)

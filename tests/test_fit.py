@@ -306,6 +306,7 @@ BAD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BAD)
 def test_bad_arguments_are_refused(name):
     options, message = BAD[name]

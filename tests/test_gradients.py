@@ -255,6 +255,7 @@ def test_the_density_keeps_its_path_and_nothing_else(name):
 # Variances in closed form: n copies of a parameter give n draws of the gradient in one pass.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("t", [0.45, 0.1])
 @pytest.mark.parametrize("p", [0.5, 0.3, 0.9])
 @pytest.mark.parametrize("line", toy_variances(0.5, 0.45))

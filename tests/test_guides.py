@@ -38,6 +38,7 @@ def grads(value, module):
     ])  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", FLOWS)
 def test_a_flow_knows_the_density_of_its_own_draws(line):
     guide, h = flow(line)
@@ -193,6 +194,7 @@ FITTING = {  # prior: what the message names
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prior", FITTING)
 def test_a_guide_that_does_not_fit_is_told_one_that_does(prior):
     wrong = "Normal" if "Normal" not in prior else "Gamma"

@@ -51,6 +51,7 @@ def test_channels_may_come_last():
     assert same(held, trained(np.moveaxis(last, -1, 1), validation=np.moveaxis(last[:4], -1, 1)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(8, 8, 3), (9, 6, 1), (5, 7, 4), (6, 5, 5, 3)], ids=str)
 def test_shapes_of_channels_last_are_said_and_the_advice_works(shape):
     *places, last = shape
@@ -415,6 +416,7 @@ def test_there_are_twelve_kinds():
     assert len(OUT) == 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", ["Normal", "DiscretizedLogistic(components=2)",
                                   "DiscretizedLogistic(components=2, coupled=True)"])  # fmt: skip
 @pytest.mark.parametrize("name", OUT)

@@ -107,6 +107,7 @@ def test_alarms_are_as_rare_as_the_level_says():
     assert alarms <= 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "how"),
     [(0.25, "too narrow"), (3.0, "too wide"), (-2.0, "too low"), (2.0, "too high")],
@@ -245,6 +246,7 @@ def test_columns_of_the_condition_are_not_hidden():
     assert list(check.table.index) == [name for name in data if name != "legs"]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_checked_is_refused(table):
     vae, data = table
     with pytest.raises(ValueError, match="no column has 10 cells to hide: give more rows"):

@@ -254,6 +254,7 @@ SERVED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("guide", "prior", "line"), SERVED)
 def test_gradients_reach_every_parameter(guide, prior, line):
     vae, x = small(guide, prior), bits()
@@ -479,6 +480,7 @@ REFUSED = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REFUSED)
 def test_wrong_layers_are_refused_in_a_line(name):
     options, message = REFUSED[name]

@@ -135,6 +135,7 @@ def test_what_comes_beside_x_is_never_dropped():
 SLOW = {"compare_estimators", "elbo_draws", "ais"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in EVALUATIONS]
 )
@@ -216,6 +217,7 @@ STREAMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STREAMS)
 def test_streams_are_trained_on_by_steps(name):
     """Three steps are one pass over X."""

@@ -167,6 +167,7 @@ def test_the_rounding_of_gamma_functions_does_not_add_up():
         assert error.mean().abs() < torch.finfo(torch.float32).eps / 2
 
 
+@pytest.mark.slow
 def test_columns_in_another_order_are_written_once():
     """In each use of its own Inductor would look every cell up anew, behind two indices."""
 

@@ -203,6 +203,7 @@ def vae_of(record, **more):
 SLOW = {"a report without data", "two proposals", "flags of the other way"}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in ADVICE]

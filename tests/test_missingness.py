@@ -184,6 +184,7 @@ ESTIMATORS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_estimators_train_it(estimator):
     x, _, _ = truncated(60, 2)

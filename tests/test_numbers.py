@@ -176,6 +176,7 @@ def nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(f"{__name__}.SAVED", Path(shutil.copytree(SAVED, tmp_path / "run")))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     "name, argument, values",

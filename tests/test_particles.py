@@ -195,6 +195,7 @@ def test_what_is_random_or_broadcasts_is_served(name):
         assert loss == loss
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OURS)
 def test_a_program_without_sites_has_no_loss(name):
     """Pyro's own tests have both: nothing, and a guide that has nothing to draw."""

@@ -32,6 +32,7 @@ SENTINELS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", SENTINELS)
 def test_a_sentinel_is_warned_of_and_taken_as_missing_where_it_is_said(case):
     known, sentinel = SENTINELS[case]

@@ -169,6 +169,7 @@ OF_IMAGES = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OF_IMAGES)
 def test_training_mode_changes_no_picture_and_drawing_no_model(name, x):
     torch.manual_seed(0)

@@ -58,6 +58,7 @@ def test_gradients_are_unbiased(made, name):
     assert abs(table.value_mean.item() - elbo) < 5 * table.value_mcse.item() + 0.02 * abs(elbo)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_arviz_takes_its_sites(made, name):
     program, _ = made[name]

@@ -16,6 +16,7 @@ REASONS = ("cannot serve this guide: ", "scores further values beside each draw"
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "pyro_cases.md"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

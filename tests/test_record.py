@@ -89,6 +89,7 @@ def test_a_linear_model_with_context_has_its_known_likelihood():
     assert torch.allclose(Joint(vae, x).log_likelihood(z), exact, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "line", ["Poisson", "NegativeBinomial", "GammaPoisson", "Exponential", "LogNormal"]
 )

@@ -163,6 +163,7 @@ def test_straight_through_is_right_for_what_is_linear(bound, phi, theta):
     close(square, slope * (2 * (p - t) + theta - phi))  # the exact one has 1 - 2 t for 2 (p - t)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bound", ELBOS)
 @pytest.mark.parametrize("rule", [Concrete, GumbelStraightThrough])
 @pytest.mark.parametrize("temperature", [0.3, 1.0])
@@ -359,6 +360,7 @@ def test_draws_of_each_rule():
                 assert torch.allclose(z.sum(-1), torch.ones(()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("temperature", [1e-3, 1e-2, 100.0])
 def test_it_is_finite_at_any_temperature(temperature):
     vae, x = bit_model(4)
@@ -471,6 +473,7 @@ UNSERVED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", RELAXED)
 @pytest.mark.parametrize("bound", BOUNDS)
 @pytest.mark.parametrize("family", UNSERVED)

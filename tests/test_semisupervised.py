@@ -82,6 +82,7 @@ def step(vae, estimator, data):
     return -loss, -torch.cat([g.flatten() for g in grads])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("labels", [LABELS, [-1] * 4, [0, 1, 2, 2]])
 @pytest.mark.parametrize("alpha", [0.0, 3.0])
 @pytest.mark.parametrize("particles", ["", "(num_particles=3)"])

@@ -116,6 +116,7 @@ def test_rows_come_back_from_z():
         reducer.inverse_transform(x)
 
 
+@pytest.mark.slow
 def test_draws_have_the_moments_of_the_model(trained):
     _, imputer = trained
     mean, covariance = gaussian(imputer)
@@ -299,6 +300,7 @@ def test_a_search_over_lines_of_columns_and_priors():
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
 
 
+@pytest.mark.slow
 def test_what_a_mixed_frame_cannot_have_is_refused(imputer):
     frame = mixed()
     with pytest.raises(ValueError, match="likelihood of a table is 'auto' or a line for each"):

@@ -54,6 +54,7 @@ def test_densities_are_those_of_the_characteristic_function(stability, skew):
     hold(law(stability, skew).log_prob(x), torch.tensor(expected, dtype=torch.float64))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stability", [1e-3, 0.1, 0.5, 0.99, 1.0, 1.01, 1.5, 1.99])
 @pytest.mark.parametrize("skew", [-0.7, 0.0, 0.9])
 def test_tails_are_powers(stability, skew):
@@ -66,6 +67,7 @@ def test_tails_are_powers(stability, skew):
     assert found == pytest.approx(expected, abs=1e-3 if a > 0.2 else 3 * 1e30**-a)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stability", [1e-3, 0.1, 0.7, 1 - 1e-7, 1.0, 1.3, 2.0])
 @pytest.mark.parametrize("skew", [-0.999, 0.0, 0.9])
 def test_draws_are_finite_and_have_a_density_and_a_path(stability, skew):

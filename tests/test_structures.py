@@ -223,6 +223,7 @@ def convolution(n, channels, shape):
     return nn.Sequential(nn.Linear(3, width), nn.Unflatten(1, size), layer)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape, decoder, head", [
     ((9, 3), Steps(3, 9), nn.Linear),
     ((9,), Steps(3, 9), nn.Linear),

@@ -126,6 +126,7 @@ def test_training_starts_at_the_total_time_over_the_events():
     assert part.family.units["rate"].factor.item() == pytest.approx(2 / 120)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "line", ["Weibull", "LogNormal", "Gamma", "Mixture(Weibull, components=2)"]
 )

@@ -65,6 +65,7 @@ def test_a_likelihood_of_blocks_is_their_product(vae, data):
     assert torch.allclose(vae.record.score(p, x), expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_tensor_is_read_as_the_values_of_the_table_are(vae, data):
     table = vae.record.read(data)
     x = torch.tensor(table.values, dtype=torch.float32)
@@ -206,6 +207,7 @@ LEARNED = {  # lines of columns, and the numbers that a block of two columns lea
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", LEARNED)
 @pytest.mark.parametrize("alone", [True, False], ids=["one block", "beside another"])
 def test_what_columns_learn_is_their_own(line, alone):

@@ -91,6 +91,7 @@ def in_library(frame, library):
 # What columns are taken for.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_kinds_of_real_tables(data_root, name):
     table = pv.Table.read(data_root / "tables" / name)
@@ -151,6 +152,7 @@ SAMPLES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", SAMPLES)
 def test_the_family_that_drew_a_column_is_found(line):
     """The families lie far apart: ten seeds give one answer."""
@@ -249,6 +251,7 @@ def test_censored_times_have_a_minus(data_root):
 # Round trips.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("library", ["pandas", "polars", "pyarrow"])
 def test_round_trip_of_each_type(library):
     frame = in_library(mixed(), library)

@@ -167,6 +167,7 @@ def test_the_path_of_students_draws_is_that_of_its_quantiles():
     assert abs(z) < 5 and expected < -5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "line",
     [

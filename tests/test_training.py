@@ -191,6 +191,7 @@ def test_the_command_trains_the_run_anew(trained):
     assert len(other) == 2 and (other.elbo_train != curves.elbo_train.iloc[0]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

@@ -316,6 +316,7 @@ def test_a_positive_parameter_is_never_0_and_has_a_gradient():
     assert (low.diagonal() > 0).all() and low[0, 1] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "likelihood, size", [("Normal", 15), ("StudentT(df=4)", 25), ("Laplace", 25)]
 )

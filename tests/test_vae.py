@@ -192,6 +192,7 @@ NETWORKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks_learn_their_ends(name):
     encoder, decoder = NETWORKS[name]
@@ -258,6 +259,7 @@ SUPPORTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", SUPPORTS)
 def test_data_outside_the_support_are_refused(line):
     value, message = SUPPORTS[line]

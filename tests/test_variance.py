@@ -669,6 +669,7 @@ MISTAKES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_the_command_answers_mistakes(mistake, trained):
     import re

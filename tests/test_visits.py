@@ -121,6 +121,7 @@ def one_column(prior, seed=0, **options):
     return exact_factors(vae, vae.as_data(data)), data
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("formula", ["(1 | subject)", "(0 + time | subject)", "(1+time|subject)"])
 def test_the_density_of_a_linear_mixed_prior_is_that_of_its_marginal_normal(formula):
     vae = shaken(model(f"LinearMixed('time + {formula}', scale=learned(0.7))", latent_dim=2))
@@ -143,6 +144,7 @@ def test_the_density_of_a_linear_mixed_prior_is_that_of_its_marginal_normal(form
             assert np.allclose(got[:, i].numpy(), expected, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "line",
     [
@@ -257,6 +259,7 @@ def test_the_evidence_of_a_guide_that_is_not_exact_is_the_likelihood_still():
     assert pv.elbo(vae, data, num_samples=200, seed=0).sum() < expected.sum() - 0.2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("guide", ["Conjugate", "Normal"])
 @pytest.mark.parametrize("prior", [MIXED, PROCESS])
 def test_the_divergence_of_a_guide_is_that_of_the_visits_that_there_are(prior, guide):
