@@ -14,7 +14,7 @@ from torch.distributions.transforms import (
     identity_transform,
 )
 
-from ..distributions import Positive, PositiveCholesky, support_of_cell
+from ..distributions import Ordered, Positive, PositiveCholesky, support_of_cell
 
 __all__ = [
     "REAL",
@@ -127,6 +127,8 @@ def transform(constraint: constraints.Constraint) -> Transform:
         return ComposeTransform([Positive(), AffineTransform(base.lower_bound, 1.0)])
     if base is constraints.lower_cholesky:
         return PositiveCholesky()
+    if base is constraints.ordered_vector:
+        return Ordered()
     try:
         return transform_to(constraint)
     except NotImplementedError:
