@@ -5,13 +5,15 @@ import numpy as np
 from .columns import Kind
 from .fits import fitted
 
-__all__ = ["HEAVY", "are_counts", "by_values", "count_line", "positive_line"]
+__all__ = ["HEAVY", "are_counts", "by_values", "count_line", "positive_line", "step_of"]
 
 ROWS = 5_000  # of a longer column that are fitted
 SPIKE, WITHIN = 0.1, 0.25  # shares of a column that make a value a spike: at an end, or within
 LEAST = 4  # whole numbers from 0 that may be counts, not codes
 FEW = 12  # values that are too few for a spike beside numbers
 SHARE = 0.5  # which some of the numbers in (0, 1) exceed, if they are shares
+MANY, PLACES = 20, 6  # values whose common step is no accident, and its decimals
+DIGITS = 2.0**40  # numbers beyond have too few digits to tell what they are rounded to
 GAIN = 0.05  # nats a row that a family of numbers must win over the Normal
 # Degrees of freedom that follow z come near 0, and draws are then larger than any value seen.
 HEAVY = "StudentT(df=4)"
@@ -82,6 +84,25 @@ def are_counts(x: np.ndarray) -> bool:
     codes = (counts * np.log(counts / n)).sum() - (k - 1) / 2 * np.log(n)
     best = max(fitted(name, x) for name in ("Poisson", "NegativeBinomial"))
     return best / n > codes / n - GAIN and best > fitted("Normal", x)
+
+
+def step_of(x: np.ndarray) -> float | None:
+    """The largest step by which all values lie apart: 0.01 of cents, 1,000 of rounded salaries.
+
+    ``None`` of whole numbers that are not rounded, of few values, and of more decimals.
+    """
+    values = np.unique(x)
+    if len(values) < MANY:
+        return None
+    for places in range(PLACES + 1):
+        scaled = values * 10.0**places
+        ticks = np.round(scaled)
+        if np.abs(ticks).max() > DIGITS:
+            return None
+        if np.allclose(scaled, ticks, rtol=4 * np.finfo(float).eps, atol=0):
+            step = int(np.gcd.reduce((ticks - ticks[0]).astype(np.int64)))
+            return None if step == 1 and places == 0 else step / 10**places
+    return None
 
 
 def positive_line(x: np.ndarray) -> str:
