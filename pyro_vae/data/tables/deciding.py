@@ -329,7 +329,7 @@ def _number(
     step = None if kind in ("survival", "event") else step_of(x)
     base = replace(base, whole=whole, step=step, low=float(x.min()), high=float(x.max()))
     if kind is None:
-        kind, chosen, spike, why = by_values(x, whole, cells.sort != "duration")
+        kind, chosen, spike, why = by_values(x, whole, cells.sort != "duration", step)
         if whole and cells.sort != "duration":
             few = len(distinct) <= LEVELS
             other = "'Categorical' if codes" if few else "'identifier' if they name rows"
