@@ -60,3 +60,9 @@ def test_many_ordered_levels_of_trained_weights_are_drawn(levels, cutpoints):
     log.sum().backward()
     assert log.isfinite().all()
     assert all(q.grad.isfinite().all() for q in vae.likelihood.parameters())
+
+
+def test_cutpoints_that_do_not_increase_are_refused():
+    line = "OrderedLogistic(categories=3, cutpoints=[1, 1])"
+    with pytest.raises(pv.SpecError, match="cutpoints of OrderedLogistic must be increasing"):
+        pv.VAE((2,), latent_dim=2, likelihood=line)

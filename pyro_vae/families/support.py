@@ -35,6 +35,7 @@ WORDS = {
     "onehot": "a one-hot vector",
     "simplex": "a vector of positive numbers that sum to 1",
     "sphere": "a vector of length 1",
+    "orderedvector": "increasing numbers",
     "censoredtime": "a time greater than 0, or minus a time at which it was censored",
 }
 # Constraints that no bounds tell apart.
