@@ -408,3 +408,45 @@ def test_what_identifies_rows_is_not_given():
     with pytest.raises(ValueError, match="'who' identifies rows, so no draw depends on it: leave"):
         vae.sample(3, given={"who": "p1"})
     assert len(vae.sample(3, given={"a": 0.5}, seed=0)) == 3
+
+
+STEPS = {  # values, the step by which they lie apart, and the smallest that may be drawn
+    "cents": (np.round(np.geomspace(0.35, 900, 60), 2), 0.01, 0.01),
+    "dear": (np.arange(3, 43) ** 2 + 0.99, 1.0, 0.99),
+    "salary": (1000 * np.arange(7, 60) ** 2, 1000.0, 1000),
+    "odd": (4 * np.arange(1, 60) ** 2 + 3, 4.0, 3),
+    "share": (np.arange(1, 100) / 100, 0.01, 0.01),
+    "balance": (np.arange(-50, 50) ** 3 / 10, 0.1, -math.inf),
+    "any": (np.arange(3, 50) ** 2, None, 1),
+    "few": (np.tile([10.0, 20.0, 60.0, 90.0, 95.5, 100.0], 4), None, -math.inf),
+    "fine": (np.sqrt(np.arange(2, 60)), None, -math.inf),
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_drawn_numbers_lie_in_the_steps_of_the_column(name):
+    """Prices end in .99 and salaries are whole thousands, and what is drawn can be read again."""
+    values, step, least = STEPS[name]
+    frame = pd.DataFrame({name: np.resize(values, 120), "beside": np.linspace(0, 1, 120)})
+    table = pv.Table.from_frame(frame)
+    assert table.schema[name].step == step
+    draws = torch.cat([torch.rand(50), *(torch.randn(50) * s for s in (1e-3, 10, 1e4))])
+    if table.schema[name].kind in ("positive", "bounded"):
+        draws = draws.abs().clamp(1e-6)
+    if table.schema[name].kind == "bounded":
+        draws = draws.clamp(max=1 - 1e-6)
+    record = pv.VAE(table, latent_dim=1, encoder="MLP([2])", decoder="MLP([2])").record
+    rows = record.answer(torch.stack([draws, torch.zeros(200)], 1))
+    assert rows[name].min() >= least
+    if step is not None:
+        ticks = (rows[name] - values[0]) / step
+        assert np.allclose(ticks, ticks.round(), atol=1e-6)
+        assert (abs(rows[name] - draws.numpy()) <= step * 1.0001).all()
+        assert table.schema[name].extent.endswith(f" by {step:g}")
+    again = table.schema.read(rows)
+    assert np.array_equal(again.to_frame(again.values)[name], rows[name])
+    other = frame.assign(**{name: values[0] + (step or 1) / 4})  # a user's cells are as they were
+    if not table.schema[name].whole:
+        assert np.array_equal(
+            table.schema.read(other).to_frame(table.schema.read(other).values), other
+        )

@@ -168,6 +168,37 @@ def test_a_code_is_no_quantity_and_said_so():
     assert "read as a quantity" in column.why
 
 
+HEAPS = {  # whether values are heaped more than the step by which they lie apart says
+    "all alike": (lambda rng: rng.normal(40, 9, 900).round(), False),
+    "by thousands": (lambda rng: rng.lognormal(11, 0.2, 900).round(-3), False),
+    "at round ones": (lambda rng: _heap(rng.lognormal(6, 0.4, 900).round(), rng, 100), True),
+    "of cents": (lambda rng: _heap(rng.lognormal(1, 0.4, 900).round(2), rng, 0.5), True),
+    "beside zeros": (
+        lambda rng: _heap(rng.lognormal(6, 0.4, 900).round(), rng, 100) * (rng.random(900) < 0.6),
+        True,
+    ),
+    "each another": (lambda rng: rng.normal(0, 1e4, 900).round(2), False),
+}
+
+
+def _heap(x, rng, at):
+    return np.where(rng.random(900) < 0.9, (x / at).round() * at, x)
+
+
+@pytest.mark.parametrize("name", HEAPS)
+def test_heaped_numbers_are_said_to_be(name):
+    """A density spreads them, so what is drawn has none of the heaps: what has them is named."""
+    values, heaped = HEAPS[name]
+    for seed in range(5):
+        frame = {"x": values(np.random.default_rng(seed))}
+        table = pv.Table.from_frame(frame)
+        assert ("heaped at" in table.schema["x"].why) == heaped
+    if heaped:
+        other = table.with_likelihood({"x": "OrderedLogistic"})
+        assert "'OrderedLogistic'" in table.schema["x"].why
+        assert other.to_frame(other.values)["x"].tolist() == frame["x"].tolist()
+
+
 def test_lines_override_and_come_back():
     frame = mixed()
     lines = {

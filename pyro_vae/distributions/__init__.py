@@ -18,6 +18,7 @@ from .logistic_levels import CoupledLogisticLevels, LogisticLevels
 from .multinomial import Multinomial
 from .multivariate_mixture import MultivariateNormalMixture
 from .normal_mixture import NormalMixture, SideBySide, mixture
+from .ordered_logistic import OrderedLogistic
 from .sparse import Delta, Horseshoe, SpikeAndSlab
 from .sphere import ImplicitVonMises, VonMises, VonMisesFisher, bessel
 from .spike import SpikeOr, WithSpike
@@ -35,7 +36,7 @@ from .tails import (
     StudentT,
 )
 from .trajectories import Trajectories
-from .transforms import Interval, Positive, PositiveCholesky, Shares, Sticks
+from .transforms import Interval, Ordered, Positive, PositiveCholesky, Shares, Sticks
 
 __all__ = [
     "AffineBeta",
@@ -64,6 +65,8 @@ __all__ = [
     "Multinomial",
     "MultivariateNormalMixture",
     "NormalMixture",
+    "Ordered",
+    "OrderedLogistic",
     "Pareto",
     "Positive",
     "PositiveCholesky",

@@ -14,7 +14,7 @@ from torch.distributions.transforms import (
     identity_transform,
 )
 
-from ..distributions import Positive, PositiveCholesky, support_of_cell
+from ..distributions import Ordered, Positive, PositiveCholesky, support_of_cell
 
 __all__ = [
     "REAL",
@@ -35,6 +35,7 @@ WORDS = {
     "onehot": "a one-hot vector",
     "simplex": "a vector of positive numbers that sum to 1",
     "sphere": "a vector of length 1",
+    "orderedvector": "increasing numbers",
     "censoredtime": "a time greater than 0, or minus a time at which it was censored",
 }
 # Constraints that no bounds tell apart.
@@ -127,6 +128,8 @@ def transform(constraint: constraints.Constraint) -> Transform:
         return ComposeTransform([Positive(), AffineTransform(base.lower_bound, 1.0)])
     if base is constraints.lower_cholesky:
         return PositiveCholesky()
+    if base is constraints.ordered_vector:
+        return Ordered()
     try:
         return transform_to(constraint)
     except NotImplementedError:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..data.tables import Schema, Table
-from ..data.tables.coding import rounded
+from ..data.tables.coding import drawn
 from ..data.tables.design import Design
 from ..data.tables.frames import Frame
 from ..distributions import Layout
@@ -317,15 +317,14 @@ class TableRecord(Record):
         return super().with_cells(x, self.with_holes(cells))
 
     def values(self, cells: Tensor) -> np.ndarray:
-        """Packed cells ``(..., D)`` as a table's values: codes and whole numbers are rounded.
+        """Packed cells ``(..., D)`` as a table's values: codes and numbers are rounded as its own.
 
         Columns of the condition, which have no packed cells, are missing.
         """
         values = np.full((*cells.shape[:-1], len(self.schema.cells)), np.nan)
         values[..., self._cells] = cells[..., : len(self._cells)].double().cpu().numpy()
         for at, column in enumerate(self.schema.modelled):
-            if column.has_codes or column.whole:
-                values[..., at] = rounded(column, values[..., at])
+            values[..., at] = drawn(column, values[..., at])
         return values
 
     def answer(self, cells: Tensor, x: object = None, *, keep: bool = False) -> Any:  # noqa: ANN401

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 
 import numpy as np
 
@@ -19,10 +20,10 @@ __all__ = [
     "codes",
     "constant",
     "decoded",
+    "drawn",
     "encoded",
     "own_part",
     "quantities",
-    "rounded",
 ]
 
 EXACT = 2**53  # whole numbers beyond it have no float64 of their own
@@ -249,6 +250,20 @@ def rounded(column: Column, values: np.ndarray) -> np.ndarray:
         return np.sign(values) * np.clip(np.round(np.abs(values)), *_room(column))
     values = np.round(values)
     return values if column.has_codes or column.sort == "time" else np.clip(values, *_room(column))
+
+
+def drawn(column: Column, values: np.ndarray) -> np.ndarray:
+    """Numbers of a model as the column's own are: codes, whole, in its steps, within its range."""
+    if (step := column.step) is not None:
+        low = column.low or 0.0
+        places = max(-int(Decimal(repr(v)).as_tuple().exponent) for v in (step, low))
+        steps = np.round((values - low) / step)
+        if column.kind in ("positive", "bounded"):
+            steps = np.where(low + steps * step < step / 2, steps + 1, steps)
+        if column.kind == "bounded":
+            steps = np.where(low + steps * step > 1 - step / 2, steps - 1, steps)
+        values = np.round(low + steps * step, places)
+    return rounded(column, values) if column.has_codes or column.whole else values
 
 
 def _room(column: Column) -> tuple[float, float]:

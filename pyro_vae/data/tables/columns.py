@@ -54,6 +54,8 @@ class Column:
         ordered: whether the frame's type says that the levels are in order.
         whole: whether the numbers are whole, so that new ones are rounded, and not negative where
             none was; of a time, whether all are midnights.
+        step: by which values lie apart, as those do that are rounded to cents or to thousands; new
+            ones are brought to the nearest such value.
         low: the least value, in the column's unit; of a time in days.
         high: the greatest.
         spike: the value that occurs often.
@@ -73,6 +75,7 @@ class Column:
     levels: tuple[Level, ...] = ()
     ordered: bool = False
     whole: bool = False
+    step: float | None = None
     low: float | None = None
     high: float | None = None
     spike: float | None = None
@@ -105,7 +108,8 @@ class Column:
             return ""
         if self.kind == "time":
             return f"{self.high - self.low:.6g} days from {self.origin}"
-        return f"{self.low:.6g} to {self.high:.6g}"
+        by = "" if self.step is None else f" by {self.step:.6g}"
+        return f"{self.low:.6g} to {self.high:.6g}{by}"
 
     def as_dict(self) -> dict[str, object]:
         """Plain values by name, without those that say nothing."""

@@ -13,7 +13,7 @@ from .columns import KINDS, Column, Kind, Level
 from .declared import WORDS, kind_of_line, with_categories
 from .doubts import strays, with_doubts, without
 from .moments import as_days, iso_format, midnight, read_words
-from .numbers import HEAVY, are_counts, by_values, count_line, positive_line
+from .numbers import HEAVY, are_counts, by_values, count_line, positive_line, step_of
 from .placeholders import as_numbers, notes
 from .written import number_form
 
@@ -326,9 +326,10 @@ def _number(
     whole = bool((x == np.round(x)).all())
     if kind is None and cells.sort != "duration" and (column := _codes(base, x, distinct, whole)):
         return column
-    base = replace(base, whole=whole, low=float(x.min()), high=float(x.max()))
+    step = None if kind in ("survival", "event") else step_of(x)
+    base = replace(base, whole=whole, step=step, low=float(x.min()), high=float(x.max()))
     if kind is None:
-        kind, chosen, spike, why = by_values(x, whole, cells.sort != "duration")
+        kind, chosen, spike, why = by_values(x, whole, cells.sort != "duration", step)
         if whole and cells.sort != "duration":
             few = len(distinct) <= LEVELS
             other = "'Categorical' if codes" if few else "'identifier' if they name rows"

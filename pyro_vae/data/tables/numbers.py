@@ -5,13 +5,16 @@ import numpy as np
 from .columns import Kind
 from .fits import fitted
 
-__all__ = ["HEAVY", "are_counts", "by_values", "count_line", "positive_line"]
+__all__ = ["HEAVY", "are_counts", "by_values", "count_line", "positive_line", "step_of"]
 
 ROWS = 5_000  # of a longer column that are fitted
 SPIKE, WITHIN = 0.1, 0.25  # shares of a column that make a value a spike: at an end, or within
 LEAST = 4  # whole numbers from 0 that may be counts, not codes
 FEW = 12  # values that are too few for a spike beside numbers
 SHARE = 0.5  # which some of the numbers in (0, 1) exceed, if they are shares
+HEAPED, AGAIN = 0.5, 5  # nats a row that a probability for each value wins, and rows a value
+MANY, PLACES = 20, 6  # values whose common step is no accident, and its decimals
+DIGITS = 2.0**40  # numbers beyond have too few digits to tell what they are rounded to
 GAIN = 0.05  # nats a row that a family of numbers must win over the Normal
 # Degrees of freedom that follow z come near 0, and draws are then larger than any value seen.
 HEAVY = "StudentT(df=4)"
@@ -28,7 +31,7 @@ KIND_OF: dict[str, Kind] = {
 
 
 def by_values(
-    x: np.ndarray, whole: bool, fractions: bool = True
+    x: np.ndarray, whole: bool, fractions: bool = True, step: float | None = None
 ) -> tuple[Kind, str, float | None, str]:
     """The kind of a quantity, the line of its family, its spike, and why.
 
@@ -36,8 +39,9 @@ def by_values(
         x: ``(N,)`` finite numbers, of two values at least.
         whole: whether all are whole.
         fractions: whether numbers in (0, 1) may be shares of something.
+        step: by which the values lie apart.
     """
-    x = _some(x)
+    x, unit = _some(x), step or float(whole)
     spike, scores = _spike(x), _scores(x, whole, fractions)
     if spike is not None:
         rest = x[x != spike]
@@ -51,7 +55,8 @@ def by_values(
             inner = LINES.get(name, name)
             line = f"Hurdle({inner})" if spike == 0 else f"Hurdle({inner}, at={spike!r})"
             why = f"{share:.0%} of the values are {spike:g}, the others are numbers"
-            return "hurdle", line, spike, why + _gain_in_words(name, gain)
+            why += _gain_in_words(name, gain) + _heaps_in_words(rest, beside[name], unit)
+            return "hurdle", line, spike, why
     name, gain = _best(scores)
     kind = KIND_OF[name]
     if kind == "real" and whole:
@@ -65,6 +70,7 @@ def by_values(
         "count": "numbers from 0 or 1, read as counts",
     }[kind]
     why = ("whole " if whole else "") + reason + _gain_in_words(name, gain)
+    why += _heaps_in_words(x, scores[name], unit)
     return kind, LINES.get(name, name), None, why
 
 
@@ -84,6 +90,25 @@ def are_counts(x: np.ndarray) -> bool:
     return best / n > codes / n - GAIN and best > fitted("Normal", x)
 
 
+def step_of(x: np.ndarray) -> float | None:
+    """The largest step by which all values lie apart: 0.01 of cents, 1,000 of rounded salaries.
+
+    ``None`` of whole numbers that are not rounded, of few values, and of more decimals.
+    """
+    values = np.unique(x)
+    if len(values) < MANY:
+        return None
+    for places in range(PLACES + 1):
+        scaled = values * 10.0**places
+        ticks = np.round(scaled)
+        if np.abs(ticks).max() > DIGITS:
+            return None
+        if np.allclose(scaled, ticks, rtol=4 * np.finfo(float).eps, atol=0):
+            step = int(np.gcd.reduce((ticks - ticks[0]).astype(np.int64)))
+            return None if step == 1 and places == 0 else step / 10**places
+    return None
+
+
 def positive_line(x: np.ndarray) -> str:
     """The better of the families of positive numbers."""
     x = _some(x)
@@ -100,6 +125,27 @@ def _gain_in_words(name: str, gain: float) -> str:
     if name == "Normal":
         return ""
     return f"; {name} fits better than Normal by {gain:.2f} nats a row"
+
+
+def _heaps_in_words(x: np.ndarray, score: float, unit: float) -> str:
+    """What to do where numbers are heaped at some values, as at round ones, more than rounded.
+
+    Args:
+        x: ``(N,)``, which the family models.
+        score: the nats a row of the family's density.
+        unit: by which the values lie apart; 0 where that is not known.
+    """
+    values, counts = np.unique(x, return_counts=True)
+    shares = (counts * np.log(counts / len(x))).sum() - (len(counts) - 1) / 2 * np.log(len(x))
+    if unit == 0 or len(x) < AGAIN * len(values):
+        return ""
+    if (gain := shares / len(x) - score - np.log(unit)) < HEAPED:
+        return ""
+    top = values[np.argsort(counts)[-3:]]
+    return (
+        f"; heaped at {', '.join(f'{v:.6g}' for v in sorted(top))}, where a probability for each "
+        f"value fits better by {gain:.2f} nats a row: 'OrderedLogistic' has them, but no new values"
+    )
 
 
 def _some(x: np.ndarray) -> np.ndarray:
