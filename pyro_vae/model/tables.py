@@ -319,11 +319,15 @@ class TableRecord(Record):
     def values(self, cells: Tensor) -> np.ndarray:
         """Packed cells ``(..., D)`` as a table's values: codes and whole numbers are rounded.
 
-        Columns of the condition, which have no packed cells, are missing.
+        Columns of the condition, which have no packed cells, are missing. A spike has the value
+        that the table's own cells have, to the last digit.
         """
         values = np.full((*cells.shape[:-1], len(self.schema.cells)), np.nan)
         values[..., self._cells] = cells[..., : len(self._cells)].double().cpu().numpy()
         for at, column in enumerate(self.schema.modelled):
+            if column.spike is not None:
+                spike = torch.tensor(column.spike, dtype=cells.dtype).item()
+                values[..., at][values[..., at] == spike] = column.spike
             if column.has_codes or column.whole:
                 values[..., at] = rounded(column, values[..., at])
         return values
