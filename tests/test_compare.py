@@ -189,7 +189,8 @@ def test_a_column_has_the_measure_of_its_own_likelihood_wherever_its_block_is():
     data = pd.DataFrame({c: rng.poisson(9.0, 30) + 1.0 for c in "abc"})
     lines = [["Normal", "Poisson", "Normal"], ["Normal", "Normal", "Poisson"],
              ["LogNormal", "Poisson", "Normal"]]  # fmt: skip
-    tables = [pv.Table.from_frame(data, likelihood=dict(zip("abc", each, strict=True))) for each in lines]
+    said = [dict(zip("abc", each, strict=True)) for each in lines]
+    tables = [pv.Table.from_frame(data, likelihood=each) for each in said]
     models = [model(None, shape=table) for table in tables]
     kinds = {"Poisson": "probabilities"}
     for vae, each in zip(models, lines, strict=True):
