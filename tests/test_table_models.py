@@ -311,9 +311,7 @@ def test_a_spike_outside_of_the_support_with_holes_trains():
 def test_a_spike_that_single_precision_does_not_hold_is_drawn_as_it_is():
     rng = np.random.default_rng(2)
     data = pd.DataFrame({"amt": np.where(rng.random(60) < 0.4, 0.1, 1 + rng.random(60))})
-    vae = pv.VAE(
-        pv.Table.from_frame(data, likelihood={"amt": "Hurdle(Gamma, at=0.1)"}), 1, **SMALL
-    )
+    vae = pv.VAE(pv.Table.from_frame(data, likelihood={"amt": "Hurdle(Gamma, at=0.1)"}), 1, **SMALL)
     vae.start_from(data)
     spikes = (vae.sample(60, seed=0)["amt"] == 0.1).sum()
     assert abs(spikes - 24) < 4 * math.sqrt(60 * 0.4 * 0.6)
