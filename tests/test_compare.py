@@ -184,6 +184,23 @@ def frame():
     )  # fmt: skip
 
 
+def test_a_column_has_the_measure_of_its_own_likelihood_wherever_its_block_is():
+    rng = np.random.default_rng(0)
+    data = pd.DataFrame({c: rng.poisson(9.0, 30) + 1.0 for c in "abc"})
+    lines = [["Normal", "Poisson", "Normal"], ["Normal", "Normal", "Poisson"],
+             ["LogNormal", "Poisson", "Normal"]]  # fmt: skip
+    said = [dict(zip("abc", each, strict=True)) for each in lines]
+    tables = [pv.Table.from_frame(data, likelihood=each) for each in said]
+    models = [model(None, shape=table) for table in tables]
+    kinds = {"Poisson": "probabilities"}
+    for vae, each in zip(models, lines, strict=True):
+        found = base_measure(vae, vae.as_data(data))
+        assert list(found.values()) == [kinds.get(line, "densities") for line in each]
+    with pytest.raises(ValueError, match="gives probabilities of 'b', 1 densities"):
+        pv.compare(models[:2], data, num_samples=2)
+    assert len(pv.compare(models[::2], data, num_samples=2, seed=0).table) == 2
+
+
 @pytest.mark.slow
 def test_tables_compare_by_column():
     data = frame()

@@ -187,6 +187,16 @@ def test_an_exposure_multiplies_the_mean_of_counts_alone():
     assert ((others == 1) | others.isnan()).all(), "codes have no mean"
 
 
+@pytest.mark.parametrize("line", ["Geometric", "Mixture(Poisson, components=2)"])
+def test_counts_that_take_no_offset_are_not_left_without_it(line):
+    rng = np.random.default_rng(0)
+    data = pd.DataFrame({"a": rng.poisson(5, 40), "b": rng.poisson(5, 40), "years": 1.0})
+    data["years"] += rng.random(40)
+    counts = pv.Table.from_frame(data, likelihood={"a": "Poisson", "b": line})
+    with pytest.raises(ValueError, match="takes no offset"):
+        pv.VAE(counts, 2, offset="years", **NETS)
+
+
 @pytest.mark.parametrize("line", ["ZeroInflatedPoisson", "ZeroInflatedNegativeBinomial"])
 def test_an_offset_leaves_the_excess_of_zeros_as_it_is(line):
     blocks = [pv.Block("x", 3), pv.Block("exposure", role="offset")]

@@ -4,15 +4,17 @@ import math
 from functools import cache
 
 import numpy as np
+import pyro.distributions as dist
 import pytest
 import torch
 from scipy.stats import multivariate_t
 
 import pyro_vae as pv
 from helpers.linear import SCALE, X, Z, linear_vae, marginal
+from pyro_vae.distributions import Joined
 from pyro_vae.model.conditional import condition
 from pyro_vae.model.ellipses import Ellipses, to_real
-from pyro_vae.model.imputation import TIMES
+from pyro_vae.model.imputation import TIMES, predicted
 from pyro_vae.model.joint import Joint
 
 NAN = math.nan
@@ -304,6 +306,15 @@ def test_mean_median_and_mode_are_those_of_the_exact_conditional(likelihood, mis
             assert (found.mean() - mean).abs() < 4 * found.std() / 20**0.5
         else:  # the share of weighted draws below it, of 150 effective ones, errs by .1 at most
             assert ((cdf[at] > 0.4) & (cdf[at] - mass[at] < 0.6)).all()
+
+
+def test_a_cell_without_a_mean_has_its_median_and_leaves_the_others_theirs():
+    df = torch.tensor([0.5, 3.0]).expand(101, 1, 2)  # of two columns, the first without a mean
+    heavy = dist.StudentT(df, torch.tensor([0.0, 7.0]), 1.0).to_event(1)
+    p = Joined([heavy, dist.Normal(torch.zeros(101, 1, 1), 1.0).to_event(1)])
+    torch.manual_seed(0)
+    filled = predicted(p, torch.zeros(101, 1), "mean")[0]
+    assert filled[0].isfinite() and filled[1:].tolist() == pytest.approx([7.0, 0.0])
 
 
 def test_ordered_levels_have_their_median_by_quadrature():

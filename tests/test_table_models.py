@@ -310,6 +310,24 @@ def test_a_spike_outside_of_the_support_with_holes_trains():
     assert not vae.impute(df, seed=0).isna().any().any()
 
 
+def test_a_spike_that_single_precision_does_not_hold_is_drawn_as_it_is():
+    rng = np.random.default_rng(2)
+    data = pd.DataFrame({"amt": np.where(rng.random(60) < 0.4, 0.1, 1 + rng.random(60))})
+    vae = pv.VAE(pv.Table.from_frame(data, likelihood={"amt": "Hurdle(Gamma, at=0.1)"}), 1, **SMALL)
+    vae.start_from(data)
+    spikes = (vae.sample(60, seed=0)["amt"] == 0.1).sum()
+    assert abs(spikes - 24) < 4 * math.sqrt(60 * 0.4 * 0.6)
+
+
+def test_numbers_far_from_where_a_likelihood_starts_are_in_its_support():
+    rng = np.random.default_rng(0)
+    data = pd.DataFrame({"a": 1e4 * rng.gumbel(size=30), "b": 1e-4 * rng.gumbel(size=30)})
+    vae = pv.VAE(pv.Table.from_frame(data, likelihood=dict.fromkeys("ab", "Gumbel")), 1, **SMALL)
+    vae.check(data)  # e^10000 is infinite at unit scale, and nothing in the units of a
+    vae.start_from(data)
+    assert pv.elbo(vae, data, seed=0).isfinite().all()
+
+
 def test_numbers_that_single_precision_does_not_tell_apart_are_refused():
     rng = np.random.default_rng(3)
     df = pd.DataFrame({"seconds": 1.7e9 + 20 * rng.normal(size=50), "b": rng.normal(size=50)})

@@ -4,6 +4,7 @@ import math
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.stats as st
 import torch
@@ -56,6 +57,32 @@ def test_millimetres_change_an_elbo_by_the_log_jacobian(likelihood, x):
     if likelihood.startswith("Hurdle"):
         expected = (x != 0).sum(1) * math.log(1000)
     assert (values[0] - values[1] - expected).abs().max() < 2e-4
+
+
+@pytest.mark.parametrize("line", ["Gamma", "Normal"])
+def test_pseudo_inputs_are_learned_in_the_units_of_the_data(line):
+    x, elbos = POSITIVE[:60], []
+    for factor in (1.0, 1e-4, 1e4):
+        torch.manual_seed(0)  # of the rows that they start at
+        vae = started(line, x * factor, prior="VampPrior(components=5)").double()
+        pv.fit(vae, x * factor, epochs=3, lr=1e-2, seed=0, compile=False, progress=False)
+        elbos.append(pv.elbo(vae, x * factor, seed=0) + 3 * math.log(factor))
+    assert torch.allclose(elbos[1], elbos[0]) and torch.allclose(elbos[2], elbos[0])
+
+
+def test_codes_stay_codes_where_pseudo_inputs_have_units():
+    data = pd.DataFrame({"a": 1e5 * POSITIVE[:50, 0].numpy(), "kind": list("abcba") * 10})
+    vae = pv.VAE(pv.Table.from_frame(data), 2, prior="VampPrior(components=5)", **SMALL)
+    vae.start_from(data)
+    x = vae.as_data(data)
+    u = vae.prior.unit(vae.prior.pseudo_inputs(None))
+    assert torch.isclose(u[:, None], x, rtol=1e-4).all(-1).any(1).all()
+    assert (u[:, 1] == u[:, 1].round()).all()
+    old = {k: v for k, v in vae.state_dict().items() if "prior.unit" not in k}
+    again = pv.VAE(pv.Table.from_frame(data), 2, prior="VampPrior(components=5)", **SMALL)
+    again.load_state_dict(old)  # of a folder from before: its pseudo-inputs are as they are
+    assert torch.equal(again.prior.unit(old["prior.pseudo_inputs.unconstrained"]),
+                       old["prior.pseudo_inputs.unconstrained"])  # fmt: skip
 
 
 @pytest.mark.slow

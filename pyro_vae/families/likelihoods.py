@@ -129,7 +129,8 @@ def scaled(likelihood: dist.TorchDistribution) -> list[bool]:
 
 def _has_counts(likelihood: dist.TorchDistribution) -> bool:
     support: Any = likelihood.support
-    return _takes_offset(likelihood) and bool(support.is_discrete)
+    free = support.is_discrete and support_bounds(support)[1:] == (0.0, math.inf)
+    return free or (_takes_offset(likelihood) and bool(support.is_discrete))
 
 
 def _takes_offset(likelihood: dist.TorchDistribution) -> bool:
@@ -200,11 +201,11 @@ def check_support(
             value = rows[(row, *cell)]
             _refuse(value, f"needs {_needs(base, support, value)}", name, place(start + row, *cell))
     if base.event_dim == 0 and not moves:
+        bounds = support_bounds(base.support)[1:]
         for edge in extremes(x):
             cells = edge.expand(likelihoods[0].event_shape)
-            infinite = not base.log_prob(cells).isfinite().all()
-            # In doubles, what is but far away has a density, as it has once units are learned.
-            if infinite and not base.log_prob(cells.double()).isfinite().all():
+            # Between the bounds a density is but small, as where units are not learned yet.
+            if edge.item() in bounds and not base.log_prob(cells).isfinite().all():
                 at = place(*(x == edge).nonzero()[0].tolist())
                 _refuse(edge, "has no finite density there", name, at)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..core.checks import whole
 from ..core.seeding import seeded
-from ..distributions import AutoregressiveBits, ResampledDistribution, mixture
+from ..distributions import AutoregressiveBits, JoinedSupport, ResampledDistribution, mixture
 from ..language.spec import Spec, Value, as_spec
 from .flows import kept_validation
 from .likelihoods import fill
@@ -19,7 +19,8 @@ from .mixtures import make_weights
 from .networks import MLP
 from .parameters import GlobalParameter
 from .part import Ends, Part, Role
-from .support import convex, support_bounds, transform
+from .support import REAL, convex, support_bounds, transform
+from .units import Unit, centre_and_spread, or_one
 
 __all__ = ["AutoregressiveBernoulli", "Resampled", "VampPrior", "is_made_of_guide"]
 
@@ -33,7 +34,8 @@ class VampPrior(Part):
 
     The best prior for an ELBO is the guide averaged over the data; this is that average over K
     made-up data. They are a learned parameter with x's range as its constraint (within [0, 1] for
-    bits and grey values). The encoder is the VAE's own; it is called, not kept as a part.
+    bits and grey values), where x has units in those of each cell. The encoder is the VAE's own; it
+    is called, not kept as a part.
 
     Args:
         components: K.
@@ -47,6 +49,8 @@ class VampPrior(Part):
 
     roles: ClassVar[frozenset[Role]] = frozenset({"prior"})
     started: Tensor
+    scaled: Tensor  # which cells have a unit
+    unit: Unit | None
 
     def __init__(
         self, components: int = 500, start: str | Spec = "data", logits: Value = None
@@ -60,6 +64,7 @@ class VampPrior(Part):
         self.spec = Spec("VampPrior", components=components, start=start, **self.options)
         self.register_buffer("started", torch.tensor(start.name == "random"))
         self.encode: Callable[[Tensor], dist.TorchDistribution] | None = None
+        self.unit = None
 
     def build(self, ends: Ends) -> None:
         """Make the weights."""
@@ -77,6 +82,10 @@ class VampPrior(Part):
         to_range, shape = transform(self.range), (self.components, *ends.x_shape)
         start: Any = to_range(torch.randn(to_range.inverse_shape(shape)))
         self.pseudo_inputs = GlobalParameter(start, shape, to_range)
+        if ends.in_units and support_bounds(self.range)[2] == math.inf:
+            self.unit = Unit(ends.x_shape)
+            self.register_load_state_dict_pre_hook(_plain_units)
+            self.register_buffer("scaled", _continuous(ends.x_support), persistent=False)
 
     @torch.no_grad()
     def start_from(self, x: Tensor) -> None:
@@ -85,7 +94,10 @@ class VampPrior(Part):
             return
         n, k = len(x), self.components
         rows = torch.randperm(n)[:k] if k <= n else torch.randint(n, (k,))
-        start: Any = self.pseudo_inputs.transform.inv(inside(x[rows.to(x.device)], self.range))
+        some = x[rows.to(x.device)]
+        if self.unit is not None:
+            some = self._in_units(x, some, self.unit)
+        start: Any = self.pseudo_inputs.transform.inv(inside(some, self.range))
         self.pseudo_inputs.unconstrained.copy_(start)
         self.started.fill_(True)
 
@@ -93,7 +105,31 @@ class VampPrior(Part):
         """The mixture, of batch shape ()."""
         if self.encode is None:
             raise ValueError("a VampPrior needs an encoder: connect(ends) with encode")
-        return mixture(self.weights(), self.encode(self.pseudo_inputs(None)))
+        u = self.pseudo_inputs(None)
+        return mixture(self.weights(), self.encode(u if self.unit is None else self.unit(u)))
+
+    def _in_units(self, x: Tensor, some: Tensor, unit: Unit) -> Tensor:
+        """Some of the data x in the units of each cell, in which a step is as long in any unit."""
+        centre, spread = centre_and_spread(x.double())
+        if support_bounds(self.range) != REAL:
+            centre, spread = torch.zeros_like(spread), or_one(x.double().nanmean(0))
+        unit.shift.copy_(torch.where(self.scaled, centre, 0.0))
+        unit.factor.copy_(torch.where(self.scaled, spread, 1.0))
+        return (some - unit.shift) / unit.factor
+
+
+def _plain_units(part: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """Let a folder from before there were units be read: its pseudo-inputs are as they are."""
+    for name, plain in part.get_submodule("unit").named_buffers():
+        state.setdefault(f"{prefix}unit.{name}", plain)
+
+
+def _continuous(support: constraints.Constraint) -> Tensor:
+    """Which cells are no whole numbers, such as codes, which must stay as they are."""
+    if not isinstance(support, JoinedSupport):
+        return torch.tensor(not support.is_discrete)
+    widths = zip(support.supports, support.layout.widths, strict=True)
+    return support.layout.join([torch.full((n,), not s.is_discrete) for s, n in widths])
 
 
 class Resampled(Part):

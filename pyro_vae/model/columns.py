@@ -25,7 +25,7 @@ def names_of(record: Record) -> list[str]:
 
 
 def by_cell(
-    likelihood: dist.TorchDistribution, of: Callable[[dist.TorchDistribution], bool]
+    likelihood: dist.TorchDistribution, of: Callable[[dist.TorchDistribution], bool | int]
 ) -> Tensor:
     """For each cell of an observation, in the order of packing, what holds of its likelihood.
 
@@ -34,7 +34,7 @@ def by_cell(
         of: from that of a block to what holds of its cells.
 
     Returns:
-        ``(D,)``, booleans.
+        ``(D,)``, booleans or numbers.
     """
     parts = likelihood.parts if isinstance(likelihood, Joined) else [likelihood]
     each = [torch.full((part.event_shape.numel(),), of(part)) for part in parts]

@@ -160,7 +160,7 @@ def predicted(
     Args:
         p: p(x|z) at the draws, of batch shape ``(K, B)``.
         log_w: of the draws, ``(K, B)``.
-        name: which value; a block that has none such is given its median, or its mode.
+        name: which value; a cell that has none such is given its median, or its mode.
         drawn: cells beside each draw, where they have a part in its weight.
 
     Raises:
@@ -178,18 +178,19 @@ def _point(
 ) -> Tensor:
     """One value for each cell; of codes, which are no quantities, the mode.
 
-    Ordered levels have a median, but no mean. A block without a mean has its median, unless it is
-    all of x.
+    Ordered levels have a median, but no mean. A cell without a mean has its median, unless its
+    block is all of x.
     """
     if isinstance(base := innermost(p), dist.Categorical):
         ordered = isinstance(base, dist.OrderedLogistic)
         return _level(base, log_w) if ordered and name != "mode" else _mode(p, log_w, drawn)
-    try:
+    if alone or (name != "mean" and drawn is None):
         return POINTS[name](p, log_w, drawn)
-    except ValueError:
-        if alone:
-            raise
+    if name != "mean":
         return _median(p, log_w, drawn)
+    mean = _average(p, log_w, drawn)
+    there = mean.isfinite()
+    return mean if there.all() else torch.where(there, mean, _median(p, log_w, drawn))
 
 
 # The value of each cell of p(x|z), ``(K, B, ...)``, from weights of z, ``(K, B)``. Where cells were
@@ -197,12 +198,18 @@ def _point(
 
 
 def _mean(p: dist.TorchDistribution, log_w: Tensor, drawn: Tensor | None) -> Tensor:
+    mean = _average(p, log_w, drawn)
+    if not mean.isfinite().all():
+        raise ValueError("these cells have no mean: ask for point='median', or draws=100")
+    return mean
+
+
+def _average(p: dist.TorchDistribution, log_w: Tensor, drawn: Tensor | None) -> Tensor:
+    """The mean of each cell, not finite where it has none."""
     try:
         mean = p.mean if drawn is None else drawn
     except NotImplementedError:  # of a transformed family it has no closed form
-        mean = torch.tensor(math.nan)
-    if not mean.isfinite().all():
-        raise ValueError("these cells have no mean: ask for point='median', or draws=100")
+        mean = torch.full(log_w.shape + p.event_shape, math.nan)
     return (_beside(log_w.softmax(0), mean) * mean).sum(0)
 
 

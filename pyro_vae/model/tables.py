@@ -319,12 +319,17 @@ class TableRecord(Record):
     def values(self, cells: Tensor) -> np.ndarray:
         """Packed cells ``(..., D)`` as a table's values: codes and numbers are rounded as its own.
 
-        Columns of the condition, which have no packed cells, are missing.
+        Columns of the condition, which have no packed cells, are missing. A spike has the value
+        that the table's own cells have, to the last digit.
         """
         values = np.full((*cells.shape[:-1], len(self.schema.cells)), np.nan)
         values[..., self._cells] = cells[..., : len(self._cells)].double().cpu().numpy()
         for at, column in enumerate(self.schema.modelled):
-            values[..., at] = drawn(column, values[..., at])
+            own = drawn(column, values[..., at])
+            if column.spike is not None:
+                spike = torch.tensor(column.spike, dtype=cells.dtype).item()
+                own = np.where(values[..., at] == spike, column.spike, own)
+            values[..., at] = own
         return values
 
     def answer(self, cells: Tensor, x: object = None, *, keep: bool = False) -> Any:  # noqa: ANN401

@@ -345,7 +345,8 @@ class VAE(Forecasts):
         """Let prior and guide take notice of the other parts."""
         encode = self.approximate_posterior if self.inputs.complete else None
         ends = replace(ends, encode=encode)
-        connect(self.prior, replace(ends, role="prior", partner=self.approximation))
+        of_prior = replace(ends, role="prior", in_units=self.units == "data")
+        connect(self.prior, replace(of_prior, partner=self.approximation))
         connect(self.approximation, replace(ends, partner=self.prior))
 
     def _register(self, *names: str) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from ...distributions import SpikeAndSlab, SpikeOr, support_of_cell
 from ...families.likelihoods import parts_of
 from ...families.support import innermost, support_bounds, support_of
+from ...model.columns import by_cell
 from ...model.face import Face
 from ...model.joint import reading
 from ...model.vae import VAE
@@ -45,10 +46,9 @@ def base_measure(vae: Face, x: Tensor) -> dict[str, str]:
         raise TypeError(f"a VAE or a Program, got {type(vae).__name__}")
     with reading(vae, 0):
         p = vae.decode(vae.prior_at(x[:1]).expand([1]).sample(), x[:1])
-        parts = [(_measure(part), math.prod(part.event_shape)) for part in parts_of(p)]
-    names = _names(vae)
-    kinds = [kind for kind, size in parts for _ in range(size)]
-    found = dict(zip(names, kinds, strict=True))
+        kinds = [_measure(part) for part in parts_of(p)]
+        which = by_cell(p, lambda part: kinds.index(_measure(part)))
+    found = {name: kinds[k] for name, k in zip(_names(vae), which.tolist(), strict=True)}
     if vae.missingness is not None:
         found[MASK] = "probabilities"
     if vae.record.has("label") and (y := vae.record.part(x, "label")) is not None and y.any():
