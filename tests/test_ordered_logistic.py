@@ -4,6 +4,7 @@ import mpmath as mp
 import pytest
 import torch
 from pyro.distributions import constraints
+from pyro.distributions.transforms import OrderedTransform
 
 import pyro_vae as pv
 from pyro_vae.distributions import Ordered, OrderedLogistic
@@ -39,6 +40,13 @@ def test_cutpoints_increase_whatever_training_makes_of_them(n, dtype):
     start = torch.logit(torch.arange(1, n + 1, dtype=dtype) / (n + 1))
     back = Ordered()(Ordered().inv(start))
     assert (back - start).abs().max() <= 16 * torch.finfo(dtype).eps  # of the largest, 9
+
+
+def test_cutpoints_of_folders_from_before_are_as_they_were():
+    """Weights that were saved with Pyro's map have the same meaning, to its last digits."""
+    raw = torch.randn(20, 7, generator=torch.Generator().manual_seed(0))
+    before = OrderedTransform()(raw)
+    assert (Ordered()(raw) - before).abs().max() <= 32 * torch.finfo().eps * before.abs().max()
 
 
 @pytest.mark.parametrize("cutpoints", ["amortized", "learned", "learned(shared=False)"])

@@ -1,5 +1,6 @@
 """Transformations that Pyro lacks."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ Size = Sequence[int]
 
 FLOOR = 1e-7  # of positive parameters
 ROOM = 1e4  # times the floor, above which it is not felt
+STEEP = 4.0  # logarithm of a step, above which it grows by its slope there
 
 
 class Interval(ComposeTransform):
@@ -93,13 +95,14 @@ class Ordered(Transform):
     r"""From the real line to increasing vectors, whose entries differ in their own precision.
 
     .. math:: y_1 = x_1, \quad y_{k+1} = y_k + s_k + 2\epsilon\Big(|x_1| + \sum_j s_j\Big),
-        \quad s_k = \mathrm{softplus}(x_{k+1})
+        \quad s_k = \exp(x_{k+1})
 
-    where epsilon is what 1 can be increased by. Sums of exponentials, which is how Pyro has it, are
-    infinite where one of many steps is a little too large, and stay as they are where one is small.
+    where epsilon is what 1 can be increased by, and the exponential goes on as a line above 4. Sums
+    of exponentials alone, which is how Pyro has it, are infinite where one of many steps is a little
+    too large, and stay as they are where one is small.
 
     >>> Ordered()(torch.tensor([8.0, -50.0, 0.5])).diff()
-    tensor([1.9073e-06, 9.7408e-01])
+    tensor([1.9073e-06, 1.6487e+00])
     """
 
     domain = constraints.real_vector
@@ -113,7 +116,8 @@ class Ordered(Transform):
         return hash(Ordered)
 
     def _call(self, x: Tensor) -> Tensor:
-        first, steps = x[..., :1], softplus(x[..., 1:])
+        first, rest = x[..., :1], x[..., 1:]
+        steps = rest.clamp(max=STEEP).exp() * (1 + (rest - STEEP).clamp(min=0))
         room = 2 * torch.finfo(x.dtype).eps * (first.abs() + steps.sum(-1, keepdim=True))
         return torch.cat([first, steps + room], -1).cumsum(-1, dtype=torch.float64).to(x.dtype)
 
@@ -121,7 +125,8 @@ class Ordered(Transform):
         first, steps, eps = y[..., :1], y.diff(dim=-1), 2 * torch.finfo(y.dtype).eps
         total = first.abs() + steps.sum(-1, keepdim=True)
         own = (steps - eps * total / (1 + eps * steps.shape[-1])).clamp(FLOOR)
-        return torch.cat([first, own + (-torch.expm1(-own)).log()], -1)
+        line = (own / math.exp(STEEP) - 1).clamp(min=0)
+        return torch.cat([first, own.clamp(max=math.exp(STEEP)).log() + line], -1)
 
 
 class Shares(StickBreakingTransform):
