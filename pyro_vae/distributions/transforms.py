@@ -98,8 +98,8 @@ class Ordered(Transform):
         \quad s_k = \exp(x_{k+1})
 
     where epsilon is what 1 can be increased by, and the exponential goes on as a line above 4. Sums
-    of exponentials alone, which is how Pyro has it, are infinite where one of many steps is a little
-    too large, and stay as they are where one is small.
+    of exponentials alone, which is how Pyro has it, are infinite where one of many steps is a
+    little too large, and stay as they are where one is small.
 
     >>> Ordered()(torch.tensor([8.0, -50.0, 0.5])).diff()
     tensor([1.9073e-06, 1.6487e+00])
