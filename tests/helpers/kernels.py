@@ -31,6 +31,7 @@ def serve() -> None:
     """
     for name in IMPORTED:
         import_module(name)
+    import_module("pandas").set_option("display.max_columns", 20)  # as where a kernel imports it
     child = 0
     while True:
         line = sys.stdin.readline()
