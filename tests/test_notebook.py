@@ -11,13 +11,17 @@ import json
 import os
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import jupytext
 import nbformat
 import pytest
+from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbformat import NotebookNode
+
+from helpers.kernels import forked_kernels
 
 pytestmark = [pytest.mark.slow, pytest.mark.process]
 
@@ -30,16 +34,16 @@ PARTS = ["You will be able to", "What should have come out", "If you come from",
 ABSOLUTE = re.compile(r"(?<![\w.:/-])/(?:home|root|Users|work|tmp|opt|usr|var|mnt)/\w")
 
 
-def execute(source: Path) -> NotebookNode:
-    """The text source, run in a kernel of this environment."""
-    notebook = jupytext.read(source)
-    env = {k: v for k, v in os.environ.items() if k != "MPLBACKEND"}  # the kernel draws inline
-    env["OMP_NUM_THREADS"] = "1"  # small models; a busy machine makes threads wait for each other
+def execute(source: Path, start_kernel: Callable[[], AsyncKernelManager]) -> NotebookNode:
+    """The text source, run in a kernel that is begun for it."""
     client = NotebookClient(
-        notebook, timeout=600, kernel_name="python3", record_timing=False, coalesce_streams=True,
-        resources={"metadata": {"path": str(ROOT)}},
+        jupytext.read(source), start_kernel(), timeout=600, startup_timeout=600,
+        record_timing=False, coalesce_streams=True,
     )  # fmt: skip
-    return client.execute(env=env)
+    try:
+        return client.execute()
+    finally:
+        client.kc.stop_channels() if client.kc else None
 
 
 def strip(notebook: NotebookNode) -> NotebookNode:
@@ -75,10 +79,16 @@ def committed(source):
 
 
 @pytest.fixture(scope="module")
-def executed(source):
+def start_kernel():
+    with forked_kernels(ROOT) as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def executed(source, start_kernel):
     if lacks_data(source):
         pytest.skip(f"{source.stem} reads the folder that PYRO_VAE_DATA names, and it is not set")
-    return execute(source)  # a cell that fails raises here
+    return execute(source, start_kernel)  # a cell that fails raises here
 
 
 def test_a_fresh_run_is_silent_and_gives_outputs_of_the_committed_kinds(executed, committed):
@@ -140,10 +150,11 @@ def test_the_exercises_of_a_notebook_have_their_answers_as_tests(source):
 
 
 if __name__ == "__main__":
-    for path in SOURCES:
-        if sys.argv[1:] and path.stem not in sys.argv[1:]:
-            continue
-        if lacks_data(path):
-            print(f"{path.stem} is left as it is: PYRO_VAE_DATA is not set")
-        else:
-            nbformat.write(strip(execute(path)), path.with_suffix(".ipynb"))
+    with forked_kernels(ROOT) as start:
+        for path in SOURCES:
+            if sys.argv[1:] and path.stem not in sys.argv[1:]:
+                continue
+            if lacks_data(path):
+                print(f"{path.stem} is left as it is: PYRO_VAE_DATA is not set")
+            else:
+                nbformat.write(strip(execute(path, start)), path.with_suffix(".ipynb"))

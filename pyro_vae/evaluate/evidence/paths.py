@@ -85,9 +85,19 @@ class Path:
     @property
     def gradients(self) -> int:
         """Gradients of log p(x, z) for each observation, of the chains and of their tuning."""
-        plan, moves = self.plan, max(1, PILOT // len(self.betas))
-        tuning = self.tuning_chains * plan.temperatures * moves
-        return plan.leapfrog * (tuning + plan.chains * (plan.temperatures - 1))
+        tuning, walking = self._moves
+        return self.plan.leapfrog * (self.tuning_chains * tuning + self.plan.chains * walking)
+
+    @property
+    def _moves(self) -> tuple[int, int]:
+        """Of each chain that tunes, and of each of the others."""
+        n = self.plan.temperatures
+        return n * self._repeats, n - 1
+
+    @property
+    def _repeats(self) -> int:
+        """Moves of the tuning chains at each temperature."""
+        return max(1, PILOT // len(self.betas))
 
     def forward(self) -> Tensor:
         """Log weights ``(C, B)`` of chains from the start to p(x, z): of mean p(x)."""
@@ -114,7 +124,7 @@ class Path:
         state = self._at(self.draw(chains))
         steps = [step]
         for beta in self.betas[1:]:
-            for _ in range(max(1, PILOT // len(self.betas))):
+            for _ in range(self._repeats):
                 state, accepted = self._move(state, beta, step)
                 step = step * (GAIN * (accepted.mean(0) - ACCEPTANCE)).exp()
             steps.append(step)
@@ -170,8 +180,9 @@ class Path:
         """What gives the state at a u of this shape: a graph has the same bits in less time."""
         if not isinstance(self.joint, Joint):
             return self._evaluate
-        calls = self.plan.leapfrog * (self.plan.temperatures - 1)
-        if calls < WORTH or u.shape[0] * self.joint.x.numel() > SMALL:
+        chains = self.tuning_chains, self.plan.chains
+        moves = sum(n for n, c in zip(self._moves, chains, strict=True) if c == u.shape[0])
+        if self.plan.leapfrog * moves < WORTH or u.shape[0] * self.joint.x.numel() > SMALL:
             return self._evaluate
         try:
             with torch.random.fork_rng():

@@ -104,11 +104,14 @@ def capture_function(function: Callable, *inputs: Tensor) -> tuple[fx.GraphModul
     """
     from torch._guards import TracingContext, tracing
     from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.fx._lazy_graph_module import _use_lazy_graph_module
     from torch.fx.experimental.proxy_tensor import make_fx
 
     try:
-        # Each node notes its shape by a fake tensor; a mode for each took half of the time.
-        with tracing(TracingContext(FakeTensorMode(allow_fallback_kernels=True))):
+        # Each node notes its shape by a fake tensor; a mode for each took half of the time. The
+        # module's code is written where it is first called, and not after each of the passes.
+        context = TracingContext(FakeTensorMode(allow_fallback_kernels=True))
+        with tracing(context), _use_lazy_graph_module(True):
             module = make_fx(function)(*inputs)
         for apply in PASSES:
             module = apply(module)
