@@ -52,6 +52,13 @@ def test_loadings_are_the_slopes_of_the_log_mean():
         pv.loadings(model(decoder="MLP([4])"))
 
 
+def test_loadings_of_a_location_are_in_the_units_of_x():
+    vae = pv.VAE(3, 2, likelihood="Normal", decoder="MLP([])", units="data", seed=0)
+    vae.start_from(torch.randn(50, 3) * torch.tensor([1.0, 30.0, 1e4]) + 7)
+    means = vae.decode(torch.cat([torch.zeros(1, 2), torch.eye(2)])).mean.detach()
+    assert np.allclose(pv.loadings(vae).to_numpy(), (means[1:] - means[0]).T, rtol=1e-3)
+
+
 def cells(n, genes, seed):
     """Counts of two groups in two batches, and the true log fold changes of their rates."""
     rng = np.random.default_rng(seed)

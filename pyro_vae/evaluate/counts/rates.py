@@ -78,8 +78,9 @@ def loadings(vae: VAE) -> pd.DataFrame:
 
     .. math:: \log E[x_g \mid z] = b_g + \sum_k L_{gk} z_k
 
-    It adds to the logarithm of the mean of negative binomial counts and of shares, to the
-    unconstrained value of other parameters (that of a rate, before its softplus).
+    It adds to the logarithm of the mean of negative binomial counts and of shares, to a location in
+    the units of x, to the unconstrained value of other parameters (that of a rate, before its
+    softplus).
 
     Args:
         vae: whose decoder is ``"MLP([])"``.
@@ -108,6 +109,8 @@ def loadings(vae: VAE) -> pd.DataFrame:
     k = len(vae.latents.coordinates)
     head: Any = heads[name].head
     weight = head.weight[:, :k].cpu().double().numpy()
+    if name == "loc" and name in (units := getattr(vae.likelihood, "units", {})):
+        weight = weight * units[name].factor.reshape(-1, 1).cpu().double().numpy()
     return pd.DataFrame(weight, index=column_names(vae), columns=list(vae.latents.coordinates))
 
 
