@@ -25,7 +25,7 @@ from .latent.summary import LatentSummary, latent_summary
 from .lower_bound import elbo
 from .predictive import PredictiveCheck, predictive_check
 from .simple_models import baselines
-from .statistics import by_observation, standard_error
+from .statistics import by_observation, mean_and_error, standard_error
 
 __all__ = ["Assessment", "assess"]
 
@@ -103,14 +103,14 @@ class Assessment:
         """
         elbo = self.elbo.double()
         rows: dict[str, tuple[Any, Any]] = {
-            "ELBO": _mean_and_error(elbo),
+            "ELBO": mean_and_error(elbo),
             "log p(x)": self._less(torch.zeros_like(elbo)),
             "log p(x) - ELBO": self._less(elbo),
         }
         if self.baselines is not None:
             for name, scores in self.baselines.items():
                 values = torch.tensor(scores.to_numpy())
-                rows[f"log p(x), {name}"] = _mean_and_error(values)
+                rows[f"log p(x), {name}"] = mean_and_error(values)
         bits = {k: rows[k][0] * (self.bits_per_nat or 0.0) for k in rows if " - " not in k}
         if self.latents is not None:
             totals = self.latents.totals
@@ -156,7 +156,7 @@ class Assessment:
         rows, by_guide = self.refined, self.by_guide.log_evidence.double()
         found = self.evidence.log_evidence.double()
         if rows is None:
-            return _mean_and_error(found - other)
+            return mean_and_error(found - other)
         n, gain = len(by_guide), found - by_guide[rows]
         mean = (by_guide - other).mean() + gain.mean()
         spread = (found - other[rows]).var() / n + gain.var() * (1 / len(rows) - 1 / n)
@@ -166,7 +166,7 @@ class Assessment:
         value, error = self._less(torch.zeros_like(self.elbo))
         n, doubtful = len(self.elbo), (self.by_guide.khat > RELIABLE).double().mean().item()
         gain = self.evidence.log_evidence - self.by_guide.log_evidence[self.refined]
-        mean, spread = _mean_and_error(gain)
+        mean, spread = mean_and_error(gain)
         return (
             f"log p(x) = {value:.2f} nats per observation (standard error over {n} observations "
             f"{error:.2g}). Under the guide {doubtful:.0%} of them have k-hat > {RELIABLE}; fitted "
@@ -276,12 +276,6 @@ def _evidence(
     return found, fitted, rows
 
 
-def _mean_and_error(values: Tensor) -> tuple[float, float]:
-    """Of ``(N,)``; the error of a single one is not known."""
-    error = standard_error(values).item() if len(values) > 1 else math.nan
-    return values.mean().item(), error
-
-
 def _imputation(vae: VAE, x: Tensor, seed: int) -> ImputationCheck:
     width = math.prod(vae.x_shape)
     repeats = 5 if len(x) * width <= EACH else 1
@@ -292,7 +286,7 @@ def _largest_gap(table: pd.DataFrame) -> str:
     n, values = len(table), torch.tensor(table[["approximation", "amortization"]].to_numpy())
     lost = float((table["log_evidence"] - table["elbo"]).to_numpy().mean())
     family, encoder = values.mean(0).tolist()
-    errors = standard_error(values).tolist() if n > 1 else [math.nan] * 2
+    errors = standard_error(values).tolist()
     text = (
         f"On {n} observations the ELBO is {lost:.2f} nats below log p(x): the guide's family costs "
         f"{family:.2f} (standard error {errors[0]:.2g}), the encoder {encoder:.2f} "

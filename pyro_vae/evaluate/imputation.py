@@ -75,7 +75,7 @@ class ImputationCheck:
     @property
     def verdict(self) -> str:
         """Whether hidden cells are as the model says, and which columns are not, in words."""
-        names, p = self.table.index, smallest_p(self.table) * len(self.table)
+        names, p = self.table.index, smallest_p(self.table)
         cells = self.cells.assign(hit=_covered(self.cells, self.table, LEVELS[-1]))
         hits, sizes = (cells.groupby("row")["hit"].agg(how).to_numpy() for how in ("sum", "size"))
         share = hits.sum() / sizes.sum()

@@ -88,8 +88,7 @@ class Evidence:
     @property
     def mean_error(self) -> float:
         """Standard error of the mean over data of the same kind."""
-        values = self.log_evidence
-        return standard_error(values).item() if len(values) > 1 else math.nan
+        return standard_error(self.log_evidence).item()
 
     @property
     def monte_carlo_error(self) -> float:

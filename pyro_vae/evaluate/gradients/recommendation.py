@@ -309,7 +309,7 @@ class Race:
                 "bound": bound.mean().item(),
                 "gain": (bound - start).mean().item(),
                 "difference": (bound - bounds[best]).mean().item(),
-                "difference_error": _error(bound - bounds[best]),
+                "difference_error": standard_error(bound - bounds[best]).item(),
                 "steps": steps[name],
                 "ms_per_step": ms[name],
                 "biased": _is_biased(estimators[name]),
@@ -318,11 +318,6 @@ class Race:
         }
         table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("estimator")
         return table.sort_values("bound", ascending=False)
-
-
-def _error(differences: Tensor) -> float:
-    """Standard error of the mean; NaN of one observation."""
-    return standard_error(differences).item() if len(differences) > 1 else math.nan
 
 
 def _is_biased(estimator: Estimator) -> bool:
