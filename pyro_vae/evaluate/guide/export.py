@@ -20,7 +20,8 @@ from ...model.record import Record
 from ...model.tables import TableRecord
 from ...model.vae import VAE
 from ...model.visits import VisitsRecord
-from ..evidence.importance import Evidence, log_evidence
+from ...program.program import Program
+from ..evidence.importance import log_evidence
 from ..inference_data import Variable, as_draws, container, latent_coords
 from .program_export import export_program
 
@@ -36,7 +37,7 @@ LEAST = 1e-6  # nats: of an exact value, so that ArviZ has a tail to fit
 @of_face
 @torch.no_grad()
 def to_arviz(
-    vae: Face,
+    vae: VAE | Program,
     x: Tensor | ArrayLike,
     num_samples: int = 500,
     *,
@@ -107,7 +108,7 @@ def to_arviz(
     with reading(vae, seed):
         if isinstance(vae, VAE):
             return _export(vae, data, frame, num_samples, evidence_samples)
-        each = vae.layout is not None and vae.layout.data and not vae.why_not_separate
+        each = vae.layout.data and not vae.why_not_separate
         log_p = _marginal(vae, data, num_samples, evidence_samples) if each else None
         return export_program(vae, data, num_samples, log_p)
 
@@ -166,13 +167,8 @@ def _export(
 
 
 def _marginal(vae: Face, x: Tensor, num_samples: int, evidence_samples: int) -> Tensor:
-    """Draws of the estimate of log p(x), ``(S, N)``."""
-    found = log_evidence(vae, x, num_samples=evidence_samples, num_simulated=0)
-    return _draws_of_estimate(found, num_samples)
-
-
-def _draws_of_estimate(found: Evidence, num_samples: int) -> Tensor:
     """Draws ``(S, N)`` whose harmonic mean, which ``loo`` takes, is the estimate of p(x)."""
+    found = log_evidence(vae, x, num_samples=evidence_samples, num_simulated=0)
     error = found.standard_error.clamp_min(LEAST)
     noise = torch.randn(num_samples, len(error), device=error.device, dtype=error.dtype)
     draws = found.log_evidence + error * noise

@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from ...infer.draws import predict
-from ...model.face import Face
+from ...program.program import Program
 from ..inference_data import as_draws, container
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ __all__ = ["export_program"]
 
 
 def export_program(
-    program: Face, x: Tensor, num_samples: int, marginal: Tensor | None = None
+    program: Program, x: Tensor, num_samples: int, marginal: Tensor | None = None
 ) -> "InferenceData":
     """The groups of :func:`to_arviz`, with a variable for each site.
 
@@ -28,8 +28,7 @@ def export_program(
         marginal: draws of the estimate of log p(x) of each observation, ``(S, N)``, where they
             have one.
     """
-    if (layout := program.layout) is None:
-        raise ValueError("it exports a program, whose plates are known")
+    layout = program.layout
     z, values = predict(program.model, program.guide, x, num_samples, layout)
     assert z is not None
     shared = set(layout.shared)
@@ -63,8 +62,5 @@ def export_program(
         _, values = predict(program.model, None, x, num_samples, layout)
         groups["prior"] = sites({n: v for n, v in values.items() if n in z.values})
         groups["prior_predictive"] = sites({n: v for n, v in values.items() if n in z.observed})
-    return container({k: v for k, v in groups.items() if v}, {"observation": _numbers(z.log_prior)})
-
-
-def _numbers(like: Tensor) -> np.ndarray:
-    return np.arange(like.shape[1])
+    coords = {"observation": np.arange(z.log_prior.shape[1])}
+    return container({k: v for k, v in groups.items() if v}, coords)

@@ -10,7 +10,6 @@ from torch import Tensor
 from ...distributions import SpikeAndSlab, SpikeOr, support_of_cell
 from ...families.likelihoods import parts_of
 from ...families.support import innermost, support_bounds, support_of
-from ...model.face import Face
 from ...model.joint import reading
 from ...model.vae import VAE
 from ...program.program import Program
@@ -22,7 +21,7 @@ TOLERANCE = 1e-5  # relative, between cells of single precision
 
 
 @torch.no_grad()
-def base_measure(vae: Face, x: Tensor) -> dict[str, str]:
+def base_measure(vae: VAE | Program, x: Tensor) -> dict[str, str]:
     """By the name of an observed cell, what its likelihood gives: probabilities or densities.
 
     Densities on the line, on a sphere or simplex, and beside a mass at one value are densities
@@ -41,8 +40,6 @@ def base_measure(vae: Face, x: Tensor) -> dict[str, str]:
             for kind in [_measure(nodes[name]["fn"])]
             for cell in names
         }
-    if not isinstance(vae, VAE):
-        raise TypeError(f"a VAE or a Program, got {type(vae).__name__}")
     with reading(vae, 0):
         p = vae.decode(vae.prior_at(x[:1]).expand([1]).sample(), x[:1])
         parts = [(_measure(part), math.prod(part.event_shape)) for part in parts_of(p)]
@@ -63,7 +60,7 @@ def describe_measure(measure: Mapping[str, str]) -> str:
     return ", ".join(f"{kind} of {name}" for name, kind in measure.items())
 
 
-def check_one_measure(models: Mapping[str, Face], data: Mapping[str, Tensor]) -> None:
+def check_one_measure(models: Mapping[str, VAE | Program], data: Mapping[str, Tensor]) -> None:
     """Raise unless all models say log p(x) of the same cells in the same units.
 
     Args:
@@ -122,7 +119,7 @@ def _names_by_site(program: Program) -> dict[str, list[str]]:
     return found
 
 
-def _cells(vae: Face, x: Tensor) -> dict[str, Tensor]:
+def _cells(vae: VAE | Program, x: Tensor) -> dict[str, Tensor]:
     """The observed cells by name; of numbers of categories only which are there."""
     if isinstance(vae, Program):
         found = {}
@@ -130,8 +127,6 @@ def _cells(vae: Face, x: Tensor) -> dict[str, Tensor]:
             values = vae.drawn.observed[name].reshape(vae.layout.size, -1).float().cpu()
             found |= dict(zip(names, values.unbind(1), strict=True))
         return found
-    if not isinstance(vae, VAE):
-        raise TypeError(f"a VAE or a Program, got {type(vae).__name__}")
     flat = vae.record.cells(x).flatten(1).float().cpu()
     schema = getattr(vae.record, "schema", None)
     coded = set() if schema is None else {c.name for c in schema.modelled if c.has_codes}
