@@ -138,7 +138,8 @@ def _export(
         x_hat = torch.where(there, x_hat, math.nan)
         x_prior = torch.where(there, x_prior, math.nan) if conditional else x_prior
     log_p = _marginal(vae, x, num_samples, evidence_samples)
-    cell, latent = _cell_axes(vae.x_shape), vae.latent_axes
+    latent = vae.latent_axes
+    cell = AXES.get(len(vae.x_shape)) or tuple(f"x_dim_{i}" for i in range(len(vae.x_shape)))
     known = ("observation",) if conditional else ()
     of_row = ("observation",) if vae.prior_reads else ()
     coords = {
@@ -192,7 +193,3 @@ def _cells(
         if (own := own_values(record.schema[name], some)) is not None:
             variables[name if name != "x" else "x (values)"] = variable(own, *dims)
     return variables
-
-
-def _cell_axes(shape: Sequence[int]) -> tuple[str, ...]:
-    return AXES.get(len(shape)) or tuple(f"x_dim_{i}" for i in range(len(shape)))
