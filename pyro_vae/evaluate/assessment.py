@@ -124,28 +124,22 @@ class Assessment:
     @property
     def verdicts(self) -> dict[str, str]:
         """A sentence or two about each part."""
-        texts = {"Evidence": self.evidence.summary()}
+        evidence = self.evidence.summary()
         if self.refined is not None:
-            texts["Evidence"] = f"{self._of_refined()} Of these: {texts['Evidence']}"
-        if self.baselines is not None:
-            best = str(self.baselines.mean().idxmax())
-            scores = torch.tensor(self.baselines[best].to_numpy()).to(self.elbo.device)
-            texts["Baselines"] = _against_baseline(best, *self._less(scores))
-        if self.predictive is not None:
-            texts["Data and draws"] = self.predictive.verdict
-        if self.imputation is not None:
-            texts["Imputation"] = self.imputation.verdict
-        if self.sandwich is not None:
-            texts["Annealing"] = self.sandwich.summary()
-        if self.latents is not None:
-            texts["Latent space"] = self.latents.verdict
-        if self.gaps is not None:
-            texts["Guide"] = _largest_gap(self.gaps)
-        if self.calibration is not None:
-            texts["Calibration"] = self.calibration.verdict
-        if self.labels is not None:
-            texts["Labels"] = _accuracy(self.labels)
-        return texts | {name: f"Not for this model: {why}." for name, why in self.refused.items()}
+            evidence = f"{self._of_refined()} Of these: {evidence}"
+        texts = {
+            "Evidence": evidence,
+            "Baselines": None if self.baselines is None else self._against_baseline(self.baselines),
+            "Data and draws": self.predictive and self.predictive.verdict,
+            "Imputation": self.imputation and self.imputation.verdict,
+            "Annealing": self.sandwich and self.sandwich.summary(),
+            "Latent space": self.latents and self.latents.verdict,
+            "Guide": None if self.gaps is None else _largest_gap(self.gaps),
+            "Calibration": self.calibration and self.calibration.verdict,
+            "Labels": None if self.labels is None else _accuracy(self.labels),
+        }
+        refused = {name: f"Not for this model: {why}." for name, why in self.refused.items()}
+        return {name: text for name, text in texts.items() if text} | refused
 
     def _less(self, other: Tensor) -> tuple[float, float]:
         """The mean of log p(x) minus other figures ``(N,)``, and its standard error.
@@ -161,6 +155,18 @@ class Assessment:
         mean = (by_guide - other).mean() + gain.mean()
         spread = (found - other[rows]).var() / n + gain.var() * (1 / len(rows) - 1 / n)
         return mean.item(), spread.sqrt().item()
+
+    def _against_baseline(self, scores: pd.DataFrame) -> str:
+        best = str(scores.mean().idxmax())
+        mean, error = self._less(torch.tensor(scores[best].to_numpy()).to(self.elbo.device))
+        text = (
+            f"log p(x) is {abs(mean):.2f} nats {'above' if mean > 0 else 'below'} the best "
+            f"baseline, {best} (standard error {error:.2g}), which is fitted to halves of these "
+            "data."
+        )
+        if mean > ERRORS * error:
+            return text
+        return f"{text} Nothing shows that the model describes x better than it."
 
     def _of_refined(self) -> str:
         value, error = self._less(torch.zeros_like(self.elbo))
@@ -296,16 +302,6 @@ def _largest_gap(table: pd.DataFrame) -> str:
         return text
     advice = "A richer guide" if family > encoder else "A better encoder, or vae.refine(x),"
     return f"{text} {advice} would gain most."
-
-
-def _against_baseline(best: str, mean: float, error: float) -> str:
-    text = (
-        f"log p(x) is {abs(mean):.2f} nats {'above' if mean > 0 else 'below'} the best baseline, "
-        f"{best} (standard error {error:.2g}), which is fitted to halves of these data."
-    )
-    if mean > ERRORS * error:
-        return text
-    return f"{text} Nothing shows that the model describes x better than it."
 
 
 def _accuracy(scores: pd.DataFrame) -> str:
