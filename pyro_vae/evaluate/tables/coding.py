@@ -39,8 +39,11 @@ class Coded:
     def __len__(self) -> int:
         return len(self.codes)
 
-    def take(self, rows: np.ndarray) -> "Coded":
-        """Some of the rows."""
+    def draw(self, number: int, generator: np.random.Generator) -> "Coded":
+        """So many of the rows, in their order."""
+        if number == len(self):
+            return self
+        rows = np.sort(generator.choice(len(self), number, replace=False))
         return Coded(self.names, self.numeric, self.values[rows], self.codes[rows], self.bins[rows])
 
 
