@@ -30,14 +30,7 @@ class ProgramDensities:
 
     def at(self, z: Mapping[str, Tensor]) -> Draws:
         """One draw, at given values of all sites of the guide."""
-        run = run_once(
-            self.model,
-            self.guide,
-            self.x,
-            at=z,
-            nesting=self.layout.nesting,
-            full=self.layout.full,
-        )
+        run = run_once(self.model, self.guide, self.x, at=z, **self.layout.how)
         return read(run, self.layout)
 
     def log_prior(self, z: Draws) -> Tensor:

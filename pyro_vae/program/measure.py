@@ -155,13 +155,12 @@ def measure(run: Callable[..., Traces], traces: Traces, data: str | None) -> Lay
 @torch.no_grad()
 def why_one_by_one(run: Callable[..., Traces], layout: Layout) -> str:
     """Why draws must be made one by one; empty where one run of many gives what runs of one do."""
-    how = {"nesting": layout.nesting, "full": layout.full}
-    one = run(**how)
+    one = run(**layout.how)
     try:
-        many = run(draws=TRIED, **how)
+        many = run(draws=TRIED, **layout.how)
         together = read(many, layout)
         for i in range(TRIED):
-            alone = read(run(at=raw_values(many, i, one), **how), layout)
+            alone = read(run(at=raw_values(many, i, one), **layout.how), layout)
             for name in ("log_joint", "log_guide"):
                 a, b = getattr(together, name)[i], getattr(alone, name)[0]
                 if a.shape != b.shape or not torch.allclose(a, b, equal_nan=True, **DIGITS):
@@ -192,10 +191,9 @@ def is_cut(
 def _agrees(
     whole: Callable[..., Traces], cut: Callable[..., Traces], layout: Layout, rows: Tensor
 ) -> bool:
-    how = {"nesting": layout.nesting, "full": layout.full}
     if layout.partial:
         return False
-    every = whole(**how)
+    every = whole(**layout.how)
     try:
         values = {}
         for site in samples(every.guide):
@@ -205,9 +203,9 @@ def _agrees(
                 if dims:
                     value = value.index_select(dims[0] - site["fn"].event_dim, rows)
                 values[site["name"]] = value
-        part = cut(at=values, **how)
+        part = cut(at=values, **layout.how)
         a, b = read(every, layout).log_weight[:, rows], read(part, layout).log_weight
-        drawn = cut(**how)
+        drawn = cut(**layout.how)
         sizes = {run.plates[str(layout.data)].size for run in (part, drawn)}
         return sizes == {len(rows)} and a.shape == b.shape and torch.allclose(a, b, **DIGITS)
     except Exception:  # whatever a user's program raises at fewer rows
