@@ -1,9 +1,9 @@
 """A trained model's draws and log p(x), as ArviZ takes them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ...core.checks import whole
 from ...data.tables import Table
+from ...infer.draws import predict
 from ...model.columns import by_column, own_values
 from ...model.entry import of_face
 from ...model.face import Face
@@ -23,7 +24,6 @@ from ...model.visits import VisitsRecord
 from ...program.program import Program
 from ..evidence.importance import log_evidence
 from ..inference_data import Variable, as_draws, container, latent_coords
-from .program_export import export_program
 
 if TYPE_CHECKING:
     from arviz import InferenceData
@@ -110,7 +110,7 @@ def to_arviz(
             return _export(vae, data, frame, num_samples, evidence_samples)
         each = vae.layout.data and not vae.why_not_separate
         log_p = _marginal(vae, data, num_samples, evidence_samples) if each else None
-        return export_program(vae, data, num_samples, log_p)
+        return _export_program(vae, data, num_samples, log_p)
 
 
 def _export(
@@ -165,6 +165,46 @@ def _export(
         "observed_data": x_of(vae.record.cells(x)[None], "observation", drawn=False),
     }
     return container(groups, coords)
+
+
+def _export_program(
+    program: Program, x: Tensor, num_samples: int, log_p: Tensor | None
+) -> "InferenceData":
+    """The groups of a program, a variable for each site; ``log_p`` as of :func:`_marginal`."""
+    layout = program.layout
+    z, values = predict(program.model, program.guide, x, num_samples, layout)
+    assert z is not None
+
+    def sites(chosen: Mapping[str, Tensor]) -> dict[str, Variable]:
+        found = {}
+        for name, value in chosen.items():
+            own = layout.data is not None and name not in layout.shared
+            axes = (f"{name}_dim_{i}" for i in range(value.ndim - 1 - own))
+            found[name] = as_draws(value, *["observation"] * own, *axes)
+        return found
+
+    conditional = {n: as_draws(v, "observation") for n, v in z.by_site.items()}
+    groups: dict[str, Any] = {
+        "posterior": sites(z.values),
+        "posterior_predictive": sites({n: v for n, v in values.items() if n in z.observed}),
+        "sample_stats": {
+            "lp": as_draws(z.log_joint, "observation"),
+            "log_weight": as_draws(z.log_weight, "observation"),
+        },
+        "conditional_log_likelihood": conditional,
+        "observed_data": {n: (dims[2:], v[0, 0]) for n, (dims, v) in sites(z.observed).items()},
+    }
+    if log_p is not None:
+        name = next(iter(z.observed)) if len(z.observed) == 1 else "x"
+        groups["log_likelihood"] = {name: as_draws(log_p, "observation")}
+    elif layout.data is not None and set(z.values) <= set(layout.shared):
+        groups["log_likelihood"] = conditional
+    if not program.why_not_drawn:
+        _, values = predict(program.model, None, x, num_samples, layout)
+        groups["prior"] = sites({n: v for n, v in values.items() if n in z.values})
+        groups["prior_predictive"] = sites({n: v for n, v in values.items() if n in z.observed})
+    coords = {"observation": np.arange(z.log_prior.shape[1])}
+    return container({k: v for k, v in groups.items() if v}, coords)
 
 
 def _marginal(vae: Face, x: Tensor, num_samples: int, evidence_samples: int) -> Tensor:
