@@ -252,21 +252,12 @@ class Race:
             KeyboardInterrupt: Ctrl-C, which ends all races.
         """
         pace = Pace(steps)
-        epochs = math.ceil(steps / math.ceil(len(self.x) / self.batch_size))
+        options: Any = {"batch_size": self.batch_size, "lr": self.lr, "seed": self.seed}
+        options["epochs"] = math.ceil(steps / math.ceil(len(self.x) / self.batch_size))
+        options |= {"compile": False, "progress": False, "callbacks": [pace]}
         with self.vae.copied() as copy:
-            fitted = fit(
-                copy,  # pyright: ignore[reportArgumentType]
-                self.x,
-                estimator=str(estimator),
-                epochs=epochs,
-                batch_size=self.batch_size,
-                lr=self.lr,
-                seed=self.seed,
-                compile=False,
-                progress=False,
-                callbacks=[pace],
-            )
-            if fitted.interrupted:
+            model: Any = copy
+            if fit(model, self.x, estimator=str(estimator), **options).interrupted:
                 raise KeyboardInterrupt
             return then(copy), pace
 

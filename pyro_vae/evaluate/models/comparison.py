@@ -15,6 +15,7 @@ from ...language.arguments import suggests
 from ...model.vae import VAE
 from ...program.program import Program
 from ..evidence.importance import log_evidence
+from ..statistics import by_observation
 from .measures import check_one_measure
 from .stacking import stacking_weights
 
@@ -125,8 +126,7 @@ def compare(
     }
 
     def frame(part: str) -> pd.DataFrame:
-        columns = {name: getattr(each, part).cpu().double() for name, each in found.items()}
-        return pd.DataFrame(columns).rename_axis("observation")
+        return by_observation({name: getattr(each, part).double() for name, each in found.items()})
 
     return Comparison(frame("log_evidence"), frame("khat"), frame("standard_error"))
 
