@@ -37,6 +37,7 @@ __all__ = ["TEST", "Outcome", "new_model", "read_history", "read_results", "trai
 PICTURES = "pictures"
 TEST = "elbo_test.npy"  # of each test observation, in nats
 LEVELS = "DiscretizedLogistic(components=5"  # of 8-bit images, where no likelihood is said
+TOLD = ("layers", "condition", "inputs", "offset", "weight", "units", "seed")  # as to a model
 PLOTTED = 5000  # points in a picture of the latent space, at most
 
 
@@ -129,16 +130,10 @@ def new_model(
     vae = VAE(
         data.x_shape,
         settings.latent_dim if settings.layers is None else None,
-        layers=settings.layers,
-        **lines | dict(parts),
-        condition=settings.condition,
         covariates=settings.of_condition,
-        inputs=settings.inputs,
-        offset=settings.offset,
-        weight=settings.weight,
-        units=settings.units,
         missing=data.missing if settings.missing is None else settings.missing,
-        seed=settings.seed,
+        **{name: getattr(settings, name) for name in TOLD},
+        **lines | dict(parts),
     )
     device = settings.device
     if device == "auto":
