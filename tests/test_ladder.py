@@ -8,8 +8,9 @@ import torch
 import pyro_vae as pv
 from helpers.linear import linear_vae, marginal, pooled, posterior, z_scores
 from pyro_vae.evaluate.evidence import fitted, ladder
-from pyro_vae.evaluate.evidence.fitted import Blend, fit_normal, normal_proposal
+from pyro_vae.evaluate.evidence.fitted import fit_normal, normal_proposal
 from pyro_vae.evaluate.evidence.paths import Plan
+from pyro_vae.evaluate.evidence.proposals import Blend
 from pyro_vae.model.joint import Joint
 
 NORMAL = torch.distributions.Normal

@@ -453,7 +453,7 @@ def test_equal_arguments_are_told_apart_when_data_are_drawn():
 
     x = torch.tensor([0.5, -1.0, 2.0])
     program = pv.Program(model, guide, x, x.clone())
-    assert program.why_not_simulated == "" and program.simulation.sources == {"x": 1}
+    assert program.why_not_simulated == "" and program.simulation.sources == {"x": [1]}
     torch.manual_seed(0)
     ((_, rows),) = program.simulate(3, None, 3)
     (covariates, drawn), _ = program.packing.unpack(rows)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ..model.vae import VAE
 
 __all__ = [
+    "KINDS",
     "Data",
     "EvidenceDraws",
     "Folder",
@@ -25,9 +26,7 @@ __all__ = [
     "contents",
     "free",
     "free_rows",
-    "is_of_counts",
-    "is_of_texts",
-    "is_table",
+    "kind_of",
     "load_run",
     "present",
     "read_rows",
@@ -54,7 +53,13 @@ def present(path: Path | None) -> Path | None:
     return path
 
 
-TABLES = (".csv", ".tsv", ".parquet")
+TABLES, ARRAY = (".csv", ".tsv", ".parquet"), (".npy",)
+KINDS = {  # of a run's model: what its observations are called, and the suffixes of their files
+    "table": ("rows of a table", TABLES),
+    "vocabulary": ("texts", (".txt", "")),
+    "counts": ("arrays", ARRAY),
+    "arrays": ("arrays", ARRAY),
+}
 Folder: TypeAlias = Annotated[
     Path, typer.Argument(help="A run folder.", metavar="RUN", callback=present, file_okay=False)
 ]
@@ -259,50 +264,29 @@ def free(path: Path, suffix: str, force: bool) -> Path:
     return path
 
 
-def is_table(run: Path) -> bool:
-    """Whether a run's model is of a table."""
-    return _describes(run, "table")
-
-
-def is_of_counts(run: Path) -> bool:
-    """Whether a run's model is of counts that a frame or their total stands beside."""
-    return _describes(run, "counts")
-
-
-def is_of_texts(run: Path) -> bool:
-    """Whether a run's model is of texts."""
-    return _describes(run, "vocabulary")
-
-
-def _describes(run: Path, word: str) -> bool:
+def kind_of(run: Path) -> str:
+    """What a run's model is of, by the word that its description has: a key of :data:`KINDS`."""
     from ..core.toml import read_config
     from ..model.files import DESCRIPTION
 
-    return (run / DESCRIPTION).exists() and word in read_config(run / DESCRIPTION)
+    described = read_config(run / DESCRIPTION) if (run / DESCRIPTION).exists() else {}
+    return next((kind for kind in KINDS if kind in described), "arrays")
 
 
-def free_rows(run: Path, path: Path, force: bool) -> Path:
+def free_rows(kind: str, path: Path, force: bool) -> Path:
     """The path of observations to write: a table, or texts, of the model of these, else an array.
 
     Raises:
         ValueError: a file of another kind, or one that is there already.
     """
-    if is_of_texts(run):
-        if path.suffix not in (".txt", ""):
-            raise ValueError(f"{path}: texts are written as .txt: --out {path.with_suffix('.txt')}")
-        return free(path, ".txt", force)
-    if not is_table(run):
-        if path.suffix in TABLES:
-            raise ValueError(
-                f"{path}: arrays are written as .npy: --out {path.with_suffix('.npy')}"
-            )
-        return free(path, ".npy", force)
-    if path.suffix not in TABLES:
+    what, suffixes = KINDS[kind]
+    other = path.suffix in TABLES if suffixes == ARRAY else path.suffix not in suffixes
+    if other:
         raise ValueError(
-            f"{path}: rows of a table are written as {', '.join(TABLES)}: "
-            f"--out {path.with_suffix('.csv')}"
+            f"{path}: {what} are written as {', '.join(filter(None, suffixes))}: "
+            f"--out {path.with_suffix(suffixes[0])}"
         )
-    return free(path, path.suffix, force)
+    return free(path, path.suffix if suffixes == TABLES else suffixes[0], force)
 
 
 ROWS = {

@@ -8,6 +8,7 @@ import typer
 from ..core.system import check_file
 from ..runs.settings import CONFIG, read_settings
 from .parts import (
+    KINDS,
     Data,
     EvidenceDraws,
     Folder,
@@ -18,9 +19,7 @@ from .parts import (
     contents,
     free,
     free_rows,
-    is_of_counts,
-    is_of_texts,
-    is_table,
+    kind_of,
     load_run,
     present,
     read_rows,
@@ -81,20 +80,19 @@ def sample(
     force: Force = False,
 ) -> None:
     """Draw from a trained model: RUN/samples.npy, with a picture of images, or .csv, or .txt."""
-    of_rows = is_table(run)
-    if given and not (of_rows or is_of_counts(run)):
+    kind = kind_of(run)
+    if given and kind not in ("table", "counts"):
         raise ValueError(
             "--given is of the model of a table, or of counts with columns beside them, whose "
             "columns have names"
         )
-    if is_of_texts(run):
-        path = free_rows(run, out or run / "samples.txt", force)
+    path = free_rows(kind, out or run / f"samples{KINDS[kind][1][0]}", force)
+    if kind == "vocabulary":
         texts: Any = load_run(run, modules).sample(num_samples, seed=seed)
         shown = [*texts[:10], "", f"{num_samples} texts: {write_rows(path, texts)}"]
         typer.echo("\n".join(shown))
         return
-    path = free_rows(run, out or run / ("samples.csv" if of_rows else "samples.npy"), force)
-    picture = path if of_rows else free(path, ".png", force)
+    picture = path if kind == "table" else free(path, ".png", force)
     from .. import plots
     from ..plots.pictures import has_images
 
@@ -105,7 +103,7 @@ def sample(
         raise ValueError(f"this model draws given {', '.join(needed)}: {each}")
     cells = _cells(vae, given or [])
     drawn = vae.sample(num_samples, given=cells, seed=seed)
-    if of_rows:
+    if kind == "table":
         typer.echo(f"{num_samples} rows: {write_rows(path, drawn)}")
         return
     if cells:
@@ -153,9 +151,10 @@ def impute(
 ) -> None:
     """Fill the missing cells of data by what the model expects there, into X-imputed."""
     path = out or data.with_stem(f"{data.stem}-imputed")
-    many = is_table(run) and draws
+    kind = kind_of(run)
+    many = kind == "table" and draws
     paths = [path.with_stem(f"{path.stem}-{i + 1}") for i in range(many)] if many else [path]
-    paths = [free_rows(run, path, force) for path in paths]
+    paths = [free_rows(kind, path, force) for path in paths]
     import numpy as np
     import pandas as pd
 

@@ -1,6 +1,7 @@
 """How the plates of a Pyro program stand, which evaluation has to know."""
 
 from dataclasses import dataclass
+from typing import Any
 
 __all__ = ["MANY", "Layout"]
 
@@ -35,6 +36,11 @@ class Layout:
     shared: tuple[str, ...] = ()
     partial: tuple[str, ...] = ()
     marginal: bool = False
+
+    @property
+    def how(self) -> dict[str, Any]:
+        """What a run of the program is told of its plates."""
+        return {"nesting": self.nesting, "full": self.full}
 
     @property
     def separate(self) -> bool:

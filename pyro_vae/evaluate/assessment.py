@@ -25,7 +25,7 @@ from .latent.summary import LatentSummary, latent_summary
 from .lower_bound import elbo
 from .predictive import PredictiveCheck, predictive_check
 from .simple_models import baselines
-from .statistics import by_observation, standard_error
+from .statistics import by_observation, mean_and_error, standard_error
 
 __all__ = ["Assessment", "assess"]
 
@@ -103,14 +103,14 @@ class Assessment:
         """
         elbo = self.elbo.double()
         rows: dict[str, tuple[Any, Any]] = {
-            "ELBO": _mean_and_error(elbo),
+            "ELBO": mean_and_error(elbo),
             "log p(x)": self._less(torch.zeros_like(elbo)),
             "log p(x) - ELBO": self._less(elbo),
         }
         if self.baselines is not None:
             for name, scores in self.baselines.items():
                 values = torch.tensor(scores.to_numpy())
-                rows[f"log p(x), {name}"] = _mean_and_error(values)
+                rows[f"log p(x), {name}"] = mean_and_error(values)
         bits = {k: rows[k][0] * (self.bits_per_nat or 0.0) for k in rows if " - " not in k}
         if self.latents is not None:
             totals = self.latents.totals
@@ -124,28 +124,22 @@ class Assessment:
     @property
     def verdicts(self) -> dict[str, str]:
         """A sentence or two about each part."""
-        texts = {"Evidence": self.evidence.summary()}
+        evidence = self.evidence.summary()
         if self.refined is not None:
-            texts["Evidence"] = f"{self._of_refined()} Of these: {texts['Evidence']}"
-        if self.baselines is not None:
-            best = str(self.baselines.mean().idxmax())
-            scores = torch.tensor(self.baselines[best].to_numpy()).to(self.elbo.device)
-            texts["Baselines"] = _against_baseline(best, *self._less(scores))
-        if self.predictive is not None:
-            texts["Data and draws"] = self.predictive.verdict
-        if self.imputation is not None:
-            texts["Imputation"] = self.imputation.verdict
-        if self.sandwich is not None:
-            texts["Annealing"] = self.sandwich.summary()
-        if self.latents is not None:
-            texts["Latent space"] = self.latents.verdict
-        if self.gaps is not None:
-            texts["Guide"] = _largest_gap(self.gaps)
-        if self.calibration is not None:
-            texts["Calibration"] = self.calibration.verdict
-        if self.labels is not None:
-            texts["Labels"] = _accuracy(self.labels)
-        return texts | {name: f"Not for this model: {why}." for name, why in self.refused.items()}
+            evidence = f"{self._of_refined()} Of these: {evidence}"
+        texts = {
+            "Evidence": evidence,
+            "Baselines": None if self.baselines is None else self._against_baseline(self.baselines),
+            "Data and draws": self.predictive and self.predictive.verdict,
+            "Imputation": self.imputation and self.imputation.verdict,
+            "Annealing": self.sandwich and self.sandwich.summary(),
+            "Latent space": self.latents and self.latents.verdict,
+            "Guide": None if self.gaps is None else _largest_gap(self.gaps),
+            "Calibration": self.calibration and self.calibration.verdict,
+            "Labels": None if self.labels is None else _accuracy(self.labels),
+        }
+        refused = {name: f"Not for this model: {why}." for name, why in self.refused.items()}
+        return {name: text for name, text in texts.items() if text} | refused
 
     def _less(self, other: Tensor) -> tuple[float, float]:
         """The mean of log p(x) minus other figures ``(N,)``, and its standard error.
@@ -156,17 +150,29 @@ class Assessment:
         rows, by_guide = self.refined, self.by_guide.log_evidence.double()
         found = self.evidence.log_evidence.double()
         if rows is None:
-            return _mean_and_error(found - other)
+            return mean_and_error(found - other)
         n, gain = len(by_guide), found - by_guide[rows]
         mean = (by_guide - other).mean() + gain.mean()
         spread = (found - other[rows]).var() / n + gain.var() * (1 / len(rows) - 1 / n)
         return mean.item(), spread.sqrt().item()
 
+    def _against_baseline(self, scores: pd.DataFrame) -> str:
+        best = str(scores.mean().idxmax())
+        mean, error = self._less(torch.tensor(scores[best].to_numpy()).to(self.elbo.device))
+        text = (
+            f"log p(x) is {abs(mean):.2f} nats {'above' if mean > 0 else 'below'} the best "
+            f"baseline, {best} (standard error {error:.2g}), which is fitted to halves of these "
+            "data."
+        )
+        if mean > ERRORS * error:
+            return text
+        return f"{text} Nothing shows that the model describes x better than it."
+
     def _of_refined(self) -> str:
         value, error = self._less(torch.zeros_like(self.elbo))
         n, doubtful = len(self.elbo), (self.by_guide.khat > RELIABLE).double().mean().item()
         gain = self.evidence.log_evidence - self.by_guide.log_evidence[self.refined]
-        mean, spread = _mean_and_error(gain)
+        mean, spread = mean_and_error(gain)
         return (
             f"log p(x) = {value:.2f} nats per observation (standard error over {n} observations "
             f"{error:.2g}). Under the guide {doubtful:.0%} of them have k-hat > {RELIABLE}; fitted "
@@ -276,12 +282,6 @@ def _evidence(
     return found, fitted, rows
 
 
-def _mean_and_error(values: Tensor) -> tuple[float, float]:
-    """Of ``(N,)``; the error of a single one is not known."""
-    error = standard_error(values).item() if len(values) > 1 else math.nan
-    return values.mean().item(), error
-
-
 def _imputation(vae: VAE, x: Tensor, seed: int) -> ImputationCheck:
     width = math.prod(vae.x_shape)
     repeats = 5 if len(x) * width <= EACH else 1
@@ -292,7 +292,7 @@ def _largest_gap(table: pd.DataFrame) -> str:
     n, values = len(table), torch.tensor(table[["approximation", "amortization"]].to_numpy())
     lost = float((table["log_evidence"] - table["elbo"]).to_numpy().mean())
     family, encoder = values.mean(0).tolist()
-    errors = standard_error(values).tolist() if n > 1 else [math.nan] * 2
+    errors = standard_error(values).tolist()
     text = (
         f"On {n} observations the ELBO is {lost:.2f} nats below log p(x): the guide's family costs "
         f"{family:.2f} (standard error {errors[0]:.2g}), the encoder {encoder:.2f} "
@@ -302,16 +302,6 @@ def _largest_gap(table: pd.DataFrame) -> str:
         return text
     advice = "A richer guide" if family > encoder else "A better encoder, or vae.refine(x),"
     return f"{text} {advice} would gain most."
-
-
-def _against_baseline(best: str, mean: float, error: float) -> str:
-    text = (
-        f"log p(x) is {abs(mean):.2f} nats {'above' if mean > 0 else 'below'} the best baseline, "
-        f"{best} (standard error {error:.2g}), which is fitted to halves of these data."
-    )
-    if mean > ERRORS * error:
-        return text
-    return f"{text} Nothing shows that the model describes x better than it."
 
 
 def _accuracy(scores: pd.DataFrame) -> str:

@@ -1,6 +1,7 @@
 """Whether imputations may be believed: cells are hidden, and filled from the model."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, TypeAlias
@@ -31,8 +32,7 @@ CELLS = 2**24  # numbers of draws at once
 MARGIN = 500  # values of a column that stand for its margin
 LEAST = 10  # hidden cells of a column
 NAMED = 3  # columns that the verdict names
-Arrays: TypeAlias = dict[str, np.ndarray]
-Drawn: TypeAlias = tuple[list[Arrays], int]
+Drawn: TypeAlias = dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]
 ERRORS = 2  # standard errors of a difference that the verdict speaks of
 
 
@@ -75,7 +75,7 @@ class ImputationCheck:
     @property
     def verdict(self) -> str:
         """Whether hidden cells are as the model says, and which columns are not, in words."""
-        names, p = self.table.index, smallest_p(self.table) * len(self.table)
+        names, p = self.table.index, smallest_p(self.table)
         cells = self.cells.assign(hit=_covered(self.cells, self.table, LEVELS[-1]))
         hits, sizes = (cells.groupby("row")["hit"].agg(how).to_numpy() for how in ("sum", "size"))
         share = hits.sum() / sizes.sum()
@@ -177,13 +177,12 @@ def imputation_check(
             some & seen.to(some.device).reshape(vae.x_shape)
             for some in _hide(cells, share, repeats, generator)
         ]
-        each = [_draw(vae, x, some, draws, num_samples) for some in hidden]
-    doubtful = sum(doubtful for _, doubtful in each)
+        each = [part for some in hidden for part in _draw(vae, x, some, draws, num_samples)]
+    drawn_parts, doubtful = zip(*each, strict=True)
     rows, parts = {}, []
     for name, values in margins.items():
-        place, truth, drawn = (
-            np.concatenate([arrays[i][name] for arrays, _ in each], -1) for i in range(3)
-        )
+        columns = zip(*(part[name] for part in drawn_parts), strict=True)
+        place, truth, drawn = (np.concatenate(column, -1) for column in columns)
         if len(truth) < LEAST:
             continue
         margin = values[~np.isnan(values)]
@@ -196,7 +195,7 @@ def imputation_check(
     table = pd.DataFrame(rows).T.infer_objects().rename_axis("column")
     order = ["row", "column", "value", "imputed", "pit", "score"]
     cells = pd.concat(parts, ignore_index=True).reindex(columns=order)
-    return ImputationCheck(table, cells, doubtful)
+    return ImputationCheck(table, cells, sum(doubtful))
 
 
 def _hide(
@@ -217,23 +216,23 @@ def _is_nominal(likelihood: dist.TorchDistribution) -> bool:
     return levels and not isinstance(base, dist.OrderedLogistic)
 
 
-def _draw(vae: VAE, x: Tensor, hidden: Tensor, draws: int, num_samples: int) -> Drawn:
-    """By column the rows and the values of hidden cells, ``(n,)``, and their draws, ``(S, n)``."""
-    record, doubtful = vae.record, 0
-    parts: tuple[dict[str, list[np.ndarray]], ...] = ({}, {}, {})
+def _draw(
+    vae: VAE, x: Tensor, hidden: Tensor, draws: int, num_samples: int
+) -> Iterator[tuple[Drawn, int]]:
+    """Some rows at a time, and how many are doubtful.
+
+    By column the rows and the values of hidden cells, ``(n,)``, and their draws, ``(S, n)``.
+    """
+    record = vae.record
     for rows in torch.arange(len(x)).split(max(1, CELLS // (draws * hidden[0].numel()))):
         cells, gone = record.cells(x[rows]), hidden[rows]
         holed = record.with_cells(x[rows], torch.where(gone, math.nan, cells))
         filled = vae.imputations(holed, draws=draws, num_samples=num_samples)
-        doubtful += int(filled.doubtful.sum())
         truth, values = by_column(record, cells), by_column(record, filled.values)
         some = dict(zip(names_of(record), gone.flatten(1).T.cpu().numpy(), strict=True))
-        for name in truth:
-            here = np.flatnonzero(some[name])
-            each = (rows.numpy()[here], truth[name][here], values[name][:, here])
-            for part, array in zip(parts, each, strict=True):
-                part.setdefault(name, []).append(array)
-    return [{k: np.concatenate(v, -1) for k, v in part.items()} for part in parts], doubtful
+        here = {name: np.flatnonzero(some[name]) for name in truth}
+        found = {k: (rows.numpy()[at], truth[k][at], values[k][:, at]) for k, at in here.items()}
+        yield found, int(filled.doubtful.sum())
 
 
 def _column(

@@ -43,14 +43,16 @@ def container(
     """
     import xarray
 
-    arviz = _arviz()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # ArviZ 0.23 announces 1.0 at import
+        import arviz
     sets: dict[str, Any] = {}
     for group, variables in groups.items():
         sizes = {d: n for dims, v in variables.values() for d, n in zip(dims, v.shape, strict=True)}
         named = {d: coords.get(d, np.arange(n)) for d, n in sizes.items()}
         about = {"inference_library": "pyro_vae", "arviz_version": arviz.__version__}
         sets[group] = xarray.Dataset(dict(variables), coords=named, attrs=about)
-    if _major(arviz) >= 1:
+    if int(arviz.__version__.split(".")[0]) >= 1:
         return xarray.DataTree.from_dict(sets)  # pyright: ignore[reportReturnType]
     return arviz.InferenceData(**sets)
 
@@ -58,15 +60,3 @@ def container(
 def latent_coords(vae: Face) -> dict[str, np.ndarray]:
     """Names of the coordinates of a vector z; the axes of another shape are numbered."""
     return {"latent_dim": np.array(vae.coordinates)} if len(vae.latent_axes) == 1 else {}
-
-
-def _arviz() -> Any:  # noqa: ANN401
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # ArviZ 0.23 announces 1.0 at import
-        import arviz
-
-    return arviz
-
-
-def _major(arviz: Any) -> int:  # noqa: ANN401
-    return int(arviz.__version__.split(".")[0])

@@ -1,7 +1,7 @@
 """Means of weights, standard errors, chunks and tables: what several evaluations share."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -13,8 +13,10 @@ __all__ = [
     "by_observation",
     "chunks",
     "log_mean_exp",
+    "mean_and_error",
     "smallest_p",
     "standard_error",
+    "tails",
     "uniformity",
 ]
 
@@ -34,8 +36,15 @@ def chunks(values: Tensor, cost: float, budget: int) -> tuple[Tensor, ...]:
 
 
 def standard_error(values: Tensor) -> Tensor:
-    """Standard error of the mean over the first dimension."""
+    """Standard error of the mean over the first dimension; NaN of a single value."""
+    if len(values) < 2:
+        return torch.full_like(values[0], math.nan)
     return values.std(0) / math.sqrt(len(values))
+
+
+def mean_and_error(values: Tensor) -> tuple[float, float]:
+    """The mean of ``(N,)``, and its standard error."""
+    return values.mean().item(), standard_error(values).item()
 
 
 def log_mean_exp(log_w: Tensor) -> tuple[Tensor, Tensor]:
@@ -83,8 +92,17 @@ def uniformity(u: Tensor, levels: int | None = None) -> tuple[float, float, floa
     return p_value.item(), bias.item(), spread.item()
 
 
-def smallest_p(table: pd.DataFrame) -> np.ndarray:
-    """Of each row of :data:`UNIFORMITY`, the smallest of its p-values, corrected for the three."""
-    z = torch.tensor(table[["bias_z", "spread_z"]].to_numpy(float))
-    tails = torch.special.erfc(z.abs() / math.sqrt(2)).numpy()
-    return 3 * np.minimum(tails.min(1), table["p_value"].to_numpy(float))
+def tails(z: np.ndarray) -> np.ndarray:
+    """Two-sided p-values of z-scores."""
+    return torch.special.erfc(torch.tensor(z).abs() / math.sqrt(2)).numpy()
+
+
+def smallest_p(table: pd.DataFrame, names: Sequence[str] = UNIFORMITY) -> np.ndarray:
+    """Of each row the smallest of its three p-values, corrected for those of all rows.
+
+    Args:
+        table: a row a test of three figures.
+        names: of the columns: a p-value, and two z-scores.
+    """
+    p_value, *z_scores = (table[name].to_numpy(float) for name in names)
+    return 3 * np.minimum(tails(np.stack(z_scores)).min(0), p_value) * len(table)

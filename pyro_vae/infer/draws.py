@@ -179,11 +179,10 @@ def draws(
         layout: of the plates.
         exact_kl: put KL(q || p) in closed form in the place of log q - log p(z).
     """
-    how = {"nesting": layout.nesting, "full": layout.full}
     if layout.why_loop:
-        each = (run_once(model, guide, x, **how) for _ in range(num_samples))
+        each = (run_once(model, guide, x, **layout.how) for _ in range(num_samples))
         return Draws.join([read(run, layout, exact_kl=exact_kl) for run in each])
-    run = run_once(model, guide, x, draws=num_samples, **how)
+    run = run_once(model, guide, x, draws=num_samples, **layout.how)
     return read(run, layout, exact_kl=exact_kl)
 
 

@@ -135,14 +135,8 @@ def imputation_check(check: "ImputationCheck", ax: "Axes | None" = None) -> "Axe
         edges = np.linspace(0, 1, len(bars) + 1)
         outside = (np.abs(bars - 1) > width).any()
         colour, floor = "C3" if outside else "C0", i + 0.45
-        style: dict[str, Any] = {
-            "width": edges[1],
-            "align": "edge",
-            "lw": 0,
-            "alpha": 0.5,
-            "color": colour,
-        }
-        ax.bar(edges[:-1], -unit * bars, bottom=floor, **style)
+        style: dict[str, Any] = {"align": "edge", "lw": 0, "alpha": 0.5, "color": colour}
+        ax.bar(edges[:-1], -unit * bars, edges[1], floor, **style)
         ax.stairs(floor - unit * bars, edges, baseline=None, color=colour, lw=1.4)
         band = [i + 0.45 - np.clip(unit * (1 + side * width), 0, 0.84) for side in (-1, 1)]
         ax.fill_between([0, 1], *band, color="0.5", alpha=0.3, lw=0)
@@ -203,10 +197,8 @@ def _bars(
         shares = [(some == level).mean() for level in levels]
         shares += [1 - sum(shares)] * rest
         at = places + (k - (len(samples) - 1) / 2) * thick
-        draw, thickness = (ax.bar, "width") if upright else (ax.barh, "height")
-        colour = "0.6" if k == 0 else f"C{k - 1}"
-        style: dict[str, Any] = {thickness: thick, "color": colour, "label": name}
-        draw(at, shares, **style)
+        draw = ax.bar if upright else ax.barh
+        draw(at, shares, thick, color=f"C{k - 1}" if k else "0.6", label=name)
     if not upright:
         names = [_short(level) for level in levels] + ["others"] * rest
         ax.set_yticks(places, names)

@@ -30,14 +30,7 @@ class ProgramDensities:
 
     def at(self, z: Mapping[str, Tensor]) -> Draws:
         """One draw, at given values of all sites of the guide."""
-        run = run_once(
-            self.model,
-            self.guide,
-            self.x,
-            at=z,
-            nesting=self.layout.nesting,
-            full=self.layout.full,
-        )
+        run = run_once(self.model, self.guide, self.x, at=z, **self.layout.how)
         return read(run, self.layout)
 
     def log_prior(self, z: Draws) -> Tensor:
@@ -56,16 +49,10 @@ class ProgramDensities:
         """log p(x, z) - log q(z|x)."""
         return z.log_weight
 
-    def join(self, z: Draws) -> Tensor:
-        """The coordinates of z, ``(S, N, D)``."""
-        return self.flat(z)
-
     def flat(self, z: Draws) -> Tensor:
-        """The coordinates of z, ``(S, N, D)``."""
-        return flatten(z.values, z.log_prior.shape)
+        """The coordinates of z, of its sites side by side, ``(S, N, D)``."""
+        shape, dtype = z.log_prior.shape, torch.get_default_dtype()
+        parts = [value.reshape(*shape, -1).to(dtype) for value in z.values.values()]
+        return torch.cat(parts, 2) if parts else torch.zeros(*shape, 0)
 
-
-def flatten(values: Mapping[str, Tensor], shape: torch.Size) -> Tensor:
-    """Values of sites side by side, ``(S, N, D)``."""
-    parts = [value.reshape(*shape, -1).to(torch.get_default_dtype()) for value in values.values()]
-    return torch.cat(parts, 2) if parts else torch.zeros(*shape, 0)
+    join = flat

@@ -118,16 +118,11 @@ class RealLine:
         last, grad = self._last, torch.is_grad_enabled()
         if last is None or last[0] is not u or guide > last[1] or grad:
             at, volume = self._values(u)
-            model: Any = self.program.model if guide else At(at)(self.program.model)
-            run = run_once(
-                model,
-                self.program.guide if guide else lambda x: None,
-                self.x,
-                at=at if guide else None,
-                draws=len(u),
-                nesting=self.layout.nesting,
-                full=self.layout.full,
-            )
+            how: dict[str, Any] = {"draws": len(u), **self.layout.how}
+            if guide:
+                run = run_once(self.program.model, self.program.guide, self.x, at=at, **how)
+            else:
+                run = run_once(At(at)(self.program.model), lambda x: None, self.x, **how)
             last = self._last = (u, guide, read(run, self.layout), volume)
         return last[2], last[3]
 

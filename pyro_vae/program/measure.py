@@ -6,7 +6,6 @@ from typing import Any
 
 import pyro.poutine as poutine
 import torch
-from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import biject_to
 
@@ -25,17 +24,15 @@ __all__ = [
 ]
 
 TRIED = 3  # draws of the trial that compares one run of many with runs of one
-DIGITS: dict[str, Any] = {
-    "rtol": 1e-3,
-    "atol": 1e-3,
-}  # of float32 densities summed in another order
+DIGITS: dict[str, Any] = {"rtol": 1e-3, "atol": 1e-3}  # of float32, summed in another order
 
 
 def check_sites(traces: Traces) -> None:
     """Raise if the guide's sites are not the model's latent sites.
 
     Raises:
-        ValueError: auxiliary sites whose density is no part of q(z), sites that only one has.
+        ValueError: auxiliary sites whose density is no part of q(z), sites that only one has, or
+            draws that are no numbers.
     """
     q: dict[str, Any] = dict(traces.guide.nodes)
     p: dict[str, Any] = dict(traces.model.nodes)
@@ -53,7 +50,13 @@ def check_sites(traces: Traces) -> None:
             "q(z, u), and q(z) is not known: draw z from its own distribution, or give the model "
             "a density of u"
         )
-    _check_values(traces)
+    for site in filter(latent, samples(traces.guide)):
+        if not site["value"].isfinite().all():
+            raise ValueError(
+                f"the guide draws {site['value'].flatten()[0].item()} at {site['name']!r}: give "
+                "its parameters finite values; a guide of Pyro's that starts at the prior's mean, "
+                "where that is infinite, takes init_loc_fn=init_to_median"
+            )
     missing = [
         n
         for n, s in p.items()
@@ -69,21 +72,6 @@ def check_sites(traces: Traces) -> None:
             f"the guide does not draw {_quoted(missing)} of the model: draw it there, or mark it "
             "infer={'enumerate': 'parallel'} in the model, which sums a discrete site out"
         )
-
-
-def _check_values(traces: Traces) -> None:
-    """Raise if the guide draws what is no number.
-
-    Raises:
-        ValueError: with the site.
-    """
-    for site in samples(traces.guide):
-        if latent(site) and not site["value"].isfinite().all():
-            raise ValueError(
-                f"the guide draws {site['value'].flatten()[0].item()} at {site['name']!r}: give "
-                "its parameters finite values; a guide of Pyro's that starts at the prior's mean, "
-                "where that is infinite, takes init_loc_fn=init_to_median"
-            )
 
 
 @torch.no_grad()
@@ -151,14 +139,14 @@ def measure(run: Callable[..., Traces], traces: Traces, data: str | None) -> Lay
         except (RuntimeError, ValueError, IndexError):
             full = False  # the arguments are those of a subsample
     plates = traces.plates
-    sites = [s for s in (*samples(traces.model), *samples(traces.guide)) if _is_latent(s)]
-    shared = [s["name"] for s in sites if data not in _plates_of(s)] if data else []
+    sites = [s for s in (*samples(traces.model), *samples(traces.guide)) if latent(s)]
+    apart = [s for s in sites if all(f.name != data for f in s["cond_indep_stack"])]
     return Layout(
         data,
         plates[data].full_size if data else 1,
         nesting,
         full=full,
-        shared=tuple(dict.fromkeys(shared)),
+        shared=tuple(dict.fromkeys(s["name"] for s in apart)) if data else (),
         partial=tuple(n for n, f in plates.items() if f.full_size != f.size),
         marginal=any(s["infer"].get("_enumerate_dim") is not None for s in samples(traces.model)),
     )
@@ -167,13 +155,12 @@ def measure(run: Callable[..., Traces], traces: Traces, data: str | None) -> Lay
 @torch.no_grad()
 def why_one_by_one(run: Callable[..., Traces], layout: Layout) -> str:
     """Why draws must be made one by one; empty where one run of many gives what runs of one do."""
-    how = {"nesting": layout.nesting, "full": layout.full}
-    one = run(**how)
+    one = run(**layout.how)
     try:
-        many = run(draws=TRIED, **how)
+        many = run(draws=TRIED, **layout.how)
         together = read(many, layout)
         for i in range(TRIED):
-            alone = read(run(at=raw_values(many, i, one), **how), layout)
+            alone = read(run(at=raw_values(many, i, one), **layout.how), layout)
             for name in ("log_joint", "log_guide"):
                 a, b = getattr(together, name)[i], getattr(alone, name)[0]
                 if a.shape != b.shape or not torch.allclose(a, b, equal_nan=True, **DIGITS):
@@ -204,10 +191,9 @@ def is_cut(
 def _agrees(
     whole: Callable[..., Traces], cut: Callable[..., Traces], layout: Layout, rows: Tensor
 ) -> bool:
-    how = {"nesting": layout.nesting, "full": layout.full}
     if layout.partial:
         return False
-    every = whole(**how)
+    every = whole(**layout.how)
     try:
         values = {}
         for site in samples(every.guide):
@@ -217,9 +203,9 @@ def _agrees(
                 if dims:
                     value = value.index_select(dims[0] - site["fn"].event_dim, rows)
                 values[site["name"]] = value
-        part = cut(at=values, **how)
+        part = cut(at=values, **layout.how)
         a, b = read(every, layout).log_weight[:, rows], read(part, layout).log_weight
-        drawn = cut(**how)
+        drawn = cut(**layout.how)
         sizes = {run.plates[str(layout.data)].size for run in (part, drawn)}
         return sizes == {len(rows)} and a.shape == b.shape and torch.allclose(a, b, **DIGITS)
     except Exception:  # whatever a user's program raises at fewer rows
@@ -231,16 +217,12 @@ def raw_values(traces: Traces, i: int, like: Traces) -> dict[str, Tensor]:
     values = {}
     for site in samples(traces.guide):
         if latent(site):
-            one: Any = like.guide.nodes[site["name"]]
-            value = site["value"]
-            values[site["name"]] = (
-                value[i] if value.ndim > one["value"].ndim or _is_wide(value, one) else value
-            ).reshape(one["value"].shape)
+            node: Any = like.guide.nodes[site["name"]]
+            value, one = site["value"], node["value"]
+            if value.ndim > one.ndim or value.numel() == TRIED * one.numel():
+                value = value[i]
+            values[site["name"]] = value.reshape(one.shape)
     return values
-
-
-def _is_wide(value: Tensor, one: Any) -> bool:  # noqa: ANN401
-    return value.numel() == TRIED * one["value"].numel()
 
 
 def _determined(traces: Traces) -> int:
@@ -253,14 +235,6 @@ def _determined(traces: Traces) -> int:
                 warnings.simplefilter("ignore")
                 total += biject_to(prior.support).inv(site["value"]).numel()  # pyright: ignore
     return total
-
-
-def _is_latent(site: Any) -> bool:  # noqa: ANN401
-    return not site["is_observed"] and not site_is_subsample(site)
-
-
-def _plates_of(site: Any) -> set[str]:  # noqa: ANN401
-    return {f.name for f in site["cond_indep_stack"]}
 
 
 def _quoted(names: list[str]) -> str:

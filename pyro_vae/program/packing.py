@@ -1,7 +1,7 @@
 """The arguments of a program as rows of one tensor, and back."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,8 @@ class Packing:
     def __init__(self, args: tuple, kwargs: Mapping[str, object], size: int | None = None) -> None:
         self.args, self.size = tuple(_tensor(value) for value in args), size
         self.kwargs = {name: _tensor(value) for name, value in kwargs.items()}
-        self.tensors: dict[Any, Tensor] = {k: v for k, v in self._named() if self._is_packed(v)}
+        named: dict[Any, Any] = dict(enumerate(self.args)) | self.kwargs
+        self.tensors: dict[Any, Tensor] = {k: v for k, v in named.items() if self._is_packed(v)}
         self.shapes = {k: v.shape if size is None else v.shape[1:] for k, v in self.tensors.items()}
         self.dtype = _floating(self.tensors)
 
@@ -46,26 +47,23 @@ class Packing:
 
     def unpack(self, x: Tensor) -> tuple[list[object], dict[str, object]]:
         """Arguments of the rows x."""
-        sizes = [math.prod(shape) for shape in self.shapes.values()]
-        columns = x.split(sizes, 1) if sizes else ()
         lead = () if self.size is None else (len(x),)
         packed: dict[Any, object] = {
             key: part.reshape([*lead, *self.shapes[key]]).to(self.tensors[key].dtype)
-            for key, part in zip(self.tensors, columns, strict=True)
+            for key, part in self._columns(x).items()
         }
         args = [packed.get(i, value) for i, value in enumerate(self.args)]
         return args, {name: packed.get(name, value) for name, value in self.kwargs.items()}
 
     def replace(self, x: Tensor, given: Mapping[Any, Tensor]) -> Tensor:
         """The rows x with other values of some arguments."""
-        sizes = [math.prod(shape) for shape in self.shapes.values()]
-        columns = dict(zip(self.tensors, x.split(sizes, 1), strict=True)) if sizes else {}
         new = {key: value.detach().reshape(len(x), -1).to(x) for key, value in given.items()}
-        return torch.cat(list((columns | new).values()), 1)
+        return torch.cat(list((self._columns(x) | new).values()), 1)
 
-    def _named(self) -> Iterator[tuple[int | str, Any]]:
-        yield from enumerate(self.args)
-        yield from self.kwargs.items()
+    def _columns(self, x: Tensor) -> dict[Any, Tensor]:
+        """The rows x by argument."""
+        sizes = [math.prod(shape) for shape in self.shapes.values()]
+        return dict(zip(self.shapes, x.split(sizes, 1), strict=True)) if sizes else {}
 
     def _is_packed(self, value: object) -> bool:
         if not isinstance(value, Tensor):

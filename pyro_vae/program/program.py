@@ -125,7 +125,7 @@ class Program(Face):
         why = why_one_by_one(whole, layout)
         self.layout = replace(layout, why_loop=why)  # pyright: ignore
         self.observations = self.packing.pack()  # pyright: ignore
-        run = whole(nesting=layout.nesting, full=layout.full)
+        run = whole(**layout.how)
         self.drawn = read(run, layout)
         self.simulation = Simulation(run, self.packing, self.layout)
         self.simulation.try_once(self.model, self.guide, self.observations)

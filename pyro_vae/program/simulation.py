@@ -30,8 +30,7 @@ class Simulation:
 
     def __init__(self, traces: Traces, packing: Packing, layout: Layout) -> None:
         self.packing, self.layout = packing, layout
-        self.sources: dict[str, Any] = {}
-        self.twins: dict[str, list[Any]] = {}  # arguments that hold the same as an observed site
+        self.sources: dict[str, list[Any]] = {}  # the arguments that hold what a site observes
         self.latent = [s["name"] for s in samples(traces.guide) if latent(s)]
         extra = [name for name in self.latent if name not in traces.model.nodes]
         self.why_not_weighed = f"the guide draws {extra[0]!r} in its place" if extra else ""
@@ -39,12 +38,10 @@ class Simulation:
         for site in samples(traces.model):
             if not site["is_observed"] or site["infer"].get("_deterministic"):
                 continue
-            keys = self._sources(site["value"])
+            keys = [k for k, held in packing.tensors.items() if _same(held, site["value"])]
             if not keys:
                 self.why_not = f"the observed site {site['name']!r} is no argument of the program"
-            self.sources[site["name"]] = next(iter(keys), None)
-            if len(keys) > 1:
-                self.twins[site["name"]] = keys
+            self.sources[site["name"]] = keys
         units = [s["name"] for s in samples(traces.model) if type(s["fn"]).__name__ == "Unit"]
         self.factor = next(iter(units), "")
         if self.factor:
@@ -57,8 +54,9 @@ class Simulation:
         if self.why_not:
             return
         try:
-            for name, keys in self.twins.items():
-                self.sources[name] = self._told_apart(model, x, name, keys)
+            for name, keys in self.sources.items():
+                if len(keys) > 1:
+                    self.sources[name] = [self._told_apart(model, x, name, keys)]
             (_, other), *_ = self.draw(model, self.layout.size, x, len(x))
             values = []
             for rows in (x, other):
@@ -99,15 +97,9 @@ class Simulation:
         with poutine.block(), full_plates():
             trace = poutine.trace(poutine.uncondition(model)).get_trace(x)
         nodes: dict[str, Any] = dict(trace.nodes)
-        drawn = {key: nodes[name]["value"] for name, key in self.sources.items()}
+        drawn = {key: nodes[name]["value"] for name, (key,) in self.sources.items()}
         z = {name: nodes[name]["value"] for name in self.latent if name in nodes}
         return z, self.packing.replace(x, drawn)
-
-    def _sources(self, value: object) -> list[Any]:
-        """The arguments that a site may observe: those that hold its values."""
-        if not isinstance(value, Tensor):
-            return []
-        return [key for key, tensor in self.packing.tensors.items() if _same(tensor, value)]
 
     def _told_apart(self, model: Callable, x: Tensor, name: str, keys: list[Any]) -> Any:  # noqa: ANN401
         """Of arguments that hold the same, the one that a site follows when its rows are moved."""
@@ -123,8 +115,8 @@ class Simulation:
         )
 
 
-def _same(tensor: Tensor, value: Tensor) -> bool:
-    """Whether two tensors hold the same numbers in the same order."""
-    if tensor.numel() != value.numel():
+def _same(tensor: Tensor, value: object) -> bool:
+    """Whether what a site observes is the same numbers as a tensor holds, in the same order."""
+    if not isinstance(value, Tensor) or tensor.numel() != value.numel():
         return False
     return torch.equal(tensor.reshape(-1).to(value.dtype), value.detach().reshape(-1))

@@ -19,6 +19,12 @@ PYROS = {  # what Pyro's own estimators are from
     "TraceGraph_ELBO": "Schulman et al. (2015), arXiv:1506.05254.",
     "RenyiELBO": "Li & Turner (2016), arXiv:1602.02311.",
 }
+PACKAGE = {
+    "title": "pyro_vae: variational autoencoders as Pyro models and guides",
+    "author": "{The pyro_vae developers}",
+    "year": "2026",
+    "version": __version__,
+}
 ENTRY = re.compile(r"(?P<authors>[^();]+?)\s*\((?P<year>\d{4})\)[,.]?\s*(?P<rest>[^;]*)")
 ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
 TITLE = re.compile(r'"([^"]+?)[.,]?"')
@@ -51,7 +57,7 @@ def citation(
         for match in ENTRY.finditer(text):
             key, fields = _work(match["authors"], match["year"], match["rest"])
             works.setdefault((key, str(fields)), fields | {"note": f"for {name}"})
-    entries = [_package()]
+    entries = [_bibtex("software", "pyro_vae", PACKAGE)]
     for i, ((key, _), fields) in enumerate(works.items()):
         before = sum(other == key for other, _ in list(works)[:i])
         entries.append(_bibtex("misc", key + "abcdefgh"[before - 1] * (before > 0), fields))
@@ -64,18 +70,14 @@ def _references(
     """The name of each part, and the text of its references."""
     yield "Pyro", PYRO
     handlers = [estimator.rule] if estimator.rule else []
-    parts = [*vae.modules(), *_distributions(vae), estimator.elbo, *handlers, *callbacks]
+    families = (getattr(part, "distribution", None) for part in vae.modules())
+    drawn = [cls for cls in families if isinstance(cls, type)]
+    parts = [*vae.modules(), *drawn, estimator.elbo, *handlers, *callbacks]
     for part in parts:
         for cls in type(part).__mro__ if not isinstance(part, type) else (part,):
             text = PYROS.get(cls.__name__) or _section(cls)
             if text:
                 yield cls.__name__, text
-
-
-def _distributions(vae: nn.Module) -> list[type]:
-    """The classes of this package that families of the model draw from."""
-    classes = (getattr(part, "distribution", None) for part in vae.modules())
-    return [c for c in classes if isinstance(c, type)]
 
 
 def _section(cls: type) -> str:
@@ -99,16 +101,6 @@ def _work(authors: str, year: str, rest: str) -> tuple[str, dict[str, str]]:
     elif place := TITLE.sub("", rest).strip(" ,."):
         fields["howpublished"] = place
     return re.sub(r"\W", "", names[0].lower()) + year, fields
-
-
-def _package() -> str:
-    fields = {
-        "title": "pyro_vae: variational autoencoders as Pyro models and guides",
-        "author": "{The pyro_vae developers}",
-        "year": "2026",
-        "version": __version__,
-    }
-    return _bibtex("software", "pyro_vae", fields)
 
 
 def _bibtex(kind: str, key: str, fields: dict[str, str]) -> str:

@@ -20,6 +20,7 @@ from ..core.seeding import seeded
 from ..core.toml import read_config, write_toml
 from ..data import SOURCES, Data
 from ..evaluate.bits import bits_per_dimension, has_levels
+from ..evaluate.statistics import mean_and_error
 from ..infer.elbo_terms import elbo_terms
 from ..infer.engine.distributed import local_rank, processes
 from ..infer.training.fit import Fit, Terminated, fit
@@ -36,6 +37,7 @@ __all__ = ["TEST", "Outcome", "new_model", "read_history", "read_results", "trai
 PICTURES = "pictures"
 TEST = "elbo_test.npy"  # of each test observation, in nats
 LEVELS = "DiscretizedLogistic(components=5"  # of 8-bit images, where no likelihood is said
+TOLD = ("layers", "condition", "inputs", "offset", "weight", "units", "seed")  # as to a model
 PLOTTED = 5000  # points in a picture of the latent space, at most
 
 
@@ -128,16 +130,10 @@ def new_model(
     vae = VAE(
         data.x_shape,
         settings.latent_dim if settings.layers is None else None,
-        layers=settings.layers,
-        **lines | dict(parts),
-        condition=settings.condition,
         covariates=settings.of_condition,
-        inputs=settings.inputs,
-        offset=settings.offset,
-        weight=settings.weight,
-        units=settings.units,
         missing=data.missing if settings.missing is None else settings.missing,
-        seed=settings.seed,
+        **{name: getattr(settings, name) for name in TOLD},
+        **lines | dict(parts),
     )
     device = settings.device
     if device == "auto":
@@ -171,12 +167,12 @@ def _test(
     with seeded(0), pyro.get_param_store().scope():
         likelihood, kl = elbo_terms(vae.model, vae.guide, test, num_samples=10)
     bound = likelihood - kl
-    last = fitted.history.iloc[-1]
+    (mean, error), last = mean_and_error(bound), fitted.history.iloc[-1]
     figures = {
         "elbo_train": float(last.elbo_train),
         "elbo_validation": float(last.elbo_validation),
-        "elbo_test": bound.mean().item(),
-        "elbo_test_standard_error": (bound.std() / len(bound) ** 0.5).item(),
+        "elbo_test": mean,
+        "elbo_test_standard_error": error,
         "log_likelihood_test": likelihood.mean().item(),
         "kl_test": kl.mean().item(),
         **_bits(vae, bound),
@@ -198,9 +194,8 @@ def _bits(vae: VAE, bound: Tensor) -> dict[str, float]:
     if not has_levels(vae):
         return {}
     bits: Any = bits_per_dimension(vae, bound)
-    error = (bits.std() / len(bits) ** 0.5).item()
     name = "bits_per_dimension_test"
-    return {name: bits.mean().item(), f"{name}_standard_error": error}
+    return dict(zip((name, f"{name}_standard_error"), mean_and_error(bits), strict=True))
 
 
 def _draw(vae: VAE, fitted: Fit, test: Tensor, labels: Tensor | None, folder: Path) -> None:

@@ -10,7 +10,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 from ..core.toml import read_config
-from ..infer.training.settings import CONFIG, FROM_PYTHON, OF_DATA, Binarize, FitSettings, about
+from ..infer.training.settings import CONFIG, FROM_PYTHON, OF_DATA, Binarize, FitSettings, setting
 from ..language.spec import nearest
 
 __all__ = ["CONFIG", "SETTINGS", "ModelSettings", "RunSettings", "kinds", "merge", "read_settings"]
@@ -22,135 +22,95 @@ Kind: TypeAlias = Any  # of the type system: a class, a Literal, a tuple of whol
 class ModelSettings:
     """The data of a run, and what makes its model: as in ``load_data`` and ``VAE``."""
 
-    data: str = field(
-        default="digits",
-        metadata=about(
-            "digits, digit-counts, shapes, penguins, melodies, mnist, fashion-mnist, kmnist, "
-            "emnist, omniglot, cifar10, svhn, celeba, dsprites, a folder of pictures, a .npy or "
-            ".npz file, the lines of a .txt file, counts (.h5ad, .mtx), or a table: .csv, .tsv, "
-            ".parquet.",
-            "[DATA]",
-        ),
+    data: str = setting(
+        "digits",
+        "digits, digit-counts, shapes, penguins, melodies, mnist, fashion-mnist, kmnist, "
+        "emnist, omniglot, cifar10, svhn, celeba, dsprites, a folder of pictures, a .npy or "
+        ".npz file, the lines of a .txt file, counts (.h5ad, .mtx), or a table: .csv, .tsv, "
+        ".parquet.",
+        "[DATA]",
     )
-    data_root: str | None = field(
-        default=None,
-        metadata=about("Folder of torchvision's files; else they are downloaded.", "DIR"),
+    data_root: str | None = setting(
+        None, "Folder of torchvision's files; else they are downloaded.", "DIR"
     )
-    size: int | None = field(
-        default=None,
-        metadata=about("Pixels of a side, to which the pictures of a folder are brought.", "N"),
+    size: int | None = setting(
+        None, "Pixels of a side, to which the pictures of a folder are brought.", "N"
     )
-    layout: Literal["CHW", "HWC"] = field(
-        default="CHW",
-        metadata=about("HWC: images of a .npy or .npz file whose channels come last.", "CHW|HWC"),
+    layout: Literal["CHW", "HWC"] = setting(
+        "CHW", "HWC: images of a .npy or .npz file whose channels come last.", "CHW|HWC"
     )
-    likelihood: str | tuple[str, ...] = field(
-        default="Bernoulli",
-        metadata=about(
-            "p(x|z): a family of Pyro; of a table COLUMN=LINE, as often as you like, and the other "
-            "columns by their values."
-        ),
+    likelihood: str | tuple[str, ...] = setting(
+        "Bernoulli",
+        "p(x|z): a family of Pyro; of a table COLUMN=LINE, as often as you like, and the other "
+        "columns by their values.",
     )
-    censored: tuple[str, ...] | None = field(
-        default=None,
-        metadata=about(
-            "Of a table, a survival time and the column that says whether its event was seen (1) "
-            "or not (0), as often as you like.",
-            "TIME=EVENT",
-        ),
+    censored: tuple[str, ...] | None = setting(
+        None,
+        "Of a table, a survival time and the column that says whether its event was seen (1) "
+        "or not (0), as often as you like.",
+        "TIME=EVENT",
     )
-    kinds: tuple[str, ...] | None = field(
-        default=None,
-        metadata=about(
-            "What a column of a table is, such as Zip=categorical or Id=identifier, or its levels "
-            "from the least to the greatest, Size=S,M,L, as often as you like.",
-            "COLUMN=KIND",
-        ),
+    kinds: tuple[str, ...] | None = setting(
+        None,
+        "What a column of a table is, such as Zip=categorical or Id=identifier, or its levels "
+        "from the least to the greatest, Size=S,M,L, as often as you like.",
+        "COLUMN=KIND",
     )
-    dates: tuple[str, ...] | None = field(
-        default=None,
-        metadata=about(
-            "The form in which a column of a table has its dates, Day=%d/%m/%Y, as often as you "
-            "like.",
-            "COLUMN=FORM",
-        ),
+    dates: tuple[str, ...] | None = setting(
+        None,
+        "The form in which a column of a table has its dates, Day=%d/%m/%Y, as often as you like.",
+        "COLUMN=FORM",
     )
-    na_values: tuple[str, ...] | None = field(
-        default=None,
-        metadata=about(
-            "Of a table, what stands for missing cells, such as -999 or Age=0, as often as you "
-            "like.",
-            "[COLUMN=]VALUE",
-        ),
+    na_values: tuple[str, ...] | None = setting(
+        None,
+        "Of a table, what stands for missing cells, such as -999 or Age=0, as often as you like.",
+        "[COLUMN=]VALUE",
     )
-    tokens: Literal["characters", "words"] = field(
-        default="characters",
-        metadata=about("What the steps of a text (.txt) are.", "characters|words"),
+    tokens: Literal["characters", "words"] = setting(
+        "characters", "What the steps of a text (.txt) are.", "characters|words"
     )
-    prior: str = field(default="Normal", metadata=about("p(z)."))
-    guide: str = field(default="Normal", metadata=about("q(z|x)."))
-    latent_dim: int = field(default=10, metadata=about("Dimensions of z.", "N"))
-    layers: tuple[int, ...] | None = field(
-        default=None,
-        metadata=about(
-            "Widths of stochastic layers, from x upward, in place of latent_dim.", "[N,N]"
-        ),
+    prior: str = setting("Normal", "p(z).")
+    guide: str = setting("Normal", "q(z|x).")
+    latent_dim: int = setting(10, "Dimensions of z.", "N")
+    layers: tuple[int, ...] | None = setting(
+        None, "Widths of stochastic layers, from x upward, in place of latent_dim.", "[N,N]"
     )
-    encoder: str = field(
-        default="MLP([200, 200])", metadata=about("From x to features; ConvEncoder([32, 64]).")
+    encoder: str = setting("MLP([200, 200])", "From x to features; ConvEncoder([32, 64]).")
+    decoder: str = setting("MLP([200, 200])", "From z to features; ConvDecoder([64, 32]).")
+    missing: bool | str | None = setting(
+        None,
+        "Whether x may hold NaN, true or false; or how it depends on x which cells are "
+        "missing, SelfMasking or Logistic, or, of a table, on z, Bernoulli "
+        "[default: true if x holds NaN].",
+        "WORD",
     )
-    decoder: str = field(
-        default="MLP([200, 200])", metadata=about("From z to features; ConvDecoder([64, 32]).")
+    condition: str | None = setting(
+        None, 'Columns of a table that p(x | z, c) is given, "~ age + C(batch)".', "FORMULA"
     )
-    missing: bool | str | None = field(
-        default=None,
-        metadata=about(
-            "Whether x may hold NaN, true or false; or how it depends on x which cells are "
-            "missing, SelfMasking or Logistic, or, of a table, on z, Bernoulli "
-            "[default: true if x holds NaN].",
-            "WORD",
-        ),
+    covariates: tuple[str, ...] | None = setting(
+        None,
+        "A column of the condition that has holes, and what it is drawn from, Normal or, of "
+        "two values, Bernoulli, as often as you like.",
+        "COLUMN=LINE",
     )
-    condition: str | None = field(
-        default=None,
-        metadata=about(
-            'Columns of a table that p(x | z, c) is given, "~ age + C(batch)".', "FORMULA"
-        ),
+    offset: str | None = setting(
+        None,
+        "Column of exposures, which multiply counts; library is the total of each row.",
+        "COLUMN",
     )
-    covariates: tuple[str, ...] | None = field(
-        default=None,
-        metadata=about(
-            "A column of the condition that has holes, and what it is drawn from, Normal or, of "
-            "two values, Bernoulli, as often as you like.",
-            "COLUMN=LINE",
-        ),
+    weight: str | None = setting(None, "Column of weights, by which rows count.", "COLUMN")
+    inputs: Literal["auto", "raw"] = setting(
+        "auto",
+        "What the encoder reads: numbers at unit scale, by the training data, or raw.",
+        "auto|raw",
     )
-    offset: str | None = field(
-        default=None,
-        metadata=about(
-            "Column of exposures, which multiply counts; library is the total of each row.",
-            "COLUMN",
-        ),
+    units: Literal["data", "none"] | None = setting(
+        None,
+        "data: the likelihood starts in the units of numbers that are not standardized "
+        "[default: data of tables and counts].",
+        "data|none",
     )
-    weight: str | None = field(
-        default=None, metadata=about("Column of weights, by which rows count.", "COLUMN")
-    )
-    inputs: Literal["auto", "raw"] = field(
-        default="auto",
-        metadata=about(
-            "What the encoder reads: numbers at unit scale, by the training data, or raw.",
-            "auto|raw",
-        ),
-    )
-    units: Literal["data", "none"] | None = field(
-        default=None,
-        metadata=about(
-            "data: the likelihood starts in the units of numbers that are not standardized "
-            "[default: data of tables and counts].",
-            "data|none",
-        ),
-    )
-    device: str = field(default="auto", metadata=about("auto, cpu, cuda ...", "NAME"))
+    device: str = setting("auto", "auto, cpu, cuda ...", "NAME")
 
 
 HELP = {f.name: f.metadata for f in fields(FitSettings)}
@@ -166,13 +126,11 @@ class RunSettings(FitSettings, ModelSettings):
 
     lr: float | str = field(default="cosine(2e-3)", metadata=HELP["lr"])
     validation: float | None = field(default=0.1, metadata=HELP["validation"])
-    binarize: Binarize = field(
-        default=None,
-        metadata=about(
-            "Draw bits from grey values, at each visit or once; dynamic for images with a "
-            "Bernoulli likelihood.",
-            "dynamic|static",
-        ),
+    binarize: Binarize = setting(
+        None,
+        "Draw bits from grey values, at each visit or once; dynamic for images with a "
+        "Bernoulli likelihood.",
+        "dynamic|static",
     )
 
     def __post_init__(self) -> None:

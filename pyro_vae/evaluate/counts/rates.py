@@ -99,7 +99,8 @@ def loadings(vae: VAE) -> pd.DataFrame:
     >>> loadings(vae).shape
     (3, 2)
     """
-    if any(not isinstance(m, nn.Sequential | nn.Flatten) for m in _leaves(vae.decoder)):
+    leaves = [m for m in vae.decoder.modules() if m is not vae.decoder and not [*m.children()]]
+    if not all(isinstance(m, nn.Sequential | nn.Flatten) for m in leaves):
         raise ValueError("loadings are of a linear decoder: VAE(..., decoder='MLP([])')")
     sources: Any = getattr(vae.likelihood, "sources", {})
     heads = {name: part for name, part in sources.items() if isinstance(part, Amortized)}
@@ -140,8 +141,3 @@ def unexposed(vae: VAE, x: Tensor) -> Tensor:
 def column_names(vae: VAE) -> list[object]:
     """Names of the columns of x, or their numbers."""
     return [*(vae.record.columns or range(math.prod(vae.x_shape)))]
-
-
-def _leaves(module: nn.Module) -> list[nn.Module]:
-    """The modules within one that hold no others, but for a plain network."""
-    return [m for m in module.modules() if m is not module and not [*m.children()]]

@@ -11,7 +11,7 @@ from torch import Tensor
 from ...model.joint import Joint
 from ...program.line import RealLine
 
-__all__ = ["ASCENT", "Blend", "Fitted", "fit_normal", "normal_proposal"]
+__all__ = ["ASCENT", "Fitted", "fit_normal", "normal_proposal"]
 
 ASCENT, RATE = 60, 0.05  # steps of Adam to the mode, and their rate, which falls to 0
 NEWTON, SHORTER = 4, (1.0, 0.25, 0.0625)  # steps after them at most, and what a step is cut to
@@ -36,31 +36,6 @@ class Fitted(NamedTuple):
     loc: Tensor
     scale: Tensor
     gradients: int
-
-
-class Blend:
-    r"""A mixture of two distributions of the same z.
-
-    .. math:: r(z) = (1 - w)\, q_1(z) + w\, q_2(z)
-    """
-
-    def __init__(
-        self, first: dist.TorchDistribution, second: dist.TorchDistribution, share: float
-    ) -> None:
-        self.parts, self.share = (first, second), share
-        self.batch_shape, self.event_shape = first.batch_shape, first.event_shape
-
-    def sample(self, shape: torch.Size) -> Tensor:
-        """Draws, ``(*shape, B, *z_shape)``."""
-        first, second = (part.sample(shape) for part in self.parts)
-        pick = torch.rand(shape + self.batch_shape, device=first.device) < self.share
-        return torch.where(pick.reshape(*pick.shape, *[1] * len(self.event_shape)), second, first)
-
-    def log_prob(self, z: Tensor) -> Tensor:
-        """Log density, ``(..., B)``."""
-        first, second = (part.log_prob(z) for part in self.parts)
-        w = self.share
-        return torch.logaddexp(first + math.log1p(-w), second + math.log(w))
 
 
 def fit_normal(joint: Joint | RealLine) -> Fitted:

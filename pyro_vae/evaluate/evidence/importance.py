@@ -11,7 +11,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from ...core.checks import whole
+from ...core.checks import number, whole
 from ...core.pareto import RELIABLE, tail_shape
 from ...model.entry import of_face
 from ...model.face import Face
@@ -19,8 +19,7 @@ from ...model.joint import reading
 from ...model.pieces import pieces
 from ..statistics import log_mean_exp, standard_error
 from .ladder import ANNEALED, Rung, climb
-from .paths import joint_of
-from .proposals import Proposal
+from .proposals import log_weights, widened
 
 __all__ = ["Evidence", "Sandwich", "log_evidence"]
 
@@ -89,8 +88,7 @@ class Evidence:
     @property
     def mean_error(self) -> float:
         """Standard error of the mean over data of the same kind."""
-        values = self.log_evidence
-        return standard_error(values).item() if len(values) > 1 else math.nan
+        return standard_error(self.log_evidence).item()
 
     @property
     def monte_carlo_error(self) -> float:
@@ -251,6 +249,8 @@ def log_evidence(
     num_simulated = whole("num_simulated", num_simulated, 0)
     if proposal not in ("guide", "auto"):
         raise ValueError(f"proposal is 'guide' or 'auto', got {proposal!r}")
+    if number("wide", wide, 0) >= 1:
+        raise ValueError(f"wide is a number below 1, the share of wide draws, got {wide!r}")
     if proposal == "auto" and wide:
         raise ValueError("wide= widens the guide, and proposal='auto' chooses itself: give one")
     vae.check_separate("log_evidence")
@@ -258,16 +258,15 @@ def log_evidence(
     with reading(vae, seed):
         if proposal == "auto":
             return _by_rungs(climb(vae, vae.check(x), num_samples, rows), num_samples)
-        at: Any = partial(joint_of, vae) if wide else vae.densities()
+        at: Any = partial(widened, vae, share=wide) if wide else vae.densities()
         size = max(1, rows // num_samples)
 
         def weights(some: Tensor, exact: object = None) -> list[Tensor]:
             joint = at(some)
-            proposal = Proposal(joint, wide)
-            log_w = _log_weights(proposal, num_samples, rows)
+            log_w = log_weights(joint, num_samples, rows // len(some))
             if exact is None:
                 return [log_w]
-            return [log_w, torch.cat([proposal.log_weight(joint.at(exact)), log_w[1:]])]
+            return [log_w, torch.cat([joint.log_weight(joint.at(exact)), log_w[1:]])]
 
         parts, first = [], []  # of a loader no more than the first rows are kept
         for some in pieces(vae, x, size):
@@ -297,13 +296,6 @@ def _by_rungs(rungs: Iterable[Rung], num_samples: int) -> Evidence:
     chains = max((len(rung.log_w) for rung in rungs if rung.name == ANNEALED), default=0)
     how: dict[str, Any] = {"proposals": proposals, "evaluations": spent[order], "chains": chains}
     return Evidence(num_samples=num_samples, **how, **parts)
-
-
-def _log_weights(proposal: Proposal, num_samples: int, rows: int) -> Tensor:
-    """``(K, B)``, from chunks of at most ``rows`` passes through the decoder, where B allows."""
-    step = max(1, rows // len(proposal.joint.x))
-    sizes = [min(step, num_samples - start) for start in range(0, num_samples, step)]
-    return torch.cat([proposal.log_weight(proposal.sample(n)) for n in sizes])
 
 
 def _rise(log_w: Tensor, value: Tensor) -> Tensor:

@@ -12,8 +12,9 @@ from ...core.pareto import RELIABLE, tail_shape
 from ...model.face import Face
 from ...model.joint import Joint, NotRealError
 from ...program.line import RealLine
-from .fitted import Blend, fit_normal, normal_proposal
+from .fitted import fit_normal, normal_proposal
 from .paths import Path, Plan, joint_of
+from .proposals import Blend, log_weights
 
 __all__ = ["ANNEALED", "Rung", "climb"]
 
@@ -67,11 +68,10 @@ def climb(vae: Face, x: Tensor, num_samples: int, rows: int) -> Iterator[Rung]:
         try:
             fitted = fit_normal(joint)
         except NotRealError:
-            yield Rung(
-                index, _log_weights(joint, joint.guide, num_samples, rows), "guide", num_samples
-            )
+            yield Rung(index, _log_weights(joint, num_samples, rows), "guide", num_samples)
             continue
-        log_w = _log_weights(joint, _blend(joint, fitted.loc, fitted.scale), num_samples, rows)
+        joint.guide = _blend(joint, fitted.loc, fitted.scale)
+        log_w = _log_weights(joint, num_samples, rows)
         spent = num_samples + GRADIENT * fitted.gradients
         kept = ~(tail_shape(log_w) > RELIABLE)  # NaN, of few draws, is kept
         yield Rung(index[kept], log_w[:, kept], "normal", spent)
@@ -95,14 +95,9 @@ def _blend(joint: Joint | RealLine, *fitted: Tensor) -> Any:  # noqa: ANN401
     return Blend(joint.guide, normal, SHARE) if joint.weighs_any_z else normal
 
 
-def _log_weights(joint: Joint | RealLine, q: Any, num_samples: int, rows: int) -> Tensor:  # noqa: ANN401
+def _log_weights(joint: Joint | RealLine, num_samples: int, rows: int) -> Tensor:
     """``(K, B)``, from chunks of at most ``rows`` passes through the decoder, where B allows."""
-    step = max(1, rows // joint.count)
-    parts = []
-    for start in range(0, num_samples, step):
-        z = q.sample(torch.Size([min(step, num_samples - start)]))
-        parts.append(joint.log_joint(z) - q.log_prob(z))
-    return _finite(torch.cat(parts))
+    return _finite(log_weights(joint, num_samples, rows // joint.count))
 
 
 def _finite(log_w: Tensor) -> Tensor:

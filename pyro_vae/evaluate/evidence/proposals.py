@@ -1,4 +1,4 @@
-"""What z is drawn from where log p(x) is estimated: the guide, or the guide and a wider one."""
+"""What z is drawn from in the guide's place where log p(x) is estimated."""
 
 import math
 from typing import Any
@@ -7,65 +7,69 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from ...core.checks import number
-from ...model.face import Densities
+from ...model.face import Densities, Face
 from ...model.joint import Joint
 from ...program.line import RealLine
+from .paths import joint_of
 
-__all__ = ["Proposal"]
+__all__ = ["Blend", "log_weights", "widened"]
 
 WIDTH = 2.0  # standard deviations of the wide component, in those of the guide
 MOMENTS = 200  # draws of the guide that give them
 
 
-class Proposal:
-    r"""The guide, or a mixture of it and a wider component.
+class Blend:
+    r"""A mixture of two distributions of the same z.
 
-    .. math:: r(z) = (1 - w)\, q(z|x) + w\, q_{wide}(z|x)
-
-    The wide component of a continuous z is normal on the real line that maps to its support, with
-    the guide's means and twice its standard deviations; that of a discrete z is the prior. No
-    weight is more than 1 / (1 - w) times what it is under the guide alone, or 1 / w times what it
-    is under the wide component alone.
-
-    Args:
-        joint: of the observations.
-        wide: w, the share of draws from the wide component, in [0, 1).
-
-    Raises:
-        ValueError: a share that is not in [0, 1).
+    .. math:: r(z) = (1 - w)\, q_1(z) + w\, q_2(z)
 
     References:
         Hesterberg (1995), Technometrics 37, for defensive mixtures.
     """
 
-    def __init__(self, joint: Densities, wide: float = 0.0) -> None:
-        self.share = number("wide", wide, 0)
-        if self.share >= 1:
-            raise ValueError(f"wide is a number below 1, the share of wide draws, got {wide!r}")
-        self.joint, self.wide = joint, None
-        if self.share:
-            on_line: Any = joint
-            self.guide, self.wide = on_line.guide, _wide(on_line)
+    def __init__(
+        self, first: dist.TorchDistribution, second: dist.TorchDistribution, share: float
+    ) -> None:
+        self.parts, self.share = (first, second), share
+        self.batch_shape, self.event_shape = first.batch_shape, first.event_shape
 
-    def sample(self, num_samples: int) -> Any:  # noqa: ANN401
-        """Draws of z: of a VAE ``(S, B, *z_shape)``."""
-        z = self.joint.draw(num_samples)
-        if self.wide is None:
-            return z
-        lead = z.shape[: z.ndim - len(self.guide.event_shape)]
-        pick = torch.rand(lead, device=z.device) < self.share
-        pick = pick.reshape(lead + (1,) * len(self.guide.event_shape))
-        return torch.where(pick, self.wide.sample(torch.Size([num_samples])), z)
+    def sample(self, shape: torch.Size) -> Tensor:
+        """Draws, ``(*shape, B, *z_shape)``."""
+        first, second = (part.sample(shape) for part in self.parts)
+        pick = torch.rand(shape + self.batch_shape, device=first.device) < self.share
+        return torch.where(pick.reshape(*pick.shape, *[1] * len(self.event_shape)), second, first)
 
-    def log_weight(self, z: Any) -> Tensor:  # noqa: ANN401
-        """log p(x, z) minus the log density of the proposal, ``(S, B)``."""
-        if self.wide is None:
-            return self.joint.log_weight(z)
-        log_r = self.joint.log_guide(z)
-        wide = self.wide.log_prob(z) + math.log(self.share)
-        log_r = torch.logaddexp(log_r + math.log1p(-self.share), wide)
-        return self.joint.log_likelihood(z) + self.joint.log_prior(z) - log_r
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Log density, ``(..., B)``."""
+        first, second = (part.log_prob(z) for part in self.parts)
+        w = self.share
+        return torch.logaddexp(first + math.log1p(-w), second + math.log(w))
+
+
+def widened(vae: Face, x: Tensor, share: float) -> Joint | RealLine:
+    """The densities at some rows, whose guide is blended with a wider component.
+
+    That of a continuous z is normal on the real line that maps to its support, with the guide's
+    means and twice its standard deviations; that of a discrete z is the prior. No weight is more
+    than 1 / (1 - w) times what it is under the guide alone, or 1 / w times what it is under the
+    wide component alone.
+
+    Args:
+        vae: a VAE, or a program.
+        x: its observations.
+        share: w, of draws from the wide component, in (0, 1).
+    """
+    joint = joint_of(vae, x)
+    guide: Any = Blend(joint.guide, _wide(joint), share)
+    joint.guide = guide
+    return joint
+
+
+def log_weights(joint: Densities | RealLine, num_samples: int, at_once: int) -> Tensor:
+    """Log weights of draws of the guide, ``(K, B)``; at least one at once."""
+    step = max(1, at_once)
+    sizes = [min(step, num_samples - start) for start in range(0, num_samples, step)]
+    return torch.cat([joint.log_weight(joint.draw(n)) for n in sizes])
 
 
 def _wide(joint: Joint | RealLine) -> dist.TorchDistribution:

@@ -93,22 +93,14 @@ def elbo_draws(
             chunk = max(1, CHUNK // (k * vae.count(x)))
             counts = [chunk] * (num_draws // chunk) + [num_draws % chunk]
             together = not vae.separate and bound != Bound()  # no function of one observation's
-            exact_kl = isinstance(line.elbo, TraceMeanField_ELBO)
-            parts = [_log_weights(vae, x, n * k, exact_kl) for n in counts if n]
-            log_w = torch.cat(parts).double()
+            how = {"exact_kl": isinstance(line.elbo, TraceMeanField_ELBO), "layout": vae.layout}
+            with pyro.validation_enabled(False):
+                parts = [draw_terms(vae.model, vae.guide, x, n * k, **how) for n in counts if n]
+            log_w = torch.cat([likelihood - kl for likelihood, kl in parts]).double()
             log_w = log_w.sum(-1, keepdim=True) if together else log_w
             values = bound(log_w.reshape(num_draws, k, -1).movedim(1, 0))
     draws = {"elbo": as_draws(values, "observation"), "total": as_draws(values.sum(-1))}
     return container({"posterior": draws}, {})
-
-
-def _log_weights(vae: Face, x: Tensor, n: int, exact_kl: bool) -> Tensor:
-    """``(n, N)``."""
-    with pyro.validation_enabled(False):
-        likelihood, kl = draw_terms(
-            vae.model, vae.guide, x, n, exact_kl=exact_kl, layout=vae.layout
-        )
-    return likelihood - kl
 
 
 def _enumerate(vae: Face, estimator: Estimator, x: Tensor) -> Tensor:

@@ -252,21 +252,12 @@ class Race:
             KeyboardInterrupt: Ctrl-C, which ends all races.
         """
         pace = Pace(steps)
-        epochs = math.ceil(steps / math.ceil(len(self.x) / self.batch_size))
+        options: Any = {"batch_size": self.batch_size, "lr": self.lr, "seed": self.seed}
+        options["epochs"] = math.ceil(steps / math.ceil(len(self.x) / self.batch_size))
+        options |= {"compile": False, "progress": False, "callbacks": [pace]}
         with self.vae.copied() as copy:
-            fitted = fit(
-                copy,  # pyright: ignore[reportArgumentType]
-                self.x,
-                estimator=str(estimator),
-                epochs=epochs,
-                batch_size=self.batch_size,
-                lr=self.lr,
-                seed=self.seed,
-                compile=False,
-                progress=False,
-                callbacks=[pace],
-            )
-            if fitted.interrupted:
+            model: Any = copy
+            if fit(model, self.x, estimator=str(estimator), **options).interrupted:
                 raise KeyboardInterrupt
             return then(copy), pace
 
@@ -309,7 +300,7 @@ class Race:
                 "bound": bound.mean().item(),
                 "gain": (bound - start).mean().item(),
                 "difference": (bound - bounds[best]).mean().item(),
-                "difference_error": _error(bound - bounds[best]),
+                "difference_error": standard_error(bound - bounds[best]).item(),
                 "steps": steps[name],
                 "ms_per_step": ms[name],
                 "biased": _is_biased(estimators[name]),
@@ -318,11 +309,6 @@ class Race:
         }
         table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("estimator")
         return table.sort_values("bound", ascending=False)
-
-
-def _error(differences: Tensor) -> float:
-    """Standard error of the mean; NaN of one observation."""
-    return standard_error(differences).item() if len(differences) > 1 else math.nan
 
 
 def _is_biased(estimator: Estimator) -> bool:

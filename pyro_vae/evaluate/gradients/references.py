@@ -80,7 +80,8 @@ class References:
         return self.known[bound]
 
     def _choose(self, bound: Bound) -> Reference | None:
-        if bound == Bound() and not self._subsampled and _states(self.vae, self.x) <= MAX_STATES:
+        subsampled = self.vae.layout is not None and self.vae.layout.full  # so that none is exact
+        if bound == Bound() and not subsampled and _states(self.vae, self.x) <= MAX_STATES:
             return self._enumerate()
         for line in _unbiased(bound):
             estimator = make_estimator(line)
@@ -90,11 +91,6 @@ class References:
                 continue
             return self._draw(estimator)
         return None
-
-    @property
-    def _subsampled(self) -> bool:
-        """Whether a run draws a part of the data, so that none is exact."""
-        return self.vae.layout is not None and self.vae.layout.full
 
     def _draw(self, estimator: Estimator) -> Reference:
         more = {"num_draws": self.plan.num_draws * COPIES}

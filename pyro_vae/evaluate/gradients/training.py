@@ -1,7 +1,7 @@
 """Training curves: what a choice of gradient estimator is worth in steps and in seconds."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pyro
@@ -99,21 +99,13 @@ def train_estimators(
         batch = bits.binarize(batch) if binarize else batch
         for estimator in lines:
             check_and_nest(estimator, trial.model, trial.guide, batch)
+    options: Any = {"binarize": binarize, "validation": validation, "seed": seed, **settings}
+    options |= {"epochs": epochs, "batch_size": batch_size}
     histories = {}
     for name, estimator in zip(unique(lines), lines, strict=True):
         try:
             with vae.copied() as copy:
-                fitted = fit(
-                    copy,  # pyright: ignore[reportArgumentType]
-                    x,
-                    estimator=estimator,
-                    epochs=epochs,
-                    batch_size=batch_size,
-                    binarize=binarize,
-                    validation=validation,
-                    seed=seed,
-                    **settings,  # pyright: ignore[reportArgumentType]
-                )
+                fitted = fit(copy, x, estimator=estimator, **options)  # pyright: ignore
         except NonFiniteLossError as problem:
             raise NonFiniteLossError(f"{name}: {problem}") from None
         if len(fitted.history):

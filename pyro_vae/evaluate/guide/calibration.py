@@ -94,13 +94,13 @@ class Calibration:
         """Whether the ranks are uniform, and if not, in which way, in words."""
         table = self.table
         p = smallest_p(table)
-        worst = p.min() * len(table)
+        worst = p.min()
         if worst > LEVEL:
             return (
                 f"No column of {len(self.ranks)} ranks is seen to depart from uniform "
                 f"(smallest p-value {min(worst, 1.0):.2g}, corrected for {len(table)} columns)."
             )
-        uneven = p * len(table) <= LEVEL
+        uneven = p <= LEVEL
         latent = uneven & (table.index.to_numpy() != "log_likelihood")
         bias, spread = (table[k].to_numpy()[latent] for k in ("bias_z", "spread_z"))
         counts = {

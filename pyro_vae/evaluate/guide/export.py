@@ -1,9 +1,9 @@
 """A trained model's draws and log p(x), as ArviZ takes them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ...core.checks import whole
 from ...data.tables import Table
+from ...infer.draws import predict
 from ...model.columns import by_column, own_values
 from ...model.entry import of_face
 from ...model.face import Face
@@ -20,9 +21,9 @@ from ...model.record import Record
 from ...model.tables import TableRecord
 from ...model.vae import VAE
 from ...model.visits import VisitsRecord
-from ..evidence.importance import Evidence, log_evidence
+from ...program.program import Program
+from ..evidence.importance import log_evidence
 from ..inference_data import Variable, as_draws, container, latent_coords
-from .program_export import export_program
 
 if TYPE_CHECKING:
     from arviz import InferenceData
@@ -36,7 +37,7 @@ LEAST = 1e-6  # nats: of an exact value, so that ArviZ has a tail to fit
 @of_face
 @torch.no_grad()
 def to_arviz(
-    vae: Face,
+    vae: VAE | Program,
     x: Tensor | ArrayLike,
     num_samples: int = 500,
     *,
@@ -107,9 +108,9 @@ def to_arviz(
     with reading(vae, seed):
         if isinstance(vae, VAE):
             return _export(vae, data, frame, num_samples, evidence_samples)
-        each = vae.layout is not None and vae.layout.data and not vae.why_not_separate
+        each = vae.layout.data and not vae.why_not_separate
         log_p = _marginal(vae, data, num_samples, evidence_samples) if each else None
-        return export_program(vae, data, num_samples, log_p)
+        return _export_program(vae, data, num_samples, log_p)
 
 
 def _export(
@@ -137,7 +138,8 @@ def _export(
         x_hat = torch.where(there, x_hat, math.nan)
         x_prior = torch.where(there, x_prior, math.nan) if conditional else x_prior
     log_p = _marginal(vae, x, num_samples, evidence_samples)
-    cell, latent = _cell_axes(vae.x_shape), vae.latent_axes
+    latent = vae.latent_axes
+    cell = AXES.get(len(vae.x_shape)) or tuple(f"x_dim_{i}" for i in range(len(vae.x_shape)))
     known = ("observation",) if conditional else ()
     of_row = ("observation",) if vae.prior_reads else ()
     coords = {
@@ -165,14 +167,49 @@ def _export(
     return container(groups, coords)
 
 
+def _export_program(
+    program: Program, x: Tensor, num_samples: int, log_p: Tensor | None
+) -> "InferenceData":
+    """The groups of a program, a variable for each site; ``log_p`` as of :func:`_marginal`."""
+    layout = program.layout
+    z, values = predict(program.model, program.guide, x, num_samples, layout)
+    assert z is not None
+
+    def sites(chosen: Mapping[str, Tensor]) -> dict[str, Variable]:
+        found = {}
+        for name, value in chosen.items():
+            own = layout.data is not None and name not in layout.shared
+            axes = (f"{name}_dim_{i}" for i in range(value.ndim - 1 - own))
+            found[name] = as_draws(value, *["observation"] * own, *axes)
+        return found
+
+    conditional = {n: as_draws(v, "observation") for n, v in z.by_site.items()}
+    groups: dict[str, Any] = {
+        "posterior": sites(z.values),
+        "posterior_predictive": sites({n: v for n, v in values.items() if n in z.observed}),
+        "sample_stats": {
+            "lp": as_draws(z.log_joint, "observation"),
+            "log_weight": as_draws(z.log_weight, "observation"),
+        },
+        "conditional_log_likelihood": conditional,
+        "observed_data": {n: (dims[2:], v[0, 0]) for n, (dims, v) in sites(z.observed).items()},
+    }
+    if log_p is not None:
+        name = next(iter(z.observed)) if len(z.observed) == 1 else "x"
+        groups["log_likelihood"] = {name: as_draws(log_p, "observation")}
+    elif layout.data is not None and set(z.values) <= set(layout.shared):
+        groups["log_likelihood"] = conditional
+    if not program.why_not_drawn:
+        _, values = predict(program.model, None, x, num_samples, layout)
+        groups["prior"] = sites({n: v for n, v in values.items() if n in z.values})
+        groups["prior_predictive"] = sites({n: v for n, v in values.items() if n in z.observed})
+    coords = {"observation": np.arange(z.log_prior.shape[1])}
+    return container({k: v for k, v in groups.items() if v}, coords)
+
+
 def _marginal(vae: Face, x: Tensor, num_samples: int, evidence_samples: int) -> Tensor:
-    """Draws of the estimate of log p(x), ``(S, N)``."""
-    found = log_evidence(vae, x, num_samples=evidence_samples, num_simulated=0)
-    return _draws_of_estimate(found, num_samples)
-
-
-def _draws_of_estimate(found: Evidence, num_samples: int) -> Tensor:
     """Draws ``(S, N)`` whose harmonic mean, which ``loo`` takes, is the estimate of p(x)."""
+    found = log_evidence(vae, x, num_samples=evidence_samples, num_simulated=0)
     error = found.standard_error.clamp_min(LEAST)
     noise = torch.randn(num_samples, len(error), device=error.device, dtype=error.dtype)
     draws = found.log_evidence + error * noise
@@ -196,7 +233,3 @@ def _cells(
         if (own := own_values(record.schema[name], some)) is not None:
             variables[name if name != "x" else "x (values)"] = variable(own, *dims)
     return variables
-
-
-def _cell_axes(shape: Sequence[int]) -> tuple[str, ...]:
-    return AXES.get(len(shape)) or tuple(f"x_dim_{i}" for i in range(len(shape)))

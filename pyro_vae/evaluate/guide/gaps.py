@@ -8,7 +8,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
-from torch.distributions.transforms import Transform, identity_transform
+from torch.distributions.transforms import Transform
 
 from ...core.checks import boolean, whole
 from ...families.flows import zuko_flows
@@ -18,6 +18,7 @@ from ...model.vae import VAE
 from ...program.line import RealLine
 from ...program.program import Program
 from ..evidence.importance import Evidence
+from ..evidence.paths import joint_of
 from ..statistics import by_observation, standard_error
 
 __all__ = ["gaps"]
@@ -81,49 +82,40 @@ def gaps(
     x = vae.check(x)
     vae.check_separate("gaps")
     with reading(vae, seed):
-        if isinstance(vae, Program):
-            return by_observation(_gaps_of_program(vae, x, steps, num_samples, flow))
-        parts = [_gaps(vae, some, steps, num_samples, flow) for some in x.split(BLOCK)]
+        rows = [x] if isinstance(vae, Program) else x.split(BLOCK)
+        parts = [_gaps(vae, some, steps, num_samples, flow) for some in rows]
     return by_observation({k: torch.cat([part[k] for part in parts]) for k in parts[0]})
 
 
-def _gaps(vae: VAE, x: Tensor, steps: int, num_samples: int, flow: bool) -> dict[str, Tensor]:
-    joint = Joint(vae, x)
+def _gaps(
+    vae: VAE | Program, x: Tensor, steps: int, num_samples: int, flow: bool
+) -> dict[str, Tensor]:
+    joint = joint_of(vae, x)
     transform = joint.to_support("a guide for each observation")
-    guides: dict[str, Sampler] = {"elbo": _sampler(joint.guide)}
-    local = vae.refine(x, steps=steps, num_particles=PARTICLES)
-    guides["elbo_local"] = _sampler(local)
-    full = FullCovariance(transform, local.sample(torch.Size([1000])))
+    log_w: dict[str, Tensor] = {}
+    guides: dict[str, Sampler] = {}
+    if isinstance(vae, Program):
+        log_w["elbo"] = vae.densities()(x).draw(num_samples).log_weight.double()
+        start = joint.draw(1000)
+    else:
+        local = vae.refine(x, steps=steps, num_particles=PARTICLES)
+        guides = {"elbo": _sampler(joint.guide), "elbo_local": _sampler(local)}
+        start = local.sample(torch.Size([1000]))
+    full = FullCovariance(transform, start)
     guides["elbo_full"] = _ascend(full, joint, steps, 0.02)
     if flow:
         guides["elbo_flow"] = _ascend(SplineFlow(full), joint, steps, 0.005)
-    log_w: dict[str, Tensor] = {}
     for name, guide in guides.items():
         z, log_q = guide(num_samples)
-        log_w[name] = (joint.log_likelihood(z) + joint.log_prior(z) - log_q).double()
+        log_w[name] = (joint.log_joint(z) - log_q).double()
     found = _bounds(log_w)
+    if isinstance(vae, Program):
+        return {**found, "gap": found["log_evidence"] - found["elbo"]}
     return {
         **found,
         "approximation": found["log_evidence"] - found["elbo_local"],
         "amortization": found["elbo_local"] - found["elbo"],
     }
-
-
-def _gaps_of_program(
-    program: Program, x: Tensor, steps: int, num_samples: int, flow: bool
-) -> dict[str, Tensor]:
-    line, joint = RealLine(program, x), program.densities()(x)
-    log_w = {"elbo": joint.draw(num_samples).log_weight.double()}
-    start = line.draw(1000)
-    full = FullCovariance(identity_transform, start)
-    guides = {"elbo_full": _ascend(full, line, steps, 0.02)}
-    if flow:
-        guides["elbo_flow"] = _ascend(SplineFlow(full), line, steps, 0.005)
-    for name, guide in guides.items():
-        u, log_q = guide(num_samples)
-        log_w[name] = (line.log_joint(u) - log_q).double()
-    found = _bounds(log_w)
-    return {**found, "gap": found["log_evidence"] - found["elbo"]}
 
 
 def _bounds(log_w: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -204,8 +196,7 @@ def _ascend(guide: nn.Module, joint: Joint | RealLine, steps: int, lr: float) ->
     with torch.enable_grad():
         for _ in range(steps):
             z, log_q = guide(PARTICLES)
-            elbo = joint.log_likelihood(z) + joint.log_prior(z) - log_q
-            loss = -elbo.mean(0).sum()
+            loss = -(joint.log_joint(z) - log_q).mean(0).sum()
             for p, g in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
                 p.grad = g
             optimizer.step()

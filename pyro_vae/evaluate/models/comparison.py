@@ -12,8 +12,10 @@ from torch import Tensor
 from ...core.checks import whole
 from ...core.pareto import RELIABLE
 from ...language.arguments import suggests
-from ...model.face import Face
+from ...model.vae import VAE
+from ...program.program import Program
 from ..evidence.importance import log_evidence
+from ..statistics import by_observation
 from .measures import check_one_measure
 from .stacking import stacking_weights
 
@@ -71,7 +73,7 @@ class Comparison:
 
 @suggests
 def compare(
-    vaes: Sequence[Face] | Mapping[str, Face],
+    vaes: Sequence[VAE | Program] | Mapping[str, VAE | Program],
     x: Tensor | ArrayLike | None = None,
     *,
     num_samples: int = 1000,
@@ -124,13 +126,12 @@ def compare(
     }
 
     def frame(part: str) -> pd.DataFrame:
-        columns = {name: getattr(each, part).cpu().double() for name, each in found.items()}
-        return pd.DataFrame(columns).rename_axis("observation")
+        return by_observation({name: getattr(each, part).double() for name, each in found.items()})
 
     return Comparison(frame("log_evidence"), frame("khat"), frame("standard_error"))
 
 
-def _data(name: str, vae: Face, x: Tensor | ArrayLike | None) -> Tensor:
+def _data(name: str, vae: VAE | Program, x: Tensor | ArrayLike | None) -> Tensor:
     """The observations of a model: those that a program carries, or x."""
     if vae.observations is not None:
         return vae.observations
@@ -139,14 +140,16 @@ def _data(name: str, vae: Face, x: Tensor | ArrayLike | None) -> Tensor:
     return vae.check(x)
 
 
-def named(vaes: Sequence[Face] | Mapping[str, Face]) -> dict[str, Face]:
+def named(
+    vaes: Sequence[VAE | Program] | Mapping[str, VAE | Program],
+) -> dict[str, VAE | Program]:
     """Models by name; those of a list are named by their numbers.
 
     Raises:
         ValueError: something that is no model.
     """
     if not isinstance(vaes, Mapping):
-        if isinstance(vaes, Face):
+        if isinstance(vaes, VAE | Program):
             raise ValueError("one model was given: give several, [a, b] or {'a': a, 'b': b}")
         if not isinstance(vaes, list | tuple):
             raise ValueError(
@@ -154,7 +157,7 @@ def named(vaes: Sequence[Face] | Mapping[str, Face]) -> dict[str, Face]:
             )
         vaes = {str(i): vae for i, vae in enumerate(vaes)}
     for name, vae in vaes.items():
-        if not isinstance(vae, Face):
+        if not isinstance(vae, VAE | Program):
             raise ValueError(
                 f"{name} is a {type(vae).__name__}: give models, pyro_vae.VAE or pyro_vae.Program, "
                 "[a, b]"

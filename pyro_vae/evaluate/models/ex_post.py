@@ -128,11 +128,8 @@ def fit_prior(
     (torch.Size([2]), 2)
     """
     epochs, batch_size = whole("epochs", epochs), whole("batch_size", batch_size)
-    lr, validation, seed = (
-        positive("lr", lr),
-        fraction("validation", validation),
-        whole("seed", seed, 0),
-    )
+    lr, validation = positive("lr", lr), fraction("validation", validation)
+    seed = whole("seed", seed, 0)
     if isinstance(vae.record, VisitsRecord):
         raise ValueError(
             "the prior of visits is not exchanged: make a model with the other prior, "

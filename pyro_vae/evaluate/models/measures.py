@@ -11,7 +11,6 @@ from ...distributions import SpikeAndSlab, SpikeOr, support_of_cell
 from ...families.likelihoods import parts_of
 from ...families.support import innermost, support_bounds, support_of
 from ...model.columns import by_cell
-from ...model.face import Face
 from ...model.joint import reading
 from ...model.vae import VAE
 from ...program.program import Program
@@ -23,7 +22,7 @@ TOLERANCE = 1e-5  # relative, between cells of single precision
 
 
 @torch.no_grad()
-def base_measure(vae: Face, x: Tensor) -> dict[str, str]:
+def base_measure(vae: VAE | Program, x: Tensor) -> dict[str, str]:
     """By the name of an observed cell, what its likelihood gives: probabilities or densities.
 
     Densities on the line, on a sphere or simplex, and beside a mass at one value are densities
@@ -34,21 +33,9 @@ def base_measure(vae: Face, x: Tensor) -> dict[str, str]:
         vae: a model.
         x: observations as its record packs them; of a program, its rows.
     """
+    found = {cell: kind for cell, (kind, _) in _observed(vae, x).items()}
     if isinstance(vae, Program):
-        nodes: dict[str, Any] = dict(vae.example.model.nodes)
-        return {
-            cell: kind
-            for name, names in _names_by_site(vae).items()
-            for kind in [_measure(nodes[name]["fn"])]
-            for cell in names
-        }
-    if not isinstance(vae, VAE):
-        raise TypeError(f"a VAE or a Program, got {type(vae).__name__}")
-    with reading(vae, 0):
-        p = vae.decode(vae.prior_at(x[:1]).expand([1]).sample(), x[:1])
-        kinds = [_measure(part) for part in parts_of(p)]
-        which = by_cell(p, lambda part: kinds.index(_measure(part)))
-    found = {name: kinds[k] for name, k in zip(_names(vae), which.tolist(), strict=True)}
+        return found
     if vae.missingness is not None:
         found[MASK] = "probabilities"
     if vae.record.has("label") and (y := vae.record.part(x, "label")) is not None and y.any():
@@ -63,7 +50,7 @@ def describe_measure(measure: Mapping[str, str]) -> str:
     return ", ".join(f"{kind} of {name}" for name, kind in measure.items())
 
 
-def check_one_measure(models: Mapping[str, Face], data: Mapping[str, Tensor]) -> None:
+def check_one_measure(models: Mapping[str, VAE | Program], data: Mapping[str, Tensor]) -> None:
     """Raise unless all models say log p(x) of the same cells in the same units.
 
     Args:
@@ -81,9 +68,9 @@ def check_one_measure(models: Mapping[str, Face], data: Mapping[str, Tensor]) ->
                 f"{first} has {counts[first]} observations, {name} {counts[name]}: compare models "
                 "of the same data"
             )
-    one, cells = base_measure(models[first], data[first]), _cells(models[first], data[first])
+    one, cells = base_measure(models[first], data[first]), _observed(models[first], data[first])
     for name in others:
-        other, mine = base_measure(models[name], data[name]), _cells(models[name], data[name])
+        other, mine = base_measure(models[name], data[name]), _observed(models[name], data[name])
         if apart := one.keys() ^ other.keys():
             which = min(apart)
             who, lacks = (first, name) if which in one else (name, first)
@@ -97,46 +84,44 @@ def check_one_measure(models: Mapping[str, Face], data: Mapping[str, Tensor]) ->
                     f"{first} gives {kind} of {cell!r}, {name} {other[cell]}: no common unit, so "
                     "compare models whose likelihoods of it are of one kind"
                 )
-        for cell, values in cells.items():
-            same = torch.isclose(values, mine[cell], rtol=TOLERANCE, atol=0.0, equal_nan=True)
+        for cell, (_, values) in cells.items():
+            own = mine[cell][1]
+            same = torch.isclose(values, own, rtol=TOLERANCE, atol=0.0, equal_nan=True)
             if not same.all():
                 row = int((~same).nonzero()[0])
                 raise ValueError(
                     f"{first} reads {cell!r} as {values[row]:g} in row {row}, {name} as "
-                    f"{mine[cell][row]:g}: densities in different units do not compare, so give "
+                    f"{own[row]:g}: densities in different units do not compare, so give "
                     "models the same data"
                 )
 
 
-def _names(vae: VAE) -> tuple[str, ...]:
-    """Of the observed cells, in the order in which they are packed."""
-    return vae.record.columns or tuple(map(str, range(math.prod(vae.x_shape))))
+def _observed(vae: VAE | Program, x: Tensor) -> dict[str, tuple[str, Tensor]]:
+    """By name the base measure and the values of each observed cell; numbers where none has one.
 
-
-def _names_by_site(program: Program) -> dict[str, list[str]]:
-    """Of the cells of an observation, by observed site; numbers where there is one site."""
-    found, one = {}, len(program.drawn.observed) == 1
-    for name, value in program.drawn.observed.items():
-        size = value.numel() // program.layout.size
-        found[name] = [str(i) if one else f"{name}[{i}]" for i in range(size)]
-    return found
-
-
-def _cells(vae: Face, x: Tensor) -> dict[str, Tensor]:
-    """The observed cells by name; of numbers of categories only which are there."""
+    Of numbers of categories the values are only which are there.
+    """
     if isinstance(vae, Program):
-        found = {}
-        for name, names in _names_by_site(vae).items():
-            values = vae.drawn.observed[name].reshape(vae.layout.size, -1).float().cpu()
-            found |= dict(zip(names, values.unbind(1), strict=True))
+        found, nodes = {}, dict(vae.example.model.nodes)
+        for site, value in vae.drawn.observed.items():
+            part: Any = nodes[site]
+            columns = value.reshape(vae.layout.size, -1).float().cpu().unbind(1)
+            for i, column in enumerate(columns):
+                name = str(i) if len(vae.drawn.observed) == 1 else f"{site}[{i}]"
+                found[name] = _measure(part["fn"]), column
         return found
-    if not isinstance(vae, VAE):
-        raise TypeError(f"a VAE or a Program, got {type(vae).__name__}")
-    flat = vae.record.cells(x).flatten(1).float().cpu()
+    with reading(vae, 0):
+        p = vae.decode(vae.prior_at(x[:1]).expand([1]).sample(), x[:1])
+        own = [_measure(part) for part in parts_of(p)]
+        kinds = [own[k] for k in by_cell(p, lambda part: own.index(_measure(part))).tolist()]
+    names = vae.record.columns or tuple(map(str, range(math.prod(vae.x_shape))))
     schema = getattr(vae.record, "schema", None)
     coded = set() if schema is None else {c.name for c in schema.modelled if c.has_codes}
-    columns = zip(_names(vae), flat.unbind(1), strict=True)
-    return {name: 0 * values if name in coded else values for name, values in columns}
+    columns = vae.record.cells(x).flatten(1).float().cpu().unbind(1)
+    return {
+        name: (kind, 0 * column if name in coded else column)
+        for name, kind, column in zip(names, kinds, columns, strict=True)
+    }
 
 
 def _measure(part: torch.distributions.Distribution) -> str:

@@ -39,8 +39,11 @@ class Coded:
     def __len__(self) -> int:
         return len(self.codes)
 
-    def take(self, rows: np.ndarray) -> "Coded":
-        """Some of the rows."""
+    def draw(self, number: int, generator: np.random.Generator) -> "Coded":
+        """So many of the rows, in their order."""
+        if number == len(self):
+            return self
+        rows = np.sort(generator.choice(len(self), number, replace=False))
         return Coded(self.names, self.numeric, self.values[rows], self.codes[rows], self.bins[rows])
 
 
@@ -65,18 +68,10 @@ def encode_tables(tables: Mapping[str, pd.DataFrame], reference: str) -> dict[st
                 f"{'has' if lacks else 'lacks'}: expected the columns {', '.join(names)}"
             )
     columns = [_column({k: f.loc[:, c] for k, f in frames.items()}, reference) for c in names]
-    numeric = np.array([column[reference].numeric for column in columns])
-    return {
-        k: Coded(
-            names,
-            numeric,
-            *(
-                np.stack([getattr(column[k], part) for column in columns], 1)
-                for part in ("values", "codes", "bins")
-            ),
-        )
-        for k in frames
-    }
+    numeric, *pooled = (np.stack(parts, -1) for parts in zip(*columns, strict=True))
+    ends = np.cumsum([len(frame) for frame in frames.values()])[:-1]
+    split = zip(*(np.split(array, ends) for array in pooled), strict=True)
+    return {k: Coded(names, numeric, *arrays) for k, arrays in zip(frames, split, strict=True)}
 
 
 def as_frame(table: object, name: str = "the table") -> pd.DataFrame:
@@ -105,16 +100,8 @@ def as_frame(table: object, name: str = "the table") -> pd.DataFrame:
     return frame.set_axis(names, axis=1)
 
 
-@dataclass(frozen=True)
-class _Column:
-    numeric: bool
-    values: np.ndarray
-    codes: np.ndarray
-    bins: np.ndarray
-
-
-def _column(parts: dict[str, pd.Series], reference: str) -> dict[str, _Column]:
-    """One column of all tables."""
+def _column(parts: dict[str, pd.Series], reference: str) -> tuple[np.ndarray, ...]:
+    """Whether a column is of quantities, and its values, codes and bins in all tables, joined."""
     parts = {k: _plain(part) for k, part in parts.items()}
     numeric = _is_quantity(parts[reference])
     read = _quantities if numeric else _categories
@@ -127,9 +114,7 @@ def _column(parts: dict[str, pd.Series], reference: str) -> dict[str, _Column]:
         known = series[reference][~np.isnan(series[reference])]
         edges = np.unique(np.quantile(known, DECILES)) if len(known) else np.empty(0)
         bins = np.where(codes == MISSING, 0, np.searchsorted(edges, pooled, "right") + 1)
-    ends = np.cumsum([len(part) for part in series.values()])[:-1]
-    split = zip(*(np.split(array, ends) for array in (values, codes, bins)), strict=True)
-    return {k: _Column(numeric, *arrays) for k, arrays in zip(series, split, strict=True)}
+    return np.array(numeric), values, codes, bins
 
 
 def _plain(column: pd.Series) -> pd.Series:

@@ -149,7 +149,7 @@ def fidelity(
         raise ValueError(f"target {target!r} is no column: expected one of {', '.join(names)}")
     generator = np.random.default_rng(seed)
     rows = min(len(coded["synthetic"]), len(coded["train"]))
-    others = [_some(coded[name], rows, generator) for name in ("synthetic", "train")]
+    others = [coded[name].draw(rows, generator) for name in ("synthetic", "train")]
     targets = range(len(names)) if target is None else [names.index(target)]
     both = [_compare(coded["test"], other, targets, seed) for other in others]
     table = pd.DataFrame({k: (*both[0].figures[k], *both[1].figures[k]) for k in both[0].figures})
@@ -183,12 +183,6 @@ def _compare(test: Coded, other: Coded, targets: "range | list[int]", seed: int)
     error = math.sqrt((mean**2).sum())
     figures["prediction"] = (scores[known].mean() if known.any() else math.nan, error)
     return _Comparison(figures, shared, scores)
-
-
-def _some(table: Coded, rows: int, generator: np.random.Generator) -> Coded:
-    if rows == len(table):
-        return table
-    return table.take(np.sort(generator.choice(len(table), rows, replace=False)))
 
 
 def _density(log_density: LogDensity, test: object, rows: int) -> tuple[float, float]:

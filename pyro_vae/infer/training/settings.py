@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass, field
 from numbers import Real
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 from ...core.checks import boolean, fraction, positive, whole
 from ...language.schedules import schedule
@@ -15,7 +15,7 @@ __all__ = [
     "Compile",
     "FitSettings",
     "Precision",
-    "about",
+    "setting",
 ]
 
 Binarize: TypeAlias = Literal["dynamic", "static"] | None
@@ -28,9 +28,9 @@ FROM_PYTHON = ""  # its name for data that were given as objects
 FREE = ("epochs", "checkpoint_every", "checkpoint_minutes", "progress")  # a resume may change them
 
 
-def about(text: str, metavar: str = "LINE") -> dict[str, str]:
-    """The help and the metavar of a setting's option."""
-    return {"help": text, "metavar": metavar}
+def setting(default: object, text: str, metavar: str = "LINE") -> Any:  # noqa: ANN401
+    """A field of settings, with the help and the metavar of its option."""
+    return field(default=default, metadata={"help": text, "metavar": metavar})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,47 +47,35 @@ class FitSettings:
     0.01
     """
 
-    estimator: str = field(default="Trace_ELBO", metadata=about("The bound and its gradient."))
-    epochs: int = field(default=100, metadata=about("Passes over the data.", "N"))
-    batch_size: int = field(default=100, metadata=about("Observations a step.", "N"))
-    lr: float | str = field(default=1e-3, metadata=about("Learning rate: a number, or a schedule."))
-    optimizer: str = field(
-        default="Adam", metadata=about("A class of torch.optim; Adam(clip_norm=10).")
+    estimator: str = setting("Trace_ELBO", "The bound and its gradient.")
+    epochs: int = setting(100, "Passes over the data.", "N")
+    batch_size: int = setting(100, "Observations a step.", "N")
+    lr: float | str = setting(1e-3, "Learning rate: a number, or a schedule.")
+    optimizer: str = setting("Adam", "A class of torch.optim; Adam(clip_norm=10).")
+    beta: float | str = setting(1.0, "Weight of the KL: a number, or linear(0, 1, epochs=10).")
+    free_bits: float | None = setting(
+        None, "Minimum KL of each latent dimension, in nats, below which it costs nothing.", "X"
     )
-    beta: float | str = field(
-        default=1.0, metadata=about("Weight of the KL: a number, or linear(0, 1, epochs=10).")
+    aggressive: int | None = setting(
+        None, "Epochs at most in which the guide is trained ahead of the model.", "N"
     )
-    free_bits: float | None = field(
-        default=None,
-        metadata=about(
-            "Minimum KL of each latent dimension, in nats, below which it costs nothing.", "X"
-        ),
+    binarize: Binarize = setting(
+        None, "Draw bits from grey values, at each visit or once.", "dynamic|static"
     )
-    aggressive: int | None = field(
-        default=None,
-        metadata=about("Epochs at most in which the guide is trained ahead of the model.", "N"),
+    validation: float | None = setting(None, "Fraction held out.", "X")
+    patience: int | None = setting(
+        None, "Stop after N epochs without a better validation ELBO.", "N"
     )
-    binarize: Binarize = field(
-        default=None,
-        metadata=about("Draw bits from grey values, at each visit or once.", "dynamic|static"),
+    seed: int = setting(0, "Of weights, order, bits and draws.", "N")
+    checkpoint_every: int = setting(1, "Epochs between checkpoints.", "N")
+    checkpoint_minutes: float | None = setting(
+        None, "Minutes between further checkpoints, within epochs.", "X"
     )
-    validation: float | None = field(default=None, metadata=about("Fraction held out.", "X"))
-    patience: int | None = field(
-        default=None, metadata=about("Stop after N epochs without a better validation ELBO.", "N")
+    compile: Compile = setting(
+        "auto", "Compile the step: auto does from 5,000 steps on.", "auto|MODE"
     )
-    seed: int = field(default=0, metadata=about("Of weights, order, bits and draws.", "N"))
-    checkpoint_every: int = field(default=1, metadata=about("Epochs between checkpoints.", "N"))
-    checkpoint_minutes: float | None = field(
-        default=None, metadata=about("Minutes between further checkpoints, within epochs.", "X")
-    )
-    compile: Compile = field(
-        default="auto",
-        metadata=about("Compile the step: auto does from 5,000 steps on.", "auto|MODE"),
-    )
-    precision: Precision = field(
-        default="float32", metadata=about("Of the networks, in steps.", "float32|tf32|bf16")
-    )
-    progress: bool | None = field(default=None, metadata=about("Show a progress bar.", ""))
+    precision: Precision = setting("float32", "Of the networks, in steps.", "float32|tf32|bf16")
+    progress: bool | None = setting(None, "Show a progress bar.", "")
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "checkpoint_every"):
