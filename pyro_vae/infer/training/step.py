@@ -17,11 +17,10 @@ from ...core.errors import in_words
 from ...core.sizes import bounded, memory
 from ..engine.capture import CaptureError
 from ..engine.compiled import CompiledELBO
-from ..engine.precision import lowered
-from ..sites import family_name
+from ..sites import family_name, replayed
 from .run import Run, Trainable, rng_state, set_rng_state
 
-__all__ = ["NonFiniteLossError", "Step", "checked", "explain"]
+__all__ = ["NonFiniteLossError", "Step", "checked", "explain", "tensor_float"]
 
 LARGE = 1e3  # of data or parameters: a size that may be the cause
 
@@ -120,6 +119,29 @@ class Step:
         return list(self.run.vae.buffers()) if self.moving is None else self.moving
 
 
+def lowered(fn: Callable, precision: str, device: torch.device) -> Callable:
+    """A model or guide whose networks compute in bfloat16, if ``precision`` is ``"bf16"``.
+
+    Parameters and their gradients, the outputs of the heads and densities keep their precision.
+    """
+    if precision != "bf16":
+        return fn
+    return torch.autocast(device.type, torch.bfloat16, cache_enabled=False)(fn)
+
+
+@contextmanager
+def tensor_float(precision: str) -> Iterator[None]:
+    """Within it matrix products on a GPU use TensorFloat-32, if ``precision`` is ``"tf32"``."""
+    before = torch.get_float32_matmul_precision()
+    if precision == "tf32":
+        torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        if precision == "tf32":
+            torch.set_float32_matmul_precision(before)
+
+
 @contextmanager
 def checked() -> Iterator[None]:
     """Within it Pyro validates, and no tensor takes more than an eighth of the memory."""
@@ -152,7 +174,7 @@ def explain(vae: Trainable, x: Tensor) -> str:
 def _non_finite_sites(vae: Trainable, x: Tensor) -> Iterator[str]:
     with poutine.block(), pyro.validation_enabled(False):
         guide = poutine.trace(vae.guide).get_trace(x)
-        model = poutine.trace(poutine.replay(vae.model, guide)).get_trace(x)
+        model = replayed(vae.model, guide, x)
     for trace, side in ((guide, "guide"), (model, "model")):
         with pyro.validation_enabled(False):
             trace.compute_log_prob()
