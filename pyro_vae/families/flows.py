@@ -112,8 +112,7 @@ class Flow(Part):
         self.base = inner.make(base, depends=False)
         self.shape, self.feature_dim = ends.shape, len(ends.feature_shape or ())
         if self.base_spec is not None:
-            shape = inner.feature_shape
-            support = support_of(self.base(None if shape is None else torch.zeros(1, *shape)))
+            support = support_of(self.base(inner.example))
             real = support is not None and support_bounds(support) == REAL
             if not real or "SpikeAndSlab" in str(base):  # no inverse finds its points again
                 raise self.error(
