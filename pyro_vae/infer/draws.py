@@ -21,7 +21,7 @@ from torch.distributions import kl_divergence
 
 from ..core.layout import Layout
 from .guides import At
-from .sites import latent, samples, unweighted
+from .sites import latent, replayed, samples, unweighted
 
 __all__ = ["Draws", "Traces", "draws", "full_plates", "predict", "read", "run_once"]
 
@@ -156,7 +156,7 @@ def run_once(
         q = poutine.trace(guide).get_trace(x)
         if enumerate:
             model = poutine.enum(model, first_available_dim=first)
-        p = poutine.trace(poutine.replay(model, trace=q)).get_trace(x)
+        p = replayed(model, q, x)
     return Traces(q, p)
 
 
