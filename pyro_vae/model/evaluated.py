@@ -72,14 +72,7 @@ class Evaluated(Face):
     def simulate(
         self, num_data: int, given: Tensor | None, size: int, *, holes: bool = False
     ) -> list[tuple[Tensor, Tensor]]:
-        """Observations drawn from the model with the z of each, in parts of ``size`` rows.
-
-        Args:
-            num_data: how many.
-            given: observations whose context and offset are taken in turn.
-            size: rows of a part.
-            holes: whether the missing cells of ``given`` are missing in them too.
-        """
+        """Observations drawn from the model with the z of each, in parts of ``size`` rows."""
         z, x = simulate(self, num_data, given)
         if holes and given is not None and not self._has_bits:
             gone, cells = self.record.cells(in_turn(given, num_data)).isnan(), self.record.cells(x)

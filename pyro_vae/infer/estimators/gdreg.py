@@ -97,11 +97,6 @@ class GDReG(WeightedELBO):
 def redraw(fn: dist.TorchDistribution, z: Tensor, name: str) -> Tensor:
     """The value of z again, as a draw of ``fn`` whose noise is held fixed.
 
-    Args:
-        fn: the prior of a site.
-        z: a value in its support.
-        name: of the site, for the message.
-
     Returns:
         A tensor that equals z; it has a gradient where ``fn`` has learned parameters.
 
