@@ -2,10 +2,9 @@
 
 import inspect
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from types import ModuleType
 from typing import Any, cast
 
@@ -171,12 +170,9 @@ def widen(transform: Any) -> Any:  # noqa: ANN401
     if hasattr(transform, "base"):
         transform.base = widen(transform.base)
     if hasattr(transform, "meta"):
-        transform.meta = partial(_widened, transform.meta)
+        meta = transform.meta
+        transform.meta = lambda x: widen(meta(x))
     return transform
-
-
-def _widened(meta: Callable[[Tensor], object], x: Tensor) -> object:
-    return widen(meta(x))
 
 
 class _Wide(Transform):

@@ -165,17 +165,13 @@ class Annealed(dist.TorchDistribution):
         Raises:
             NotImplementedError: any other value.
         """
-        if self._last is None or not self._is_last(value):
+        own = self._last and self._last[0]
+        if self._last is None or not (value is own or value._base is own):  # a view of it
             raise NotImplementedError(
                 "the density of annealed draws is known at the guide's last own draws alone: use "
                 "log_evidence with proposal='guide', or guide='Normal'"
             )
         return self._last[1]
-
-    def _is_last(self, value: Tensor) -> bool:
-        return self._last is not None and (
-            value is self._last[0] or value._base is self._last[0]  # a view of it
-        )
 
     def slopes(
         self, z: dict[str, Tensor]

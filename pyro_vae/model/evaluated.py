@@ -74,15 +74,11 @@ class Evaluated(Face):
     ) -> list[tuple[Tensor, Tensor]]:
         """Observations drawn from the model with the z of each, in parts of ``size`` rows."""
         z, x = simulate(self, num_data, given)
-        if holes and given is not None and not self._has_bits:
+        draws_holes = isinstance(self.record, TableRecord) and self.record.holes
+        if holes and given is not None and not draws_holes:
             gone, cells = self.record.cells(in_turn(given, num_data)).isnan(), self.record.cells(x)
             x = self.record.with_cells(x, torch.where(gone, math.nan, cells))
         return list(zip(z.split(size), x.split(size), strict=True))
-
-    @property
-    def _has_bits(self) -> bool:
-        """Whether the model draws which cells are missing."""
-        return isinstance(self.record, TableRecord) and bool(self.record.holes)
 
     @property
     def why_not_simulated(self) -> str:

@@ -72,7 +72,8 @@ class Step:
 
     def _loss_and_grads(self, model: Callable, guide: Callable, x: Tensor) -> float:
         """The estimator's, with a stop before the optimizer sees what is not finite."""
-        rng, moving = rng_state(), self._moving()
+        moving = list(self.run.vae.buffers()) if self.moving is None else self.moving
+        rng = rng_state()
         buffers = [b.clone() for b in moving]
         compiled = None if self._first or not self.run.pays(len(x)) else self.compiled
         elbo: Any = compiled or self.elbo
@@ -114,9 +115,6 @@ class Step:
                 worst = gradient[~gradient.isfinite()][0].item()
                 return f"gradient of {normalize_param_name(name)!r} is {worst}"
         return ""
-
-    def _moving(self) -> list[Tensor]:
-        return list(self.run.vae.buffers()) if self.moving is None else self.moving
 
 
 def lowered(fn: Callable, precision: str, device: torch.device) -> Callable:
