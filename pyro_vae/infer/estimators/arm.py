@@ -11,9 +11,8 @@ from pyro.infer.util import MultiFrameTensor
 from torch import Tensor
 
 from .bounds import Bound, renyi
-from .logits import OF_BITS, LogitELBO, Scored, spread
+from .logits import LogitELBO, Scored, spread
 from .multisample import Plates, Run
-from .profile import of_scores
 from .relaxed import Bits, Kind
 from .weights import log_weights, replace_each, widen
 
@@ -58,9 +57,7 @@ class ARM(OfPairs):
         Yin & Zhou (2019), arXiv:1807.11143.
     """
 
-    profile = of_scores(
-        "Bernoulli", "unbiased; two evaluations a particle, an antithetic pair", OF_BITS
-    )
+    note = "unbiased; two evaluations a particle, an antithetic pair"
 
     def _gradients(self, cost: MultiFrameTensor, sites: list[Scored]) -> list[Tensor]:
         return [difference(cost, one.site) * (one.about - 0.5) for one in sites]
@@ -87,11 +84,7 @@ class DisARM(OfPairs):
         Dong, Mnih & Tucker (2020), arXiv:2006.10680; Yin et al. (2020), arXiv:2006.06448.
     """
 
-    profile = of_scores(
-        "Bernoulli",
-        "unbiased; two evaluations a particle, an antithetic pair; never worse than ARM",
-        OF_BITS,
-    )
+    note = "unbiased; two evaluations a particle, an antithetic pair; never worse than ARM"
 
     def _gradients(self, cost: MultiFrameTensor, sites: list[Scored]) -> list[Tensor]:
         return [difference(cost, one.site) * odd_part(one) for one in sites]
@@ -121,13 +114,10 @@ class DisARMIWAE(OfPairs):
         Dong, Mnih & Tucker (2020), arXiv:2006.10680, section 5.
     """
 
-    profile = of_scores(
-        "Bernoulli",
-        "importance-weighted bound, unbiased for it; two evaluations a particle, an "
-        "antithetic pair",
-        OF_BITS,
-        weighted=False,
+    note = (
+        "importance-weighted bound, unbiased for it; two evaluations a particle, an antithetic pair"
     )
+    weighted = False
 
     def __init__(self, num_particles: int = 2, **plates: Unpack[Plates]) -> None:
         super().__init__(num_particles, **plates)
