@@ -242,14 +242,6 @@ def test_gradients_are_summed_in_messages_of_any_size(ranks):
         assert np.array_equal(part["sums"], np.stack([np.concatenate(expected)] * 2))
 
 
-def test_buckets_hold_one_type_and_all_tensors_once(monkeypatch):
-    monkeypatch.setattr(distributed, "BUCKET", 40)
-    kinds = [torch.float32, torch.float32, torch.float64, torch.float32, torch.float64]
-    tensors = [torch.zeros(6, dtype=kind) for kind in kinds]
-    buckets = list(distributed._buckets(tensors))
-    assert [list(bucket) for bucket in buckets] == [[0, 1], [2], [4], [3]]
-
-
 def test_a_parameter_that_comes_late_has_the_first_ones_value(ranks):
     for part in ranks[1]:  # 10 - (1 + 1) - 2
         assert part["late"] == 6

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 import pyro_vae as pv
 from pyro_vae.data.pictures import channels_first, warn_of_layout
 from pyro_vae.families.networks import make_network
-from pyro_vae.families.residual import Repeated, group_norm
+from pyro_vae.families.residual import group_norm
 
 pytestmark = pytest.mark.usefixtures("short_pilot")
 
@@ -373,7 +373,7 @@ def test_doubled_images_have_no_chequerboard():
     """An even image stays even, whatever the weights: transposed convolutions make squares."""
     torch.manual_seed(0)
     even = torch.ones(1, 4, 8, 8)
-    ours = nn.Sequential(Repeated((16, 16)), nn.Conv2d(4, 4, 3, padding=1))(even)
+    ours = nn.Sequential(nn.Upsample((16, 16)), nn.Conv2d(4, 4, 3, padding=1))(even)
     theirs = nn.ConvTranspose2d(4, 4, 3, stride=2, padding=1, output_padding=1)(even)
     inner = (slice(None), slice(None), slice(2, -2), slice(2, -2))
     assert ours[inner].std((2, 3)).max() < 1e-5

@@ -6,6 +6,7 @@ and its log density has its digits wherever such a draw lies.
 
 import math
 from collections.abc import Sequence
+from typing import ClassVar, Self
 
 import pyro.distributions as dist
 import torch
@@ -15,6 +16,8 @@ from torch import Tensor
 from .supports import support_of_cell
 
 __all__ = [
+    "Checked",
+    "Expanding",
     "InLogarithms",
     "InverseGamma",
     "Kumaraswamy",
@@ -50,10 +53,36 @@ class TransformedDistribution(dist.TransformedDistribution):
         return inside(value, low, high)
 
 
-class InLogarithms:
-    """Draws whose logarithm is made first."""
+class Checked:
+    """A log density whose values are looked at where arguments are validated."""
 
     _validate_args: bool
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The log density."""
+        if self._validate_args:
+            self._validate_sample(value)  # pyright: ignore[reportAttributeAccessIssue]
+        return self._log_density(value)
+
+    def _log_density(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class Expanding:
+    """Parameters of one number each, which are expanded as the batch is."""
+
+    arg_constraints: ClassVar[dict]
+    _validate_args: bool
+
+    def expand(self, batch_shape: Size, _instance: object = None) -> Self:
+        """The same, expanded."""
+        shape = torch.Size(batch_shape)
+        each = {name: getattr(self, name).expand(shape) for name in self.arg_constraints}
+        return type(self)(**each, validate_args=self._validate_args)  # pyright: ignore
+
+
+class InLogarithms(Checked):
+    """Draws whose logarithm is made first."""
 
     def rsample(self, sample_shape: Size = ()) -> Tensor:
         """A draw that is greater than 0 and finite."""
@@ -64,16 +93,7 @@ class InLogarithms:
         with torch.no_grad():
             return self.rsample(sample_shape)
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        """The log density."""
-        if self._validate_args:
-            self._validate_sample(value)  # pyright: ignore[reportAttributeAccessIssue]
-        return self._log_density(value)
-
     def _log_draw(self, sample_shape: torch.Size) -> Tensor:
-        raise NotImplementedError
-
-    def _log_density(self, x: Tensor) -> Tensor:
         raise NotImplementedError
 
 

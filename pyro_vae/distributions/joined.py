@@ -1,5 +1,6 @@
 """Independent distributions side by side in one event: the blocks of an observation."""
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
@@ -8,7 +9,9 @@ import torch
 from pyro.distributions import constraints
 from torch import Tensor
 
-__all__ = ["Joined", "JoinedSupport", "Layout"]
+__all__ = ["Joined", "JoinedSupport", "Layout", "OfParts"]
+
+Size = Sequence[int]
 
 
 class Layout:
@@ -73,7 +76,41 @@ class JoinedSupport(constraints.Constraint):
         return torch.stack(list(checked)).all(0)
 
 
-class Joined(dist.TorchDistribution):
+class OfParts(dist.TorchDistribution):
+    """Independent distributions; a subclass says how their values are put together."""
+
+    arg_constraints: ClassVar[dict] = {}  # pyright: ignore[reportIncompatibleMethodOverride]
+
+    def __init__(
+        self, parts: Sequence[dist.TorchDistribution], batch_shape: Size, event_shape: Size
+    ) -> None:
+        self.parts = list(parts)
+        super().__init__(torch.Size(batch_shape), torch.Size(event_shape), validate_args=False)
+
+    @abstractmethod
+    def gather(self, of: Callable[[dist.TorchDistribution], Tensor]) -> Tensor:
+        """What holds of each part, put together as their values are."""
+
+    @property
+    def has_rsample(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether all are reparameterized."""
+        return all(p.has_rsample for p in self.parts)
+
+    @property
+    def mean(self) -> Tensor:
+        """Their means."""
+        return self.gather(lambda p: p.mean)
+
+    def sample(self, sample_shape: Size = ()) -> Tensor:
+        """A draw of each."""
+        return self.gather(lambda p: p.sample(torch.Size(sample_shape)))
+
+    def rsample(self, sample_shape: Size = ()) -> Tensor:
+        """A reparameterized draw of each."""
+        return self.gather(lambda p: p.rsample(torch.Size(sample_shape)))
+
+
+class Joined(OfParts):
     r"""Independent distributions of vectors as one distribution of a longer vector.
 
     .. math:: p(x) = \prod_b p_b(x_b)
@@ -88,21 +125,12 @@ class Joined(dist.TorchDistribution):
     (torch.Size([4, 3]), torch.Size([4]))
     """
 
-    arg_constraints: ClassVar[dict] = {}  # pyright: ignore[reportIncompatibleMethodOverride]
-
     def __init__(
         self, parts: Sequence[dist.TorchDistribution], layout: Layout | None = None
     ) -> None:
-        self.parts = list(parts)
         self.layout = layout or Layout([p.event_shape[-1] for p in parts])
         batch = torch.broadcast_shapes(*(p.batch_shape for p in parts))
-        event = torch.Size([*parts[0].event_shape[:-1], len(self.layout.order)])
-        super().__init__(batch, event, validate_args=False)
-
-    @property
-    def has_rsample(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Whether all are reparameterized."""
-        return all(p.has_rsample for p in self.parts)
+        super().__init__(parts, batch, (*parts[0].event_shape[:-1], len(self.layout.order)))
 
     @property
     def support(self) -> constraints.Constraint | None:
@@ -110,14 +138,9 @@ class Joined(dist.TorchDistribution):
         return JoinedSupport([p.support for p in self.parts], self.layout)  # pyright: ignore
 
     @property
-    def mean(self) -> Tensor:
-        """Their means."""
-        return self._gather(lambda p: p.mean)
-
-    @property
     def variance(self) -> Tensor:
         """Their variances."""
-        return self._gather(lambda p: p.variance)
+        return self.gather(lambda p: p.variance)
 
     def map(self, change: Callable[..., dist.TorchDistribution], *values: Tensor) -> "Joined":
         """Each part changed, beside its share of each value, ``(..., D)``."""
@@ -125,22 +148,15 @@ class Joined(dist.TorchDistribution):
         parts = [change(p, *share) for p, *share in zip(self.parts, *shares, strict=True)]
         return Joined(parts, self.layout)
 
-    def expand(self, batch_shape: Sequence[int], _instance: object = None) -> "Joined":
+    def expand(self, batch_shape: Size, _instance: object = None) -> "Joined":
         """Each for a larger batch."""
         return self.map(lambda p: p.expand(torch.Size(batch_shape)))
-
-    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """A draw of each."""
-        return self._gather(lambda p: p.sample(torch.Size(sample_shape)))
-
-    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """A reparameterized draw of each."""
-        return self._gather(lambda p: p.rsample(torch.Size(sample_shape)))
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The sum of theirs."""
         parts = self.layout.split(value)
         return sum(p.log_prob(v) for p, v in zip(self.parts, parts, strict=True))  # pyright: ignore
 
-    def _gather(self, of: Callable[[dist.TorchDistribution], Tensor]) -> Tensor:
+    def gather(self, of: Callable[[dist.TorchDistribution], Tensor]) -> Tensor:
+        """What holds of each part, as a vector of its cells."""
         return self.layout.join([of(p) for p in self.parts])

@@ -1,7 +1,7 @@
 """Mixtures; those of normals are made for many components."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import pyro.distributions as dist
@@ -9,6 +9,7 @@ import torch
 from pyro.distributions import constraints
 from torch import Tensor
 
+from .joined import OfParts
 from .multivariate_mixture import MultivariateNormalMixture
 
 __all__ = ["NormalMixture", "SideBySide", "mixture"]
@@ -118,55 +119,36 @@ class NormalMixture(dist.TorchDistribution):
             return (loc + scale * torch.randn_like(loc)).reshape(shape)
 
 
-class SideBySide(dist.TorchDistribution):
+class SideBySide(OfParts):
     """Distributions of one event shape, whatever they are, in the last batch dimension.
 
     Args:
         parts: of the batch shape that is left.
     """
 
-    arg_constraints: ClassVar[dict] = {}  # pyright: ignore[reportIncompatibleMethodOverride]
-
     def __init__(self, parts: Sequence[dist.TorchDistribution]) -> None:
-        self.parts = list(parts)
         batch = torch.broadcast_shapes(*(p.batch_shape for p in parts))
         self.dim = -1 - len(parts[0].event_shape)
-        super().__init__(
-            torch.Size([*batch, len(parts)]), parts[0].event_shape, validate_args=False
-        )
-
-    @property
-    def has_rsample(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Whether all are reparameterized."""
-        return all(p.has_rsample for p in self.parts)
+        super().__init__(parts, (*batch, len(parts)), parts[0].event_shape)
 
     @property
     def support(self) -> constraints.Constraint | None:
         """That of the first."""
         return self.parts[0].support
 
-    @property
-    def mean(self) -> Tensor:
-        """That of each."""
-        return torch.stack([p.mean for p in self.parts], self.dim)
-
     def expand(self, batch_shape: Size, _instance: object = None) -> "SideBySide":
         """Each for a larger batch."""
         return SideBySide([p.expand(torch.Size(batch_shape)[:-1]) for p in self.parts])
-
-    def sample(self, sample_shape: Size = ()) -> Tensor:
-        """A draw of each."""
-        return torch.stack([p.sample(torch.Size(sample_shape)) for p in self.parts], self.dim)
-
-    def rsample(self, sample_shape: Size = ()) -> Tensor:
-        """A reparameterized draw of each."""
-        return torch.stack([p.rsample(torch.Size(sample_shape)) for p in self.parts], self.dim)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log density of each, at its own value or at one for all."""
         values = value.expand(*value.shape[: self.dim], len(self.parts), *self.event_shape)
         values = values.unbind(self.dim)
         return torch.stack([p.log_prob(v) for p, v in zip(self.parts, values, strict=True)], -1)
+
+    def gather(self, of: Callable[[dist.TorchDistribution], Tensor]) -> Tensor:
+        """What holds of each, in the last batch dimension."""
+        return torch.stack([of(p) for p in self.parts], self.dim)
 
 
 def _flatten(value: Tensor, event_dim: int) -> Tensor:

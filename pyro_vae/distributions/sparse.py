@@ -9,6 +9,8 @@ import torch
 from pyro.distributions import constraints
 from torch import Tensor
 
+from .edges import Expanding
+
 __all__ = ["Delta", "Horseshoe", "SpikeAndSlab"]
 
 LOG_2PI = math.log(2 * math.pi)
@@ -16,7 +18,7 @@ LOG_2PI = math.log(2 * math.pi)
 Size = Sequence[int]
 
 
-class Delta(dist.Delta):
+class Delta(Expanding, dist.Delta):
     """A point, as a family: one parameter ``v``, no density around it.
 
     >>> Delta(torch.tensor([1.0, 2.0])).log_prob(torch.tensor([1.0, 0.0]))
@@ -28,12 +30,8 @@ class Delta(dist.Delta):
     def __init__(self, v: Tensor, *, validate_args: bool | None = None) -> None:
         super().__init__(v, validate_args=validate_args)
 
-    def expand(self, batch_shape: Size, _instance: object = None) -> "Delta":
-        """The same, expanded."""
-        return Delta(self.v.expand(torch.Size(batch_shape)), validate_args=False)
 
-
-class SpikeAndSlab(dist.TorchDistribution):
+class SpikeAndSlab(Expanding, dist.TorchDistribution):
     r"""Zero, or with probability ``probs = sigmoid(logits)`` a normal variable: sparse codes.
 
     .. math:: p(z) = (1 - \pi)\,\delta_0(z) + \pi\, N(z; m, s^2)
@@ -67,11 +65,6 @@ class SpikeAndSlab(dist.TorchDistribution):
         self.logits, self.loc, self.scale = torch.broadcast_tensors(logits, loc, scale)
         super().__init__(self.loc.shape, validate_args=validate_args)
 
-    def expand(self, batch_shape: Size, _instance: object = None) -> "SpikeAndSlab":
-        """The same, expanded."""
-        shape, parts = torch.Size(batch_shape), (self.logits, self.loc, self.scale)
-        return SpikeAndSlab(*(p.expand(shape) for p in parts), validate_args=False)
-
     @property
     def mean(self) -> Tensor:
         """The slab's mean times its probability."""
@@ -92,7 +85,7 @@ class SpikeAndSlab(dist.TorchDistribution):
         return torch.where(value == 0, log(-self.logits), log(self.logits) + slab)
 
 
-class Horseshoe(dist.TorchDistribution):
+class Horseshoe(Expanding, dist.TorchDistribution):
     r"""The scale mixture :math:`z \sim N(0, \lambda^2 \tau^2)`, :math:`\lambda \sim C^+(0, 1)`.
 
     .. math:: p(z) = \frac{1}{\tau \sqrt{2\pi^3}}\, e^t E_1(t), \quad t = \frac{z^2}{2\tau^2}
@@ -116,10 +109,6 @@ class Horseshoe(dist.TorchDistribution):
     def __init__(self, scale: Tensor, *, validate_args: bool | None = None) -> None:
         self.scale = scale
         super().__init__(scale.shape, validate_args=validate_args)
-
-    def expand(self, batch_shape: Size, _instance: object = None) -> "Horseshoe":
-        """The same, expanded."""
-        return Horseshoe(self.scale.expand(torch.Size(batch_shape)), validate_args=False)
 
     def rsample(self, sample_shape: Size = ()) -> Tensor:
         """A draw, reparameterized."""

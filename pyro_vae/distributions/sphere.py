@@ -12,7 +12,7 @@ from pyro.distributions import constraints
 from torch import Tensor
 from torch.distributions import register_kl
 
-__all__ = ["ImplicitVonMises", "VonMises", "VonMisesFisher", "bessel"]
+__all__ = ["ImplicitVonMises", "VonMises", "VonMisesFisher", "bessel", "gauss_legendre"]
 
 LOG_2PI = math.log(2 * math.pi)
 ROUNDS = 32  # proposals a draw: Wood's sampler accepts more than 6 in 10, so 1e-13 are left

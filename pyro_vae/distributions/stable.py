@@ -2,15 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
-import numpy as np
 import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from .edges import finite_exp
+from .edges import Checked, Expanding, finite_exp
+from .sphere import gauss_legendre
 
 __all__ = ["Stable", "StableWithLogProb"]
 
@@ -24,7 +23,7 @@ NOWHERE = 1e-300  # an interval of angles so wide is none: of the empty side of 
 ROOM = 700.0  # of which double precision has the exponential
 
 
-class Stable(dist.Stable):
+class Stable(Checked, Expanding, dist.Stable):  # pyright: ignore
     r"""Pyro's stable laws (Nolan's parametrization :math:`S^0`), with the digits of their density.
 
     .. math:: f(x) = \frac{\alpha}{\pi |\alpha - 1| (x - \zeta)} \int h e^{-h} d\theta
@@ -56,12 +55,6 @@ class Stable(dist.Stable):
         told: Any = (stability, skew, scale, loc, coords)
         super().__init__(*told, validate_args=validate_args)
 
-    def expand(self, batch_shape: Size, _instance: object = None) -> "Stable":
-        """The same law, of a larger batch."""
-        parameters = (self.stability, self.skew, self.scale, self.loc)
-        each: Any = (value.expand(torch.Size(batch_shape)) for value in parameters)
-        return type(self)(*each, validate_args=self._validate_args)
-
     def rsample(self, sample_shape: Size = ()) -> Tensor:
         """A draw that is finite."""
         shape = self._extended_shape(torch.Size(sample_shape))
@@ -82,14 +75,11 @@ class Stable(dist.Stable):
         most = torch.finfo(self.loc.dtype).max * (1 - torch.finfo(self.loc.dtype).eps)
         return (self.loc + self.scale * (size - b)).clamp(-most, most).to(self.loc.dtype)
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        """The log density."""
-        if self._validate_args:
-            self._validate_sample(value)
+    def _log_density(self, x: Tensor) -> Tensor:
         scale = self.scale.double()
-        z = (value.double() - self.loc.double()) / scale
+        z = (x.double() - self.loc.double()) / scale
         found = _log_density(z, self.stability, self.skew) - scale.log()
-        return found.to(torch.promote_types(value.dtype, self.loc.dtype))
+        return found.to(torch.promote_types(x.dtype, self.loc.dtype))
 
 
 class StableWithLogProb(Stable):
@@ -170,7 +160,7 @@ def _panels(*told: Tensor) -> tuple[Tensor, Tensor]:
     floor = _integrand(peak, *told)[0] - FALL
     first = _where(lambda t: _integrand(t, *told)[0] < floor, -edge, peak)
     last = _where(lambda t: _integrand(t, *told)[0] > floor, peak, edge)
-    at, weights = (torch.as_tensor(v).to(peak) for v in _rule())
+    at, weights = (torch.as_tensor(v).to(peak) for v in gauss_legendre(NODES))
     shape = (-1, *[1] * peak.dim())
     at, weights = at.reshape(shape), weights.reshape(shape)
     nodes = [left + (right - left) * at for left, right in ((first, peak), (peak, last))]
@@ -185,10 +175,3 @@ def _where(is_left, low: Tensor, high: Tensor) -> Tensor:  # noqa: ANN001
         left = is_left(middle)
         low, high = torch.where(left, middle, low), torch.where(left, high, middle)
     return (low + high) / 2
-
-
-@cache
-def _rule() -> tuple[np.ndarray, np.ndarray]:
-    """Gauss and Legendre's nodes and weights on [0, 1]."""
-    at, weights = np.polynomial.legendre.leggauss(NODES)
-    return (at + 1) / 2, weights / 2

@@ -84,10 +84,6 @@ def log_survival(p: Any, t: Tensor) -> Tensor:  # noqa: ANN401
 
     Of transformed distributions it is that of what they transform, so most families need no line.
 
-    Args:
-        p: a distribution of numbers.
-        t: within its support.
-
     Raises:
         NotImplementedError: a distribution without ``cdf``.
 

@@ -6,14 +6,13 @@ a finite density, which is made in logarithms where the numbers themselves overf
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import pyro.distributions as dist
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from .edges import InLogarithms, finite_exp, inside, log1mexp
+from .edges import Checked, Expanding, InLogarithms, finite_exp, inside, log1mexp
 
 __all__ = [
     "AffineBeta",
@@ -33,7 +32,7 @@ ASYMPTOTIC = 1e3  # from here on erfcx is its asymptotic series
 NO_TAIL = 1e-8  # a concentration that is none
 
 
-class StudentT(dist.StudentT):
+class StudentT(Checked, dist.StudentT):
     """Student's t, whose chi-squared is drawn in logarithms."""
 
     def rsample(self, sample_shape: Size = ()) -> Tensor:
@@ -43,11 +42,8 @@ class StudentT(dist.StudentT):
         log = normal.abs().log() - _log_chi2(self.df, sample_shape) / 2
         return inside(self.loc + self.scale * normal.sign() * finite_exp(log), None, None)
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        """The log density."""
-        if self._validate_args:
-            self._validate_sample(value)
-        df, size = self.df.double(), (value - self.loc).abs()
+    def _log_density(self, x: Tensor) -> Tensor:
+        df, size = self.df.double(), (x - self.loc).abs()
         beta = ((df / 2).lgamma() - ((df + 1) / 2).lgamma()).to(self.df)
         norm = beta + (self.df.log() + math.log(math.pi)) / 2 + self.scale.log()
         return -(self.df + 1) / 2 * _log1p(size, self.scale * self.df.sqrt(), 2) - norm
@@ -66,7 +62,7 @@ class FisherSnedecor(InLogarithms, dist.FisherSnedecor):
         return beta - x.log() - (self.df1 * first + self.df2 * second) / 2
 
 
-class GeneralizedPareto(dist.GeneralizedPareto):  # pyright: ignore[reportAttributeAccessIssue]
+class GeneralizedPareto(Checked, dist.GeneralizedPareto):  # pyright: ignore[reportAttributeAccessIssue]
     r"""Numbers above a threshold, :math:`\mu + \sigma (e^{\xi E} - 1) / \xi`, E exponential."""
 
     def rsample(self, sample_shape: Size = ()) -> Tensor:
@@ -81,11 +77,9 @@ class GeneralizedPareto(dist.GeneralizedPareto):  # pyright: ignore[reportAttrib
         most = torch.where(k < 0, self.loc - self.scale / k, math.inf)
         return torch.minimum(inside(self.loc + size, None, None), most)
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        """The log density; at the upper bound that of the number before it."""
-        if self._validate_args:
-            self._validate_sample(value)
-        size = value - self.loc
+    def _log_density(self, x: Tensor) -> Tensor:
+        """At the upper bound that of the number before it."""
+        size = x - self.loc
         k, tail = self._tail
         ends = tail & (k < 0)
         grows = _log1p(torch.where(ends, 0.0, size), self.scale / k.abs(), 1)
@@ -118,35 +112,26 @@ class SoftLaplace(dist.SoftLaplace):
         return self.icdf(_uniform(self.loc, self._extended_shape(torch.Size(sample_shape))))
 
 
-class SoftAsymmetricLaplace(dist.SoftAsymmetricLaplace):  # pyright: ignore
+class SoftAsymmetricLaplace(Checked, Expanding, dist.SoftAsymmetricLaplace):  # pyright: ignore
     r"""A normal variable and two exponential ones, :math:`\mu + \sigma (s N - a E + E' / a)`.
 
     Its log density is made by the scaled complementary error function, whose logarithm is finite
     where that of Pyro's complement of the error function is not.
     """
 
-    def expand(self, batch_shape: Size, _instance: object = None) -> "SoftAsymmetricLaplace":
-        """The same distribution, of a larger batch."""
-        parameters = (self.loc, self.scale, self.asymmetry, self.softness)
-        each: Any = (value.expand(torch.Size(batch_shape)) for value in parameters)
-        return type(self)(*each, validate_args=self._validate_args)
-
     def rsample(self, sample_shape: Size = ()) -> Tensor:
         """A draw that is finite."""
         return inside(super().rsample(torch.Size(sample_shape)), None, None)
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        """The log density."""
-        if self._validate_args:
-            self._validate_sample(value)
+    def _log_density(self, x: Tensor) -> Tensor:
         a, soft = self.asymmetry.double(), self.softness.double()
-        x = (value.double() - self.loc.double()) / self.scale.double()
-        tails = torch.logaddexp(_soft_tail(x, a, soft), _soft_tail(-x, 1 / a, soft))
+        z = (x.double() - self.loc.double()) / self.scale.double()
+        tails = torch.logaddexp(_soft_tail(z, a, soft), _soft_tail(-z, 1 / a, soft))
         found = tails - (a + 1 / a).log() - self.scale.double().log() - math.log(2)
-        return found.to(torch.promote_types(value.dtype, self.loc.dtype))
+        return found.to(torch.promote_types(x.dtype, self.loc.dtype))
 
 
-class AffineBeta(dist.AffineBeta):
+class AffineBeta(Checked, dist.AffineBeta):
     """A beta variable, scaled and moved."""
 
     def rsample(self, sample_shape: Size = ()) -> Tensor:
@@ -159,13 +144,11 @@ class AffineBeta(dist.AffineBeta):
         with torch.no_grad():
             return self.rsample(sample_shape)
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        """The log density; at a bound that of half of the way to the number beside it."""
-        if self._validate_args:
-            self._validate_sample(value)
+    def _log_density(self, x: Tensor) -> Tensor:
+        """At a bound that of half of the way to the number beside it."""
         a, b = self.concentration1.double(), self.concentration0.double()
-        low, scale, x = self.loc.double(), self.scale.double(), value.double()
-        of = torch.finfo(value.dtype)
+        of, kind = torch.finfo(x.dtype), torch.promote_types(x.dtype, self.concentration1.dtype)
+        low, scale, x = self.loc.double(), self.scale.double(), x.double()
         shares = [
             ((x - end).abs().clamp(min=of.tiny).maximum(end.abs() * of.eps / 2) / scale).clamp(
                 max=1
@@ -174,10 +157,10 @@ class AffineBeta(dist.AffineBeta):
         ]
         beta = (a + b).lgamma() - a.lgamma() - b.lgamma()
         found = beta + (a - 1) * shares[0].log() + (b - 1) * shares[1].log() - scale.log()
-        return found.to(torch.promote_types(value.dtype, self.concentration1.dtype))
+        return found.to(kind)
 
 
-class SkewLogistic(dist.SkewLogistic):
+class SkewLogistic(Checked, dist.SkewLogistic):
     """Numbers a power of whose sigmoid is uniform."""
 
     def rsample(self, sample_shape: Size = ()) -> Tensor:
@@ -186,11 +169,8 @@ class SkewLogistic(dist.SkewLogistic):
         wait = -uniform.log() / self.asymmetry  # minus the logarithm of the sigmoid
         return inside(self.loc - self.scale * (wait + log1mexp(wait)), None, None)
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        """The log density."""
-        if self._validate_args:
-            self._validate_sample(value)
-        z, a = (value - self.loc) / self.scale, self.asymmetry
+    def _log_density(self, x: Tensor) -> Tensor:
+        z, a = (x - self.loc) / self.scale, self.asymmetry
         return (a / self.scale).log() + logsigmoid(-z) + a * logsigmoid(z)
 
 

@@ -71,11 +71,6 @@ class Trajectories(dist.TorchDistribution):
         noise = torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
         return (self.loc + (self.scale_tril @ noise[..., None])[..., 0]).mT
 
-    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """Draws without a gradient."""
-        with torch.no_grad():
-            return self.rsample(sample_shape)
-
     def log_prob(self, value: Tensor) -> Tensor:
         """Of trajectories ``(..., T, L)``."""
         e = _solve(self.scale_tril, (value.mT - self.loc)[..., None])[..., 0]

@@ -8,14 +8,14 @@ from torch import Tensor
 
 from ..distributions import RightCensored, log_survival
 from ..language.spec import Spec, as_spec
-from .family import is_amortized
-from .part import Ends, Part, start_from
+from .cells import CellLikelihood
+from .part import Ends, start_from
 from .support import innermost, support_bounds, support_of
 
 __all__ = ["Censored"]
 
 
-class Censored(Part):
+class Censored(CellLikelihood):
     r"""Times until an event, right-censored where x is negative: the event came after -x.
 
     .. math:: p(x) = \mathrm{Family}(x; \theta) \text{ where } x > 0, \quad
@@ -41,9 +41,6 @@ class Censored(Part):
     torch.Size([1])
     """
 
-    roles = frozenset({"likelihood"})
-    in_units = True
-
     def __init__(self, family: str | Spec) -> None:
         super().__init__()
         self.line = as_spec(family)
@@ -51,10 +48,7 @@ class Censored(Part):
 
     def build(self, ends: Ends) -> None:
         """Make the family of the times."""
-        self.cells = len(ends.shape)
-        self.family = ends.make(self.line, depends=False)
-        shape = ends.feature_shape
-        p: Any = innermost(self.family(None if shape is None else torch.zeros(1, *shape)))
+        p: Any = self.make_family(ends)
         support = None if p.event_dim else support_of(p)
         positive = support and support_bounds(support) == ("continuous", 0.0, float("inf"))
         try:
@@ -79,11 +73,3 @@ class Censored(Part):
     def forward(self, features: Tensor | None = None) -> dist.TorchDistribution:
         """The cells' distribution, of batch shape that of the features."""
         return RightCensored(innermost(self.family(features))).to_event(self.cells)
-
-    def event_dim(self, ends: Ends) -> int:
-        """None: cells are independent."""
-        return 0
-
-    def depends(self) -> bool:
-        """Whether the family is amortized."""
-        return is_amortized(self)

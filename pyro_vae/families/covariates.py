@@ -195,9 +195,9 @@ class CovariateGuide(Part):
         partner: Any = ends.partner
         connect(self.family, Ends((0,), "guide", partner=partner and partner.family))
 
-    def forward(self, features: Tensor | None = None) -> Beside:
+    def forward(self, features: Tensor) -> Beside:
         """Of batch shape ``(B,)``."""
-        c, features = self.prior[0], _needed(features)
+        c = self.prior[0]
         h, beside = features[..., : -2 * c.count], features[..., -2 * c.count :]
         value, known = beside.split(c.count, -1)
         normal: Any = innermost(self.numbers(h)) if self.numbers else dist.Normal(*_none(h))
@@ -258,9 +258,9 @@ class CovariateLikelihood(Part):
         self.part = ends.make(self.line, feature_shape=(width,), whole=True)
         self.spec = spec_of(self.part)
 
-    def forward(self, features: Tensor | None = None) -> dist.TorchDistribution:
+    def forward(self, features: Tensor) -> dist.TorchDistribution:
         """Of batch shape that of the features."""
-        c, features = self.prior[0], _needed(features)
+        c = self.prior[0]
         h, beside = features[..., : -2 * c.count], features[..., -2 * c.count :]
         used, known = beside.split(c.count, -1)
         n, there = c.numbers, known > 0
@@ -301,12 +301,6 @@ class CovariateLikelihood(Part):
                 value[..., place.index(self.places[j])] = values[name][..., j - first]
             parameters[name] = value
         return type(base)(**parameters).to_event(1)
-
-
-def _needed(features: Tensor | None) -> Tensor:
-    if features is None:
-        raise ValueError("a part of covariates reads features")
-    return features
 
 
 def _none(h: Tensor) -> tuple[Tensor, Tensor]:

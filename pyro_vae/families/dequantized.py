@@ -11,16 +11,16 @@ from torch import Tensor, nn
 from ..core.checks import whole
 from ..distributions import DequantizedLevels
 from ..language.spec import Spec, as_spec
-from .family import is_amortized
+from .cells import CellLikelihood
 from .networks import batched, build_network, make_network, spec_of
 from .parameters import Amortized
-from .part import Ends, Line, Part, start_from
+from .part import Ends, Line, start_from
 from .support import innermost, support_of, transform
 
 __all__ = ["Dequantized"]
 
 
-class Dequantized(Part):
+class Dequantized(CellLikelihood):
     r"""Levels 0, 1, ..., L - 1 by a density on [0, 1]: the family reads (x + u) / L with noise u.
 
     .. math:: \log P(x) \ge \mathrm{E}_{q(u|x)}
@@ -54,9 +54,6 @@ class Dequantized(Part):
     torch.Size([2])
     """
 
-    roles = frozenset({"likelihood"})
-    in_units = True
-
     def __init__(
         self,
         family: str | Spec,
@@ -77,10 +74,7 @@ class Dequantized(Part):
             raise ValueError(
                 f"{self.line.name} draws arrays at once: levels are dequantized one by one"
             )
-        self.cells, shape = len(ends.shape), ends.feature_shape
-        self.family = ends.make(self.line, depends=False)
-        base = innermost(self.family(None if shape is None else torch.zeros(1, *shape)))
-        if (support := support_of(base)) is not None and support.is_discrete:
+        if (support := support_of(self.make_family(ends))) is not None and support.is_discrete:
             raise ValueError(
                 f"{self.line.name} is of whole numbers already: leave out Dequantized, or use a "
                 "density such as Normal"
@@ -97,14 +91,6 @@ class Dequantized(Part):
         base = innermost(self.family(features))
         levels = DequantizedLevels(base, self.levels, self.samples, self.noise)
         return levels.to_event(self.cells)
-
-    def event_dim(self, ends: Ends) -> int:
-        """None: cells are independent."""
-        return 0
-
-    def depends(self) -> bool:
-        """Whether the family is amortized."""
-        return is_amortized(self)
 
 
 class Noise(nn.Module):
@@ -123,12 +109,7 @@ class Noise(nn.Module):
         self.network = network
 
     def build(self, shape: tuple[int, ...], levels: int) -> None:
-        """Make the network and its heads.
-
-        Args:
-            shape: of an observation.
-            levels: how many there are.
-        """
+        """Make the network and its heads."""
         self.shape, self.middle = shape, (levels - 1) / 2
         example = torch.zeros(1, *shape)
         features = build_network(self.network, example, shape, "network of the noise")

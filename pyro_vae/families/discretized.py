@@ -11,16 +11,17 @@ from torch.distributions.transforms import TanhTransform
 from ..core.checks import boolean, whole
 from ..distributions import CoupledLogisticLevels, LogisticLevels
 from ..language.spec import Spec, Value
-from .family import Family, is_amortized
+from .cells import CellLikelihood
+from .family import Family
 from .mixtures import make_weights
 from .parameters import Amortized
-from .part import Ends, Part
+from .part import Ends
 from .support import innermost
 
 __all__ = ["DiscretizedLogistic"]
 
 
-class DiscretizedLogistic(Part):
+class DiscretizedLogistic(CellLikelihood):
     r"""Levels 0, 1, ..., L - 1 by logistic densities cut into levels: 8-bit images as they are.
 
     .. math:: P(x) = \sum_k \pi_k
@@ -53,8 +54,7 @@ class DiscretizedLogistic(Part):
     torch.Size([2])
     """
 
-    roles = frozenset({"likelihood"})
-    batches = in_units = True
+    batches = True
 
     def __init__(
         self,
@@ -110,10 +110,6 @@ class DiscretizedLogistic(Part):
     def event_dim(self, ends: Ends) -> int:
         """None, where cells are independent."""
         return len(ends.shape) if self.coupled else 0
-
-    def depends(self) -> bool:
-        """Whether a parameter is amortized."""
-        return is_amortized(self)
 
     def _coefficients(self, ends: Ends) -> Amortized:
         """How a channel's location hangs on those before it: numbers in (-1, 1)."""

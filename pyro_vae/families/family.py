@@ -111,8 +111,8 @@ class Family(Part):
             for part, value in zip(parts, learned[name], strict=True):
                 part.copy_(self._beside(value))
         self._part_components(x, learned)
-        shape = self.ends.feature_shape
-        p = innermost(self(None if shape is None else torch.zeros(1, *shape).to(x)))
+        features = self.ends.example
+        p = innermost(self(None if features is None else features.to(x)))
         for name, value in starts(p, x).items():
             if name in self.sources and self._is_free(name):
                 source: Any = self.sources[name]
@@ -324,11 +324,9 @@ class Family(Part):
 
     def _check_shape(self) -> None:
         """Build the distribution once: what Pyro would broadcast silently is an error here."""
-        shape = self.ends.feature_shape
-        features = None if shape is None else torch.zeros(1, *shape)
         with torch.no_grad():
             try:
-                event_shape = self(features).event_shape
+                event_shape = self(self.ends.example).event_shape
             except Exception as problem:  # whatever a constructor raises at what it was given
                 message = str(problem).split("\n")[0] or type(problem).__name__
                 raise self.error(f"Pyro cannot build {self.spec}: {message}") from problem

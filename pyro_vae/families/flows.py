@@ -2,10 +2,9 @@
 
 import inspect
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from types import ModuleType
 from typing import Any, cast
 
@@ -112,8 +111,7 @@ class Flow(Part):
         self.base = inner.make(base, depends=False)
         self.shape, self.feature_dim = ends.shape, len(ends.feature_shape or ())
         if self.base_spec is not None:
-            shape = inner.feature_shape
-            support = support_of(self.base(None if shape is None else torch.zeros(1, *shape)))
+            support = support_of(self.base(inner.example))
             real = support is not None and support_bounds(support) == REAL
             if not real or "SpikeAndSlab" in str(base):  # no inverse finds its points again
                 raise self.error(
@@ -172,12 +170,9 @@ def widen(transform: Any) -> Any:  # noqa: ANN401
     if hasattr(transform, "base"):
         transform.base = widen(transform.base)
     if hasattr(transform, "meta"):
-        transform.meta = partial(_widened, transform.meta)
+        meta = transform.meta
+        transform.meta = lambda x: widen(meta(x))
     return transform
-
-
-def _widened(meta: Callable[[Tensor], object], x: Tensor) -> object:
-    return widen(meta(x))
 
 
 class _Wide(Transform):

@@ -17,7 +17,7 @@ from .part import Ends, Part, Role
 from .priors import is_made_of_guide
 from .support import innermost, support_bounds
 
-__all__ = ["DeltaNormal", "SemiAmortized", "refine", "suggest_guide"]
+__all__ = ["DeltaNormal", "SemiAmortized", "WithSteps", "refine", "suggest_guide"]
 
 FIRST_ONLY = (NormalMixture, MultivariateNormalMixture)  # draws have no second derivatives
 
@@ -96,7 +96,36 @@ class DeltaNormal(Part):
             )
 
 
-class SemiAmortized(Part):
+class WithSteps(Part):
+    """A guide that goes on from a family's q(z|x) by steps of its own, towards p(z|x)."""
+
+    roles: ClassVar[frozenset[Role]] = frozenset({"guide"})
+    start: Spec
+    asks, instead = "make", "a guide without steps and vae.refine"  # of a prior made of the guide
+
+    def make_family(self, ends: Ends) -> dist.TorchDistribution:
+        """Make the family of ``start``; its distribution where all features are 0."""
+        if not ends.whole:
+            raise ValueError(f"{type(self).__name__} is of the whole guide, not of a part of it")
+        self.family = ends.make(self.start)
+        with torch.no_grad():
+            return self.family(torch.zeros(1, *(ends.feature_shape or ())))
+
+    def connect(self, ends: Ends) -> None:
+        """Raise if prior and steps would ask for each other without end."""
+        if is_made_of_guide(ends.partner):
+            raise ValueError(
+                f"{self.spec} asks for p(z) to {self.asks} q(z|x), and a VampPrior is made of "
+                f"q(z|x): choose another prior, or {self.instead}"
+            )
+        super().connect(ends)
+
+    def forward(self, features: Tensor | None = None) -> dist.TorchDistribution:
+        """The family at features, of batch shape that of the features."""
+        return self.family(features)
+
+
+class SemiAmortized(WithSteps):
     r"""A guide that takes some steps for each data point from the encoder's answer, always.
 
     .. math:: h_{i+1} = h_i + \rho\, \nabla_h L(x; h_i), \quad h_0 = \mathrm{encoder}(x), \quad
@@ -125,8 +154,6 @@ class SemiAmortized(Part):
     SemiAmortized(Normal, steps=3, lr=0.5)
     """
 
-    roles: ClassVar[frozenset[Role]] = frozenset({"guide"})
-
     def __init__(
         self,
         guide: str | Spec = "Normal",
@@ -151,11 +178,7 @@ class SemiAmortized(Part):
 
     def build(self, ends: Ends) -> None:
         """Make the family for draws of this shape."""
-        if not ends.whole:
-            raise ValueError("SemiAmortized is of the whole guide, not of a part of it")
-        self.family = ends.make(self.start)
-        with torch.no_grad():
-            q = self.family(torch.zeros(1, *(ends.feature_shape or ())))
+        q = self.make_family(ends)
         if self.through and (isinstance(q, FIRST_ONLY) or not self._curves(ends.feature_shape)):
             raise ValueError(
                 f"draws of {self.start.name} have first derivatives only, and the steps are "
@@ -176,19 +199,6 @@ class SemiAmortized(Part):
             except RuntimeError:  # NotImplementedError is one
                 return False
         return True
-
-    def connect(self, ends: Ends) -> None:
-        """Raise if prior and steps would ask for each other without end."""
-        if is_made_of_guide(ends.partner):
-            raise ValueError(
-                f"{self.spec} asks for p(z) to make q(z|x), and a VampPrior is made of q(z|x): "
-                "choose another prior, or a guide without steps and vae.refine"
-            )
-        super().connect(ends)
-
-    def forward(self, features: Tensor | None = None) -> dist.TorchDistribution:
-        """The family at features, of batch shape that of the features."""
-        return self.family(features)
 
     def approximate(
         self, features: Tensor, log_joint: Callable[[Tensor], Tensor]

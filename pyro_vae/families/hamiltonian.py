@@ -11,13 +11,13 @@ from torch.distributions import constraints
 from ..core.checks import fraction, positive, whole
 from ..core.leapfrog import Chain, can_move
 from ..language.spec import Spec, as_spec
-from .part import Ends, Part, Role
-from .priors import is_made_of_guide
+from .guides import WithSteps
+from .part import Ends
 
 __all__ = ["Hamiltonian", "Langevin"]
 
 
-class Hamiltonian(Part):
+class Hamiltonian(WithSteps):
     r"""A guide whose draws are annealed towards the posterior by leapfrog steps (DAIS, UHA).
 
     .. math:: z_0 \sim \mathrm{Family}, \quad
@@ -45,7 +45,7 @@ class Hamiltonian(Part):
     Hamiltonian(Normal, steps=3)
     """
 
-    roles: ClassVar[frozenset[Role]] = frozenset({"guide"})
+    asks, instead = "draw from", "guide='Normal'"
     own_draws_alone: ClassVar[bool] = True
 
     def __init__(
@@ -63,30 +63,12 @@ class Hamiltonian(Part):
 
     def build(self, ends: Ends) -> None:
         """Make the family for draws of this shape."""
-        name = type(self).__name__
-        if not ends.whole:
-            raise ValueError(f"{name} is of the whole guide, not of a part of it")
-        self.family = ends.make(self.start)
-        with torch.no_grad():
-            q = self.family(torch.zeros(1, *(ends.feature_shape or ())))
-        if not can_move(q):
+        if not can_move(self.make_family(ends)):
+            name = type(self).__name__
             raise ValueError(
                 f"{name} moves draws along gradients, on the real line, which {self.start.name} "
                 f"does not allow: use {name}(Normal)"
             )
-
-    def connect(self, ends: Ends) -> None:
-        """Raise if prior and steps would ask for each other without end."""
-        if is_made_of_guide(ends.partner):
-            raise ValueError(
-                f"{self.spec} asks for p(z) to draw from q(z|x), and a VampPrior is made of "
-                "q(z|x): choose another prior, or guide='Normal'"
-            )
-        super().connect(ends)
-
-    def forward(self, features: Tensor | None = None) -> dist.TorchDistribution:
-        """The family of the first draws."""
-        return self.family(features)
 
     def approximate(
         self, features: Tensor, log_joint: Callable[[Tensor], Tensor]
@@ -114,7 +96,7 @@ class Langevin(Hamiltonian):
     """
 
     def __init__(self, guide: str | Spec = "Normal", steps: int = 5, step: float = 0.1) -> None:
-        Part.__init__(self)
+        WithSteps.__init__(self)
         self._set(guide, steps, step, None)
 
 
@@ -165,17 +147,13 @@ class Annealed(dist.TorchDistribution):
         Raises:
             NotImplementedError: any other value.
         """
-        if self._last is None or not self._is_last(value):
+        own = self._last and self._last[0]
+        if self._last is None or not (value is own or value._base is own):  # a view of it
             raise NotImplementedError(
                 "the density of annealed draws is known at the guide's last own draws alone: use "
                 "log_evidence with proposal='guide', or guide='Normal'"
             )
         return self._last[1]
-
-    def _is_last(self, value: Tensor) -> bool:
-        return self._last is not None and (
-            value is self._last[0] or value._base is self._last[0]  # a view of it
-        )
 
     def slopes(
         self, z: dict[str, Tensor]

@@ -9,14 +9,15 @@ from torch import Tensor
 from ..core.checks import number
 from ..distributions import WithSpike
 from ..language.spec import Spec, as_spec
-from .family import Family, is_amortized
-from .part import Ends, Part, start_from
+from .cells import CellLikelihood
+from .family import Family
+from .part import Ends, start_from
 from .support import innermost, support_of
 
 __all__ = ["Hurdle"]
 
 
-class Hurdle(Part):
+class Hurdle(CellLikelihood):
     r"""Cells that are one value, often, and else of a family: zeros among amounts.
 
     .. math:: p(x) = \pi\,\delta_{at}(x) + (1 - \pi)\, \mathrm{Family}(x; \theta)
@@ -37,9 +38,6 @@ class Hurdle(Part):
     torch.Size([2])
     """
 
-    roles = frozenset({"likelihood"})
-    in_units = True
-
     def __init__(self, family: str | Spec, at: float = 0.0) -> None:
         super().__init__()
         self.line, self.at = as_spec(family), number("at", at)
@@ -51,11 +49,7 @@ class Hurdle(Part):
             raise ValueError(
                 f"{self.line.name} draws arrays at once: a hurdle is of single numbers"
             )
-        self.cells = len(ends.shape)
-        self.family = ends.make(self.line, depends=False)
-        shape = ends.feature_shape
-        base = innermost(self.family(None if shape is None else torch.zeros(1, *shape)))
-        if (support := support_of(base)) is not None and support.is_discrete:
+        if (support := support_of(self.make_family(ends))) is not None and support.is_discrete:
             raise ValueError(
                 f"{self.line.name} has mass at {self.at:g} of its own: use ZeroInflatedPoisson or "
                 "ZeroInflatedNegativeBinomial for counts"
@@ -74,11 +68,3 @@ class Hurdle(Part):
         gate: dist.Bernoulli = innermost(self.gate(features))  # pyright: ignore[reportAssignmentType]
         base = innermost(self.family(features))
         return WithSpike(gate.logits, base, self.at).to_event(self.cells)
-
-    def event_dim(self, ends: Ends) -> int:
-        """None: cells are independent."""
-        return 0
-
-    def depends(self) -> bool:
-        """Whether the gate or the family is amortized; the gate is."""
-        return is_amortized(self)

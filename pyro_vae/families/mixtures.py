@@ -168,8 +168,7 @@ class Transformed(Part):
             inner = torch.Size(transform.inverse_shape(inner))
         self.family = ends.make(self.inner, depends=False, shape=tuple(inner))
         self.event = len(ends.shape)
-        shape = ends.feature_shape
-        support = support_of(self.family(None if shape is None else torch.zeros(1, *shape)))
+        support = support_of(self.family(ends.example))
         if support is not None and support.is_discrete:
             raise self.error(f"{self.inner} is discrete, and a transformation maps densities", at=0)
         if support is not None:

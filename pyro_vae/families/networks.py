@@ -362,9 +362,11 @@ def batched(net: Callable[[Tensor], Tensor], x: Tensor, event_dim: int) -> Tenso
     return features.reshape(*lead, *features.shape[1:])
 
 
-def spec_of(module: nn.Module) -> Spec | None:
-    """The line that makes this module again, or ``None`` for a class of the user's."""
-    spec = getattr(module, "spec", None)
+def spec_of(value: Line) -> Spec | None:
+    """The line that makes this again, or ``None`` for a class of the user's."""
+    if isinstance(value, str | Spec):
+        return as_spec(value)
+    spec = getattr(value, "spec", None)
     return spec if isinstance(spec, Spec) else None
 
 

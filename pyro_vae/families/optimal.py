@@ -9,14 +9,15 @@ from torch import Tensor
 
 from ..distributions import FittedNormal
 from ..language.spec import Spec
+from .cells import CellLikelihood
 from .family import Family
-from .part import Ends, Part
+from .part import Ends
 from .support import innermost
 
 __all__ = ["OptimalNormal"]
 
 
-class OptimalNormal(Part):
+class OptimalNormal(CellLikelihood):
     r"""Normal cells of one scale, the best one for each batch in training: the sigma-VAE.
 
     .. math:: \max_s \sum_i \log N(x_i; m_i, s^2) = -\frac n2 \log(2 \pi e\, s^2), \quad
@@ -35,8 +36,6 @@ class OptimalNormal(Part):
     torch.Size([2])
     """
 
-    roles = frozenset({"likelihood"})
-    in_units = True
     square: Tensor
 
     def __init__(self) -> None:
@@ -63,7 +62,3 @@ class OptimalNormal(Part):
         """The cells' distribution, of batch shape that of the features."""
         p: Any = innermost(self.family(features))
         return FittedNormal(p.loc, self.square, learn=self.training).to_event(self.cells)
-
-    def event_dim(self, ends: Ends) -> int:
-        """None: cells are independent."""
-        return 0

@@ -167,11 +167,6 @@ class GlobalParameter(nn.Module):
 def positive_parameter(name: str, value: Value, shape: tuple[int, ...]) -> nn.Module:
     """A parameter greater than 0 that is a number, a list or learned.
 
-    Args:
-        name: for the message.
-        value: as the user says it.
-        shape: of the parameter.
-
     Raises:
         ValueError: another value.
     """

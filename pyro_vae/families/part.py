@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 
 import pyro.distributions as dist
+import torch
 from pyro.distributions import constraints
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent
@@ -83,6 +84,11 @@ class Ends:
     own: bool = False
     writer: nn.Module | None = None
     registry: "Registry | None" = None
+
+    @property
+    def example(self) -> Tensor | None:
+        """Features of one observation, all 0; ``None`` where there are none."""
+        return None if self.feature_shape is None else torch.zeros(1, *self.feature_shape)
 
     def make(self, value: Line, *, depends: bool = True, **changes: Any) -> nn.Module:  # noqa: ANN401
         """A part of this part, from a line.

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 
 from ..core.checks import whole
 from ..language.spec import Spec
@@ -102,7 +101,7 @@ class ResNet(nn.Module):
         pairs = zip((first, *self.channels), self.channels, sizes[1:], strict=False)
         for c_in, c_out, size in pairs:
             layers += self._stage(c_in, c_out, dims)
-            layers += [Repeated(size), _convolution(dims)(c_out, c_out, 3, padding=1)]
+            layers += [nn.Upsample(size), _convolution(dims)(c_out, c_out, 3, padding=1)]
         return [*layers, *self._last(self.channels[-1])]
 
     def _stage(self, c_in: int, c_out: int, dims: int) -> list[nn.Module]:
@@ -140,22 +139,6 @@ class Residual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(B, c_in, *places)`` to ``(B, c_out, *places)``."""
         return self.shortcut(x) + self.layers(x)
-
-
-class Repeated(nn.Module):
-    """An image brought to a larger size, each pixel repeated.
-
-    Args:
-        size: of the places.
-    """
-
-    def __init__(self, size: tuple[int, ...]) -> None:
-        super().__init__()
-        self.size = size
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(B, C, *places)`` to ``(B, C, *size)``."""
-        return interpolate(x, self.size, mode="nearest")
 
 
 class Transposed(nn.Module):

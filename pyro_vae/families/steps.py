@@ -8,8 +8,8 @@ import torch
 from pyro.distributions import constraints
 from torch import Tensor
 
-from ..language.spec import Spec, as_spec
 from .likelihoods import fill
+from .networks import spec_of
 from .part import Ends, Line, Part, start_from
 from .support import innermost
 
@@ -30,8 +30,7 @@ class Steps(Part):
 
     def __init__(self, line: Line) -> None:
         super().__init__()
-        own = getattr(line, "spec", None)
-        self.spec = as_spec(line) if isinstance(line, str | Spec) else own
+        self.spec = spec_of(line)
         self.line, self.step = line, line
 
     def build(self, ends: Ends) -> None:

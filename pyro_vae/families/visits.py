@@ -107,8 +107,7 @@ class MeanField(VisitPart):
 
     def __init__(self, line: Line) -> None:
         super().__init__()
-        self.line = line
-        self.spec = spec_of(line) if isinstance(line, nn.Module) else as_spec(line)
+        self.line, self.spec = line, spec_of(line)
 
     def build(self, ends: Ends) -> None:
         """Make the guide of a visit."""
@@ -140,12 +139,11 @@ class VisitLikelihood(Part):
 
     def __init__(self, line: Line) -> None:
         super().__init__()
-        self.line = line
-        self.spec = spec_of(line) if isinstance(line, nn.Module) else as_spec(line)
+        self.line, self.spec = line, spec_of(line)
 
     def build(self, ends: Ends) -> None:
         """Make the likelihood of a visit."""
-        shape, features = ends.shape[1:], _own(ends)[1:]
+        shape, features = ends.shape[1:], (ends.feature_shape or ())[1:]
         self.part = ends.make(self.line, shape=shape, feature_shape=features, whole=True)
 
     def start_from(self, x: Tensor) -> None:
@@ -195,15 +193,9 @@ def visit_features(features: Tensor | None) -> Tensor:
     return features
 
 
-def _own(ends: Ends) -> tuple[int, ...]:
-    if ends.feature_shape is None:
-        raise ValueError("a part of visits reads features of visits")
-    return ends.feature_shape
-
-
 def _of_a_visit(part: VisitPart, line: Line, ends: Ends) -> nn.Module:
     """The guide of one visit."""
-    width = _own(ends)[-1] - part.width - 2
+    width = (ends.feature_shape or (0,))[-1] - part.width - 2
     made = ends.make(line, shape=ends.shape[1:], feature_shape=(width,))
     if looks_at_joint(made):
         raise ValueError("a guide that takes steps of its own is not of visits: use 'Conjugate'")

@@ -21,7 +21,7 @@ from torch.distributions import kl_divergence
 
 from ..core.layout import Layout
 from .guides import At
-from .sites import latent, samples, unweighted
+from .sites import latent, replayed, samples, unweighted
 
 __all__ = ["Draws", "Traces", "draws", "full_plates", "predict", "read", "run_once"]
 
@@ -67,22 +67,15 @@ class Draws:
         """Several draws as one; values of sites that not all of them have in one shape are lost."""
         if len(parts) == 1:
             return parts[0]
-
-        def tables(name: str) -> dict[str, Tensor]:
-            each: list[dict[str, Tensor]] = [getattr(part, name) for part in parts]
-            common = {
-                key: [one.get(key) for one in each]
-                for key, first in each[0].items()
-                if all(key in one and one[key].shape[1:] == first.shape[1:] for one in each)
-            }
-            return {key: torch.cat(values) for key, values in common.items()}  # pyright: ignore
-
-        names = ("log_likelihood", "log_prior", "log_guide")
         terms: dict[str, Any] = {
-            name: torch.cat([getattr(part, name) for part in parts]) for name in names
+            name: torch.cat([getattr(part, name) for part in parts])
+            for name in ("log_likelihood", "log_prior", "log_guide")
         }
-        tabled: dict[str, Any] = {name: tables(name) for name in ("values", "observed", "by_site")}
-        return cls(**terms, **tabled)
+        tables: dict[str, Any] = {
+            name: _join([getattr(part, name) for part in parts])
+            for name in ("values", "observed", "by_site")
+        }
+        return cls(**terms, **tables)
 
 
 @dataclass(frozen=True)
@@ -156,7 +149,7 @@ def run_once(
         q = poutine.trace(guide).get_trace(x)
         if enumerate:
             model = poutine.enum(model, first_available_dim=first)
-        p = poutine.trace(poutine.replay(model, trace=q)).get_trace(x)
+        p = replayed(model, q, x)
     return Traces(q, p)
 
 
@@ -277,6 +270,16 @@ class Members:
         return value.reshape(*given, *rest).expand(*shape, *rest)
 
 
+def _join(each: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Several runs as one, by site: of those sites that all runs have in one shape."""
+    names = [
+        name
+        for name, first in each[0].items()
+        if all(name in one and one[name].shape[1:] == first.shape[1:] for one in each)
+    ]
+    return {name: torch.cat([one[name] for one in each]) for name in names}
+
+
 def _marginalize(p: Trace, q: Trace, members: Members) -> tuple[Tensor, set[str]]:
     """The log density with enumerated sites summed out, and the sites that it is of."""
     q.pack_tensors()
@@ -362,13 +365,8 @@ def predict(
     """
     if layout.why_loop:
         parts = [_predict(model, guide, x, None, layout) for _ in range(num_samples)]
-        common = [
-            {k: v for k, v in values.items() if v.shape == parts[0][1].get(k, v[:0]).shape}
-            for _, values in parts
-        ]
-        names = [k for k in common[0] if all(k in one for one in common)]
         given = [z for z, _ in parts if z is not None]
-        values = {k: torch.cat([one[k] for one in common]) for k in names}
+        values = _join([values for _, values in parts])
         return Draws.join(given) if given else None, values
     return _predict(model, guide, x, num_samples, layout)
 

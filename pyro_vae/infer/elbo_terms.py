@@ -11,7 +11,7 @@ from torch.distributions import kl_divergence
 
 from ..core.layout import Layout
 from .draws import draws
-from .sites import latent, unweighted
+from .sites import latent, replayed, unweighted
 
 __all__ = ["CHUNK", "draw_terms", "elbo_terms"]
 
@@ -25,7 +25,6 @@ def elbo_terms(
     x: Tensor,
     *,
     num_samples: int = 1,
-    chunk: int = CHUNK,
     layout: Layout | None = None,
 ) -> tuple[Tensor, Tensor]:
     r"""Both terms of the ELBO per data point, :math:`E_q[\log p(x|z)]` and :math:`KL(q \| p)`.
@@ -36,13 +35,12 @@ def elbo_terms(
         guide: its guide.
         x: ``(N, ...)``.
         num_samples: draws of z per data point; both expectations are their means.
-        chunk: how many log weights are in memory at once.
         layout: of the plates of a program.
 
     Returns:
         log likelihood and KL, ``(N,)`` each, in nats; the ELBO is their difference.
     """
-    rows = x.split(max(1, chunk // num_samples))
+    rows = x.split(max(1, CHUNK // num_samples))
     terms = [draw_terms(model, guide, some, num_samples, layout=layout) for some in rows]
     likelihood, kl = zip(*terms, strict=True)
     return torch.cat([t.mean(0) for t in likelihood]), torch.cat([t.mean(0) for t in kl])
@@ -79,7 +77,7 @@ def draw_terms(
         return several.log_likelihood, several.log_guide - several.log_prior
     with poutine.block():
         q = poutine.trace(_vectorize(guide, num_samples)).get_trace(x)
-        p = poutine.trace(poutine.replay(_vectorize(model, num_samples), q)).get_trace(x)
+        p = replayed(_vectorize(model, num_samples), q, x)
     p.compute_log_prob()
     q.compute_log_prob()
     likelihood = kl = torch.zeros(num_samples, len(x), device=x.device)

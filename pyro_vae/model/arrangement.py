@@ -40,17 +40,7 @@ def arranged(
     guide: Line | None,
     prior: Line,
 ) -> tuple[nn.Module, nn.Module, Line, Line, Line]:
-    """The networks, and the other parts as models of visits or covariates with holes have them.
-
-    Args:
-        record: of the observations.
-        latent_dim: of z, of one visit.
-        encoder: of a visit or a row.
-        decoder: likewise.
-        likelihood: likewise.
-        guide: likewise, or ``Conjugate``, which is that of visits where none is given.
-        prior: of z, or by subject.
-    """
+    """The networks, and the other parts as models of visits or covariates with holes have them."""
     encoder, decoder = (
         make_network(network_for(record, line), name)
         for line, name in ((encoder, "encoder"), (decoder, "decoder"))
@@ -81,11 +71,6 @@ def latent_shapes(
     """The shape of z as it was said, and in full, and the widths of stochastic layers.
 
     In full it is ``(T, L)`` of a subject's visits, and ``(L + m,)`` with m covariates.
-
-    Args:
-        record: of the observations.
-        latent_dim: as the user says it.
-        layers: in its place.
     """
     own, sizes = latent_shape(latent_dim, layers)
     if reading_beside(record) is None:

@@ -16,7 +16,7 @@ from ..data.sparse import SparseRows, is_sparse
 from ..data.tables.design import Design
 from ..families.networks import spec_of
 from ..families.part import Line
-from ..language.spec import as_spec, nearest
+from ..language.spec import nearest
 from .arrays import convert
 from .blocks import Block, Role
 from .record import Record
@@ -309,7 +309,7 @@ def has_own_totals(likelihood: Line | Mapping[str, str] | None) -> bool:
     """Whether a likelihood is a Multinomial whose line says no total."""
     if likelihood is None or isinstance(likelihood, Mapping):
         return False
-    spec = spec_of(likelihood) if not isinstance(likelihood, str) else as_spec(likelihood)  # pyright: ignore
+    spec = spec_of(likelihood)
     return spec is not None and spec.name == "Multinomial" and "total_count" not in str(spec)
 
 

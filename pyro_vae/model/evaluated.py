@@ -72,24 +72,13 @@ class Evaluated(Face):
     def simulate(
         self, num_data: int, given: Tensor | None, size: int, *, holes: bool = False
     ) -> list[tuple[Tensor, Tensor]]:
-        """Observations drawn from the model with the z of each, in parts of ``size`` rows.
-
-        Args:
-            num_data: how many.
-            given: observations whose context and offset are taken in turn.
-            size: rows of a part.
-            holes: whether the missing cells of ``given`` are missing in them too.
-        """
+        """Observations drawn from the model with the z of each, in parts of ``size`` rows."""
         z, x = simulate(self, num_data, given)
-        if holes and given is not None and not self._has_bits:
+        draws_holes = isinstance(self.record, TableRecord) and self.record.holes
+        if holes and given is not None and not draws_holes:
             gone, cells = self.record.cells(in_turn(given, num_data)).isnan(), self.record.cells(x)
             x = self.record.with_cells(x, torch.where(gone, math.nan, cells))
         return list(zip(z.split(size), x.split(size), strict=True))
-
-    @property
-    def _has_bits(self) -> bool:
-        """Whether the model draws which cells are missing."""
-        return isinstance(self.record, TableRecord) and bool(self.record.holes)
 
     @property
     def why_not_simulated(self) -> str:

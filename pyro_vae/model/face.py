@@ -129,9 +129,6 @@ class Face(nn.Module):
     def check_separate(self, who: str) -> None:
         """Raise where an observation has no evidence of its own.
 
-        Args:
-            who: what asks for it.
-
         Raises:
             ValueError: observations share latent variables, a plate is not whole, or the guide
                 draws a point.

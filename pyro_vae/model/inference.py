@@ -14,15 +14,13 @@ from ..core.checks import boolean, positive, whole
 from ..core.pareto import RELIABLE
 from ..core.seeding import seeded
 from ..families.guides import refine
-from ..families.missingness import Missingness
 from ..families.part import looks_at_joint
 from .evaluated import Evaluated
 from .imputation import Imputations, Plan, Point, impute
 from .inputs import Inputs
 from .joint import Joint, reading
-from .latents import Latents, point
+from .latents import point
 from .pieces import beside, line, line_of, pair
-from .record import Record
 
 __all__ = ["Inference"]
 
@@ -31,21 +29,13 @@ class Inference(Evaluated):
     """Encode, refine, reconstruct, impute, sample and interpolate, by a model's parts.
 
     Attributes:
-        record: what an observation is.
-        latents: what z is.
         prior: from nothing to p(z).
-        prior_reads: whether it reads the condition, and gives p(z | c).
         inputs: from x to what the encoder reads.
         encoder: from that to features.
         approximation: from features to q(z|x).
-        missingness: from x to p(mask | x), where it is declared.
     """
 
-    missingness: Missingness | None
-    record: Record
-    latents: Latents
     prior: nn.Module
-    prior_reads: bool = False
     inputs: Inputs
     encoder: nn.Module
     approximation: nn.Module
@@ -59,18 +49,6 @@ class Inference(Evaluated):
     def z_shape(self) -> tuple[int, ...]:
         """The shape of one z."""
         return self.latents.shape
-
-    def approximate_posterior(self, x: Tensor) -> dist.TorchDistribution:
-        """q(z|x) with its graph, for training: batch shape ``(B,)``, event shape of z."""
-        raise NotImplementedError
-
-    def decode(self, z: Tensor, x: Tensor | None = None) -> dist.TorchDistribution:
-        """p(x|z): batch shape ``(...)``, event shape of x."""
-        raise NotImplementedError
-
-    def prior_at(self, x: Tensor | None = None) -> dist.TorchDistribution:
-        """p(z), of batch shape ``()``; p(z | c) of ``(B,)``, where the prior reads a condition."""
-        raise NotImplementedError
 
     @evaluates
     @torch.no_grad()

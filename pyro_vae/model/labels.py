@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..distributions import Given, Layered, side_by_side
-from ..families.guides import SemiAmortized
-from ..families.hamiltonian import Hamiltonian
+from ..families.guides import WithSteps
 from ..families.networks import batched, build_network, make_network, spec_of
 from ..families.part import Ends, Line, Part, connect
 from ..language.spec import as_spec
@@ -105,7 +104,7 @@ class LabelledGuide(Part):
         features = torch.zeros(1, math.prod(ends.feature_shape or ()) + self.classes)
         h = build_network(self.merge, features, (self.latent_dim,), "merge")
         self.family = ends.make(self.line, whole=True, shape=(self.latent_dim,), feature_shape=h)
-        if isinstance(self.family, SemiAmortized | Hamiltonian):
+        if isinstance(self.family, WithSteps):
             name = type(self.family).__name__
             raise ValueError(f"{name} is of the whole guide, not of a part of it")
         self.spec = spec_of(self.family)

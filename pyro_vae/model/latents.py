@@ -122,14 +122,7 @@ def latent_shape(
 def check_supports(
     p: dist.TorchDistribution, q: dist.TorchDistribution, prior: str, guide: str
 ) -> None:
-    """Raise if guide and prior have different supports at some site.
-
-    Args:
-        p: a prior.
-        q: a guide.
-        prior: the prior's line, for the message.
-        guide: the guide's line.
-    """
+    """Raise if guide and prior have different supports at some site."""
     if not (isinstance(p, Layered) and isinstance(q, Layered)):
         if same_support(p, q) is False:
             _refuse(p, q, "", (prior, guide), f"for example guide={suggest_guide(p)!r}")

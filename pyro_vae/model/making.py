@@ -11,7 +11,6 @@ from ..families.joined import JoinedLikelihood
 from ..families.networks import spec_of
 from ..families.part import Ends, Line
 from ..families.registry import make_part
-from ..language.spec import Spec
 from .files import CUSTOM
 from .record import Record
 from .visits import VisitsRecord
@@ -39,8 +38,7 @@ def example_of(likelihood: Line, record: Record) -> dist.TorchDistribution | Non
 
 def asks_for_features(prior: Line) -> bool:
     """Whether a line of the prior leaves a parameter to what it reads."""
-    line = spec_of(prior) if isinstance(prior, nn.Module) else prior
-    return isinstance(line, str | Spec) and "amortized" in str(line)
+    return "amortized" in str(spec_of(prior))
 
 
 def line_of(module: nn.Module) -> str:

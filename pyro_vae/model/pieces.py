@@ -77,13 +77,7 @@ def alone(vae: Any, x: Any) -> Tensor:  # noqa: ANN401
 
 
 def pair(vae: Any, start: Any, end: Any) -> Tensor:  # noqa: ANN401
-    """Two observations as packed rows, each as :func:`alone` takes it.
-
-    Args:
-        vae: whose observations they are.
-        start: one.
-        end: another.
-    """
+    """Two observations as packed rows, each as :func:`alone` takes it."""
     return joined([alone(vae, x) for x in (start, end)])
 
 

@@ -1,7 +1,7 @@
 """What the networks of sequences read: the steps, and z, with the steps before, at each of them."""
 
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyro.distributions as dist
@@ -186,16 +186,10 @@ class SequenceInputs(Inputs):
         super()._load_from_state_dict(state_dict, prefix, *others)
 
 
-class HasNetworks(Protocol):
-    """A model whose networks are there, and may not be built yet."""
-
-    record: Record
-    encoder: nn.Module
-    decoder: nn.Module
-
-
 def make_inputs(
-    model: HasNetworks,
+    record: Record,
+    encoder: nn.Module,
+    decoder: nn.Module,
     likelihood: dist.TorchDistribution | None,
     mode: InputMode,
     in_units: bool,
@@ -203,7 +197,9 @@ def make_inputs(
     """What encoder and decoder read: of sequences step by step.
 
     Args:
-        model: whose networks they are; a decoder of sequences is unrolled.
+        record: what an observation is.
+        encoder: a network, which may not be built yet.
+        decoder: likewise; one of sequences is unrolled.
         likelihood: p(x|z) at some z.
         mode: of :class:`Inputs`.
         in_units: whether x has units.
@@ -211,9 +207,8 @@ def make_inputs(
     Raises:
         ValueError: networks that do not read sequences, or x that is none.
     """
-    record, decoder = model.record, model.decoder
     if isinstance(record, Sequences):
-        for role, network in (("encoder", model.encoder), ("decoder", decoder)):
+        for role, network in (("encoder", encoder), ("decoder", decoder)):
             if not isinstance(network, SequenceNetwork):
                 raise ValueError(
                     f"sequences of several lengths need networks of steps, and the {role} is "

@@ -24,12 +24,7 @@ NUMBERS = ("offset", "weight")
 
 
 def needed_columns(design: Design | None, numbers: Mapping[str, str]) -> tuple[str, ...]:
-    """The columns without which nothing is drawn of a row: the design's and the offset.
-
-    Args:
-        design: of the condition.
-        numbers: columns by role; no draw depends on the weight.
-    """
+    """The columns without which nothing is drawn of a row: the design's and the offset."""
     offset = [name for role, name in numbers.items() if role == "offset"]
     return (*(design.sources if design else ()), *offset)
 

@@ -29,11 +29,6 @@ def check_density(d: dist.TorchDistribution, role: str, line: str) -> None:
 
     The generator of random numbers stays as it was.
 
-    Args:
-        d: the distribution.
-        role: in the model, for the message.
-        line: of it, likewise.
-
     Raises:
         ValueError: whatever the distribution raises.
     """
@@ -54,13 +49,7 @@ def check_density(d: dist.TorchDistribution, role: str, line: str) -> None:
 
 
 def check_meeting(p: dist.TorchDistribution, q: dist.TorchDistribution, lines: list[str]) -> None:
-    """Raise if the prior has density 0 wherever a guide of points puts its mass.
-
-    Args:
-        p: the prior.
-        q: the guide at the features of an observation.
-        lines: of prior and guide, for the message.
-    """
+    """Raise if the prior has density 0 wherever a guide of points puts its mass."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         try:
             log_p = p.log_prob(q.sample(torch.Size([8])))

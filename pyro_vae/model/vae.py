@@ -145,7 +145,9 @@ class VAE(Forecasts):
             self.encoder, self.decoder, likelihood, guide, prior = arranged(
                 self.record, own[0], encoder, decoder, likelihood, guide, prior
             )
-            self.inputs = make_inputs(self, example, inputs, in_units)
+            self.inputs = make_inputs(
+                self.record, self.encoder, self.decoder, example, inputs, in_units
+            )
             x = self.inputs(torch.zeros(1, *self.record.shape))
             h = build_network(self.encoder, x, self.x_shape, "encoder")
             ends = Ends(z_shape, "guide", h, layers, self.encoder)

@@ -346,14 +346,7 @@ def _of_times(column: Column) -> Column:
 def read_by_visit(
     table: Table, prior: VisitPart, condition: Design | None, numbers: Mapping[str, str | None]
 ) -> VisitsRecord:
-    """The record of a table's subjects.
-
-    Args:
-        table: the rows.
-        prior: by subject.
-        condition: that decoder and encoder read of each visit.
-        numbers: the columns of an offset and of weights.
-    """
+    """The record of a table's subjects."""
     designs = {k: Design.of(f"~ {f}", table) if f else None for k, f in prior.formulas.items()}
     rows = TableRecord(table.schema, condition, numbers, (), _sources(designs))
     record = VisitsRecord(rows, cast(str, prior.by), designs, sorted(prior.constants), 1)

@@ -11,12 +11,7 @@ WIDTH = 40  # of levels or a range
 
 
 def described(columns: Sequence[Column], missing: Mapping[str, float] | None = None) -> str:
-    """A line for each column: its kind, its extent, what is missing, its likelihood, and why.
-
-    Args:
-        columns: all of a table.
-        missing: the share of missing cells, by column.
-    """
+    """A line for each column: its kind, its extent, what is missing, its likelihood, and why."""
     rows: list[tuple[str, ...]] = [HEAD]
     for column in columns:
         share, extent = (missing or {}).get(column.name), column.extent

@@ -2,14 +2,14 @@
 
 import os
 import threading
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, _utils
 
 __all__ = ["Processes", "leads", "local_rank", "processes"]
 
@@ -50,28 +50,24 @@ class Processes:
     def sum(self, gradients: Sequence[Tensor]) -> list[Tensor]:
         """The gradients summed over the processes; a request to stop reaches all with them.
 
-        They travel in messages of about ``BUCKET`` bytes, each while the next one is packed.
+        They travel in messages of at most ``BUCKET`` bytes, each while the next one is packed.
 
         References:
             Li et al. (2020), "PyTorch distributed: experiences on accelerating data parallel
             training", VLDB (arXiv:2006.15704).
         """
-        asked = gradients[0].new_full((), self.asked.is_set())
-        sent = []
-        for bucket in _buckets([asked, *gradients]):
-            message = torch.cat([gradient.flatten() for gradient in bucket.values()])
+        given = [gradients[0].new_full((), self.asked.is_set()), *gradients]
+        sent, sums = [], []
+        for bucket in _utils._take_tensors(given, BUCKET):
+            message = _utils._flatten_dense_tensors(bucket)
             sent.append((bucket, message, dist.all_reduce(message, async_op=True)))
-        sums: dict[int, Tensor] = {}
         for bucket, message, work in sent:
             work.wait()
-            totals = message.split([gradient.numel() for gradient in bucket.values()])
-            sums |= {
-                i: total.view_as(gradient)
-                for (i, gradient), total in zip(bucket.items(), totals, strict=True)
-            }
-        if sums[0].item():
+            sums += _utils._unflatten_dense_tensors(message, bucket)
+        asked, *totals = _utils._reorder_tensors_as(sums, given)
+        if asked.item():
             self.stop.set()
-        return [sums[i] for i in range(1, len(sums))]
+        return totals
 
     def total(self, *numbers: float) -> tuple[float, ...]:
         """Sums of numbers over the processes."""
@@ -138,17 +134,6 @@ def local_rank() -> int:
 def leads() -> bool:
     """Whether this process writes and prints."""
     return os.environ.get("RANK", "0") == "0"
-
-
-def _buckets(tensors: Sequence[Tensor]) -> Iterator[dict[int, Tensor]]:
-    """Tensors by their places, those of one device and type together up to ``BUCKET`` bytes."""
-    filling: dict[Hashable, dict[int, Tensor]] = {}
-    for i, tensor in enumerate(tensors):
-        bucket = filling.setdefault((tensor.device, tensor.dtype), {})
-        bucket[i] = tensor
-        if sum(each.nbytes for each in bucket.values()) >= BUCKET:
-            yield filling.pop((tensor.device, tensor.dtype))
-    yield from filling.values()
 
 
 @contextmanager

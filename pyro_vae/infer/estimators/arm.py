@@ -11,9 +11,8 @@ from pyro.infer.util import MultiFrameTensor
 from torch import Tensor
 
 from .bounds import Bound, renyi
-from .logits import OF_BITS, LogitELBO, Scored, spread
+from .logits import LogitELBO, Scored, spread
 from .multisample import Plates, Run
-from .profile import of_scores
 from .relaxed import Bits, Kind
 from .weights import log_weights, replace_each, widen
 
@@ -27,7 +26,17 @@ def antithetic_pair(logits: Tensor) -> tuple[Tensor, Tensor]:
     return bits.to(logits.dtype), u
 
 
-class ARM(LogitELBO):
+class OfPairs(LogitELBO):
+    """What is estimated from an antithetic pair of configurations."""
+
+    kinds = (Bits,)
+    draws = 2
+
+    def _values(self, logits: Tensor, kind: Kind) -> tuple[Tensor, Tensor]:
+        return antithetic_pair(logits)
+
+
+class ARM(OfPairs):
     r"""The ELBO by Augment-REINFORCE-Merge (ARM), for Bernoulli latents.
 
     .. math:: \nabla_{\phi_i} L = E_{u}\left[\left(f(b) - f(b')\right)
@@ -48,20 +57,13 @@ class ARM(LogitELBO):
         Yin & Zhou (2019), arXiv:1807.11143.
     """
 
-    kinds = (Bits,)
-    draws = 2
-    profile = of_scores(
-        "Bernoulli", "unbiased; two evaluations a particle, an antithetic pair", OF_BITS
-    )
-
-    def _values(self, logits: Tensor, kind: Kind) -> tuple[Tensor, Tensor]:
-        return antithetic_pair(logits)
+    note = "unbiased; two evaluations a particle, an antithetic pair"
 
     def _gradients(self, cost: MultiFrameTensor, sites: list[Scored]) -> list[Tensor]:
         return [difference(cost, one.site) * (one.about - 0.5) for one in sites]
 
 
-class DisARM(LogitELBO):
+class DisARM(OfPairs):
     r"""The ELBO by DisARM, which is ARM with the uniforms integrated out, for Bernoulli latents.
 
     .. math:: \nabla_{\phi_i} L = E_{b, b'}\left[\tfrac{1}{2} \left(f(b) - f(b')\right)
@@ -82,22 +84,13 @@ class DisARM(LogitELBO):
         Dong, Mnih & Tucker (2020), arXiv:2006.10680; Yin et al. (2020), arXiv:2006.06448.
     """
 
-    kinds = (Bits,)
-    draws = 2
-    profile = of_scores(
-        "Bernoulli",
-        "unbiased; two evaluations a particle, an antithetic pair; never worse than ARM",
-        OF_BITS,
-    )
-
-    def _values(self, logits: Tensor, kind: Kind) -> tuple[Tensor, Tensor]:
-        return antithetic_pair(logits)
+    note = "unbiased; two evaluations a particle, an antithetic pair; never worse than ARM"
 
     def _gradients(self, cost: MultiFrameTensor, sites: list[Scored]) -> list[Tensor]:
         return [difference(cost, one.site) * odd_part(one) for one in sites]
 
 
-class DisARMIWAE(LogitELBO):
+class DisARMIWAE(OfPairs):
     r"""The importance-weighted bound by DisARM: one antithetic pair for each of K particles.
 
     .. math:: \nabla_{\phi_i} L_K \approx \sum_{k=1}^K \left[\tfrac{1}{2}
@@ -121,15 +114,10 @@ class DisARMIWAE(LogitELBO):
         Dong, Mnih & Tucker (2020), arXiv:2006.10680, section 5.
     """
 
-    kinds = (Bits,)
-    draws = 2
-    profile = of_scores(
-        "Bernoulli",
-        "importance-weighted bound, unbiased for it; two evaluations a particle, an "
-        "antithetic pair",
-        OF_BITS,
-        weighted=False,
+    note = (
+        "importance-weighted bound, unbiased for it; two evaluations a particle, an antithetic pair"
     )
+    weighted = False
 
     def __init__(self, num_particles: int = 2, **plates: Unpack[Plates]) -> None:
         super().__init__(num_particles, **plates)
@@ -138,9 +126,6 @@ class DisARMIWAE(LogitELBO):
     def bound(self) -> Bound:
         """The function of the log weights that is the value."""
         return renyi(0.0, self.num_particles)
-
-    def _values(self, logits: Tensor, kind: Kind) -> tuple[Tensor, Tensor]:
-        return antithetic_pair(logits)
 
     def _estimate(self, run: Run) -> tuple[Tensor, Tensor]:
         log_p, log_q, scale, _, lead = log_weights(self, run)

@@ -7,9 +7,8 @@ from pyro.infer.util import MultiFrameTensor
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from .logits import OF_BITS, OF_DISCRETE, LogitELBO, Scored, spread
+from .logits import LogitELBO, Scored, spread
 from .multisample import Plates
-from .profile import DISCRETE, of_scores
 from .relaxed import Bits, Kind, OneHots
 
 __all__ = ["ARMS", "CARMS"]
@@ -42,11 +41,7 @@ class ARMS(LogitELBO):
     values = 0
     draws = None
     kinds: tuple[Kind, ...] = (Bits,)
-    profile = of_scores(
-        "Bernoulli",
-        "unbiased; leave-one-out baseline, antithetic particles; one evaluation a particle",
-        OF_BITS,
-    )
+    note = "unbiased; leave-one-out baseline, antithetic particles; one evaluation a particle"
 
     def __init__(self, num_particles: int = 4, **plates: Unpack[Plates]) -> None:
         super().__init__(num_particles, **plates)
@@ -94,11 +89,6 @@ class CARMS(ARMS):
     """
 
     kinds = (Bits, OneHots)
-    profile = of_scores(
-        DISCRETE,
-        "unbiased; leave-one-out baseline, antithetic particles; one evaluation a particle",
-        OF_DISCRETE,
-    )
 
     def _values(self, logits: Tensor, kind: Kind) -> tuple[Tensor, Tensor | None]:
         if kind is Bits:

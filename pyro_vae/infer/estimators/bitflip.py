@@ -6,8 +6,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from .arm import antithetic_pair, difference, odd_part
-from .logits import OF_BITS, LogitELBO, Scored, pull
-from .profile import of_scores
+from .logits import LogitELBO, Scored, pull
 from .relaxed import Bits, Kind
 from .rules import Trial, UnsoundError, first_that_meet
 
@@ -52,12 +51,10 @@ class BitFlip(LogitELBO):
     """
 
     kinds = (Bits,)
+    needs = (one_bit_is_turned,)
+    where = ", one site"
     flat = True
-    profile = of_scores(
-        "Bernoulli, one site",
-        "unbiased; two evaluations a particle, one bit turned; for few bits that are nearly sure",
-        (*OF_BITS, one_bit_is_turned),
-    )
+    note = "unbiased; two evaluations a particle, one bit turned; for few bits that are nearly sure"
 
     def _values(self, logits: Tensor, kind: Kind) -> tuple[Tensor, None]:
         b = logits.sigmoid().bernoulli()
@@ -90,11 +87,9 @@ class UGC(BitFlip):
 
     values = 3
     draws = 2
-    profile = of_scores(
-        "Bernoulli, one site",
+    note = (
         "unbiased; three evaluations a particle, an antithetic pair and one bit turned; for bits "
-        "of which many are nearly sure",
-        (*OF_BITS, one_bit_is_turned),
+        "of which many are nearly sure"
     )
 
     def _values(self, logits: Tensor, kind: Kind) -> tuple[Tensor, None]:

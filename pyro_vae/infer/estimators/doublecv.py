@@ -8,9 +8,8 @@ from torch import Tensor, nn
 
 from ...core.checks import number
 from .learner import Learner, learned
-from .logits import OF_DISCRETE, LogitELBO, Scored, linear_part, pull, spread
+from .logits import LogitELBO, Scored, linear_part, pull, spread
 from .multisample import Plates, total
-from .profile import DISCRETE, of_scores
 from .relaxed import Kind
 
 __all__ = ["DoubleCV"]
@@ -43,10 +42,8 @@ class DoubleCV(LogitELBO):
     least = 2
     values = 0
     draws = None
-    profile = of_scores(
-        DISCRETE,
-        "unbiased; leave-one-out baseline and slopes at the other draws; one evaluation a particle",
-        OF_DISCRETE,
+    note = (
+        "unbiased; leave-one-out baseline and slopes at the other draws; one evaluation a particle"
     )
 
     def __init__(

@@ -1,10 +1,6 @@
 """The importance-weighted bound with a doubly reparameterized gradient: DReG."""
 
-from torch import Tensor
-
-from .profile import WEIGHTS_ARE_IN_IT, Profile
-from .rules import paths_exist
-from .weights import WeightedELBO, Weights, weights_serve
+from .weights import WeightedELBO, of_paths
 
 __all__ = ["DReG"]
 
@@ -32,15 +28,4 @@ class DReG(WeightedELBO):
         sites; Rainforth et al. (2018), arXiv:1802.04537, for the signal-to-noise ratio.
     """
 
-    profile = Profile(
-        gradients=("pathwise",),
-        guides="reparameterized",
-        note="importance-weighted bound, unbiased for it; doubly reparameterized; one evaluation "
-        "a particle",
-        needs=(weights_serve, paths_exist),
-        refused=(("score", "it reparameterizes twice: use VIMCO"), WEIGHTS_ARE_IN_IT),
-        weighted=False,
-    )
-
-    def _weights(self, log_w: Tensor) -> Weights:
-        return Weights(*self.bound.slopes(log_w), None)
+    profile = of_paths("importance-weighted bound, unbiased for it")

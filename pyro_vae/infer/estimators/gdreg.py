@@ -1,5 +1,7 @@
 """Doubly reparameterized gradients for the parameters of the prior too: GDReG."""
 
+from dataclasses import replace
+
 import pyro.distributions as dist
 import pyro.poutine as poutine
 import torch
@@ -7,9 +9,8 @@ from torch import Tensor
 
 from ..sites import latent, replayed, samples, unwrapped
 from .multisample import Run
-from .profile import WEIGHTS_ARE_IN_IT, Profile
 from .rules import Trial, UnsoundError, paths_exist
-from .weights import LogWeights, WeightedELBO, Weights, partial_slopes, weights_serve, widen
+from .weights import LogWeights, WeightedELBO, of_paths, partial_slopes, weights_serve, widen
 
 __all__ = ["GDReG"]
 
@@ -54,18 +55,13 @@ class GDReG(WeightedELBO):
         Bauer & Mnih (2021), arXiv:2101.11046.
     """
 
-    profile = Profile(
-        gradients=("pathwise",),
+    profile = replace(
+        of_paths(""),
         guides="reparameterized, with a prior of location and scale, or transformed",
         note="importance-weighted bound, unbiased for it; doubly reparameterized in the prior's "
         "parameters too; one evaluation a particle and a further backward pass",
         needs=(weights_serve, paths_exist, draws_can_be_inverted),
-        refused=(("score", "it reparameterizes twice: use VIMCO"), WEIGHTS_ARE_IN_IT),
-        weighted=False,
     )
-
-    def _weights(self, log_w: Tensor) -> Weights:
-        return Weights(*self.bound.slopes(log_w), None)
 
     def _along(self, run: Run, logs: LogWeights, a: Tensor, c: Tensor) -> Tensor:
         surrogate = (a * logs.log_p.reshape(a.shape)).sum()
@@ -100,11 +96,6 @@ class GDReG(WeightedELBO):
 
 def redraw(fn: dist.TorchDistribution, z: Tensor, name: str) -> Tensor:
     """The value of z again, as a draw of ``fn`` whose noise is held fixed.
-
-    Args:
-        fn: the prior of a site.
-        z: a value in its support.
-        name: of the site, for the message.
 
     Returns:
         A tensor that equals z; it has a gradient where ``fn`` has learned parameters.

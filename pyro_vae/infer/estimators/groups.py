@@ -1,30 +1,15 @@
 """Importance-weighted bounds whose guide sees fewer particles: MIWAE, PIWAE and CIWAE."""
 
-from typing import Literal, Unpack
+from typing import Unpack
 
 from torch import Tensor
 
 from ...core.checks import fraction, whole
 from .bounds import Bound, Convex, renyi
 from .multisample import Plates
-from .profile import WEIGHTS_ARE_IN_IT, Profile
-from .rules import paths_exist
-from .weights import WeightedELBO, Weights, weights_serve
+from .weights import WeightedELBO, Weights, of_paths
 
 __all__ = ["CIWAE", "MIWAE", "PIWAE"]
-
-
-def of_paths(note: str, ascends: Literal["both", "model"] = "both") -> Profile:
-    """The profile of a bound whose guide is doubly reparameterized."""
-    return Profile(
-        gradients=("pathwise",),
-        guides="reparameterized",
-        note=f"{note}; doubly reparameterized; one evaluation a particle",
-        needs=(weights_serve, paths_exist),
-        refused=(("score", "it reparameterizes twice: use VIMCO"), WEIGHTS_ARE_IN_IT),
-        weighted=False,
-        ascends=ascends,
-    )
 
 
 class MIWAE(WeightedELBO):
@@ -159,6 +144,3 @@ class CIWAE(WeightedELBO):
     def bound(self) -> Bound:
         """The function of the log weights that is the value."""
         return Convex(self.num_particles, self.beta)
-
-    def _weights(self, log_w: Tensor) -> Weights:
-        return Weights(*self.bound.slopes(log_w), None)

@@ -37,13 +37,7 @@ class Learner:
         self.control: nn.Module | None = None
 
     def renew(self, guide: Callable, *args: object, **kwargs: object) -> nn.Module:
-        """Make the parameters anew, for the sites of a guide, and forget what was learned.
-
-        Args:
-            guide: a Pyro guide.
-            args: its arguments.
-            kwargs: likewise.
-        """
+        """Make the parameters anew, for the sites of a guide, and forget what was learned."""
         with torch.no_grad(), poutine.block():
             trace = poutine.trace(guide).get_trace(*args, **kwargs)
         sites = [site for site in samples(trace) if latent(site)]

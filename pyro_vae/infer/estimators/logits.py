@@ -14,6 +14,7 @@ from torch import Tensor
 from ..sites import latent, samples, unwrapped
 from .learner import Learner
 from .multisample import MultiSampleELBO, Plates, Run, add, log_weight, own
+from .profile import of_scores
 from .relaxed import Bits, Kind, OneHots, StraightThrough, kind_of
 from .rules import (
     Rule,
@@ -24,7 +25,7 @@ from .rules import (
 )
 from .weights import widen
 
-__all__ = ["OF_BITS", "OF_DISCRETE", "LogitELBO", "Scored", "linear_part", "pull", "spread"]
+__all__ = ["LogitELBO", "Scored", "linear_part", "pull", "spread"]
 
 KINDS: tuple[Kind, ...] = (Bits, OneHots)
 
@@ -60,11 +61,22 @@ class LogitELBO(MultiSampleELBO):
     """
 
     kinds: tuple[Kind, ...] = KINDS
+    where = ""  # what else is asked of the guide, in words, and by rules
+    needs: tuple[Rule, ...] = ()
+    note = ""
+    weighted = True
     sequential = False
     values = 2  # of every particle, in a plate outside all others; 0: the particles are the values
     flat = False  # whether all bits of an event come as one vector
     draws: int | None = 1  # of the values, so many are draws, in front; ``None``: all
     learner: Learner | None = None
+
+    def __init_subclass__(cls) -> None:
+        of_all = sites_have_logits(*cls.kinds), sites_are_independent
+        needs = (*of_all, no_factor_has_a_slope_of_its_own, *cls.needs)
+        guides = ", ".join(kind.family for kind in cls.kinds) + cls.where
+        cls.profile = of_scores(guides, cls.note, needs, weighted=cls.weighted)
+        super().__init_subclass__()
 
     def __init__(self, num_particles: int = 1, **plates: Unpack[Plates]) -> None:
         super().__init__(num_particles, **plates)
@@ -183,11 +195,6 @@ def sites_have_logits(*kinds: Kind) -> Rule:
             )
 
     return rule
-
-
-OF_ALL = (sites_are_independent, no_factor_has_a_slope_of_its_own)
-OF_BITS = (sites_have_logits(Bits), *OF_ALL)
-OF_DISCRETE = (sites_have_logits(*KINDS), *OF_ALL)
 
 
 def spread(cost: MultiFrameTensor, site: Any) -> Tensor:  # noqa: ANN401

@@ -8,9 +8,8 @@ from pyro.infer.util import MultiFrameTensor
 from torch import Tensor, nn
 
 from .learner import Learner
-from .logits import OF_DISCRETE, LogitELBO, Scored, linear_part, pull, spread
+from .logits import LogitELBO, Scored, linear_part, pull, spread
 from .multisample import Plates, Run, add
-from .profile import DISCRETE, of_scores
 from .relaxed import Kind
 from .weights import widen
 
@@ -41,11 +40,7 @@ class MuProp(LogitELBO):
         Gu, Levine, Sutskever & Mnih (2016), arXiv:1511.05176.
     """
 
-    profile = of_scores(
-        DISCRETE,
-        "unbiased; first-order expansion at the mean; two evaluations a particle",
-        OF_DISCRETE,
-    )
+    note = "unbiased; first-order expansion at the mean; two evaluations a particle"
 
     def __init__(
         self,

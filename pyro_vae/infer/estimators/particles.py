@@ -48,14 +48,6 @@ def check_broadcast(
     have one density where they have two alone, as under a mean over particles. Densities that are
     random beside the latent sites (dropout, subsampling) are not compared.
 
-    Args:
-        name: the estimator's.
-        model: a Pyro model.
-        guide: its guide.
-        args: of both.
-        kwargs: of both.
-        nesting: how many plates stand within one another.
-
     Raises:
         ValueError: with the site and both log densities.
     """

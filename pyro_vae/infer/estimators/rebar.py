@@ -9,9 +9,8 @@ from torch import Tensor, nn
 
 from ...core.checks import number, positive, whole
 from .learner import Learner, learned
-from .logits import OF_DISCRETE, LogitELBO, Scored, spread
+from .logits import LogitELBO, Scored, spread
 from .multisample import Plates, add
-from .profile import DISCRETE, of_scores
 from .relaxed import Bits, Kind
 from .weights import widen
 
@@ -46,10 +45,8 @@ class REBAR(LogitELBO):
         Tucker, Mnih, Maddison, Lawson & Sohl-Dickstein (2017), arXiv:1703.07370.
     """
 
-    profile = of_scores(
-        DISCRETE,
-        "unbiased; learned control variate, the cost at a relaxed draw; two evaluations a particle",
-        OF_DISCRETE,
+    note = (
+        "unbiased; learned control variate, the cost at a relaxed draw; two evaluations a particle"
     )
 
     def __init__(
@@ -123,11 +120,7 @@ class RELAX(REBAR):
         Grathwohl, Choi, Wu, Roeder & Duvenaud (2018), arXiv:1711.00123.
     """
 
-    profile = of_scores(
-        DISCRETE,
-        "unbiased; learned control variate, REBAR's and a network; two evaluations a particle",
-        OF_DISCRETE,
-    )
+    note = "unbiased; learned control variate, REBAR's and a network; two evaluations a particle"
 
     def __init__(
         self,

@@ -8,9 +8,8 @@ from torch import Tensor, nn
 
 from ...core.checks import whole
 from .learner import Learner
-from .logits import OF_BITS, LogitELBO, Scored, linear_part, spread
+from .logits import LogitELBO, Scored, linear_part, spread
 from .multisample import Plates, total
-from .profile import of_scores
 from .relaxed import Bits, Kind
 
 __all__ = ["RODEO"]
@@ -54,11 +53,9 @@ class RODEO(LogitELBO):
     values = 0
     draws = None
     kinds = (Bits,)
-    profile = of_scores(
-        "Bernoulli",
+    note = (
         "unbiased; leave-one-out baseline and learned Stein control variates; one evaluation a "
-        "particle",
-        OF_BITS,
+        "particle"
     )
 
     def __init__(self, num_particles: int = 2, hidden: int = 100, **plates: Unpack[Plates]) -> None:

@@ -240,10 +240,6 @@ def first_that_meet(trial: Trial, names: Iterable[str]) -> tuple[str, str, str] 
     """The first site, plate and reader of a model that reads members of a plate from outside it.
 
     What takes each member for itself, such as a sum over its states, is wrong there.
-
-    Args:
-        trial: of a model and a guide.
-        names: sites of the guide.
     """
 
     def densities(values: dict[str, Tensor]) -> dict[str, Tensor]:

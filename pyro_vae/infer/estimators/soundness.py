@@ -33,12 +33,6 @@ OF_GRADIENTS: dict[str | None, tuple[Rule, ...]] = {
 def check(estimator: Estimator, model: Callable, guide: Callable, *args: object) -> int:
     """Raise if an estimator cannot serve a guide.
 
-    Args:
-        estimator: a bound and its gradient rule.
-        model: a Pyro model.
-        guide: its guide, not wrapped.
-        args: of both.
-
     Returns:
         How many plates stand within one another, the particles' included: what a Pyro ``ELBO``
         calls ``max_plate_nesting``, and would find by one more run.

@@ -1,8 +1,7 @@
 """Bounds that are functions of log weights, with gradients weighted particle by particle."""
 
-from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from pyro.infer.util import get_dependent_plate_dims
@@ -12,12 +11,14 @@ from torch import Tensor
 from ..sites import is_learned_point, latent, samples
 from .bounds import Bound, renyi
 from .multisample import MultiSampleELBO, Run, add
+from .profile import WEIGHTS_ARE_IN_IT, Profile
 from .rules import (
     Trial,
     copies_have_a_density,
     no_factor_has_a_slope_of_its_own,
     no_point_is_weighted,
     paths_are_whole,
+    paths_exist,
     the_score_has_mean_zero,
 )
 
@@ -27,6 +28,7 @@ __all__ = [
     "Weights",
     "along_path",
     "log_weights",
+    "of_paths",
     "partial_slopes",
     "replace_each",
     "sum_inside",
@@ -116,9 +118,9 @@ class WeightedELBO(MultiSampleELBO):
         """The function of the log weights that is the value."""
         return renyi(0.0, self.num_particles)
 
-    @abstractmethod
     def _weights(self, log_w: Tensor) -> Weights:
-        """From the log weights, ``(K, ...)``."""
+        """From the log weights, ``(K, ...)``; by default the bound's own slopes, along paths."""
+        return Weights(*self.bound.slopes(log_w), None)
 
     def _get_trace(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> Run:
         paths = TwoPaths()
@@ -176,6 +178,19 @@ def weights_serve(trial: Trial) -> None:
         copies_have_a_density(trial)
         paths_are_whole(trial)
         no_factor_has_a_slope_of_its_own(trial)
+
+
+def of_paths(note: str, ascends: Literal["both", "model"] = "both") -> Profile:
+    """The profile of a bound whose guide is doubly reparameterized."""
+    return Profile(
+        gradients=("pathwise",),
+        guides="reparameterized",
+        note=f"{note}; doubly reparameterized; one evaluation a particle",
+        needs=(weights_serve, paths_exist),
+        refused=(("score", "it reparameterizes twice: use VIMCO"), WEIGHTS_ARE_IN_IT),
+        weighted=False,
+        ascends=ascends,
+    )
 
 
 class TwoPaths(Messenger):

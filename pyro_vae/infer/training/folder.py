@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -12,15 +12,12 @@ from ...core.toml import read_config, write_toml
 from .checkpoint import find, is_kept
 from .settings import CONFIG, FROM_PYTHON
 
-__all__ = ["HISTORY", "RESULTS", "RunFolder", "Saveable"]
+if TYPE_CHECKING:
+    from .run import Trainable
+
+__all__ = ["HISTORY", "RESULTS", "RunFolder"]
 
 HISTORY, RESULTS = "history.csv", "results.toml"
-
-
-class Saveable(Protocol):
-    """What a run folder asks of a model."""
-
-    def save(self, folder: str | Path) -> object: ...  # noqa: D102
 
 
 class RunFolder:
@@ -95,7 +92,7 @@ class RunFolder:
             comment = "pyro-vae fit --config this file trains this model again"
         write_toml(path, told, comment)
 
-    def keep(self, model: Saveable, history: pd.DataFrame) -> None:
+    def keep(self, model: "Trainable", history: pd.DataFrame) -> None:
         """Write the model and its history; figures of other weights go first."""
         for name in (RESULTS, HISTORY):
             (self.path / name).unlink(missing_ok=True)

@@ -14,10 +14,9 @@ from ...core.modes import untouched
 from ...core.seeding import seeded
 from ..elbo_terms import elbo_terms
 from ..engine.capture import CaptureError
-from ..engine.precision import products
 from ..estimators.soundness import check_and_nest
 from .run import Callback, Run
-from .step import NonFiniteLossError, Step, checked, explain
+from .step import NonFiniteLossError, Step, checked, explain, tensor_float
 
 __all__ = ["Loop"]
 
@@ -94,7 +93,7 @@ class Loop:
         batches = run.begin_epoch()
         run.vae.train()
         start = time.perf_counter()
-        with pyro.validation_enabled(False), products(settings.precision):
+        with pyro.validation_enabled(False), tensor_float(settings.precision):
             for batch in batches:
                 now = run.epoch + run.step / steps
                 for hook in self.before_step:

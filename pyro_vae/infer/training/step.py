@@ -17,11 +17,10 @@ from ...core.errors import in_words
 from ...core.sizes import bounded, memory
 from ..engine.capture import CaptureError
 from ..engine.compiled import CompiledELBO
-from ..engine.precision import lowered
-from ..sites import family_name
+from ..sites import family_name, replayed
 from .run import Run, Trainable, rng_state, set_rng_state
 
-__all__ = ["NonFiniteLossError", "Step", "checked", "explain"]
+__all__ = ["NonFiniteLossError", "Step", "checked", "explain", "tensor_float"]
 
 LARGE = 1e3  # of data or parameters: a size that may be the cause
 
@@ -73,7 +72,8 @@ class Step:
 
     def _loss_and_grads(self, model: Callable, guide: Callable, x: Tensor) -> float:
         """The estimator's, with a stop before the optimizer sees what is not finite."""
-        rng, moving = rng_state(), self._moving()
+        moving = list(self.run.vae.buffers()) if self.moving is None else self.moving
+        rng = rng_state()
         buffers = [b.clone() for b in moving]
         compiled = None if self._first or not self.run.pays(len(x)) else self.compiled
         elbo: Any = compiled or self.elbo
@@ -116,8 +116,28 @@ class Step:
                 return f"gradient of {normalize_param_name(name)!r} is {worst}"
         return ""
 
-    def _moving(self) -> list[Tensor]:
-        return list(self.run.vae.buffers()) if self.moving is None else self.moving
+
+def lowered(fn: Callable, precision: str, device: torch.device) -> Callable:
+    """A model or guide whose networks compute in bfloat16, if ``precision`` is ``"bf16"``.
+
+    Parameters and their gradients, the outputs of the heads and densities keep their precision.
+    """
+    if precision != "bf16":
+        return fn
+    return torch.autocast(device.type, torch.bfloat16, cache_enabled=False)(fn)
+
+
+@contextmanager
+def tensor_float(precision: str) -> Iterator[None]:
+    """Within it matrix products on a GPU use TensorFloat-32, if ``precision`` is ``"tf32"``."""
+    before = torch.get_float32_matmul_precision()
+    if precision == "tf32":
+        torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        if precision == "tf32":
+            torch.set_float32_matmul_precision(before)
 
 
 @contextmanager
@@ -152,7 +172,7 @@ def explain(vae: Trainable, x: Tensor) -> str:
 def _non_finite_sites(vae: Trainable, x: Tensor) -> Iterator[str]:
     with poutine.block(), pyro.validation_enabled(False):
         guide = poutine.trace(vae.guide).get_trace(x)
-        model = poutine.trace(poutine.replay(vae.model, guide)).get_trace(x)
+        model = replayed(vae.model, guide, x)
     for trace, side in ((guide, "guide"), (model, "model")):
         with pyro.validation_enabled(False):
             trace.compute_log_prob()

@@ -15,13 +15,29 @@ from ....core.checks import number
 from ...sites import latent
 from ..run import Callback
 
-__all__ = ["MMD", "AggregatePenalty", "TotalCorrelation"]
+__all__ = ["MMD", "AggregatePenalty", "TotalCorrelation", "Weighted"]
 
 SERVED: tuple[type[ELBO], ...] = (Trace_ELBO, TraceMeanField_ELBO)
 PATHWISE = (None, "pathwise")
 
 
-class AggregatePenalty(Callback):
+class Weighted(Callback):
+    """A penalty whose weight is that of the whole run, resumed or not."""
+
+    weight: float
+
+    def state_dict(self) -> dict[str, object]:
+        """The weight."""
+        return {"weight": self.weight}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Raise where a resumed run had another weight."""
+        if state["weight"] != self.weight:
+            name = type(self).__name__
+            raise ValueError(f"the run had {name}({state['weight']:g}), not ({self.weight:g})")
+
+
+class AggregatePenalty(Weighted):
     r"""Subtract a penalty on the draws of a whole batch from the bound; a subclass says which.
 
     .. math:: L(x) - \lambda\, D, \quad D \text{ of } \bar q(z) = \frac1B \sum_n q(z|x_n)
@@ -66,16 +82,6 @@ class AggregatePenalty(Callback):
                 f"draws, which {estimator} does not do: use {served}"
             )
         return self.around(model, guide)
-
-    def state_dict(self) -> dict[str, object]:
-        """The weight."""
-        return {"weight": self.weight}
-
-    def load_state_dict(self, state: dict) -> None:
-        """Raise where a resumed run had another weight."""
-        if state["weight"] != self.weight:
-            name = type(self).__name__
-            raise ValueError(f"the run had {name}({state['weight']:g}), not ({self.weight:g})")
 
 
 class MMD(AggregatePenalty):

@@ -16,7 +16,7 @@ from torch.distributions import Distribution, Independent, kl_divergence
 from ....core.checks import positive, whole
 from ....core.modes import untouched
 from ...estimators.rloo import RLOO
-from ...sites import latent, same_order, unweighted
+from ...sites import latent, replayed, same_order, unweighted
 from ..run import Callback
 
 __all__ = ["AggressiveGuide", "FreeBits", "mutual_information", "with_free_bits"]
@@ -145,9 +145,7 @@ class FreeBits(Callback):
         model, guide = with_free_bits(model, guide, self.minimum)
         with poutine.block():
             guide_trace = poutine.trace(guide).get_trace(self.run.example)
-            model_trace = poutine.trace(poutine.replay(model, guide_trace)).get_trace(
-                self.run.example
-            )
+            model_trace = replayed(model, guide_trace, self.run.example)
         if not same_order(model_trace, guide_trace):
             raise ValueError(
                 "free bits take the KL in closed form, which is biased where the guide draws its "

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from ....core.checks import number
 from ...sites import latent
-from ..run import Callback
+from .aggregate import Weighted
 
 __all__ = ["Contractive"]
 
 SERVED: tuple[type[ELBO], ...] = (Trace_ELBO, TraceMeanField_ELBO)
 
 
-class Contractive(Messenger, Callback):
+class Contractive(Messenger, Weighted):
     r"""Subtract the squared slopes of the guide's mean from the bound: a contractive autoencoder.
 
     .. math:: L(x) - \lambda \left\| \frac{\partial\, E_q[z]}{\partial x} \right\|_F^2
@@ -76,15 +76,6 @@ class Contractive(Messenger, Callback):
         if self.cells is None and record is not None:
             self.cells = record.cells
         return model, self(guide)
-
-    def state_dict(self) -> dict[str, object]:
-        """The weight."""
-        return {"weight": self.weight}
-
-    def load_state_dict(self, state: dict) -> None:
-        """Raise where a resumed run had another weight."""
-        if state["weight"] != self.weight:
-            raise ValueError(f"the run had Contractive({state['weight']:g}), not ({self.weight:g})")
 
     def _pyro_sample(self, msg: dict) -> None:
         if latent(msg):

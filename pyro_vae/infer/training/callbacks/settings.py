@@ -147,12 +147,9 @@ class Checkpoint(Callback):
         """Write where it is time: by the clock of the first process."""
         if self.seconds == float("inf"):
             return
-        (due,) = self.run.processes.total(self._due() and self.run.processes.rank == 0)
-        if due:
+        due = time.monotonic() - self.written >= self.seconds
+        if any(self.run.processes.total(due and self.run.processes.rank == 0)):
             self.save()
-
-    def _due(self) -> bool:
-        return time.monotonic() - self.written >= self.seconds
 
     def after_epoch(self, row: dict[str, float]) -> None:
         """Write where so many epochs are over."""
@@ -161,11 +158,9 @@ class Checkpoint(Callback):
 
     def end(self, finished: bool) -> None:
         """Write where the run was stopped or finished since the last one."""
-        if finished and any(self.run.processes.total(self._behind())):
+        behind = self.kept != (self.run.epoch, self.run.step)
+        if finished and any(self.run.processes.total(behind)):
             self.save()
-
-    def _behind(self) -> bool:
-        return self.kept != (self.run.epoch, self.run.step)
 
     def save(self) -> None:
         """Write the checkpoint; all processes go on when it is written."""
