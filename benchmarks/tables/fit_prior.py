@@ -72,9 +72,9 @@ def main() -> None:
         "it by `fit_prior` (60 epochs in batches of 200, lr 5e-3); and trained with it from the "
         "start. A third of the rows to measure on, once; a tenth of the rest is not trained on, "
         "and nothing is chosen by it: each training keeps its last epoch. `pv.fidelity` says what "
-        "the figures are. Those of credit_data are of batches of 250 and of a KL whose weight rose "
-        "in the first half of the epochs. Seconds of a processor, beside other work; those of the "
-        "fitted one count the model before it.\n\n"
+        "the figures are. Those of credit_data are of categories without order, of batches of 250 "
+        "and of a KL whose weight rose to 1 in the first half of the epochs. Seconds of a "
+        "processor, beside other work; those of the fitted one count the model before it.\n\n"
     )
     publish(NAME, "A prior after the model, of tables", text + "\n\n".join(parts))
 

@@ -31,6 +31,13 @@ FIGURES = {
     "nearer to train than to test": "nearer to train",
     "5th percentile of distance": "5 % distance",
 }
+HEAD = "quantities", "KL", "trends", "information", "boosted", "prediction", "nearer", "ELBO"
+CHOICE = [
+    ["real rows", "", ".951", ".841", ".980", ".825", ".667", ""],
+    ["categories", "to 1", ".939", ".772", ".731", ".780", ".737", "-55.0"],
+    ["categories", "to 1/2", ".937", ".769", ".721", ".795", ".726", "-67.2"],
+    ["in order", "to 1/2", ".939", ".813", ".757", ".782", ".733", "-51.1"],
+]
 
 
 def measure(name: str, method: str, seed: int) -> list[dict]:
@@ -58,6 +65,22 @@ def summary(runs: pd.DataFrame, methods: Iterable[str] = METHODS) -> str:
     return table(["", "seeds", *FIGURES.values(), "seconds"], lines)
 
 
+def gaps(runs: pd.DataFrame) -> str:
+    """What the package's rows lack of real ones, paired by split, and their boosted score."""
+    by = runs.drop_duplicates(["method", "seed"]).set_index(["method", "seed"])[[*FIGURES]]
+    own = by.loc["pyro_vae"]
+    gap = by.loc["real rows"] - own
+    parts = [
+        f"{FIGURES[f]} by {gap[f].mean():.4f} (standard error {gap[f].sem():.4f})"
+        for f in ("column shapes", "pair trends", "prediction")
+    ]
+    boosted = own["boosted two-sample test"]
+    return (
+        f"Below real rows are its {', '.join(parts)}; the boosted score is "
+        f"{boosted.mean():.3f} (standard error {boosted.sem():.3f})."
+    )
+
+
 def main() -> None:
     """Measure what has not been measured, and publish all."""
     name = sys.argv[1] if len(sys.argv) > 1 else "adult"
@@ -82,25 +105,28 @@ def main() -> None:
         "says what the figures are; TVAE and CTGAN have their authors' settings (300 epochs). "
         "Those of `pyro_vae` were chosen by training and validation rows of Adult's first split, "
         "for tables of at most 5,000 rows by those of credit_data's; its seconds are beside other "
-        "work; of yrbss and of other methods they are of an Intel Xeon. On credit_data it misses "
-        "what was asked: shapes and trends within .005 of real rows (.0067 and .0084, standard "
-        "errors .0010 and .0015), a boosted score of .77, a prediction within .01 (.036).\n\n"
+        "work; of yrbss and of other methods they are of an Intel Xeon. Asked of credit_data: "
+        "shapes and trends within .005 of real rows, a boosted score of .77, a prediction within "
+        f".01. {gaps(runs[runs.table == 'credit_data'])}\n\n"
         "Tables of at most 5,000 rows are trained in batches of 125, with a weight of the KL that "
-        "rises to the last epoch. In batches of 250, and with a weight that was 1 from the middle "
-        "on, the same three splits of credit_data had shapes .968, trends .946, information .767, "
-        "boosted .700, prediction .758, and .677 of the rows nearer to train: what is won has its "
-        "price, rows that are more like those trained on. Of the first split's validation rows "
-        "(297, one training each, the mean over draws): z carries 6.4 nats with the former, 8.6 "
-        "with the longer rise, 10.2 with the smaller batches too; trends .929, .930, .933 (real "
-        "rows .934), boosted .887, .888, .927, the ELBO of rows not trained on -40.5, -45.3, "
-        "-51.8. Ordered likelihoods (`OrderedLogistic(cutpoints=learned(shared=False))`) of "
-        "quantities with fewer than 30 rows a value have one of -34.4, and the worst rows: "
-        "4.5 nats, trends .926, boosted .792. A second training, on the same validation rows "
-        "(three draws): the trends that are lost most are of age with seniority (.056 below real "
-        "rows) and with debt (.048), age and seniority being read as categories without order; "
-        "of all pairs with age .013, with price .008, with status .005. Column by column simulated "
-        "rows tell as much of status as training rows do (.288 nats in sum, for .256; seniority "
-        ".070, for .050), while trees that learn from them predict it with .795, for .851.\n\n"
+        "rises to a half at the last epoch, and their quantities of at most 400 values are levels "
+        "in order (`OrderedLogistic`, its cutpoints by the decoder). Of the training and "
+        "validation rows of the first split a third (990) were held out to choose that by, one "
+        "training each, means over five draws, whose standard errors are at most .001 for "
+        "trends, .01 for information, .012 for the boosted score and .007 for prediction:\n\n"
+        f"{table(HEAD, CHOICE)}\n\n"
+        "The validation rows themselves (297) tell no settings apart: their trends (real rows "
+        ".912) are .913 of categories, .912 with age, seniority and time in order, .907 with all, "
+        "and boosted scores .97 to .99; but the ELBO is -51.6, -47.3 and -42.2. Of the three test "
+        "splits, categories whose weight of the KL rose to 1 had shapes .968, trends .948, "
+        "information .752, boosted .730, prediction .781, and .698 of the rows nearer to train: "
+        "order and the half win .003 in trends, .035 in information and .055 in the boosted score "
+        "(standard errors, paired by split, .001, .021 and .039); "
+        "in batches of 250, with a weight that was 1 from the middle on, .968, .946, .767, .700, "
+        ".758 and .677. Ordered levels whose cutpoints all rows share were worse than categories "
+        "with Pyro's `OrderedLogistic`, which gives no gradient to a predictor that is far from a "
+        "level; they were not tried anew. Nor were another prior, more dimensions of z, dropout "
+        "and weight decay.\n\n"
         "All rows share the twenty LogNormal components of a quantity with more than 400 values, "
         "which start at the data's quantiles. Ten that started at random places missed the "
         "margin of Adult's `weight` by .03, and Adult's rows then had trends of .970 and a "

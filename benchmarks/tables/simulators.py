@@ -100,31 +100,33 @@ def trained(train: pd.DataFrame, valid: pd.DataFrame, seed: int, prior: str) -> 
     """A VAE: quantities with few values are categories, holes have bits beside them.
 
     The weight of the KL rises during the first half of the epochs: without that z carries 2 nats
-    of a row of Adult where it carries 5 with it. With few rows it rises during all of them, and
-    batches are smaller, for as many steps as with many.
+    of a row of Adult where it carries 5 with it. With few rows it rises during all of them, to a
+    half, batches are smaller, for as many steps as with many, and the categories are in order.
     """
-    rows = pd.concat([train, valid], ignore_index=True)
-    table = pv.Table.from_frame(rows, likelihood=lines(rows))
+    rows, few = pd.concat([train, valid], ignore_index=True), len(train) <= 5_000
+    quantities = lines(rows, "OrderedLogistic" if few else "Categorical")
+    table = pv.Table.from_frame(rows, likelihood=quantities)
     nets = {"encoder": NET_LINE, "decoder": NET_LINE}
     model = pv.VAE(table, latent_dim=8, prior=prior, missing="Bernoulli", seed=seed, **nets)
-    epochs, few = 30 if len(train) > 10_000 else 60, len(train) <= 5_000
+    epochs = 30 if len(train) > 10_000 else 60
+    beta = f"linear(0.1, 0.5, epochs={epochs})" if few else f"linear(0.1, 1, epochs={epochs // 2})"
     pv.fit(
         model,
         table[: len(train)],
         epochs=epochs,
         batch_size=125 if few else 500,
         lr="cosine(4e-3)",
-        beta=f"linear(0.1, 1, epochs={epochs if few else epochs // 2})",
+        beta=beta,
         validation=table[len(train) :],
         seed=seed,
     )
     return model
 
 
-def lines(rows: pd.DataFrame) -> dict[str, str]:
-    """The likelihoods of quantities."""
+def lines(rows: pd.DataFrame, levels: str) -> dict[str, str]:
+    """The likelihoods of quantities; ``levels`` of those with few values."""
     few = {c: values.nunique() <= VALUES for c, values in rows.select_dtypes("number").items()}
-    return {c: "Categorical" if short else QUANTITY_LINE for c, short in few.items()}
+    return {c: levels if short else QUANTITY_LINE for c, short in few.items()}
 
 
 VALUES = 400
