@@ -17,6 +17,7 @@ from torch import nn
 from torch.distributions import MultivariateNormal, kl_divergence
 
 import pyro_vae as pv
+from pyro_vae.evaluate.models.measures import base_measure
 from pyro_vae.infer.estimators.soundness import check
 from pyro_vae.model.joint import Joint
 
@@ -51,6 +52,16 @@ def model(prior=MIXED, data=None, latent_dim=1, **options):
 def test_a_column_learns_its_own_scale_for_all_visits():
     (own,) = (p for name, p in model().likelihood.named_parameters() if "scale" in name)
     assert own.shape == (2,)
+
+
+def test_a_cell_of_any_visit_has_the_kind_of_its_column():
+    data = frame()
+    data["a"] = np.arange(len(data)) % 4
+    lines = {"a": "Poisson", "b": "Normal"}
+    columns = pv.Table.from_frame(data.assign(c=data.a + 1), likelihood={**lines, "c": "Poisson"})
+    vae = pv.VAE(columns, 1, prior=MIXED, **LINEAR)
+    assert len(found := base_measure(vae, vae.as_data(columns))) == 3 * vae.record.visits
+    assert all((kind == "densities") == name.startswith("b[") for name, kind in found.items())
 
 
 @torch.no_grad()

@@ -37,8 +37,9 @@ def by_cell(
         ``(D,)``, booleans or numbers.
     """
     parts = likelihood.parts if isinstance(likelihood, Joined) else [likelihood]
-    each = [torch.full((part.event_shape.numel(),), of(part)) for part in parts]
-    return likelihood.layout.join(each) if isinstance(likelihood, Joined) else each[0]
+    each = [torch.full(part.event_shape, of(part)) for part in parts]
+    joined = likelihood.layout.join(each) if isinstance(likelihood, Joined) else each[0]
+    return joined.flatten()
 
 
 def by_column(record: Record, cells: Tensor) -> dict[str, np.ndarray]:
