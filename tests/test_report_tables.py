@@ -16,6 +16,14 @@ PENGUINS = [
 ]  # fmt: skip
 
 
+@pytest.fixture(scope="module", autouse=True)
+def short_pilot():
+    """Annealing, which is not the subject, tunes its steps by a few moves."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pyro_vae.evaluate.evidence.paths.PILOT", 4)
+        yield
+
+
 @pytest.fixture(scope="module")
 def penguins(tmp_path_factory):
     """The folder of a short run with its report, of few draws."""
