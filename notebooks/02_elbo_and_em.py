@@ -136,7 +136,7 @@ def guide(x: torch.Tensor) -> None:
 
 
 program = pv.Program(model, guide, x)
-drawn = torch.stack([pv.elbo(program, num_samples=1, seed=i) for i in range(400)])
+drawn = torch.stack([pv.elbo(program, num_samples=1, seed=i) for i in range(150)])
 wide = dist.Normal(mean, 1.0).to_event(1)
 exact = reconstruction(mean, torch.ones(2).double()) - kl_divergence(wide, prior)
 
@@ -541,12 +541,12 @@ def nuts(step: float) -> dict[str, float]:
         max_tree_depth=6,
     )  # fmt: skip
     pyro.set_rng_seed(0)
-    run = MCMC(kernel, num_samples=80, warmup_steps=0, disable_progbar=True,
+    run = MCMC(kernel, num_samples=40, warmup_steps=0, disable_progbar=True,
                initial_params={"z": tight.clone()})  # fmt: skip
     run.run()
     z = run.get_samples()["z"]
     moved = (z.diff(dim=0).abs().sum(1) > 0).double().mean()
-    return {"gradients a draw": calls / 80, "moved": moved.item(),
+    return {"gradients a draw": calls / 40, "moved": moved.item(),
             "sd, over the target's": (z / tight).square().mean().sqrt().item()}  # fmt: skip
 
 
@@ -592,14 +592,14 @@ black, new = (digits.train > 0.5).float(), (digits.test[:40] > 0.5).float()
 vae = pv.VAE((1, 8, 8), 2, likelihood="Bernoulli", encoder=pv.MLP([100, 100]),
              decoder=pv.MLP([50]), seed=0)  # fmt: skip
 pv.fit(vae, black, epochs=30, batch_size=100, lr="cosine(5e-3)", seed=0, progress=False)
-axis = torch.linspace(-4.5, 4.5, 226)
+axis = torch.linspace(-4.5, 4.5, 151)
 cells = torch.cartesian_prod(axis, axis)
 with torch.no_grad():
     p, log_prior = vae.decode(cells), vae.prior().log_prob(cells)
     joint = torch.stack([p.log_prob(digit) + log_prior for digit in new], 1).double()
     guides = vae.encode(new)
     log_q = guides.log_prob(cells[:, None]).double()
-    single = torch.stack([pv.elbo(vae, new, num_samples=1, seed=i) for i in range(200)]).double()
+    single = torch.stack([pv.elbo(vae, new, num_samples=1, seed=i) for i in range(80)]).double()
 area = math.log(axis[1] - axis[0]) * 2
 weight = joint.softmax(0)  # a column a digit
 truth = (weight[..., None] * cells[:, None]).sum(0)
@@ -610,7 +610,7 @@ beside = pd.DataFrame(
      "KL": ((log_q.exp() * (log_q - log_p_z)).sum(0) * math.exp(area)),
      "shift": ((guides.mean - truth) / truth_sd).norm(dim=1),
      "sd ratio": (guides.stddev / truth_sd).mean(1),
-     "ELBO": single.mean(0), "its error": single.std(0) / 200**0.5}
+     "ELBO": single.mean(0), "its error": single.std(0) / 80**0.5}
 )  # fmt: skip
 beside.describe().loc[["mean", "min", "50%", "max"]].round(3)
 
@@ -633,7 +633,7 @@ three.round(4)
 
 # %%
 _, (left, right) = plt.subplots(1, 2)
-square = weight[:, pick].reshape(226, 226)
+square = weight[:, pick].reshape(151, 151)
 left.contour(axis, axis, square.T, levels=5, linewidths=0.8, colors="k")
 left.plot(*chain.reshape(-1, 2).T, "C0.", ms=2)
 turn = np.linspace(0, 2 * math.pi, 100)
@@ -724,7 +724,7 @@ pyro.clear_param_store()
 program = pv.Program(two_hills, one_normal, torch.tensor(0.0), data=None)
 pv.fit(program, estimator="Trace_ELBO(num_particles=50)", epochs=500, lr="cosine(0.05)", seed=0,
        progress=False)  # fmt: skip
-single = torch.stack([pv.elbo(program, num_samples=50, seed=i)[0] for i in range(200)])
+single = torch.stack([pv.elbo(program, num_samples=50, seed=i)[0] for i in range(80)])
 by_draws = norm.logpdf(0.0) - single.double()  # KL(q, p)
 ended = {name: pyro.param(name).item() for name in ("loc", "scale")}
 pd.Series(ended | {"KL(q, p)": by_draws.mean().item()}).round(3).to_frame("by pv.fit").T
@@ -747,7 +747,7 @@ assert abs(right_hill["KL(q, p)"] - math.log(1 / 0.4)) < 0.01  # all of p, had i
 assert forward["KL(q, p)"] > 2 * right_hill["KL(q, p)"] / 3 and forward["KL(p, q)"] < 1
 assert abs(ended["loc"] - right_hill["mean"]) < 0.05
 at_end = kl_q_p(np.array([ended["loc"], math.log(ended["scale"])]))
-assert abs(by_draws.mean().item() - at_end) < 4 * by_draws.std().item() / 200**0.5
+assert abs(by_draws.mean().item() - at_end) < 4 * by_draws.std().item() / 80**0.5
 
 # %% [markdown]
 # ## What should have come out

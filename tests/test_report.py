@@ -57,6 +57,14 @@ class Page(HTMLParser):
         self.text.append(data)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def short_pilot():
+    """Annealing, which is not the subject, tunes its steps by a few moves."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pyro_vae.evaluate.evidence.paths.PILOT", 4)
+        yield
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A run on the digits; tests only add to it."""
