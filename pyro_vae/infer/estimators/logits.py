@@ -73,13 +73,12 @@ class LogitELBO(MultiSampleELBO):
 
     def __init_subclass__(cls) -> None:
         """Make the profile of its kinds of sites, where a class has none of its own."""
+        if "profile" not in cls.__dict__:
+            of_all = sites_have_logits(*cls.kinds), sites_are_independent
+            needs = (*of_all, no_factor_has_a_slope_of_its_own, *cls.needs)
+            guides = ", ".join(kind.family for kind in cls.kinds) + cls.where
+            cls.profile = of_scores(guides, cls.note, needs, weighted=cls.weighted)
         super().__init_subclass__()
-        if "profile" in cls.__dict__:
-            return
-        of_all = sites_have_logits(*cls.kinds), sites_are_independent
-        needs = (*of_all, no_factor_has_a_slope_of_its_own, *cls.needs)
-        guides = ", ".join(kind.family for kind in cls.kinds) + cls.where
-        cls.profile = of_scores(guides, cls.note, needs, weighted=cls.weighted)
 
     def __init__(self, num_particles: int = 1, **plates: Unpack[Plates]) -> None:
         super().__init__(num_particles, **plates)
