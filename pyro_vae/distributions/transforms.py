@@ -44,7 +44,17 @@ class Interval(ComposeTransform):
         return constraints.interval(self.low, self.high)
 
 
-class Positive(SoftplusTransform):
+class WithoutParameters:
+    """A transform without parameters, which equals all others of its class."""
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self)
+
+    def __hash__(self) -> int:
+        return hash(type(self))
+
+
+class Positive(WithoutParameters, SoftplusTransform):
     r"""Softplus that never is 0, which a scale must not be.
 
     .. math:: \sqrt{\mathrm{softplus}(x)^2 + 10^{-14}}
@@ -57,12 +67,6 @@ class Positive(SoftplusTransform):
     tensor([1.0000e-07, 1.3133e+00])
     """
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Positive)
-
-    def __hash__(self) -> int:
-        return hash(Positive)
-
     def _call(self, x: Tensor) -> Tensor:
         y = softplus(x)  # the root is y to the last bit where y is large, but its gradient is not
         return torch.where(y > ROOM * FLOOR, y, (y.square() + FLOOR**2).sqrt())
@@ -71,16 +75,10 @@ class Positive(SoftplusTransform):
         return super()._inverse((y.square() - FLOOR**2).clamp(min=torch.finfo(y.dtype).tiny).sqrt())
 
 
-class PositiveCholesky(LowerCholeskyTransform):
+class PositiveCholesky(WithoutParameters, LowerCholeskyTransform):
     """To lower triangles whose diagonal is positive, and never 0."""
 
     codomain = constraints.lower_cholesky
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, PositiveCholesky)
-
-    def __hash__(self) -> int:
-        return hash(PositiveCholesky)
 
     def _call(self, x: Tensor) -> Tensor:
         diagonal: Any = Positive()(x.diagonal(dim1=-2, dim2=-1))
@@ -91,7 +89,7 @@ class PositiveCholesky(LowerCholeskyTransform):
         return y.tril(-1) + raw.diag_embed()
 
 
-class Ordered(Transform):
+class Ordered(WithoutParameters, Transform):
     r"""From the real line to increasing vectors, whose entries differ in their own precision.
 
     .. math:: y_1 = x_1, \quad y_{k+1} = y_k + s_k + 2\epsilon\Big(|x_1| + \sum_j s_j\Big),
@@ -109,12 +107,6 @@ class Ordered(Transform):
     codomain = constraints.ordered_vector
     bijective = True
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Ordered)
-
-    def __hash__(self) -> int:
-        return hash(Ordered)
-
     def _call(self, x: Tensor) -> Tensor:
         first, rest = x[..., :1], x[..., 1:]
         steps = rest.clamp(max=STEEP).exp() * (1 + (rest - STEEP).clamp(min=0))
@@ -129,7 +121,7 @@ class Ordered(Transform):
         return torch.cat([first, own.clamp(max=math.exp(STEEP)).log() + line], -1)
 
 
-class Shares(StickBreakingTransform):
+class Shares(WithoutParameters, StickBreakingTransform):
     r"""PyTorch's map from the real line to the simplex, to the last digits of its shares.
 
     .. math:: z_k = \sigma(u_k') \prod_{j < k} \sigma(-u_j'), \quad u_k' = u_k - \log(K - k)
@@ -140,12 +132,6 @@ class Shares(StickBreakingTransform):
     >>> Shares().inv(torch.tensor([1.0, 1e-12])).exp()
     tensor([1.0000e+12])
     """
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Shares)
-
-    def __hash__(self) -> int:
-        return hash(Shares)
 
     def _call(self, x: Tensor) -> Tensor:
         one, u = torch.ones_like(x[..., :1]), x - self._offset(x)
@@ -159,7 +145,7 @@ class Shares(StickBreakingTransform):
         return torch.arange(x.shape[-1], 0, -1, dtype=x.dtype, device=x.device).log()
 
 
-class Sticks(Transform):
+class Sticks(WithoutParameters, Transform):
     r"""Break a stick: fractions :math:`v \in (0, 1)^{K-1}` to a point of the simplex.
 
     .. math:: z_k = v_k \prod_{j < k} (1 - v_j), \quad z_K = \prod_j (1 - v_j)
@@ -174,12 +160,6 @@ class Sticks(Transform):
     domain = constraints.independent(constraints.unit_interval, 1)
     codomain = constraints.simplex
     bijective = True
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sticks)
-
-    def __hash__(self) -> int:
-        return hash(Sticks)
 
     def _call(self, x: Tensor) -> Tensor:
         one = torch.ones_like(x[..., :1])
