@@ -541,12 +541,12 @@ def nuts(step: float) -> dict[str, float]:
         max_tree_depth=6,
     )  # fmt: skip
     pyro.set_rng_seed(0)
-    run = MCMC(kernel, num_samples=40, warmup_steps=0, disable_progbar=True,
+    run = MCMC(kernel, num_samples=25, warmup_steps=0, disable_progbar=True,
                initial_params={"z": tight.clone()})  # fmt: skip
     run.run()
     z = run.get_samples()["z"]
     moved = (z.diff(dim=0).abs().sum(1) > 0).double().mean()
-    return {"gradients a draw": calls / 40, "moved": moved.item(),
+    return {"gradients a draw": calls / 25, "moved": moved.item(),
             "sd, over the target's": (z / tight).square().mean().sqrt().item()}  # fmt: skip
 
 
@@ -591,7 +591,7 @@ digits = pv.load_data("digits")
 black, new = (digits.train > 0.5).float(), (digits.test[:40] > 0.5).float()
 vae = pv.VAE((1, 8, 8), 2, likelihood="Bernoulli", encoder=pv.MLP([100, 100]),
              decoder=pv.MLP([50]), seed=0)  # fmt: skip
-pv.fit(vae, black, epochs=30, batch_size=100, lr="cosine(5e-3)", seed=0, progress=False)
+pv.fit(vae, black, epochs=20, batch_size=100, lr="cosine(8e-3)", seed=0, progress=False)
 axis = torch.linspace(-4.5, 4.5, 151)
 cells = torch.cartesian_prod(axis, axis)
 with torch.no_grad():
@@ -619,7 +619,7 @@ beside.describe().loc[["mean", "min", "50%", "max"]].round(3)
 
 # %%
 pick = int((beside["KL"] - beside["KL"].median()).abs().argmin())
-draws = pv.posterior(vae, new[pick : pick + 1], num_samples=120, warmup=80, chains=2, seed=0)
+draws = pv.posterior(vae, new[pick : pick + 1], num_samples=90, warmup=60, chains=2, seed=0)
 chain = draws.posterior["z"].values[:, :, 0]  # chain, draw, dimension
 three = pd.DataFrame(
     {
@@ -722,7 +722,7 @@ def one_normal(x: torch.Tensor) -> None:
 
 pyro.clear_param_store()
 program = pv.Program(two_hills, one_normal, torch.tensor(0.0), data=None)
-pv.fit(program, estimator="Trace_ELBO(num_particles=50)", epochs=500, lr="cosine(0.05)", seed=0,
+pv.fit(program, estimator="Trace_ELBO(num_particles=50)", epochs=250, lr="cosine(0.1)", seed=0,
        progress=False)  # fmt: skip
 single = torch.stack([pv.elbo(program, num_samples=50, seed=i)[0] for i in range(80)])
 by_draws = norm.logpdf(0.0) - single.double()  # KL(q, p)

@@ -563,14 +563,14 @@ RELAXED = [
 def measure(lines: list[str], num_draws: int) -> pd.DataFrame:
     """The encoder's gradient by each estimator; the bias is relative to the exact gradient."""
     found = pv.compare_estimators(
-        bits, data.train[:50], lines, num_draws=num_draws, burn_in=50, seed=0
+        bits, data.train[:50], lines, num_draws=num_draws, burn_in=30, seed=0
     ).sel(parameter="encoder")
     columns = {"grad_variance": "variance", "evaluations": "evaluations", "bias": "bias",
                "bias_z": "z of the bias"}  # fmt: skip
     return found.to_dataframe()[[*columns]].rename(columns=columns)
 
 
-unbiased, relaxed = measure(UNBIASED, 50), measure(RELAXED, 120)
+unbiased, relaxed = measure(UNBIASED, 24), measure(RELAXED, 120)
 pd.concat([unbiased, relaxed]).round(3)
 
 # %%

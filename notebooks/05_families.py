@@ -455,7 +455,7 @@ guides, gap_rows = {}, {}
 for line, steps in GUIDES.items():
     vae = pv.VAE(1, 2, likelihood=Parabola(), decoder=nn.Identity(), guide=line,
                  encoder="MLP([10])", seed=0)  # fmt: skip
-    pv.fit(vae, one.expand(200, 1), epochs=steps, batch_size=200, lr="cosine(2e-2)", seed=0,
+    pv.fit(vae, one.expand(1000, 1), epochs=steps // 5, batch_size=200, lr="cosine(2e-2)", seed=0,
            progress=False)  # fmt: skip
     short = log_p - pv.elbo(vae, one.expand(200, 1), num_samples=100, seed=0).double()
     with torch.no_grad():

@@ -218,7 +218,7 @@ assert found.simulated.loose and found.simulated.gap > 1
 # %%
 rows = {}
 for temperatures in (3, 8, 25):
-    both = pv.bdmc(folded, 200, temperatures=temperatures, chains=4, seed=1)
+    both = pv.bdmc(folded, 100, temperatures=temperatures, chains=4, seed=1)
     for side, part in (("lower", both.lower), ("upper", both.upper)):
         difference = part.log_evidence - log_p(both.x)
         rows[temperatures, side] = {
@@ -486,7 +486,7 @@ higher.round(3)
 data = pv.load_data("digit-counts")
 known, known_test = data.train_labels != 1, data.test_labels != 1
 digits = pv.VAE((1, 8, 8), 8, likelihood="Binomial(total_count=16)", seed=0)
-pv.fit(digits, data.train[known], epochs=25, lr="cosine(4e-3)", seed=0, progress=False)
+pv.fit(digits, data.train[known], epochs=16, lr="cosine(5e-3)", seed=0, progress=False)
 test = data.test[known_test]
 kinds = {
     "ones": data.train[~known],
@@ -521,7 +521,7 @@ plt.show()
 # `pv.assess` runs the checks that a model has, and says in words what they found.
 
 # %%
-found = pv.assess(digits, test[:50], num_samples=100, steps=30, seed=0)
+found = pv.assess(digits, test[:30], num_samples=50, steps=20, seed=0)
 for name, verdict in found.verdicts.items():
     print(textwrap.fill(f"{name}: {verdict}", 96, subsequent_indent="    "))
 

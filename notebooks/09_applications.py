@@ -98,7 +98,7 @@ new, angles = arc(1000, seed=1)
 curve = pv.VAE(2, 1, likelihood="Normal(scale=learned)", seed=0,
                encoder=pv.MLP([50, 50], activation="Tanh"),
                decoder=pv.MLP([50, 50], activation="Tanh"))  # fmt: skip
-pv.fit(curve, x, epochs=150, lr="cosine(5e-3)", seed=0, progress=False)
+pv.fit(curve, x, epochs=80, lr="cosine(1e-2)", seed=0, progress=False)
 evidence = pv.log_evidence(curve, new, num_samples=500, num_simulated=0, seed=0)
 estimates = {
     "VAE, by quadrature": by_quadrature(curve, new),
@@ -156,8 +156,8 @@ order = torch.randperm(len(digits), generator=torch.Generator().manual_seed(0))
 x, test = digits[order[1000:]], digits[order[:1000]]
 test_kinds = kinds[order[:1000]]
 vae = pv.VAE((1, 28, 28), 16, likelihood="Bernoulli", seed=0,
-             encoder="MLP([300])", decoder="MLP([300])")  # fmt: skip
-fit = pv.fit(vae, x, epochs=15, batch_size=100, lr="cosine(2e-3)", validation=0.1, seed=0,
+             encoder="MLP([200])", decoder="MLP([200])")  # fmt: skip
+fit = pv.fit(vae, x, epochs=14, batch_size=100, lr="cosine(4e-3)", validation=0.1, seed=0,
              progress=False)  # fmt: skip
 _, ax = plt.subplots()
 pv.plots.learning_curves(fit.history, ax)
@@ -255,7 +255,7 @@ assert (straight.norm(dim=1) < 0.9 * middle)[apart > 1.5].all()
 # it, read it, and get every pixel back.
 
 # %%
-rate = -pv.elbo(vae, test, num_samples=20, seed=0) / math.log(2)
+rate = -pv.elbo(vae, test, num_samples=10, seed=0) / math.log(2)
 one_draw = -pv.elbo(vae, test, num_samples=1, seed=1) / math.log(2)
 with tempfile.TemporaryDirectory() as folder:
     path = Path(folder) / "digits.pvc"
@@ -385,7 +385,7 @@ m2 = pv.M2(64, 4, 10, likelihood="BetaBinomial(total_count=16)", alpha=20.0, see
            encoder="MLP([100])", decoder="MLP([100])", merge="MLP([100])")  # fmt: skip
 rows = m2.labelled(x.flatten(1), labels)
 rows = torch.cat([rows, rows[chosen].repeat(8, 1)])  # labelled digits are seen more often
-pv.fit(m2, rows, estimator="TraceEnum_ELBO", epochs=16, batch_size=100, lr="cosine(6e-3)",
+pv.fit(m2, rows, estimator="TraceEnum_ELBO", epochs=10, batch_size=100, lr="cosine(1e-2)",
        seed=0, progress=False)  # fmt: skip
 rest = torch.cat([x[~known], test]).flatten(1)
 truth_of_rest = torch.cat([data.train_labels[~known], data.test_labels])
@@ -410,7 +410,7 @@ kind = torch.arange(10).repeat(20)
 with torch.no_grad():
     p = m2.decode(torch.cat([torch.nn.functional.one_hot(kind, 10).float(), style], 1))
 asked = p.sample()
-forest = RandomForestClassifier(200, random_state=0).fit(x.flatten(1), data.train_labels)
+forest = RandomForestClassifier(100, random_state=0).fit(x.flatten(1), data.train_labels)
 kept = {
     "digits drawn given their kind": (torch.tensor(forest.predict(asked)) == kind).double().mean(),
     "held-out digits": forest.score(test.flatten(1), data.test_labels),
@@ -442,7 +442,7 @@ melodies = Melodies(2.0)
 (notes, _), (heard, keys) = (melodies.sample(n, (8, 12), seed=n) for n in (1500, 300))
 composer = pv.VAE((None,), 4, likelihood="Categorical(categories=12)", seed=0,
                   encoder=pv.GRU(48), decoder=pv.GRU(48, autoregressive=0.3))  # fmt: skip
-pv.fit(composer, notes, epochs=12, batch_size=50, lr="cosine(1e-2)", free_bits=0.5,
+pv.fit(composer, notes, epochs=10, batch_size=50, lr="cosine(1e-2)", free_bits=0.5,
        compile=False, seed=0, progress=False)  # fmt: skip
 n = torch.tensor([len(row) for row in heard])
 exact = melodies.log_prob(heard)

@@ -1,5 +1,9 @@
-import atexit
+# ruff: noqa: E402
 import gc
+
+gc.disable()  # until tests run: nothing that is imported goes, and a sixth of the time went to look
+
+import atexit
 import os
 from pathlib import Path
 
@@ -12,20 +16,22 @@ from matplotlib import pyplot
 
 pytest.register_assert_rewrite("helpers")
 
-from helpers import gradients  # noqa: E402
-from pyro_vae import MLP, VAE  # noqa: E402
-from pyro_vae.infer.engine.lowering import for_cpu  # noqa: E402
-from pyro_vae.infer.estimators.learner import Learner  # noqa: E402
+from helpers import gradients
+from pyro_vae import MLP, VAE
+from pyro_vae.infer.engine.lowering import for_cpu
+from pyro_vae.infer.estimators.learner import Learner
 
 matplotlib.use("Agg")
 os.environ.setdefault("PYRO_VAE_MEASURE", "0")  # bits do not hang on a busy machine's clock
 torch.set_num_threads(1)  # the models are small: threads would only wait for each other
 
 
-def pytest_collection_finish():
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop():
     """What is imported stays to the end, so no collection of garbage need walk through it."""
     gc.collect()
     gc.freeze()
+    gc.enable()
     atexit.register(gc.unfreeze)  # or what keeps count of objects reports leaks
 
 

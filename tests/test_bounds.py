@@ -261,7 +261,10 @@ PRIORS = {
 def test_a_prior_is_reparameterized_where_its_draws_can_be_inverted(prior):
     family = prior.split("(")[0]
     guide = family if family in ("LogNormal", "Gamma") else "Normal"
-    vae = VAE(3, 2, prior=prior, guide=guide, likelihood="Normal", seed=1).double()
+    vae = VAE(
+        3, 2, prior=prior, guide=guide, likelihood="Normal", encoder=MLP([8]), decoder=MLP([8]),
+        seed=1,
+    ).double()  # fmt: skip
     x = torch.randn(2, 3).double()
     if not PRIORS[prior]:
         with pytest.raises(ValueError, match=r"which Gamma at site .z. of the model has not: use"):

@@ -108,7 +108,10 @@ def test_pathwise_and_score_gradients_of_a_flow_agree():
     "guide", ["Normal", "MultivariateNormal", "Mixture(Normal, components=2)", "Flow(IAF)"]
 )
 def test_refinement_raises_the_bound_and_leaves_the_model(guide):
-    vae = pv.VAE(4, 2, likelihood="Normal(scale=0.5)", guide=guide, seed=0)
+    vae = pv.VAE(
+        4, 2, likelihood="Normal(scale=0.5)", guide=guide, encoder="MLP([20])", decoder="MLP([20])",
+        seed=0,
+    )  # fmt: skip
     before = {k: v.clone() for k, v in vae.state_dict().items()}
     q = vae.refine(X, steps=60, seed=0)
     assert (q.batch_shape, q.event_shape) == ((6,), (2,))

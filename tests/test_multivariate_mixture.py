@@ -80,7 +80,10 @@ def test_its_density_is_that_of_its_parts(kind):
 
 @pytest.mark.slow
 def test_a_guide_of_them_has_a_path_of_less_variance_than_the_score():
-    vae = pv.VAE(6, 2, guide="Mixture(MultivariateNormal, components=3)", seed=0).double()
+    vae = pv.VAE(
+        6, 2, guide="Mixture(MultivariateNormal, components=3)", encoder="MLP([8])",
+        decoder="MLP([8])", seed=0,
+    ).double()  # fmt: skip
     x = torch.rand(5, 6).double().round()
     assert vae.approximate_posterior(x).has_rsample
     found = {}

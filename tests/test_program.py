@@ -92,7 +92,10 @@ def test_sites_that_the_model_enumerates_are_summed_out(name):
 
 @pytest.fixture(scope="module")
 def factor_analysis():
-    vae = pv.VAE(4, latent_dim=2, likelihood="Normal(scale=learned)", decoder="MLP([])", seed=0)
+    vae = pv.VAE(
+        4, latent_dim=2, likelihood="Normal(scale=learned)", encoder="MLP([8])", decoder="MLP([])",
+        seed=0,
+    )  # fmt: skip
     x = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
     return vae.eval(), x, pv.Program(vae.model, vae.guide, x)
 

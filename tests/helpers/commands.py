@@ -43,7 +43,7 @@ class Fork(ForkProcess):
     """A function in a process of its own: a fork of ours, which need not import anything anew."""
 
     def __init__(self, act: Callable[[], object]) -> None:
-        import torch._dynamo  # noqa: F401, which an optimizer imports: seconds of each fork
+        import torch._dynamo  # noqa: F401, which each captured step imports: seconds of a fork
 
         super().__init__(target=act)
         self.start()

@@ -23,6 +23,8 @@ class Adam(torch.optim.Adam):
 
     kernel: Any = staticmethod(torch._fused_adam_)  # pyright: ignore[reportPrivateImportUsage]
     taken: list[bool] | None = None
+    # as it is, without the import of a compiler, which takes seconds
+    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]

@@ -216,7 +216,7 @@ def make_optimizer(value: str | Spec, lr: float) -> FusedOptim:
     clips: Any = {k: options.pop(k) for k in ("clip_norm", "clip_value") if k in options}
     if constructor is torch.optim.LBFGS:
         raise spec.error("LBFGS evaluates the loss several times a step, which SVI does not serve")
-    factory: Any = constructor
+    factory: Any = IN_ONE_CALL.get(constructor, constructor)
     try:
         for name in options.keys() & FLAGS:
             boolean(name, options[name])
