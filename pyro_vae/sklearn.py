@@ -258,7 +258,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, _Estimator):
             raise ValueError(f"expected {self._n_features_out} columns of z, got {z.shape[1]}")
         with seeded(self.seed_):
             cells = point(self.vae_.decode(torch.tensor(z)))
-        return _answer(self.vae_.record.answer(cells))
+        return _answer(self.vae_.record.answer(cells, mean=True))
 
     @property
     def _n_features_out(self) -> int:

@@ -378,6 +378,7 @@ REFUSED = {
     "TraceMeanField_ELBO(gradient=score)": "is unsound: the analytic KL",
     "RenyiELBO(alpha=0, gradient=score)": "exactly zero",
     "RenyiELBO(alpha=1)": "alpha=1 makes the Rényi bound the ELBO: use Trace_ELBO",
+    "RenyiELBO(alpha=1.0000001)": "the ELBO, but for rounding, .*: use Trace_ELBO",
     "RenyiELBO(alpha='x')": "alpha is a number",
     "TraceGraph_ELBO(gradient=pathwise, baseline=neural)": "baseline serves score-function",
     "TraceGraph_ELBO(baseline=mean)": "baseline is one of none, decaying, neural",

@@ -11,7 +11,7 @@ from scipy.stats import multivariate_t
 
 import pyro_vae as pv
 from helpers.linear import SCALE, X, Z, linear_vae, marginal
-from pyro_vae.distributions import Joined
+from pyro_vae.distributions import Joined, WithSpike
 from pyro_vae.model.conditional import condition
 from pyro_vae.model.ellipses import Ellipses, to_real
 from pyro_vae.model.imputation import TIMES, predicted
@@ -315,6 +315,22 @@ def test_a_cell_without_a_mean_has_its_median_and_leaves_the_others_theirs():
     torch.manual_seed(0)
     filled = predicted(p, torch.zeros(101, 1), "mean")[0]
     assert filled[0].isfinite() and filled[1:].tolist() == pytest.approx([7.0, 0.0])
+
+
+def test_a_spike_is_the_mode_where_half_of_the_probability_is_its_own():
+    """A density above 1 at its own mode does not beat a spike of 60 %, nor a flat one lose to 40 %.
+
+    The last two cells have two spikes, of 30 and 7 % and of 42 and 55 %.
+    """
+    share = torch.tensor([0.6, 0.4, 0.6, 0.4, 0.3, 0.42])
+    scale = torch.tensor([0.01, 0.01, 100.0, 100.0, 1.0, 1.0])
+    inner = WithSpike(torch.tensor([0.0] * 4 + [0.1, 0.95]).logit(), dist.Normal(5.0, scale), 7.0)
+    p = WithSpike(share.logit(), inner, 0.0).expand([2000, 1, 6]).to_event(1)
+    torch.manual_seed(0)
+    mode = predicted(p, torch.zeros(2000, 1), "mode")[0]
+    assert mode[[0, 2, 5]].tolist() == [0.0, 0.0, 7.0]
+    at, sd = mode[[1, 3, 4]], scale[[1, 3, 4]]
+    assert ((at - 5).abs() < sd / 3).all() and not ((at == 0) | (at == 7)).any()
 
 
 def test_ordered_levels_have_their_median_by_quadrature():

@@ -428,6 +428,40 @@ def test_what_identifies_rows_is_not_given():
     assert len(vae.sample(3, given={"a": 0.5}, seed=0)) == 3
 
 
+HURDLES = {  # values, a third of them the spike, and the line
+    "debts": (np.r_[np.zeros(30), np.arange(1, 61)], "Hurdle(Gamma)"),
+    "cents": (np.r_[np.zeros(30), np.arange(1, 61) / 100], "Hurdle(LogNormal)"),
+    "change": (np.r_[np.zeros(30), np.arange(-30, 0), np.arange(1, 31)], "Hurdle(Normal)"),
+    "at the end": (np.r_[np.zeros(30), np.arange(1, 61)], "Hurdle(Normal)"),
+    "in words": (np.r_[["$0.00"] * 30, ["$0.05", "$1.10", "$2.50"] * 20], "Hurdle(Gamma)"),
+    "within": (np.r_[np.full(30, -99), np.arange(1, 61)], "Hurdle(LogNormal, at=-99)"),
+    "share": (np.r_[np.ones(30), np.arange(1, 61) / 64], "Hurdle(Beta, at=1)"),
+}
+
+
+@pytest.mark.parametrize("name", HURDLES)
+def test_rounding_leaves_a_spike_its_share_and_the_others_their_support(name):
+    values, line = HURDLES[name]
+    frame = pd.DataFrame({name: values, "beside": np.linspace(0, 1, 90)})
+    frame = frame.convert_dtypes()
+    table = pv.Table.from_frame(frame, likelihood={name: line})
+    record = pv.VAE(table, latent_dim=1, encoder="MLP([2])", decoder="MLP([2])").record
+    spike, size = table.schema[name].spike, 0.4 if table.schema[name].whole else 0.004
+    torch.manual_seed(0)
+    beside = torch.randn(100) * size + (spike if "Normal)" in line else 0)
+    if "Log" in line or "Gamma" in line:
+        beside = beside.abs()
+    if "Beta" in line:
+        beside = torch.cat([beside[:50].abs(), 1 - beside[50:].abs()])
+    cells = torch.cat([torch.full((50,), spike), beside])
+    packed = torch.stack([cells, torch.zeros(150)], 1)
+    rows = record.answer(packed)
+    assert (rows[name] == frame[name][0]).sum() == 50
+    assert (table.schema.read(rows).values[:, 0] == spike).sum() == 50
+    near = record.answer(packed, mean=True)[name]  # means, which are no draws, are not moved
+    assert (near == frame[name][0]).sum() > 50 or name == "within"
+
+
 STEPS = {  # values, the step by which they lie apart, and the smallest that may be drawn
     "cents": (np.round(np.geomspace(0.35, 900, 60), 2), 0.01, 0.01),
     "dear": (np.arange(3, 43) ** 2 + 0.99, 1.0, 0.99),

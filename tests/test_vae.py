@@ -11,6 +11,7 @@ from pyro.infer import MCMC, NUTS, SVI, Predictive, Trace_ELBO
 from torch import nn
 
 import pyro_vae as pv
+from pyro_vae.distributions import WithSpike
 from pyro_vae.model.latents import point
 
 
@@ -117,6 +118,9 @@ def test_encode_decode_reconstruct_interpolate():
 
 def test_what_stands_for_a_mean_that_is_not_there():
     assert point(dist.Cauchy(3.0, 1.0)) == 3.0
+    heavy = dist.StudentT(torch.tensor([0.5, 3.0]), 7.0)  # the first column has no mean
+    p = WithSpike(torch.zeros(2), heavy)
+    assert point(p)[1] == p.mean[1] == 3.5 and p.mean[0].isnan() and point(p)[0].isfinite()
     assert point(dist.Categorical(torch.tensor([0.1, 0.7, 0.2]))) == 1
     assert point(dist.Logistic(2.0, 0.1)) == pytest.approx(2.0, abs=0.1)
 

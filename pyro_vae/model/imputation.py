@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..core.checks import whole
 from ..core.pareto import RELIABLE
-from ..distributions import Joined
+from ..distributions import Joined, WithSpike
 from ..families.likelihoods import has_independent_cells
 from ..families.support import innermost
 from .conditional import Posterior, Start, condition
@@ -22,6 +22,7 @@ CELLS = 2**18  # numbers of x at once: more leave the cache, and are slower
 ENOUGH = 100  # effective draws, with which more are no longer worth their time
 MANY = 0.05  # share of the rows with holes, above which doubtful ones are warned of
 TIMES = (1, 1, 2, 4)  # the draws asked for: of the first round, and of those for doubtful rows
+FAR = 1e4  # nats below a log density, where none is
 CANDIDATES = 64  # values of a cell, of which the most probable is its mode
 
 Point: TypeAlias = Literal["mean", "median", "mode"]
@@ -232,7 +233,11 @@ def _shares(p: dist.Categorical, log_w: Tensor) -> Tensor:
 
 
 def _mode(p: dist.TorchDistribution, log_w: Tensor, drawn: Tensor | None) -> Tensor:
-    """Of all values, or of some that are drawn, the one of the highest density given the cells."""
+    """Of all values, or of some that are drawn, the one of the highest density given the cells.
+
+    A probability and a density do not compare: a spike is the mode where half of the probability is
+    its own, and no more than the last resort elsewhere.
+    """
     if drawn is not None:
         raise ValueError("cells that are not missing at random have no mode here: ask for the mean")
     base, log_w = innermost(p), log_w.log_softmax(0)
@@ -244,12 +249,20 @@ def _mode(p: dist.TorchDistribution, log_w: Tensor, drawn: Tensor | None) -> Ten
         chosen = dist.Categorical(logits=log_w.T).sample(torch.Size([CANDIDATES]))
         candidates = p.sample()[chosen, torch.arange(log_w.shape[1], device=log_w.device)]
     best = torch.full(base.batch_shape[1:], -math.inf, dtype=log_w.dtype, device=log_w.device)
-    mode = best.new_zeros(best.shape)
+    mode, spikes = best.new_zeros(best.shape), _spikes(base)
     for value in candidates:
         each = base.log_prob(value)
         log_p = (_beside(log_w, each) + each).logsumexp(0)
+        for at in spikes:
+            rank = torch.where(log_p >= math.log(0.5), math.inf, log_p - FAR)
+            log_p = torch.where(value == at, rank, log_p)
         mode, best = torch.where(log_p > best, value.to(mode), mode), torch.maximum(log_p, best)
     return mode
+
+
+def _spikes(p: dist.TorchDistribution) -> list[float]:
+    """The values of p that have a probability beside a density of the others."""
+    return [p.at, *_spikes(p.base)] if isinstance(p, WithSpike) else []
 
 
 def _beside(weights: Tensor, values: Tensor) -> Tensor:

@@ -118,7 +118,7 @@ class Inference(Evaluated):
         """
         data = self.as_data(x)
         cells = point(self.decode(point(self.approximate_posterior(data)), data))
-        return self.record.answer(cells, x)
+        return self.record.answer(cells, x, mean=True)
 
     def impute(
         self,
@@ -174,7 +174,8 @@ class Inference(Evaluated):
         )
         if imputations.unreliable:
             warnings.warn(imputations.summary(), stacklevel=2)
-        return self.record.answer(imputations.values, x, keep=True)
+        mean = draws is None and point == "mean"
+        return self.record.answer(imputations.values, x, keep=True, mean=mean)
 
     @torch.no_grad()
     def imputations(
@@ -247,7 +248,9 @@ class Inference(Evaluated):
             p = self.decode(self.prior_at(x).expand(torch.Size(shape)).sample(), x)
             cells = point(p) if boolean("mean", mean) else p.sample()
         record = self.record
-        return record.answer(cells, x) if rows is None else record.answer_given(cells, rows)
+        if rows is None:
+            return record.answer(cells, x, mean=mean)
+        return record.answer_given(cells, rows)
 
     def _sample_given(self, rows: object, num_samples: int, seed: int | None) -> Any:  # noqa: ANN401
         """Draws of the missing cells of rows: a frame of them for one row, else one a draw."""
@@ -325,7 +328,7 @@ class Inference(Evaluated):
             found = impute(self, data, plan, self.as_data(other))
         if found.unreliable:
             warnings.warn(_doubt(found), stacklevel=2)
-        return self.record.answer(found.values, other)
+        return self.record.answer(found.values, other, mean=draws is None and point == "mean")
 
     @evaluates
     @torch.no_grad()
@@ -348,7 +351,7 @@ class Inference(Evaluated):
         z = point(self.encode(ends))
         weight = torch.linspace(0, 1, whole("steps", steps), dtype=z.dtype, device=z.device)
         cells = point(self.decode(line(z, weight), line_of(self.record, ends, weight)))
-        return self.record.answer(cells, beside(self, start, steps))
+        return self.record.answer(cells, beside(self, start, steps), mean=True)
 
     # The boundary: what comes in is checked once.
 

@@ -152,20 +152,23 @@ def _refuse(
 
 
 def point(d: dist.TorchDistribution) -> Tensor:
-    """One value for a distribution: its mean, else its mode, else the median of 101 draws."""
+    """One value for each cell: its mean, else its mode, else the median of 101 draws."""
     if isinstance(d, Joined):
         return d.layout.join([point(part) for part in d.parts])
     if isinstance(d, Ragged | Autoregressive):
         return d.point(point)
+    found = None
     for name in ("mean", "mode"):
         try:
             value = getattr(d, name)
         except (NotImplementedError, AttributeError):
             continue
-        if value.isfinite().all():
-            return value
+        found = value if found is None else torch.where(found.isfinite(), found, value)
+        if found.isfinite().all():
+            return found
     with seeded(0):
-        return d.sample(torch.Size([101])).median(0).values
+        median = d.sample(torch.Size([101])).median(0).values
+    return median if found is None else torch.where(found.isfinite(), found, median)
 
 
 def _categories(q: dist.TorchDistribution) -> int:

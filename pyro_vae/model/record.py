@@ -15,14 +15,7 @@ from ..core.checks import boolean
 from ..data.loaders import Entries, Form, is_loader, read
 from ..data.sparse import SparseRows, is_sparse
 from ..distributions import Layout
-from ..families.likelihoods import (
-    check_support,
-    drop_missing,
-    fill,
-    parts_of,
-    scaled,
-    with_offset,
-)
+from ..families.likelihoods import check_support, drop_missing, fill, parts_of, scaled, with_offset
 from ..families.support import innermost
 from ..language.spec import as_spec
 from .arrays import column_names, convert, how_many, in_order, is_named, numbers, numbers_of
@@ -360,7 +353,9 @@ class Record(Form):
         """Draws of rows, ``(draws, N, D)``, as users get them."""
         return cells
 
-    def answer(self, cells: Tensor, x: object = None, *, keep: bool = False) -> Any:  # noqa: ANN401
+    def answer(
+        self, cells: Tensor, x: object = None, *, keep: bool = False, mean: bool = False
+    ) -> Any:  # noqa: ANN401
         """Cells ``(..., N, *x_shape)`` as users get them: of a plain array as they are."""
         return cells
 

@@ -234,7 +234,9 @@ class Sequences(SequenceForms):
         channel = f", channel {', '.join(map(str, cell[1:]))}" if len(cell) > 1 else ""
         return f"row {row}, step {cell[0]}{channel}" if cell else f"row {row}"
 
-    def answer(self, cells: Tensor, x: object = None, *, keep: bool = False) -> Any:  # noqa: ANN401
+    def answer(
+        self, cells: Tensor, x: object = None, *, keep: bool = False, mean: bool = False
+    ) -> Any:  # noqa: ANN401
         """Cells ``(..., N, T, *shape)`` as users get them: padded for padded x, else a list."""
         lead = cells.ndim - 2 - len(self.step)
         n = lengths_of(cells[(0,) * lead] if x is None else self.packing(x)).cpu()

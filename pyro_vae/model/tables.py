@@ -311,7 +311,7 @@ class TableRecord(Record):
         """The rows x with other cells, NaN where the bit beside a cell says that it is missing."""
         return super().with_cells(x, self.with_holes(cells))
 
-    def values(self, cells: Tensor) -> np.ndarray:
+    def values(self, cells: Tensor, *, mean: bool = False) -> np.ndarray:
         """Packed cells ``(..., D)`` as a table's values: codes and numbers are rounded as its own.
 
         Columns of the condition, which have no packed cells, are missing. A spike has the value
@@ -320,14 +320,16 @@ class TableRecord(Record):
         values = np.full((*cells.shape[:-1], len(self.schema.cells)), np.nan)
         values[..., self._cells] = cells[..., : len(self._cells)].double().cpu().numpy()
         for at, column in enumerate(self.schema.modelled):
-            own = drawn(column, values[..., at])
+            own = drawn(column, values[..., at], mean=mean)
             if column.spike is not None:
                 spike = torch.tensor(column.spike, dtype=cells.dtype).item()
                 own = np.where(values[..., at] == spike, column.spike, own)
             values[..., at] = own
         return values
 
-    def answer(self, cells: Tensor, x: object = None, *, keep: bool = False) -> Any:  # noqa: ANN401
+    def answer(
+        self, cells: Tensor, x: object = None, *, keep: bool = False, mean: bool = False
+    ) -> Any:  # noqa: ANN401
         """Cells as a frame; several draws as a list of frames.
 
         Args:
@@ -335,16 +337,17 @@ class TableRecord(Record):
             x: the rows that they belong to, whose index and types they get; of packed rows they
                 stay packed.
             keep: whether the cells that x has stay as they are.
+            mean: whether the cells are means, which may be near a spike, and not draws.
         """
         if isinstance(x, Tensor):
             return cells
         if cells.ndim == 3:
-            return [self.answer(one, x, keep=keep) for one in cells]
+            return [self.answer(one, x, keep=keep, mean=mean) for one in cells]
         if x is None:
-            values = self.values(self.with_holes(cells))
+            values = self.values(self.with_holes(cells), mean=mean)
             if weight := self.numbers.get("weight"):  # a row that is drawn counts once
                 values[..., self.schema.places[weight]] = 1.0
             return self.schema.to_frame(values)
-        table, values = self.read(x), self.values(cells)
+        table, values = self.read(x), self.values(cells, mean=mean)
         held = ~table.missing if keep else np.isnan(values)
         return table.to_frame(np.where(held, table.values, values))

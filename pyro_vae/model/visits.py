@@ -289,11 +289,13 @@ class VisitsRecord(Record):
         """Draws ``(draws, N, T, D)`` as frames of the rows, whose known cells are as they came."""
         return self.row_record.answer_given(self.by_row(cells, self.read(rows)), rows)
 
-    def answer(self, cells: Tensor, x: object = None, *, keep: bool = False) -> Any:  # noqa: ANN401
+    def answer(
+        self, cells: Tensor, x: object = None, *, keep: bool = False, mean: bool = False
+    ) -> Any:  # noqa: ANN401
         """Cells ``(N, T, D)`` as a frame of the rows of x; several draws as a list of frames."""
         if x is None or isinstance(x, Tensor):
             return cells
-        return self.row_record.answer(self.by_row(cells, self.read(x)), x, keep=keep)
+        return self.row_record.answer(self.by_row(cells, self.read(x)), x, keep=keep, mean=mean)
 
 
 def _twice(by: str, table: Table, labels: Sequence[object], names: Sequence[str]) -> str:

@@ -8,9 +8,10 @@ import numpy as np
 
 from ...language.spec import Spec, as_spec, nearest
 from .cells import AS_WORDS, Cells
-from .columns import Column, Level
+from .columns import Column, Kind, Level
 from .declared import kind_of_line
 from .moments import as_days, as_times, read_words, write_words
+from .native import DECIMAL
 from .written import read_numbers, write_numbers
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
 EXACT = 2**53  # whole numbers beyond it have no float64 of their own
 LARGEST = 1e18  # of numbers: densities square them, and single precision ends at 3e38
 MICROSECONDS = 86_400_000_000  # of a day
+PLACES = re.compile(r"\.(\d+)f\}")  # in the form of numbers that are written as words
 ZONE = re.compile(r"(?:, |tz=|time_zone=)'?(?!None)[A-Z+-]")  # in a type of times
 # What may come in place of what: whole numbers that have holes are floats in pandas.
 ALIKE = ({"whole", "number"}, {"boolean"}, {"word"}, {"time"}, {"duration"})
@@ -252,18 +254,51 @@ def rounded(column: Column, values: np.ndarray) -> np.ndarray:
     return values if column.has_codes or column.sort == "time" else np.clip(values, *_room(column))
 
 
-def drawn(column: Column, values: np.ndarray) -> np.ndarray:
-    """Numbers of a model as the column's own are: codes, whole, in its steps, within its range."""
-    if (step := column.step) is not None:
-        low = column.low or 0.0
+def drawn(column: Column, values: np.ndarray, *, mean: bool = False) -> np.ndarray:
+    """Numbers of a model as the column's own are: codes, whole, in its steps, within its range.
+
+    A draw that is no spike is rounded to another value than the spike's, so that the spike keeps
+    its probability; a mean, which is no draw, to the nearest.
+    """
+    kind = column.kind if mean else _kind_beside(column)
+    own = _in_steps(column, values, kind)
+    if column.spike is None or mean or not (unit := _unit(column)):
+        return own
+    side = np.where(values > column.spike, unit, -unit)
+    for sign in (1, -1):  # where the range ends at the spike the other side has room
+        onto = (own == column.spike) & (values != column.spike)
+        own = np.where(onto, _in_steps(column, column.spike + sign * side, kind), own)
+    return own
+
+
+def _in_steps(column: Column, values: np.ndarray, kind: Kind | None) -> np.ndarray:
+    """The nearest values that a column can hold, within the support of their kind."""
+    if not (column.has_codes or column.kind == "survival") and (step := _unit(column)):
+        low = 0.0 if column.step is None else column.low or 0.0
         places = max(-int(Decimal(repr(v)).as_tuple().exponent) for v in (step, low))
         steps = np.round((values - low) / step)
-        if column.kind in ("positive", "bounded"):
+        if kind in ("positive", "bounded"):
             steps = np.where(low + steps * step < step / 2, steps + 1, steps)
-        if column.kind == "bounded":
+        if kind == "bounded":
             steps = np.where(low + steps * step > 1 - step / 2, steps - 1, steps)
         values = np.round(low + steps * step, places)
     return rounded(column, values) if column.has_codes or column.whole else values
+
+
+def _unit(column: Column) -> float:
+    """By which a column's numbers lie apart; 0 where they may be any."""
+    if column.step is not None or column.whole:
+        return column.step or 1.0
+    places = PLACES.search(column.format or "") or DECIMAL.match(column.dtype)
+    return 10.0 ** -int(places[1]) if places else 0.0
+
+
+def _kind_beside(column: Column) -> Kind | None:
+    """The kind of the numbers: of a hurdle of those beside its spike."""
+    if column.kind != "hurdle":
+        return column.kind
+    inner = as_spec(column.line).args[0]
+    return kind_of_line(inner) if isinstance(inner, Spec | str) else None
 
 
 def _room(column: Column) -> tuple[float, float]:

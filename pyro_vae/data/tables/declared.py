@@ -3,7 +3,7 @@
 from ...language.spec import Spec, as_spec
 from .columns import Kind
 
-__all__ = ["WORDS", "kind_of_line", "with_categories"]
+__all__ = ["KIND_OF", "WORDS", "kind_of_line", "with_categories"]
 
 FAMILIES: dict[Kind, tuple[str, ...]] = {
     "real": ("Normal", "Laplace", "Cauchy", "Gumbel", "Logistic", "AsymmetricLaplace"),

@@ -10,7 +10,7 @@ import numpy as np
 
 from .columns import Level
 
-__all__ = ["LIBRARIES", "categories", "dtype_text", "make_frame", "make_series"]
+__all__ = ["DECIMAL", "LIBRARIES", "categories", "dtype_text", "make_frame", "make_series"]
 
 LIBRARIES = ("pandas", "polars", "pyarrow")
 CATEGORY = re.compile(r"(category|ordered)\[(.+)\]$")

@@ -3,6 +3,7 @@
 import numpy as np
 
 from .columns import Kind
+from .declared import KIND_OF
 from .fits import fitted
 
 __all__ = ["HEAVY", "are_counts", "by_values", "count_line", "positive_line", "step_of"]
@@ -19,15 +20,6 @@ GAIN = 0.05  # nats a row that a family of numbers must win over the Normal
 # Degrees of freedom that follow z come near 0, and draws are then larger than any value seen.
 HEAVY = "StudentT(df=4)"
 LINES = {"StudentT": HEAVY}
-KIND_OF: dict[str, Kind] = {
-    "Normal": "real",
-    "StudentT": "heavy-tailed",
-    "LogNormal": "positive",
-    "Gamma": "positive",
-    "Beta": "bounded",
-    "Poisson": "count",
-    "NegativeBinomial": "count",
-}
 
 
 def by_values(
