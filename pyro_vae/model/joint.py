@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Protocol
 
 import pyro
 import pyro.distributions as dist
@@ -15,6 +14,8 @@ from torch.distributions.transforms import Transform
 from ..core.acting import evaluating
 from ..distributions import Shares
 from ..families.missingness import Missingness
+from .face import Face
+from .latents import Latents
 from .record import Record
 
 __all__ = ["Joint", "Model", "NotRealError", "reading"]
@@ -24,17 +25,37 @@ class NotRealError(ValueError):
     """No real line maps to z, so that nothing can move along a gradient there."""
 
 
-class Model(Protocol):
-    """What a joint density asks of a model."""
+class Model(Face):
+    """The face of a model that has a record, latents, a prior and networks of its own.
 
-    record: Record
+    Attributes:
+        record: what an observation is.
+        latents: what z is.
+        missingness: from x to p(mask | x), where it is declared.
+        prior_reads: whether the prior reads a condition.
+    """
+
     missingness: Missingness | None
+    record: Record
+    latents: Latents
+    prior_reads: bool
 
     @property
-    def example(self) -> Tensor: ...  # noqa: D102
-    def prior_at(self, x: Tensor | None = None) -> dist.TorchDistribution: ...  # noqa: D102
-    def approximate_posterior(self, x: Tensor) -> dist.TorchDistribution: ...  # noqa: D102
-    def decode(self, z: Tensor, x: Tensor | None = None) -> dist.TorchDistribution: ...  # noqa: D102
+    def example(self) -> Tensor:
+        """Some tensor of the model's type, on its device."""
+        raise NotImplementedError
+
+    def prior_at(self, x: Tensor | None = None) -> dist.TorchDistribution:
+        """p(z), of batch shape ``()``; p(z | c) of ``(B,)``, where the prior reads a condition."""
+        raise NotImplementedError
+
+    def approximate_posterior(self, x: Tensor) -> dist.TorchDistribution:
+        """q(z|x) with its graph, for training: batch shape ``(B,)``, event shape of z."""
+        raise NotImplementedError
+
+    def decode(self, z: Tensor, x: Tensor | None = None) -> dist.TorchDistribution:
+        """p(x|z): batch shape ``(...)``, event shape of x."""
+        raise NotImplementedError
 
 
 @contextmanager
