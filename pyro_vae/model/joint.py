@@ -6,7 +6,6 @@ from functools import cached_property
 
 import pyro
 import pyro.distributions as dist
-import torch
 from torch import Tensor, nn
 from torch.distributions import StickBreakingTransform, biject_to
 from torch.distributions.transforms import Transform
@@ -14,7 +13,7 @@ from torch.distributions.transforms import Transform
 from ..core.acting import evaluating
 from ..distributions import Shares
 from ..families.missingness import Missingness
-from .face import Face
+from .face import Densities, Face
 from .latents import Latents
 from .record import Record
 
@@ -68,7 +67,7 @@ def reading(model: nn.Module, seed: int | None) -> Iterator[None]:
         yield
 
 
-class Joint:
+class Joint(Densities):
     """p(z), p(x, z) and q(z|x) at B data; z is ``(..., B, *z_shape)``, densities are ``(..., B)``.
 
     Prior and guide are made once, when they are first asked for: a prior that runs a network would
@@ -116,21 +115,9 @@ class Joint:
         """z of p(z), ``(S, B, *z_shape)``."""
         return self.prior.expand([num_samples, self.count]).sample()
 
-    def draw(self, num_samples: int) -> Tensor:
-        """z of q(z|x), ``(S, B, *z_shape)``."""
-        return self.guide.sample(torch.Size([num_samples]))
-
     def at(self, z: Tensor) -> Tensor:
         """One draw at given z, ``(B, *z_shape)``."""
         return z[None]
-
-    def flat(self, z: Tensor) -> Tensor:
-        """The coordinates of z, ``(S, B, D)``."""
-        return z.flatten(2)
-
-    def join(self, z: Tensor) -> Tensor:
-        """z as it is."""
-        return z
 
     def likelihood(self, z: Tensor) -> dist.TorchDistribution:
         """p(x|z)."""
@@ -151,18 +138,6 @@ class Joint:
             return score
         cells = record.cells(self.x)
         return score + missingness.log_prob(missingness.complete(p, cells), cells)
-
-    def log_guide(self, z: Tensor) -> Tensor:
-        """log q(z|x)."""
-        return self.guide.log_prob(z)
-
-    def log_joint(self, z: Tensor) -> Tensor:
-        """log p(x, z)."""
-        return self.log_likelihood(z) + self.log_prior(z)
-
-    def log_weight(self, z: Tensor) -> Tensor:
-        """log p(x, z) - log q(z|x)."""
-        return self.log_joint(z) - self.log_guide(z)
 
     def to_support(self, who: str) -> Transform:
         """From the real line onto the support of z.
