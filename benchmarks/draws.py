@@ -50,7 +50,7 @@ def stock(vae: pv.VAE, x: torch.Tensor) -> float:
 def ours(vae: pv.VAE, x: torch.Tensor, *, compile: bool) -> tuple[float, float]:
     """Seconds of the instrument's draws, and of all with what comes before them."""
     start = time.perf_counter()
-    plan = Plan(vae, x, DRAWS, burn_in=1, seed=0, coordinates=False, compile=compile)
+    plan = Plan(vae, x, DRAWS, burn_in=1, seed=0, compile=compile)
     sample = sample_gradients(plan, pv.make_estimator("Trace_ELBO"), MEASURED)
     return sample.elapsed, time.perf_counter() - start
 

@@ -216,7 +216,7 @@ def test_reinmax_is_exact_for_a_quadratic(phi, t):
 def test_gapped_straight_through_is_its_definition(phi):
     """By the two values of a bit, with the cost b^3: the path's slope is at a moved logit."""
     model, guide = one_bit(phi, phi, lambda b: b**3)
-    found = copied(RelaxedTrace_ELBO(GappedStraightThrough(0.7, gap=1.0)), model, guide)
+    found = copied(RelaxedTrace_ELBO(GappedStraightThrough(0.7)), model, guide)
     p = number(phi).sigmoid()
     at = (number(max(phi, 1.0)) / 0.7).sigmoid()  # where it is 1; where it is 0 the slope is 0
     close(found, p * 3 * at * (1 - at) / 0.7)

@@ -4,53 +4,19 @@ import math
 from collections.abc import Callable, Mapping
 from typing import ClassVar
 
-import pyro.distributions as dist
 import pyro.poutine as poutine
 import torch
 from torch import Tensor
 
-from ..families.missingness import Missingness
-from .face import Face
-from .joint import Joint
-from .latents import Latents
-from .record import Record
+from .joint import Joint, Model
 from .simulation import in_turn, simulate
 from .tables import TableRecord
 
 __all__ = ["Evaluated"]
 
 
-class Evaluated(Face):
-    """The face of a model that has a record, latents, a prior and networks of its own.
-
-    Attributes:
-        record: what an observation is.
-        latents: what z is.
-        missingness: from x to p(mask | x), where it is declared.
-        prior_reads: whether the prior reads a condition.
-    """
-
-    missingness: Missingness | None
-    record: Record
-    latents: Latents
-    prior_reads: bool
-
-    def prior_at(self, x: Tensor | None = None) -> dist.TorchDistribution:
-        """p(z), of batch shape ``()``; p(z | c) of ``(B,)``, where the prior reads a condition."""
-        raise NotImplementedError
-
-    def approximate_posterior(self, x: Tensor) -> dist.TorchDistribution:
-        """q(z|x) with its graph, for training: batch shape ``(B,)``, event shape of z."""
-        raise NotImplementedError
-
-    def decode(self, z: Tensor, x: Tensor | None = None) -> dist.TorchDistribution:
-        """p(x|z): batch shape ``(...)``, event shape of x."""
-        raise NotImplementedError
-
-    @property
-    def example(self) -> Tensor:
-        """Some tensor of the model's type, on its device."""
-        raise NotImplementedError
+class Evaluated(Model):
+    """What evaluation asks, by the two networks; where they are is a subclass's to say."""
 
     ROLES: ClassVar[dict[str, str]] = {}
 

@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
@@ -14,22 +15,54 @@ from ..core.layout import Layout
 __all__ = ["Densities", "Face"]
 
 
-class Densities(Protocol):
+class Densities:
     """Draws from the guide at B observations, and log densities ``(S, B)`` at them.
 
-    What a draw is, only its maker knows: a tensor of a VAE's z, the sites of a program.
+    What a draw is, only a subclass knows: a tensor of a VAE's z, as here, or a program's sites.
+
+    Attributes:
+        x: the observations.
+        guide: q(z|x), which may be replaced by another distribution of z.
     """
 
     x: Tensor
+    guide: Any
 
-    def draw(self, num_samples: int) -> Any: ...  # noqa: ANN401, D102
-    def at(self, z: Any) -> Any: ...  # noqa: ANN401, D102
-    def log_prior(self, z: Any) -> Tensor: ...  # noqa: ANN401, D102
-    def log_likelihood(self, z: Any) -> Tensor: ...  # noqa: ANN401, D102
-    def log_guide(self, z: Any) -> Tensor: ...  # noqa: ANN401, D102
-    def log_weight(self, z: Any) -> Tensor: ...  # noqa: ANN401, D102
-    def flat(self, z: Any) -> Tensor: ...  # noqa: ANN401, D102
-    def join(self, z: Any) -> Tensor: ...  # noqa: ANN401, D102
+    def draw(self, num_samples: int) -> Any:  # noqa: ANN401
+        """Draws of the guide, ``(S, B, *z_shape)``."""
+        return self.guide.sample(torch.Size([num_samples]))
+
+    def at(self, z: Any) -> Any:  # noqa: ANN401
+        """One draw, at given z."""
+        raise NotImplementedError
+
+    def flat(self, z: Any) -> Tensor:  # noqa: ANN401
+        """The coordinates of z, ``(S, B, D)``."""
+        return z.flatten(2)
+
+    def join(self, z: Any) -> Tensor:  # noqa: ANN401
+        """z as one tensor."""
+        return z
+
+    def log_prior(self, z: Any) -> Tensor:  # noqa: ANN401
+        """log p(z)."""
+        raise NotImplementedError
+
+    def log_likelihood(self, z: Any) -> Tensor:  # noqa: ANN401
+        """log p(x|z)."""
+        raise NotImplementedError
+
+    def log_guide(self, z: Any) -> Tensor:  # noqa: ANN401
+        """log q(z|x)."""
+        return self.guide.log_prob(z)
+
+    def log_joint(self, z: Any) -> Tensor:  # noqa: ANN401
+        """log p(x, z)."""
+        return self.log_likelihood(z) + self.log_prior(z)
+
+    def log_weight(self, z: Any) -> Tensor:  # noqa: ANN401
+        """log p(x, z) - log q(z|x)."""
+        return self.log_joint(z) - self.log_guide(z)
 
 
 class Face(nn.Module):

@@ -3,11 +3,9 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Protocol
 
 import pyro
 import pyro.distributions as dist
-import torch
 from torch import Tensor, nn
 from torch.distributions import StickBreakingTransform, biject_to
 from torch.distributions.transforms import Transform
@@ -15,6 +13,8 @@ from torch.distributions.transforms import Transform
 from ..core.acting import evaluating
 from ..distributions import Shares
 from ..families.missingness import Missingness
+from .face import Densities, Face
+from .latents import Latents
 from .record import Record
 
 __all__ = ["Joint", "Model", "NotRealError", "reading"]
@@ -24,17 +24,37 @@ class NotRealError(ValueError):
     """No real line maps to z, so that nothing can move along a gradient there."""
 
 
-class Model(Protocol):
-    """What a joint density asks of a model."""
+class Model(Face):
+    """The face of a model that has a record, latents, a prior and networks of its own.
 
-    record: Record
+    Attributes:
+        record: what an observation is.
+        latents: what z is.
+        missingness: from x to p(mask | x), where it is declared.
+        prior_reads: whether the prior reads a condition.
+    """
+
     missingness: Missingness | None
+    record: Record
+    latents: Latents
+    prior_reads: bool
 
     @property
-    def example(self) -> Tensor: ...  # noqa: D102
-    def prior_at(self, x: Tensor | None = None) -> dist.TorchDistribution: ...  # noqa: D102
-    def approximate_posterior(self, x: Tensor) -> dist.TorchDistribution: ...  # noqa: D102
-    def decode(self, z: Tensor, x: Tensor | None = None) -> dist.TorchDistribution: ...  # noqa: D102
+    def example(self) -> Tensor:
+        """Some tensor of the model's type, on its device."""
+        raise NotImplementedError
+
+    def prior_at(self, x: Tensor | None = None) -> dist.TorchDistribution:
+        """p(z), of batch shape ``()``; p(z | c) of ``(B,)``, where the prior reads a condition."""
+        raise NotImplementedError
+
+    def approximate_posterior(self, x: Tensor) -> dist.TorchDistribution:
+        """q(z|x) with its graph, for training: batch shape ``(B,)``, event shape of z."""
+        raise NotImplementedError
+
+    def decode(self, z: Tensor, x: Tensor | None = None) -> dist.TorchDistribution:
+        """p(x|z): batch shape ``(...)``, event shape of x."""
+        raise NotImplementedError
 
 
 @contextmanager
@@ -47,7 +67,7 @@ def reading(model: nn.Module, seed: int | None) -> Iterator[None]:
         yield
 
 
-class Joint:
+class Joint(Densities):
     """p(z), p(x, z) and q(z|x) at B data; z is ``(..., B, *z_shape)``, densities are ``(..., B)``.
 
     Prior and guide are made once, when they are first asked for: a prior that runs a network would
@@ -95,21 +115,9 @@ class Joint:
         """z of p(z), ``(S, B, *z_shape)``."""
         return self.prior.expand([num_samples, self.count]).sample()
 
-    def draw(self, num_samples: int) -> Tensor:
-        """z of q(z|x), ``(S, B, *z_shape)``."""
-        return self.guide.sample(torch.Size([num_samples]))
-
     def at(self, z: Tensor) -> Tensor:
         """One draw at given z, ``(B, *z_shape)``."""
         return z[None]
-
-    def flat(self, z: Tensor) -> Tensor:
-        """The coordinates of z, ``(S, B, D)``."""
-        return z.flatten(2)
-
-    def join(self, z: Tensor) -> Tensor:
-        """z as it is."""
-        return z
 
     def likelihood(self, z: Tensor) -> dist.TorchDistribution:
         """p(x|z)."""
@@ -130,18 +138,6 @@ class Joint:
             return score
         cells = record.cells(self.x)
         return score + missingness.log_prob(missingness.complete(p, cells), cells)
-
-    def log_guide(self, z: Tensor) -> Tensor:
-        """log q(z|x)."""
-        return self.guide.log_prob(z)
-
-    def log_joint(self, z: Tensor) -> Tensor:
-        """log p(x, z)."""
-        return self.log_likelihood(z) + self.log_prior(z)
-
-    def log_weight(self, z: Tensor) -> Tensor:
-        """log p(x, z) - log q(z|x)."""
-        return self.log_joint(z) - self.log_guide(z)
 
     def to_support(self, who: str) -> Transform:
         """From the real line onto the support of z.

@@ -43,17 +43,14 @@ def kl_curve(history: pd.DataFrame, ax: "Axes | None" = None) -> "Axes":
     return finish(ax, "KL of the guide to the prior", "epoch", "KL (nats per observation)")
 
 
-def gradient_variance(
-    dataset: "Dataset", ax: "Axes | None" = None, parameter: str = "all"
-) -> "Axes":
-    """The variance of one gradient draw by estimator, on a logarithmic scale.
+def gradient_variance(dataset: "Dataset", ax: "Axes | None" = None) -> "Axes":
+    """The variance of one gradient draw of all parameters by estimator, on a logarithmic scale.
 
     Args:
         dataset: of :func:`~pyro_vae.compare_estimators`.
         ax: to draw on.
-        parameter: a group of parameters, or one tensor.
     """
-    chosen = dataset.sel(parameter=parameter)
+    chosen = dataset.sel(parameter="all")
     names = [str(name) for name in chosen.estimator.to_numpy()]
     variance, error = chosen.grad_variance.to_numpy(), chosen.grad_variance_se.to_numpy()
     ax = ax or new_axes(6.4, 0.8 + 0.42 * len(names))
@@ -67,7 +64,7 @@ def gradient_variance(
     ax.set_ylim(len(names) - 0.5, -0.5)
     ax.set_xscale("log")
     unit = "variance of one gradient draw, trace and standard error, (nats per observation)²"
-    return finish(ax, f"Gradient variance: {parameter}", unit, grid="x")
+    return finish(ax, "Gradient variance: all", unit, grid="x")
 
 
 def training_curves(

@@ -7,11 +7,12 @@ from torch import Tensor
 
 from ..core.layout import Layout
 from ..infer.draws import Draws, draws, read, run_once
+from ..model.face import Densities
 
 __all__ = ["ProgramDensities"]
 
 
-class ProgramDensities:
+class ProgramDensities(Densities):
     """p(x, z) and q(z) of a program at given rows; a draw is :class:`Draws`, with its densities.
 
     Args:
@@ -44,10 +45,6 @@ class ProgramDensities:
     def log_guide(self, z: Draws) -> Tensor:
         """log q(z|x)."""
         return z.log_guide
-
-    def log_weight(self, z: Draws) -> Tensor:
-        """log p(x, z) - log q(z|x)."""
-        return z.log_weight
 
     def flat(self, z: Draws) -> Tensor:
         """The coordinates of z, of its sites side by side, ``(S, N, D)``."""

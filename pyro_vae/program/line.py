@@ -11,16 +11,17 @@ from torch.distributions.transforms import Transform, identity_transform
 from ..core.layout import MANY
 from ..infer.draws import Draws, predict, read, run_once
 from ..infer.guides import At
+from ..model.face import Densities
 from .program import Program
 
 __all__ = ["RealLine"]
 
 
-class RealLine:
+class RealLine(Densities):
     """A program's densities at coordinates u ``(S, N, D)`` of all latent sites, z = T(u).
 
-    It has the face of :class:`~pyro_vae.model.joint.Joint`, of a z that is real: log p(z) and
-    log q(z) have the log volume of T in them.
+    As of :class:`~pyro_vae.model.joint.Joint`, of a z that is real: log p(z) and log q(z) have the
+    log volume of T in them.
 
     Args:
         program: in evaluation mode, its latent sites continuous.
@@ -28,7 +29,7 @@ class RealLine:
 
     Attributes:
         count: N.
-        guide: q, which may be replaced by another distribution of u.
+        guide: q of u, which may be replaced by another distribution.
 
     Raises:
         ValueError: a discrete site, or draws that are made one by one.
@@ -61,10 +62,6 @@ class RealLine:
             parts.append(raw.reshape(len(raw), self.count, -1))
         return torch.cat(parts, 2)
 
-    def draw(self, num_samples: int) -> Tensor:
-        """u of the guide, ``(S, N, D)``."""
-        return self.guide.sample(torch.Size([num_samples]))
-
     def from_prior(self, num_samples: int) -> Tensor:
         """u of the prior, ``(S, N, D)``."""
         model = self.program.model
@@ -78,26 +75,14 @@ class RealLine:
         """From u to u: it is on the real line."""
         return identity_transform
 
-    def log_prior(self, u: Tensor) -> Tensor:
+    def log_prior(self, u: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """log p(T(u)) and the log volume of T, ``(S, N)``."""
         found, volume = self._densities(u)
         return found.log_prior + volume
 
-    def log_likelihood(self, u: Tensor) -> Tensor:
+    def log_likelihood(self, u: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """log p(x|T(u)), ``(S, N)``."""
         return self._densities(u)[0].log_likelihood
-
-    def log_joint(self, u: Tensor) -> Tensor:
-        """log p(x, T(u)) and the log volume of T."""
-        return self.log_likelihood(u) + self.log_prior(u)
-
-    def log_guide(self, u: Tensor) -> Tensor:
-        """log q(T(u)|x) and the log volume of T, or another guide's density of u."""
-        return self.guide.log_prob(u)
-
-    def log_weight(self, u: Tensor) -> Tensor:
-        """log p(x, z) - log q(z)."""
-        return self.log_joint(u) - self.log_guide(u)
 
     def log_own_guide(self, u: Tensor) -> Tensor:
         """log q(T(u)|x) and the log volume of T, by the program's guide.

@@ -65,7 +65,7 @@ def widened(vae: Face, x: Tensor, share: float) -> Joint | RealLine:
     return joint
 
 
-def log_weights(joint: Densities | RealLine, num_samples: int, at_once: int) -> Tensor:
+def log_weights(joint: Densities, num_samples: int, at_once: int) -> Tensor:
     """Log weights of draws of the guide, ``(K, B)``; at least one at once."""
     step = max(1, at_once)
     sizes = [min(step, num_samples - start) for start in range(0, num_samples, step)]

@@ -34,7 +34,6 @@ def compare_estimators(
     seed: int = 0,
     reference: EstimatorLike | Mapping[str, Tensor] | None = None,
     burn_in: int = 500,
-    coordinates: bool = False,
     compile: bool = False,
 ) -> "Dataset":
     r"""Draw each estimator's gradient many times at the model's weights, and compare.
@@ -72,7 +71,6 @@ def compare_estimators(
             of the analytic KL, pathwise, and RLOO with 10 particles that serves the guide. An
             estimator of another bound (IWAE, Rényi) is compared with a reference for that bound.
         burn_in: see above.
-        coordinates: whether to give the variance of each coordinate, ``coordinate_variance``.
         compile: whether to compile the draws, which takes 5 to 20 s for each estimator: it pays
             from about 5,000 draws of large networks.
 
@@ -105,7 +103,7 @@ def compare_estimators(
     True
     """
     x = vae.check(x)
-    plan = Plan(vae, x, num_draws, burn_in, seed, coordinates, compile)
+    plan = Plan(vae, x, num_draws, burn_in, seed, compile)
     lines = make_estimators(estimators)
     if not vae.trainable:
         raise ValueError("the model has no trainable parameter, so there is no gradient")
@@ -115,7 +113,7 @@ def compare_estimators(
         with pyro.validation_enabled(False):
             references = References(plan, reference)
             measurements = [_measure(plan, estimator, references) for estimator in lines]
-    dataset = _dataset(measurements, Groups(vae), coordinates=plan.coordinates)
+    dataset = _dataset(measurements, Groups(vae))
     return dataset.assign_attrs(num_draws=plan.num_draws, seed=plan.seed, batch_size=plan.count)
 
 
@@ -166,9 +164,7 @@ def _measure(plan: Plan, estimator: Estimator, references: References) -> Measur
     return Measurement(estimator, sample_gradients(plan, estimator, MEASURED, towards), reference)
 
 
-def _dataset(
-    measurements: Sequence[Measurement], groups: Groups, *, coordinates: bool
-) -> "Dataset":
+def _dataset(measurements: Sequence[Measurement], groups: Groups) -> "Dataset":
     import xarray as xr
 
     rows = [figures(measurement, groups) for measurement in measurements]
@@ -178,7 +174,7 @@ def _dataset(
         dims = ("estimator", "parameter")[: values.ndim]
         variables[name] = (dims, values, {"long_name": text, "units": unit})
     estimators = [m.estimator for m in measurements]
-    dataset = xr.Dataset(
+    return xr.Dataset(
         variables,
         coords={
             "estimator": unique(estimators),
@@ -191,9 +187,3 @@ def _dataset(
             ),
         },
     )
-    if coordinates:
-        variance = np.stack([m.sample.moments.variance.cpu().numpy() for m in measurements])
-        tensor = np.repeat(np.array(groups.tensors, dtype=object), groups.sizes)
-        dataset["coordinate_variance"] = (("estimator", "coordinate"), variance)
-        dataset = dataset.assign_coords(tensor=("coordinate", tensor))
-    return dataset

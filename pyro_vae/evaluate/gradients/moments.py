@@ -54,7 +54,7 @@ class View:
 
 
 class Moments:
-    r"""Mean and variance by coordinate, and per draw a few numbers by tensor.
+    r"""Mean by coordinate, and the trace of the covariance and a few numbers a draw by tensor.
 
     Draws come in chunks, as differences :math:`d = g - c` from a centre that is near their mean,
     so that single precision does not lose what float64 then sums. With a centre that is the mean of
@@ -67,7 +67,6 @@ class Moments:
         center: a first centre, a tensor for each of the T parameters.
         weight: the number of draws of which it is the mean.
         towards: a gradient whose inner product with each draw is kept.
-        coordinates: whether to keep the variance of each coordinate, for flat views alone.
         views: how the draws of each parameter come; flat by default.
 
     References:
@@ -81,7 +80,6 @@ class Moments:
         weight: int,
         towards: Sequence[Tensor] | None = None,
         *,
-        coordinates: bool = False,
         views: Sequence[View] | None = None,
     ) -> None:
         self.sizes = [c.numel() for c in center]
@@ -93,10 +91,8 @@ class Moments:
             view.project(t.to(c).view_as(c)) for (view, c), t in zip(pairs, given, strict=True)
         ]
         self.sums, self.last = ([torch.zeros_like(c) for c in self.center] for _ in range(2))
-        self.squares = [torch.zeros_like(c) for c in self.center] if coordinates else []
         self.weight, self.count, self.pending, self.chunks = weight, 0, 0, 0
         self._mean = torch.cat(self.center).double() * 0
-        self._sum_squares = torch.zeros_like(self._mean) if coordinates else None
         self._trace_sums = np.zeros(len(self.sizes))
         names = ("norms", "dots", "increments", "pairs")
         self._by_draw: dict[str, list[np.ndarray]] = {name: [] for name in names}
@@ -123,13 +119,11 @@ class Moments:
             pairs.append(((dual[0::2] - dual[1::2]) * before).sum(1) / 2)
             self.last[t].copy_(e[-1])
             self.sums[t].add_(d.sum(0))
-            if self.squares:
-                self.squares[t].add_(d.square().sum(0))
         return torch.stack(rows), torch.stack(pairs)
 
     def restart(self) -> None:
         """Forget the sums, to which :meth:`measure` wrote while it was traced."""
-        for tensor in (*self.sums, *self.last, *self.squares):
+        for tensor in (*self.sums, *self.last):
             tensor.zero_()
 
     def add(self, rows: Tensor, pairs: Tensor, n: int) -> None:
@@ -159,14 +153,10 @@ class Moments:
         shift = center + sums / k - self._mean  # of the chunks' mean from that of all before
         weight = n * k / (n + k)
         self._trace_sums += weight * self._products(shift, shift) - self._products(sums, sums) / k
-        if self._sum_squares is not None:
-            self._sum_squares += (
-                torch.cat(self.squares).double() - sums.square() / k + shift.square() * weight
-            )
         self._mean += shift * (k / (n + k))
         self.count, self.pending, self.chunks = n + k, 0, 0
         self.weight = self.count
-        for tensor in (*self.sums, *self.squares):
+        for tensor in self.sums:
             tensor.zero_()
         for c, mean in zip(self.center, self._split(self._mean), strict=True):
             c.copy_(mean)
@@ -177,13 +167,6 @@ class Moments:
         """The mean gradient, ``(P,)``, float64."""
         parts = zip(self.views, self._split(self._mean), strict=True)
         return torch.cat([view.restore(mean) for view, mean in parts])
-
-    @property
-    def variance(self) -> Tensor:
-        """Variance of each coordinate, ``(P,)``, unbiased."""
-        if self._sum_squares is None:
-            raise ValueError("the variance of each coordinate is kept with coordinates=True alone")
-        return self._sum_squares / (self.count - 1)
 
     @property
     def trace(self) -> np.ndarray:

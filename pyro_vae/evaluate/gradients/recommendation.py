@@ -303,15 +303,9 @@ class Race:
                 "difference_error": standard_error(bound - bounds[best]).item(),
                 "steps": steps[name],
                 "ms_per_step": ms[name],
-                "biased": _is_biased(estimators[name]),
+                "biased": estimators[name].biased,
             }
             for name, bound in bounds.items()
         }
         table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("estimator")
         return table.sort_values("bound", ascending=False)
-
-
-def _is_biased(estimator: Estimator) -> bool:
-    """Whether the gradient is biased for the bound."""
-    profile = estimator.profile
-    return profile is not None and estimator.gradient in profile.biased

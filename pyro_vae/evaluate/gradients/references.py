@@ -96,7 +96,7 @@ class References:
         more = {"num_draws": self.plan.num_draws * COPIES}
         if self.vae.separate:
             more = {"x": self.x.repeat(COPIES, *[1] * (self.x.ndim - 1))}
-        plan = replace(self.plan, **more, coordinates=False, compile=False)
+        plan = replace(self.plan, **more, compile=False)
         sample = sample_gradients(plan, estimator, REFERENCE)
         n = sample.moments.count * (COPIES if self.vae.separate else 1)
         return Reference(f"{estimator}, {n:,} draws", sample.moments.mean, sample)

@@ -49,13 +49,11 @@ class Plan:
     num_draws: int
     burn_in: int
     seed: int
-    coordinates: bool
     compile: bool
 
     def __post_init__(self) -> None:
         self.num_draws = whole("num_draws", self.num_draws, 4)
         self.burn_in, self.seed = whole("burn_in", self.burn_in), whole("seed", self.seed, 0)
-        self.coordinates = boolean("coordinates", self.coordinates)
         self.compile = boolean("compile", self.compile)
         self.count = self.vae.count(self.x)
 
@@ -112,11 +110,11 @@ def sample_gradients(
         evaluations = eager.count_evaluations()
         center, seconds = eager.pilot(plan.seeds(PILOT, min(n, TIMED)))
         graph, inputs = eager.graph(plan.compile), {}
-        if graph is not None and not plan.coordinates:
+        if graph is not None:
             graph, inputs = factor(graph)
         views = [View(inputs.get(p)) for p in eager.parameters]
         parts = None if towards is None else towards.split([c.numel() for c in center])
-        moments = Moments(center, len(seconds), parts, coordinates=plan.coordinates, views=views)
+        moments = Moments(center, len(seconds), parts, views=views)
         numbers = sum(c.numel() for c in moments.center)
         size = 2 * max(1, min(128, n // 2, CHUNK // (2 * numbers)))
         draw = eager.several(size) if graph is None else _from_graph(graph, size, eager.parameters)

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 from torch.distributions.transforms import Transform
 
-from ...core.checks import boolean, whole
-from ...families.flows import zuko_flows
+from ...core.checks import whole
 from ...model.entry import of_face
 from ...model.joint import Joint, reading
 from ...model.vae import VAE
@@ -24,7 +23,7 @@ from ..statistics import by_observation, standard_error
 __all__ = ["gaps"]
 
 BLOCK = 100  # observations that are fitted together
-PARTICLES = 16  # draws of z in a step of the ascent
+PARTICLES, RATE = 16, 0.02  # draws of z in a step of the ascent, and its learning rate
 Sampler = Callable[[int], tuple[Tensor, Tensor]]  # S to z (S, B, *z_shape) and log q(z) (S, B)
 
 
@@ -36,7 +35,6 @@ def gaps(
     *,
     steps: int = 300,
     num_samples: int = 1000,
-    flow: bool = False,
     seed: int | None = None,
 ) -> pd.DataFrame:
     r"""Approximation and amortization gap of each observation, by guides of its own.
@@ -47,8 +45,8 @@ def gaps(
 
     where :math:`q^*` is the best guide of the family for this observation, found by ascent from
     the encoder's. A large amortization gap asks for a better encoder, a large approximation gap
-    for a richer family: what a full covariance (and a flow) would gain is found likewise. log p(x)
-    is by importance sampling from the richest of these guides.
+    for a richer family: what a full covariance would gain is found likewise. log p(x) is by
+    importance sampling from the richest of these guides.
 
     Args:
         vae: a trained model; a reparameterized guide and a continuous z. Or a :class:`Program`,
@@ -57,14 +55,13 @@ def gaps(
         x: ``(N, *x_shape)``.
         steps: of Adam, for each guide.
         num_samples: fresh draws of z, per observation and guide, behind the figures.
-        flow: whether to fit a neural spline flow too (zuko).
         seed: of the draws.
 
     Returns:
         A row for each observation, nats. ``log_evidence`` with ``log_evidence_error`` and ``khat``;
         ``elbo`` of the encoder's guide, ``elbo_local`` of the best of its family, ``elbo_full`` of
-        the best with a full covariance (``elbo_flow``), with ``..._error``; ``approximation``,
-        ``amortization``. The ascent may stop short, so a gap may come out a little below 0.
+        the best with a full covariance, with ``..._error``; ``approximation``, ``amortization``.
+        The ascent may stop short, so a gap may come out a little below 0.
 
     Raises:
         ValueError: data that the model refuses, a discrete z, or a guide without ``rsample``.
@@ -78,18 +75,15 @@ def gaps(
     (3, 2)
     """
     steps, num_samples = whole("steps", steps), whole("num_samples", num_samples, 2)
-    flow = boolean("flow", flow)
     x = vae.check(x)
     vae.check_separate("gaps")
     with reading(vae, seed):
         rows = [x] if isinstance(vae, Program) else x.split(BLOCK)
-        parts = [_gaps(vae, some, steps, num_samples, flow) for some in rows]
+        parts = [_gaps(vae, some, steps, num_samples) for some in rows]
     return by_observation({k: torch.cat([part[k] for part in parts]) for k in parts[0]})
 
 
-def _gaps(
-    vae: VAE | Program, x: Tensor, steps: int, num_samples: int, flow: bool
-) -> dict[str, Tensor]:
+def _gaps(vae: VAE | Program, x: Tensor, steps: int, num_samples: int) -> dict[str, Tensor]:
     joint = joint_of(vae, x)
     transform = joint.to_support("a guide for each observation")
     log_w: dict[str, Tensor] = {}
@@ -101,10 +95,7 @@ def _gaps(
         local = vae.refine(x, steps=steps, num_particles=PARTICLES)
         guides = {"elbo": _sampler(joint.guide), "elbo_local": _sampler(local)}
         start = local.sample(torch.Size([1000]))
-    full = FullCovariance(transform, start)
-    guides["elbo_full"] = _ascend(full, joint, steps, 0.02)
-    if flow:
-        guides["elbo_flow"] = _ascend(SplineFlow(full), joint, steps, 0.005)
+    guides["elbo_full"] = _ascend(FullCovariance(transform, start), joint, steps)
     for name, guide in guides.items():
         z, log_q = guide(num_samples)
         log_w[name] = (joint.log_joint(z) - log_q).double()
@@ -148,50 +139,22 @@ class FullCovariance(nn.Module):
         self.loc = nn.Parameter(u.mean(0))
         self.raw = nn.Parameter(torch.diag_embed(u.std(0).log()))
 
-    def affine(self) -> tuple[Tensor, Tensor]:
-        """Mean ``(B, D)`` and Cholesky factor ``(B, D, D)``."""
-        diagonal = self.raw.diagonal(dim1=-2, dim2=-1).exp()
-        return self.loc, self.raw.tril(-1) + torch.diag_embed(diagonal)
-
     def forward(self, num_samples: int) -> tuple[Tensor, Tensor]:
         """Draws of z, and their log density."""
-        loc, scale = self.affine()
-        normal = MultivariateNormal(loc, scale_tril=scale)
-        u = normal.rsample(torch.Size([num_samples]))
-        return self.push(u, normal.log_prob(u))
-
-    def push(self, u: Tensor, log_q: Tensor) -> tuple[Tensor, Tensor]:
-        """From the real line to the support."""
-        u = u.reshape(-1, *self.shape)
+        diagonal = self.raw.diagonal(dim1=-2, dim2=-1).exp()
+        scale = self.raw.tril(-1) + torch.diag_embed(diagonal)
+        normal = MultivariateNormal(self.loc, scale_tril=scale)
+        v = normal.rsample(torch.Size([num_samples]))
+        u, log_q = v.reshape(-1, *self.shape), normal.log_prob(v)
         z: Any = self.transform(u)
         volume = self.transform.log_abs_det_jacobian(u, z)
         return z, log_q - volume.reshape(*log_q.shape, -1).sum(-1)
 
 
-class SplineFlow(nn.Module):
-    """A neural spline flow around a fitted normal, which stays; its context is the observation."""
-
-    def __init__(self, base: FullCovariance) -> None:
-        super().__init__()
-        b, d = base.loc.shape
-        self.flow = zuko_flows().NSF(d, context=b, transforms=2, hidden_features=(64, 64))
-        self.flow.to(base.loc)
-        self.base = [base]  # in a list: not a submodule, so not trained
-        self.register_buffer("which", torch.eye(b).to(base.loc))
-
-    def forward(self, num_samples: int) -> tuple[Tensor, Tensor]:
-        """Draws of z, and their log density."""
-        (base,) = self.base
-        loc, scale = (t.detach() for t in base.affine())
-        v, log_q = self.flow(self.which).rsample_and_log_prob(torch.Size([num_samples]))
-        u = loc + torch.einsum("bij,sbj->sbi", scale, v)
-        return base.push(u, log_q - scale.diagonal(dim1=-2, dim2=-1).log().sum(-1))
-
-
-def _ascend(guide: nn.Module, joint: Joint | RealLine, steps: int, lr: float) -> Sampler:
+def _ascend(guide: nn.Module, joint: Joint | RealLine, steps: int) -> Sampler:
     """Fit a guide to the posterior of each observation by its ELBO."""
     parameters = list(guide.parameters())
-    optimizer = torch.optim.Adam(parameters, lr=lr)
+    optimizer = torch.optim.Adam(parameters, lr=RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     with torch.enable_grad():
         for _ in range(steps):

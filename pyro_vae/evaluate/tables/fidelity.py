@@ -2,13 +2,11 @@
 
 import math
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
 
 from ...core.checks import whole
 from .coding import Coded, as_frame, encode_tables
@@ -22,7 +20,6 @@ __all__ = ["Fidelity", "fidelity"]
 MAX_SEED = 2**32 - 1  # of scikit-learn's
 LEAST = 20  # rows of each table
 ERRORS = 3  # standard errors from which a difference is spoken of
-LogDensity = Callable[[object], ArrayLike]
 
 
 @dataclass(frozen=True)
@@ -77,7 +74,6 @@ def fidelity(
     train: object,
     *,
     target: str | None = None,
-    log_density: LogDensity | None = None,
     seed: int = 0,
 ) -> Fidelity:
     r"""Compare a synthetic table with real rows that its model has not seen.
@@ -100,7 +96,6 @@ def fidelity(
                                   R squared for a quantity
     nearer to train than to test  share of synthetic rows whose closest record was trained on
     5th percentile of distance    from a synthetic row to the closest that was trained on
-    log p(x)                      nats a row, of the test rows
     ============================  ==================================================================
 
     Columns of numbers and dates are quantities; words, booleans and pandas' categories are
@@ -113,7 +108,6 @@ def fidelity(
         synthetic: rows of a model.
         train: the rows that the model was trained on.
         target: the column to predict; each in turn where it is not given.
-        log_density: gives log p(x) of each row of ``test`` in nats, ``(N,)``.
         seed: of folds, trees and resampled rows.
 
     Returns:
@@ -155,8 +149,6 @@ def fidelity(
     table = pd.DataFrame({k: (*both[0].figures[k], *both[1].figures[k]) for k in both[0].figures})
     close = closest_records(coded["test"], coded["synthetic"], coded["train"], generator)
     table[NEARER], table["5th percentile of distance"] = close
-    if log_density is not None:
-        table["log p(x)"] = (*_density(log_density, test, len(coded["test"])), math.nan, math.nan)
     table.index = ["value", "standard_error", "real", "real_standard_error"]
     return Fidelity(table.T, _columns(coded["train"], targets, both), _pairs(names, both))
 
@@ -183,13 +175,6 @@ def _compare(test: Coded, other: Coded, targets: "range | list[int]", seed: int)
     error = math.sqrt((mean**2).sum())
     figures["prediction"] = (scores[known].mean() if known.any() else math.nan, error)
     return _Comparison(figures, shared, scores)
-
-
-def _density(log_density: LogDensity, test: object, rows: int) -> tuple[float, float]:
-    values = np.asarray(log_density(test), np.float64)
-    if values.shape != (rows,):
-        raise ValueError(f"log_density gave {values.shape}, expected one number a row, ({rows},)")
-    return float(values.mean()), float(values.std(ddof=1) / math.sqrt(rows))
 
 
 def _columns(table: Coded, targets: "range | list[int]", both: list[_Comparison]) -> pd.DataFrame:

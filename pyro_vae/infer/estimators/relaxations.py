@@ -7,7 +7,6 @@ import math
 
 from torch import Tensor
 
-from ...core.checks import number, whole
 from ...language.schedules import schedule
 from ...language.spec import Value
 from .relaxed import (
@@ -31,6 +30,9 @@ __all__ = [
 NO_TEMPERATURE = (
     "temperature serves relaxed draws: use Trace_ELBO(gradient=concrete, temperature=0.5)"
 )
+
+NUM_NOISE = 10  # M of Gumbel-Rao
+GAP = 1.0  # between the logit of the draw and the others', in GST
 
 
 class ReinMax(Relaxation):
@@ -67,28 +69,23 @@ class GumbelRao(Concrete):
         \quad g_m \sim p(g | b), \quad b \sim q_\phi
 
     with z as in :class:`Concrete` and f differentiated once: the mean, and so the bias, is that of
-    :class:`GumbelStraightThrough`, and the variance falls with M towards what b alone has. As in
-    the authors' code the noise is held while :math:`\phi` moves.
+    :class:`GumbelStraightThrough`, and the variance falls with M, here 10, towards what b alone
+    has. As in the authors' code the noise is held while :math:`\phi` moves.
 
     Biased; for guides of Bernoulli and OneHotCategorical sites; one evaluation a particle.
 
     Args:
         temperature: T > 0, of the path.
-        num_noise: M.
 
     References:
         Paulus, Maddison & Krause (2021), arXiv:2010.04838.
     """
 
-    def __init__(self, temperature: float = 0.5, num_noise: int = 10) -> None:
-        super().__init__(temperature)
-        self.num_noise = whole("num_noise", num_noise)
-
     def draw(self, logits: Tensor, kind: Kind) -> Tensor:
         """A corner."""
         fixed = logits.detach()
         corner = kind.hard(fixed + kind.noise(fixed))
-        shape = self.num_noise, *logits.shape
+        shape = NUM_NOISE, *logits.shape
         noise = kind.noise_given(fixed.expand(shape), corner)
         return through(corner, kind.soft((logits + noise) / self.temperature).mean(0))
 
@@ -101,28 +98,23 @@ class GappedStraightThrough(Concrete):
         \frac{\log \pi_\phi + m(b)}{T}\right)\right], \quad b \sim q_\phi
 
     where m, held fixed, lifts the drawn category to the largest logit and takes the others to at
-    least the gap below it: what the noise of :class:`GumbelStraightThrough` does to the softmax,
+    least a gap of 1 below it: what the noise of :class:`GumbelStraightThrough` does to the softmax,
     without its variance.
 
     Biased; for guides of Bernoulli and OneHotCategorical sites; one evaluation a particle.
 
     Args:
         temperature: T > 0, of the path.
-        gap: between the logit of the draw and the others'.
 
     References:
         Fan, Chi, Rudnicky & Ramadge (2022), arXiv:2206.07235.
     """
 
-    def __init__(self, temperature: float = 0.5, gap: float = 1.0) -> None:
-        super().__init__(temperature)
-        self.gap = number("gap", gap, 0)
-
     def draw(self, logits: Tensor, kind: Kind) -> Tensor:
         """A corner."""
         fixed = logits.detach()
         corner = kind.hard(fixed + kind.noise(fixed))
-        moved = kind.gapped(fixed, corner, self.gap) - fixed
+        moved = kind.gapped(fixed, corner, GAP) - fixed
         return through(corner, kind.soft((logits + moved) / self.temperature))
 
 
