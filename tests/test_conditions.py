@@ -245,6 +245,26 @@ def test_the_gradient_of_a_weight_of_two_is_that_of_a_row_twice():
         assert torch.allclose(one.grad, other.grad, rtol=1e-9, atol=1e-9)
 
 
+def test_checks_and_the_history_are_of_what_weighted_rows_stand_for():
+    """Rows of the model's own, of which the high ones come a fifth as often, with weight 5."""
+    data = pd.DataFrame(np.random.default_rng(0).normal(size=(900, 2)), columns=["a", "b"])
+    lines = {"likelihood": dict.fromkeys("ab", "Normal"), "kinds": {"w": "real"}}
+    table = pv.Table.from_frame(data.assign(w=data.a**2), **lines)
+    vae = pv.VAE(table, 1, weight="w", **NETS)
+    vae.start_from(vae.as_data(table))
+    drawn = vae.sample(900, seed=0)
+    high = drawn.a > drawn.a.mean()
+    rows = drawn.assign(w=np.where(high, 5.0, 1.0))[~high | (np.arange(900) % 5 == 0)]
+    for of_rows, right in ((rows, True), (rows.assign(w=1.0), False)):
+        assert pv.predictive_check(vae, of_rows, num_samples=500, seed=0).departs != right
+        check = pv.imputation_check(vae, of_rows, share=0.5, draws=19, num_samples=20, seed=0)
+        assert ("No column" in check.verdict) == right
+    far = rows.assign(b=np.where(rows.w > 1, rows.b + 9, rows.b))
+    found = pv.fit(vae, rows, epochs=1, validation=far, seed=0).history.elbo_validation.iloc[-1]
+    each = pv.elbo(vae, far, num_samples=50, seed=0).numpy()
+    assert abs(found - np.average(each, weights=far.w)) < 0.5 < abs(found - each.mean()) / 4
+
+
 def test_the_prior_given_a_condition_is_linear_in_it_and_its_divergence_is_exact():
     data = table()
     prior = "Normal(loc=amortized, scale=amortized)"

@@ -218,7 +218,7 @@ def test_narrow_components_far_from_zero(far, scale):
 @pytest.mark.slow
 @pytest.mark.parametrize("d, scale", [(1, 1.0), (50, 0.01), (50, 1.0), (400, 1.0)])
 def test_the_path_through_a_mixture_of_many_dimensions_is_finite(d, scale):
-    """Pyro's path divides by the density, which under- or overflows there: the mean's is known."""
+    """A density under- or overflows there, and the path does not: the mean's is known."""
     torch.manual_seed(0)
     logits, n = torch.zeros(2, requires_grad=True), 2000
     loc = torch.randn(2, d, requires_grad=True)

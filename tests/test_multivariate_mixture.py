@@ -60,6 +60,23 @@ def test_a_draw_keeps_its_uniform_variables():
     assert all(torch.allclose(f, w) for f, w in zip(found, wanted, strict=True))
 
 
+@pytest.mark.parametrize("d", [1, 3])
+def test_a_draw_of_independent_coordinates_keeps_its_uniform_variables(d):
+    """Each coordinate's distribution function, given those before it, stays what it was."""
+    logits, loc, tril = parameters(d=d)
+    leaves = [v.requires_grad_() for v in (logits, loc, tril.diagonal(dim1=1, dim2=2).clone())]
+    torch.manual_seed(1)
+    components = dist.Normal(*leaves[1:]).to_event(1)
+    z = mixture(dist.Categorical(logits=logits), components).rsample((50,))
+    e = (z[:, None] - loc) / leaves[2]
+    each = (-e.square() / 2 - leaves[2].log()).cumsum(-1)
+    before = torch.cat([torch.zeros_like(each[..., :1]), each[..., :-1]], -1)
+    uniform = ((logits[:, None] + before).softmax(1) * torch.special.ndtr(e)).sum(1)
+    left, moved = (torch.autograd.grad(v.sum(), leaves, retain_graph=True) for v in (uniform, z))
+    for one, other in zip(left, moved, strict=True):
+        assert one.abs().max() < 1e-9 < other.abs().max()
+
+
 @pytest.mark.parametrize("kind", ["full", "low rank", "side by side"])
 def test_its_density_is_that_of_its_parts(kind):
     logits, loc, tril = parameters()

@@ -7,7 +7,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-__all__ = ["MultivariateNormalMixture"]
+__all__ = ["MultivariateNormalMixture", "follow", "weights_before"]
 
 Size = Sequence[int]
 
@@ -47,17 +47,14 @@ class MultivariateNormalMixture(dist.MixtureSameFamily):
         flat = z.double().reshape(*z.shape[: z.ndim - len(self.event_shape)], 1, loc.shape[-1])
         inverse = torch.linalg.inv(tril)  # triangular, as few coordinates as a latent variable has
         e = (inverse @ (flat - loc)[..., None])[..., 0]
-        weights = _before(logits, e, tril).softmax(-2)
-        below, density = torch.special.ndtr(e), (-e.square() / 2).exp() / (2 * torch.pi) ** 0.5
-        share = (weights * below).sum(-2)
+        weights = weights_before(logits, e, tril.diagonal(dim1=-2, dim2=-1))
         with torch.no_grad():
+            below, density = torch.special.ndtr(e), (-e.square() / 2).exp() / (2 * torch.pi) ** 0.5
             pulls = _sums_before(-e[..., None] * inverse, -2)
             pulls = pulls - (weights[..., None] * pulls).sum(-3, keepdim=True)
             by_weight = (weights * below)[..., None] * pulls
             slopes = (by_weight + (weights * density)[..., None] * inverse).sum(-3)
-        moved = (share - share.detach())[..., None]  # nothing but a gradient
-        step = torch.linalg.solve_triangular(slopes, moved, upper=False)[..., 0]
-        return z - step.to(z).reshape(z.shape)
+        return follow(z, weights, e, slopes)
 
     def _parameters(self) -> tuple[Tensor, Tensor, Tensor]:
         """Means ``(*batch, K, D)``, triangles ``(*batch, K, D, D)`` and logits, in doubles."""
@@ -76,10 +73,25 @@ class MultivariateNormalMixture(dist.MixtureSameFamily):
         return loc, tril, logits.double()
 
 
-def _before(logits: Tensor, e: Tensor, tril: Tensor) -> Tensor:
-    """Log weights of the components before each coordinate, ``(..., K, D)``, up to a constant."""
-    each = -e.square() / 2 - tril.diagonal(dim1=-2, dim2=-1).log()
-    return logits[..., None] + _sums_before(each, -1)
+def follow(z: Tensor, weights: Tensor, e: Tensor, slopes: Tensor) -> Tensor:
+    """Draws, whose gradient is that of keeping F where the parameters move.
+
+    Args:
+        z: ``(*batch, *event)``.
+        weights: of the components before each coordinate, ``(*batch, K, D)``.
+        e: the coordinates in units of each component, likewise.
+        slopes: of F along z, ``(*batch, D, D)``, without a graph.
+    """
+    share = (weights * torch.special.ndtr(e)).sum(-2)
+    moved = (share - share.detach())[..., None]  # nothing but a gradient
+    step = torch.linalg.solve_triangular(slopes, moved, upper=False)[..., 0]
+    return z - step.to(z).reshape(z.shape)
+
+
+def weights_before(logits: Tensor, e: Tensor, scale: Tensor) -> Tensor:
+    """Weights of the components before each coordinate, ``(..., K, D)``, by their scales there."""
+    each = -e.square() / 2 - scale.log()
+    return (logits[..., None] + _sums_before(each, -1)).softmax(-2)
 
 
 def _sums_before(terms: Tensor, dim: int) -> Tensor:

@@ -10,13 +10,11 @@ from pyro.distributions import constraints
 from torch import Tensor
 
 from .joined import OfParts
-from .multivariate_mixture import MultivariateNormalMixture
+from .multivariate_mixture import MultivariateNormalMixture, follow, weights_before
 
 __all__ = ["NormalMixture", "SideBySide", "mixture"]
 
 LOG_2PI = math.log(2 * math.pi)
-UNIT = math.sqrt(2 * math.pi * math.e)  # standard deviations: a normal draw's mean density is 1
-APART = 1e-9
 
 Size = Sequence[int]
 
@@ -28,17 +26,13 @@ class NormalMixture(dist.TorchDistribution):
 
     Components without a batch dimension stay so when the distribution is expanded, and then the
     log densities are two matrix products: :math:`(z - m)^2 / s^2` multiplied out, in doubles,
-    since the squares of narrow components far from 0 cancel. Draws are reparameterized, by Pyro's
-    path through the mixture.
+    since the squares of narrow components far from 0 cancel. Draws are reparameterized.
 
     Args:
         logits: of the components, ``(*batch, K)``.
         loc: ``(*batch, K, *event)``.
         scale: as ``loc``.
         event_dim: how many dimensions one draw has.
-
-    References:
-        Jankowiak & Karaletsos (2019), arXiv:1806.01856, for the path.
 
     >>> p = NormalMixture(torch.zeros(500), torch.randn(500, 40), torch.ones(500, 40))
     >>> p.expand([100]).log_prob(torch.zeros(100, 40)).shape
@@ -86,20 +80,18 @@ class NormalMixture(dist.TorchDistribution):
         return log_prob.expand(torch.broadcast_shapes(log_prob.shape, self.batch_shape))
 
     def rsample(self, sample_shape: Size = ()) -> Tensor:
-        """A draw, with a path to all parameters.
-
-        The path divides by the density itself, which in many dimensions no float holds but in
-        units in which it is near 1; and by the distance of components, no two of which may be one.
-        """
-        shape = self._extended_shape(torch.Size(sample_shape))
-        lead = shape[: len(shape) - len(self.event_shape)]
-        unit = UNIT * self.scale.detach().double().log().mean((-2, -1), keepdim=True).exp()
-        loc, scale = self.loc.double() / unit, self.scale.double() / unit
-        loc = loc + APART * torch.arange(loc.shape[-2], device=loc.device)[:, None]
-        loc, scale = (v.expand(*lead, *v.shape[-2:]) for v in (loc, scale))
-        logits = self.logits.double().expand(*lead, self.logits.shape[-1])
-        z = dist.MixtureOfDiagNormals(loc, scale, logits).rsample() * unit.squeeze(-1)
-        return z.to(self.loc).reshape(shape)
+        """A draw, with a path to all parameters: that of :class:`MultivariateNormalMixture`."""
+        z = self.sample(torch.Size(sample_shape))
+        loc, scale = self.loc.double(), self.scale.double()
+        e = (_flatten(z, len(self.event_shape)).double().unsqueeze(-2) - loc) / scale
+        weights = weights_before(self.logits.double(), e, scale)
+        with torch.no_grad():
+            pulls, shares = -e / scale, weights * torch.special.ndtr(e)
+            mean = weights.mT @ pulls
+            slopes = (shares.mT @ pulls - shares.sum(-2)[..., None] * mean).tril(-1)
+            density = (weights * (-e.square() / 2).exp() / scale).sum(-2) / (2 * math.pi) ** 0.5
+            slopes = slopes + torch.diag_embed(density)
+        return follow(z, weights, e, slopes)
 
     def sample(self, sample_shape: Size = ()) -> Tensor:
         """A draw: a component, then a point of it."""

@@ -125,7 +125,8 @@ def imputation_check(
     are those of ``vae.impute(x, draws=...)``. Where the model is right, the place of a cell among
     its draws (its PIT) is uniform, and intervals cover as often as they say. An imputation from the
     margins is calibrated too: whether it is sharp, the width and the score say. Censored times are
-    not hidden: what is drawn is the time until the event, seen or not.
+    not hidden: what is drawn is the time until the event, seen or not. Of rows with weights the
+    cells are hidden in some alone, each taken with a probability in proportion to its weight.
 
     Args:
         vae: a trained model.
@@ -167,15 +168,15 @@ def imputation_check(
     x = vae.record.take(x, vae.example)
     with reading(vae, seed):
         generator = np.random.default_rng(int(torch.randint(2**62, ())))
-        cells = vae.record.cells(x)
+        cells, kept = vae.record.cells(x), vae.representative(x)
         p = vae.decode(vae.prior_at(x[:1]).expand([1]).sample(), x[:1])
         kinds = dict(zip(names_of(vae.record), by_cell(p, _is_nominal).tolist(), strict=True))
-        margins = by_column(vae.record, cells)
+        margins = by_column(vae.record, cells[kept])
         seen = by_cell(p, lambda part: not isinstance(innermost(part), RightCensored))
         seen &= torch.tensor([name in margins for name in kinds])  # bits of holes stay
         hidden = [
             some & seen.to(some.device).reshape(vae.x_shape)
-            for some in _hide(cells, share, repeats, generator)
+            for some in _hide(cells, kept, share, repeats, generator)
         ]
         each = [part for some in hidden for part in _draw(vae, x, some, draws, num_samples)]
     drawn_parts, doubtful = zip(*each, strict=True)
@@ -199,10 +200,10 @@ def imputation_check(
 
 
 def _hide(
-    cells: Tensor, share: float, repeats: int, generator: np.random.Generator
+    cells: Tensor, kept: Tensor, share: float, repeats: int, generator: np.random.Generator
 ) -> list[Tensor]:
     """Which cells are hidden: the same share of the known ones of each column, others each time."""
-    known = ~cells.isnan().flatten(1)
+    known = ~cells.isnan().flatten(1) & kept[:, None]
     order = torch.as_tensor(generator.random(known.shape), device=cells.device)
     rank = torch.where(known, order, 2.0).argsort(0).argsort(0)
     ends = [(k * share * known.sum(0)).round() for k in range(repeats + 1)]

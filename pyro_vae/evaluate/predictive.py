@@ -82,7 +82,8 @@ def predictive_check(
 
     for data u and draws v of p(x), both standardized by the data, with the standard deviation s of
     the products of both together. A model of noise passes where the data are noise: whether x has
-    anything to model, :func:`baselines` says.
+    anything to model, :func:`baselines` says. Of observations with weights each is kept with a
+    probability in proportion to its weight, as the model is of what they stand for.
 
     Args:
         vae: a trained model.
@@ -108,14 +109,17 @@ def predictive_check(
     """
     num_samples = whole("num_samples", num_samples, LEAST)
     x = vae.check(x)
-    if len(x) < LEAST:
-        raise ValueError(f"a predictive check needs at least {LEAST} observations, got {len(x)}")
     if vae.missingness is not None:
         raise ValueError(
             "the cells that are observed are no fair draws of the model's, which says which are "
             "missing: compare vae.impute(x) with vae.sample(n) instead"
         )
     with reading(vae, seed):
+        x = x[vae.representative(x)]
+        if len(x) < LEAST:
+            raise ValueError(
+                f"a predictive check needs at least {LEAST} observations, got {len(x)}"
+            )
         z, drawn = simulate(vae, num_samples, x)
         p = vae.decode(z[:1], x[:1])
     alike = by_cell(p, lambda part: not isinstance(innermost(part), RightCensored))

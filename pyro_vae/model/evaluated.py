@@ -55,6 +55,21 @@ class Evaluated(Model):
             return "the guide's density is known at its own draws alone"
         return ""
 
+    def counts_as(self, x: Tensor) -> Tensor:
+        """How many observations each stands for by its weight, ``(N,)``, 1 in the mean."""
+        weight = self.record.part(x, "weight")
+        return x.new_ones(len(x)) if weight is None else weight[:, 0] / weight.mean()
+
+    def representative(self, x: Tensor) -> Tensor:
+        """Which observations are kept, ``(N,)``, to be a sample of what a weighted model is of.
+
+        Each is kept with the probability of its weight over the largest; without weights all are.
+        """
+        if not self.record.has("weight"):
+            return torch.ones(len(x), dtype=torch.bool, device=x.device)
+        weights = self.counts_as(x)
+        return torch.rand_like(weights) * weights.max() < weights
+
     def posterior_model(self, x: Tensor) -> Callable:
         """The model of these observations, without weights, which Markov chains run on.
 

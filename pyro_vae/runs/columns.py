@@ -34,6 +34,7 @@ def columns_of(vae: VAE, x: Tensor, check: ImputationCheck | None, seed: int) ->
     if not isinstance(record, TableRecord):
         return ""
     with reading(vae, seed):
+        x = x[vae.representative(x)]
         drawn = record.cells(simulate(vae, max(DRAWN, len(x)), x)[1])
     numbers = [by_column(record, cells) for cells in (record.cells(x), drawn)]
     # Times that are censored are not those that are drawn.

@@ -153,7 +153,7 @@ def fit_prior(
         start_from(new.prior, vae.record.cells(train))
         if isinstance(new.prior, Part):
             some = train[:CHOICES]
-            rows = torch.multinomial(_weights(vae, some), ROWS, replacement=True)
+            rows = torch.multinomial(vae.counts_as(some), ROWS, replacement=True)
             new.prior.start_at([_draws(vae, some[rows], 1)[0]])
         history, best = _ascend(new, vae, parameters, train, choosing, plan)
         if not best:
@@ -185,7 +185,7 @@ def _ascend(
     steps = plan.epochs * math.ceil(len(x) / plan.batch_size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     seen, rows, best, state = _draws(vae, choosing, DRAWS), [], 0, {}
-    weights, some = _weights(vae, x), _weights(vae, choosing)
+    weights, some = vae.counts_as(x), vae.counts_as(choosing)
     highest = (some * _log_prior(old, choosing, seen)).mean().item()
     vae.eval()
     for epoch in range(1, plan.epochs + 1):
@@ -216,12 +216,6 @@ def _ascend(
     optimizer.zero_grad()
     names = ["epoch", "log_prior_train", "log_prior_validation"]
     return pd.DataFrame(rows, columns=names), best
-
-
-def _weights(vae: VAE, x: Tensor) -> Tensor:
-    """Of observations, ``(N,)``, their mean 1."""
-    weight = vae.record.part(x, "weight")
-    return x.new_ones(len(x)) if weight is None else weight[:, 0] / weight.mean()
 
 
 @torch.no_grad()

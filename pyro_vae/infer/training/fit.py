@@ -57,9 +57,10 @@ class Fit:
     Attributes:
         vae: the model that was given, trained.
         history: a row an epoch: ``elbo_train``, ``elbo_validation``, ``log_likelihood``, ``kl``
-            (nats per observation, at the epoch's end, one draw of z; the two terms are those of the
-            validation data where there are any), ``loss`` (what was minimized, mean over the
-            epoch, with beta), ``lr``, ``beta`` and ``seconds`` of training so far.
+            (nats per observation, at the epoch's end, one draw of z, means by weight where there
+            are weights; the two terms are those of the validation data where there are any),
+            ``loss`` (what was minimized, mean over the epoch, with beta), ``lr``, ``beta`` and
+            ``seconds`` of training so far.
         estimator: the line that says it.
         best_epoch: the epoch whose weights the model has, under early stopping.
         interrupted: whether Ctrl-C or another signal ended it before its last epoch.

@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from functools import partial
 from typing import Any
 
 import pyro
@@ -120,11 +119,10 @@ class Loop:
     def _evaluate(self) -> dict[str, float]:
         """The row of the history; the same noise at every epoch."""
         run, team = self.run, self.run.processes
-        terms = partial(elbo_terms, run.vae.model, run.vae.guide, layout=run.layout)
-        likelihood, kl = terms(run.sample)
+        likelihood, kl = self._terms(run.sample)
         elbo_train, elbo_validation = (likelihood - kl).mean().item(), math.nan
         if run.held_out is not None:
-            likelihood, kl = terms(run.held_out)
+            likelihood, kl = self._terms(run.held_out)
             elbo_validation = (likelihood - kl).mean().item()
         elbo_validation = team.first(torch.tensor(elbo_validation).double()).item()
         for elbo, x in ((elbo_train, run.sample), (elbo_validation, run.held_out)):
@@ -145,3 +143,11 @@ class Loop:
             "beta": 1.0,
             "seconds": run.seconds,
         }
+
+    def _terms(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Both terms of the ELBO, times how often an observation counts: of a mean over them."""
+        vae: Any = self.run.vae
+        likelihood, kl = elbo_terms(vae.model, vae.guide, x, layout=self.run.layout)
+        if (counts_as := getattr(vae, "counts_as", None)) is None:  # of a program's
+            return likelihood, kl
+        return counts_as(x) * likelihood, counts_as(x) * kl
