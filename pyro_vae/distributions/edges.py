@@ -131,7 +131,8 @@ class Pareto(InLogarithms, dist.Pareto):
         return self.scale.log() + self.base_dist.rsample(sample_shape)
 
     def _log_density(self, x: Tensor) -> Tensor:
-        return self.alpha.log() + self.alpha * (self.scale.log() - x.log()) - x.log()
+        log = self.alpha.log() + self.alpha * (self.scale.log() - x.log()) - x.log()
+        return torch.where(x >= self.scale, log, -math.inf)
 
 
 class InverseGamma(InLogarithms, dist.InverseGamma):

@@ -74,8 +74,7 @@ class GeneralizedPareto(Checked, dist.GeneralizedPareto):  # pyright: ignore[rep
         near = torch.expm1(torch.where(far, 0.0, grown)) / k
         beyond = finite_exp(torch.where(far, grown, 0.0) - k.abs().log() + self.scale.log())
         size = torch.where(far, beyond, self.scale * torch.where(tail, near, wait))
-        most = torch.where(k < 0, self.loc - self.scale / k, math.inf)
-        return torch.minimum(inside(self.loc + size, None, None), most)
+        return torch.minimum(inside(self.loc + size, None, None), self._most)
 
     def _log_density(self, x: Tensor) -> Tensor:
         """At the upper bound that of the number before it."""
@@ -87,7 +86,14 @@ class GeneralizedPareto(Checked, dist.GeneralizedPareto):  # pyright: ignore[rep
         falls = share.clamp(max=1 - torch.finfo(share.dtype).eps).neg().log1p()
         power = (1 / k + 1) * torch.where(ends, falls, grows)
         plain = torch.where(tail, 0.0, size) / self.scale
-        return -self.scale.log() - torch.where(tail, power, plain)
+        log = -self.scale.log() - torch.where(tail, power, plain)
+        return torch.where((size >= 0) & ~(ends & (x > self._most)), log, -math.inf)
+
+    @property
+    def _most(self) -> Tensor:
+        """The upper bound."""
+        k, _ = self._tail
+        return torch.where(k < 0, self.loc - self.scale / k, math.inf)
 
     @property
     def _tail(self) -> tuple[Tensor, Tensor]:

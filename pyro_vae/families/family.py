@@ -90,7 +90,8 @@ class Family(Part):
             self.register_buffer("started", torch.tensor(False))
             example = units(self.distribution, torch.ones(1, *ends.cells, *ends.shape))
             free = {n for n in self.sources if n in example and self._is_free(n)}
-            self.units.update({n: Unit(self._beside(example[n][1]).shape) for n in sorted(free)})
+            shapes = {n: self._beside(example[n][1]).shape for n in sorted(free)}
+            self.units.update({n: Unit(shapes[n], self.name == "Pareto") for n in shapes})
         self._check_required(parameters)
         written = getattr(ends.writer, "writes", None)
         if written and not isinstance(dict(self.sources.items()).get(written), Amortized):

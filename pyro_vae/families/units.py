@@ -40,19 +40,21 @@ class Unit(nn.Module):
 
     Args:
         shape: what shift and factor have, to be broadcast with the parameter.
+        below: whether a positive value goes through v / (1 + v), to stay below shift + factor.
     """
 
     shift: Tensor
     factor: Tensor
 
-    def __init__(self, shape: tuple[int, ...]) -> None:
+    def __init__(self, shape: tuple[int, ...], below: bool = False) -> None:
         super().__init__()
+        self.below = below
         self.register_buffer("shift", torch.zeros(shape))
         self.register_buffer("factor", torch.ones(shape))
 
     def forward(self, value: Tensor) -> Tensor:
         """The parameter in the data's units."""
-        return self.shift + self.factor * value
+        return self.shift + self.factor * (value / (1 + value) if self.below else value)
 
 
 def centre_and_spread(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -105,6 +107,9 @@ def units(family: type[dist.TorchDistribution], x: Tensor) -> dict[str, tuple[Te
             "cov_factor": (0 * column, column),
             "cov_diag": (zero, spread**2),
         }
+    if name == "Pareto":  # whose support begins at its scale
+        least = or_one(x.nan_to_num(math.inf).amin(0))
+        return {"scale": (torch.zeros_like(least), least)}
     mean = or_one(x.nanmean(0))
     units = {p: (0 * mean, mean) for p, names in BY_MEAN.items() if name in names}
     return units | ({"rate": (0 * mean, 1 / mean)} if name in BY_INVERSE else {})
