@@ -462,6 +462,17 @@ def test_rounding_leaves_a_spike_its_share_and_the_others_their_support(name):
     assert (near == frame[name][0]).sum() > 50 or name == "within"
 
 
+@pytest.mark.parametrize("form", [dict, pd.DataFrame])
+def test_a_given_time_comes_back_to_the_nanosecond(form):
+    time = pd.Timestamp("2020-01-05 03:04:05.123456789")
+    times = time + pd.to_timedelta(np.arange(1, 31) * 10**12, unit="ns")
+    frame = pd.DataFrame({"at": times.as_unit("ns"), "b": np.linspace(0, 1, 30)})
+    vae = pv.VAE(pv.Table.from_frame(frame), 1, **SMALL)
+    given = {"at": time} if form is dict else pd.DataFrame({"at": [time]})
+    rows = vae.sample(3, given=given, seed=0)
+    assert (rows["at"] == time).all() and rows["at"].dtype == frame["at"].dtype
+
+
 STEPS = {  # values, the step by which they lie apart, and the smallest that may be drawn
     "cents": (np.round(np.geomspace(0.35, 900, 60), 2), 0.01, 0.01),
     "dear": (np.arange(3, 43) ** 2 + 0.99, 1.0, 0.99),

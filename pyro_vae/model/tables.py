@@ -296,7 +296,7 @@ class TableRecord(Record):
         table = self.read(rows)
         draws = np.where(table.missing, self.values(self.with_holes(cells)), table.values)
         if len(table) == 1:
-            return self.schema.to_frame(draws[:, 0])
+            return self.schema.to_frame(draws[:, 0], table)
         return [table.to_frame(values) for values in draws]
 
     def with_holes(self, cells: Tensor) -> Tensor:
