@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pyro.distributions as dist
 import pytest
 import torch
@@ -460,6 +462,32 @@ def test_rounding_leaves_a_spike_its_share_and_the_others_their_support(name):
     assert (table.schema.read(rows).values[:, 0] == spike).sum() == 50
     near = record.answer(packed, mean=True)[name]  # means, which are no draws, are not moved
     assert (near == frame[name][0]).sum() > 50 or name == "within"
+
+
+@pytest.mark.parametrize("form", [dict, pd.DataFrame])
+def test_a_given_time_comes_back_to_the_nanosecond(form):
+    time = pd.Timestamp("2020-01-05 03:04:05.123456789")
+    times = time + pd.to_timedelta(np.arange(1, 31) * 10**12, unit="ns")
+    frame = pd.DataFrame({"at": times.as_unit("ns"), "b": np.linspace(0, 1, 30)})
+    vae = pv.VAE(pv.Table.from_frame(frame), 1, **SMALL)
+    given = {"at": time} if form is dict else pd.DataFrame({"at": [time]})
+    rows = vae.sample(3, given=given, seed=0)
+    assert (rows["at"] == time).all() and rows["at"].dtype == frame["at"].dtype
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars", "pyarrow"])
+def test_given_rows_have_the_types_of_the_table_in_columns_that_they_lack(library):
+    whole = {"b": np.linspace(0, 1, 30), "c": np.linspace(0, 1, 30) ** 2}
+    frames = [whole | {"one": np.full(30, 3, "int16"), "who": [f"w{i}" for i in range(30)]}]
+    frames += [{"b": whole["b"][:2]}]
+    make = {"pandas": pd.DataFrame, "polars": pl.DataFrame, "pyarrow": pa.table}[library]
+    first, given = (make(frame) for frame in frames)
+    vae = pv.VAE(pv.Table.from_frame(first), 1, **SMALL)
+    rows = vae.sample(1, given=given, seed=0)[0]
+    for name in frames[0]:
+        types = [getattr(frame[name], "dtype", None) or frame[name].type for frame in (rows, first)]
+        assert types[0] == types[1], name
+    assert np.asarray(rows["one"]).tolist() == [3, 3]
 
 
 STEPS = {  # values, the step by which they lie apart, and the smallest that may be drawn

@@ -313,6 +313,7 @@ FILES = {
     "twice.csv": ("a,b,a\n1,2,3\n", "column 'a' occurs twice"),
     "twice too.csv": ("a;b;a\n1;2;3\n", "column 'a' occurs twice"),
     "ragged.csv": ("a,b\n1,2\n1,2,3\n", "line 3 has 3 cells, and there are 2 columns: put cells"),
+    "index.csv": ("a,b\nr1,1,2\nr2,3,4\n", "1 more cells than its first line has names, 'a', 'b'"),
     "quoted.csv": ('a,b\n1.5,"x\n2.5,y\n', "the quotation mark in line 2 is not closed"),
     "mixed.csv": ("0.5,x\n1.5,y\n", "its first line holds numbers, 0.5, where the names of"),
     "latin.csv": ("\xe2ge,b\n1,x\n".encode("latin-1"), "is not UTF-8 .*encoding='cp1252'"),

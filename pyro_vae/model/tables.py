@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from ..data.tables import Schema, Table
-from ..data.tables.coding import drawn
+from ..data.tables.coding import constant, drawn
 from ..data.tables.design import Design
 from ..data.tables.frames import Frame
+from ..data.tables.native import make_series
 from ..distributions import Layout
 from .blocks import Block, Role
 from .designed import set_columns
@@ -242,7 +243,8 @@ class TableRecord(Record):
                     f"given is a dict of cells, {{{names[0]!r}: value}}, or a frame, got {cells!r}"
                 )
             weights = {roles["weight"]: 1.0} if "weight" in roles else {}
-            return Frame(cells).with_others(names, weights)
+            frame = Frame(cells)
+            return Frame(frame.with_others(names, weights)).replaced(self._aside(frame))
         import pandas as pd
 
         several = [name for name, value in cells.items() if np.ndim(value)]
@@ -267,6 +269,17 @@ class TableRecord(Record):
         if absent := [name for name in self.needed if name not in cells]:
             raise ValueError(f"this model is conditional on {absent[0]!r}: say its value too")
         return pd.DataFrame({name: [cells.get(name)] for name in names})
+
+    def _aside(self, frame: Frame) -> dict[str, object]:
+        """The constants and identifiers that a frame lacks, in their types; the latter missing."""
+        series, schema = {}, self.schema
+        for c in schema.columns:
+            if c.kind in ("constant", "identifier") and c.name not in frame.names:
+                held = np.full(len(frame), c.kind == "constant")
+                cells = constant(c, held) if c.kind == "constant" else np.zeros(len(frame))
+                said = (c.dtype, c.levels) if frame.library == schema.library else ("", ())
+                series[c.name] = make_series(frame.library, c.name, cells, held, *said)
+        return series
 
     def intervene(self, x: object, do: Mapping[str, Any]) -> Table:
         """The rows of x with some columns of the condition set to a value, or to one a row."""
@@ -296,7 +309,7 @@ class TableRecord(Record):
         table = self.read(rows)
         draws = np.where(table.missing, self.values(self.with_holes(cells)), table.values)
         if len(table) == 1:
-            return self.schema.to_frame(draws[:, 0])
+            return self.schema.to_frame(draws[:, 0], table)
         return [table.to_frame(values) for values in draws]
 
     def with_holes(self, cells: Tensor) -> Tensor:

@@ -82,6 +82,12 @@ def read_file(path: str | Path) -> Any:  # noqa: ANN401
                 "columns belong: name them, or read it yourself, pandas.read_csv(path, names=[...])"
             )
         frame = pd.read_csv(path.absolute(), sep=separator, low_memory=False)
+        if not isinstance(frame.index, pd.RangeIndex):
+            raise ValueError(
+                f"its rows have {frame.index.nlevels} more cells than its first line has names, "
+                f"{', '.join(map(repr, names[:3]))}: name the first column too, 'id' if it "
+                "numbers the rows, or take the separator off the ends of the lines"
+            )
         if separator == ";" and _has_decimal_commas(frame):
             frame = pd.read_csv(path.absolute(), sep=separator, decimal=",", low_memory=False)
         return _with_leading_zeros(frame, path, separator)

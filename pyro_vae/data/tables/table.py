@@ -131,7 +131,7 @@ class Schema:
                 parts[-1] = np.where(events == 0, -parts[-1], parts[-1])
         return np.stack(parts, 1) if parts else np.empty((len(given), 0))
 
-    def to_frame(self, values: ArrayLike) -> Any:  # noqa: ANN401
+    def to_frame(self, values: ArrayLike, given: "Table | None" = None) -> Any:  # noqa: ANN401
         """A frame of new rows, such as a model simulates.
 
         Columns, types, levels and their order are those of the table's first frame. Whole numbers
@@ -140,18 +140,21 @@ class Schema:
 
         Args:
             values: ``(N, D)``, as a table's ``values``.
+            given: one row, whose known times all rows have to the last nanosecond.
 
         Raises:
             ValueError: another shape, or the code of no level.
         """
-        numbers = self.check(values)
-        known, series, at = np.ones(len(numbers), bool), {}, self.places
+        known, series, at = np.ones(len(numbers := self.check(values)), bool), {}, self.places
         for column in self.columns:
             cells, held = np.zeros(len(numbers)), ~known
             if column.kind == "constant":
                 cells, held = constant(column, known), known
             elif column.name in at:
                 cells, held = decoded(column, numbers[:, at[column.name]])
+                if given is not None and column.sort == "time":
+                    own = given._frame.cells(column.name)
+                    cells = own.values.repeat(len(numbers)) if own.sort == "time" else cells
             series[column.name] = make_series(
                 self.library, column.name, cells, held, column.dtype, column.levels
             )
@@ -304,7 +307,7 @@ class Table:
 
     @property
     def likelihood(self) -> dict[str, str]:
-        """The likelihood line of each modelled column, as ``from_frame`` takes it."""
+        """As that of the schema."""
         return self.schema.likelihood
 
     @property
@@ -319,8 +322,7 @@ class Table:
         return self.values if dtype is None else self.values.astype(dtype)  # pyright: ignore
 
     def __repr__(self) -> str:
-        n, d = len(self), len(self.schema.columns)
-        missing = int(self.missing.sum())
+        n, d, missing = len(self), len(self.schema.columns), int(self.missing.sum())
         shares = dict(zip(self.schema.cells, self.missing.mean(0), strict=True))
         head = f"Table of {n:,} rows and {d} columns, {missing:,} cells missing"
         return f"{head}\n{described(self.schema.columns, shares)}"
