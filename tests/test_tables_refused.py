@@ -384,3 +384,10 @@ def test_a_mistaken_argument_is_told_what_it_should_be(name):
     wrong, message = MISTAKEN[name]
     with pytest.raises(ValueError, match=re.escape(message)):
         wrong(pd.DataFrame({"a": np.linspace(0.1, 1, 30), "b": np.linspace(3, 4, 30)}))
+
+
+def test_a_word_among_numbers_with_a_point_makes_no_decimal_comma_of_thousands(tmp_path):
+    rows = [f"{i},500;{'low' if i == 3 else i / 8:}\n" for i in range(1, 40)]
+    (tmp_path / "mixed.csv").write_text("amount;rate\n" + "".join(rows))
+    table = pv.Table.read(tmp_path / "mixed.csv", kinds={"rate": "identifier"})
+    assert table.values[:2, 0].tolist() == [1500.0, 2500.0]

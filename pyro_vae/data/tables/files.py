@@ -13,7 +13,7 @@ __all__ = ["SUFFIXES", "read_file"]
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 COMPRESSED = (".gz", ".bz2", ".xz", ".zip")
 NUMBER = re.compile(r"[-+]?\d*\.?\d+(e[-+]?\d+)?", re.IGNORECASE)
-COMMA = r"[-+]?\d+,\d+"
+COMMA, POINT = r"[-+]?\d+,\d+", r"[-+]?\d+\.\d+"
 SUFFIXES = (*SEPARATORS, ".parquet")
 
 
@@ -38,6 +38,7 @@ def _has_decimal_commas(frame: Any) -> bool:  # noqa: ANN401
     """Whether some column is of numbers with a decimal comma, and none of numbers with a point."""
     points = any((x.dropna() % 1 != 0).any() for _, x in frame.items() if x.dtype.kind == "f")
     words = [x.dropna() for _, x in frame.items() if x.dtype.kind == "O" and x.notna().any()]
+    points = points or any(x.astype(str).str.fullmatch(POINT).any() for x in words)
     return not points and any(x.astype(str).str.fullmatch(COMMA).all() for x in words)
 
 
