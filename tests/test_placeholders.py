@@ -148,6 +148,10 @@ def test_leading_zeros_of_a_file_stay(tmp_path):
     read = read_file(tmp_path / "a.csv")
     assert read["zip"].tolist() == zips.tolist() and read["holed"].isna().sum() == HOLES.sum()
     assert read["n"].dtype.kind == "i"
+    frame["id"] = [f"900719925474099{i}" if i % 3 else None for i in range(ROWS)]
+    frame.to_csv(tmp_path / "b.csv", index=False)
+    read = read_file(tmp_path / "b.csv")["id"]
+    assert read.dropna().tolist() == frame["id"].dropna().tolist()
     table = pv.Table.read(tmp_path / "a.csv")
     assert table.schema["zip"].levels == ("00501", "01234", "90210")
 

@@ -72,7 +72,9 @@ class TableRecord(Record):
         for role, name in self.numbers.items():
             column = schema[name]
             if column.has_codes or column.kind == "survival" or not column.modelled:
-                raise ValueError(f"{role}={name!r}: the column holds no numbers")
+                one = column.kind == "constant"
+                what = f"one value alone: leave {role}= out" if one else "no numbers"
+                raise ValueError(f"{role}={name!r}: the column holds {what}")
         apart = {*(design.sources if design else ()), *self.numbers.values(), *aside}
         modelled = [column for column in schema.modelled if column.name not in apart]
         if not modelled:

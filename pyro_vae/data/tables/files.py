@@ -1,5 +1,6 @@
 """Tables in files: separated values and Parquet, as frames of pandas."""
 
+import csv
 import re
 import zlib
 from os import PathLike
@@ -13,12 +14,16 @@ __all__ = ["SUFFIXES", "read_file"]
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 COMPRESSED = (".gz", ".bz2", ".xz", ".zip")
 NUMBER = re.compile(r"[-+]?\d*\.?\d+(e[-+]?\d+)?", re.IGNORECASE)
+EXACT = 2**53  # whole numbers beyond it have no float64 of their own
 COMMA, POINT = r"[-+]?\d+,\d+", r"[-+]?\d+\.\d+"
 SUFFIXES = (*SEPARATORS, ".parquet")
 
 
 def _with_leading_zeros(frame: Any, path: Path, separator: str) -> Any:  # noqa: ANN401
-    """The frame, its columns of whole numbers that are written as 01234 as words: codes."""
+    """The frame, its columns of whole numbers that are written as 01234 as words: codes.
+
+    So are those that have holes and numbers that no float holds: they come back as they were.
+    """
     import pandas as pd
 
     whole = [
@@ -29,9 +34,26 @@ def _with_leading_zeros(frame: Any, path: Path, separator: str) -> Any:  # noqa:
     if whole:
         words = pd.read_csv(path.absolute(), sep=separator, usecols=whole, dtype=str)
         for name in whole:
-            if words[name].str.match(r"0\d+$").any():
+            large = frame[name].dtype.kind == "f" and (frame[name] >= EXACT).any()
+            as_codes = large and words[name].dropna().str.fullmatch(r"\d+").all()
+            if as_codes or words[name].str.match(r"0\d+$").any():
                 frame[name] = words[name]
     return frame
+
+
+def _check_widths(path: Path, separator: str, width: int) -> None:
+    """Raise where a row has fewer cells than there are columns, which pandas fills with holes."""
+    from pandas.io.common import get_handle
+
+    with get_handle(path.absolute(), "r", encoding="utf-8", compression="infer") as file:
+        rows = csv.reader(file.handle, delimiter=separator)  # pyright: ignore[reportArgumentType]
+        for cells in rows:
+            if 0 < len(cells) < width:
+                raise ValueError(
+                    f"line {rows.line_num} has {len(cells)} cells, and there are {width} columns: "
+                    "leave a missing cell empty between its separators, or take the line out if "
+                    "the file ends too soon"
+                )
 
 
 def _has_decimal_commas(frame: Any) -> bool:  # noqa: ANN401
@@ -89,6 +111,8 @@ def read_file(path: str | Path) -> Any:  # noqa: ANN401
                 f"{', '.join(map(repr, names[:3]))}: name the first column too, 'id' if it "
                 "numbers the rows, or take the separator off the ends of the lines"
             )
+        if frame.iloc[:, -1].hasnans:
+            _check_widths(path, separator, len(names))
         if separator == ";" and _has_decimal_commas(frame):
             frame = pd.read_csv(path.absolute(), sep=separator, decimal=",", low_memory=False)
         return _with_leading_zeros(frame, path, separator)
@@ -109,7 +133,7 @@ def _in_words(problem: Exception) -> str:
             else "cp1252"
         )
         return (
-            f"its text is not UTF-8 (byte {problem.start}): save it as UTF-8, or read it yourself, "
+            f"its text is not UTF-8: save it as UTF-8, or read it yourself, "
             f"Table.from_frame(pandas.read_csv(path, encoding={code!r}))"
         )
     if found := re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", words):
