@@ -63,12 +63,10 @@ class Evaluated(Model):
     def representative(self, x: Tensor) -> Tensor:
         """Which observations are kept, ``(N,)``, to be a sample of what a weighted model is of.
 
-        Each is kept with the probability of its weight over the largest; without weights all are.
+        Each is kept with the probability of its weight over the largest: of equal weights all are.
         """
-        if not self.record.has("weight"):
-            return torch.ones(len(x), dtype=torch.bool, device=x.device)
-        weights = self.counts_as(x)
-        return torch.rand_like(weights) * weights.max() < weights
+        share = self.counts_as(x) / self.counts_as(x).max()
+        return torch.rand_like(share) < share if (share < 1).any() else share == 1
 
     def posterior_model(self, x: Tensor) -> Callable:
         """The model of these observations, without weights, which Markov chains run on.

@@ -126,8 +126,10 @@ def build_renyi(
     So is what is nearly it: rounding, divided by 1 - alpha, is then more than the difference.
     """
     if abs(alpha - 1) < NEAR:
-        near = "" if alpha == 1 else ", but for rounding, which 1 / (1 - alpha) magnifies"
-        raise ValueError(f"alpha={alpha!r} makes the Rényi bound the ELBO{near}: use Trace_ELBO")
+        one = alpha == 1
+        near = "" if one else ", but for rounding, which 1 / (1 - alpha) magnifies"
+        said = 1 if one else alpha
+        raise ValueError(f"alpha={said} makes the Rényi bound the ELBO{near}: use Trace_ELBO")
     return RenyiELBO(
         alpha,  # pyright: ignore[reportArgumentType]
         num_particles,
