@@ -1,13 +1,14 @@
 """Mixtures of normals of dependent coordinates, with a path from a draw to all parameters."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-__all__ = ["MultivariateNormalMixture", "follow", "weights_before"]
+__all__ = ["MultivariateNormalMixture", "follow", "solve_by", "weights_before"]
 
 Size = Sequence[int]
 
@@ -54,7 +55,7 @@ class MultivariateNormalMixture(dist.MixtureSameFamily):
             pulls = pulls - (weights[..., None] * pulls).sum(-3, keepdim=True)
             by_weight = (weights * below)[..., None] * pulls
             slopes = (by_weight + (weights * density)[..., None] * inverse).sum(-3)
-        return follow(z, weights, e, slopes)
+        return follow(z, weights, e, partial(solve_by, slopes))
 
     def _parameters(self) -> tuple[Tensor, Tensor, Tensor]:
         """Means ``(*batch, K, D)``, triangles ``(*batch, K, D, D)`` and logits, in doubles."""
@@ -73,19 +74,23 @@ class MultivariateNormalMixture(dist.MixtureSameFamily):
         return loc, tril, logits.double()
 
 
-def follow(z: Tensor, weights: Tensor, e: Tensor, slopes: Tensor) -> Tensor:
+def follow(z: Tensor, weights: Tensor, e: Tensor, solve: Callable[[Tensor], Tensor]) -> Tensor:
     """Draws, whose gradient is that of keeping F where the parameters move.
 
     Args:
         z: ``(*batch, *event)``.
         weights: of the components before each coordinate, ``(*batch, K, D)``.
         e: the coordinates in units of each component, likewise.
-        slopes: of F along z, ``(*batch, D, D)``, without a graph.
+        solve: how far z moves for F to move so far, both ``(*batch, D)``.
     """
     share = (weights * torch.special.ndtr(e)).sum(-2)
-    moved = (share - share.detach())[..., None]  # nothing but a gradient
-    step = torch.linalg.solve_triangular(slopes, moved, upper=False)[..., 0]
+    step = solve(share - share.detach())  # nothing but a gradient
     return z - step.to(z).reshape(z.shape)
+
+
+def solve_by(slopes: Tensor, moved: Tensor) -> Tensor:
+    """By the slopes of F along z, ``(*batch, D, D)``, without a graph."""
+    return torch.linalg.solve_triangular(slopes, moved[..., None], upper=False)[..., 0]
 
 
 def weights_before(logits: Tensor, e: Tensor, scale: Tensor) -> Tensor:

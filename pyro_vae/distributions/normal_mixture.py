@@ -10,11 +10,12 @@ from pyro.distributions import constraints
 from torch import Tensor
 
 from .joined import OfParts
-from .multivariate_mixture import MultivariateNormalMixture, follow, weights_before
+from .multivariate_mixture import MultivariateNormalMixture, follow, solve_by, weights_before
 
 __all__ = ["NormalMixture", "SideBySide", "mixture"]
 
 LOG_2PI = math.log(2 * math.pi)
+BLOCK = 32  # coordinates whose slopes are one matrix
 
 Size = Sequence[int]
 
@@ -87,11 +88,21 @@ class NormalMixture(dist.TorchDistribution):
         weights = weights_before(self.logits.double(), e, scale)
         with torch.no_grad():
             pulls, shares = -e / scale, weights * torch.special.ndtr(e)
-            mean = weights.mT @ pulls
-            slopes = (shares.mT @ pulls - shares.sum(-2)[..., None] * mean).tril(-1)
+            own = shares - shares.sum(-2, keepdim=True) * weights
             density = (weights * (-e.square() / 2).exp() / scale).sum(-2) / (2 * math.pi) ** 0.5
-            slopes = slopes + torch.diag_embed(density)
-        return follow(z, weights, e, slopes)
+
+        def solve(moved: Tensor) -> Tensor:
+            """By blocks, since the slopes of F below its diagonal are a product of rank K."""
+            before, steps = moved.new_zeros(pulls.shape[-2]), []
+            for start in range(0, moved.shape[-1], BLOCK):
+                at = (..., slice(start, start + BLOCK))
+                slopes = (own[at].mT @ pulls[at]).tril(-1) + torch.diag_embed(density[at])
+                rest = moved[at] - (own[at] * before[..., None]).sum(-2)
+                steps.append(solve_by(slopes, rest))
+                before = before + (pulls[at] * steps[-1][..., None, :]).sum(-1)
+            return torch.cat(steps, -1)
+
+        return follow(z, weights, e, solve)
 
     def sample(self, sample_shape: Size = ()) -> Tensor:
         """A draw: a component, then a point of it."""
