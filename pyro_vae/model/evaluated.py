@@ -65,7 +65,8 @@ class Evaluated(Model):
 
         Each is kept with the probability of its weight over the largest: of equal weights all are.
         """
-        share = self.counts_as(x) / self.counts_as(x).max()
+        weights = self.counts_as(x)
+        share = weights / weights.max()
         return torch.rand_like(share) < share if (share < 1).any() else share == 1
 
     def posterior_model(self, x: Tensor) -> Callable:

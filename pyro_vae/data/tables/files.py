@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from ...core.system import check_file
+from .coding import EXACT
 
 __all__ = ["SUFFIXES", "read_file"]
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 COMPRESSED = (".gz", ".bz2", ".xz", ".zip")
 NUMBER = re.compile(r"[-+]?\d*\.?\d+(e[-+]?\d+)?", re.IGNORECASE)
-EXACT = 2**53  # whole numbers beyond it have no float64 of their own
 COMMA, POINT = r"[-+]?\d+,\d+", r"[-+]?\d+\.\d+"
 SUFFIXES = (*SEPARATORS, ".parquet")
 
@@ -133,7 +133,7 @@ def _in_words(problem: Exception) -> str:
             else "cp1252"
         )
         return (
-            f"its text is not UTF-8: save it as UTF-8, or read it yourself, "
+            "its text is not UTF-8: save it as UTF-8, or read it yourself, "
             f"Table.from_frame(pandas.read_csv(path, encoding={code!r}))"
         )
     if found := re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", words):

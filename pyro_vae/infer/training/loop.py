@@ -150,4 +150,5 @@ class Loop:
         likelihood, kl = elbo_terms(vae.model, vae.guide, x, layout=self.run.layout)
         if (counts_as := getattr(vae, "counts_as", None)) is None:  # of a program's
             return likelihood, kl
-        return counts_as(x) * likelihood, counts_as(x) * kl
+        weights = counts_as(x)
+        return weights * likelihood, weights * kl
