@@ -189,7 +189,7 @@ def _frequencies(x: Tensor, categories: int) -> Tensor:
 def _real(family: type[dist.TorchDistribution]) -> bool:
     """Whether the family lives on the whole real line."""
     try:
-        kind, lower, upper = support_bounds(family.support)  # pyright: ignore
+        kind, lower, upper = support_bounds(family.support)  # pyrefly: ignore[bad-argument-type]
     except (AttributeError, NotImplementedError, TypeError):
         return True  # it hangs on the parameters, among which is loc
     return kind == "continuous" and math.isinf(lower) and math.isinf(upper)

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 import pyro.distributions as dist
 import torch
@@ -32,7 +32,7 @@ class Labelled(Layered):
         latent_dim: of z.
     """
 
-    read: ClassVar[int] = 2
+    read = 2
 
     def __init__(
         self,

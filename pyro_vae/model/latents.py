@@ -144,7 +144,7 @@ def _refuse(
     names: Sequence[str],
     advice: str,
 ) -> None:
-    supports = [describe_constraint(d.support) for d in (p, q)]  # pyright: ignore[reportArgumentType]
+    supports = [describe_constraint(d.support) for d in (p, q)]
     raise ValueError(
         f"{where}the guide {names[1]} draws {supports[1]}, the prior {names[0]} {supports[0]}: "
         f"choose a guide with the prior's support, {advice}"

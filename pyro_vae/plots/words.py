@@ -61,7 +61,7 @@ def topics(
     for ax in axes[len(table) :]:
         ax.remove()
     for ax, (k, row) in zip(axes, table.iterrows(), strict=False):
-        best = weight[int(k)].topk(min(top, len(names)))  # pyright: ignore[reportArgumentType]
+        best = weight[int(k)].topk(min(top, len(names)))  # pyrefly: ignore[bad-argument-type]
         labels = [str(names[i]) for i in best.indices.tolist()]
         ax.barh(range(len(labels)), best.values.cpu().numpy(), color="C0", alpha=0.8)
         ax.set_yticks(range(len(labels)), labels, fontsize=8)

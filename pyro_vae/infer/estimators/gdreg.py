@@ -126,4 +126,4 @@ def redraw(fn: dist.TorchDistribution, z: Tensor, name: str) -> Tensor:
             f"it inverts draws of location and scale, which {type(fn).__name__} at site {name!r} "
             "of the model has not: use DReG"
         )
-    return fn.loc + fn.scale * ((z - fn.loc) / fn.scale).detach()  # pyright: ignore
+    return fn.loc + fn.scale * ((z - fn.loc) / fn.scale).detach()

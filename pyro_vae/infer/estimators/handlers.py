@@ -4,7 +4,7 @@ All of them work on any Pyro function, not only on those of :class:`pyro_vae.VAE
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Self, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import pyro
 import pyro.distributions as dist
@@ -88,7 +88,7 @@ class Wrapper(dist.TorchDistribution):
         base: the distribution.
     """
 
-    arg_constraints: ClassVar[dict] = {}  # pyright: ignore[reportIncompatibleMethodOverride]
+    arg_constraints = {}
 
     def __init__(self, base: dist.TorchDistribution) -> None:
         self.base = base

@@ -17,7 +17,7 @@ the difference that a change of z makes.
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, TypeAlias
 
 import pyro.distributions as dist
 import torch
@@ -272,7 +272,7 @@ def sites_can_be_relaxed(trial: Trial) -> None:
 class Relaxed(Wrapper):
     """A discrete distribution whose draws have a path, and whose log mass is linear in them."""
 
-    has_rsample: ClassVar[bool] = True
+    has_rsample = True
 
     def __init__(
         self, base: dist.TorchDistribution, draw: Callable[[Tensor, Kind], Tensor]
