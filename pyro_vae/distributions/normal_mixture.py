@@ -192,7 +192,7 @@ def mixture(
     base: Any = components
     while isinstance(base, dist.Independent):
         base = base.base_dist
-    logits: Any = weights.logits
+    logits = weights.logits  # pyrefly: ignore[missing-attribute]
     if isinstance(base, dist.Normal):
         return NormalMixture(logits, base.loc, base.scale, event_dim=components.event_dim)
     joint = isinstance(base, dist.MultivariateNormal | dist.LowRankMultivariateNormal)

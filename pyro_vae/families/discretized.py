@@ -98,7 +98,7 @@ class DiscretizedLogistic(CellLikelihood):
         one = p.loc.select(-len(self.shape) - 1, 0) if self.coupled else p.loc
         logits: Any = torch.zeros_like(one)
         if self.components > 1:
-            logits = innermost(self.weights(features)).logits
+            logits = innermost(self.weights(features)).logits  # pyrefly: ignore[missing-attribute]
         if not self.coupled:
             return LogisticLevels(logits, p.loc, p.scale, self.levels).to_event(len(self.shape))
         a = self.coefficients(features)

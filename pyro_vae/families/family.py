@@ -302,7 +302,7 @@ class Family(Part):
             )
         return tensor
 
-    def _constant(self, name: str, value: Value) -> Value | Tensor:
+    def _constant(self, name: str, value: Value) -> "Value | Tensor":
         if isinstance(value, Source | Spec):
             raise self.error(
                 f"{name} of {self.name} is not a parameter that can be {value}: give a number",
@@ -348,7 +348,7 @@ def find_distribution(spec: Spec) -> type[dist.TorchDistribution]:
     if isinstance(cls, type) and issubclass(cls, Distribution):
         if _other_arguments(cls):
             raise spec.error(f"{spec.name} is made of distributions, not of parameters")
-        return cls
+        return cls  # pyrefly: ignore[bad-return]
     meant = nearest(spec.name, family_names()) or "; pyro_vae.families() lists them"
     raise spec.error(f"unknown family {spec.name!r}{meant}")
 

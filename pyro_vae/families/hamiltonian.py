@@ -129,7 +129,7 @@ class Annealed(dist.TorchDistribution):
         """That of the chains' start, the real line."""
         return self.start.support
 
-    def expand(self, batch_shape: torch.Size, _instance: object = None) -> "Annealed":
+    def expand(self, batch_shape: Sequence[int], _instance: object = None) -> "Annealed":
         """The same chains, side by side."""
         return Annealed(self.start.expand(batch_shape), self.chain, self.log_joint)
 

@@ -228,8 +228,7 @@ def _level(p: dist.Categorical, log_w: Tensor) -> Tensor:
 
 def _shares(p: dist.Categorical, log_w: Tensor) -> Tensor:
     """The probability of each level given the cells, ``(B, *x_shape, levels)``."""
-    # a softmax of few levels is slow
-    probs = p.probs if "probs" in vars(p) else p.logits.exp()  # pyrefly: ignore[missing-attribute]
+    probs = p.probs if "probs" in vars(p) else p.logits.exp()  # a softmax of few levels is slow
     return torch.einsum("kb,kb...->b...", log_w.softmax(0), probs)
 
 

@@ -33,6 +33,7 @@ class Labelled(Layered):
     """
 
     read = 2
+    first: Any  # the label
 
     def __init__(
         self,
@@ -59,8 +60,7 @@ class Labelled(Layered):
         Args:
             known: ``(B, K)``, one-hot vectors, or zeros.
         """
-        free: Any = self.first.logits
-        logits = torch.where(known.any(-1, keepdim=True), NEVER * (known - 1), free)
+        logits = torch.where(known.any(-1, keepdim=True), NEVER * (known - 1), self.first.logits)
         return Labelled(dist.OneHotCategorical(logits=logits), self.given[0], self.sizes[1])
 
 

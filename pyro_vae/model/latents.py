@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import cast
 
 import pyro
 import pyro.distributions as dist
@@ -174,4 +173,4 @@ def point(d: dist.TorchDistribution) -> Tensor:
 def _categories(q: dist.TorchDistribution) -> int:
     """The number of categories where a draw is category numbers, else 0."""
     base = innermost(q)
-    return cast("Tensor", base.logits).shape[-1] if isinstance(base, dist.Categorical) else 0
+    return base.logits.shape[-1] if isinstance(base, dist.Categorical) else 0

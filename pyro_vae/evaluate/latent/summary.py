@@ -168,7 +168,7 @@ def dimension_names(vae: VAE, dims: int) -> pd.Index:
 def factors_of(q: dist.TorchDistribution) -> dist.TorchDistribution | None:
     """The marginals of each latent dimension, as a batch; ``None`` where they are not known."""
     if isinstance(q, torch.distributions.MultivariateNormal | dist.LowRankMultivariateNormal):
-        return dist.Normal(q.mean, q.variance.sqrt())  # pyrefly: ignore[missing-attribute]
+        return dist.Normal(q.mean, q.variance.sqrt())
     base = innermost(q)
     return base if base is not q else None
 

@@ -110,7 +110,8 @@ def redraw(fn: dist.TorchDistribution, z: Tensor, name: str) -> Tensor:
         with torch.no_grad():
             for transform in reversed(fn.transforms):
                 z = transform.inv(z)
-        z = redraw(fn.base_dist, z.clone(), name)  # a copy: no cache of a transform knows it
+        # a copy: no cache of a transform knows it
+        z = redraw(fn.base_dist, z.clone(), name)  # pyrefly: ignore[bad-argument-type]
         for transform in fn.transforms:
             z = transform(z)
         return z

@@ -290,7 +290,7 @@ class Relaxed(Wrapper):
         """The log mass, linear in ``value``."""
         return log_mass(self.base, value, self.kind)
 
-    def expand(self, batch_shape: torch.Size, _instance: object = None) -> "Relaxed":
+    def expand(self, batch_shape: Size, _instance: object = None) -> "Relaxed":
         """The wrapped distribution expanded, in the same wrapper."""
         return Relaxed(self.base.expand(batch_shape), self.draw)
 
