@@ -19,22 +19,22 @@ demo: install
 check test: export PYTHONDONTWRITEBYTECODE =
 check test: export PYTHONPYCACHEPREFIX = $(abspath $(VENV)/bytecode)
 
-# Lint, then types beside tests; both are finished, whatever the other says.
-define lint_types_and
+# Lint and types take seconds: tests begin where both have passed.
+define lint_and_types
 $(BIN)/ruff check .
 $(BIN)/ruff format --check .
-$(BIN)/basedpyright & types=$$!; \
-$(BIN)/python -m pytest --dist worksteal $(1); tests=$$?; \
-wait $$types && exit $$tests
+$(BIN)/pyrefly check --python-interpreter-path $(BIN)/python
 endef
 
 # While you work: the tests that are fast, which are those marked neither slow nor process.
 check: install
-	$(call lint_types_and,tests --numprocesses 2 -m "not slow and not process")
+	$(lint_and_types)
+	$(BIN)/python -m pytest --dist worksteal --numprocesses 2 -m "not slow and not process" tests
 
 # Before you hand something in: all tests and doctests, on all cores.
 test: install
-	$(call lint_types_and,--numprocesses auto)
+	$(lint_and_types)
+	$(BIN)/python -m pytest --dist worksteal --numprocesses auto
 
 # Run the notebooks anew, and write their outputs, the list of the claims and its pictures.
 notebooks: install

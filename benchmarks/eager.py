@@ -30,7 +30,7 @@ def parts(x: Tensor) -> dict[str, Callable[[], object]]:
     svi = SVI(model.model, model.guide, optim, elbo)
     q, p = model.approximate_posterior(x), model.decode(torch.zeros(len(x), 50))
     z, prior = q.rsample(), model.prior()
-    q_parts, p_parts = model.approximation.sources, model.likelihood.sources  # pyright: ignore
+    q_parts, p_parts = model.approximation.sources, model.likelihood.sources
 
     def networks() -> Tensor:
         h = model.encoder(x)
@@ -69,7 +69,7 @@ def parts(x: Tensor) -> dict[str, Callable[[], object]]:
         fit = nn.functional.binary_cross_entropy_with_logits(
             p.base_dist.logits,
             x,
-            reduction="sum",  # pyright: ignore
+            reduction="sum",
         )
         return fit + (0.5 * (z**2 + z**2 - 1) - z.abs().log()).sum()
 

@@ -38,7 +38,7 @@ class Axis:
 
 def model(x_dim: int = 784, latent: int | None = 50, **parts: object) -> tuple[pv.VAE, Tensor]:
     x = torch.rand(BATCH, x_dim).lt(0.3).float()
-    return pv.VAE(x_dim, latent, **mlps(200, 200), seed=0, **parts), x  # pyright: ignore
+    return pv.VAE(x_dim, latent, **mlps(200, 200), seed=0, **parts), x
 
 
 def columns(n: int) -> tuple[pv.VAE, Tensor]:

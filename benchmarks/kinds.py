@@ -105,7 +105,7 @@ def plain(**parts: object) -> Callable[[], tuple[pv.VAE, Tensor]]:
     """784-200-200-50 with another prior or guide."""
 
     def make() -> tuple[pv.VAE, Tensor]:
-        return pv.VAE(784, 50, **mlps(200, 200), seed=0, **parts), bits(784)  # pyright: ignore
+        return pv.VAE(784, 50, **mlps(200, 200), seed=0, **parts), bits(784)
 
     return make
 
@@ -128,7 +128,7 @@ def by_distributions(vae: pv.VAE) -> Loss:
 
 def gaussian(vae: pv.VAE) -> tuple[Callable[[Tensor], tuple[Tensor, Tensor]], nn.Module]:
     """loc and scale of q(z|x), and the decoder's head of logits."""
-    q, p = vae.approximation.sources, vae.likelihood.sources  # pyright: ignore
+    q, p = vae.approximation.sources, vae.likelihood.sources
 
     def encode(x: Tensor) -> tuple[Tensor, Tensor]:
         h = vae.encoder(x)
@@ -185,7 +185,7 @@ def by_weights(vae: pv.VAE) -> Loss:
 
 def by_score(vae: pv.VAE) -> Loss:
     """RLOO of two particles."""
-    q, head = vae.approximation.sources["logits"].head, vae.likelihood.sources["logits"].head  # pyright: ignore
+    q, head = vae.approximation.sources["logits"].head, vae.likelihood.sources["logits"].head
 
     def loss(x: Tensor) -> Tensor:
         logits = q(vae.encoder(x))
@@ -268,7 +268,7 @@ def stepper(kind: Kind, way: str, device: str) -> Steps:
 
     def by_svi(n: int = 1) -> float:
         with pyro.get_param_store().scope(store), pyro.validation_enabled(stock):
-            return [float(svi.step(x)) for _ in range(n)][-1]  # pyright: ignore[reportArgumentType]
+            return [float(svi.step(x)) for _ in range(n)][-1]
 
     return by_svi
 
@@ -282,7 +282,7 @@ def peak(run: Steps, device: str) -> float:
         return (torch.cuda.max_memory_allocated() - before) / 2**20
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         run()
-    events = profiled.profiler.kineto_results.events()  # pyright: ignore
+    events = profiled.profiler.kineto_results.events()
     taken = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
     return float(np.ptp(np.cumsum([0, *(size for _, size in taken)]))) / 2**20
 

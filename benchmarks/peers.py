@@ -153,9 +153,9 @@ def fit_epoch(grey: Tensor, batch_size: int, **options: object) -> float:
         marks.append((mode, time.perf_counter()))
         return train(mode)
 
-    model.train = mark  # pyright: ignore[reportAttributeAccessIssue]
+    model.train = mark
     told = {"epochs": 2, "batch_size": batch_size, "lr": LR, "binarize": "dynamic", **options}
-    pv.fit(model, grey, progress=False, **told)  # pyright: ignore[reportArgumentType]
+    pv.fit(model, grey, progress=False, **told)
     starts = [at for training, at in marks if training]
     return marks[-1][1] - starts[-1]
 

@@ -123,7 +123,7 @@ class Line:
         with pyro.get_param_store().scope(self.store):
             self.elbo.loss_and_grads(self.vae.model, self.guide, x)
         guide = (*self.vae.encoder.parameters(), *self.vae.approximation.parameters())
-        return torch.cat([p.grad.flatten() for p in guide]) / -len(x)  # pyright: ignore
+        return torch.cat([p.grad.flatten() for p in guide]) / -len(x)
 
     def learn(self, x: Tensor, seed: int) -> None:
         """A step of the estimator's own parameters."""

@@ -58,7 +58,7 @@ def fewer(rounds: int) -> int:
 def unstacked(found: pd.DataFrame) -> pd.DataFrame:
     """Medians of columns of two names, a row for each first one and a column for each second."""
     found.columns = pd.MultiIndex.from_tuples(found.columns, names=["", None])
-    return found.median().unstack()  # pyright: ignore[reportReturnType]
+    return found.median().unstack()
 
 
 def crossing() -> float:

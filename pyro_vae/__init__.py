@@ -8,7 +8,7 @@ from .core.lazy import attach
 from .language.words import where
 
 __version__ = "0.1.0"
-__getattr__, __all__ = attach(__name__, __file__, where)  # pyright: ignore[reportUnsupportedDunderAll]
+__getattr__, __all__ = attach(__name__, __file__, where)
 
 
 def __dir__() -> list[str]:

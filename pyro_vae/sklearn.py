@@ -15,7 +15,7 @@ from sklearn.base import (
     TransformerMixin,
 )
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data  # pyrefly: ignore[missing-module-attribute]
 
 from .core.checks import whole
 from .core.seeding import seeded
@@ -156,7 +156,7 @@ class _Estimator(TransformerMixin, BaseEstimator):
         return x
 
     def __sklearn_tags__(self) -> Any:  # noqa: ANN401
-        tags = super().__sklearn_tags__()
+        tags = super().__sklearn_tags__()  # pyrefly: ignore[missing-attribute]
         tags.input_tags.allow_nan = True
         tags.non_deterministic = False
         return tags

@@ -280,6 +280,10 @@ BESIDE = {
         lambda: pv.VAE(matrix(), 2, weight="w", **NETS),
         r"reads 'w' beside x.*Counts\(x, obs=frame\)",
     ),
+    "a width": (
+        lambda: pv.VAE(pv.Counts(matrix(), obs()), 2, condition=3, **NETS),
+        "a condition is a formula, .* or columns, got 3",
+    ),
     "words": (lambda: pv.Counts(np.array([["a"]])), "whole numbers, got an array of <U1"),
     "no frame but a list": (lambda: pv.Counts(matrix(), [1] * 40), "expected a frame of pandas"),
     "a name twice": (lambda: pv.Counts(matrix(), names=["a"] * 12), "two columns .* named 'a'"),

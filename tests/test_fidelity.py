@@ -317,4 +317,4 @@ def test_refusals_of_arguments():
 def test_what_is_no_frame_is_named():
     rows = pd.DataFrame({"a": range(30)})
     with pytest.raises(ValueError, match="synthetic is a frame of rows, got int"):
-        pv.fidelity(rows, 3, rows)  # pyright: ignore[reportArgumentType]
+        pv.fidelity(rows, 3, rows)

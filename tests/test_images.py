@@ -100,7 +100,7 @@ def test_channels_last_on_disk_stay_there(tmp_path):
 def test_layouts_that_are_none_are_refused():
     vae = pv.VAE((3, 6, 5), 2, likelihood=BITS, **SMALL)
     with pytest.raises(ValueError, match="layout is 'CHW' or 'HWC', got 'NHWC'"):
-        pv.fit(vae, pixels(30, 6, 5, 3), layout="NHWC")  # pyright: ignore
+        pv.fit(vae, pixels(30, 6, 5, 3), layout="NHWC")
     with pytest.raises(ValueError, match=r"channels come first.*layout='HWC'"):
         pv.fit(vae, pixels(30, 6, 5, 3))
     with pytest.raises(ValueError, match=r"images \(N, H, W, C\), got an array of shape \(30, 6\)"):

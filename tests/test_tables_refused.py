@@ -350,19 +350,19 @@ def test_other_separators_are_read(tmp_path, separator):
 
 MISTAKEN = {
     "censored a word": (
-        lambda f: Table.from_frame(f, censored="time"),  # pyright: ignore[reportArgumentType]
+        lambda f: Table.from_frame(f, censored="time"),
         "censored is a dict by column, {'column': ...}, got 'time'",
     ),
     "censored a list": (
-        lambda f: Table.from_frame(f, censored=[("a", "b")]),  # pyright: ignore[reportArgumentType]
+        lambda f: Table.from_frame(f, censored=[("a", "b")]),
         "censored is a dict by column, {'column': ...}, got [('a', 'b')]",
     ),
     "kinds a word": (
-        lambda f: Table.from_frame(f, kinds="ordinal"),  # pyright: ignore[reportArgumentType]
+        lambda f: Table.from_frame(f, kinds="ordinal"),
         "kinds is a dict by column, {'column': ...}, got 'ordinal'",
     ),
     "dates a word": (
-        lambda f: Table.from_frame(f, dates="%d"),  # pyright: ignore[reportArgumentType]
+        lambda f: Table.from_frame(f, dates="%d"),
         "dates is a dict by column, {'column': ...}, got '%d'",
     ),
     "a file for a frame": (

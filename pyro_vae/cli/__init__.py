@@ -46,7 +46,7 @@ for command in (comparing.runs, comparing.estimators, *map(comparing.sweep, comp
 app.add_typer(compare, name="compare", short_help=_compare.__doc__)
 
 
-def _warn(message: Warning | str, category: type[Warning], *_: object) -> None:
+def _warn(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
     if category is UserWarning:
         typer.echo(f"warning: {in_flags(str(message))}", err=True)
 

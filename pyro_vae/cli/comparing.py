@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -211,11 +211,10 @@ def sweep(setting: str) -> Callable[..., None]:
             raise ValueError(f"nothing to compare: give --{setting} at least twice")
         settings = merge(flags, read_config(config) if config else {})
         check_data(settings.data)
-        configs = [
-            asdict(replace(settings, **{setting: choice, "seed": settings.seed + i}))
-            for choice in choices
-            for i in range(seeds)
+        changes: list[dict[str, Any]] = [
+            {setting: choice, "seed": settings.seed + i} for choice in choices for i in range(seeds)
         ]
+        configs = [asdict(replace(settings, **change)) for change in changes]
         name = Path(settings.data).stem
         out = out or Path("runs") / f"{name}-{setting}s"
         table = _train_all(configs, out, jobs, address)

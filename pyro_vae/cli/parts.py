@@ -108,7 +108,7 @@ def with_settings(
         *own, _flags = inspect.signature(command).parameters.values()
         own = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own]
         parameters = [*shared, *own]
-        command.__signature__ = inspect.Signature(parameters)  # pyright: ignore
+        command.__signature__ = inspect.Signature(parameters)  # pyrefly: ignore[missing-attribute]
         command.__annotations__ = {one.name: one.annotation for one in parameters}
         return command
 

@@ -310,7 +310,7 @@ def _cells(vae: "VAE", given: list[str]) -> dict[str, object] | None:
         if "=" not in text:
             raise ValueError(f"--given is COLUMN=VALUE, got {text!r}")
         known = [*(schema.names if schema else ()), *numbers]
-        names = [name for name in known if text.startswith(f"{name}=")]
+        names: list[str] = [name for name in known if text.startswith(f"{name}=")]
         name = max(names, key=len, default=text.partition("=")[0])  # a name may have a "="
         value = text[len(name) + 1 :]
         if name in cells:

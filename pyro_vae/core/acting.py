@@ -1,6 +1,6 @@
 """What every public function that evaluates a model does it in."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import wraps
 from inspect import signature
@@ -22,7 +22,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 @contextmanager
-def evaluating(module: nn.Module, seed: int | None = None) -> Iterator[None]:
+def evaluating(module: nn.Module, seed: int | None = None) -> Generator[None]:
     """Within it a model is evaluated by one thread at a time; afterwards all is as it was.
 
     The module is in evaluation mode, random numbers start from ``seed``, and Pyro's parameter store

@@ -2,6 +2,7 @@
 
 import math
 from numbers import Integral, Real
+from typing import TypeGuard
 
 __all__ = ["boolean", "fraction", "number", "positive", "whole"]
 
@@ -14,7 +15,7 @@ def whole(name: str, value: object, least: int = 1, most: int | None = None) -> 
     ValueError: epochs is a whole number of at least 1, got 1.5
     """
     integral = isinstance(value, Integral) and not isinstance(value, bool)
-    number = int(value) if integral else least - 1  # pyright: ignore[reportArgumentType]
+    number = int(value) if integral else least - 1
     if number < least or (most is not None and number > most):
         bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
         raise ValueError(f"{name} is a whole number {bounds}, got {value!r}")
@@ -23,24 +24,24 @@ def whole(name: str, value: object, least: int = 1, most: int | None = None) -> 
 
 def number(name: str, value: object, least: float = -math.inf) -> float:
     """A finite number, of at least ``least``."""
-    if not _is_finite(value) or value < least:  # pyright: ignore[reportOperatorIssue]
+    if not _is_finite(value) or value < least:
         bound = f" of at least {least:g}" if least > -math.inf else ""
         raise ValueError(f"{name} is a number{bound}, got {value!r}")
-    return float(value)  # pyright: ignore[reportArgumentType]
+    return float(value)
 
 
 def positive(name: str, value: object) -> float:
     """A finite number greater than 0."""
-    if not _is_finite(value) or value <= 0:  # pyright: ignore[reportOperatorIssue]
+    if not _is_finite(value) or value <= 0:
         raise ValueError(f"{name} is a number greater than 0, got {value!r}")
-    return float(value)  # pyright: ignore[reportArgumentType]
+    return float(value)
 
 
 def fraction(name: str, value: object) -> float:
     """A number between 0 and 1, neither of them."""
-    if not _is_finite(value) or not 0 < value < 1:  # pyright: ignore[reportOperatorIssue]
+    if not _is_finite(value) or not 0 < value < 1:
         raise ValueError(f"{name} is a fraction between 0 and 1, got {value!r}")
-    return float(value)  # pyright: ignore[reportArgumentType]
+    return float(value)
 
 
 def boolean(name: str, value: object) -> bool:
@@ -50,5 +51,5 @@ def boolean(name: str, value: object) -> bool:
     return value
 
 
-def _is_finite(value: object) -> bool:
+def _is_finite(value: object) -> TypeGuard[float]:
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,7 +1,7 @@
 """Errors that Pyro raises within a model, in a sentence."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 __all__ = ["in_words"]
@@ -18,7 +18,7 @@ SPREAD = "normal expects all elements of std >= 0.0"
 
 
 @contextmanager
-def in_words() -> Iterator[None]:
+def in_words() -> Generator[None]:
     """Within it errors have no tables of shapes and no pages of numbers.
 
     >>> import torch
@@ -39,7 +39,7 @@ another scale than what the model was trained on
 def _said(error: Exception) -> Exception:
     """The error itself, without what Pyro added to its text."""
     while TABLE in str(error) and type(error.__cause__) is type(error):
-        error = error.__cause__  # pyright: ignore[reportAssignmentType]
+        error = error.__cause__
     first = str(error).split("\n")[0]
     match = PARAMETER.match(first)
     if match or first == SPREAD:

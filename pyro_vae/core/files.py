@@ -4,7 +4,7 @@ import errno
 import os
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -26,7 +26,7 @@ CHECKPOINTS = "checkpoint*.safetensors"  # of a run, from which it goes on
 def folder_path(name: str, value: object) -> Path:
     """The path of a folder: a text, or an object that has one."""
     try:
-        path = os.fspath(value)  # pyright: ignore[reportArgumentType, reportCallIssue]
+        path = os.fspath(value)  # pyrefly: ignore[no-matching-overload]
     except TypeError:
         path = b""
     if not isinstance(path, str):
@@ -35,7 +35,7 @@ def folder_path(name: str, value: object) -> Path:
 
 
 @contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
+def replacing(path: str | Path) -> Generator[Path]:
     """Give the path of a new file, with the same suffix, that takes the place of ``path`` at last.
 
     A process that is killed, a full disk or an exception leaves the file that was there before.
@@ -72,7 +72,7 @@ def write_whole(path: str | Path, content: str | bytes) -> None:
 
 
 @contextmanager
-def locked(folder: str | Path) -> Iterator[None]:
+def locked(folder: str | Path) -> Generator[None]:
     """Hold a folder, which must exist, against other processes and threads.
 
     The system releases the lock when the process ends, however it ends; what a killed process left

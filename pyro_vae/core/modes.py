@@ -1,6 +1,6 @@
 """Evaluation mode: what evaluates a module leaves it as it was."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from torch import nn
@@ -11,7 +11,7 @@ __all__ = ["untouched"]
 
 
 @contextmanager
-def untouched(module: nn.Module) -> Iterator[None]:
+def untouched(module: nn.Module) -> Generator[None]:
     """Within it a module is in evaluation mode; afterwards its mode, ``.grad`` and buffers return.
 
     Dropout and batch statistics would add noise that is not the estimator's. Other threads that

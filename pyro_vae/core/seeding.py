@@ -1,6 +1,6 @@
 """Random numbers: every random act takes a seed, and leaves the global generator as it was."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, nullcontext
 
 import torch
@@ -12,7 +12,7 @@ __all__ = ["seeded"]
 
 
 @contextmanager
-def seeded(seed: int | None) -> Iterator[None]:
+def seeded(seed: int | None) -> Generator[None]:
     """Within it torch's generators start from ``seed``; afterwards they are as they were.
 
     With ``None`` the global generators are used, and advance. Threads that ask for a seed wait for

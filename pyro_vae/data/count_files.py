@@ -115,7 +115,7 @@ def _matrix_market(path: Path) -> Any:  # noqa: ANN401
 def _annotated(path: Path, layer: str | None) -> Counts:
     """An ``.h5ad`` file, by anndata where it is installed, else by h5py."""
     try:
-        from anndata import read_h5ad  # pyright: ignore[reportMissingImports]
+        from anndata import read_h5ad
     except ImportError:
         return _hdf(path, layer)
     return Counts.of(read_h5ad(path), layer)
@@ -128,7 +128,6 @@ def _hdf(path: Path, layer: str | None) -> Counts:
         raise ValueError(f"{path}: .h5ad files need anndata or h5py: pip install anndata") from None
     import pandas as pd
 
-    file: Any
     with h5py.File(path, "r") as file:
         if layer is not None and layer not in file.get("layers", {}):
             have = ", ".join(file.get("layers", {})) or "none"
@@ -170,8 +169,8 @@ def _column(node: Any) -> Any:  # noqa: ANN401
     import pandas as pd
 
     if hasattr(node, "keys") and "codes" in node:
-        levels = _words(node["categories"][()])
-        return pd.Categorical.from_codes(node["codes"][()], levels)  # pyright: ignore
+        levels: Any = _words(node["categories"][()])
+        return pd.Categorical.from_codes(node["codes"][()], levels)
     if hasattr(node, "keys"):  # a nullable column: its values, and which are missing
         values = node["values"][()].astype(float)
         return np.where(node["mask"][()], np.nan, values)

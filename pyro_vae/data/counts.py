@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,7 +53,7 @@ class Counts:
             raise ValueError(f"counts are whole numbers, got an array of {x.dtype}")
         if obs is not None and not hasattr(obs, "iloc"):
             obs = Frame(obs).frame.to_pandas()
-        self.x, self.obs = x, cast(Any, obs)
+        self.x, self.obs = x, obs
         self.names = None if names is None else tuple(map(str, names))
         if obs is not None and len(obs) != len(self):
             raise ValueError(f"counts of {len(self)} rows, and obs of {len(obs)}: give each one")

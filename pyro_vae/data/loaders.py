@@ -80,7 +80,7 @@ def is_loader(x: object) -> bool:
 def length(x: object) -> int | None:
     """How many rows or batches a loader has; ``None`` where it does not say."""
     try:
-        return len(x)  # pyright: ignore[reportArgumentType]
+        return len(x)  # pyrefly: ignore[bad-argument-type]
     except (TypeError, NotImplementedError):
         return None
 
@@ -146,7 +146,7 @@ class Form:
             stacked: whether rows were put side by side in it, as PyTorch does by default.
         """
         if isinstance(batch, tuple) and hasattr(batch, "_asdict"):
-            return batch._asdict()  # pyright: ignore[reportAttributeAccessIssue]
+            return batch._asdict()
         if isinstance(batch, tuple | list) and not isinstance(batch, Entries):
             several = [part for part in batch if isinstance(part, Tensor) or hasattr(part, "shape")]
             if len(several) == len(batch):
@@ -173,15 +173,15 @@ def read(x: Any, form: Form | None = None) -> Iterator[object]:  # noqa: ANN401
     form = form or Form()
     if isinstance(x, IterableDataset):
         x = DataLoader(x, batch_size=ROWS)
-    if length(x) == 0:
+    if (n := length(x)) == 0:
         raise ValueError("x is empty: the loader gives no batch, give one at least")
-    if length(x) is None:
+    if n is None:
         raise ValueError(
             "a stream of data has no length, so it may have no end: read some of it first, "
             "[*itertools.islice(loader, 10)]"
         )
     if isinstance(x, Dataset):
-        rows = range(len(x))  # pyright: ignore[reportArgumentType]
+        rows = range(n)
         parts = (rows[start : start + ROWS] for start in rows[::ROWS])
         return (form.collate([x[i] for i in part]) for part in parts)
     return form.batches(x)

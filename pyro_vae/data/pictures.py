@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Sequence
 from numbers import Real
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, TypeGuard, get_args
 
 import numpy as np
 import torch
@@ -79,7 +79,7 @@ def warn_of_layout(shape: tuple[int | None, ...]) -> None:
         )
 
 
-def are_pictures(rows: object) -> bool:
+def are_pictures(rows: object) -> TypeGuard[Sequence[Any]]:
     """Whether these are pictures of PIL, at least one."""
     return isinstance(rows, list | tuple) and bool(rows) and hasattr(rows[0], "getbands")
 

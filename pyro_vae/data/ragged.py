@@ -71,8 +71,8 @@ def read_lists(path: Path) -> Tensor | None:
         ValueError: an empty list, or one that holds no numbers, with its row.
     """
     try:
-        import pyarrow as pa  # pyright: ignore[reportMissingImports]
-        import pyarrow.parquet as parquet  # pyright: ignore[reportMissingImports]
+        import pyarrow as pa
+        import pyarrow.parquet as parquet
 
         schema = parquet.read_schema(path)
     except (ImportError, OSError, ValueError):  # what a table is, or what is no Parquet, is theirs

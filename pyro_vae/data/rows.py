@@ -44,9 +44,9 @@ class Rows(Dataset[Tensor]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, rows: "int | slice | Tensor") -> Tensor:
+    def __getitem__(self, index: "int | slice | Tensor") -> Tensor:
         """Rows in memory, in the array's own type."""
-        values = np.asarray(self.array[self.rows[rows].numpy()])
+        values = np.asarray(self.array[self.rows[index].numpy()])
         return torch.from_numpy(values.astype(values.dtype.newbyteorder("="), copy=False))
 
     def __repr__(self) -> str:

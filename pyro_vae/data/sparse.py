@@ -59,9 +59,9 @@ class SparseRows(Rows):
         """Of all rows together, dense."""
         return (len(self), self.width)
 
-    def __getitem__(self, rows: "int | slice | Tensor") -> Tensor:
+    def __getitem__(self, index: "int | slice | Tensor") -> Tensor:
         """Dense rows, ``(..., D + E)``."""
-        at = self.rows[rows]
+        at = self.rows[index]
         flat = at.reshape(-1)
         first = self.starts[flat]
         n = self.starts[flat + 1] - first

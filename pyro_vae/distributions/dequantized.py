@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import ClassVar
 
 import pyro.distributions as dist
 import torch
@@ -38,7 +37,7 @@ class DequantizedLevels(dist.TorchDistribution):
     tensor(1.)
     """
 
-    arg_constraints: ClassVar[dict] = {}  # pyright: ignore[reportIncompatibleMethodOverride]
+    arg_constraints = {}
 
     def __init__(
         self,

@@ -6,7 +6,7 @@ and its log density has its digits wherever such a draw lies.
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar, Self
+from typing import Self
 
 import pyro.distributions as dist
 import torch
@@ -46,7 +46,7 @@ class TransformedDistribution(dist.TransformedDistribution):
         return self._inside(super().sample(torch.Size(sample_shape)))
 
     def _inside(self, value: Tensor) -> Tensor:
-        support = support_of_cell(self.support)  # pyright: ignore[reportArgumentType]
+        support = support_of_cell(self.support)
         if support is constraints.simplex:
             return inside(value, 0.0, None)
         low, high = (getattr(support, name, None) for name in ("lower_bound", "upper_bound"))
@@ -61,7 +61,7 @@ class Checked:
     def log_prob(self, value: Tensor) -> Tensor:
         """The log density."""
         if self._validate_args:
-            self._validate_sample(value)  # pyright: ignore[reportAttributeAccessIssue]
+            self._validate_sample(value)  # pyrefly: ignore[missing-attribute]
         return self._log_density(value)
 
     def _log_density(self, x: Tensor) -> Tensor:
@@ -71,14 +71,14 @@ class Checked:
 class Expanding:
     """Parameters of one number each, which are expanded as the batch is."""
 
-    arg_constraints: ClassVar[dict]
+    arg_constraints: dict
     _validate_args: bool
 
     def expand(self, batch_shape: Size, _instance: object = None) -> Self:
         """The same, expanded."""
         shape = torch.Size(batch_shape)
         each = {name: getattr(self, name).expand(shape) for name in self.arg_constraints}
-        return type(self)(**each, validate_args=self._validate_args)  # pyright: ignore
+        return type(self)(**each, validate_args=self._validate_args)  # pyrefly: ignore[unexpected-keyword]
 
 
 class InLogarithms(Checked):

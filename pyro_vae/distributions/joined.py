@@ -2,7 +2,6 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import ClassVar
 
 import pyro.distributions as dist
 import torch
@@ -79,7 +78,7 @@ class JoinedSupport(constraints.Constraint):
 class OfParts(dist.TorchDistribution):
     """Independent distributions; a subclass says how their values are put together."""
 
-    arg_constraints: ClassVar[dict] = {}  # pyright: ignore[reportIncompatibleMethodOverride]
+    arg_constraints = {}
 
     def __init__(
         self, parts: Sequence[dist.TorchDistribution], batch_shape: Size, event_shape: Size
@@ -92,7 +91,7 @@ class OfParts(dist.TorchDistribution):
         """What holds of each part, put together as their values are."""
 
     @property
-    def has_rsample(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def has_rsample(self) -> bool:  # pyrefly: ignore[bad-override]
         """Whether all are reparameterized."""
         return all(p.has_rsample for p in self.parts)
 
@@ -135,7 +134,7 @@ class Joined(OfParts):
     @property
     def support(self) -> constraints.Constraint | None:
         """The product of theirs."""
-        return JoinedSupport([p.support for p in self.parts], self.layout)  # pyright: ignore
+        return JoinedSupport([p.support for p in self.parts], self.layout)  # pyrefly: ignore[bad-argument-type]
 
     @property
     def variance(self) -> Tensor:
@@ -155,7 +154,7 @@ class Joined(OfParts):
     def log_prob(self, value: Tensor) -> Tensor:
         """The sum of theirs."""
         parts = self.layout.split(value)
-        return sum(p.log_prob(v) for p, v in zip(self.parts, parts, strict=True))  # pyright: ignore
+        return sum(p.log_prob(v) for p, v in zip(self.parts, parts, strict=True))  # pyrefly: ignore[bad-return]
 
     def gather(self, of: Callable[[dist.TorchDistribution], Tensor]) -> Tensor:
         """What holds of each part, as a vector of its cells."""

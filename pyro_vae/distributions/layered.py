@@ -1,7 +1,7 @@
 """Stochastic layers as one distribution: z = (z1, ..., zL), from x upward."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, TypeAlias
 
 import pyro.distributions as dist
 import torch
@@ -35,8 +35,8 @@ class Layered(dist.TorchDistribution):
     (torch.Size([4, 5]), torch.Size([4]))
     """
 
-    read: ClassVar[int] = 1  # how many of the layers the decoder reads
-    arg_constraints: ClassVar[dict] = {}  # pyright: ignore[reportIncompatibleMethodOverride]
+    read = 1  # how many of the layers the decoder reads
+    arg_constraints = {}
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class Layered(dist.TorchDistribution):
         return [layers[layer] for layer in range(len(self.sizes))]
 
     @property
-    def has_rsample(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def has_rsample(self) -> bool:  # pyrefly: ignore[bad-override]
         """Whether all layers are reparameterized."""
         return all(d.has_rsample for d in self.conditionals)
 
@@ -107,7 +107,7 @@ class Layered(dist.TorchDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         """The sum of the layers' log densities."""
         terms = (d.log_prob(z) for d, z in self.factors(value))
-        return sum(terms)  # pyright: ignore[reportReturnType]
+        return sum(terms)  # pyrefly: ignore[bad-return]
 
     def factors(self, value: Tensor) -> list[tuple[dist.TorchDistribution, Tensor]]:
         """Each layer's distribution given the value of the one before, and its value, by layer."""

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import pyro.distributions as dist
 import torch
@@ -43,7 +43,7 @@ class Pushforward(dist.TorchDistribution):
             without it.
     """
 
-    arg_constraints: ClassVar[dict] = {}  # pyright: ignore[reportIncompatibleMethodOverride]
+    arg_constraints = {}
     has_rsample = True
 
     def __init__(
@@ -64,7 +64,7 @@ class Pushforward(dist.TorchDistribution):
     def support(self) -> constraints.Constraint:
         """All arrays of the event's shape; of a base on circles angles."""
         base: Any = self.base.support
-        circles = isinstance(support_of_cell(base), constraints.interval)  # pyright: ignore
+        circles = isinstance(support_of_cell(base), constraints.interval)
         cell = constraints.interval(-math.pi, math.pi) if circles else constraints.real
         return constraints.independent(cell, len(self.event_shape))
 
@@ -146,7 +146,7 @@ class ResampledDistribution(dist.TorchDistribution):
         truncation: T.
     """
 
-    arg_constraints: ClassVar[dict] = {}  # pyright: ignore[reportIncompatibleMethodOverride]
+    arg_constraints = {}
 
     def __init__(
         self,
@@ -203,7 +203,7 @@ class AutoregressiveBits(dist.TorchDistribution):
         like: a tensor of the type and on the device of the draws.
     """
 
-    arg_constraints: ClassVar[dict] = {}  # pyright: ignore[reportIncompatibleMethodOverride]
+    arg_constraints = {}
 
     def __init__(
         self,

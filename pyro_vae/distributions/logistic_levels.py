@@ -1,7 +1,6 @@
 """Whole numbers from 0 to an upper bound, by logistic densities cut into levels."""
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar
 
 import pyro.distributions as dist
 import torch
@@ -38,7 +37,7 @@ class LogisticLevels(dist.TorchDistribution):
     tensor(1.)
     """
 
-    arg_constraints: ClassVar[dict] = {}  # pyright: ignore[reportIncompatibleMethodOverride]
+    arg_constraints = {}
 
     def __init__(self, logits: Tensor, loc: Tensor, scale: Tensor, levels: int) -> None:
         self.logits = logits - logits.logsumexp(-1, keepdim=True)
@@ -112,7 +111,7 @@ class CoupledLogisticLevels(dist.TorchDistribution):
     (torch.Size([2, 4]), torch.Size([2, 4]))
     """
 
-    arg_constraints: ClassVar[dict] = {}  # pyright: ignore[reportIncompatibleMethodOverride]
+    arg_constraints = {}
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """Multinomial counts, each observation with a total of its own."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import pyro.distributions as dist
 import torch
@@ -44,7 +44,7 @@ class Multinomial(dist.TorchDistribution):
     tensor([0.0625, 0.0938])
     """
 
-    arg_constraints: ClassVar[dict] = {  # pyright: ignore[reportIncompatibleMethodOverride]
+    arg_constraints: dict = {
         "logits": constraints.real_vector,
         "probs": constraints.simplex,
     }
@@ -58,7 +58,7 @@ class Multinomial(dist.TorchDistribution):
     ) -> None:
         if (probs is None) == (logits is None):
             raise ValueError("Multinomial takes probs or logits, and one of them")
-        given: Any = probs.log() if logits is None else logits  # pyright: ignore
+        given: Any = logits if probs is None else probs.log()
         batch = given.shape[:-1]
         if isinstance(total_count, Tensor):
             batch = torch.broadcast_shapes(batch, total_count.shape)
@@ -77,7 +77,7 @@ class Multinomial(dist.TorchDistribution):
         return self._given.softmax(-1)
 
     @constraints.dependent_property(is_discrete=True, event_dim=1)
-    def support(self) -> constraints.Constraint:  # pyright: ignore
+    def support(self) -> constraints.Constraint:
         """Counts of this total; any, where each observation has a total of its own."""
         if isinstance(self.total_count, Tensor):
             return constraints.independent(constraints.nonnegative_integer, 1)
@@ -109,7 +109,7 @@ class Multinomial(dist.TorchDistribution):
         logits = self._given.expand(*shape, -1)
         return Multinomial(n, logits=logits, validate_args=False)
 
-    def sample(self, sample_shape: Size = ()) -> Tensor:  # pyright: ignore
+    def sample(self, sample_shape: Size = ()) -> Tensor:
         """Counts, ``(*sample_shape, ..., V)``."""
         shape = self._extended_shape(torch.Size(sample_shape))
         with torch.no_grad():

@@ -63,7 +63,7 @@ class MultivariateNormalMixture(dist.MixtureSameFamily):
         while isinstance(base, dist.Independent):
             base = base.base_dist
         blocks = self.event_shape[:-1].numel()
-        logits: Any = self.mixture_distribution.logits  # pyright: ignore
+        logits: Any = self.mixture_distribution.logits
         loc, tril = base.loc.double(), base.scale_tril.double()
         if blocks > 1:
             lead, d = self.batch_shape + logits.shape[-1:], blocks * self.event_shape[-1]

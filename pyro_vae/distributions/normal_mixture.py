@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import pyro.distributions as dist
 import torch
@@ -40,7 +40,7 @@ class NormalMixture(dist.TorchDistribution):
     torch.Size([100])
     """
 
-    arg_constraints: ClassVar[dict] = {}  # pyright: ignore[reportIncompatibleMethodOverride]
+    arg_constraints = {}
     has_rsample = True
 
     def __init__(self, logits: Tensor, loc: Tensor, scale: Tensor, *, event_dim: int = 1) -> None:
@@ -192,7 +192,7 @@ def mixture(
     base: Any = components
     while isinstance(base, dist.Independent):
         base = base.base_dist
-    logits: Any = weights.logits
+    logits = weights.logits  # pyrefly: ignore[missing-attribute]
     if isinstance(base, dist.Normal):
         return NormalMixture(logits, base.loc, base.scale, event_dim=components.event_dim)
     joint = isinstance(base, dist.MultivariateNormal | dist.LowRankMultivariateNormal)

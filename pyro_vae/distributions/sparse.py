@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar
 
 import pyro.distributions as dist
 import torch
@@ -25,7 +24,7 @@ class Delta(Expanding, dist.Delta):
     tensor([0., -inf])
     """
 
-    arg_constraints: ClassVar[dict] = {"v": constraints.real}  # pyright: ignore
+    arg_constraints = {"v": constraints.real}
 
     def __init__(self, v: Tensor, *, validate_args: bool | None = None) -> None:
         super().__init__(v, validate_args=validate_args)
@@ -54,10 +53,10 @@ class SpikeAndSlab(Expanding, dist.TorchDistribution):
     tensor([-0.6931, -2.1121])
     """
 
-    arg_constraints: ClassVar[dict] = {  # pyright: ignore[reportIncompatibleMethodOverride]
+    arg_constraints = {
         "logits": constraints.real, "loc": constraints.real, "scale": constraints.positive,
     }  # fmt: skip
-    support = constraints.real  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
+    support = constraints.real
 
     def __init__(
         self, logits: Tensor, loc: Tensor, scale: Tensor, *, validate_args: bool | None = None
@@ -102,8 +101,8 @@ class Horseshoe(Expanding, dist.TorchDistribution):
     tensor([-0.5056, -3.7422])
     """
 
-    arg_constraints: ClassVar[dict] = {"scale": constraints.positive}  # pyright: ignore
-    support = constraints.real  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
+    arg_constraints = {"scale": constraints.positive}
+    support = constraints.real
     has_rsample = True
 
     def __init__(self, scale: Tensor, *, validate_args: bool | None = None) -> None:

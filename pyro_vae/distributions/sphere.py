@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from functools import cache
-from typing import ClassVar
 
 import numpy as np
 import pyro.distributions as dist
@@ -47,10 +46,10 @@ class VonMisesFisher(dist.TorchDistribution):
     tensor(1.0000)
     """
 
-    arg_constraints: ClassVar[dict] = {  # pyright: ignore[reportIncompatibleMethodOverride]
+    arg_constraints: dict = {
         "loc": constraints.sphere, "concentration": constraints.nonnegative,
     }  # fmt: skip
-    support = constraints.sphere  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
+    support = constraints.sphere
     has_rsample = True
 
     def __init__(
@@ -156,7 +155,7 @@ class VonMises(dist.VonMises):
     tensor(5.9888)
     """
 
-    support = constraints.interval(-math.pi, math.pi)  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
+    support = constraints.interval(-math.pi, math.pi)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log density."""

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import pyro.distributions as dist
 import torch
@@ -52,7 +52,7 @@ class WithSpike(dist.TorchDistribution):
     tensor([-0.6931, -1.6121])
     """
 
-    arg_constraints: ClassVar[dict] = {}  # pyright: ignore[reportIncompatibleMethodOverride]
+    arg_constraints = {}
 
     def __init__(self, logits: Tensor, base: dist.TorchDistribution, at: float = 0.0) -> None:
         self.base, self.at = base, at

@@ -23,7 +23,7 @@ NOWHERE = 1e-300  # an interval of angles so wide is none: of the empty side of 
 ROOM = 700.0  # of which double precision has the exponential
 
 
-class Stable(Checked, Expanding, dist.Stable):  # pyright: ignore
+class Stable(Checked, Expanding, dist.Stable):
     r"""Pyro's stable laws (Nolan's parametrization :math:`S^0`), with the digits of their density.
 
     .. math:: f(x) = \frac{\alpha}{\pi |\alpha - 1| (x - \zeta)} \int h e^{-h} d\theta

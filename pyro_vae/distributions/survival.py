@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import pyro.distributions as dist
 import torch
@@ -48,8 +48,8 @@ class RightCensored(dist.TorchDistribution):
     tensor([-1.6931, -1.0000])
     """
 
-    arg_constraints: ClassVar[dict] = {}  # pyright: ignore[reportIncompatibleMethodOverride]
-    support = CensoredTime()  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
+    arg_constraints = {}
+    support = CensoredTime()
 
     def __init__(self, base: dist.TorchDistribution) -> None:
         self.base = base
@@ -116,7 +116,7 @@ def _log_tail(p: Any, t: Tensor, *, above: bool) -> Tensor:  # noqa: ANN401
             return math.log(2) + _log_tail(p.base_dist, t, above=True)  # of symmetric ones
         case td.TransformedDistribution() if all(_sign(f) for f in p.transforms):
             for f in reversed(p.transforms):
-                t, above = f.inv(t), above == (_sign(f) > 0)  # pyright: ignore[reportAssignmentType]
+                t, above = f.inv(t), above == (_sign(f) > 0)
             return _log_tail(p.base_dist, t, above=above)
     share = p.cdf(t)
     of = torch.finfo(share.dtype)

@@ -62,7 +62,7 @@ class FisherSnedecor(InLogarithms, dist.FisherSnedecor):
         return beta - x.log() - (self.df1 * first + self.df2 * second) / 2
 
 
-class GeneralizedPareto(Checked, dist.GeneralizedPareto):  # pyright: ignore[reportAttributeAccessIssue]
+class GeneralizedPareto(Checked, dist.GeneralizedPareto):  # pyrefly: ignore[missing-attribute]
     r"""Numbers above a threshold, :math:`\mu + \sigma (e^{\xi E} - 1) / \xi`, E exponential."""
 
     def rsample(self, sample_shape: Size = ()) -> Tensor:
@@ -118,7 +118,7 @@ class SoftLaplace(dist.SoftLaplace):
         return self.icdf(_uniform(self.loc, self._extended_shape(torch.Size(sample_shape))))
 
 
-class SoftAsymmetricLaplace(Checked, Expanding, dist.SoftAsymmetricLaplace):  # pyright: ignore
+class SoftAsymmetricLaplace(Checked, Expanding, dist.SoftAsymmetricLaplace):
     r"""A normal variable and two exponential ones, :math:`\mu + \sigma (s N - a E + E' / a)`.
 
     Its log density is made by the scaled complementary error function, whose logarithm is finite

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import pyro.distributions as dist
 import torch
@@ -23,9 +23,9 @@ class Trajectories(dist.TorchDistribution):
         scale_tril: C, lower triangular, ``(..., L, T, T)``.
     """
 
-    arg_constraints: ClassVar[dict] = {}  # pyright: ignore[reportIncompatibleMethodOverride]
+    arg_constraints = {}
     has_rsample = True
-    support = constraints.independent(constraints.real, 2)  # pyright: ignore
+    support = constraints.independent(constraints.real, 2)
 
     def __init__(self, loc: Tensor, scale_tril: Tensor) -> None:
         lead = torch.broadcast_shapes(loc.shape[:-1], scale_tril.shape[:-2])

@@ -39,7 +39,7 @@ class Interval(ComposeTransform):
         super().__init__([SigmoidTransform(), AffineTransform(low, high - low)])
 
     @constraints.dependent_property(is_discrete=False)
-    def codomain(self) -> constraints.Constraint:  # pyright: ignore
+    def codomain(self) -> constraints.Constraint:
         """The interval."""
         return constraints.interval(self.low, self.high)
 

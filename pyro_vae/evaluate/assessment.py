@@ -127,7 +127,7 @@ class Assessment:
         evidence = self.evidence.summary()
         if self.refined is not None:
             evidence = f"{self._of_refined()} Of these: {evidence}"
-        texts = {
+        texts: dict[str, Any] = {
             "Evidence": evidence,
             "Baselines": None if self.baselines is None else self._against_baseline(self.baselines),
             "Data and draws": self.predictive and self.predictive.verdict,

@@ -53,7 +53,7 @@ def container(
         about = {"inference_library": "pyro_vae", "arviz_version": arviz.__version__}
         sets[group] = xarray.Dataset(dict(variables), coords=named, attrs=about)
     if int(arviz.__version__.split(".")[0]) >= 1:
-        return xarray.DataTree.from_dict(sets)  # pyright: ignore[reportReturnType]
+        return xarray.DataTree.from_dict(sets)  # pyrefly: ignore[bad-return]
     return arviz.InferenceData(**sets)
 
 

@@ -1,5 +1,7 @@
 """Likelihoods of independent cells that are made of a family: what they share."""
 
+from typing import Any
+
 import pyro.distributions as dist
 
 from ..language.spec import Spec
@@ -16,6 +18,7 @@ class CellLikelihood(Part):
     roles = frozenset({"likelihood"})
     in_units = True
     line: Spec
+    family: Any  # of a cell, once it is built
 
     def make_family(self, ends: Ends) -> dist.TorchDistribution:
         """Make the family of ``line``; the distribution of one cell, where all features are 0."""

@@ -115,7 +115,7 @@ class Beside(Layered):
         kinds = ["covariates" if d.has_rsample else "bits" for d in others]
         given = [self._given(d) for d in others]
         super().__init__(sizes, range(len(sizes)), z, given, ("z", *kinds))
-        self.read = len(sizes)  # pyright: ignore[reportAttributeAccessIssue]
+        self.read = len(sizes)
 
     @staticmethod
     def _given(d: dist.TorchDistribution) -> Any:  # noqa: ANN401
@@ -225,7 +225,7 @@ class CovariateDecoder(nn.Module):
     def build(self, in_shape: tuple[int, ...], out_shape: tuple[int, ...]) -> None:
         """Build the network, for what it reads."""
         if (build := getattr(self.network, "build", None)) is not None:
-            build((in_shape[0] - 2 * self.prior[0].count,), out_shape)
+            build((in_shape[0] - 2 * self.prior[0].count,), out_shape)  # pyrefly: ignore[not-callable]
 
     def forward(self, h: Tensor) -> Tensor:
         """``(B, ...)`` to features ``(B, H + 2 m)``."""

@@ -83,8 +83,8 @@ class DiscretizedLogistic(CellLikelihood):
         self.family.build(replace(cells, components=(*ends.components, self.components)))
         half = (self.levels - 1) / 2  # what the networks give counts in halves of the range
         for name, unit in self.family.units.items():
-            unit.shift.fill_(half if name == "loc" else 0.0)  # pyright: ignore
-            unit.factor.fill_(half)  # pyright: ignore
+            unit.shift.fill_(half if name == "loc" else 0.0)  # pyrefly: ignore[not-callable]
+            unit.factor.fill_(half)  # pyrefly: ignore[not-callable]
         self._part_components()
         if self.coupled:
             self.coefficients = self._coefficients(ends)
@@ -98,7 +98,7 @@ class DiscretizedLogistic(CellLikelihood):
         one = p.loc.select(-len(self.shape) - 1, 0) if self.coupled else p.loc
         logits: Any = torch.zeros_like(one)
         if self.components > 1:
-            logits = innermost(self.weights(features)).logits  # pyright: ignore
+            logits = innermost(self.weights(features)).logits  # pyrefly: ignore[missing-attribute]
         if not self.coupled:
             return LogisticLevels(logits, p.loc, p.scale, self.levels).to_event(len(self.shape))
         a = self.coefficients(features)

@@ -139,9 +139,9 @@ class Family(Part):
         Args:
             features: ``(..., *feature_shape)``, or ``None`` where nothing is amortized.
         """
-        parameters = dict(self._values(features))
+        parameters: dict[str, Any] = dict(self._values(features))
         parameters |= {name: unit(parameters[name]) for name, unit in self.units.items()}
-        d = self.distribution(**parameters, **self.constants)  # pyright: ignore[reportArgumentType]
+        d = self.distribution(**parameters, **self.constants)
         return d.to_event(len(self.event_shape) - d.event_dim)
 
     def _values(self, features: Tensor | None) -> Iterator[tuple[str, Tensor]]:
@@ -149,7 +149,7 @@ class Family(Part):
         for name, source in self.sources.items():
             logits, table = LOGITS.get(name, ""), _constraints(self.distribution)
             if isinstance(source, Amortized | GlobalParameter) and logits in table:
-                yield logits, source.raw(features)  # pyright: ignore[reportArgumentType]
+                yield logits, source.raw(features)  # pyrefly: ignore[bad-argument-type]
             else:
                 yield name, source(features)
 
@@ -177,7 +177,7 @@ class Family(Part):
 
     def _part_components(self, x: Tensor, units: Mapping[str, tuple[Tensor, Tensor]]) -> None:
         """Let components whose places and widths are learned start as the margins of x."""
-        own = [self.sources[n] for n in ("loc", "scale") if n in self.units]
+        own: list[Any] = [self.sources[n] for n in ("loc", "scale") if n in self.units]
         shared = len(own) == 2 and all(isinstance(source, GlobalParameter) for source in own)
         several = len(self.ends.components) == 1 and self.ends.components[0] > 1
         if not (shared and several) or self.event_shape:
@@ -185,7 +185,7 @@ class Family(Part):
         values = x.log() if issubclass(self.distribution, dist.LogNormal) else x
         starts = component_starts(values, *units["loc"], *self.ends.components)
         for source, value in zip(own, starts, strict=True):
-            source.put(value)  # pyright: ignore[reportCallIssue]
+            source.put(value)
 
     def _beside(self, value: Tensor) -> Tensor:
         """A value for each cell, of the parameter's dimensions: components are in between."""
@@ -261,7 +261,6 @@ class Family(Part):
             small = (components if self.ends.cells else ()) + event
         else:
             small = shape
-        initial: Any
         if start is None:  # no standard value: near the middle, and no two entries alike
             initial = to_domain(torch.randn(to_domain.inverse_shape(small)) * 0.1)
         else:
@@ -303,14 +302,14 @@ class Family(Part):
             )
         return tensor
 
-    def _constant(self, name: str, value: Value) -> Value:
+    def _constant(self, name: str, value: Value) -> "Value | Tensor":
         if isinstance(value, Source | Spec):
             raise self.error(
                 f"{name} of {self.name} is not a parameter that can be {value}: give a number",
                 at=name,
             )
         if name == "temperature":
-            return torch.as_tensor(positive(name, value))  # pyright: ignore[reportReturnType]
+            return torch.as_tensor(positive(name, value))
         return value
 
     def _check_required(self, parameters: list[Parameter]) -> None:
@@ -349,7 +348,7 @@ def find_distribution(spec: Spec) -> type[dist.TorchDistribution]:
     if isinstance(cls, type) and issubclass(cls, Distribution):
         if _other_arguments(cls):
             raise spec.error(f"{spec.name} is made of distributions, not of parameters")
-        return cls  # pyright: ignore[reportReturnType]
+        return cls  # pyrefly: ignore[bad-return]
     meant = nearest(spec.name, family_names()) or "; pyro_vae.families() lists them"
     raise spec.error(f"unknown family {spec.name!r}{meant}")
 
@@ -381,6 +380,6 @@ def _constraints(distribution: type[dist.TorchDistribution]) -> Mapping:
 
 def _event_dim(distribution: type[dist.TorchDistribution]) -> int:
     try:
-        return distribution.support.event_dim  # pyright: ignore
+        return distribution.support.event_dim  # pyrefly: ignore[missing-attribute]
     except (AttributeError, NotImplementedError):
         return 0

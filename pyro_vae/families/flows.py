@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import replace
 from types import ModuleType
@@ -183,7 +183,7 @@ class _Wide(Transform):
     """
 
     domain, codomain, bijective = constraints.real, constraints.real, True
-    sign = 1  # pyright: ignore
+    sign = 1
 
     def __init__(self, narrow: Any) -> None:  # noqa: ANN401
         super().__init__()
@@ -208,7 +208,7 @@ class _Wide(Transform):
 
 
 @contextmanager
-def kept_validation() -> Iterator[None]:
+def kept_validation() -> Generator[None]:
     """Put back what importing Zuko changes in torch's base class."""
     names = ("_validate_args", "arg_constraints")
     before = {name: vars(Distribution)[name] for name in names}

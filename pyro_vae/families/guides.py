@@ -231,7 +231,7 @@ GUIDE_OF = {  # kinds of supports, and a line for a guide that has them
 
 def suggest_guide(p: dist.TorchDistribution) -> str:
     """The line of a guide with the support of a prior."""
-    kind, lower, upper = support_bounds(p.support)  # pyright: ignore[reportArgumentType]
+    kind, lower, upper = support_bounds(p.support)  # pyrefly: ignore[bad-argument-type]
     finite = math.isfinite(lower) and math.isfinite(upper)
     if kind in GUIDE_OF:
         return GUIDE_OF[kind]
@@ -273,7 +273,7 @@ def refine(
         num_particles: draws of z a step.
     """
     h = features.detach().clone().requires_grad_()
-    moves = h.shape[-1] - getattr(posterior, "still", 0)
+    moves = h.shape[-1] - getattr(posterior, "still", 0)  # pyrefly: ignore[unsupported-operation]
     optimizer = torch.optim.Adam([h], lr=lr)
     with torch.enable_grad():
         for step in range(steps):

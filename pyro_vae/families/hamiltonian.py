@@ -109,7 +109,7 @@ class Annealed(dist.TorchDistribution):
         log_joint: from z, ``(..., B, *z_shape)``, to log p(x, z), ``(..., B)``.
     """
 
-    arg_constraints: ClassVar[dict] = {}  # pyright: ignore[reportIncompatibleMethodOverride]
+    arg_constraints = {}
     has_rsample = True
     own_draws_alone = True
 
@@ -129,7 +129,7 @@ class Annealed(dist.TorchDistribution):
         """That of the chains' start, the real line."""
         return self.start.support
 
-    def expand(self, batch_shape: torch.Size, _instance: object = None) -> "Annealed":  # pyright: ignore
+    def expand(self, batch_shape: Sequence[int], _instance: object = None) -> "Annealed":
         """The same chains, side by side."""
         return Annealed(self.start.expand(batch_shape), self.chain, self.log_joint)
 

@@ -65,6 +65,6 @@ class Hurdle(CellLikelihood):
 
     def forward(self, features: Tensor | None = None) -> dist.TorchDistribution:
         """The cells' distribution, of batch shape that of the features."""
-        gate: dist.Bernoulli = innermost(self.gate(features))  # pyright: ignore[reportAssignmentType]
+        gate: dist.Bernoulli = innermost(self.gate(features))
         base = innermost(self.family(features))
         return WithSpike(gate.logits, base, self.at).to_event(self.cells)

@@ -71,8 +71,8 @@ class LayeredPart(Part):
     ) -> None:
         super().__init__()
         self.single = not isinstance(families, list | tuple)
-        many = [families] if self.single else families
-        self.lines = [f if isinstance(f, nn.Module) else as_spec(f) for f in many]  # pyright: ignore
+        many: Any = [families] if self.single else families
+        self.lines = [f if isinstance(f, nn.Module) else as_spec(f) for f in many]
         self.between = network
         options = {} if network is None else {"network": _as_value(network)}
         values = [_as_value(families), *options.values()]
@@ -169,7 +169,7 @@ class Hierarchy(LayeredPart):
     def forward(self, features: None = None) -> dist.TorchDistribution:
         """The chain, of batch shape ()."""
         down = range(len(self.sizes) - 1, -1, -1)
-        return Layered(self.sizes, down, self.top(), list(self.links)[::-1])  # pyright: ignore
+        return Layered(self.sizes, down, self.top(), list(self.links)[::-1])
 
 
 class BottomUp(LayeredPart):
@@ -203,7 +203,7 @@ class BottomUp(LayeredPart):
 
     def forward(self, features: Tensor) -> dist.TorchDistribution:
         """The chain, of batch shape that of the features."""
-        return Layered(self.sizes, range(len(self.sizes)), self.first(features), list(self.links))  # pyright: ignore
+        return Layered(self.sizes, range(len(self.sizes)), self.first(features), list(self.links))
 
 
 class TopDown(LayeredPart):
@@ -238,7 +238,7 @@ class TopDown(LayeredPart):
             )
         self.sizes = ends.sizes
         lines, nets = self.layer_lines(len(self.sizes)), self.make_networks(ends)
-        self.above: list[Any] = [self._shared(p) for p in ends.partner.links]  # pyright: ignore
+        self.above: list[Any] = [self._shared(p) for p in ends.partner.links]  # pyrefly: ignore[bad-argument-type]
         self.up, shapes = nn.ModuleList(nets), [ends.feature_shape or ()]
         for net, size in zip(nets, self.sizes[1:], strict=True):
             example = torch.zeros(1, *shapes[-1])
@@ -363,4 +363,4 @@ def _as_value(value: Line | Sequence[Line]) -> Value:
         return None if None in each else each
     if isinstance(value, nn.Module):
         return spec_of(value)
-    return as_spec(value)  # pyright: ignore[reportArgumentType]
+    return as_spec(value)  # pyrefly: ignore[bad-argument-type]

@@ -213,7 +213,7 @@ class Transformed(Part):
     def _transform(self, line: Value) -> Transform:
         if not isinstance(line, Spec):
             raise self.error(f"a transformation is a name such as ExpTransform, got {line}")
-        known = {"Interval": Interval, "Sticks": Sticks}
+        known: dict[str, Any] = {"Interval": Interval, "Sticks": Sticks}
         for name, cls in vars(dist.transforms).items():
             if isinstance(cls, type) and issubclass(cls, Transform):
                 known |= {} if issubclass(cls, nn.Module) else {name: cls}
@@ -223,7 +223,7 @@ class Transformed(Part):
                 able = [name for name in able if _reads_all(known[name])]
             raise line.error(f"unknown transformation {line.name!r}{nearest(line.name, able)}")
         try:
-            transform: Transform = known[line.name](*line.args, **line.kwargs)  # pyright: ignore
+            transform: Transform = known[line.name](*line.args, **line.kwargs)
             bijective = transform.bijective
         except Exception as problem:  # whatever a constructor raises at what it was given
             raise line.error(f"{line.name} cannot be built: {problem}") from problem

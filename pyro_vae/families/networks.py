@@ -7,7 +7,7 @@ the VAE: what comes in, and the shape of the data that its features will describ
 
 import math
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -219,7 +219,7 @@ class Corrupted(nn.Module):
     def build(self, in_shape: tuple[int, ...], out_shape: tuple[int, ...]) -> None:
         """Make the layers of the network."""
         if (build := getattr(self.network, "build", None)) is not None:
-            build(in_shape, out_shape)
+            build(in_shape, out_shape)  # pyrefly: ignore[not-callable]
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, *in_shape)`` to the network's features."""
@@ -259,7 +259,7 @@ def build_network(
     net: nn.Module, example: Tensor, out_shape: tuple[int, ...], name: str
 ) -> tuple[int, ...]:
     """Build a network if it asks for its shapes; the shape of its features for one data point."""
-    build = getattr(net, "build", None)
+    build: Any = getattr(net, "build", None)
     if build is not None:
         build(tuple(example.shape[1:]), out_shape)
     for p in net.parameters():

@@ -367,7 +367,7 @@ def read_line(value: object, what: str) -> Line:
             f"the {what} is a function: give a line, or a torch.nn.Module whose forward calls it"
         )
     if not isinstance(value, nn.Module):
-        return as_spec(value, f"the {what}", EXAMPLES.get(what, "Normal"))  # pyright: ignore
+        return as_spec(value, f"the {what}", EXAMPLES.get(what, "Normal"))  # pyrefly: ignore[bad-argument-type]
     return value
 
 

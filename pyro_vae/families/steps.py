@@ -1,7 +1,7 @@
 """Likelihoods of sequences: a family for each step, of as many steps as there are features of."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import pyro.distributions as dist
 import torch
@@ -27,6 +27,7 @@ class Steps(Part):
     """
 
     in_units = True
+    step: Any  # the line, until it is built
 
     def __init__(self, line: Line) -> None:
         super().__init__()
@@ -55,11 +56,11 @@ class Steps(Part):
         """Start from the steps of training data, ``(N, T, ...)``, that are no padding."""
         steps = x.flatten(0, 1)
         there = ~steps.isnan().flatten(1).all(1) if steps.ndim > 1 else ~steps.isnan()
-        start_from(self.step, steps[there])  # pyright: ignore[reportArgumentType]
+        start_from(self.step, steps[there])
 
     def forward(self, features: Tensor) -> dist.TorchDistribution:
         """From features ``(..., T, H)`` to a distribution of event shape ``(T, ...)``."""
-        return self.step(features).to_event(1)  # pyright: ignore[reportCallIssue]
+        return self.step(features).to_event(1)
 
 
 class Ragged(dist.Independent):
@@ -114,7 +115,7 @@ class Ragged(dist.Independent):
             safe = torch.where(seen, value, value.narrow(-n, 0, 1))
             seen = seen.flatten(-base.event_dim).all(-1)
         else:
-            safe = fill(value, seen, base.support)  # pyright: ignore[reportArgumentType]
+            safe = fill(value, seen, base.support)  # pyrefly: ignore[bad-argument-type]
         each = torch.where(seen, base.log_prob(safe), 0.0)
         return each.flatten(-(n - base.event_dim)).sum(-1)
 
@@ -139,7 +140,7 @@ class Autoregressive(dist.TorchDistribution):
         event_shape: ``(T, ...)``.
     """
 
-    arg_constraints: ClassVar[dict] = {}  # pyright: ignore[reportIncompatibleMethodOverride]
+    arg_constraints = {}
 
     def __init__(
         self, h: Tensor, given: Callable[[Tensor, Tensor], Ragged], event_shape: Sequence[int]
@@ -152,7 +153,7 @@ class Autoregressive(dist.TorchDistribution):
         return self._given(self.h, value)
 
     @property
-    def support(self) -> constraints.Constraint | None:  # pyright: ignore
+    def support(self) -> constraints.Constraint | None:
         """That of the steps."""
         with torch.no_grad():
             value = self.h.new_zeros(*self.batch_shape, *self.event_shape)

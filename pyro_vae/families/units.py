@@ -169,7 +169,7 @@ def starts(p: dist.TorchDistribution, x: Tensor) -> dict[str, Tensor]:
     if name in CODES:
         if p.event_dim:
             return {"logits": (x.nansum(0) + SMOOTHING).log()}
-        return {"logits": (_frequencies(x, p.logits.shape[-1]) + SMOOTHING).log()}
+        return {"logits": (_frequencies(x, p.logits.shape[-1]) + SMOOTHING).log()}  # pyrefly: ignore[missing-attribute]
     if isinstance(p, dist.OrderedLogistic):
         share = (_frequencies(x, p.cutpoints.shape[-1] + 1) + SMOOTHING).cumsum(-1)
         below, above = share[..., :-1], share[..., -1:] - share[..., :-1]
@@ -189,7 +189,7 @@ def _frequencies(x: Tensor, categories: int) -> Tensor:
 def _real(family: type[dist.TorchDistribution]) -> bool:
     """Whether the family lives on the whole real line."""
     try:
-        kind, lower, upper = support_bounds(family.support)  # pyright: ignore
+        kind, lower, upper = support_bounds(family.support)  # pyrefly: ignore[bad-argument-type]
     except (AttributeError, NotImplementedError, TypeError):
         return True  # it hangs on the parameters, among which is loc
     return kind == "continuous" and math.isinf(lower) and math.isinf(upper)

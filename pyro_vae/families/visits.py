@@ -172,7 +172,7 @@ class VisitNetwork(nn.Module):
     def build(self, in_shape: tuple[int, ...], out_shape: tuple[int, ...]) -> None:
         """Build the network for the numbers of a visit."""
         if (build := getattr(self.network, "build", None)) is not None:
-            build((in_shape[-1] - self.beside,), out_shape[-1:])
+            build((in_shape[-1] - self.beside,), out_shape[-1:])  # pyrefly: ignore[not-callable]
 
     def forward(self, x: Tensor) -> Tensor:
         """``(..., D)`` to features ``(..., H)``."""

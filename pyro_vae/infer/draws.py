@@ -2,7 +2,7 @@
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -98,7 +98,7 @@ class Traces:
 
 
 @contextmanager
-def full_plates() -> Iterator[None]:
+def full_plates() -> Generator[None]:
     """Within it plates that would draw a subsample have all their members."""
     subsample = SubsampleMessenger._subsample
 

@@ -77,11 +77,10 @@ def draw_terms(
         return several.log_likelihood, several.log_guide - several.log_prior
     with poutine.block():
         q = poutine.trace(_vectorize(guide, num_samples)).get_trace(x)
-        p = replayed(_vectorize(model, num_samples), q, x)
+        p: Any = replayed(_vectorize(model, num_samples), q, x)
     p.compute_log_prob()
     q.compute_log_prob()
     likelihood = kl = torch.zeros(num_samples, len(x), device=x.device)
-    site: Any
     for name, site in p.nodes.items():
         if latent(site):
             own: Any = q.nodes[name]

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import accumulate
-from typing import NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 from .words import nearest
 
@@ -301,9 +301,9 @@ def _call(
         columns[keyword.arg] = at
     if name in ("learned", "amortized"):
         try:
-            options = Spec("source", *values, **named).bind("init", "shared")
+            options: dict[str, Any] = Spec("source", *values, **named).bind("init", "shared")
             source = learned if name == "learned" else amortized
-            return source(**options)  # pyright: ignore[reportArgumentType]
+            return source(**options)
         except SpecError as problem:
             _fail(text, column, str(problem).split("\n")[0].replace("source", name, 1))
     if name in _RESERVED:

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 __all__ = ["OPTIMIZERS", "nearest", "where"]
 
@@ -129,12 +129,12 @@ def where(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {' or '.join(said)}?" if said else nearest(name, known)
 
 
-def _meant(name: str, table: dict[str, str]) -> list[str]:
+def _meant(name: str, table: Mapping[str, str]) -> list[str]:
     """The lines of a table whose words have this name."""
     word = re.sub(r"[^a-z0-9]", "", name.lower())
     return [line for line, words in table.items() if word in words.split()]
 
 
-def _lines(name: str, table: dict[str, str]) -> list[str]:
+def _lines(name: str, table: Mapping[str, str]) -> list[str]:
     """The lines of a table that have this name, or mean it."""
     return [line for line in table if line == name] or _meant(name, table)

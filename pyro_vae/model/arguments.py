@@ -86,8 +86,8 @@ def as_record(
     elif numbers.get("offset") is None and has_own_totals(likelihood):
         numbers = {**numbers, "offset": LIBRARY}
     if _has_counts(x, numbers):
-        record = counts_of(x, condition, numbers, missing=missing is True)  # pyright: ignore
-        return record, "Bernoulli" if likelihood is None else likelihood, line  # pyright: ignore
+        record = counts_of(x, condition, numbers, missing=missing is True)  # pyrefly: ignore[bad-argument-type]
+        return record, "Bernoulli" if likelihood is None else likelihood, line  # pyrefly: ignore[bad-return]
     if hasattr(x, "columns") and not isinstance(x, Record):
         raise ValueError("a frame is made a table first: VAE(Table.from_frame(df), latent_dim=8)")
     if isinstance(likelihood, Mapping) or likelihood == "auto":
@@ -228,7 +228,7 @@ def record_arguments(about: Mapping[str, Any]) -> dict[str, object]:
         "table": TableRecord,
         "counts": CountsRecord,
         "condition": DesignedRecord,
+        "sequences": Sequences,
     }
-    kinds["sequences"] = Sequences
     kind = next((kind for name, kind in kinds.items() if name in about), Record)
     return kind.arguments(about)

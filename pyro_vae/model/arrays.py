@@ -57,7 +57,7 @@ def numbers(x: object) -> tuple[Tensor, tuple[str, ...] | None]:
     if x is None:
         raise ValueError("x is None: give observations, an array of shape (N, ...)")
     if are_pictures(x):
-        return as_pixels(x), None  # pyright: ignore[reportArgumentType]
+        return as_pixels(x), None
     columns = _columns(x)
     if columns is None:
         return torch.from_numpy(_plain(x, "")), None

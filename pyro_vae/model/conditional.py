@@ -124,7 +124,7 @@ class _Proposal:
 
     def __init__(self, model: Model, x: Tensor, start: Start | None) -> None:
         self.model, self.x, self.prior = model, x, model.prior_at(x)
-        self.fitted = start and start.fitted
+        self.fitted = None if start is None else start.fitted
         self.cells = model.record.cells(x)
         self.there = ~self.cells.isnan()
         # A label that is known rules out what the prior would draw.
@@ -168,7 +168,7 @@ class _Proposal:
         self.guides, self.components = self.model.approximate_posterior(x), m
 
     def _log_likelihood(self, p: dist.TorchDistribution) -> Tensor:
-        cells = fill(self.cells, self.there, p.support)  # pyright: ignore[reportArgumentType]
+        cells = fill(self.cells, self.there, p.support)  # pyrefly: ignore[bad-argument-type]
         return drop_missing(p, self.there).log_prob(cells)
 
     def _log_guides(self, z: Tensor) -> Tensor:

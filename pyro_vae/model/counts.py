@@ -58,7 +58,7 @@ class CountsRecord(Record):
         blocks = [Block("x", width, missing=missing)]
         if design:
             blocks.append(Block("condition", len(design.names), "context"))
-        blocks += [Block(name, (), role) for role, name in self.numbers.items()]  # pyright: ignore
+        blocks += [Block(name, (), role) for role, name in self.numbers.items()]  # pyrefly: ignore[bad-argument-type]
         super().__init__(blocks)
         self.columns = None if names is None else tuple(names)
 
@@ -161,9 +161,9 @@ class CountsRecord(Record):
             )
         import pandas as pd
 
-        held = {name: obs[name].to_list() for name in sources if name not in do}  # pyright: ignore
+        held = {name: obs[name].to_list() for name in sources if name not in do}  # pyrefly: ignore[unsupported-operation]
         whole = pd.DataFrame({name: {**held, **do}[name] for name in sources}, range(x.shape[0]))
-        new = torch.tensor(self.design.read(whole))  # pyright: ignore[reportOptionalMemberAccess]
+        new = torch.tensor(self.design.read(whole))  # pyrefly: ignore[missing-attribute]
         return super().intervene(x, {"condition": new})
 
     def _complete(self, x: Tensor) -> Tensor:
@@ -280,7 +280,7 @@ def _frame_of(rows: Any) -> Any:  # noqa: ANN401
         return rows
     import pandas as pd
 
-    lengths = {name: len(value) for name, value in rows.items() if np.ndim(value)}  # pyright: ignore
+    lengths = {name: len(value) for name, value in rows.items() if np.ndim(value)}
     if len({*lengths.values()}) > 1:
         raise ValueError(f"given has columns of several lengths, {lengths}: give each the same")
     return pd.DataFrame(dict(rows), index=range(max(lengths.values(), default=1)))
@@ -347,7 +347,7 @@ def counts_of(
         names = [c for c in x.columns if c not in aside and x[c].dtype.kind in "biuf"]
         x = Counts(x[names], x)
     counts = Counts.of(x)
-    design = condition
+    design = condition if isinstance(condition, Design) else None
     if condition is not None and not isinstance(condition, Design):
         if counts.obs is None:
             raise ValueError(
@@ -357,7 +357,7 @@ def counts_of(
         _warn_of_codes(design, condition, counts.obs)
     for name in set(said.values()) - {LIBRARY}:
         _check_obs(counts, name)
-    return CountsRecord(counts.shape[1], counts.names, design, said, missing=missing)  # pyright: ignore
+    return CountsRecord(counts.shape[1], counts.names, design, said, missing=missing)
 
 
 def _warn_of_codes(design: Design, condition: object, obs: Any) -> None:  # noqa: ANN401
@@ -373,10 +373,10 @@ def _warn_of_codes(design: Design, condition: object, obs: Any) -> None:  # noqa
             )
 
 
-def _named_in(frame: Any, condition: object) -> set[str]:  # noqa: ANN401
+def _named_in(frame: Any, condition: Any) -> set[str]:  # noqa: ANN401
     """The columns of a frame that a condition names."""
     if isinstance(condition, Design):
         return set(condition.sources)
     words = re.findall(r"`([^`]*)`|(\w+)", condition) if isinstance(condition, str) else ()
-    names = {a or b for a, b in words} if isinstance(condition, str) else set(condition or ())  # pyright: ignore
+    names = {a or b for a, b in words} if isinstance(condition, str) else set(condition or ())
     return {c for c in frame.columns if c in names}

@@ -71,7 +71,7 @@ def beside_block(condition: object) -> tuple[list[Block], Design | None]:
     if condition is None:
         return [], None
     if hasattr(condition, "shape"):
-        width = condition.shape[-1] if len(condition.shape) > 1 else 1  # pyright: ignore
+        width = condition.shape[-1] if len(condition.shape) > 1 else 1
         raise ValueError(
             f"of an array c the model is told how many numbers a row has, condition={width}, and "
             "each call gets it with x, {'x': x, 'condition': c}"
@@ -84,8 +84,8 @@ def beside_block(condition: object) -> tuple[list[Block], Design | None]:
             f"condition=pv.Design.of({condition!r}, frame), and data {{'x': x, 'condition': frame}}"
         )
     design = condition if isinstance(condition, Design) else None
-    width = len(design.names) if design else condition
-    return [Block("condition", width, "context")], design  # pyright: ignore[reportArgumentType]
+    width = len(condition.names) if isinstance(condition, Design) else condition
+    return [Block("condition", width, "context")], design
 
 
 def framed(arrays: Mapping[str, Any], design: Design | None) -> dict[str, Any]:

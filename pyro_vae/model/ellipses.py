@@ -60,7 +60,7 @@ class Ellipses:
             Cappe et al. (2008), Statistics and Computing 18 (adaptive importance sampling);
             Koblents & Miguez (2015), Statistics and Computing 25 (tempered weights).
         """
-        real: Tensor = transform.inv(z)  # pyright: ignore[reportAssignmentType]
+        real: Tensor = transform.inv(z)
         u = real.flatten(2)
         inside = u.isfinite().all(-1)
         log_w = _temper(log_w.masked_fill(~inside, -math.inf), min(LEAST, len(z) / 4))
@@ -85,11 +85,11 @@ class Ellipses:
         eps = torch.randn(n, *self.loc.shape, dtype=self.loc.dtype, device=self.loc.device)
         chi2 = Chi2(self.loc.new_tensor(DF)).sample(torch.Size([n, len(self.loc), 1]))
         u = self.loc + torch.einsum("bde,kbe->kbd", self.tril, eps * (DF / chi2).sqrt())
-        return self.transform(u.unflatten(2, self.shape))  # pyright: ignore[reportReturnType]
+        return self.transform(u.unflatten(2, self.shape))
 
     def log_prob(self, z: Tensor) -> Tensor:
         """The log density of z, ``(K, B, *z_shape)``."""
-        real: Tensor = self.transform.inv(z)  # pyright: ignore[reportAssignmentType]
+        real: Tensor = self.transform.inv(z)
         d, u = self.loc.shape[1], (real.flatten(2) - self.loc).movedim(0, 2)
         square = torch.linalg.solve_triangular(self.tril, u, upper=False).square().sum(1).T
         log_scale = self.tril.diagonal(dim1=1, dim2=2).log().sum(1)

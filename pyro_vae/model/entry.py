@@ -70,7 +70,7 @@ def of_face(function: Callable[P, R]) -> Callable[P, R]:
         if takes_x and not given and isinstance(vae, Face) and vae.observations is not None:
             rest: Any = {key: value for key, value in kwargs.items() if key != "vae"}
             rest.setdefault("x", vae.observations)
-            return named(vae, rest.pop("x"), *args[1:], **rest)  # pyright: ignore
+            return named(vae, rest.pop("x"), *args[1:], **rest)  # pyrefly: ignore[invalid-param-spec]
         return named(*args, **kwargs)
 
     return call

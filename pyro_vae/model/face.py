@@ -1,6 +1,6 @@
 """The face of a model and its guide: what evaluation asks of them, a VAE or any Pyro program."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
@@ -44,11 +44,11 @@ class Densities:
         """z as one tensor."""
         return z
 
-    def log_prior(self, z: Any) -> Tensor:  # noqa: ANN401
+    def log_prior(self, z: Any, /) -> Tensor:  # noqa: ANN401
         """log p(z)."""
         raise NotImplementedError
 
-    def log_likelihood(self, z: Any) -> Tensor:  # noqa: ANN401
+    def log_likelihood(self, z: Any, /) -> Tensor:  # noqa: ANN401
         """log p(x|z)."""
         raise NotImplementedError
 
@@ -101,7 +101,7 @@ class Face(nn.Module):
         """Give training data to what starts from data."""
 
     @contextmanager
-    def copied(self) -> "Iterator[Face]":
+    def copied(self) -> "Generator[Face]":
         """Within it a copy to train."""
         yield deepcopy(self)
 

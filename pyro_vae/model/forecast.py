@@ -1,6 +1,6 @@
 """Forecasts of subjects at other visits, given those that were seen."""
 
-from typing import Any, cast
+from typing import Any
 
 import narwhals as nw
 import numpy as np
@@ -80,7 +80,7 @@ class Forecasts(Inference):
         share = fraction("level", level)
         num_samples = whole("num_samples", num_samples if draws is None else draws)
         table = record.read(x)
-        data = self.as_data(cast(Any, table))
+        data = self.as_data(table)
         new = _new_rows(record, table, at)
         subject, visit, labels = record.grouped(new)
         own = {label: i for i, label in enumerate(record.grouped(table)[2])}
@@ -108,7 +108,7 @@ class Forecasts(Inference):
         if (posterior.k_hat > RELIABLE).any():
             start = posterior.start(self, data)
             posterior = condition(self, data, max(4000, 4 * num_samples), 0, start)
-        beside = torch.cat([self.record.beside(x) for x in (data, later)], 1)  # pyright: ignore
+        beside = torch.cat([self.record.beside(x) for x in (data, later)], 1)  # pyrefly: ignore[missing-attribute]
         z = self.prior(beside).given(posterior.latent(num_samples)).sample()
         return self.decode(z, later)
 

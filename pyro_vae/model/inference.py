@@ -238,8 +238,8 @@ class Inference(Evaluated):
         rows = None if given is None else self.record.given(given)
         known = given if rows is None else rows
         known = None if known is None else self.record.take_known(known, self.example)
-        x = None if known is None else self.as_data(known)  # pyright: ignore
-        if rows is not None and not self.record.cells(x).isnan().all():  # pyright: ignore
+        x = None if known is None else self.as_data(known)
+        if rows is not None and not self.record.cells(x).isnan().all():  # pyrefly: ignore[bad-argument-type]
             if boolean("mean", mean):
                 raise ValueError("mean=True is of draws of z alone: vae.impute(rows) gives means")
             return self._sample_given(rows, num_samples, seed)
@@ -322,7 +322,7 @@ class Inference(Evaluated):
         known = x if rows is None else rows
         if isinstance(x, Mapping) and rows is not None:  # what a dict lacks is not known
             known = self.record.take_known(rows, self.example)
-        data = self.as_data(known)  # pyright: ignore[reportArgumentType]
+        data = self.as_data(known)
         other = self.record.intervene(x if rows is None else rows, do)
         with reading(self, seed):
             found = impute(self, data, plan, self.as_data(other))
@@ -360,7 +360,7 @@ class Inference(Evaluated):
         """Some tensor of the model's type, on its device."""
         return next(self.parameters(), torch.zeros(()))
 
-    def as_data(self, x: Tensor | ArrayLike) -> Tensor:
+    def as_data(self, x: Any) -> Tensor:  # noqa: ANN401
         """x as a tensor of this model's type on its device, its shape checked.
 
         Raises:

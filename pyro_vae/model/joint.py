@@ -1,6 +1,6 @@
 """The joint density log p(x, z) at given observations, and the guide beside it."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from functools import cached_property
 
@@ -58,7 +58,7 @@ class Model(Face):
 
 
 @contextmanager
-def reading(model: nn.Module, seed: int | None) -> Iterator[None]:
+def reading(model: nn.Module, seed: int | None) -> Generator[None]:
     """Within it the model is in evaluation mode, draws start from ``seed``, nothing is validated.
 
     Data were checked at the boundary; a loop of thousands of chunks does not pay for it again.

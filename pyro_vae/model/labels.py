@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 import pyro.distributions as dist
 import torch
@@ -32,7 +32,8 @@ class Labelled(Layered):
         latent_dim: of z.
     """
 
-    read: ClassVar[int] = 2
+    read = 2
+    first: Any  # the label
 
     def __init__(
         self,
@@ -59,8 +60,7 @@ class Labelled(Layered):
         Args:
             known: ``(B, K)``, one-hot vectors, or zeros.
         """
-        free: Any = self.first.logits
-        logits = torch.where(known.any(-1, keepdim=True), NEVER * (known - 1), free)
+        logits = torch.where(known.any(-1, keepdim=True), NEVER * (known - 1), self.first.logits)
         return Labelled(dist.OneHotCategorical(logits=logits), self.given[0], self.sizes[1])
 
 

@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import cast
 
 import pyro
 import pyro.distributions as dist
@@ -144,7 +143,7 @@ def _refuse(
     names: Sequence[str],
     advice: str,
 ) -> None:
-    supports = [describe_constraint(d.support) for d in (p, q)]  # pyright: ignore[reportArgumentType]
+    supports = [describe_constraint(d.support) for d in (p, q)]
     raise ValueError(
         f"{where}the guide {names[1]} draws {supports[1]}, the prior {names[0]} {supports[0]}: "
         f"choose a guide with the prior's support, {advice}"
@@ -174,4 +173,4 @@ def point(d: dist.TorchDistribution) -> Tensor:
 def _categories(q: dist.TorchDistribution) -> int:
     """The number of categories where a draw is category numbers, else 0."""
     base = innermost(q)
-    return cast("Tensor", base.logits).shape[-1] if isinstance(base, dist.Categorical) else 0
+    return base.logits.shape[-1] if isinstance(base, dist.Categorical) else 0

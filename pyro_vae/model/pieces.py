@@ -39,7 +39,6 @@ def pieces(vae: Face, x: Tensor | ArrayLike, rows: int) -> Iterator[Tensor]:
         yield from vae.check(x).split(rows)
         return
     held: list[Tensor] = []
-    batch: Any
     start = 0
     for batch in _apart(x, record):
         held.append(vae.as_data(batch))

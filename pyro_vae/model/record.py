@@ -52,6 +52,7 @@ class Record(Form):
     """
 
     in_units = own = False  # by default: numbers in units, cells that learn their own parameters
+    shape: tuple[int, ...]
 
     def __init__(self, blocks: Sequence[Block]) -> None:
         self.blocks = tuple(sorted(blocks, key=lambda block: block.role != "observed"))
@@ -220,7 +221,7 @@ class Record(Form):
         """Within it the sites of each observation count as often as its weight says."""
         if x is None or (weight := self.part(x, "weight")) is None:
             return nullcontext()
-        return poutine.scale(scale=weight[:, 0])  # pyright: ignore[reportReturnType, reportArgumentType]
+        return poutine.scale(scale=weight[:, 0])
 
     def observe(
         self, p: dist.TorchDistribution, x: Tensor | None
@@ -239,7 +240,7 @@ class Record(Form):
         if not self.missing:
             return p, cells
         mask = ~cells.isnan()
-        return drop_missing(p, mask), fill(cells, mask, p.support)  # pyright: ignore[reportArgumentType]
+        return drop_missing(p, mask), fill(cells, mask, p.support)  # pyrefly: ignore[bad-argument-type]
 
     def score(self, p: dist.TorchDistribution, x: Tensor) -> Tensor:
         r"""log p(x|z) of the observed cells, ``(..., N)``, nats.

@@ -144,7 +144,7 @@ class SequenceForms(Record):
             )
         try:
             coded = self.vocabulary and isinstance(row, str)
-            found = numbers(self.vocabulary.encode(row) if coded else row)[0]  # pyright: ignore
+            found = numbers(self.vocabulary.encode(row) if coded else row)[0]  # pyrefly: ignore[missing-attribute]
         except ValueError as problem:
             raise ValueError(f"{problem} (in row {i})") from problem
         found = found if found.is_floating_point() else found.double()

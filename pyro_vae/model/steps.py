@@ -171,7 +171,7 @@ class SequenceInputs(Inputs):
         """Observations with channels, ``(..., T, C)``."""
         return x[..., None] if self.single else x
 
-    def _load_from_state_dict(  # pyright: ignore
+    def _load_from_state_dict(  # pyrefly: ignore[bad-override]
         self,
         state_dict: dict,
         prefix: str,

@@ -87,7 +87,7 @@ class TableRecord(Record):
             blocks.append(Block("missing", len(self.holes), "observed", "Bernoulli", True))
         if design:
             blocks.append(Block("condition", len(design.names), "context"))
-        blocks += [Block(role, (), role) for role in self.numbers]  # pyright: ignore
+        blocks += [Block(role, (), role) for role in self.numbers]  # pyrefly: ignore[bad-argument-type]
         if len(modelled) < sum(block.width for block in blocks) == len(schema.cells):
             blocks.append(Block("packed", (), "index"))  # none takes Table.values for packed rows
         super().__init__(blocks)

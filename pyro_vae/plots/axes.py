@@ -1,7 +1,7 @@
 """New axes where none are given, what all axes have in common, and a file at the end."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..core.files import replacing
 
@@ -28,10 +28,12 @@ def new_axes(width: float, height: float) -> "Axes":
     return pyplot.subplots(figsize=(width, height))[1]
 
 
-def finish(ax: "Axes", title: str, x: str, y: str = "", *, grid: str = "both") -> "Axes":
+def finish(
+    ax: "Axes", title: str, x: str, y: str = "", *, grid: Literal["both", "x", "y"] = "both"
+) -> "Axes":
     """Labels, a pale grid, and a legend where something has a label."""
     ax.set(title=title, xlabel=x, ylabel=y)
-    ax.grid(axis=grid, alpha=0.3)  # pyright: ignore[reportArgumentType]
+    ax.grid(axis=grid, alpha=0.3)
     if ax.get_legend_handles_labels()[0]:
         ax.legend(frameon=False, fontsize=8)
     return ax
@@ -55,10 +57,10 @@ def save(ax: "Axes", path: str | Path) -> Path:
     from matplotlib import pyplot
 
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure = ax.get_figure()
+    figure: Any = ax.get_figure()
     try:
         with replacing(path) as new:
-            figure.savefig(new, dpi=150, bbox_inches="tight")  # pyright: ignore
+            figure.savefig(new, dpi=150, bbox_inches="tight")
     finally:
-        pyplot.close(figure)  # pyright: ignore
+        pyplot.close(figure)
     return Path(path)

@@ -103,7 +103,7 @@ def gaps(table: pd.DataFrame, ax: "Axes | None" = None) -> "Axes":
     for i, values in enumerate(rows.values()):
         ax.barh(i, values.mean(), color=f"C{i}", alpha=0.5)
         ax.scatter(values, i + spread, s=5, color=f"C{i}")
-        ax.errorbar(values.mean(), i, xerr=values.sem(), color=ink(), capsize=3)
+        ax.errorbar(values.mean(), i, xerr=values.sem(), color=ink(), capsize=3)  # pyrefly: ignore[bad-argument-type]
     ax.set_yticks(range(len(rows)), list(rows))
     ax.set_ylim(len(rows) - 0.5, -0.5)
     return finish(ax, f"Gaps of {len(table)} observations", "nats per observation", grid="x")

@@ -100,7 +100,7 @@ def associations(
             colour = "white" if abs(value) > 0.6 else "black"
             ax.text(j, i, text, ha="center", va="center", fontsize=7, color=colour)
     else:
-        ax.figure.colorbar(image, ax=ax, shrink=0.7)  # pyright: ignore
+        ax.figure.colorbar(image, ax=ax, shrink=0.7)
     name = "Associations" if other is None else "Associations, other minus this"
     ax.set_title(title or name)
     return ax

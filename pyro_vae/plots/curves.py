@@ -1,6 +1,6 @@
 """Curves over the epochs, and what gradient estimators cost."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
@@ -25,7 +25,7 @@ def learning_curves(history: pd.DataFrame, ax: "Axes | None" = None) -> "Axes":
     if history.elbo_validation.notna().any():
         ax.plot(history.index, history.elbo_validation, label="validation data")
     shown = history.iloc[len(history) // 20 :]  # the first epochs would flatten the rest
-    values = shown[["elbo_train", "elbo_validation"]].stack()
+    values: Any = shown[["elbo_train", "elbo_validation"]].stack()
     clip_start(ax, values.min(), values.max())
     return finish(ax, "Learning curves", "epoch", "ELBO (nats per observation)")
 

@@ -1,7 +1,7 @@
 """Pictures of data, reconstructions and samples, and of the latent space."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -302,7 +302,7 @@ def latent_space(
     across, up = z[:, 0], z[:, 1] if z.shape[1] > 1 else 0 * z[:, 0]
     colour = None if labels is None else _colours(labels, len(z))
     few = colour is not None and len(set(colour.tolist())) <= 10
-    shade = {} if colour is None else {"c": colour, "cmap": "tab10" if few else "viridis"}
+    shade: Any = {} if colour is None else {"c": colour, "cmap": "tab10" if few else "viridis"}
     drawn = ax.scatter(across, up, s=6, alpha=0.8, **shade)
     if few:
         names = drawn.legend_elements(fmt="{x:g}")

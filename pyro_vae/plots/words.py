@@ -9,7 +9,6 @@ from torch import Tensor
 
 from ..evaluate.counts.rates import column_names
 from ..evaluate.counts.topics import topics as describe
-from ..families.topics import Topics
 from ..model.entry import of_model
 from ..model.joint import reading
 from ..model.vae import VAE
@@ -50,9 +49,8 @@ def topics(
     if documents is not None:
         table = table.sort_values("share", ascending=False)
     decoder, names = vae.decoder, column_names(vae) if words is None else list(words)
-    assert isinstance(decoder, Topics)
     with reading(vae, None):
-        weight = decoder.topics().softmax(1)
+        weight = decoder.topics().softmax(1)  # pyrefly: ignore[not-callable]
     across = min(ACROSS, len(table))
     down = -(-len(table) // across)
     figure = Figure(figsize=(2.3 * across, (0.22 * top + 0.6) * down), layout="constrained")
@@ -61,7 +59,7 @@ def topics(
     for ax in axes[len(table) :]:
         ax.remove()
     for ax, (k, row) in zip(axes, table.iterrows(), strict=False):
-        best = weight[int(k)].topk(min(top, len(names)))  # pyright: ignore[reportArgumentType]
+        best = weight[int(k)].topk(min(top, len(names)))
         labels = [str(names[i]) for i in best.indices.tolist()]
         ax.barh(range(len(labels)), best.values.cpu().numpy(), color="C0", alpha=0.8)
         ax.set_yticks(range(len(labels)), labels, fontsize=8)

@@ -58,7 +58,7 @@ class RealLine(Densities):
         """The real numbers behind draws of all sites, ``(S, N, D)``."""
         parts: list[Tensor] = []
         for name, (to, *_) in self.sites.items():
-            raw: Any = to.inv(values[name])  # pyright: ignore[reportOptionalCall]
+            raw: Any = to.inv(values[name])
             parts.append(raw.reshape(len(raw), self.count, -1))
         return torch.cat(parts, 2)
 
@@ -75,12 +75,12 @@ class RealLine(Densities):
         """From u to u: it is on the real line."""
         return identity_transform
 
-    def log_prior(self, u: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def log_prior(self, u: Tensor) -> Tensor:
         """log p(T(u)) and the log volume of T, ``(S, N)``."""
         found, volume = self._densities(u)
         return found.log_prior + volume
 
-    def log_likelihood(self, u: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def log_likelihood(self, u: Tensor) -> Tensor:
         """log p(x|T(u)), ``(S, N)``."""
         return self._densities(u)[0].log_likelihood
 
@@ -139,7 +139,7 @@ class RealLine(Densities):
         batch = [1] * (nesting - len(lead)) + lead
         frames = [f.dim for f in site["cond_indep_stack"] if f.name == self.layout.data]
         own = nesting + frames[0] if frames else None
-        u: Any = to.inv(value)  # pyright: ignore[reportOptionalCall]
+        u: Any = to.inv(value)
         event = list(u.shape[len(lead) :])
         return to, batch, own, event, u.numel() // (1 if own is None else batch[own])
 

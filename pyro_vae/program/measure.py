@@ -233,7 +233,7 @@ def _determined(traces: Traces) -> int:
             prior: Any = traces.model.nodes[name]["fn"]
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                total += biject_to(prior.support).inv(site["value"]).numel()  # pyright: ignore
+                total += biject_to(prior.support).inv(site["value"]).numel()
     return total
 
 

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -71,8 +71,8 @@ class Program(Face):
     Program(model, guide: 5 observations in the plate 'data', latent z)
     """
 
-    layout: Layout
-    observations: Tensor
+    layout: Layout  # pyrefly: ignore[bad-override-mutable-attribute]
+    observations: Tensor  # pyrefly: ignore[bad-override-mutable-attribute]
 
     def __init__(
         self,
@@ -123,8 +123,8 @@ class Program(Face):
             if is_cut(whole, lambda some: partial(run_once, *both, rows[some]), layout):
                 layout, self.packing = replace(layout, whole=False), cutting
         why = why_one_by_one(whole, layout)
-        self.layout = replace(layout, why_loop=why)  # pyright: ignore
-        self.observations = self.packing.pack()  # pyright: ignore
+        self.layout = replace(layout, why_loop=why)
+        self.observations = self.packing.pack()
         run = whole(**layout.how)
         self.drawn = read(run, layout)
         self.simulation = Simulation(run, self.packing, self.layout)
@@ -312,12 +312,12 @@ class Program(Face):
         """The unconstrained parameters that model and guide ask Pyro for, by name."""
         return iter(self.weights.values.items())
 
-    def state_dict(self, *args: object, **kwargs: object) -> dict[str, Tensor]:  # pyright: ignore
+    def state_dict(self, *args: object, **kwargs: object) -> dict[str, Tensor]:  # pyrefly: ignore[bad-override]
         """Parameters and buffers, by name."""
         return dict(self.named_parameters()) | dict(self.named_buffers())
 
     @torch.no_grad()
-    def load_state_dict(self, state_dict: Mapping[str, Tensor], *args: object) -> None:  # pyright: ignore
+    def load_state_dict(self, state_dict: Mapping[str, Tensor], *args: object) -> None:  # pyrefly: ignore[bad-override]
         """Take up parameters and buffers of :meth:`state_dict`.
 
         Raises:
@@ -330,7 +330,7 @@ class Program(Face):
             value.copy_(state_dict[name])
 
     @contextmanager
-    def copied(self) -> "Iterator[Program]":
+    def copied(self) -> "Generator[Program]":
         """Within it this program, to train; afterwards its weights are as they were."""
         before = {name: value.detach().clone() for name, value in self.state_dict().items()}
         try:

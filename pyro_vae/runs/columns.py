@@ -81,7 +81,7 @@ def shown(schema: Schema, name: str, numbers: np.ndarray) -> pd.Series:
     if column.has_codes:
         codes = np.where(np.isnan(numbers), -1, numbers).astype(int)
         levels = [str(level) for level in column.levels]
-        return pd.Series(pd.Categorical.from_codes(codes, levels, ordered=True), name=name)
+        return pd.Series(pd.Categorical.from_codes(codes, levels, ordered=True), name=name)  # pyrefly: ignore[bad-argument-type]
     if column.sort == "time":
         days = pd.to_timedelta(numbers, unit="D")
         return pd.Series(pd.Timestamp(str(column.origin)) + days, name=name)

@@ -87,17 +87,17 @@ def train(
             grey_bits = data.grey and str(settings.likelihood).split("(")[0] == "Bernoulli"
             if settings.binarize is None and grey_bits:
                 settings = replace(settings, binarize="dynamic")
-            if (data.levels or 0) > 2 and settings.likelihood == RunSettings.likelihood:
+            if (data.levels or 0) > 2 and settings.likelihood == RunSettings.likelihood:  # pyrefly: ignore[missing-attribute]
                 settings = replace(settings, likelihood=f"{LEVELS}, levels={data.levels})")
             vae = new_model(settings, data, parts)
-            vae.as_data(data.test)  # pyright: ignore[reportArgumentType]
+            vae.as_data(data.test)
             leads = team.rank == 0
             folder = _run_folder(settings, out, leads)
             if leads:
                 held.enter_context(folder.held(resume=resume))
-            where = {"resume" if resume else "out": folder}
+            where: dict[str, Any] = {"resume" if resume else "out": folder}
             try:
-                fitted = fit(vae, data.train, **where, **settings.fit_options())  # pyright: ignore
+                fitted = fit(vae, data.train, **where, **settings.fit_options())
             except Terminated as stop:  # the command line says how to go on, and ends with it
                 fitted = stop.fitted
         done = leads and fitted.signal is None and not fitted.interrupted

@@ -63,7 +63,7 @@ def held_out(
         options |= {"seed": settings.seed, "held_out": 1.0, "tokens": settings.tokens}
         found = load_data(str(data), settings.data_root, **options)
         if found.vocabulary is not None:  # its numbers are not those of the model
-            return vae.as_data(found.texts), None  # pyright: ignore[reportArgumentType]
+            return vae.as_data(found.texts), None
     return vae.as_data(as_seen(found.test, settings)), found.test_labels
 
 
@@ -81,7 +81,7 @@ def _own(run: Path, settings: RunSettings, vae: VAE) -> Data:
     data = run_data(settings)
     train = data.train
     x: Any = train if isinstance(train, Rows) else vae.record.rows(train)  # as fit hashed them
-    x = vae.as_data(data.train) if x is None else x  # pyright: ignore[reportArgumentType]
+    x = vae.as_data(data.train) if x is None else x
     if told.get("data_hash", expected := fingerprint(x)[1]) != expected:
         warnings.warn(
             f"the data of {run} have changed since it was trained: {settings.data} is another one, "

@@ -145,7 +145,7 @@ class RunSettings(FitSettings, ModelSettings):
         Raises:
             ValueError: a likelihood that names no column.
         """
-        if self.likelihood == type(self).likelihood:
+        if self.likelihood == type(self).likelihood:  # pyrefly: ignore[missing-attribute]
             return {}
         lines = [self.likelihood] if isinstance(self.likelihood, str) else self.likelihood
         pairs = [_pair(line) for line in lines]

@@ -195,7 +195,7 @@ def _here(waiting: Mapping[Path, RunSettings], jobs: int) -> dict[Path, str]:
 
 def _on_ray(waiting: Mapping[Path, RunSettings], address: str) -> dict[Path, str]:
     try:
-        import ray  # pyright: ignore[reportMissingImports]
+        import ray
     except ImportError:
         raise ValueError("address= needs Ray: pip install 'pyro-vae[ray]'") from None
     ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)

@@ -212,7 +212,7 @@ def _sort(value: object) -> str:
     return f"{type(value).__module__}.{type(value).__name__}".removeprefix("builtins.")
 
 
-def _objects(blank: Cells, seen: list[object], na_values: Sequence[Level]) -> Cells:
+def _objects(blank: Cells, seen: list[Any], na_values: Sequence[Level]) -> Cells:
     """A column of Python's objects: all of one type, or whole numbers among others."""
     numeric = any(_sort(value) in ("whole", "number") for value in seen)
     words = {v for v in seen if isinstance(v, str) and (v in na_values or is_placeholder(v))}
@@ -249,13 +249,13 @@ def _objects(blank: Cells, seen: list[object], na_values: Sequence[Level]) -> Ce
         return _days(blank, seen)
     if sort == "number":
         values = np.full(len(blank), np.nan)
-        values[blank.known] = [float(value) for value in seen]  # pyright: ignore[reportArgumentType]
+        values[blank.known] = [float(value) for value in seen]
         return replace(blank, sort=sort, values=values, dtype=_with_places(blank.dtype, seen))
     kind = {"word": object, "boolean": bool, "whole": np.int64, "duration": "timedelta64[us]"}
     try:
         return _filled(blank, sort, np.array(seen, dtype=kind[sort]))
     except OverflowError:
-        large = next(i for i, v in enumerate(seen) if not -(2**63) <= v < 2**63)  # pyright: ignore
+        large = next(i for i, v in enumerate(seen) if not -(2**63) <= v < 2**63)
         raise blank.error(
             int(places[large]),
             f"{seen[large]} is beyond 64 bits",

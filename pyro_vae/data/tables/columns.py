@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 __all__ = ["KINDS", "Column", "Kind", "Level", "Sort"]
 
@@ -122,7 +122,7 @@ class Column:
         }
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, object]) -> "Column":
+    def from_dict(cls, values: Mapping[str, Any]) -> "Column":
         """The column that :meth:`as_dict` described.
 
         Raises:
@@ -135,5 +135,5 @@ class Column:
             raise ValueError(f"a column is of one of the kinds {', '.join(KINDS)}")
         given = dict(values)
         for name in ("levels", "na_values"):
-            given[name] = tuple(values.get(name, ()))  # pyright: ignore[reportArgumentType]
-        return cls(**given)  # pyright: ignore[reportArgumentType]
+            given[name] = tuple(values.get(name, ()))
+        return cls(**given)

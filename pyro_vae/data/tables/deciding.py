@@ -89,7 +89,7 @@ def decide(cells: Cells, wishes: Wishes) -> Column:
     if levels is None and wish is not None and wish not in KINDS:
         known = ", ".join(KINDS)
         raise ValueError(f"the kind of column {name!r} is one of {known}, got {wish!r}")
-    kind: Kind | None = "ordinal" if levels else wish  # pyright: ignore[reportAssignmentType]
+    kind: Kind | None = "ordinal" if levels else wish  # pyrefly: ignore[bad-assignment]
     try:
         if kind is None and line is not None:
             kind = kind_of_line(line)

@@ -3,7 +3,7 @@
 import json
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
@@ -171,7 +171,7 @@ class Design:
             if column.has_codes and name in self.computed:
                 series[name] = _level_numbers(column)[values.astype(int)]
             elif column.has_codes:
-                series[name] = pd.Categorical.from_codes(values.astype(int), column.levels)  # pyright: ignore
+                series[name] = pd.Categorical.from_codes(values.astype(int), column.levels)  # pyrefly: ignore[bad-argument-type]
             elif name in self.levels:
                 self._check_levels(name, values)
                 series[name] = pd.Categorical(values, categories=list(self.levels[name]))
@@ -228,7 +228,7 @@ class Design:
 
 def _sum_of(columns: Sequence[str]) -> str:
     """Columns by name as a formula."""
-    names = list(columns)
+    names = list(columns) if isinstance(columns, Iterable) else []
     if not names or not all(isinstance(name, str) for name in names):
         raise ValueError(f"a condition is a formula, '~ age + sex', or columns, got {columns!r}")
     return "~ " + " + ".join(f"`{name}`" for name in names)

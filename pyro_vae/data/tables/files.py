@@ -46,7 +46,7 @@ def _check_widths(path: Path, separator: str, width: int) -> None:
     from pandas.io.common import get_handle
 
     with get_handle(path.absolute(), "r", encoding="utf-8", compression="infer") as file:
-        rows = csv.reader(file.handle, delimiter=separator)  # pyright: ignore[reportArgumentType]
+        rows = csv.reader(file.handle, delimiter=separator)
         for cells in rows:
             if 0 < len(cells) < width:
                 raise ValueError(

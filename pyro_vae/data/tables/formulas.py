@@ -101,7 +101,7 @@ def parsed(formula: str) -> Any:  # noqa: ANN401
     """The terms of a formula."""
     from formulaic import Formula
 
-    return Formula(formula)  # pyright: ignore[reportAbstractUsage]
+    return Formula(formula)  # pyrefly: ignore[bad-instantiation]
 
 
 def _check_harmless(expression: str, formula: str) -> None:

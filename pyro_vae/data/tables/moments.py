@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 
@@ -67,7 +68,7 @@ def reading(words: Sequence[str], name: str) -> tuple[str, str] | None:
         return None
     column = f"df[{name!r}]"
     if all(matches := [DATE.fullmatch(word) for word in words]):
-        first, sign, _, last, _ = matches[0].groups()  # pyright: ignore[reportOptionalMemberAccess]
+        first, sign, _, last, _ = matches[0].groups()  # pyrefly: ignore[missing-attribute]
         american = any(int(m[3]) > 12 for m in matches if m)
         year_first = len(first) == 4
         if any(m[5] for m in matches if m):
@@ -134,7 +135,7 @@ def as_days(cells: Cells, origin: str) -> np.ndarray:
 def as_times(days: np.ndarray, origin: str, whole: bool, dtype: str) -> np.ndarray:
     """Times of days since the origin, rounded to what the type can hold, and within it."""
     match = re.search(r"[\['](ns|us|ms|s)\b", dtype)
-    unit = "D" if whole else match[1].replace("ns", "us") if match else "us"
+    unit: Any = "D" if whole else match[1].replace("ns", "us") if match else "us"
     last = LAST if match and match[1] == "ns" else ALL_LAST
     start = np.datetime64(origin, "D")
     low, high = ((np.datetime64(year, "D") - start) / DAY for year in last)

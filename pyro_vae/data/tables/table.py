@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, DTypeLike
 
 from ...core.checks import fraction, whole
 from ...language.spec import nearest
@@ -318,8 +318,8 @@ class Table:
     def __len__(self) -> int:
         return len(self.values)
 
-    def __array__(self, dtype: object = None, copy: bool | None = None) -> np.ndarray:
-        return self.values if dtype is None else self.values.astype(dtype)  # pyright: ignore
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
+        return self.values if dtype is None else self.values.astype(dtype)
 
     def __repr__(self) -> str:
         n, d, missing = len(self), len(self.schema.columns), int(self.missing.sum())
@@ -329,7 +329,7 @@ class Table:
 
     def __getitem__(self, rows: "int | slice | ArrayLike") -> "Table":
         """Some rows: by number, slice, list or mask."""
-        chosen = np.arange(len(self))[rows]  # pyright: ignore[reportArgumentType, reportCallIssue]
+        chosen = np.arange(len(self))[rows]  # pyrefly: ignore[bad-index]
         chosen = np.atleast_1d(chosen)
         if not len(chosen):
             raise ValueError("no row is chosen: a table has one at least")

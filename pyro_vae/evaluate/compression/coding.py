@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import pyro.distributions as dist
@@ -164,7 +163,7 @@ def _observed(p: dist.TorchDistribution, largest: float, like: Tensor) -> tuple[
     if values is not None:
         return values, 0
     base = innermost(p)
-    kind, lower, _ = support_bounds(base.support)  # pyright: ignore[reportArgumentType]
+    kind, lower, _ = support_bounds(base.support)  # pyrefly: ignore[bad-argument-type]
     if base.event_dim or kind != "discrete" or math.isinf(lower):
         raise ValueError(
             f"x of {type(base).__name__} is not made of independent discrete cells, and has no "
@@ -240,7 +239,7 @@ class EntropyCoder:
             raise ValueError(
                 "compression needs constriction: pip install 'pyro-vae[compress]'"
             ) from None
-        library: Any = constriction.stream  # pyright: ignore[reportAttributeAccessIssue]
+        library = constriction.stream
         self._coder = library.stack.AnsCoder(words, seal)
         self._model = library.model.Categorical(perfect=False)
         self._uniform = library.model.Uniform(2**NOISE)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -186,8 +187,8 @@ def _under(vae: VAE, x: Tensor, context: Tensor | None) -> Tensor:
 
 def _contexts(vae: VAE, rows: Sequence[Tensor], members: Tensor) -> Tensor | None:
     """The conditions of some rows, ``(M, C)``."""
-    parts = [vae.record.part(some, "context") for some in rows]
-    return None if parts[0] is None else torch.cat(parts)[members.to(parts[0].device)]  # pyright: ignore
+    parts: list[Any] = [vae.record.part(some, "context") for some in rows]
+    return None if parts[0] is None else torch.cat(parts)[members.to(parts[0].device)]
 
 
 def _chosen(rows: Sequence[Tensor], members: Tensor) -> Iterator[Tensor]:

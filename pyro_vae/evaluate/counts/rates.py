@@ -102,7 +102,8 @@ def loadings(vae: VAE) -> pd.DataFrame:
     leaves = [m for m in vae.decoder.modules() if m is not vae.decoder and not [*m.children()]]
     if not all(isinstance(m, nn.Sequential | nn.Flatten) for m in leaves):
         raise ValueError("loadings are of a linear decoder: VAE(..., decoder='MLP([])')")
-    sources: Any = getattr(vae.likelihood, "sources", {})
+    likelihood: Any = vae.likelihood
+    sources = getattr(likelihood, "sources", {})
     heads = {name: part for name, part in sources.items() if isinstance(part, Amortized)}
     name = next((n for n in ("logits", "loc", "rate", "probs") if n in heads), None)
     if name is None:
@@ -110,7 +111,7 @@ def loadings(vae: VAE) -> pd.DataFrame:
     k = len(vae.latents.coordinates)
     head: Any = heads[name].head
     weight = head.weight[:, :k].cpu().double().numpy()
-    if name == "loc" and name in (units := getattr(vae.likelihood, "units", {})):
+    if name == "loc" and name in (units := getattr(likelihood, "units", {})):
         weight = weight * units[name].factor.reshape(-1, 1).cpu().double().numpy()
     return pd.DataFrame(weight, index=column_names(vae), columns=list(vae.latents.coordinates))
 

@@ -33,7 +33,7 @@ def joint_of(vae: Face, x: Tensor) -> Joint | RealLine:
     Raises:
         ValueError: a program of which a latent site is discrete, or draws are made one by one.
     """
-    return RealLine(vae, x) if isinstance(vae, Program) else Joint(vae, x)  # pyright: ignore
+    return RealLine(vae, x) if isinstance(vae, Program) else Joint(vae, x)  # pyrefly: ignore[bad-argument-type]
 
 
 @dataclass
@@ -117,7 +117,7 @@ class Path:
 
     def unconstrain(self, z: Tensor) -> Tensor:
         """From the support of z to the real line."""
-        return self.transform.inv(z)  # pyright: ignore[reportReturnType, reportOptionalCall]
+        return self.transform.inv(z)
 
     def _tune(self, chains: int) -> Tensor:
         step = torch.full((self.batch,), 0.1).to(self.betas)

@@ -93,7 +93,7 @@ class References:
         return None
 
     def _draw(self, estimator: Estimator) -> Reference:
-        more = {"num_draws": self.plan.num_draws * COPIES}
+        more: dict[str, Any] = {"num_draws": self.plan.num_draws * COPIES}
         if self.vae.separate:
             more = {"x": self.x.repeat(COPIES, *[1] * (self.x.ndim - 1))}
         plan = replace(self.plan, **more, compile=False)
@@ -110,7 +110,7 @@ class References:
         with pyro.get_param_store().scope():
             guide = estimator.wrap(self.vae.guide, self.x)
             for rows in chunks(self.x, _states(self.vae, self.x), EVALUATIONS):
-                estimator.elbo.loss_and_grads(self.vae.model, guide, rows)  # pyright: ignore
+                estimator.elbo.loss_and_grads(self.vae.model, guide, rows)  # pyrefly: ignore[missing-attribute]
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         mean = torch.cat([g.flatten().double() for g in gradients]) / -self.plan.count
         return Reference(f"{estimator}, exact", mean)
@@ -145,9 +145,8 @@ def _exact(vae: Face, given: Mapping[str, Tensor]) -> Reference:
 def _states(vae: Face, x: Tensor) -> float:
     """The number of joint states of the latent sites of one observation."""
     with poutine.block(), torch.random.fork_rng():
-        trace = poutine.trace(vae.guide).get_trace(x[:1])
+        trace: Any = poutine.trace(vae.guide).get_trace(x[:1])
     states = 1.0
-    site: Any
     for site in trace.nodes.values():
         if latent(site):
             fn = site["fn"]

@@ -108,10 +108,10 @@ def _factors(graph: fx.Graph, node: fx.Node) -> tuple[fx.Node, fx.Node] | None:
     aten, flipped = torch.ops.aten, False
     while node.target in (aten.t.default, aten.alias.default, aten.detach.default):
         flipped ^= node.target is aten.t.default
-        node = node.args[0]  # pyright: ignore[reportAssignmentType]
+        node = node.args[0]  # pyrefly: ignore[bad-assignment]
     if node.target is not aten.mm.default:
         return None
     left, right = node.args
     if flipped:
-        return right, graph.call_function(aten.t.default, (left,))  # pyright: ignore
-    return graph.call_function(aten.t.default, (left,)), right  # pyright: ignore
+        return right, graph.call_function(aten.t.default, (left,))  # pyrefly: ignore[bad-return]
+    return graph.call_function(aten.t.default, (left,)), right  # pyrefly: ignore[bad-return]

@@ -2,7 +2,7 @@
 
 import linecache
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -82,7 +82,7 @@ class Sample:
 
 
 @contextmanager
-def forget_sources() -> Iterator[None]:
+def forget_sources() -> Generator[None]:
     """Within it graphs may be made; their source text, which PyTorch keeps for ever, is dropped."""
     from torch.fx.graph_module import _loader
 

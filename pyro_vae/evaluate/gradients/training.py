@@ -105,7 +105,7 @@ def train_estimators(
     for name, estimator in zip(unique(lines), lines, strict=True):
         try:
             with vae.copied() as copy:
-                fitted = fit(copy, x, estimator=estimator, **options)  # pyright: ignore
+                fitted = fit(copy, x, estimator=estimator, **options)  # pyrefly: ignore[bad-argument-type]
         except NonFiniteLossError as problem:
             raise NonFiniteLossError(f"{name}: {problem}") from None
         if len(fitted.history):

@@ -133,7 +133,7 @@ class FullCovariance(nn.Module):
     def __init__(self, transform: Transform, z: Tensor) -> None:
         super().__init__()
         self.transform = transform
-        u: Any = transform.inv(z)  # pyright: ignore[reportOptionalCall]
+        u: Any = transform.inv(z)
         self.shape = u.shape[1:]
         u = u.flatten(2)
         self.loc = nn.Parameter(u.mean(0))

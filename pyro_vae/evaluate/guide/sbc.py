@@ -160,8 +160,8 @@ def simuk_sbc(
     num_samples = whole("num_samples", num_samples)
     seed = None if seed is None else whole("seed", seed, 0)
     try:
-        from simuk import SBC  # pyright: ignore[reportMissingImports]
-        from simuk.adapters import backend_adapter as _  # noqa: F401 # pyright: ignore
+        from simuk import SBC
+        from simuk.adapters import backend_adapter as _  # noqa: F401
     except ImportError as problem:
         raise ImportError(
             f"simuk_sbc needs simuk with its backend adapters ({problem}): pip install simuk, or "

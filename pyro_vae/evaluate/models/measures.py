@@ -126,7 +126,7 @@ def _observed(vae: VAE | Program, x: Tensor) -> dict[str, tuple[str, Tensor]]:
 
 def _measure(part: torch.distributions.Distribution) -> str:
     """Of one likelihood, what its density is with respect to."""
-    cell, support = innermost(part), support_of(part)  # pyright: ignore[reportArgumentType]
+    cell, support = innermost(part), support_of(part)  # pyrefly: ignore[bad-argument-type]
     if support is None:
         return "densities of a support that is not known"
     kind, *_ = support_bounds(support)

@@ -28,7 +28,7 @@ def associations(table: object) -> pd.DataFrame:
     >>> associations(frame).round(1).loc["a", ["a", "b", "c"]].tolist()
     [1.0, -1.0, 0.0]
     """
-    coded = encode_tables({"table": table}, "table")["table"]  # pyright: ignore[reportArgumentType]
+    coded = encode_tables({"table": table}, "table")["table"]
     n = len(coded.names)
     found = np.eye(n)
     for i in range(n):

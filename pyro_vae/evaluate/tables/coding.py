@@ -47,7 +47,7 @@ class Coded:
         return Coded(self.names, self.numeric, self.values[rows], self.codes[rows], self.bins[rows])
 
 
-def encode_tables(tables: Mapping[str, pd.DataFrame], reference: str) -> dict[str, Coded]:
+def encode_tables(tables: Mapping[str, object], reference: str) -> dict[str, Coded]:
     """Code tables in common.
 
     Args:
@@ -58,7 +58,7 @@ def encode_tables(tables: Mapping[str, pd.DataFrame], reference: str) -> dict[st
         ValueError: a table is empty, lacks a column or has another, or a column of quantities
             holds something else.
     """
-    frames = {name: as_frame(table, name) for name, table in tables.items()}
+    frames: dict[str, Any] = {name: as_frame(table, name) for name, table in tables.items()}
     names = tuple(frames[reference])
     for name, frame in frames.items():
         if different := sorted(set(frame) ^ set(names)):
@@ -84,7 +84,7 @@ def as_frame(table: object, name: str = "the table") -> pd.DataFrame:
     if frame is None:
         convert = getattr(table, "to_pandas", None)
         try:
-            frame = convert() if convert is not None else pd.DataFrame(table)  # pyright: ignore[reportArgumentType]
+            frame = convert() if convert is not None else pd.DataFrame(table)  # pyrefly: ignore[bad-argument-type]
         except (ValueError, TypeError):
             frame = pd.DataFrame()
         if not all(map(pd.api.types.is_scalar, frame.head(1).to_numpy().flat)) or frame.empty:

@@ -4,6 +4,7 @@ import math
 import warnings
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -131,7 +132,7 @@ def fidelity(
     frames = {"test": test, "synthetic": synthetic, "train": train}
     frames = {name: as_frame(frame, name) for name, frame in frames.items()}
     gone = {c for f in frames.values() for c in f if pd.isna(f[c]).to_numpy().all()}
-    unknown = [c for c in frames["train"] if c in gone]
+    unknown: list[Any] = [c for c in frames["train"] if c in gone]
     if unknown:  # identifiers, which a model leaves out
         warnings.warn(f"left out, being missing in all rows: {', '.join(unknown)}", stacklevel=2)
         frames = {name: f.drop(columns=unknown, errors="ignore") for name, f in frames.items()}

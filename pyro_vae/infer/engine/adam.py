@@ -21,13 +21,13 @@ class Adam(torch.optim.Adam):
         Kingma & Ba (2015), "Adam: a method for stochastic optimization", ICLR (arXiv:1412.6980).
     """
 
-    kernel: Any = staticmethod(torch._fused_adam_)  # pyright: ignore[reportPrivateImportUsage]
+    kernel: Any = staticmethod(torch._fused_adam_)
     taken: list[bool] | None = None
     # as it is, without the import of a compiler, which takes seconds
     add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def step(self, closure: None = None) -> None:
         """One step of the parameters that have a gradient."""
         group, *more = self.param_groups
         gradients = [p.grad for p in group["params"]]
@@ -70,4 +70,4 @@ class AdamW(Adam, torch.optim.AdamW):
         (arXiv:1711.05101).
     """
 
-    kernel: Any = staticmethod(torch._fused_adamw_)  # pyright: ignore[reportPrivateImportUsage]
+    kernel: Any = staticmethod(torch._fused_adamw_)

@@ -1,6 +1,6 @@
 """A Pyro program run once under a tracer that sees tensors alone: its computation as a graph."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -68,7 +68,7 @@ def capture(elbo: ELBO, model: Callable, guide: Callable, *args: object, **kwarg
     """
     leaves, tree = pytree.tree_flatten((args, kwargs))
     inputs = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-    step: Any = elbo.loss_and_grads  # pyright: ignore[reportAttributeAccessIssue]
+    step = elbo.loss_and_grads  # pyrefly: ignore[missing-attribute]
     with torch.random.fork_rng(), _Undo() as undo:
         with poutine.trace(param_only=True) as seen:
             step(model, guide, *args, **kwargs)  # what happens once, such as counting plates
@@ -85,7 +85,7 @@ def capture(elbo: ELBO, model: Callable, guide: Callable, *args: object, **kwarg
                 p.grad = None
             with _Constants():
                 loss = step(model, guide, *some, **others)
-            return (torch.as_tensor(loss), *(p.grad for p in named.values()))  # pyright: ignore
+            return (torch.as_tensor(loss), *(p.grad for p in named.values()))
 
         try:
             with _without_looking():
@@ -126,7 +126,7 @@ def capture_function(function: Callable, *inputs: Tensor) -> tuple[fx.GraphModul
 
 
 @contextmanager
-def _noted_quickly(mode: Any) -> Iterator[None]:  # noqa: ANN401
+def _noted_quickly(mode: Any) -> Generator[None]:  # noqa: ANN401
     """Within it a fake tensor is made as PyTorch makes it, but in one step: a quarter of a capture.
 
     PyTorch calls ``torch.empty_strided`` under the mode, which looks for what it does in a cache.
@@ -149,7 +149,7 @@ def _noted_quickly(mode: Any) -> Iterator[None]:  # noqa: ANN401
 
 
 @contextmanager
-def _without_looking() -> Iterator[None]:
+def _without_looking() -> Generator[None]:
     """Within it Pyro reads no value for a check that the first run made, a report or a shortcut."""
     compute = Dice.compute_expectation
     zeros = {  # in place of outcomes of probability zero, which Pyro leaves out of its sum
@@ -236,7 +236,7 @@ class _Undo(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Callable, types: object, args: tuple = (), kwargs: dict | None = None
     ) -> object:
-        kwargs, schema = kwargs or {}, func._schema  # pyright: ignore[reportFunctionMemberAccess]
+        kwargs, schema = kwargs or {}, func._schema  # pyrefly: ignore[missing-attribute]
         for argument, value in zip(schema.arguments, args, strict=False):
             if argument.is_write and isinstance(value, Tensor):
                 place = _storage(value)
@@ -253,7 +253,7 @@ class _Undo(TorchDispatchMode):
         """Whether a tensor was not there before."""
         return _storage(tensor) in self.new
 
-    def __exit__(self, *problem: object) -> None:
+    def __exit__(self, *problem: object) -> None:  # pyrefly: ignore[bad-override]
         super().__exit__(*problem)
         with torch.no_grad():
             for tensor, was in self.written.values():

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -92,7 +92,7 @@ class Processes:
             self.first(tensor)
 
     @contextmanager
-    def in_turn(self) -> Iterator[None]:
+    def in_turn(self) -> Generator[None]:
         """Within it the first process of each machine goes before the others, even if it fails."""
         if local_rank():
             self.meet()
@@ -137,7 +137,7 @@ def leads() -> bool:
 
 
 @contextmanager
-def processes() -> Iterator[Processes]:
+def processes() -> Generator[Processes]:
     """The processes that ``torchrun`` or ``init_process_group`` joined; else this one alone."""
     launched = int(os.environ.get("WORLD_SIZE", "1")) > 1 and "MASTER_ADDR" in os.environ
     joined = dist.is_available() and dist.is_initialized()

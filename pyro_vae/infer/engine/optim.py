@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import pyro
 import torch
-from pyro.optim import PyroOptim
+from pyro.optim.optim import PyroOptim
 from pyro.params.param_store import normalize_param_name
 from torch import Tensor, nn
 
@@ -24,7 +24,7 @@ Options: TypeAlias = dict[str, Any]
 
 FLAGS = {"foreach", "fused", "capturable", "differentiable", "maximize"}
 FLAGS |= {"amsgrad", "nesterov", "centered"}
-IN_ONE_CALL = {torch.optim.Adam: Adam, torch.optim.AdamW: AdamW}
+IN_ONE_CALL: dict[type, type] = {torch.optim.Adam: Adam, torch.optim.AdamW: AdamW}
 
 
 class FusedOptim(PyroOptim):
@@ -129,7 +129,7 @@ class FusedOptim(PyroOptim):
         self.processes.share({name: p.data for name, p in named})
         for parameters, options in self._groups(named):
             if self.optimizer is None:
-                self.optimizer = self.pt_optim_constructor(parameters, **options)  # pyright: ignore
+                self.optimizer = self.pt_optim_constructor(parameters, **options)  # pyrefly: ignore[not-callable]
                 # without a profiler and hooks around it
                 self._step = inspect.unwrap(type(self.optimizer).step)
             else:
@@ -137,9 +137,7 @@ class FusedOptim(PyroOptim):
         for name, p in named:
             saved = self._state_waiting_to_be_consumed.pop(name, None)
             if saved is not None:
-                self.optimizer.state[p] = {  # pyright: ignore[reportOptionalMemberAccess]
-                    k: v.clone() for k, v in saved.items()
-                }
+                self.optimizer.state[p] = {k: v.clone() for k, v in saved.items()}  # pyrefly: ignore[missing-attribute]
 
     def _groups(self, named: list[tuple[str, Tensor]]) -> list[tuple[list[Tensor], Options]]:
         """Parameters that have the same options, and these."""
@@ -193,7 +191,7 @@ def optimizer_line(value: "str | Spec | type[torch.optim.Optimizer]") -> str:
         raise ValueError(
             f"optimizer is an object, and fit makes its own: give optimizer={made!r} and lr="
         )
-    return str(as_spec(value, "optimizer", "Adam(clip_norm=10)"))  # pyright: ignore[reportArgumentType]
+    return str(as_spec(value, "optimizer", "Adam(clip_norm=10)"))
 
 
 def make_optimizer(value: str | Spec, lr: float) -> FusedOptim:
@@ -205,9 +203,9 @@ def make_optimizer(value: str | Spec, lr: float) -> FusedOptim:
         lr: the learning rate.
     """
     spec, lr = as_spec(value), number("lr", lr, 0)
-    constructor = getattr(torch.optim, spec.name, None)
+    constructor: Any = getattr(torch.optim, spec.name, None)
     optimizers = [n for n, c in vars(torch.optim).items() if isinstance(c, type)]
-    if spec.name not in optimizers or not issubclass(constructor, torch.optim.Optimizer):  # pyright: ignore
+    if spec.name not in optimizers or not issubclass(constructor, torch.optim.Optimizer):
         raise spec.error(f"unknown optimizer {spec.name!r}{nearest(spec.name, optimizers)}")
     names = [n for n in inspect.signature(constructor).parameters if n not in ("params", "lr")]
     if spec.args:

@@ -73,7 +73,7 @@ def drop_dead_code(module: fx.GraphModule) -> fx.GraphModule:
 
 def placeholders(graph: fx.Graph) -> list[fx.Node]:
     """The inputs of a graph, in their order."""
-    return graph.find_nodes(op="placeholder")  # pyright: ignore[reportReturnType]
+    return graph.find_nodes(op="placeholder")
 
 
 PASSES: tuple[Pass, ...] = (reshape_views, fold_indices, lift_tensors, drop_dead_code)

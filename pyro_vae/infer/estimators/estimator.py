@@ -98,7 +98,7 @@ class Estimator:
         """What sets the temperature at a time in epochs; it does nothing where there is none."""
         if self.temperature is None or not isinstance(self.rule, Concrete):
             return lambda t: None
-        tensor, at = self.rule.temperature, schedule(self.temperature, epochs, "temperature")  # pyright: ignore
+        tensor, at = self.rule.temperature, schedule(self.temperature, epochs, "temperature")
         return lambda t: tensor.fill_(at(t))
 
     def wrap(self, guide: Callable, x: Tensor) -> Callable:

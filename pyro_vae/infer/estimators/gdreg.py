@@ -110,7 +110,8 @@ def redraw(fn: dist.TorchDistribution, z: Tensor, name: str) -> Tensor:
         with torch.no_grad():
             for transform in reversed(fn.transforms):
                 z = transform.inv(z)
-        z = redraw(fn.base_dist, z.clone(), name)  # a copy: no cache of a transform knows it
+        # a copy: no cache of a transform knows it
+        z = redraw(fn.base_dist, z.clone(), name)  # pyrefly: ignore[bad-argument-type]
         for transform in fn.transforms:
             z = transform(z)
         return z
@@ -126,4 +127,4 @@ def redraw(fn: dist.TorchDistribution, z: Tensor, name: str) -> Tensor:
             f"it inverts draws of location and scale, which {type(fn).__name__} at site {name!r} "
             "of the model has not: use DReG"
         )
-    return fn.loc + fn.scale * ((z - fn.loc) / fn.scale).detach()  # pyright: ignore
+    return fn.loc + fn.scale * ((z - fn.loc) / fn.scale).detach()

@@ -4,7 +4,7 @@ All of them work on any Pyro function, not only on those of :class:`pyro_vae.VAE
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Self, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import pyro
 import pyro.distributions as dist
@@ -88,7 +88,7 @@ class Wrapper(dist.TorchDistribution):
         base: the distribution.
     """
 
-    arg_constraints: ClassVar[dict] = {}  # pyright: ignore[reportIncompatibleMethodOverride]
+    arg_constraints = {}
 
     def __init__(self, base: dist.TorchDistribution) -> None:
         self.base = base
@@ -103,7 +103,7 @@ class Wrapper(dist.TorchDistribution):
         """The log density of the wrapped distribution."""
         return self.base.log_prob(value)
 
-    def expand(self, batch_shape: torch.Size, _instance: object = None) -> Self:
+    def expand(self, batch_shape: Size, _instance: object = None) -> Self:
         """The wrapped distribution expanded, in the same wrapper."""
         return type(self)(self.base.expand(batch_shape))
 
@@ -216,9 +216,9 @@ class EnumerableProduct(Wrapper):
         """A draw of all variables."""
         return self.base.sample(torch.Size(sample_shape))
 
-    def expand(self, batch_shape: torch.Size, _instance: object = None) -> "EnumerableProduct":
+    def expand(self, batch_shape: Size, _instance: object = None) -> "EnumerableProduct":
         """The joint distribution, expanded."""
-        return EnumerableProduct(self.base.expand(batch_shape), self.name)
+        return EnumerableProduct(self.base.expand(batch_shape), self.name)  # pyrefly: ignore[bad-argument-type]
 
     def few_states(self) -> tuple[Tensor, int]:
         """The values of one variable, and how many variables there are.

@@ -118,7 +118,7 @@ class MultiSampleELBO(ELBO):
             check_plates(trace)
         if is_validation_enabled():
             check_if_enumerated(traces[1])
-        return Run(*traces, kept)
+        return Run(traces[0], traces[1], kept)
 
     @torch.no_grad()
     def loss(self, model: Callable, guide: Callable, *args: object, **kwargs: object) -> float:
@@ -157,7 +157,7 @@ class MultiSampleELBO(ELBO):
 
     def _loss(self, bound: Tensor) -> float:
         loss = -bound.item()
-        warn_if_nan(loss, "loss")  # pyright: ignore[reportCallIssue, reportArgumentType]
+        warn_if_nan(loss, "loss")  # pyrefly: ignore[no-matching-overload]
         return loss
 
 

@@ -134,7 +134,7 @@ class RELAX(REBAR):
         self.hidden = whole("hidden", hidden)
 
     def _start(self, sites: list[Any], args: tuple) -> nn.Module:
-        control = super()._start(sites, args)
+        control: Any = super()._start(sites, args)
         control.networks = nn.ModuleList()
         for site in sites:
             first = nn.Linear(2 * site["fn"].event_shape.numel(), self.hidden)

@@ -143,7 +143,7 @@ def relaxation(gradient: str, temperature: Value = None) -> Relaxation:
         return rule()
     if not issubclass(rule, Concrete):
         raise ValueError(NO_TEMPERATURE)
-    at = schedule(temperature, 1, "temperature")  # pyright: ignore[reportArgumentType]
+    at = schedule(temperature, 1, "temperature")  # pyrefly: ignore[bad-argument-type]
     if not min(at(0.0), at(math.inf)) > 0:
         raise ValueError(
             f"temperature is positive throughout, such as 0.5 or exponential(1, 0.3), got "

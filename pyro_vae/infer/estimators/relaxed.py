@@ -17,7 +17,7 @@ the difference that a change of z makes.
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, TypeAlias
 
 import pyro.distributions as dist
 import torch
@@ -272,7 +272,7 @@ def sites_can_be_relaxed(trial: Trial) -> None:
 class Relaxed(Wrapper):
     """A discrete distribution whose draws have a path, and whose log mass is linear in them."""
 
-    has_rsample: ClassVar[bool] = True
+    has_rsample = True
 
     def __init__(
         self, base: dist.TorchDistribution, draw: Callable[[Tensor, Kind], Tensor]
@@ -290,7 +290,7 @@ class Relaxed(Wrapper):
         """The log mass, linear in ``value``."""
         return log_mass(self.base, value, self.kind)
 
-    def expand(self, batch_shape: torch.Size, _instance: object = None) -> "Relaxed":
+    def expand(self, batch_shape: Size, _instance: object = None) -> "Relaxed":
         """The wrapped distribution expanded, in the same wrapper."""
         return Relaxed(self.base.expand(batch_shape), self.draw)
 

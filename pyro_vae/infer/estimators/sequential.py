@@ -27,11 +27,11 @@ class SameMembers(Messenger):
         self.members: dict[str, Any] = {}
 
     def _pyro_sample(self, msg: dict) -> None:
-        if site_is_subsample(msg) and msg["value"] is None:  # pyright: ignore[reportArgumentType]
+        if site_is_subsample(msg) and msg["value"] is None:  # pyrefly: ignore[bad-argument-type]
             msg["value"] = self.members.get(msg["name"])
 
     def _pyro_post_sample(self, msg: dict) -> None:
-        if site_is_subsample(msg):  # pyright: ignore[reportArgumentType]
+        if site_is_subsample(msg):  # pyrefly: ignore[bad-argument-type]
             self.members.setdefault(msg["name"], msg["value"])
 
 

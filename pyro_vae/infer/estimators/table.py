@@ -130,11 +130,7 @@ def build_renyi(
         near = "" if one else ", but for rounding, which 1 / (1 - alpha) magnifies"
         said = 1 if one else alpha
         raise ValueError(f"alpha={said} makes the Rényi bound the ELBO{near}: use Trace_ELBO")
-    return RenyiELBO(
-        alpha,  # pyright: ignore[reportArgumentType]
-        num_particles,
-        vectorize_particles=vectorize_particles,
-    )
+    return RenyiELBO(alpha, num_particles, vectorize_particles=vectorize_particles)
 
 
 def nothing_is_weighted(trial: Trial) -> None:
@@ -196,7 +192,7 @@ OF_PYRO: dict[type[ELBO], Profile] = {
             ("stl", "it is biased with more than one particle: use DReG"),
         ),
         weighted=False,
-        bound=lambda elbo: renyi(elbo.alpha, elbo.num_particles),  # pyright: ignore
+        bound=lambda elbo: renyi(elbo.alpha, elbo.num_particles),  # pyrefly: ignore[missing-attribute]
     ),
 }
 

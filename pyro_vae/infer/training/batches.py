@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, islice
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,7 +55,7 @@ class Batches:
         self.x, self.batch_size, self.fresh, self.prepare = x, batch_size, fresh, prepare
         self.processes = processes or Processes()
         self.rows = len(self.processes.part(torch.arange(batch_size)))
-        self._bits = bits
+        self._bits: Callable[[Tensor, Tensor, Tensor], Tensor] = bits
         count = self.processes.count
         self._loader = not isinstance(x, Tensor | Dataset)
         if self._loader and count > 1:
@@ -157,10 +157,10 @@ class Batches:
     @property
     def _together(self) -> int:
         """How many batches of a tensor are taken together: ``AT_ONCE`` numbers."""
-        return max(1, AT_ONCE // max(1, self.rows * cast(Tensor, self.x)[0].numel()))
+        return max(1, AT_ONCE // max(1, self.rows * self.x[0].numel()))
 
     def _number(self) -> int:
-        return len(cast(Tensor, self.x))
+        return len(self.x)
 
     def _take(self, rows: Tensor) -> Tensor:
         """Rows of a ``Dataset``; of one row none, for a process that has no part of a batch."""

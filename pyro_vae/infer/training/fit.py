@@ -4,11 +4,12 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from numbers import Real
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyro
@@ -245,14 +246,14 @@ def _optimizer(settings: FitSettings, team: Processes) -> FusedOptim:
     return optim
 
 
-def _settings(given: Mapping[str, object], line: Estimator) -> FitSettings:
+def _settings(given: Mapping[str, Any], line: Estimator) -> FitSettings:
     """The plain values among the arguments of ``fit``, checked, alone and together."""
-    plain = {f.name: given[f.name] for f in fields(FitSettings)} | {"estimator": str(line)}
-    plain |= {"optimizer": optimizer_line(plain["optimizer"])}  # pyright: ignore
+    plain: dict[str, Any] = {f.name: given[f.name] for f in fields(FitSettings)}
+    plain |= {"estimator": str(line), "optimizer": optimizer_line(plain["optimizer"])}
     plain = {name: str(v) if isinstance(v, Spec) else v for name, v in plain.items()}
     if not isinstance(plain["validation"], Real | str):  # data
         plain["validation"] = None
-    settings = FitSettings(**plain)  # pyright: ignore[reportArgumentType]
+    settings = FitSettings(**plain)
     if not line.weighted and settings.beta != 1:
         name = type(line.elbo).__name__
         raise ValueError(
@@ -345,7 +346,7 @@ def _run_folder(
 @contextmanager
 def _alone(
     settings: FitSettings, folder: RunFolder | None, resume: bool
-) -> Iterator[tuple[Processes, list[int]]]:
+) -> Generator[tuple[Processes, list[int]]]:
     """Within it the folder is held, by the first process, and generator and store are a run's own.
 
     Gives the processes, and the signals that came.
@@ -368,7 +369,7 @@ def _keep(folder: RunFolder, fitted: Fit) -> None:
 
 
 @contextmanager
-def _listen(team: Processes) -> Iterator[list[int]]:
+def _listen(team: Processes) -> Generator[list[int]]:
     """Within it a signal asks to stop; the second Ctrl-C raises, as ever.
 
     Gives the signals that came. Those other than Ctrl-C that are ignored, or handled by somebody,

@@ -1,6 +1,6 @@
 """The folder of a run: held by one process at a time, with what it was told and what it gave."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,7 +45,7 @@ class RunFolder:
         return folder if isinstance(folder, RunFolder) else cls(folder_path(name, folder))
 
     @contextmanager
-    def held(self, *, resume: bool = False) -> Iterator[None]:
+    def held(self, *, resume: bool = False) -> Generator[None]:
         """Hold it against other processes and threads; within it a second call does nothing.
 
         Raises:

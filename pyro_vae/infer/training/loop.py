@@ -50,7 +50,7 @@ class Loop:
         with ExitStack() as stack:
             for name, callback in run.callbacks.items():
                 self._annotate(callback.start, f"start of the callback {name}")()
-                stack.push(lambda kind, *_, end=callback.end: end(kind is None))
+                stack.push(lambda kind, *_, end=callback.end: end(kind is None))  # pyrefly: ignore[not-callable]
             if run.pays(run.batches.rows):
                 with suppress(CaptureError):  # the step says why
                     run.batches.compile()

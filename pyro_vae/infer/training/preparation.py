@@ -17,6 +17,7 @@ from pyro.poutine import trace
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from ...data.counts import Counts
 from ...data.loaders import Form, Stream, is_loader, length, stream
 from ...data.pictures import warn_of_layout
 from ...data.ragged import joined
@@ -29,7 +30,7 @@ from .settings import Binarize, FitSettings
 
 __all__ = ["Data", "Prepared", "check_grey", "fingerprint", "prepare"]
 
-Data: TypeAlias = Tensor | ArrayLike | Iterable[Any] | Dataset[Any]
+Data: TypeAlias = Tensor | ArrayLike | Iterable[Any] | Dataset[Any] | Counts
 
 EVALUATED = 1000  # at least so many training data points are evaluated for the history
 
@@ -89,14 +90,14 @@ def prepare(
         )
     x = _kept_sparse(vae, x, binarize)
     x = stream(Rows(x) if isinstance(x, np.memmap) else x, settings.batch_size, steps)
-    given = None if settings.validation or validation is None else vae.as_data(validation)  # pyright: ignore
+    given = None if settings.validation or validation is None else vae.as_data(validation)
     if given is not None:
         held_out = vae.check(draw_bits(given, binarize))
     if isinstance(x, Rows | Stream) or is_loader(x):
         if binarize == "static":
             raise ValueError("binarize='static' needs x in memory; of a loader: 'dynamic'")
     else:
-        x = vae.as_data(x) if binarize else vae.check(x)  # pyright: ignore[reportArgumentType]
+        x = vae.as_data(x) if binarize else vae.check(x)
     named = {"data": x} if given is None else {"data": x, "validation": given}
     identity: dict[str, object] = {k: fingerprint(v) for k, v in named.items() if identify}
     described = _describe(x, identity.get("data"))

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pyro
 import torch
@@ -42,8 +42,8 @@ class Trainable(Protocol):
 
     def model(self, x: Tensor) -> Tensor: ...  # noqa: D102
     def guide(self, x: Tensor) -> Tensor: ...  # noqa: D102
-    def check(self, x: Tensor) -> Tensor: ...  # noqa: D102
-    def as_data(self, x: Tensor) -> Tensor: ...  # noqa: D102
+    def check(self, x: Any) -> Tensor: ...  # noqa: ANN401, D102
+    def as_data(self, x: Any) -> Tensor: ...  # noqa: ANN401, D102
     def start_from(self, x: Tensor) -> None: ...  # noqa: D102
     def state_dict(self) -> dict[str, Tensor]: ...  # noqa: D102
     def load_state_dict(self, state_dict: Mapping[str, Tensor]) -> object: ...  # noqa: D102

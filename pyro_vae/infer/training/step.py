@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -54,7 +54,7 @@ class Step:
             lowered(model, precision, run.sample.device),
             lowered(guide, precision, run.sample.device),
             run.optim,
-            loss=self.elbo.loss,  # pyright: ignore[reportAttributeAccessIssue]
+            loss=self.elbo.loss,  # pyrefly: ignore[missing-attribute]
             loss_and_grads=self._loss_and_grads,
         )
 
@@ -64,7 +64,7 @@ class Step:
             self.run.optim(())
             return 0.0
         with in_words(), checked() if self._first else nullcontext():
-            return float(self.svi.step(batch))  # pyright: ignore[reportArgumentType]
+            return float(self.svi.step(batch))
 
     @property
     def _first(self) -> bool:
@@ -128,7 +128,7 @@ def lowered(fn: Callable, precision: str, device: torch.device) -> Callable:
 
 
 @contextmanager
-def tensor_float(precision: str) -> Iterator[None]:
+def tensor_float(precision: str) -> Generator[None]:
     """Within it matrix products on a GPU use TensorFloat-32, if ``precision`` is ``"tf32"``."""
     before = torch.get_float32_matmul_precision()
     if precision == "tf32":
@@ -141,7 +141,7 @@ def tensor_float(precision: str) -> Iterator[None]:
 
 
 @contextmanager
-def checked() -> Iterator[None]:
+def checked() -> Generator[None]:
     """Within it Pyro validates, and no tensor takes more than an eighth of the memory."""
     most = bounded(memory() // 32, 10**6, "a step asks for")
     with pyro.validation_enabled(True), most:
@@ -176,7 +176,6 @@ def _non_finite_sites(vae: Trainable, x: Tensor) -> Iterator[str]:
     for trace, side in ((guide, "guide"), (model, "model")):
         with pyro.validation_enabled(False):
             trace.compute_log_prob()
-        site: Any
         for name, site in trace.nodes.items():
             if site["type"] == "sample" and not site["log_prob"].isfinite().all():
                 worst = site["log_prob"][~site["log_prob"].isfinite()][0].item()

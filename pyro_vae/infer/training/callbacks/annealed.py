@@ -147,7 +147,7 @@ class _Draw(Messenger):
                 "as those of Pyro's AutoGuides are: write a guide that draws the model's sites"
             )
         msg["infer"] = {**msg["infer"], "is_auxiliary": True, "_do_not_trace": True}
-        if site_is_subsample(msg):  # pyright: ignore[reportArgumentType]
+        if site_is_subsample(msg):  # pyrefly: ignore[bad-argument-type]
             if (fn.subsample_size or fn.size) < fn.size:
                 raise ValueError(f"DAIS runs the guide more than once, and {name!r} subsamples it")
             return

@@ -91,7 +91,7 @@ class _Factor(Messenger):
         short = (self.minimum - kl_by_dimension(q, msg["fn"], msg["name"])).relu().sum()
         factor = dist.Unit((-short).expand(msg["fn"].batch_shape))
         empty, infer = short.new_empty(*msg["fn"].batch_shape, 0), {"of_kl": True}
-        pyro.sample(f"{msg['name']}_free_bits", factor, obs=empty, infer=infer)  # pyright: ignore
+        pyro.sample(f"{msg['name']}_free_bits", factor, obs=empty, infer=infer)  # pyrefly: ignore[bad-argument-type]
 
 
 def kl_by_dimension(q: Distribution, p: Distribution, name: str) -> Tensor:
@@ -199,7 +199,7 @@ class AggressiveGuide(Callback):
     def start(self) -> None:
         """Find the parameters that are the model's alone."""
         vae, x = self.run.vae, self.run.sample[:1]
-        with untouched(vae):  # pyright: ignore[reportArgumentType]
+        with untouched(vae):  # pyrefly: ignore[bad-argument-type]
             self.parameters = _parameters(vae.model, x) - _parameters(vae.guide, x)
 
     def before_step(self, time: float) -> None:

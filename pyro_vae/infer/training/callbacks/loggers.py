@@ -4,6 +4,7 @@ import csv
 import json
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from ..run import Callback
 
@@ -60,7 +61,8 @@ class TensorBoard(Callback):
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder, self.writer = Path(folder), None
+        self.folder = Path(folder)
+        self.writer: Any = None
         if find_spec("tensorboard") is None:
             raise ValueError("TensorBoard is missing: pip install 'pyro-vae[tensorboard]'")
 

@@ -108,8 +108,9 @@ class Patience(Callback):
 
     def state_dict(self) -> dict[str, object]:
         """The best so far."""
-        kept = {"best": self.best, "best_epoch": self.best_epoch, "weights": self.weights}
-        return kept if self.weights else {}
+        if not self.weights:
+            return {}
+        return {"best": self.best, "best_epoch": self.best_epoch, "weights": self.weights}
 
     def load_state_dict(self, state: dict) -> None:
         """Take up the best so far; a run that has stopped stays so."""

@@ -1,0 +1,36 @@
+# What a type checker reads in place of Pyro's file, whose base class typing.Callable hides what a
+# distribution has. Mixin and class are one here: Pyro's Normal is of the mixin alone, and functions
+# take either.
+from collections.abc import Sequence
+
+from torch import Size, Tensor
+from torch.distributions import Distribution as TorchDistributions
+
+from .distribution import Distribution
+
+class TorchDistribution(TorchDistributions, Distribution):
+    has_rsample: bool
+    has_enumerate_support: bool
+    def __call__(self, sample_shape: Size = ...) -> Tensor: ...
+    @property
+    def batch_shape(self) -> Size: ...
+    @property
+    def event_shape(self) -> Size: ...
+    @property
+    def event_dim(self) -> int: ...
+    def shape(self, sample_shape: Sequence[int] = ...) -> Size: ...
+    def expand(self, batch_shape: Sequence[int], _instance: object = ...) -> TorchDistribution: ...
+    def expand_by(self, sample_shape: Sequence[int]) -> TorchDistribution: ...
+    def to_event(self, reinterpreted_batch_ndims: int | None = ...) -> TorchDistribution: ...
+    def mask(self, mask: bool | Tensor) -> TorchDistribution: ...
+
+TorchDistributionMixin = TorchDistribution
+
+class MaskedDistribution(TorchDistribution):
+    base_dist: TorchDistribution
+    _mask: bool | Tensor
+    def __init__(self, base_dist: TorchDistribution, mask: bool | Tensor) -> None: ...
+
+class ExpandedDistribution(TorchDistribution):
+    base_dist: TorchDistribution
+    def __init__(self, base_dist: TorchDistribution, batch_shape: Sequence[int] = ...) -> None: ...
