@@ -60,6 +60,8 @@ def test_log_p_of_a_survey_and_comparisons_of_it_are_weighted(vae):
     assert best == pytest.approx(grid[np.average(scores, 1, WEIGHTS).argmax(), 0], abs=2e-3)
     doubled, others = (replace(alone, weights=w) for w in (2 * alone.weights, alone.log_evidence))
     assert weights_of([alone, doubled, replace(alone, weights=None)]) is not None
+    drawn = pv.bdmc(vae, 5, given=ROWS, temperatures=2, chains=2, seed=0)
+    assert vae.weights_of(drawn.x).tolist() == [1.0] * 5
     with pytest.raises(ValueError, match="different weights"):
         weights_of([alone, others])
 
