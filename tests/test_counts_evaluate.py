@@ -150,3 +150,28 @@ def test_groups_that_are_none_are_refused(case):
     a = np.array(a, int) if a == [] else a
     with pytest.raises(ValueError, match=message):
         pv.differential_expression(model(), torch.ones(4, 6), a, b)
+
+
+def test_batches_of_other_shares_do_not_hide_a_difference():
+    """z says nothing, and the decoder has the means of two batches, in which a and b mix 8 to 2."""
+    record = pv.Record(
+        [pv.Block("x", 2), pv.Block("batch", role="context"), pv.Block("log", role="offset")]
+    )
+    vae = pv.VAE(record, 1, likelihood="Poisson", decoder="MLP([])", encoder="MLP([])", seed=0)
+    batch = torch.arange(100) // 50
+    in_a = (torch.arange(100) % 50 < 40) == (batch == 0)
+    x = (1000.0 * (1 + in_a) * (1 + batch))[:, None].expand(-1, 2).clone()  # of twice the rate
+    x[:, 1] = 1000.0 * (1 + batch)  # and of the same
+    means = torch.stack([x[batch == k].mean(0) for k in (0, 1)])
+    head = vae.likelihood.sources["rate"].head
+    with torch.no_grad():
+        head.weight.copy_(torch.stack([torch.zeros(2), means[1] - means[0]], 1))
+        head.bias.copy_(means[0])
+    data = {"x": x, "batch": batch.float(), "log": torch.zeros(100)}
+    found = pv.differential_expression(vae, data, in_a, ~in_a, draws=400, seed=0).sort_index()
+    assert found.log2_fold_change.to_numpy() == pytest.approx([1, 0], abs=0.02)
+    width = (found.high - found.low).to_numpy()
+    by_hand = 2 * 1.96 / np.log(2) * (1 / x[in_a].sum(0) + 1 / x[~in_a].sum(0)).sqrt().numpy()
+    assert (width > by_hand).all() and (width < 2 * by_hand).all()
+    with pytest.warns(UserWarning, match="no condition is in both groups"):
+        pv.differential_expression(vae, data, batch == 0, batch == 1, draws=2, seed=0)

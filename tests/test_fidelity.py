@@ -165,6 +165,19 @@ def test_copies_are_detected():
         assert (low[0] < 1e-3) == copied and low[2] > 0.005
 
 
+@pytest.mark.parametrize("kind", ["numbers", "categories"])
+def test_the_error_of_the_closest_records_is_of_the_records(kind):
+    """Of few records each is the closest of many rows, and of two levels two of nearly all."""
+    rng, found = np.random.default_rng(0), []
+    for _ in range(60):
+        draw = rng.normal if kind == "numbers" else lambda size: rng.choice(["x", "y"], size)
+        sizes = {"test": 20, "synthetic": 500, "train": 40}
+        tables = coded(**{k: pd.DataFrame({"c": draw(size=n)}) for k, n in sizes.items()})
+        (value, error, expected, _), _ = closest_records(*tables.values(), rng)
+        found.append((value - expected) / error)
+    assert abs(np.std(found) - 1) < 4 / math.sqrt(120)
+
+
 @pytest.mark.slow
 def test_ties_are_broken_by_chance():
     """Of categories alone, most rows have many closest records at distance 0."""

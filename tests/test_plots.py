@@ -406,14 +406,14 @@ def test_latent_kl_stands_by_size_and_greys_what_has_collapsed():
         "kl": [0.0, 2.0, 1.0], "kl_error": 0.1, "activity": [0.0, 1.0, 0.5],
         "active": [False, True, True], "aggregate_kl": 0.0,
     })  # fmt: skip
-    ax = plots.latent_kl(LatentSummary(pd.DataFrame(), dimensions, 10))
+    ax = plots.latent_kl(LatentSummary(pd.DataFrame(), dimensions, 10, 2.3))
     heights = {bar.get_x() + bar.get_width() / 2: bar.get_height() for bar in ax.patches}
     assert [heights[i] for i in sorted(heights)] == [2.0, 1.0, 0.0]
     assert [text.get_text() for text in ax.get_xticklabels()] == ["1", "2", "0"]
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["active", "collapsed"]
     with pytest.raises(ValueError, match="no density by dimension"):
         unknown = dimensions.assign(kl=np.nan)
-        plots.latent_kl(LatentSummary(pd.DataFrame(), unknown, 10))
+        plots.latent_kl(LatentSummary(pd.DataFrame(), unknown, 10, 2.3))
 
 
 def test_khat_marks_those_above_the_threshold():

@@ -27,7 +27,9 @@ def finish(folder, log_p, data="the test data", unit="probabilities"):
     """What a finished run leaves, as far as a comparison goes."""
     folder.mkdir(parents=True)
     write_toml(folder / RESULTS, {"elbo_test": log_p.mean(), "training_seconds": 1.0}, "a run")
-    MEASURED[str(folder)] = Measurement(log_p, log_p * 0, log_p - 1, log_p * 0 + 7, 3.0, data, unit)
+    MEASURED[str(folder)] = Measurement(
+        log_p, log_p * 0, log_p - 1, log_p * 0 + 7, 3.0, data, unit, log_p * 0 + 1
+    )
     return str(folder)
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import pyro_vae as pv
+from pyro_vae.data.tables.native import make_series
 from pyro_vae.distributions import Joined, Layout, WithSpike
 from pyro_vae.families.likelihoods import fill
 
@@ -530,3 +531,20 @@ def test_drawn_numbers_lie_in_the_steps_of_the_column(name):
         assert np.array_equal(
             table.schema.read(other).to_frame(table.schema.read(other).values), other
         )
+
+
+@pytest.mark.parametrize(
+    "library, text",
+    [
+        ("pandas", "timedelta64[s]"),
+        ("pandas", "duration[ms][pyarrow]"),
+        ("polars", "Duration(time_unit='ms')"),
+        ("pyarrow", "duration[s]"),
+    ],
+)
+def test_durations_are_rounded_to_the_unit_of_their_column(library, text):
+    size = 10**3 if "ms" in text else 10**6
+    values = (np.array([1.4, 1.6, -1.6]) * size).astype("timedelta64[us]")
+    column = make_series(library, "d", values, np.ones(3, bool), text)
+    cells = column.to_pylist() if library == "pyarrow" else column.to_list()
+    assert [round(v.total_seconds() * 1e6 / size) for v in cells] == [1, 2, -2]

@@ -2,6 +2,7 @@
 
 import datetime
 import re
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,7 @@ import pytest
 
 import pyro_vae as pv
 from pyro_vae import Design, Table
+from pyro_vae.data.tables import read_file
 
 
 def good(**columns):
@@ -392,3 +394,26 @@ def test_a_word_among_numbers_with_a_point_makes_no_decimal_comma_of_thousands(t
     (tmp_path / "mixed.csv").write_text("amount;rate\n" + "".join(rows))
     table = pv.Table.read(tmp_path / "mixed.csv", kinds={"rate": "identifier"})
     assert table.values[:2, 0].tolist() == [1500.0, 2500.0]
+
+
+@pytest.mark.parametrize(
+    "rows, said, value",
+    [
+        (["{},500", "7"], "column 'a': '1,500' is read as 1.500.*thousands=','", 1.5),
+        (["{},50", "7"], None, 1.5),
+        (["{},500", "0,25"], None, 1.5),
+        (["{},500", "1,234.50"], None, 1500.0),
+        (["{},500", "1,234,500"], None, 1500.0),
+    ],
+)
+def test_commas_before_three_digits_are_said_where_nothing_tells_what_they_are(
+    rows, said, value, tmp_path
+):
+    lines = [";".join([rows[0].format(i), rows[1], "x"]) for i in range(1, 9)]
+    (tmp_path / "x.csv").write_text("\n".join(["a;b;c", *lines]))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        frame = read_file(tmp_path / "x.csv")
+        assert len(caught) == bool(said)
+    assert not said or re.search(said, str(caught[0].message), re.DOTALL)
+    assert float(str(frame.a[0]).replace(",", "")) == value

@@ -370,19 +370,24 @@ def test_the_command_line_says_the_units():
     assert new_model(RunSettings(**told), data).units == "none"
 
 
-def test_a_pareto_in_units_is_of_all_data_wherever_z_is():
-    """Its support begins at its scale, which stays below the least number of a column."""
+@pytest.mark.parametrize("line", ["Pareto", "GeneralizedPareto(concentration=0.2)"])
+def test_a_pareto_in_units_is_of_all_data_wherever_z_is(line):
+    """Its support begins at its scale, or loc, which stays below the least number of a column."""
     torch.manual_seed(0)
     x = 1000 * torch.distributions.Pareto(torch.ones(60, 2), 2.5).sample()
-    vae = pv.VAE(2, 1, likelihood="Pareto", units="data", encoder="MLP([])", decoder="MLP([])")
+    vae = pv.VAE(2, 1, likelihood=line, units="data", encoder="MLP([])", decoder="MLP([])")
     vae.start_from(x)
     with torch.no_grad():
         for z in (0.0, 3.0, -3.0, 100.0):
             p = vae.decode(torch.full((60, 1), z))
-            assert (p.base_dist.scale <= x.min(0).values).all() and p.log_prob(x).isfinite().all()
+            begins = p.base_dist.scale if line == "Pareto" else p.base_dist.loc
+            assert (begins <= x.min(0).values).all() and p.log_prob(x).isfinite().all()
 
 
-@pytest.mark.parametrize("name, values", [("Pareto", (2, 3)), ("GeneralizedPareto", (2, 1, -0.5))])
+@pytest.mark.parametrize(
+    "name, values",
+    [("Pareto", (2, 3)), ("GeneralizedPareto", (2, 1, -0.5)), ("AffineBeta", (2, 3, 2, 2))],
+)
 def test_outside_a_support_that_moves_there_is_no_density(name, values):
     """Evaluations do not validate: a finite density there would be one above any that is right."""
     p = getattr(distributions, name)(*map(torch.tensor, map(float, values)), validate_args=False)

@@ -151,9 +151,10 @@ class AffineBeta(Checked, dist.AffineBeta):
             return self.rsample(sample_shape)
 
     def _log_density(self, x: Tensor) -> Tensor:
-        """At a bound that of half of the way to the number beside it."""
+        """At a bound that of half of the way to the number beside it, and none outside of both."""
         a, b = self.concentration1.double(), self.concentration0.double()
         of, kind = torch.finfo(x.dtype), torch.promote_types(x.dtype, self.concentration1.dtype)
+        outside = (x < self.low) | (x > self.high)
         low, scale, x = self.loc.double(), self.scale.double(), x.double()
         shares = [
             ((x - end).abs().clamp(min=of.tiny).maximum(end.abs() * of.eps / 2) / scale).clamp(
@@ -163,7 +164,7 @@ class AffineBeta(Checked, dist.AffineBeta):
         ]
         beta = (a + b).lgamma() - a.lgamma() - b.lgamma()
         found = beta + (a - 1) * shares[0].log() + (b - 1) * shares[1].log() - scale.log()
-        return found.to(kind)
+        return torch.where(outside, -math.inf, found.to(kind))
 
 
 class SkewLogistic(Checked, dist.SkewLogistic):

@@ -25,7 +25,7 @@ from .latent.summary import LatentSummary, latent_summary
 from .lower_bound import elbo
 from .predictive import PredictiveCheck, predictive_check
 from .simple_models import baselines
-from .statistics import by_observation, mean_and_error, standard_error
+from .statistics import by_observation, deviations, mean, mean_and_error, standard_error
 
 __all__ = ["Assessment", "assess"]
 
@@ -56,6 +56,8 @@ class Assessment:
         refused: the reason, by the name of a part.
         bits_per_nat: what a nat of an observation makes in bits per dimension, where x are levels,
             as those of 8-bit images.
+        weights: of the observations, ``(N,)``, by which ``table`` and the verdict on baselines
+            count them; ``None`` where the model was told of none.
     """
 
     elbo: Tensor
@@ -72,6 +74,7 @@ class Assessment:
     imputation: ImputationCheck | None
     refused: dict[str, str]
     bits_per_nat: float | None = None
+    weights: Tensor | None = None
 
     @property
     def by_observation(self) -> pd.DataFrame:
@@ -103,14 +106,14 @@ class Assessment:
         """
         elbo = self.elbo.double()
         rows: dict[str, tuple[Any, Any]] = {
-            "ELBO": mean_and_error(elbo),
+            "ELBO": mean_and_error(elbo, self.weights),
             "log p(x)": self._less(torch.zeros_like(elbo)),
             "log p(x) - ELBO": self._less(elbo),
         }
         if self.baselines is not None:
             for name, scores in self.baselines.items():
                 values = torch.tensor(scores.to_numpy())
-                rows[f"log p(x), {name}"] = mean_and_error(values)
+                rows[f"log p(x), {name}"] = mean_and_error(values, self.weights)
         bits = {k: rows[k][0] * (self.bits_per_nat or 0.0) for k in rows if " - " not in k}
         if self.latents is not None:
             totals = self.latents.totals
@@ -150,21 +153,24 @@ class Assessment:
         rows, by_guide = self.refined, self.by_guide.log_evidence.double()
         found = self.evidence.log_evidence.double()
         if rows is None:
-            return mean_and_error(found - other)
+            return mean_and_error(found - other, self.weights)
         n, gain = len(by_guide), found - by_guide[rows]
-        mean = (by_guide - other).mean() + gain.mean()
-        spread = (found - other[rows]).var() / n + gain.var() * (1 / len(rows) - 1 / n)
-        return mean.item(), spread.sqrt().item()
+        some = None if self.weights is None else self.weights[rows]
+        value = mean(by_guide - other, self.weights) + mean(gain, some)
+        spread = deviations(found - other[rows], some).var() / n
+        spread = spread + deviations(gain, some).var() * (1 / len(rows) - 1 / n)
+        return value.item(), spread.sqrt().item()
 
     def _against_baseline(self, scores: pd.DataFrame) -> str:
-        best = str(scores.mean().idxmax())
-        mean, error = self._less(torch.tensor(scores[best].to_numpy()).to(self.elbo.device))
+        means = mean(torch.tensor(scores.to_numpy()), self.weights)
+        best = str(scores.columns[int(means.argmax())])
+        value, error = self._less(torch.tensor(scores[best].to_numpy()).to(self.elbo.device))
         text = (
-            f"log p(x) is {abs(mean):.2f} nats {'above' if mean > 0 else 'below'} the best "
+            f"log p(x) is {abs(value):.2f} nats {'above' if value > 0 else 'below'} the best "
             f"baseline, {best} (standard error {error:.2g}), which is fitted to halves of these "
             "data."
         )
-        if mean > ERRORS * error:
+        if value > ERRORS * error:
             return text
         return f"{text} Nothing shows that the model describes x better than it."
 
@@ -172,11 +178,12 @@ class Assessment:
         value, error = self._less(torch.zeros_like(self.elbo))
         n, doubtful = len(self.elbo), (self.by_guide.khat > RELIABLE).double().mean().item()
         gain = self.evidence.log_evidence - self.by_guide.log_evidence[self.refined]
-        mean, spread = mean_and_error(gain)
+        some = None if self.weights is None else self.weights[self.refined]
+        more, spread = mean_and_error(gain, some)
         return (
             f"log p(x) = {value:.2f} nats per observation (standard error over {n} observations "
             f"{error:.2g}). Under the guide {doubtful:.0%} of them have k-hat > {RELIABLE}; fitted "
-            f"proposals, on {len(gain)} of them chosen at random, give {mean:+.2g} nats more "
+            f"proposals, on {len(gain)} of them chosen at random, give {more:+.2g} nats more "
             f"(standard error {spread:.2g}), and the guide's figure of all is moved by that."
         )
 
@@ -261,6 +268,7 @@ def assess(
         else None,
         refused=refused,
         bits_per_nat=float(bits_per_dimension(vae, 1.0)) if has_levels(vae) else None,
+        weights=vae.weights_of(x),
     )
 
 

@@ -29,7 +29,7 @@ def elbo(
         seed: of the draws.
 
     Returns:
-        ``(N,)``, unbiased for the bound.
+        ``(N,)``, unbiased for the bound; of weighted observations their mean is to be weighted too.
 
     Raises:
         ValueError: data that the model refuses, or no draws.

@@ -34,6 +34,8 @@ def baselines(vae: VAE, x: Tensor | ArrayLike, *, seed: int = 0) -> pd.DataFrame
     """log p(x) of each observation under simple models, fitted to the other half of x.
 
     A VAE is worth its network where its log p(x) is above theirs. They read no context or offset.
+    Of observations with weights they are fitted to as many, drawn by these; a mean over rows is to
+    be weighted too.
 
     Args:
         vae: a model; its likelihood says whether x is continuous, finite or counts.
@@ -71,11 +73,14 @@ def baselines(vae: VAE, x: Tensor | ArrayLike, *, seed: int = 0) -> pd.DataFrame
     if continuous and not cells.isnan().any():
         fits["probabilistic PCA"] = lambda rows, _: _pca(rows, math.prod(vae.z_shape))
     values = cells.flatten(1).double().cpu().numpy()
+    counts = vae.counts_as(x).double().cpu().numpy()
     first, second = np.array_split(np.random.default_rng(seed).permutation(len(x)), 2)
     scores = {name: torch.empty(len(x), dtype=torch.float64) for name in fits}
     for name, fit in fits.items():
         for train, test in ((first, second), (second, first)):
-            density = fit(values[train], values[train])
+            steps = counts[train].cumsum() / counts[train].sum() * len(train)
+            some = train[np.searchsorted(steps, np.arange(len(train)) + 0.5)]  # each by its weight
+            density = fit(values[some], values[some])
             scores[name][test] = torch.as_tensor(density(values[test]))
     return by_observation(scores)
 

@@ -12,7 +12,9 @@ __all__ = [
     "UNIFORMITY",
     "by_observation",
     "chunks",
+    "deviations",
     "log_mean_exp",
+    "mean",
     "mean_and_error",
     "smallest_p",
     "standard_error",
@@ -35,16 +37,41 @@ def chunks(values: Tensor, cost: float, budget: int) -> tuple[Tensor, ...]:
     return values.split(max(1, int(budget // cost)))
 
 
-def standard_error(values: Tensor) -> Tensor:
-    """Standard error of the mean over the first dimension; NaN of a single value."""
+def mean(values: Tensor, weights: Tensor | None = None) -> Tensor:
+    """The mean over the first dimension, weighted where observations have weights ``(N,)``."""
+    if weights is None:
+        return values.mean(0)
+    return values.mul(_share(values, weights)).mean(0)
+
+
+def deviations(values: Tensor, weights: Tensor | None = None) -> Tensor:
+    """What each value moves their mean by, times N: their mean is 0."""
+    away = values - mean(values, weights)
+    return away if weights is None else away * _share(values, weights)
+
+
+def standard_error(values: Tensor, weights: Tensor | None = None) -> Tensor:
+    r"""Standard error of the mean over the first dimension; NaN of a single value.
+
+    Of a weighted mean it is that of a ratio, by linearization, as of a sample from a survey:
+
+    .. math:: \frac{1}{\sum_n w_n} \sqrt{\frac{N}{N-1} \sum_n w_n^2 (v_n - \bar v)^2}
+    """
     if len(values) < 2:
         return torch.full_like(values[0], math.nan)
+    if weights is not None:
+        values = deviations(values, weights)
     return values.std(0) / math.sqrt(len(values))
 
 
-def mean_and_error(values: Tensor) -> tuple[float, float]:
+def mean_and_error(values: Tensor, weights: Tensor | None = None) -> tuple[float, float]:
     """The mean of ``(N,)``, and its standard error."""
-    return values.mean().item(), standard_error(values).item()
+    return mean(values, weights).item(), standard_error(values, weights).item()
+
+
+def _share(values: Tensor, weights: Tensor) -> Tensor:
+    weights = weights.to(values)
+    return (weights / weights.mean()).reshape(-1, *[1] * (values.ndim - 1))
 
 
 def log_mean_exp(log_w: Tensor) -> tuple[Tensor, Tensor]:

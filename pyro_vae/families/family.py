@@ -23,7 +23,7 @@ from ..language.spec import Source, Spec, Value, amortized, as_spec, nearest
 from .parameters import SIZES, Amortized, Fixed, GlobalParameter, Parameter, parameters_of
 from .part import Ends, Part
 from .support import describe_constraint, innermost, transform
-from .units import Unit, component_starts, moments, starts, units
+from .units import BELOW, Unit, component_starts, moments, starts, units
 
 __all__ = ["Family", "family_names", "find_distribution", "is_amortized"]
 
@@ -91,7 +91,8 @@ class Family(Part):
             example = units(self.distribution, torch.ones(1, *ends.cells, *ends.shape))
             free = {n for n in self.sources if n in example and self._is_free(n)}
             shapes = {n: self._beside(example[n][1]).shape for n in sorted(free)}
-            self.units.update({n: Unit(shapes[n], self.name == "Pareto") for n in shapes})
+            below = BELOW.get(self.name, {})
+            self.units.update({n: Unit(shapes[n], below.get(n, "")) for n in shapes})
         self._check_required(parameters)
         written = getattr(ends.writer, "writes", None)
         if written and not isinstance(dict(self.sources.items()).get(written), Amortized):

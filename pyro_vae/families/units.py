@@ -6,10 +6,12 @@ import math
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
 
 from .support import support_bounds
 
 __all__ = [
+    "BELOW",
     "Unit",
     "centre_and_spread",
     "component_starts",
@@ -27,6 +29,7 @@ BY_MEAN = {
 }
 BY_INVERSE = ("Gamma", "Exponential", "GammaPoisson")
 COUNTS = ("NegativeBinomial", "ZeroInflatedNegativeBinomial")
+BELOW = {"Pareto": {"scale": "factor"}, "GeneralizedPareto": {"loc": "shift"}}
 CODES = ("Categorical", "OneHotCategorical", "Multinomial")
 MATRICES = ("scale_tril", "covariance_matrix", "precision_matrix")
 FAR = 30.0  # from unit scale, in which training that starts near 0 and 1 gets lost
@@ -40,13 +43,14 @@ class Unit(nn.Module):
 
     Args:
         shape: what shift and factor have, to be broadcast with the parameter.
-        below: whether a positive value goes through v / (1 + v), to stay below shift + factor.
+        below: whether a positive value goes through v / (1 + v), to stay below shift + factor, or
+            any value v through -log(1 + exp(-v)), to stay below shift.
     """
 
     shift: Tensor
     factor: Tensor
 
-    def __init__(self, shape: tuple[int, ...], below: bool = False) -> None:
+    def __init__(self, shape: tuple[int, ...], below: str = "") -> None:
         super().__init__()
         self.below = below
         self.register_buffer("shift", torch.zeros(shape))
@@ -54,7 +58,11 @@ class Unit(nn.Module):
 
     def forward(self, value: Tensor) -> Tensor:
         """The parameter in the data's units."""
-        return self.shift + self.factor * (value / (1 + value) if self.below else value)
+        if self.below == "factor":
+            value = value / (1 + value)
+        elif self.below == "shift":
+            value = logsigmoid(value)
+        return self.shift + self.factor * value
 
 
 def centre_and_spread(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -93,6 +101,11 @@ def units(family: type[dist.TorchDistribution], x: Tensor) -> dict[str, tuple[Te
     """
     name, log = family.__name__, issubclass(family, dist.LogNormal)
     x = x.double()
+    if name == "GeneralizedPareto":  # whose support begins at its loc
+        centre, spread = centre_and_spread(x)
+        least = x.nan_to_num(math.inf).amin(0)
+        least = torch.where(least.isfinite(), least, centre)
+        return {"loc": (least, spread), "scale": (torch.zeros_like(spread), spread)}
     has_loc = "loc" in inspect.signature(family.__init__).parameters
     if log or (has_loc and _real(family)):
         centre, spread = centre_and_spread(x.log() if log else x)

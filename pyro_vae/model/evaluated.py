@@ -55,10 +55,15 @@ class Evaluated(Model):
             return "the guide's density is known at its own draws alone"
         return ""
 
+    def weights_of(self, x: Tensor) -> Tensor | None:
+        """The weight that each observation was given, ``(N,)``; ``None`` where there are none."""
+        weight = self.record.part(x, "weight")
+        return None if weight is None else weight[:, 0]
+
     def counts_as(self, x: Tensor) -> Tensor:
         """How many observations each stands for by its weight, ``(N,)``, 1 in the mean."""
-        weight = self.record.part(x, "weight")
-        return x.new_ones(len(x)) if weight is None else weight[:, 0] / weight.mean()
+        weights = self.weights_of(x)
+        return x.new_ones(len(x)) if weights is None else weights / weights.mean()
 
     def representative(self, x: Tensor) -> Tensor:
         """Which observations are kept, ``(N,)``, to be a sample of what a weighted model is of.

@@ -109,6 +109,9 @@ class Face(nn.Module):
         """How many observations there are in x."""
         return len(x)
 
+    def weights_of(self, x: Tensor) -> Tensor | None:
+        """The weight that each observation was given, ``(N,)``; ``None`` where there are none."""
+
     @property
     def separate(self) -> bool:
         """Whether rows of x are observations that share no latent variable."""

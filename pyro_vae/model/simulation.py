@@ -23,8 +23,8 @@ def simulate(vae: Model, num_data: int, given: Tensor | None) -> tuple[Tensor, T
         given: observations whose context and offset are taken in turn.
 
     Returns:
-        z, ``(num_data, *z_shape)``, and x, which holds no label; its cells are missing where the
-        model says so, and where there is no visit.
+        z, ``(num_data, *z_shape)``, and x, which holds no label and counts once; its cells are
+        missing where the model says so, and where there is no visit.
 
     Raises:
         ValueError: the model reads a context or an offset, and none is given.
@@ -36,6 +36,6 @@ def simulate(vae: Model, num_data: int, given: Tensor | None) -> tuple[Tensor, T
     if given is None:
         return z, x
     for block in vae.record.blocks:
-        if block.role == "label":
-            vae.record.unpack(x)[block.name].zero_()
+        if block.role in ("label", "weight"):
+            vae.record.unpack(x)[block.name].fill_(float(block.role == "weight"))
     return z, x

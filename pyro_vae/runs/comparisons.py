@@ -21,6 +21,7 @@ from ..evaluate.latent.summary import latent_summary
 from ..evaluate.models.comparison import differences
 from ..evaluate.models.measures import base_measure, describe_measure
 from ..evaluate.models.stacking import stacking_weights
+from ..evaluate.statistics import deviations, standard_error
 from ..infer.elbo_terms import elbo_terms
 from ..infer.training.folder import RESULTS
 from ..model.files import WEIGHTS
@@ -40,7 +41,8 @@ class Measurement:
     """What a run's model says of its held-out data, ``(N,)`` each, in nats.
 
     ``active_units`` is NaN where a guide has no such summary. ``data`` and ``unit`` tell what may
-    be compared: the same data, and densities with respect to one measure.
+    be compared: the same data, and densities with respect to one measure. ``weights`` are how many
+    observations each stands for.
     """
 
     log_evidence: np.ndarray
@@ -50,14 +52,15 @@ class Measurement:
     active_units: float
     data: str
     unit: str
+    weights: np.ndarray
 
     @property
     def row(self) -> dict[str, float]:
         """Means over the data; ``doubtful``, the share with k-hat above 0.7."""
         return {
             "doubtful": float((self.khat > RELIABLE).mean()),
-            "elbo": float(self.elbo.mean()),
-            "kl": float(self.kl.mean()),
+            "elbo": np.average(self.elbo, weights=self.weights),
+            "kl": np.average(self.kl, weights=self.weights),
             "active_units": self.active_units,
         }
 
@@ -98,6 +101,7 @@ def measure(
         khat=evidence.khat.numpy(force=True),
         elbo=(likelihood - kl).numpy(force=True),
         kl=kl.numpy(force=True),
+        weights=vae.counts_as(vae.as_data(x)).numpy(force=True),
         active_units=_active_units(vae, x[:LATENT_DATA], seed),
         data=digest,
         unit=describe_measure(base_measure(vae, vae.as_data(x))),
@@ -166,13 +170,15 @@ def paired_differences(
         if mine.keys() != first.keys():
             raise ValueError(f"{setting}={value} has other seeds than the first one")
         gaps = [_gap(mine[s], first[s]) for s in mine]
-        means, each = [gap.mean() for gap in gaps], [m.log_evidence for m in mine.values()]
+        each, weights = zip(*((m.log_evidence, m.weights) for m in mine.values()), strict=True)
+        means = [np.average(gap, weights=w) for gap, w in zip(gaps, weights, strict=True)]
+        levels = [np.average(x, weights=w) for x, w in zip(each, weights, strict=True)]
         row = {
             setting: value,
-            "log_evidence": np.mean([x.mean() for x in each]),
-            "standard_error": _standard_error(each),
+            "log_evidence": np.mean(levels),
+            "standard_error": _standard_error(each, weights),
             "difference": np.mean(means),
-            "difference_standard_error": _standard_error(gaps),
+            "difference_standard_error": _standard_error(gaps, weights),
             "difference_seed_sd": np.std(means, ddof=1) if len(means) > 1 else np.nan,
             **pd.DataFrame([m.row for m in mine.values()]).mean(),
             "training_seconds": table.training_seconds[table[setting] == value].mean(),
@@ -236,8 +242,9 @@ def compare_runs(
             )
         found[str(run)] = mine
     each = pd.DataFrame({run: mine.log_evidence for run, mine in found.items()})
-    table = differences(each, each.columns[0])
-    table["weight"] = stacking_weights(each.to_numpy())
+    weights = torch.tensor(first.weights)  # pyright: ignore[reportOptionalMemberAccess]
+    table = differences(each, each.columns[0], weights)
+    table["weight"] = stacking_weights(each.to_numpy(), weights)
     checks = pd.DataFrame({run: mine.row for run, mine in found.items()}).T
     return table.join(checks).rename_axis("run")
 
@@ -256,6 +263,8 @@ def _active_units(vae: VAE, x: torch.Tensor, seed: int) -> float:
         return math.nan
 
 
-def _standard_error(samples: Sequence[np.ndarray]) -> float:
+def _standard_error(samples: Sequence[np.ndarray], weights: Sequence[np.ndarray]) -> float:
     """Of the mean over seeds and data; an observation's values of several seeds are one draw."""
-    return float(np.mean(samples, axis=0).std(ddof=1) / len(samples[0]) ** 0.5)
+    pairs = zip(samples, weights, strict=True)
+    away = [deviations(torch.tensor(x), torch.tensor(w)) for x, w in pairs]
+    return standard_error(torch.stack(away).mean(0)).item()

@@ -20,7 +20,7 @@ from ..core.seeding import seeded
 from ..core.toml import read_config, write_toml
 from ..data import SOURCES, Data
 from ..evaluate.bits import bits_per_dimension, has_levels
-from ..evaluate.statistics import mean_and_error
+from ..evaluate.statistics import mean, mean_and_error
 from ..infer.elbo_terms import elbo_terms
 from ..infer.engine.distributed import local_rank, processes
 from ..infer.training.fit import Fit, Terminated, fit
@@ -167,15 +167,16 @@ def _test(
     with seeded(0), pyro.get_param_store().scope():
         likelihood, kl = elbo_terms(vae.model, vae.guide, test, num_samples=10)
     bound = likelihood - kl
-    (mean, error), last = mean_and_error(bound), fitted.history.iloc[-1]
+    weights, last = vae.weights_of(test), fitted.history.iloc[-1]
+    value, error = mean_and_error(bound, weights)
     figures = {
         "elbo_train": float(last.elbo_train),
         "elbo_validation": float(last.elbo_validation),
-        "elbo_test": mean,
+        "elbo_test": value,
         "elbo_test_standard_error": error,
-        "log_likelihood_test": likelihood.mean().item(),
-        "kl_test": kl.mean().item(),
-        **_bits(vae, bound),
+        "log_likelihood_test": mean(likelihood, weights).item(),
+        "kl_test": mean(kl, weights).item(),
+        **_bits(vae, bound, weights),
         "training_seconds": float(last.seconds),
         "epochs": float(fitted.history.index[-1]),
         "parameters": float(sum(p.numel() for p in vae.parameters())),
@@ -189,13 +190,13 @@ def _test(
     return figures
 
 
-def _bits(vae: VAE, bound: Tensor) -> dict[str, float]:
+def _bits(vae: VAE, bound: Tensor, weights: Tensor | None) -> dict[str, float]:
     """The bound in bits per dimension, and its error, where x are levels."""
     if not has_levels(vae):
         return {}
     bits: Any = bits_per_dimension(vae, bound)
     name = "bits_per_dimension_test"
-    return dict(zip((name, f"{name}_standard_error"), mean_and_error(bits), strict=True))
+    return dict(zip((name, f"{name}_standard_error"), mean_and_error(bits, weights), strict=True))
 
 
 def _draw(vae: VAE, fitted: Fit, test: Tensor, labels: Tensor | None, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import re
+import warnings
 import zlib
 from os import PathLike
 from pathlib import Path
@@ -15,7 +16,9 @@ __all__ = ["SUFFIXES", "read_file"]
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 COMPRESSED = (".gz", ".bz2", ".xz", ".zip")
 NUMBER = re.compile(r"[-+]?\d*\.?\d+(e[-+]?\d+)?", re.IGNORECASE)
-COMMA, POINT = r"[-+]?\d+,\d+", r"[-+]?\d+\.\d+"
+COMMA = r"[-+]?\d+,\d+"
+POINT = r"[-+]?\d{1,3}(,?\d{3})*\.\d+|[-+]?\d+\.\d+|[-+]?\d{1,3}(,\d{3}){2,}"  # no decimal comma
+THREE = r"[-+]?[1-9]\d{0,2},\d{3}"  # a decimal comma, or thousands
 SUFFIXES = (*SEPARATORS, ".parquet")
 
 
@@ -56,12 +59,27 @@ def _check_widths(path: Path, separator: str, width: int) -> None:
                 )
 
 
-def _has_decimal_commas(frame: Any) -> bool:  # noqa: ANN401
-    """Whether some column is of numbers with a decimal comma, and none of numbers with a point."""
+def _has_decimal_commas(frame: Any, path: Path) -> bool:  # noqa: ANN401
+    """Whether some column is of numbers with a decimal comma, and none of numbers with a point.
+
+    Where all such numbers have three digits after it a warning says how they are read.
+    """
     points = any((x.dropna() % 1 != 0).any() for _, x in frame.items() if x.dtype.kind == "f")
     words = [x.dropna() for _, x in frame.items() if x.dtype.kind == "O" and x.notna().any()]
     points = points or any(x.astype(str).str.fullmatch(POINT).any() for x in words)
-    return not points and any(x.astype(str).str.fullmatch(COMMA).all() for x in words)
+    commas = [x.astype(str) for x in words if x.astype(str).str.fullmatch(COMMA).all()]
+    if points or not commas:
+        return False
+    if all(x.str.fullmatch(THREE).all() for x in commas):
+        one = commas[0]
+        warnings.warn(
+            f"{path}: column {one.name!r}: {one.iloc[0]!r} is read as "
+            f"{one.iloc[0].replace(',', '.')}, as beside semicolons commas are decimal ones\n"
+            "if they stand between thousands: Table.from_frame(pandas.read_csv(path, sep=';', "
+            "thousands=','))",
+            stacklevel=2,
+        )
+    return True
 
 
 def read_file(path: str | Path) -> Any:  # noqa: ANN401
@@ -113,7 +131,7 @@ def read_file(path: str | Path) -> Any:  # noqa: ANN401
             )
         if frame.iloc[:, -1].hasnans:
             _check_widths(path, separator, len(names))
-        if separator == ";" and _has_decimal_commas(frame):
+        if separator == ";" and _has_decimal_commas(frame, path):
             frame = pd.read_csv(path.absolute(), sep=separator, decimal=",", low_memory=False)
         return _with_leading_zeros(frame, path, separator)
     except ImportError:

@@ -70,6 +70,8 @@ def make_series(
     if found := DECIMAL.match(text):
         values = np.array([Decimal(f"{value:.{found[1]}f}") for value in values], dtype=object)
         text = "object" if text.startswith("object") else text
+    if values.dtype.kind == "m" and (unit := re.search(r"\bm?s\b", text)):
+        values = _rounded(values, unit[0])
     make = {"pandas": _pandas, "polars": _polars, "pyarrow": _pyarrow}[library]
     return make(name, values, known, text, list(levels))
 
@@ -88,6 +90,12 @@ def _listed(values: np.ndarray, known: np.ndarray) -> list[object]:
     """Python's objects, ``None`` where a cell is missing."""
     cells = values.tolist()
     return cells if known.all() else [v if k else None for v, k in zip(cells, known, strict=True)]
+
+
+def _rounded(values: np.ndarray, unit: str) -> np.ndarray:
+    """Durations in a coarser unit, of which a cast would cut the rest off."""
+    ticks, size = values.astype("timedelta64[us]").astype(np.int64), {"ms": 1000, "s": 10**6}[unit]
+    return ((ticks + size // 2) // size).astype(f"timedelta64[{unit}]")
 
 
 def _inferred(library: str, name: str, values: np.ndarray, known: np.ndarray) -> object:

@@ -1,6 +1,7 @@
 """Which counts differ between two groups of observations, given what the model knows of them."""
 
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -42,12 +43,15 @@ def differential_expression(
         \bar\rho_{ag} = \frac{1}{|A|} \sum_{i \in A} \rho_g(z_i, c), \quad z_i \sim q(z|x_i)
 
     Rates are those of :func:`rates`, under the same conditions c in both groups: those of all their
-    rows, drawn anew for each row and draw, so that a batch that is common in one group alone makes
-    no difference. The factor :math:`s_{ag}` is what the counts of the group say against the
-    decoder, :math:`s_{ag} = \sum_i x_{ig} / \sum_i E[x_{ig} | z_i]`; its posterior under a flat
-    prior is a gamma distribution, wider where p(x|z) is overdispersed. Without it the intervals
-    would hold what is not known of z, and not what is not known of the decoder. They are of the
-    mean over these rows, not over a population of others. Counts that are missing are in no sum.
+    rows, dealt anew to the rows at each draw, so that a batch that is common in one group alone
+    makes no difference. The factor :math:`s_{ag}` is what the counts of the group say against the
+    decoder, :math:`s_{ag} = \sum_i w_i x_{ig} / \sum_i w_i E[x_{ig} | z_i]`, with weights by which
+    each condition is as common in the group as in both; its posterior under Jeffreys' prior is a
+    gamma distribution, wider where p(x|z) is overdispersed. Without it the intervals would hold
+    what is not known of z, and not what is not known of the decoder. They are of the mean over
+    these rows, not over a population of others. Counts that are missing are in no sum. Conditions
+    that no two rows share, as of a covariate of many values, are not weighted, so that a decoder
+    which takes the groups' difference for theirs is set right in part.
 
     Args:
         vae: a trained model of counts, with ``offset="library"`` or another exposure.
@@ -65,6 +69,9 @@ def differential_expression(
 
     Raises:
         ValueError: a group without rows, or without a count of a column, or groups that share some.
+
+    Warns:
+        UserWarning: no condition is in both groups, as where each is a batch of its own.
 
     References:
         Lopez et al. (2018), Nature Methods 15; Boyeau et al. (2019), bioRxiv 794289, for log fold
@@ -86,7 +93,13 @@ def differential_expression(
             raise ValueError(f"both groups have row {min(shared)}: give each row to one of them")
         context = _contexts(vae, rows, torch.cat(members))
         try:
-            groups = [_group(vae, _chosen(rows, own), context, draws) for own in members]
+            balanced = _balanced(context, members)
+            if context is not None:
+                context = context[context.unique(dim=0, return_inverse=True)[1].argsort()]
+            groups = [
+                _group(vae, _chosen(rows, own), context, draws, weights)
+                for own, weights in zip(members, balanced, strict=True)
+            ]
         except NotImplementedError:  # of a distribution without a mean
             raise ValueError(
                 "fold changes are of mean rates, and this likelihood has no mean in closed form: "
@@ -148,7 +161,28 @@ class Group:
         return self.rate * factor
 
 
-def _group(vae: VAE, rows: Iterator[Tensor], context: Tensor | None, draws: int) -> Group:
+def _balanced(context: Tensor | None, members: Sequence[Tensor]) -> list[Tensor]:
+    """How often each row counts, so that conditions are as common in each group as in both."""
+    if context is None:
+        return [torch.ones(len(own)) for own in members]
+    kinds = context.unique(dim=0, return_inverse=True)[1].cpu()
+    both, found = kinds.bincount().double(), []
+    each = [own.bincount(minlength=len(both)) for own in kinds.split([len(m) for m in members])]
+    if len(both) < len(kinds) / 2 and not (each[0] * each[1]).any():
+        warnings.warn(
+            "no condition is in both groups, so the decoder alone tells what it does from what the "
+            "groups do: compare groups within a batch, or within all",
+            stacklevel=5,
+        )
+    for own, n in zip(kinds.split([len(m) for m in members]), each, strict=True):
+        weights = (both / n)[own]
+        found.append(weights / weights.mean())
+    return found
+
+
+def _group(
+    vae: VAE, rows: Iterator[Tensor], context: Tensor | None, draws: int, weights: Tensor
+) -> Group:
     """Decode the rows of a group at draws of z, a few at a time."""
     n, width = 0, math.prod(vae.x_shape)
     sums = torch.zeros(3, draws, width, dtype=torch.float64, device=vae.example.device)
@@ -156,8 +190,9 @@ def _group(vae: VAE, rows: Iterator[Tensor], context: Tensor | None, draws: int)
     for some in rows:
         n, joint = n + len(some), Joint(vae, some)
         own_cells = vae.record.cells(some).double().flatten(1)
-        seen = (~own_cells.isnan()).double()
-        counts, cells = counts + own_cells.nansum(0), cells + seen.sum(0)
+        own_weights = weights[n - len(some) : n, None].to(own_cells)
+        seen = (~own_cells.isnan()).double() * own_weights
+        counts, cells = counts + (own_weights * own_cells).nansum(0), cells + seen.sum(0)
         step = max(1, NUMBERS // (width * len(some)))
         for start in range(0, draws, step):
             z, place = joint.draw(min(step, draws - start)), start
@@ -166,17 +201,18 @@ def _group(vae: VAE, rows: Iterator[Tensor], context: Tensor | None, draws: int)
                 other = vae.decode(own, unexposed(vae, _under(vae, some, context)))
                 sums[0, places] += rate_of(other).double().sum(1).flatten(1)
                 sums[1, places] += (p.mean.flatten(2) * seen).sum(1)
-                sums[2, places] += (p.variance.flatten(2) * seen).sum(1)
+                sums[2, places] += (p.variance.flatten(2) * seen * own_weights).sum(1)
                 place += len(own)
     return Group(sums[0] / n, sums[1], sums[2], counts, cells > 0)
 
 
 def _under(vae: VAE, x: Tensor, context: Tensor | None) -> Tensor:
-    """Rows under conditions that are drawn from some."""
+    """Rows under conditions that are drawn from some, in which equal ones stand together."""
     if context is None:
         return x
     x, start = x.clone(), 0
-    drawn = context[torch.randint(len(context), (len(x),), device=context.device)]
+    at = (torch.arange(len(x)) + torch.rand(())) * (len(context) / len(x))  # each by its share
+    drawn = context[at.long().clamp(max=len(context) - 1)[torch.randperm(len(x))].to(x.device)]
     for block in vae.record.blocks:
         if block.role == "context":
             part = vae.record.unpack(x)[block.name]

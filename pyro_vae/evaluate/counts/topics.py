@@ -185,7 +185,7 @@ def perplexity(
     >>> print(round(found["perplexity"], 1))  # untrained, all words are alike
     4.0
     """
-    bounds, totals, khat = [], [], []
+    bounds, totals, khat, words = [], [], [], 0.0
     options: dict[str, Any] = {"num_samples": num_samples, "proposal": proposal, "num_simulated": 0}
     with reading(vae, seed):
         for some in pieces(vae, x, ROWS):
@@ -194,8 +194,10 @@ def perplexity(
                 raise ValueError("perplexity is of VAE(..., likelihood='Multinomial')")
             cells, found = vae.record.cells(some).double(), log_evidence(vae, some, **options)
             orders = (cells.sum(-1) + 1).lgamma() - (cells + 1).lgamma().sum(-1)
-            bounds.append(found.log_evidence.double() - orders)
-            totals.append(cells.sum(-1))
+            weights = 1.0 if found.weights is None else found.weights.double()
+            bounds.append(weights * (found.log_evidence.double() - orders))
+            totals.append(weights * cells.sum(-1))
+            words += cells.sum().item()
             khat.append(found.khat)
     bound, n = torch.cat(bounds), torch.cat(totals)
     rate = bound.sum() / n.sum()
@@ -205,7 +207,7 @@ def perplexity(
         {
             "perplexity": value,
             "standard_error": value * float(error),
-            "words": float(n.sum()),
+            "words": words,
             "doubtful": float((torch.cat(khat) > RELIABLE).double().mean()),
         }
     )

@@ -1,5 +1,6 @@
 """log p(x) by annealed importance sampling, and from both sides on data drawn from the model."""
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -68,7 +69,7 @@ def ais(
         parts = [
             Path(joint_of(vae, some), plan).forward() for some in x.split(plan.room(vae.cells))
         ]
-    return Evidence.from_weights(torch.cat(parts, 1))
+    return replace(Evidence.from_weights(torch.cat(parts, 1)), weights=vae.weights_of(x))
 
 
 @of_face

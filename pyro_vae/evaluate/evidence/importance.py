@@ -17,7 +17,7 @@ from ...model.entry import of_face
 from ...model.face import Face
 from ...model.joint import reading
 from ...model.pieces import pieces
-from ..statistics import log_mean_exp, standard_error
+from ..statistics import log_mean_exp, mean, standard_error
 from .ladder import ANNEALED, Rung, climb
 from .proposals import log_weights, widened
 
@@ -54,6 +54,8 @@ class Evidence:
         evaluations: of log p(x, z), ``(N,)``, that an observation has cost, a gradient counted as
             three.
         chains: of an observation that was annealed, in the place of K draws; 0 where none was.
+        weights: of the observations, ``(N,)``, by which ``mean`` and its errors count them, as a
+            survey's do; ``None`` where the model was told of none.
     """
 
     log_evidence: Tensor
@@ -65,6 +67,7 @@ class Evidence:
     proposals: tuple[str, ...] = ()
     evaluations: Tensor | None = None
     chains: int = 0
+    weights: Tensor | None = None
 
     @classmethod
     def from_weights(cls, log_w: Tensor) -> "Evidence":
@@ -78,22 +81,27 @@ class Evidence:
         joined: dict[str, Any] = {
             name: torch.cat([getattr(part, name) for part in parts]) for name in PARTS
         }
+        if parts[0].weights is not None:
+            joined["weights"] = torch.cat([part.weights for part in parts])  # pyright: ignore
         return cls(num_samples=parts[0].num_samples, **joined)
 
     @property
     def mean(self) -> float:
         """Over the data, nats per observation."""
-        return self.log_evidence.mean().item()
+        return mean(self.log_evidence, self.weights).item()
 
     @property
     def mean_error(self) -> float:
         """Standard error of the mean over data of the same kind."""
-        return standard_error(self.log_evidence).item()
+        return standard_error(self.log_evidence, self.weights).item()
 
     @property
     def monte_carlo_error(self) -> float:
         """Standard error of the mean over these data, from drawing z."""
-        return (self.standard_error.square().sum().sqrt() / len(self.standard_error)).item()
+        n, share = len(self.standard_error), 1.0
+        if self.weights is not None:
+            share = self.weights / self.weights.mean()
+        return ((share * self.standard_error).square().sum().sqrt() / n).item()
 
     def summary(self) -> str:
         """The figure in words, with what its checks say."""
@@ -126,7 +134,7 @@ class Evidence:
                 f" z was drawn from: {shares}; {self.evaluations.double().mean().item():,.0f} "
                 "evaluations of log p(x, z) an observation. In expectation it is a lower bound."
             )
-        rise = math.nan if self.rise is None else self.rise.mean().item()
+        rise = math.nan if self.rise is None else mean(self.rise, self.weights).item()
         if rise > RISE:
             text += (
                 f" From {self.num_samples // 4} to {self.num_samples} draws it rose by {rise:.2g} "
@@ -257,7 +265,9 @@ def log_evidence(
     rows = max(1, CELLS // max(1, vae.cells))
     with reading(vae, seed):
         if proposal == "auto":
-            return _by_rungs(climb(vae, vae.check(x), num_samples, rows), num_samples)
+            x = vae.check(x)
+            found = _by_rungs(climb(vae, x, num_samples, rows), num_samples)
+            return replace(found, weights=vae.weights_of(x))
         at: Any = partial(widened, vae, share=wide) if wide else vae.densities()
         size = max(1, rows // num_samples)
 
@@ -270,7 +280,8 @@ def log_evidence(
 
         parts, first = [], []  # of a loader no more than the first rows are kept
         for some in pieces(vae, x, size):
-            parts.append(Evidence.from_weights(weights(some)[0]))
+            part = Evidence.from_weights(weights(some)[0])
+            parts.append(replace(part, weights=vae.weights_of(some)))
             if (left := num_simulated - sum(map(len, first))) > 0:
                 first.append(some[:left])
         found, given = Evidence.join(parts), torch.cat(first) if first else None

@@ -1,7 +1,7 @@
 """log p(x) without bias, by a series of importance-weighted bounds that is cut at random: SUMO."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from numpy.typing import ArrayLike
@@ -11,7 +11,7 @@ from ...core.checks import whole
 from ...model.entry import of_model
 from ...model.joint import Joint, reading
 from ...model.vae import VAE
-from ..statistics import chunks
+from ..statistics import chunks, mean
 
 __all__ = ["UnbiasedEvidence", "sumo"]
 
@@ -28,17 +28,19 @@ class UnbiasedEvidence:
         standard_error: over the repetitions, ``(N,)``; of heavy-tailed draws, so it may be low.
         num_repeats: independent estimates, whose mean this is.
         draws: the mean number of draws of z in one.
+        weights: of the observations, ``(N,)``, by which ``mean`` counts them; ``None`` without.
     """
 
     log_evidence: Tensor
     standard_error: Tensor
     num_repeats: int
     draws: float
+    weights: Tensor | None = None
 
     @property
     def mean(self) -> float:
         """Over the data, nats per observation."""
-        return self.log_evidence.mean().item()
+        return mean(self.log_evidence, self.weights).item()
 
 
 @of_model
@@ -97,7 +99,8 @@ def sumo(
     estimates = torch.cat(sums)
     error = estimates.std(1) / num_repeats**0.5
     mean_draws = least + torch.stack(draws).sum().item() / num_repeats
-    return UnbiasedEvidence(estimates.mean(1), error, num_repeats, mean_draws)
+    found = UnbiasedEvidence(estimates.mean(1), error, num_repeats, mean_draws)
+    return replace(found, weights=vae.weights_of(x))
 
 
 def _one(joint: Joint, least: int, terms: Tensor) -> Tensor:

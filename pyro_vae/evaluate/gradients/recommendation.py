@@ -25,7 +25,7 @@ from ...model.face import Face
 from ...model.joint import reading
 from ..evidence.importance import log_evidence
 from ..lower_bound import elbo
-from ..statistics import standard_error
+from ..statistics import mean, standard_error
 from .comparison import make_estimators, unique
 from .references import EstimatorLike
 
@@ -294,13 +294,14 @@ class Race:
                 bounds[name], _ = self.train(estimator, steps[name], self.bound)
             except NonFiniteLossError:
                 bounds[name] = torch.full_like(start, -math.inf)
-        best = max(bounds, key=lambda name: bounds[name].mean().item())
+        weights = self.vae.weights_of(self.held_out)
+        best = max(bounds, key=lambda name: mean(bounds[name], weights).item())
         rows = {
             name: {
-                "bound": bound.mean().item(),
-                "gain": (bound - start).mean().item(),
-                "difference": (bound - bounds[best]).mean().item(),
-                "difference_error": standard_error(bound - bounds[best]).item(),
+                "bound": mean(bound, weights).item(),
+                "gain": mean(bound - start, weights).item(),
+                "difference": mean(bound - bounds[best], weights).item(),
+                "difference_error": standard_error(bound - bounds[best], weights).item(),
                 "steps": steps[name],
                 "ms_per_step": ms[name],
                 "biased": estimators[name].biased,

@@ -16,7 +16,7 @@ from ...families.support import innermost
 from ...model.entry import of_model
 from ...model.joint import Joint, reading
 from ...model.vae import VAE
-from ..statistics import chunks, standard_error
+from ..statistics import chunks, mean, mean_and_error, standard_error
 
 __all__ = ["LatentSummary", "cross_factors", "dimension_names", "latent_summary"]
 
@@ -35,11 +35,13 @@ class LatentSummary:
         dimensions: a row for each latent dimension, by its name: ``kl``, ``kl_error``,
             ``activity``, ``active`` and ``aggregate_kl``.
         num_data: N.
+        ceiling: of the mutual information, log N; of weighted observations their entropy.
     """
 
     totals: pd.DataFrame
     dimensions: pd.DataFrame
     num_data: int
+    ceiling: float
 
     @property
     def active_units(self) -> int:
@@ -50,7 +52,7 @@ class LatentSummary:
     def verdict(self) -> str:
         """Whether the posterior has collapsed, and what else there is to know, in words."""
         value: dict[str, float] = dict(zip(self.totals.index, self.totals["value"], strict=True))
-        d, active, ceiling = len(self.dimensions), self.active_units, math.log(self.num_data)
+        d, active, ceiling = len(self.dimensions), self.active_units, self.ceiling
         information = f"mutual information {value['mutual_information']:.2f} nats"
         if active == 0:
             return (
@@ -92,6 +94,7 @@ def latent_summary(
     that of z and *which* of the N data was drawn: it is at most log N, and below that of the
     population where it comes near. A dimension is active where the guide's mean has a variance of
     more than 0.01 over the data, unless its KL is known to be within two standard errors of 0.
+    Where observations have weights, q(z) and all means are by them.
 
     Args:
         vae: a trained model.
@@ -120,18 +123,19 @@ def latent_summary(
     n = len(x)
     if n < 2:
         raise ValueError("x holds one observation: mutual information needs at least two")
+    weights, log_share = vae.weights_of(x), vae.counts_as(x).log() - math.log(n)
     with reading(vae, seed):
         joint = Joint(vae, x)
         z = joint.guide.sample(torch.Size([num_samples]))
         own, prior = joint.log_guide(z), joint.log_prior(z)
-        joined, by_factor = _aggregate(joint.guide, z)
+        joined, by_factor = _aggregate(joint.guide, z, log_share)
         q = factors_of(joint.guide)
         dims = math.prod(vae.z_shape) if q is None else q.batch_shape[1:].numel()
         if by_factor is None:
             by_factor = torch.full((num_samples, n, dims), math.nan).to(own)
         own_factor = _by_dimension(joint.guide, z, dims)
         prior_factor = _by_dimension(joint.prior, z, dims)
-        activity = _activity(joint.guide, z, dims)
+        activity = _activity(joint.guide, z, dims, weights)
     parts = {
         "kl": own - prior,
         "mutual_information": own - joined,
@@ -140,22 +144,23 @@ def latent_summary(
         "dimension_kl": (by_factor - prior_factor).sum(-1),
     }
     totals = pd.DataFrame(
-        {k: (v.mean().item(), standard_error(v.mean(0)).item()) for k, v in parts.items()},
+        {k: mean_and_error(v.mean(0), weights) for k, v in parts.items()},
         index=["value", "standard_error"],
     ).T
     kl = (own_factor - prior_factor).mean(0)
-    mean, error = kl.mean(0), standard_error(kl)
+    value, error = mean(kl, weights), standard_error(kl, weights)
     dimensions = pd.DataFrame(
         {
-            "kl": mean.cpu(),
+            "kl": value.cpu(),
             "kl_error": error.cpu(),
             "activity": activity.cpu(),
-            "active": ((activity > ACTIVE) & ~(mean <= ERRORS * error)).cpu(),
-            "aggregate_kl": (by_factor - prior_factor).mean((0, 1)).cpu(),
+            "active": ((activity > ACTIVE) & ~(value <= ERRORS * error)).cpu(),
+            "aggregate_kl": mean((by_factor - prior_factor).mean(0), weights).cpu(),
         },
         index=dimension_names(vae, dims),
     )
-    return LatentSummary(totals, dimensions, n)
+    ceiling = -(log_share.exp() * log_share).sum().item()
+    return LatentSummary(totals, dimensions, n, ceiling)
 
 
 def dimension_names(vae: VAE, dims: int) -> pd.Index:
@@ -197,8 +202,13 @@ def cross_factors(guide: dist.TorchDistribution, z: Tensor) -> Iterator[tuple[Te
         yield rows, factors.log_prob(z[rows, None]).flatten(2)
 
 
-def _aggregate(guide: dist.TorchDistribution, z: Tensor) -> tuple[Tensor, Tensor | None]:
-    """log q(z) ``(S, N)`` and log q(z_j) ``(S, N, D)``, of the mixture over all observations."""
+def _aggregate(
+    guide: dist.TorchDistribution, z: Tensor, log_share: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """log q(z) ``(S, N)`` and log q(z_j) ``(S, N, D)``, of the mixture over all observations.
+
+    Their shares in the mixture are ``exp(log_share)``, ``(N,)``.
+    """
     s, n = z.shape[:2]
     flat = z.flatten(0, 1)
     product = innermost(guide) is not guide
@@ -206,22 +216,26 @@ def _aggregate(guide: dist.TorchDistribution, z: Tensor) -> tuple[Tensor, Tensor
     joined: list[Tensor] = []
     if factors_of(guide) is not None:
         for _, log_q in cross_factors(guide, flat):
-            by_factor.append(log_q.logsumexp(1) - math.log(n))
+            by_factor.append((log_q + log_share[:, None]).logsumexp(1))
             if product:
-                joined.append(log_q.sum(-1).logsumexp(1) - math.log(n))
+                joined.append((log_q.sum(-1) + log_share).logsumexp(1))
     if not product:
         for some in chunks(flat, n * math.prod(z.shape[2:]), CELLS):
-            joined.append(guide.log_prob(some[:, None]).logsumexp(1) - math.log(n))
+            joined.append((guide.log_prob(some[:, None]) + log_share).logsumexp(1))
     every = torch.cat(by_factor).unflatten(0, (s, n)) if by_factor else None
     return torch.cat(joined).unflatten(0, (s, n)), every
 
 
-def _activity(guide: dist.TorchDistribution, z: Tensor, dims: int) -> Tensor:
+def _activity(
+    guide: dist.TorchDistribution, z: Tensor, dims: int, weights: Tensor | None
+) -> Tensor:
     """Variance over the data of the guide's mean, by latent dimension ``(D,)``."""
     try:
-        mean = guide.mean
+        means = guide.mean
     except (NotImplementedError, AttributeError):
-        mean = z.mean(0)
-    if not mean.isfinite().all():  # categories have no mean
-        mean = z.to(torch.get_default_dtype()).mean(0)
-    return mean.flatten(1).var(0).reshape(dims, -1).sum(-1)
+        means = z.mean(0)
+    if not means.isfinite().all():  # categories have no mean
+        means = z.to(torch.get_default_dtype()).mean(0)
+    means, n = means.flatten(1), len(means)
+    variance = mean((means - mean(means, weights)).square(), weights) * n / (n - 1)
+    return variance.reshape(dims, -1).sum(-1)

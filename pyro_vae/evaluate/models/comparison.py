@@ -1,11 +1,12 @@
 """Models by held-out log p(x): differences paired by observation, and stacking weights."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
@@ -14,12 +15,12 @@ from ...core.pareto import RELIABLE
 from ...language.arguments import suggests
 from ...model.vae import VAE
 from ...program.program import Program
-from ..evidence.importance import log_evidence
-from ..statistics import by_observation
+from ..evidence.importance import Evidence, log_evidence
+from ..statistics import by_observation, mean, standard_error
 from .measures import check_one_measure
 from .stacking import stacking_weights
 
-__all__ = ["Comparison", "compare", "differences", "named"]
+__all__ = ["Comparison", "compare", "differences", "named", "weights_of"]
 
 
 @dataclass(frozen=True)
@@ -30,16 +31,19 @@ class Comparison:
         pointwise: log p(x) in nats, a row an observation and a column a model.
         khat: Pareto's k-hat of each of these figures.
         monte_carlo_error: the standard error of each, from drawing z.
+        row_weights: of the observations, ``(N,)``, where a model was told of some: every mean, sum
+            and error over the data is then by them, and ``elpd`` is N times the weighted mean.
     """
 
     pointwise: pd.DataFrame
     khat: pd.DataFrame
     monte_carlo_error: pd.DataFrame
+    row_weights: Tensor | None = None
 
     @cached_property
     def weights(self) -> pd.Series:
         """Stacking weights: those of the mixture of the models with the highest mean score."""
-        w = stacking_weights(self.pointwise.to_numpy())
+        w = stacking_weights(self.pointwise.to_numpy(), self.row_weights)
         return pd.Series(w, self.pointwise.columns, name="weight")
 
     @property
@@ -51,8 +55,10 @@ class Comparison:
         (stacking); ``mc_error``, the part of ``se`` that is from drawing z; ``doubtful``, the share
         of data with k-hat above 0.7, for which log p(x) is too low.
         """
-        best = str(self.pointwise.mean().idxmax())
-        found, n = differences(self.pointwise, best), len(self.pointwise)
+        n, counts = len(self.pointwise), self.row_weights
+        of_all = differences(self.pointwise, self.pointwise.columns[0], counts)["log_evidence"]
+        found = differences(self.pointwise, str(of_all.idxmax()), counts)
+        share = np.ones(n) if counts is None else (counts / counts.mean()).numpy(force=True)
         table = pd.DataFrame(
             {
                 "elpd": n * found["log_evidence"],
@@ -60,7 +66,7 @@ class Comparison:
                 "difference": n * found["difference"],
                 "difference_se": n * found["difference_standard_error"],
                 "weight": self.weights,
-                "mc_error": np.sqrt(self.monte_carlo_error.pow(2).sum()),
+                "mc_error": np.sqrt(self.monte_carlo_error.mul(share, axis=0).pow(2).sum()),
                 "doubtful": (self.khat > RELIABLE).mean(),
             }
         )
@@ -128,7 +134,8 @@ def compare(
     def frame(part: str) -> pd.DataFrame:
         return by_observation({name: getattr(each, part).double() for name, each in found.items()})
 
-    return Comparison(frame("log_evidence"), frame("khat"), frame("standard_error"))
+    log_p, khat, error = (frame(part) for part in ("log_evidence", "khat", "standard_error"))
+    return Comparison(log_p, khat, error, weights_of(found.values()))
 
 
 def _data(name: str, vae: VAE | Program, x: Tensor | ArrayLike | None) -> Tensor:
@@ -165,19 +172,38 @@ def named(
     return dict(vaes)
 
 
-def differences(log_p: pd.DataFrame, to: str) -> pd.DataFrame:
+def weights_of(found: Iterable[Evidence]) -> Tensor | None:
+    """The weights of the observations, of those models that were told of some.
+
+    Raises:
+        ValueError: two models were told of different ones.
+    """
+    told = [each.weights.double().cpu() for each in found if each.weights is not None]
+    for other in told[1:]:
+        if not torch.allclose(other / other.mean(), told[0] / told[0].mean()):
+            raise ValueError(
+                "two models were told of different weights of these observations, so their means "
+                "are of different populations: give models of one weight"
+            )
+    return told[0] if told else None
+
+
+def differences(log_p: pd.DataFrame, to: str, counts: Tensor | None = None) -> pd.DataFrame:
     """Mean log p(x) of each model, and its mean difference to one of them, with their errors.
 
     Args:
         log_p: a row an observation, a column a model.
         to: the model that the others are compared with.
+        counts: weights of the observations, ``(N,)``.
     """
-    gaps = log_p.sub(log_p[to], axis=0)
+    values = torch.tensor(log_p.to_numpy())
+    gaps = values - values[:, [log_p.columns.get_loc(to)]]  # pyright: ignore
     return pd.DataFrame(
         {
-            "log_evidence": log_p.mean(),
-            "standard_error": log_p.sem(),
-            "difference": gaps.mean(),
-            "difference_standard_error": gaps.sem(),
-        }
+            "log_evidence": mean(values, counts),
+            "standard_error": standard_error(values, counts),
+            "difference": mean(gaps, counts),
+            "difference_standard_error": standard_error(gaps, counts),
+        },
+        index=log_p.columns,
     )

@@ -16,7 +16,7 @@ from ...model.joint import reading
 from ...model.simulation import simulate
 from ...model.vae import VAE
 from ..evidence.importance import Evidence, log_evidence
-from .comparison import Comparison, named
+from .comparison import Comparison, named, weights_of
 from .measures import check_one_measure
 
 __all__ = ["Stack", "stack"]
@@ -144,6 +144,7 @@ class Stack:
             (share * errors).square().sum(0).sqrt(),
             torch.where(share >= PART, khat, -torch.inf).amax(0),
             num_samples,
+            weights=weights_of(found),
         )
 
 

@@ -1,13 +1,14 @@
 """Stacking: the weights of models whose mixture predicts best."""
 
 import numpy as np
+from torch import Tensor
 
 __all__ = ["stacking_weights"]
 
 ENOUGH, STEPS = 1e-10, 1000  # nats a step can still gain, at most; and steps
 
 
-def stacking_weights(log_p: np.ndarray) -> np.ndarray:
+def stacking_weights(log_p: np.ndarray, counts: Tensor | None = None) -> np.ndarray:
     r"""The weights of the mixture of models whose mean log score is the highest.
 
     .. math:: \max_{w \in \Delta} \frac1N \sum_n \log \sum_m w_m\, p_m(x_n)
@@ -18,6 +19,7 @@ def stacking_weights(log_p: np.ndarray) -> np.ndarray:
 
     Args:
         log_p: log p(x) by observation and model, ``(N, M)``.
+        counts: weights of the observations, ``(N,)``, which the mean is by.
 
     Returns:
         ``(M,)``, which sum to 1.
@@ -32,10 +34,11 @@ def stacking_weights(log_p: np.ndarray) -> np.ndarray:
 
     p = np.exp(log_p - log_p.max(1, keepdims=True))
     m = p.shape[1]
+    c = np.ones(len(p)) if counts is None else (counts / counts.mean()).numpy(force=True)
     found = minimize(
-        lambda w: -np.log(p @ w).mean(),
+        lambda w: -(c * np.log(p @ w)).mean(),
         np.full(m, 1 / m),
-        jac=lambda w: -_ratios(p, w),
+        jac=lambda w: -_ratios(p, w, c),
         method="SLSQP",
         bounds=[(1e-12, 1.0)] * m,
         constraints={"type": "eq", "fun": lambda w: w.sum() - 1, "jac": lambda w: np.ones(m)},
@@ -43,12 +46,12 @@ def stacking_weights(log_p: np.ndarray) -> np.ndarray:
     )
     w = found.x.clip(0) / found.x.clip(0).sum()
     for _ in range(STEPS):
-        if np.log((ratios := _ratios(p, w)).max()) < ENOUGH:
+        if np.log((ratios := _ratios(p, w, c)).max()) < ENOUGH:
             break
         w = w * ratios  # an EM step, which never loses
     return w
 
 
-def _ratios(p: np.ndarray, w: np.ndarray) -> np.ndarray:
+def _ratios(p: np.ndarray, w: np.ndarray, c: np.ndarray) -> np.ndarray:
     """The mean of each model's density over that of the mixture, ``(M,)``."""
-    return (p / (p @ w)[:, None]).mean(0)
+    return (p * (c / (p @ w))[:, None]).mean(0)

@@ -32,19 +32,23 @@ def closest_records(
 
     Returns:
         The share of synthetic rows whose closest record was trained on; for rows that know nothing
-        of either table it is N / (N + M) exactly, whatever their distribution. And the fifth
-        percentile of the distance to the closest row trained on, beside that of the test rows.
+        of either table it is N / (N + M) exactly, whatever their distribution, and its error is
+        that of which records are trained on: rows that share a closest record count as one. And the
+        fifth percentile of the distance to the closest row trained on, beside that of the test
+        rows.
     """
     tables = [test, synthetic, train]
     place = _places(np.concatenate([t.values for t in tables]), test, train)
     at = np.split(place, np.cumsum([len(t) for t in tables])[:-1])
     near = [_some(rows, generator) for rows in at[:2]]
     to_train, to_test = (_distances(near[1], records, generator) for records in (at[2], at[0]))
-    share = float((to_train < to_test).mean())
-    expected = len(train) / (len(train) + len(test))
-    error = math.sqrt(share * (1 - share) / len(to_train))
-    real = _distances(near[0], at[2], generator)
-    return (share, error, expected, 0.0), (*_low(to_train), *_low(real))
+    nearer = to_train[1] < to_test[1]
+    closest = np.where(nearer, to_train[0], len(train) + to_test[0])
+    often = np.bincount(closest, minlength=len(train) + len(test))
+    share, expected = float(nearer.mean()), len(train) / len(often)
+    variance = expected * (1 - expected) * often.var(ddof=1) * len(often) / len(closest) ** 2
+    real = _distances(near[0], at[2], generator)[1]
+    return (share, math.sqrt(variance), expected, 0.0), (*_low(to_train[1]), *_low(real))
 
 
 def _places(values: np.ndarray, *real: Coded) -> np.ndarray:
@@ -65,13 +69,15 @@ def _some(rows: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     return rows if len(rows) <= QUERIES else generator.choice(rows, QUERIES, replace=False)
 
 
-def _distances(rows: np.ndarray, records: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """To the closest record; each record is moved a little in a dimension of its own."""
+def _distances(
+    rows: np.ndarray, records: np.ndarray, generator: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """The closest record and its distance; each is moved a little in a dimension of its own."""
     from sklearn.metrics import pairwise_distances_argmin_min
 
     moved = np.column_stack([records, TIE * generator.random(len(records))])
     still = np.column_stack([rows, np.zeros(len(rows))])
-    return pairwise_distances_argmin_min(still, moved)[1]
+    return pairwise_distances_argmin_min(still, moved)
 
 
 def _low(distances: np.ndarray) -> tuple[float, float]:
