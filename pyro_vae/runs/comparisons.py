@@ -242,7 +242,7 @@ def compare_runs(
             )
         found[str(run)] = mine
     each = pd.DataFrame({run: mine.log_evidence for run, mine in found.items()})
-    weights = torch.tensor(first.weights)  # pyright: ignore[reportOptionalMemberAccess]
+    weights = torch.tensor(next(iter(found.values())).weights)
     table = differences(each, each.columns[0], weights)
     table["weight"] = stacking_weights(each.to_numpy(), weights)
     checks = pd.DataFrame({run: mine.row for run, mine in found.items()}).T

@@ -81,8 +81,8 @@ class Evidence:
         joined: dict[str, Any] = {
             name: torch.cat([getattr(part, name) for part in parts]) for name in PARTS
         }
-        if parts[0].weights is not None:
-            joined["weights"] = torch.cat([part.weights for part in parts])  # pyright: ignore
+        weights = [part.weights for part in parts if part.weights is not None]
+        joined["weights"] = torch.cat(weights) if weights else None
         return cls(num_samples=parts[0].num_samples, **joined)
 
     @property

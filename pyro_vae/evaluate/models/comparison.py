@@ -197,7 +197,7 @@ def differences(log_p: pd.DataFrame, to: str, counts: Tensor | None = None) -> p
         counts: weights of the observations, ``(N,)``.
     """
     values = torch.tensor(log_p.to_numpy())
-    gaps = values - values[:, [log_p.columns.get_loc(to)]]  # pyright: ignore
+    gaps = values - torch.tensor(log_p[to].to_numpy())[:, None]
     return pd.DataFrame(
         {
             "log_evidence": mean(values, counts),

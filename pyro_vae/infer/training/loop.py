@@ -146,9 +146,9 @@ class Loop:
 
     def _terms(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Both terms of the ELBO, times how often an observation counts: of a mean over them."""
-        vae: Any = self.run.vae
+        vae = self.run.vae
         likelihood, kl = elbo_terms(vae.model, vae.guide, x, layout=self.run.layout)
-        if (counts_as := getattr(vae, "counts_as", None)) is None:  # of a program's
+        if (weights := vae.weights_of(x)) is None:
             return likelihood, kl
-        weights = counts_as(x)
-        return weights * likelihood, weights * kl
+        share = weights / weights.mean()
+        return share * likelihood, share * kl

@@ -44,6 +44,7 @@ class Trainable(Protocol):
     def guide(self, x: Tensor) -> Tensor: ...  # noqa: D102
     def check(self, x: Any) -> Tensor: ...  # noqa: ANN401, D102
     def as_data(self, x: Any) -> Tensor: ...  # noqa: ANN401, D102
+    def weights_of(self, x: Tensor) -> Tensor | None: ...  # noqa: D102
     def start_from(self, x: Tensor) -> None: ...  # noqa: D102
     def state_dict(self) -> dict[str, Tensor]: ...  # noqa: D102
     def load_state_dict(self, state_dict: Mapping[str, Tensor]) -> object: ...  # noqa: D102
