@@ -10,6 +10,7 @@ from scipy import stats
 
 import pyro_vae as pv
 from helpers.linear import SCALE, linear_vae, marginal
+from pyro_vae.evaluate.imputation import _column
 from pyro_vae.evaluate.scores import brier, commonness, crps, interval_width, pit, set_size
 
 RNG = np.random.default_rng(0)
@@ -273,3 +274,17 @@ def test_the_cells_of_whole_positive_columns_are_those_that_were_hidden():
     assert not hidden[0][:, 2].any(), "the bit of a hole stays"
     places = check.cells.assign(place=check.cells.column.map(vae.record.columns.index))
     assert all(hidden[0][row, place] for row, place in places[["row", "place"]].to_numpy())
+
+
+@pytest.mark.parametrize("nominal", [False, True])
+def test_draws_of_the_margin_itself_have_no_skill_in_a_small_table(nominal):
+    """The margin of a column holds each truth, which must not count as a prediction of itself."""
+    rng, scores = np.random.default_rng(0), []
+    for _ in range(300):
+        draw = (lambda *n: rng.integers(0, 3, n)) if nominal else lambda *n: rng.normal(size=n)
+        truth = draw(20)
+        figures, _ = _column(truth, draw(40, 20), truth, nominal, rng)
+        value, skill = float(figures["value"]), float(figures["skill"])
+        scores.append((value, value / (1 - skill)))
+    gap = -np.diff(scores, axis=1)[:, 0]
+    assert abs(gap.mean()) < 4 * gap.std() / math.sqrt(len(gap))

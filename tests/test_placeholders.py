@@ -375,6 +375,9 @@ def test_angles_beyond_the_circle_are_refused():
     small = {"encoder": "MLP([4])", "decoder": "MLP([4])", "seed": 0}
     with pytest.raises(ValueError, match=r"VonMises needs .*: give angles in radians.*deg2rad"):
         pv.fit(pv.VAE(table, 1, **small), table, epochs=1, progress=False)
+    pair = pv.VAE(2, 1, likelihood="SineBivariateVonMises(correlation=0)", **small)
+    with pytest.raises(ValueError, match="SineBivariateVonMises needs a number from"):
+        pair.check(frame[["angle", "y"]].to_numpy())
     frame["angle"] = (np.deg2rad(frame["angle"]) + np.pi) % (2 * np.pi) - np.pi
     table = pv.Table.from_frame(frame, likelihood={"angle": "VonMises"})
     vae = pv.VAE(table, 1, **small)

@@ -71,6 +71,10 @@ FIRST = {
         pd.DataFrame({"x": [f"{i % 500},5" for i in range(1000)]}),
         r"column 'x', row 0: '0,5' has a decimal comma.*pandas.to_numeric",
     ),
+    "thousands by spaces": (
+        pd.DataFrame({"x": [f"{i}\N{NO-BREAK SPACE}500" for i in range(1, 500)]}),
+        r"column 'x', row 0: '1.*500' has a space within.*pandas.to_numeric",
+    ),
     "a date that means never": (
         put("day", datetime.date(9999, 12, 31)),
         r"column 'day', row 7.*",

@@ -5,11 +5,13 @@ import warnings
 
 import numpy as np
 import pandas as pd
+import pyro.distributions as dist
 import pytest
 import scipy.stats as st
 import torch
 from sklearn.datasets import load_wine
 from torch import nn
+from torch.distributions.transforms import AffineTransform, ExpTransform
 
 import pyro_vae as pv
 from pyro_vae import distributions
@@ -394,3 +396,19 @@ def test_outside_a_support_that_moves_there_is_no_density(name, values):
     x = torch.tensor([0.5, 1.99, 2.0, 3.0, 3.99, 4.01, 9.0])
     assert torch.equal(p.log_prob(x).isfinite(), p.support.check(x))
     assert 0 < p.support.check(x).sum() < len(x)
+
+
+@pytest.mark.parametrize(
+    "transforms, begins",
+    [
+        ([AffineTransform(5.0, 2.0)], 5.0),
+        ([ExpTransform()], 1.0),
+        ([AffineTransform(1.0, 1.0), ExpTransform()], math.e),
+    ],
+)
+def test_a_transformation_of_less_than_it_maps_has_no_density_beyond(transforms, begins):
+    """Its codomain, which is the support, is then too much."""
+    base = dist.Exponential(1.0, validate_args=False)
+    p = distributions.TransformedDistribution(base, transforms, validate_args=False)
+    x = begins + torch.tensor([-4.0, -1.0, -0.01, 0.01, 1.0, 30.0])
+    assert p.log_prob(x).isfinite().tolist() == (x > begins).tolist()

@@ -20,7 +20,7 @@ from .multivariate_mixture import MultivariateNormalMixture
 from .normal_mixture import NormalMixture, SideBySide, mixture
 from .ordered_logistic import OrderedLogistic
 from .sparse import Delta, Horseshoe, SpikeAndSlab
-from .sphere import ImplicitVonMises, VonMises, VonMisesFisher, bessel
+from .sphere import ImplicitVonMises, SineBivariateVonMises, VonMises, VonMisesFisher, bessel
 from .spike import SpikeOr, WithSpike
 from .stable import Stable, StableWithLogProb
 from .supports import support_of_cell
@@ -75,6 +75,7 @@ __all__ = [
     "RightCensored",
     "Shares",
     "SideBySide",
+    "SineBivariateVonMises",
     "SkewLogistic",
     "SoftAsymmetricLaplace",
     "SoftLaplace",

@@ -45,6 +45,25 @@ class TransformedDistribution(dist.TransformedDistribution):
         """A draw without a path, for which the base need not have one."""
         return self._inside(super().sample(torch.Size(sample_shape)))
 
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The log density: none where the base has none, if the support does not say it."""
+        log = super().log_prob(value)
+        if not self._narrowed:
+            return log
+        for transform in reversed(self.transforms):
+            value = transform.inv(value)
+        return torch.where(self.base_dist.support.check(value), log, -math.inf)
+
+    @property
+    def _narrowed(self) -> bool:
+        """Whether a transformation is given less than it maps, so that its codomain is too much."""
+        try:
+            steps = [self.base_dist.support, *(t.codomain for t in self.transforms)]
+        except NotImplementedError:  # of a flow
+            return False
+        pairs = zip(steps, (t.domain for t in self.transforms), strict=False)
+        return any(support_of_cell(a) is not support_of_cell(b) for a, b in pairs)
+
     def _inside(self, value: Tensor) -> Tensor:
         support = support_of_cell(self.support)
         if support is constraints.simplex:

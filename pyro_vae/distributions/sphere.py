@@ -11,7 +11,14 @@ from pyro.distributions import constraints
 from torch import Tensor
 from torch.distributions import register_kl
 
-__all__ = ["ImplicitVonMises", "VonMises", "VonMisesFisher", "bessel", "gauss_legendre"]
+__all__ = [
+    "ImplicitVonMises",
+    "SineBivariateVonMises",
+    "VonMises",
+    "VonMisesFisher",
+    "bessel",
+    "gauss_legendre",
+]
 
 LOG_2PI = math.log(2 * math.pi)
 ROUNDS = 32  # proposals a draw: Wood's sampler accepts more than 6 in 10, so 1e-13 are left
@@ -162,6 +169,12 @@ class VonMises(dist.VonMises):
         top = -torch.special.i0e(self.concentration.double()).log() - LOG_2PI
         down = 2 * self.concentration * ((value - self.loc) / 2).sin().square()
         return top.to(down) - down
+
+
+class SineBivariateVonMises(dist.SineBivariateVonMises):  # pyright: ignore[reportAttributeAccessIssue]
+    """Two dependent angles, as Pyro has them, whose support is that of angles."""
+
+    support = constraints.independent(VonMises.support, 1)
 
 
 class ImplicitVonMises(VonMises):

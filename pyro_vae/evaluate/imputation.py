@@ -247,6 +247,9 @@ def _column(
     some = margin if len(margin) <= MARGIN else generator.choice(margin, MARGIN, replace=False)
     score, size = (brier, set_size) if nominal else (crps, interval_width)
     each, plain = score(draws, truth), score(some[:, None], truth)
+    if len(margin) <= MARGIN:  # it holds the truth, which is no prediction of itself
+        apart = 2.0 * (some[:, None] != truth) if nominal else np.abs(some[:, None] - truth)
+        plain = plain + apart.mean(0) / (len(some) - 1)
     ranked = commonness(draws, truth) if nominal else (draws, truth)
     u = pit(*ranked, generator)
     ratio = each.sum() / plain.sum() if plain.sum() > 0 else math.nan

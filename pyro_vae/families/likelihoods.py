@@ -44,7 +44,10 @@ ADVICE = {
         "give raw counts (of an AnnData Counts.of(adata, layer='counts')), or choose a likelihood "
         "with this support",
     ),
-    "VonMises": "give angles in radians, (x + pi) % (2 pi) - pi; degrees by numpy.deg2rad(x) first",
+    **dict.fromkeys(
+        ("VonMises", "SineBivariateVonMises"),
+        "give angles in radians, (x + pi) % (2 pi) - pi; degrees by numpy.deg2rad(x) first",
+    ),
     "Multinomial": "give rows of one total; without total_count= rows have totals of their own",
 }
 

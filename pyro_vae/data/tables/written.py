@@ -69,14 +69,19 @@ def _check_local(words: list[str]) -> None:
     """Raise for the first number among numbers that are written as another country has it."""
     if not all(map(LOCAL.fullmatch, words)):
         return
-    for sign in ",", *APOSTROPHES:
-        other = next((word for word in words if sign in word), None)
+    spaced = [word for word in words if re.search(r"\d\s\d", word)]
+    lengths = {len(re.split(r"\s", word.strip())[0]) for word in words}  # of a code all are one
+    gaps = dict.fromkeys(c for c in "".join(spaced) if c.isspace()) if len(lengths) > 1 else ()
+    for sign in ",", *APOSTROPHES, *gaps:
+        other = next((word for word in words if sign in word.strip()), None)
         if other is not None:
             point = sign if sign == "," else "."
             digits = rf"frame[name].str.replace(r'[^\d{point}-]', '', regex=True)"
             digits += ".str.replace(',', '.')" if sign == "," else ""
             advice = f"make numbers of them, pandas.to_numeric({digits}), {OR_WORDS}"
-            what = "a decimal comma" if sign == "," else "an apostrophe"
+            what = {",": "a decimal comma"}.get(
+                sign, "a space within" if sign in gaps else "an apostrophe"
+            )
             raise OddWord(other, f"{other!r} has {what}", advice)
 
 
