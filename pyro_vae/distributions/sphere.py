@@ -171,7 +171,7 @@ class VonMises(dist.VonMises):
         return top.to(down) - down
 
 
-class SineBivariateVonMises(dist.SineBivariateVonMises):  # pyright: ignore[reportAttributeAccessIssue]
+class SineBivariateVonMises(dist.SineBivariateVonMises):
     """Two dependent angles, as Pyro has them, whose support is that of angles."""
 
     support = constraints.independent(VonMises.support, 1)
