@@ -40,10 +40,10 @@ def test_model_under_nuts():
         3, 1, likelihood="Normal(scale=0.5)", encoder=pv.MLP([]), decoder=pv.MLP([]), seed=0
     )
     x = torch.randn(2, 3)
-    mcmc = MCMC(NUTS(vae.model), num_samples=200, warmup_steps=100, disable_progbar=True)
+    mcmc = MCMC(NUTS(vae.model), num_samples=150, warmup_steps=50, disable_progbar=True)
     mcmc.run(x)
     z = mcmc.get_samples()["z"]
-    assert z.shape == (200, 2, 1)
+    assert z.shape == (150, 2, 1)
     head = vae.likelihood.sources["loc"].head
     w, b = head.weight.detach(), head.bias.detach()
     precision = 1 + (w.T @ w) / 0.25
