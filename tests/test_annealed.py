@@ -101,7 +101,7 @@ def test_the_gradient_is_that_of_the_path():
 
 
 @pytest.mark.slow
-def test_eight_steps_are_tighter_than_importance_weighting_at_equal_evaluations():
+def test_eight_steps_are_tighter_than_importance_weighting_at_equal_evaluations(short_pilot):
     """And below log p(x), which bidirectional Monte Carlo bounds from above."""
     vae, x = vae_and_data(40)
     dais = made(8, 0.1, 0.5)

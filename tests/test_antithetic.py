@@ -180,7 +180,7 @@ def test_rodeo_learns_a_smaller_variance():
         optimizer.step()
 
     def variance(line):
-        gradients, _ = draws(line, vae, x, copies=20, batches=80)
+        gradients, _ = draws(line, vae, x, copies=20, batches=60)
         wanted = gradient_of(exact_bits(vae, x), vae)
         names = [torch.full_like(p, n.startswith("encoder")) for n, p in vae.named_parameters()]
         of_guide = torch.cat([n.flatten() for n in names]).bool()

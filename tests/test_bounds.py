@@ -237,7 +237,7 @@ def test_bounds_enclose_the_evidence(linear):
         means.append(values.mean())
     assert means == sorted(means)
     assert means[-1] < evidence + 5 * values.std() / 40**0.5
-    _, values = draws("CUBO(num_particles=5000, n=1.5)", vae, x, batches=40, copies=4)
+    _, values = draws("CUBO(num_particles=2000, n=1.5)", vae, x, batches=40, copies=2)
     assert values.mean() > evidence + 5 * values.std() / 40**0.5
     _, few = draws("CUBO(num_particles=2, n=1.5)", vae, x, batches=40)
     assert few.mean() < evidence  # the logarithm of a mean of few is biased low

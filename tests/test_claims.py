@@ -8,6 +8,7 @@ a check or a picture, and where the file has a conflict.
 
 import ast
 import base64
+import functools
 import io
 import re
 from pathlib import Path
@@ -127,6 +128,7 @@ def assertions(code: str) -> list[str]:
     return [re.sub(r"\s+", " ", ast.get_source_segment(code, test) or "") for test in tests]
 
 
+@functools.cache
 def sections(source: Path) -> list[Section]:
     """The sections of a notebook, in order, with what its committed outputs show."""
     cells = jupytext.read(source).cells
@@ -195,8 +197,9 @@ def write_pictures() -> None:
 @pytest.mark.slow
 def test_the_list_is_that_of_the_notebooks():
     """If not: ``python tests/test_claims.py`` writes it."""
-    assert README.read_text() == table()
-    linked = set(re.findall(r"!\[\]\(pictures/(.*?)\)", table()))
+    text = table()
+    assert README.read_text() == text
+    linked = set(re.findall(r"!\[\]\(pictures/(.*?)\)", text))
     assert linked == {path.name for path in PICTURES.glob("*.png")}
     assert all((PICTURES / name).stat().st_size < 20_000 for name in linked)
 

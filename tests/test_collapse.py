@@ -336,7 +336,7 @@ def test_where_the_model_moves_the_guide_is_at_its_posterior(monkeypatch):
 
     monkeypatch.setattr(FusedOptim, "__call__", watched)
     found = {}
-    for aggressive, epochs in ((None, 1), (40, 40)):
+    for aggressive, epochs in ((None, 1), (40, 16)):
         vae = linear_vae("mean-field", scale_factor=2.0, shift=2.0)
         gaps.clear()
         pv.fit(vae, x, batch_size=20, epochs=epochs, lr=0.02, aggressive=aggressive)

@@ -18,7 +18,7 @@ def compositions(draw):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @settings(
-    max_examples=50, derandomize=True, deadline=None, database=None,
+    max_examples=30, derandomize=True, deadline=None, database=None,
     suppress_health_check=list(HealthCheck),
 )  # fmt: skip
 @given(case=compositions())

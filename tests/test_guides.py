@@ -179,7 +179,7 @@ def test_a_mixture_guide_has_two_modes_where_the_posterior_has():
     for guide in ("Normal", "Mixture(Normal, components=2)"):
         vae = pv.VAE(1, 1, guide=guide, decoder=Square(), likelihood=Noise(), seed=0,
                      encoder="MLP([20])")  # fmt: skip
-        pv.fit(vae, x, epochs=20, lr="cosine(2e-2)", estimator="Trace_ELBO(num_particles=8)")
+        pv.fit(vae, x, epochs=12, lr="cosine(3e-2)", estimator="Trace_ELBO(num_particles=8)")
         bounds[guide] = pv.elbo(vae, x, num_samples=100, seed=0).mean().item()
     assert bounds["Mixture(Normal, components=2)"] > bounds["Normal"] + 0.3
 

@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 import pyro_vae as pv
+from helpers.commands import run
 from pyro_vae.data.pictures import channels_first, warn_of_layout
 from pyro_vae.families.networks import make_network
 from pyro_vae.families.residual import group_norm
@@ -486,24 +487,20 @@ def test_a_file_may_hold_channels_last(kind, tmp_path):
 
 @pytest.mark.slow
 def test_the_command_line_reads_channels_last(tmp_path):
-    from typer.testing import CliRunner
-
-    from pyro_vae.cli import app
-
-    last, run = pixels(30, 6, 5, 3), tmp_path / "run"
+    last, folder = pixels(12, 4, 3, 3), tmp_path / "run"
     np.save(tmp_path / "x.npy", last)
-    told = ["--likelihood", BITS, "--epochs", "1", "--out", str(run), "--latent-dim", "2"]
+    told = ["--likelihood", BITS, "--epochs", "1", "--out", folder, "--latent-dim", "2"]
     networks = ["--encoder", "MLP([4])", "--decoder", "MLP([4])"]
     for command in (
-        ["fit", str(tmp_path / "x.npy"), "--layout", "HWC", *told, *networks],
-        ["encode", str(run), str(tmp_path / "x.npy")],
-        ["compress", str(run), str(tmp_path / "x.npy")],
-        ["evaluate", str(run), str(tmp_path / "x.npy"), "--num-samples", "40", "--steps", "2"],
-        ["report", str(run), "--num-samples", "40", "--steps", "2"],
+        ["fit", tmp_path / "x.npy", "--layout", "HWC", *told, *networks],
+        ["encode", folder, tmp_path / "x.npy"],
+        ["compress", folder, tmp_path / "x.npy"],
+        ["evaluate", folder, tmp_path / "x.npy", "--num-samples", "40", "--steps", "2"],
+        ["report", folder, "--num-samples", "40", "--steps", "2"],
     ):
-        done = CliRunner().invoke(app, command)
-        assert done.exit_code == 0, done.output
-    z = pv.load(run).encode(np.moveaxis(last, -1, 1)).mean
+        done = run(*command)
+        assert done.code == 0, done.err
+    z = pv.load(folder).encode(np.moveaxis(last, -1, 1)).mean
     assert np.allclose(np.load(tmp_path / "x-z.npy"), z, atol=1e-5)
 
 

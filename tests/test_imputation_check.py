@@ -219,8 +219,8 @@ def test_draws_are_those_of_impute(table):
     for row, column in zip(check.cells["row"], check.cells["column"], strict=True):
         holed.loc[row, column] = None
     frames = vae.impute(holed, draws=99, seed=7)
-    again = {c: np.stack([vae.record.read(f).values[:, i] for f in frames])
-             for i, c in enumerate(data)}  # fmt: skip
+    draws = np.stack([vae.record.read(frame).values for frame in frames])
+    again = {column: draws[..., i] for i, column in enumerate(data)}
     for name, some in check.cells.groupby("column"):
         draws = again[name][:, some["row"]]
         score = (brier if name == "pet" else crps)(draws, some["value"].to_numpy())

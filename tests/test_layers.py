@@ -368,7 +368,7 @@ def test_the_hierarchical_vamp_prior_is_the_guides_top_layer_averaged(guide):
     expected = components.log_prob(z2[:, None]).logsumexp(1) - math.log(10)
     assert torch.allclose(vae.prior().first.log_prob(z2), expected, atol=1e-4)
     start = pv.elbo(vae, x, num_samples=50, seed=0).mean()
-    pv.fit(vae, x, epochs=60, batch_size=10, lr=1e-2, seed=0)
+    pv.fit(vae, x, epochs=25, batch_size=10, lr=3e-2, seed=0)
     assert pv.elbo(vae, x, num_samples=50, seed=0).mean() > start + 0.3
     assert (vae.prior.top.pseudo_inputs(None) - pseudo).abs().max() > 1e-3
 

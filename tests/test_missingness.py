@@ -140,7 +140,7 @@ def test_what_is_hidden_for_being_large_is_imputed_large():
             missing=missing,
             seed=0,
         )
-        pv.fit(vae, x, epochs=30, lr="cosine(0.03)", estimator="DReG(num_particles=5)", seed=0)
+        pv.fit(vae, x, epochs=20, lr="cosine(0.05)", estimator="DReG(num_particles=5)", seed=0)
         filled = vae.impute(x, num_samples=100, seed=0)
         bias[missing] = (filled - whole)[gone, 0].mean().item()
     assert abs(bias["SelfMasking(sign=1)"]) < 0.5 * abs(bias[True])

@@ -71,7 +71,7 @@ def line_of_one_z(size, missing):
 def test_the_scale_is_that_of_the_residuals(missing, units, size):
     x = line_of_one_z(size, missing)
     vae = pv.VAE(8, 1, likelihood="OptimalNormal", missing=missing, units=units, **SMALL)
-    pv.fit(vae, x, epochs=15, **(TOLD | {"lr": "cosine(1e-2)"}))
+    pv.fit(vae, x, epochs=8, **(TOLD | {"lr": "cosine(2e-2)"}))
     scale = vae.likelihood.square.sqrt().item()
     with torch.no_grad():
         z = vae.encode(x).sample(torch.Size([20]))

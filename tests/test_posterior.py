@@ -88,13 +88,13 @@ def test_the_local_guide_is_a_density():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method, num_samples", [("nuts", 150), ("metropolis", 800)])
+@pytest.mark.parametrize("method, num_samples", [("nuts", 100), ("metropolis", 800)])
 def test_chains_find_the_posterior_of_a_linear_model(method, num_samples):
     import arviz
 
     vae = linear_vae("full")
     x = vae.sample(1, seed=100)
-    found = pv.posterior(vae, x, method=method, num_samples=num_samples, warmup=100, seed=0)
+    found = pv.posterior(vae, x, method=method, num_samples=num_samples, warmup=60, seed=0)
     exact = posterior(vae, x)
     z = found.posterior["z"].values[:, :, 0]
     for j in range(2):

@@ -131,9 +131,9 @@ def test_where_all_is_summed_out_there_is_nothing_to_move(made):
 
 @pytest.mark.slow
 def test_the_posterior_is_that_of_markov_chains():
-    found = pv.posterior(regression(2.0), num_samples=200, warmup=50, chains=1, seed=0)
+    found = pv.posterior(regression(2.0), num_samples=120, warmup=40, chains=1, seed=0)
     ratio = found["agreement"]["sd_ratio"].to_numpy()
-    assert found["posterior"]["z"].shape == (1, 200, 3, 1)
+    assert found["posterior"]["z"].shape == (1, 120, 3, 1)
     assert abs(ratio - 2).max() < 0.8
     mean = found["posterior"]["z"].mean(("chain", "draw")).to_numpy()[:, 0]
     # sd .71; NUTS draws are nearly independent here: four errors of 100 effective draws

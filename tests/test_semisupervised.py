@@ -306,7 +306,7 @@ def test_enumeration_learns_from_few_labels_what_sampling_does_not():
         vae = pv.M2(64, 10, 10, alpha=alpha, encoder="MLP([100])", decoder="MLP([100])", seed=0)
         data = vae.labelled(x, few)
         data = torch.cat([data, data[some].repeat(4, 1)])
-        pv.fit(vae, data, estimator=line, epochs=6, lr=4e-3, binarize="dynamic")
+        pv.fit(vae, data, estimator=line, epochs=4, lr=6e-3, binarize="dynamic")
         answers = vae.classify(digits.test.flatten(1)).probs.argmax(1)
         right[line, alpha] = (answers == digits.test_labels).double().mean().item()
     assert right["TraceEnum_ELBO", 0.0] > right["Trace_ELBO", 0.0] + 0.15

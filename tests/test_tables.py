@@ -421,7 +421,7 @@ def frames(draw):
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(frames())
 def test_any_frame_comes_back_or_is_refused_with_its_column(frame):
     try:

@@ -148,7 +148,7 @@ def test_the_perplexity_of_a_known_model_is_exact():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("proposal", ["guide", "auto"])
-def test_the_perplexity_is_that_of_the_evidence(proposal):
+def test_the_perplexity_is_that_of_the_evidence(proposal, short_pilot):
     """Two topics of two words, whose shares are summed out by quadrature; the guide is wide."""
     options = {"decoder": "Topics(mixture=True)", "prior": "Dirichlet(0.5)", "guide": "Dirichlet"}
     vae = pv.VAE(2, latent_dim=2, likelihood="Multinomial", encoder="MLP([4])", seed=0, **options)

@@ -289,11 +289,11 @@ def latent_space(
     Raises:
         ValueError: labels that are no numbers, or of other observations.
     """
-    from sklearn.decomposition import PCA
-
     z = point(vae.encode(vae.as_data(x))).flatten(1).cpu().double().numpy()
     axis_names = [*vae.latents.coordinates, ""]
     if z.shape[1] > 2:
+        from sklearn.decomposition import PCA
+
         pca = PCA(2).fit(z)
         z = pca.transform(z)
         shares = pca.explained_variance_ratio_
