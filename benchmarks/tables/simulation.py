@@ -60,7 +60,8 @@ def summary(runs: pd.DataFrame, methods: Iterable[str] = METHODS) -> str:
     lines = []
     for method in sorted(set(runs.method), key=order.index):
         some = runs[runs.method == method].drop_duplicates("seed")
-        cells = [f"{some[f].mean():.3f} ({some[f].std():.3f})" for f in FIGURES]
+        spread = [f" ({some[f].std():.3f})" if len(some) > 1 else "" for f in FIGURES]
+        cells = [f"{some[f].mean():.3f}{s}" for f, s in zip(FIGURES, spread, strict=True)]
         lines.append([method, len(some), *cells, f"{some.seconds.mean():.0f}"])
     return table(["", "seeds", *FIGURES.values(), "seconds"], lines)
 
@@ -104,8 +105,9 @@ def main() -> None:
         "brackets. Real rows: the training rows in the place of simulated ones. `pv.fidelity` "
         "says what the figures are; TVAE and CTGAN have their authors' settings (300 epochs). "
         "Those of `pyro_vae` were chosen by training and validation rows of Adult's first split, "
-        "for tables of at most 5,000 rows by those of credit_data's; its seconds are beside other "
-        "work; of yrbss and of other methods they are of an Intel Xeon. Asked of credit_data: "
+        "for tables of at most 5,000 rows by those of credit_data's; its seconds, and those of "
+        "CTGAN on Adult, are beside other work on this processor; of yrbss and of other methods "
+        "they are of an Intel Xeon. Asked of credit_data: "
         "shapes and trends within .005 of real rows, a boosted score of .77, a prediction within "
         f".01. {gaps(runs[runs.table == 'credit_data'])}\n\n"
         "Tables of at most 5,000 rows are trained in batches of 125, with a weight of the KL that "
