@@ -236,6 +236,10 @@ def test_labels_that_do_not_fit_are_refused():
         pv.factor_scores(vae, x, pd.DataFrame({"a": factors[:, 0], "b": 1}))
     with pytest.raises(ValueError, match="39 rows of factors for 40 observations"):
         pv.factor_scores(vae, x, factors[:-1])
+    with pytest.raises(ValueError, match="the label of row 1 is missing"):
+        pv.label_scores(vae, x, [0, None, 1, 1] * 10)
+    with pytest.raises(ValueError, match="40 labels of 40 rows differ, and labels are classes"):
+        pv.factor_scores(vae, x, x[:, :1])
     with pytest.raises(ValueError, match="x holds one observation"):
         pv.latent_summary(vae, x[:1])
     with pytest.raises(ValueError, match="marginals of this guide"):
