@@ -209,6 +209,7 @@ def test_a_rotation_undoes_disentanglement():
 def test_dci_of_known_tables():
     assert _dci(np.eye(3)) == pytest.approx((1, 1))
     assert _dci(np.ones((3, 2))) == pytest.approx((0, 0))
+    assert _dci(np.zeros((3, 2))) == pytest.approx((0, 0))  # of a collapsed guide
     disentangled, complete = _dci(np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))
     assert disentangled == pytest.approx(1)
     assert complete == pytest.approx((1 + 1 - math.log(2) / math.log(3)) / 2)

@@ -209,6 +209,7 @@ def _forests(z: np.ndarray, codes: dict[str, np.ndarray], seed: int) -> tuple[np
 def _dci(importance: np.ndarray) -> tuple[float, float]:
     """Disentanglement and completeness of ``(D, F)``."""
     d, f = importance.shape
+    importance = np.where(importance.sum(0) > 0, importance, 1.0)  # of what no dimension tells
     weight = importance.sum(1) / importance.sum()
     rows = importance / np.maximum(importance.sum(1, keepdims=True), 1e-300)
     columns = importance / np.maximum(importance.sum(0, keepdims=True), 1e-300)
