@@ -202,6 +202,23 @@ def test_a_committed_rate_is_kept_by_every_observation_and_is_tight(rate, line):
     assert torch.allclose(kl, torch.full_like(kl, rate), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize(("minimum", "beta"), [(9.0, 1.0), (0.01, 1.0), (0.01, 0.0)])
+def test_free_bits_of_rows_with_weights_are_of_what_they_stand_for(minimum, beta):
+    weights, loc = torch.tensor([1.0, 2, 7]), torch.tensor([0.3, -1, 2], requires_grad=True)
+
+    def draw(at):
+        with pyro.plate("data", 3), pyro.poutine.scale(scale=weights):
+            return pyro.sample("z", dist.Normal(at, 1.0))
+
+    pair = with_free_bits(lambda: draw(torch.zeros(3)), lambda: draw(loc), minimum)
+    model, guide = map(KLWeight(beta), pair)
+    loss = TraceMeanField_ELBO().differentiable_loss(model, guide)
+    kl = 0.5 * (weights * loc.detach().square()).sum()  # of ten rows
+    assert loss.item() == pytest.approx(beta * max(kl.item(), 10 * minimum))
+    (gradient,) = torch.autograd.grad(loss, loc)
+    torch.testing.assert_close(gradient, beta * (minimum < 1) * weights * loc.detach())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("rate", [0.02, 0.3])
 def test_a_committed_rate_is_paid_and_used_where_the_posterior_would_collapse(rate):

@@ -260,12 +260,15 @@ def test_a_stack_reads_data_as_one():
     assert both.log_evidence(data[1:], num_samples=5).log_evidence.shape == (59,)
 
 
-def test_its_error_is_that_of_its_parts():
-    vae, x = linear_vae("mean-field", scale_factor=1.3), torch.zeros(3, 5)
+def test_its_error_is_that_of_its_parts_whose_draws_are_their_own():
+    vae, x = linear_vae("mean-field", scale_factor=1.3), torch.zeros(400, 5)
     alone = pv.log_evidence(vae, x, num_samples=100, num_simulated=0, seed=0)
     twice = pv.stack([vae, vae], [0.5, 0.5]).log_evidence(x, num_samples=100, seed=0)
-    assert torch.allclose(twice.log_evidence, alone.log_evidence)
-    assert torch.allclose(twice.standard_error, alone.standard_error / 2**0.5)
+    for found in (alone, twice):  # equal observations, so that their spread is the error
+        ratio = found.log_evidence.std() / found.standard_error.square().mean().sqrt()
+        assert abs(ratio - 1) < 5 / (2 * len(x)) ** 0.5
+    again = pv.stack([vae, vae], [0.5, 0.5]).log_evidence(x, num_samples=100, seed=0)
+    assert torch.equal(twice.log_evidence, again.log_evidence)
 
 
 def test_a_stack_draws_from_each_by_its_weight(three):

@@ -328,3 +328,14 @@ def test_rate_and_distortion_are_the_terms_of_the_elbo():
     assert abs(difference.mean()) < 5 * difference.std() / math.sqrt(200)
     with pytest.raises(ValueError, match="num_samples is a whole number of at least 1"):
         pv.rate_distortion(vae, x, num_samples=0)
+
+
+def test_bits_per_dimension_are_of_the_cells_that_are_there():
+    bit = [torch.zeros(n, 3) for n in (1, 4)]
+    found = pv.rate_distortion(pv.VAE((None, 3), 2, likelihood="Bernoulli", seed=0), bit, seed=0)
+    nats = found.rate + found.distortion
+    np.testing.assert_allclose(found.bits_per_dimension, nats / math.log(2) / [3, 12], rtol=1e-5)
+    x = torch.tensor([[1.0, 0, math.nan, math.nan], [1, 0, 1, math.nan]])
+    found = pv.rate_distortion(pv.VAE(4, 2, likelihood="Bernoulli", missing=True, seed=0), x)
+    nats = found.rate + found.distortion
+    np.testing.assert_allclose(found.bits_per_dimension, nats / math.log(2) / [2, 3], rtol=1e-5)

@@ -331,3 +331,12 @@ def test_what_is_no_frame_is_named():
     rows = pd.DataFrame({"a": range(30)})
     with pytest.raises(ValueError, match="synthetic is a frame of rows, got int"):
         pv.fidelity(rows, 3, rows)
+
+
+def test_times_that_no_draw_censors_are_left_out():
+    rng = np.random.default_rng(0)
+    rows = mixed(90, 0).assign(time=rng.gamma(2, 1, 90), event=rng.random(90) < 0.5)
+    with pytest.warns(UserWarning, match="left out, as no synthetic time is censored: time, event"):
+        found = pv.fidelity(rows[:30], rows[30:60].assign(event=True), rows[60:])
+    assert list(found.columns.index) == ["a", "b", "sign", "day"]
+    assert "time" in pv.fidelity(rows[:30], rows[30:60], rows[60:]).columns.index

@@ -209,6 +209,7 @@ def test_a_rotation_undoes_disentanglement():
 def test_dci_of_known_tables():
     assert _dci(np.eye(3)) == pytest.approx((1, 1))
     assert _dci(np.ones((3, 2))) == pytest.approx((0, 0))
+    assert _dci(np.zeros((3, 2))) == pytest.approx((0, 0))  # of a collapsed guide
     disentangled, complete = _dci(np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))
     assert disentangled == pytest.approx(1)
     assert complete == pytest.approx((1 + 1 - math.log(2) / math.log(3)) / 2)
@@ -236,6 +237,10 @@ def test_labels_that_do_not_fit_are_refused():
         pv.factor_scores(vae, x, pd.DataFrame({"a": factors[:, 0], "b": 1}))
     with pytest.raises(ValueError, match="39 rows of factors for 40 observations"):
         pv.factor_scores(vae, x, factors[:-1])
+    with pytest.raises(ValueError, match="the label of row 1 is missing"):
+        pv.label_scores(vae, x, [0, None, 1, 1] * 10)
+    with pytest.raises(ValueError, match="40 labels of 40 rows differ, and labels are classes"):
+        pv.factor_scores(vae, x, x[:, :1])
     with pytest.raises(ValueError, match="x holds one observation"):
         pv.latent_summary(vae, x[:1])
     with pytest.raises(ValueError, match="marginals of this guide"):

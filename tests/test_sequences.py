@@ -319,3 +319,13 @@ def test_drawn_tokens_have_the_type_of_the_model():
         warnings.simplefilter("ignore")  # of k-hat
         found = pv.log_evidence(vae, x, num_samples=5, num_simulated=2, seed=0)
     assert found.log_evidence.dtype == torch.float64 and found.simulated is not None
+
+
+@torch.no_grad()
+def test_checks_of_shorter_sequences_than_any_of_training_are_of_their_steps():
+    vae = pv.VAE((None, 2), 1, likelihood="Bernoulli", encoder="GRU(2)", decoder="GRU(2)", seed=0)
+    vae.as_data([torch.zeros(4, 2)])
+    vae.record.settle(4)
+    x = [torch.zeros(n, 2) for n in [1, 2] * 50]
+    found = pv.predictive_check(vae, x, num_samples=100)
+    assert list(found.columns.index) == ["x[0]", "x[1]", "x[2]", "x[3]"]

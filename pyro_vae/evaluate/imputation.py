@@ -170,12 +170,13 @@ def imputation_check(
         generator = np.random.default_rng(int(torch.randint(2**62, ())))
         cells, kept = vae.record.cells(x), vae.representative(x)
         p = vae.decode(vae.prior_at(x[:1]).expand([1]).sample(), x[:1])
-        kinds = dict(zip(names_of(vae.record), by_cell(p, _is_nominal).tolist(), strict=True))
+        nominal = by_cell(p, _is_nominal).tolist()
+        kinds = dict(zip(names_of(vae.record, len(nominal)), nominal, strict=True))
         margins = by_column(vae.record, cells[kept])
         seen = by_cell(p, lambda part: not isinstance(innermost(part), RightCensored))
         seen &= torch.tensor([name in margins for name in kinds])  # bits of holes stay
         hidden = [
-            some & seen.to(some.device).reshape(vae.x_shape)
+            some & seen.to(some.device).reshape(cells.shape[1:])
             for some in _hide(cells, kept, share, repeats, generator)
         ]
         each = [part for some in hidden for part in _draw(vae, x, some, draws, num_samples)]
@@ -230,7 +231,8 @@ def _draw(
         holed = record.with_cells(x[rows], torch.where(gone, math.nan, cells))
         filled = vae.imputations(holed, draws=draws, num_samples=num_samples)
         truth, values = by_column(record, cells), by_column(record, filled.values)
-        some = dict(zip(names_of(record), gone.flatten(1).T.cpu().numpy(), strict=True))
+        each = gone.flatten(1).T.cpu().numpy()
+        some = dict(zip(names_of(record, len(each)), each, strict=True))
         here = {name: np.flatnonzero(some[name]) for name in truth}
         found = {k: (rows.numpy()[at], truth[k][at], values[k][:, at]) for k, at in here.items()}
         yield found, int(filled.doubtful.sum())

@@ -125,7 +125,8 @@ def predictive_check(
     alike = by_cell(p, lambda part: not isinstance(innermost(part), RightCensored))
     drawn = vae.record.cells(drawn).flatten(1).double()[:, alike]
     data = vae.record.cells(x).flatten(1).double()[:, alike]
-    names = [name for name, kept in zip(names_of(vae.record), alike, strict=True) if kept]
+    each = zip(names_of(vae.record, len(alike)), alike, strict=True)
+    names = [name for name, kept in each if kept]
     if not names:
         raise ValueError("every column is a censored time, and what is drawn is not censored")
     if len(names) > MOST:

@@ -16,9 +16,14 @@ from .tables import TableRecord
 __all__ = ["by_cell", "by_column", "names_of", "own_values"]
 
 
-def names_of(record: Record) -> list[str]:
-    """The names of the cells of an observation, in the order in which they are packed."""
-    width = int(np.prod(record.x_shape))
+def names_of(record: Record, cells: int | None = None) -> list[str]:
+    """The names of the cells of an observation, in the order in which they are packed.
+
+    Args:
+        record: of the model.
+        cells: how many, of sequences all of which are shorter than those of the training data.
+    """
+    width = int(np.prod(record.x_shape)) if cells is None else cells
     columns = record.columns or ()
     named = len(columns) >= width
     return [str(columns[i]) if named else f"x[{i}]" for i in range(width)]
@@ -57,7 +62,7 @@ def by_column(record: Record, cells: Tensor) -> dict[str, np.ndarray]:
         places = record.schema.places.items()  # those of a condition are not cells of x
         return {name: values[..., i] for name, i in places if name in own}
     values = cells.flatten(-len(record.x_shape)).double().cpu().numpy()
-    return {name: values[..., i] for i, name in enumerate(names_of(record))}
+    return {name: values[..., i] for i, name in enumerate(names_of(record, values.shape[-1]))}
 
 
 def own_values(column: Column, numbers: np.ndarray) -> np.ndarray | None:

@@ -51,8 +51,8 @@ def rate_distortion(
 
     Returns:
         A row for each observation: ``rate`` and ``distortion`` in nats, and ``bits_per_dimension``,
-        their sum in bits over the number of cells of x. For continuous x these are densities, so
-        that they depend on the unit of x and may be negative.
+        their sum in bits over the number of cells of x that are there. For continuous x these are
+        densities, so that they depend on the unit of x and may be negative.
 
     Raises:
         ValueError: data that the model refuses, or no draws.
@@ -68,7 +68,8 @@ def rate_distortion(
     x = vae.check(x)
     with reading(vae, seed):
         likelihood, rate = elbo_terms(vae.model, vae.guide, x, num_samples=num_samples)
-    bits = (rate - likelihood) / math.log(2) / math.prod(vae.x_shape)
+    cells = (~vae.record.cells(x).isnan()).flatten(1).sum(1)
+    bits = (rate - likelihood) / math.log(2) / cells
     return by_observation({"rate": rate, "distortion": -likelihood, "bits_per_dimension": bits})
 
 

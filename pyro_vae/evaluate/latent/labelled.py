@@ -20,6 +20,7 @@ from .summary import cross_factors, dimension_names
 __all__ = ["FactorScores", "factor_scores", "label_scores"]
 
 MAX_SEED = 2**32 - 1  # of scikit-learn's
+MOST_LEVELS = 20  # of labels, where they are more than half of the rows
 
 
 @of_model
@@ -208,6 +209,7 @@ def _forests(z: np.ndarray, codes: dict[str, np.ndarray], seed: int) -> tuple[np
 def _dci(importance: np.ndarray) -> tuple[float, float]:
     """Disentanglement and completeness of ``(D, F)``."""
     d, f = importance.shape
+    importance = np.where(importance.sum(0) > 0, importance, 1.0)  # of what no dimension tells
     weight = importance.sum(1) / importance.sum()
     rows = importance / np.maximum(importance.sum(1, keepdims=True), 1e-300)
     columns = importance / np.maximum(importance.sum(0, keepdims=True), 1e-300)
@@ -232,4 +234,12 @@ def _as_labels(labels: Any, n: int) -> np.ndarray:  # noqa: ANN401
     values = np.asarray(labels)
     if values.shape != (n,):
         raise ValueError(f"expected labels of shape ({n},), got {values.shape}")
-    return np.unique(values, return_inverse=True)[1]
+    if (unknown := np.asarray(pd.isna(values))).any():
+        raise ValueError(f"the label of row {int(unknown.argmax())} is missing: leave the row out")
+    levels, codes = np.unique(values, return_inverse=True)
+    if len(levels) > max(MOST_LEVELS, n / 2):
+        raise ValueError(
+            f"{len(levels)} labels of {n} rows differ, and labels are classes: cut numbers into "
+            "some, pandas.qcut(values, 20, labels=False)"
+        )
+    return codes

@@ -129,11 +129,12 @@ class Stack:
         """
         data = {name: vae.check(x) for name, vae in self.models.items()}
         check_one_measure(self.models, data)
-        found = [
-            log_evidence(vae, data[name], num_samples=num_samples, num_simulated=0, seed=seed)
-            for (name, vae), w in zip(self.models.items(), self.weights, strict=True)
-            if w
-        ]
+        with seeded(seed):  # draws of each model's own: their errors are independent
+            found = [
+                log_evidence(vae, data[name], num_samples=num_samples, num_simulated=0)
+                for (name, vae), w in zip(self.models.items(), self.weights, strict=True)
+                if w
+            ]
         log_w = torch.tensor([w for w in self.weights if w]).log().double()[:, None]
         log_p = torch.stack([each.log_evidence.double().cpu() for each in found]) + log_w
         share = log_p.softmax(0)

@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 
 from ...core.checks import whole
+from ...data.tables.frames import Frame
+from ...data.tables.survival import detect_events
 from .coding import Coded, as_frame, encode_tables
 from .discrimination import two_sample
 from .prediction import predictions
@@ -105,6 +107,9 @@ def fidelity(
     rows with weights w, give ``rows[rng.random(len(rows)) < w / w.max()]``, as a model that was
     trained with these weights is of what they stand for.
 
+    What a model draws of a censored time is the time until the event: a survival time and its event
+    are left out, with a warning, where they are told by their names; of other names leave them out.
+
     Args:
         test: real rows that were not trained on, with named columns; ``columns`` of the result say
             what each was taken for.
@@ -138,6 +143,11 @@ def fidelity(
     if unknown:  # identifiers, which a model leaves out
         warnings.warn(f"left out, being missing in all rows: {', '.join(unknown)}", stacklevel=2)
         frames = {name: f.drop(columns=unknown, errors="ignore") for name, f in frames.items()}
+    if pair := _never_censored(frames):
+        warnings.warn(
+            f"left out, as no synthetic time is censored: {', '.join(pair)}", stacklevel=2
+        )
+        frames = {name: f.drop(columns=pair, errors="ignore") for name, f in frames.items()}
     if few := [f"{name} has {len(f)}" for name, f in frames.items() if len(f) < LEAST]:
         raise ValueError(f"expected at least {LEAST} rows in each table, {few[0]}")
     coded = encode_tables(frames, "train")
@@ -154,6 +164,13 @@ def fidelity(
     table[NEARER], table["5th percentile of distance"] = close
     table.index = ["value", "standard_error", "real", "real_standard_error"]
     return Fidelity(table.T, _columns(coded["train"], targets, both), _pairs(names, both))
+
+
+def _never_censored(frames: dict[str, pd.DataFrame]) -> list[str]:
+    """The survival time and the event of real rows, where all synthetic events are seen."""
+    given, drawn = Frame(frames["train"]), frames["synthetic"]
+    pairs = detect_events(given.names, {}, (), lambda name: given.cells(name, any_type=True))
+    return [n for pair in pairs.items() for n in pair if np.all(drawn.get(pair[1], 0) == 1)]
 
 
 @dataclass(frozen=True)

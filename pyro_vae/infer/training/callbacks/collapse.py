@@ -88,19 +88,21 @@ class _Factor(Messenger):
         q = self.posteriors.pop(msg["name"], None) if latent(msg) else None
         if q is None:
             return
-        short = (self.minimum - kl_by_dimension(q, msg["fn"], msg["name"])).relu().sum()
+        kl = kl_by_dimension(q, msg["fn"], msg["name"], msg["scale"])
+        short = (self.minimum - kl).relu().sum()
         factor = dist.Unit((-short).expand(msg["fn"].batch_shape))
         empty, infer = short.new_empty(*msg["fn"].batch_shape, 0), {"of_kl": True}
         pyro.sample(f"{msg['name']}_free_bits", factor, obs=empty, infer=infer)  # pyrefly: ignore[bad-argument-type]
 
 
-def kl_by_dimension(q: Distribution, p: Distribution, name: str) -> Tensor:
+def kl_by_dimension(q: Distribution, p: Distribution, name: str, scale: object = 1.0) -> Tensor:
     """The mean over data of KL(q || p), for each dimension if both have independent ones.
 
     Args:
         q: of a guide.
         p: of the model.
         name: of the site, for messages.
+        scale: of the site; where observations have weights, ``(B,)``, so has the mean.
 
     Raises:
         ValueError: no KL in closed form is known.
@@ -116,6 +118,9 @@ def kl_by_dimension(q: Distribution, p: Distribution, name: str) -> Tensor:
             f"{type(p).__name__} (site {name!r}) is registered: use prior='Normal' with "
             "guide='Normal', or beta='cyclical(0, 1)' in place of free_bits"
         ) from None
+    if isinstance(scale, Tensor) and scale.ndim:
+        share = scale / scale.mean().clamp_min(torch.finfo(scale.dtype).tiny)  # beta may be 0
+        kl = kl * share.reshape(*share.shape, *[1] * (kl.ndim - batch))
     return kl.flatten(0, batch - 1).mean(0) if batch else kl
 
 
