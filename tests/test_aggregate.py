@@ -132,3 +132,6 @@ def test_what_it_cannot_serve_is_refused():
     with pytest.raises(ValueError, match="site 'z' has no path: use a reparameterized guide"):
         Trace_ELBO().loss(*MMD(1.0).around(model, model))
     assert math.isfinite(Trace_ELBO().loss(*MMD(1.0).around(*gaussian())))
+    heavy = pyro.poutine.scale(scale=torch.arange(1.0, 4))
+    with pytest.raises(ValueError, match="MMD is of the guide's mean in which each observation"):
+        Trace_ELBO().loss(*MMD(1.0).around(*map(heavy, gaussian())))

@@ -323,9 +323,12 @@ def test_drawn_tokens_have_the_type_of_the_model():
 
 @torch.no_grad()
 def test_checks_of_shorter_sequences_than_any_of_training_are_of_their_steps():
-    vae = pv.VAE((None, 2), 1, likelihood="Bernoulli", encoder="GRU(2)", decoder="GRU(2)", seed=0)
-    vae.as_data([torch.zeros(4, 2)])
+    options = {"likelihood": "Bernoulli", "encoder": "GRU(2)", "decoder": "GRU(2)", "seed": 0}
+    vae = pv.VAE((None, 2), 1, missing=True, **options)
     vae.record.settle(4)
     x = [torch.zeros(n, 2) for n in [1, 2] * 50]
     found = pv.predictive_check(vae, x, num_samples=100)
     assert list(found.columns.index) == ["x[0]", "x[1]", "x[2]", "x[3]"]
+    cells = pv.imputation_check(vae, x, draws=19, num_samples=20).cells  # the last step stays
+    assert set(cells.column) == {"x[0]", "x[1]"} and set(cells.row % 2) == {1}
+    assert cells.imputed.notna().all()

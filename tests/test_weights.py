@@ -109,3 +109,11 @@ def test_baselines_are_fitted_to_what_weighted_rows_stand_for(vae):
     found = baselines(vae, far)["independent columns"]
     assert np.average(found, weights=far.w) > -6 > found.mean()
     assert np.average(baselines(vae, far.assign(w=1.0))["independent columns"], weights=far.w) < -6
+
+
+def test_the_gain_of_a_prior_is_the_weighted_mean(vae):
+    line = "Normal(loc=learned, scale=learned)"
+    found = pv.fit_prior(vae, ROWS, line, epochs=2, validation=0.5, seed=0)
+    assert found.weights.std() > 0
+    own = of_survey(found.gains.numpy(), found.weights.numpy())
+    assert (found.gain, found.gain_error) == pytest.approx(own)

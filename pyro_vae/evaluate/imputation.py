@@ -19,6 +19,8 @@ from ..families.support import innermost
 from ..model.columns import by_cell, by_column, names_of
 from ..model.entry import of_model
 from ..model.joint import reading
+from ..model.sequence_forms import lengths_of
+from ..model.sequences import Sequences
 from ..model.vae import VAE
 from .scores import brier, commonness, crps, interval_width, pit, set_size
 from .statistics import UNIFORMITY, smallest_p, uniformity
@@ -125,8 +127,9 @@ def imputation_check(
     are those of ``vae.impute(x, draws=...)``. Where the model is right, the place of a cell among
     its draws (its PIT) is uniform, and intervals cover as often as they say. An imputation from the
     margins is calibrated too: whether it is sharp, the width and the score say. Censored times are
-    not hidden: what is drawn is the time until the event, seen or not. Of rows with weights the
-    cells are hidden in some alone, each taken with a probability in proportion to its weight.
+    not hidden: what is drawn is the time until the event, seen or not; nor is the last step of a
+    sequence, without which it is shorter. Of rows with weights the cells are hidden in some alone,
+    each taken with a probability in proportion to its weight.
 
     Args:
         vae: a trained model.
@@ -169,6 +172,9 @@ def imputation_check(
     with reading(vae, seed):
         generator = np.random.default_rng(int(torch.randint(2**62, ())))
         cells, kept = vae.record.cells(x), vae.representative(x)
+        offered = cells.clone()
+        if isinstance(vae.record, Sequences):
+            offered[torch.arange(len(x)), lengths_of(cells) - 1] = math.nan
         p = vae.decode(vae.prior_at(x[:1]).expand([1]).sample(), x[:1])
         nominal = by_cell(p, _is_nominal).tolist()
         kinds = dict(zip(names_of(vae.record, len(nominal)), nominal, strict=True))
@@ -177,7 +183,7 @@ def imputation_check(
         seen &= torch.tensor([name in margins for name in kinds])  # bits of holes stay
         hidden = [
             some & seen.to(some.device).reshape(cells.shape[1:])
-            for some in _hide(cells, kept, share, repeats, generator)
+            for some in _hide(offered, kept, share, repeats, generator)
         ]
         each = [part for some in hidden for part in _draw(vae, x, some, draws, num_samples)]
     drawn_parts, doubtful = zip(*each, strict=True)

@@ -21,7 +21,7 @@ from ...model.entry import of_model
 from ...model.joint import reading
 from ...model.vae import VAE
 from ...model.visits import VisitsRecord
-from ..statistics import standard_error
+from ..statistics import mean_and_error
 
 __all__ = ["PriorFit", "fit_prior"]
 
@@ -40,22 +40,24 @@ class PriorFit:
         history: a row an epoch: ``log_prior_train`` and ``log_prior_validation``, mean log p(z) of
             draws of the guide, nats per observation.
         best_epoch: the one whose weights the prior has; 0 where the old prior stays, being better.
+        weights: of these observations, ``(M,)``, by which the gain is their mean; ``None`` of none.
     """
 
     vae: VAE
     gains: Tensor
     history: pd.DataFrame
     best_epoch: int
+    weights: Tensor | None = None
 
     @property
     def gain(self) -> float:
         """Mean gain of the ELBO, nats per observation."""
-        return self.gains.mean().item()
+        return mean_and_error(self.gains, self.weights)[0]
 
     @property
     def gain_error(self) -> float:
         """Its standard error, over the held-out observations."""
-        return standard_error(self.gains).item()
+        return mean_and_error(self.gains, self.weights)[1]
 
     def summary(self) -> str:
         """The gain in words."""
@@ -93,7 +95,7 @@ def fit_prior(
     observations, that one stays, with a warning. At most :math:`KL(q(z) \| p(z))` is gained
     (``aggregate_kl`` of :func:`latent_summary`). A prior that is trained with the model from the
     start may reach more, as encoder and decoder then move too. Weights of observations are those
-    of the fit, and of the choice of its epoch; the gain is per observation.
+    of the fit, of the choice of its epoch, and of the mean gain.
 
     Args:
         vae: a trained model, with one latent variable; it stays as it is.
@@ -165,7 +167,7 @@ def fit_prior(
             )
         z = _draws(new, scoring, DRAWS)
         gains = (_log_prior(new, scoring, z) - _log_prior(vae, scoring, z)).mean(0)
-    return PriorFit(new, gains, history, best)
+    return PriorFit(new, gains, history, best, vae.weights_of(scoring))
 
 
 @dataclass(frozen=True)

@@ -188,6 +188,11 @@ class _Penalize(Messenger):
                 f"{type(self.of).__name__} moves the draws of a batch, and site {msg['name']!r} "
                 f"has {what}: use a reparameterized guide of one latent variable per observation"
             )
+        if isinstance(msg["scale"], Tensor) and msg["scale"].ndim:
+            raise ValueError(
+                f"{type(self.of).__name__} is of the guide's mean in which each observation counts "
+                "once, and these have weights: draw rows by their weight, and give none"
+            )
         value = self.of.weight * self.of.penalty(msg["value"], q, msg["fn"])
         factor = dist.Unit(-value[..., None].expand(q.batch_shape))
         name = f"{msg['name']}_{type(self.of).__name__}"
