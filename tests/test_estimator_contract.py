@@ -14,7 +14,7 @@ import torch
 from pyro.infer import SVI
 
 from helpers.bounds import exact, part
-from helpers.gradients import bit_model, draws, z_scores
+from helpers.gradients import bit_model, draws, learned_normal_model, z_scores
 from pyro_vae import ESTIMATORS, MLP, VAE, SpecError, make_estimator
 from pyro_vae.infer.estimators.soundness import check, check_and_nest
 from skeletons import estimator
@@ -30,14 +30,7 @@ LINES = [
 
 def small_model(family):
     """Three bits, or one normal variable with a learned prior, and their data."""
-    if family == "Bernoulli":
-        return bit_model(3)
-    vae = VAE(
-        3, 1, prior="Normal(loc=learned(0.2), scale=learned(1.2))",
-        likelihood="Normal(scale=learned)", guide="Normal(scale=learned(0.7))",
-        encoder=MLP([]), decoder=MLP([]), seed=6,
-    ).double()  # fmt: skip
-    return vae, torch.randn(2, 3).double()
+    return bit_model(3) if family == "Bernoulli" else learned_normal_model()
 
 
 def served(line):

@@ -25,7 +25,14 @@ from .latent.summary import LatentSummary, latent_summary
 from .lower_bound import elbo
 from .predictive import PredictiveCheck, predictive_check
 from .simple_models import baselines
-from .statistics import by_observation, deviations, mean, mean_and_error, standard_error
+from .statistics import (
+    best_column,
+    by_observation,
+    deviations,
+    mean,
+    mean_and_error,
+    standard_error,
+)
 
 __all__ = ["Assessment", "assess"]
 
@@ -162,8 +169,7 @@ class Assessment:
         return value.item(), spread.sqrt().item()
 
     def _against_baseline(self, scores: pd.DataFrame) -> str:
-        means = mean(torch.tensor(scores.to_numpy()), self.weights)
-        best = str(scores.columns[int(means.argmax())])
+        best = best_column(scores, self.weights)
         value, error = self._less(torch.tensor(scores[best].to_numpy()).to(self.elbo.device))
         text = (
             f"log p(x) is {abs(value):.2f} nats {'above' if value > 0 else 'below'} the best "

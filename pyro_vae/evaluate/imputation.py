@@ -172,8 +172,9 @@ def imputation_check(
     with reading(vae, seed):
         generator = np.random.default_rng(int(torch.randint(2**62, ())))
         cells, kept = vae.record.cells(x), vae.representative(x)
-        offered = cells.clone()
+        offered = cells
         if isinstance(vae.record, Sequences):
+            offered = cells.clone()
             offered[torch.arange(len(x)), lengths_of(cells) - 1] = math.nan
         p = vae.decode(vae.prior_at(x[:1]).expand([1]).sample(), x[:1])
         nominal = by_cell(p, _is_nominal).tolist()

@@ -10,8 +10,10 @@ from torch import Tensor
 
 __all__ = [
     "UNIFORMITY",
+    "best_column",
     "by_observation",
     "chunks",
+    "combined_error",
     "deviations",
     "log_mean_exp",
     "mean",
@@ -67,6 +69,19 @@ def standard_error(values: Tensor, weights: Tensor | None = None) -> Tensor:
 def mean_and_error(values: Tensor, weights: Tensor | None = None) -> tuple[float, float]:
     """The mean of ``(N,)``, and its standard error."""
     return mean(values, weights).item(), standard_error(values, weights).item()
+
+
+def combined_error(errors: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Standard error of a mean over the first dimension, of values with independent errors."""
+    if weights is not None:
+        errors = errors * _share(errors, weights)
+    return errors.square().sum(0).sqrt() / len(errors)
+
+
+def best_column(scores: pd.DataFrame, weights: Tensor | None = None) -> str:
+    """The column with the highest mean, of a row an observation."""
+    means = mean(torch.tensor(scores.to_numpy()), weights).numpy(force=True)
+    return str(pd.Series(means, scores.columns).idxmax())
 
 
 def _share(values: Tensor, weights: Tensor) -> Tensor:

@@ -17,7 +17,6 @@ import pytest
 import torch
 from matplotlib import pyplot
 
-from pyro_vae import MLP, VAE
 from pyro_vae.infer.engine.lowering import for_cpu
 from pyro_vae.infer.estimators.learner import Learner
 
@@ -89,12 +88,7 @@ def linear():
 @pytest.fixture
 def small():
     """A linear Gaussian model with one z and a learned prior."""
-    vae = VAE(
-        3, 1, prior="Normal(loc=learned(0.2), scale=learned(1.2))",
-        likelihood="Normal(scale=learned)", guide="Normal(scale=learned(0.7))",
-        encoder=MLP([]), decoder=MLP([]), seed=6,
-    ).double()  # fmt: skip
-    return vae, torch.randn(2, 3).double()
+    return gradients.learned_normal_model()
 
 
 @pytest.fixture

@@ -39,6 +39,16 @@ def linear_model():
     return vae, torch.randn(3, 3).double()
 
 
+def learned_normal_model():
+    """A linear Gaussian model with one z and a learned prior."""
+    vae = VAE(
+        3, 1, prior="Normal(loc=learned(0.2), scale=learned(1.2))",
+        likelihood="Normal(scale=learned)", guide="Normal(scale=learned(0.7))",
+        encoder=MLP([]), decoder=MLP([]), seed=6,
+    ).double()  # fmt: skip
+    return vae, torch.randn(2, 3).double()
+
+
 def covering(lines):
     """Each line at four bits with a KL weight, and at one, ten or four without, in turn."""
     without = itertools.cycle([(1, 1.0), (10, 1.0), (4, 1.0)])

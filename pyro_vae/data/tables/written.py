@@ -79,9 +79,8 @@ def _check_local(words: list[str]) -> None:
             digits = rf"frame[name].str.replace(r'[^\d{point}-]', '', regex=True)"
             digits += ".str.replace(',', '.')" if sign == "," else ""
             advice = f"make numbers of them, pandas.to_numeric({digits}), {OR_WORDS}"
-            what = {",": "a decimal comma"}.get(
-                sign, "a space within" if sign in gaps else "an apostrophe"
-            )
+            named = {",": "a decimal comma", **dict.fromkeys(gaps, "a space within")}
+            what = named.get(sign, "an apostrophe")
             raise OddWord(other, f"{other!r} has {what}", advice)
 
 

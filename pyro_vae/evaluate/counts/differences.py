@@ -93,13 +93,13 @@ def differential_expression(
             raise ValueError(f"both groups have row {min(shared)}: give each row to one of them")
         context = _contexts(vae, rows, torch.cat(members))
         try:
-            balanced = _balanced(context, members)
+            balanced = [torch.ones(len(own)) for own in members]
             if context is not None:
-                context = context[context.unique(dim=0, return_inverse=True)[1].argsort()]
-            groups = [
-                _group(vae, _chosen(rows, own), context, draws, weights)
-                for own, weights in zip(members, balanced, strict=True)
-            ]
+                kinds = context.unique(dim=0, return_inverse=True)[1]
+                context = context[kinds.argsort()]
+                balanced = _balanced(kinds.cpu().split([len(own) for own in members]))
+            pairs = zip(members, balanced, strict=True)
+            groups = [_group(vae, _chosen(rows, own), context, draws, w) for own, w in pairs]
         except NotImplementedError:  # of a distribution without a mean
             raise ValueError(
                 "fold changes are of mean rates, and this likelihood has no mean in closed form: "
@@ -161,20 +161,21 @@ class Group:
         return self.rate * factor
 
 
-def _balanced(context: Tensor | None, members: Sequence[Tensor]) -> list[Tensor]:
-    """How often each row counts, so that conditions are as common in each group as in both."""
-    if context is None:
-        return [torch.ones(len(own)) for own in members]
-    kinds = context.unique(dim=0, return_inverse=True)[1].cpu()
-    both, found = kinds.bincount().double(), []
-    each = [own.bincount(minlength=len(both)) for own in kinds.split([len(m) for m in members])]
-    if len(both) < len(kinds) / 2 and not (each[0] * each[1]).any():
+def _balanced(kinds: Sequence[Tensor]) -> list[Tensor]:
+    """How often each row counts, so that conditions are as common in each group as in both.
+
+    Args:
+        kinds: the number of the condition of each row, by group.
+    """
+    both, found = torch.cat([*kinds]).bincount().double(), []
+    each = [own.bincount(minlength=len(both)) for own in kinds]
+    if len(both) < both.sum() / 2 and not (each[0] * each[1]).any():
         warnings.warn(
             "no condition is in both groups, so the decoder alone tells what it does from what the "
             "groups do: compare groups within a batch, or within all",
             stacklevel=5,
         )
-    for own, n in zip(kinds.split([len(m) for m in members]), each, strict=True):
+    for own, n in zip(kinds, each, strict=True):
         weights = (both / n)[own]
         found.append(weights / weights.mean())
     return found

@@ -17,7 +17,7 @@ from ...model.entry import of_face
 from ...model.face import Face
 from ...model.joint import reading
 from ...model.pieces import pieces
-from ..statistics import log_mean_exp, mean, standard_error
+from ..statistics import combined_error, log_mean_exp, mean, standard_error
 from .ladder import ANNEALED, Rung, climb
 from .proposals import log_weights, widened
 
@@ -98,10 +98,7 @@ class Evidence:
     @property
     def monte_carlo_error(self) -> float:
         """Standard error of the mean over these data, from drawing z."""
-        n, share = len(self.standard_error), 1.0
-        if self.weights is not None:
-            share = self.weights / self.weights.mean()
-        return ((share * self.standard_error).square().sum().sqrt() / n).item()
+        return combined_error(self.standard_error, self.weights).item()
 
     def summary(self) -> str:
         """The figure in words, with what its checks say."""

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import ArrayLike
@@ -16,7 +15,7 @@ from ...language.arguments import suggests
 from ...model.vae import VAE
 from ...program.program import Program
 from ..evidence.importance import Evidence, log_evidence
-from ..statistics import by_observation, mean, standard_error
+from ..statistics import best_column, by_observation, combined_error, mean, standard_error
 from .measures import check_one_measure
 from .stacking import stacking_weights
 
@@ -56,9 +55,8 @@ class Comparison:
         of data with k-hat above 0.7, for which log p(x) is too low.
         """
         n, counts = len(self.pointwise), self.row_weights
-        of_all = differences(self.pointwise, self.pointwise.columns[0], counts)["log_evidence"]
-        found = differences(self.pointwise, str(of_all.idxmax()), counts)
-        share = np.ones(n) if counts is None else (counts / counts.mean()).numpy(force=True)
+        found = differences(self.pointwise, best_column(self.pointwise, counts), counts)
+        errors = torch.tensor(self.monte_carlo_error.to_numpy())
         table = pd.DataFrame(
             {
                 "elpd": n * found["log_evidence"],
@@ -66,7 +64,7 @@ class Comparison:
                 "difference": n * found["difference"],
                 "difference_se": n * found["difference_standard_error"],
                 "weight": self.weights,
-                "mc_error": np.sqrt(self.monte_carlo_error.mul(share, axis=0).pow(2).sum()),
+                "mc_error": n * combined_error(errors, counts).numpy(force=True),
                 "doubtful": (self.khat > RELIABLE).mean(),
             }
         )
