@@ -118,6 +118,16 @@ def test_collapse_is_called_collapse():
     assert found.totals["value"].abs().max() < 1e-9
 
 
+def test_a_guide_that_is_the_prior_given_a_condition_is_collapsed(monkeypatch):
+    vae = pv.VAE(2, 2, likelihood="Normal", condition=1, prior="Normal(loc=amortized)", seed=0)
+    x = torch.cat([torch.zeros(50, 2), torch.linspace(-9, 9, 50)[:, None]], 1)
+    monkeypatch.setattr(vae, "approximate_posterior", vae.prior_at)
+    found = pv.latent_summary(vae, x, seed=0)
+    totals = found.totals["value"]
+    assert totals["mutual_information"] > 0.1 and found.active_units == 0
+    assert totals["kl"] == totals["aggregate_kl"] == totals["dimension_kl"] == 0
+
+
 @pytest.mark.parametrize(
     "options, said",
     [

@@ -198,13 +198,19 @@ def test_categories_are_simulated_as_numbers_that_an_encoder_reads():
     assert found.x.dtype == torch.float64
 
 
-def test_p_values_are_uniform_under_the_null():
+@pytest.mark.parametrize("levels", [2, 5, 100, 101])
+def test_p_values_are_uniform_under_the_null(levels):
     import pandas as pd
 
-    ranks = np.random.default_rng(0).integers(0, 100, (400, 500))
-    p = Calibration(pd.DataFrame(ranks), 99).table["p_value"].to_numpy()
+    ranks = np.random.default_rng(0).integers(0, levels, (400, 500))
+    table = Calibration(pd.DataFrame(ranks), levels - 1).table
     for level in (0.05, 0.5, 0.9):
-        assert abs((p < level).mean() - level) < 5 * (level * (1 - level) / 500) ** 0.5
+        share = (table["p_value"] < level).mean()
+        assert abs(share - level) < 5 * (level * (1 - level) / 500) ** 0.5
+    for name in ("bias_z", "spread_z"):
+        z = table[name].to_numpy()
+        assert abs(z.mean()) < 5 / 500**0.5
+        assert (abs(z.std() - 1) < 5 / 1000**0.5) == (name == "bias_z" or levels > 2)
 
 
 def test_bad_input_is_refused():

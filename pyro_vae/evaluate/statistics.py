@@ -123,14 +123,18 @@ def uniformity(u: Tensor, levels: int | None = None) -> tuple[float, float, floa
         levels: how many values u has, where it is a rank.
     """
     u = u.double()
-    n = len(u)
-    bins = max(b for b in range(1, BINS + 1) if not (levels and levels % b) and b <= max(2, n / 5))
+    n, bins = len(u), int(min(BINS, levels or BINS, max(2, len(u) / 5)))
+    share, fine = torch.full((bins,), 1 / bins, dtype=u.dtype), 0.0  # of a bin; of a rank's steps
+    if levels:
+        middles, fine = (torch.arange(levels, dtype=u.dtype) + 0.5) / levels, 1 / levels**2
+        share = torch.bincount((middles * bins).long(), minlength=bins) / levels
     counts = torch.bincount((u * bins).long().clamp(max=bins - 1), minlength=bins).double()
-    chi2 = ((counts - n / bins) ** 2 / (n / bins)).sum()
-    away, variance, fourth = u - 0.5, 1 / 12, 1 / 80
+    chi2 = ((counts - n * share) ** 2 / (n * share)).sum()
+    away, variance, fourth = u - 0.5, (1 - fine) / 12, (1 - fine) * (3 - 7 * fine) / 240
     p_value = torch.special.gammaincc(torch.tensor((bins - 1) / 2).double(), chi2 / 2)
     bias = away.mean() / math.sqrt(variance / n)
-    spread = (away.square().mean() - variance) / math.sqrt((fourth - variance**2) / n)
+    apart = away.square().mean() - variance  # two ranks are equally far from their mean
+    spread = 0 * apart if levels == 2 else apart / math.sqrt((fourth - variance**2) / n)
     return p_value.item(), bias.item(), spread.item()
 
 

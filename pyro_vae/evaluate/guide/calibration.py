@@ -139,7 +139,7 @@ def calibration(
         vae: a trained model, or a :class:`Program` whose guide reads the data.
         num_data: how many observations to draw from it, at least 20.
         given: observations whose context and offset are taken in turn, where the model reads any.
-        num_samples: L; L + 1 should have many divisors.
+        num_samples: L.
         seed: of the draws.
 
     Returns:

@@ -94,7 +94,9 @@ def latent_summary(
     that of z and *which* of the N data was drawn: it is at most log N, and below that of the
     population where it comes near. A dimension is active where the guide's mean has a variance of
     more than 0.01 over the data, unless its KL is known to be within two standard errors of 0.
-    Where observations have weights, q(z) and all means are by them.
+    Where observations have weights, q(z) and all means are by them. Where the prior reads a
+    condition, kl is from :math:`p(z|c_n)`, p(z) is its mixture over the data, as q(z) is, so that
+    the parts do not add up to kl, and what the guide's mean adds to the prior's is active.
 
     Args:
         vae: a trained model.
@@ -131,17 +133,21 @@ def latent_summary(
         joined, by_factor = _aggregate(joint.guide, z, log_share)
         q = factors_of(joint.guide)
         dims = math.prod(vae.z_shape) if q is None else q.batch_shape[1:].numel()
-        if by_factor is None:
-            by_factor = torch.full((num_samples, n, dims), math.nan).to(own)
         own_factor = _by_dimension(joint.guide, z, dims)
         prior_factor = _by_dimension(joint.prior, z, dims)
-        activity = _activity(joint.guide, z, dims, weights)
+        marginal, by_marginal = prior, prior_factor
+        if vae.prior_reads:
+            marginal, by_marginal = _aggregate(joint.prior, z, log_share)
+        none = torch.full((num_samples, n, dims), math.nan).to(own)
+        by_factor = none if by_factor is None else by_factor
+        by_marginal = none if by_marginal is None else by_marginal
+        activity = _activity(joint, vae.prior_reads, z, dims, weights)
     parts = {
         "kl": own - prior,
         "mutual_information": own - joined,
-        "aggregate_kl": joined - prior,
+        "aggregate_kl": joined - marginal,
         "total_correlation": joined - by_factor.sum(-1),
-        "dimension_kl": (by_factor - prior_factor).sum(-1),
+        "dimension_kl": (by_factor - by_marginal).sum(-1),
     }
     totals = pd.DataFrame(
         {k: mean_and_error(v.mean(0), weights) for k, v in parts.items()},
@@ -155,7 +161,7 @@ def latent_summary(
             "kl_error": error.cpu(),
             "activity": activity.cpu(),
             "active": ((activity > ACTIVE) & ~(value <= ERRORS * error)).cpu(),
-            "aggregate_kl": mean((by_factor - prior_factor).mean(0), weights).cpu(),
+            "aggregate_kl": mean((by_factor - by_marginal).mean(0), weights).cpu(),
         },
         index=dimension_names(vae, dims),
     )
@@ -227,15 +233,26 @@ def _aggregate(
 
 
 def _activity(
-    guide: dist.TorchDistribution, z: Tensor, dims: int, weights: Tensor | None
+    joint: Joint, conditional: bool, z: Tensor, dims: int, weights: Tensor | None
 ) -> Tensor:
-    """Variance over the data of the guide's mean, by latent dimension ``(D,)``."""
-    try:
-        means = guide.mean
-    except (NotImplementedError, AttributeError):
-        means = z.mean(0)
-    if not means.isfinite().all():  # categories have no mean
+    """Variance over the data of the guide's mean, by latent dimension ``(D,)``.
+
+    Less the mean of a prior that is conditional, which moves with the data too.
+    """
+    means = _mean_of(joint.guide)
+    if means is None:
         means = z.to(torch.get_default_dtype()).mean(0)
+    elif conditional and (expected := _mean_of(joint.prior)) is not None:
+        means = means - expected
     means, n = means.flatten(1), len(means)
     variance = mean((means - mean(means, weights)).square(), weights) * n / (n - 1)
     return variance.reshape(dims, -1).sum(-1)
+
+
+def _mean_of(d: dist.TorchDistribution) -> Tensor | None:
+    """The means of a batch; ``None`` where they are not known, or there are none."""
+    try:
+        means = d.mean
+    except (NotImplementedError, AttributeError):
+        return None
+    return means if means.isfinite().all() else None  # categories have none
