@@ -330,6 +330,22 @@ def test_a_forecast_is_the_posterior_of_scikit_learns_process():
 
 
 @pytest.mark.slow
+def test_a_forecast_is_right_where_the_guide_is_far_off_and_says_so_where_it_cannot_be(monkeypatch):
+    (vae, data), n, found = one_column(PROCESS), 2000, []
+    data = data[data.subject.isin(["s7", "s9"])]
+    for shift in (0.0, 6.0):
+        with torch.no_grad():
+            vae.approximation.factor.sources["loc"].head.bias += shift
+            vae.approximation.factor.sources["scale"].head.bias -= shift / 2
+        found.append(vae.forecast(data, [3.05, 5.05], num_samples=n, seed=0))
+    right, far = found
+    error = (right.a_upper - right.a_lower) / 3.29 * (2 / n) ** 0.5  # of draws, at most
+    assert ((far.a - right.a) / error).abs().max() < 4.5
+    monkeypatch.setattr("pyro_vae.model.forecast.ROUNDS", 1)
+    with pytest.warns(UserWarning, match="of 2 subjects are doubtful"):
+        vae.forecast(data, [3.05], num_samples=100, seed=0)
+
+
 def test_a_forecast_takes_times_or_rows_and_says_what_it_lacks():
     vae, data = model(), frame()
     rows = pd.DataFrame({"subject": ["s3", "s1"], "time": [20.0, 21.0]})

@@ -1,5 +1,6 @@
 """Forecasts of subjects at other visits, given those that were seen."""
 
+import warnings
 from typing import Any
 
 import narwhals as nw
@@ -13,13 +14,15 @@ from ..core.checks import fraction, whole
 from ..core.pareto import RELIABLE
 from ..data.tables import Table
 from ..data.tables.frames import Frame
-from .conditional import condition
-from .imputation import Point, predicted
+from .conditional import Posterior, condition
+from .imputation import ENOUGH, MANY, Point, predicted
 from .inference import Inference
 from .joint import reading
 from .visits import VisitsRecord
 
 __all__ = ["Forecasts"]
+
+ROUNDS = 3  # of adaptation of the proposal, where draws of z are doubtful
 
 
 class Forecasts(Inference):
@@ -104,13 +107,27 @@ class Forecasts(Inference):
 
     def _later(self, data: Tensor, later: Tensor, num_samples: int) -> dist.TorchDistribution:
         """p(x|z) at draws of z of later visits, of batch shape ``(num_samples, B)``."""
-        posterior = condition(self, data, max(1000, num_samples), 0)
-        if (posterior.k_hat > RELIABLE).any():
+        num_draws = max(1000, num_samples)
+        posterior = condition(self, data, num_draws, 0)
+        for _ in range(ROUNDS):
+            if not _doubtful(posterior).any():
+                break
             start = posterior.start(self, data)
-            posterior = condition(self, data, max(4000, 4 * num_samples), 0, start)
+            posterior = condition(self, data, 4 * num_draws, 0, start)
+        if (wrong := int(_doubtful(posterior).sum())) > MANY * len(data):
+            warnings.warn(
+                f"forecasts of {wrong} of {len(data)} subjects are doubtful: fewer than {ENOUGH} "
+                f"effective draws of z given their visits, or k-hat above {RELIABLE}: train longer",
+                stacklevel=4,
+            )
         beside = torch.cat([self.record.beside(x) for x in (data, later)], 1)  # pyrefly: ignore[missing-attribute]
         z = self.prior(beside).given(posterior.latent(num_samples)).sample()
         return self.decode(z, later)
+
+
+def _doubtful(posterior: Posterior) -> Tensor:
+    """Of which subjects the draws of z are too few or too uneven to be trusted."""
+    return (posterior.ess < ENOUGH) | (posterior.k_hat > RELIABLE)
 
 
 def _new_rows(record: VisitsRecord, table: Table, at: object) -> Table:

@@ -16,7 +16,7 @@ from ..families.support import innermost
 from .conditional import Posterior, Start, condition
 from .joint import Model
 
-__all__ = ["Imputations", "Plan", "Point", "impute", "predicted"]
+__all__ = ["ENOUGH", "MANY", "Imputations", "Plan", "Point", "impute", "predicted"]
 
 CELLS = 2**18  # numbers of x at once: more leave the cache, and are slower
 ENOUGH = 100  # effective draws, with which more are no longer worth their time
