@@ -169,6 +169,10 @@ def test_lengths_of_draws_are_those_of_the_training_data():
     assert all(row.isfinite().all() for row in drawn)
     given = vae.sample(2, given=x, seed=0)
     assert lengths_of(given[0]).tolist() == list(LENGTHS)
+    record = pv.Sequences(beside=[pv.Block("w", (), "weight")])
+    weighted = pv.VAE(record, 2, **dict(zip(("encoder", "decoder"), NETWORKS["GRU"], strict=True)))
+    weighted.start_from(weighted.as_data({"x": TOKENS, "w": [2.0, 1, 0.5, 1, 0.5]}))
+    assert weighted.inputs.lengths.tolist() == [0, 1, 1, 2, 0.5, 0, 0.5]
 
 
 @pytest.mark.slow

@@ -104,6 +104,32 @@ def test_the_latent_space_of_weighted_rows_is_that_of_repeated_ones(vae):
     assert one.ceiling == pytest.approx(-(shares * np.log(shares)).sum())
 
 
+def test_figures_that_count_each_row_once_refuse_weights_and_a_step_heeds_them(vae):
+    labels = np.arange(N) % 2
+    many = ROWS.index.repeat(WEIGHTS.astype(int))
+    one, other = (
+        pv.attribute_step(vae, ROWS.loc[rows].assign(w=w), labels[rows])
+        for rows, w in ((ROWS.index, WEIGHTS), (many, 1.0))
+    )
+    torch.testing.assert_close(one, other)
+    counts, groups = ROWS[["a", "b"]].abs().round().assign(w=WEIGHTS), (labels == 0, labels == 1)
+    line = {"a": "Poisson", "b": "Poisson"}
+    rates = pv.VAE(pv.Table.from_frame(counts, likelihood=line), 2, weight="w", seed=0)
+    blocks = [pv.Block("x", 2), pv.Block("n", (), "offset"), pv.Block("w", (), "weight")]
+    topics = {"likelihood": "Multinomial", "decoder": "Topics", "seed": 0}
+    documents = pv.VAE(pv.Record(blocks), 2, **topics).double()
+    words = counts[["a", "b"]].to_numpy() + 1
+    x = {"x": words, "n": np.log(words.sum(1)), "w": WEIGHTS}
+    for call in (
+        lambda: pv.label_scores(vae, ROWS, labels),
+        lambda: pv.factor_scores(vae, ROWS, labels[:, None]),
+        lambda: pv.differential_expression(rates, counts, *groups),
+        lambda: pv.topics(documents, ["v", "w"], x, top=2),
+    ):
+        with pytest.raises(ValueError, match="counts each observation once"):
+            call()
+
+
 def test_baselines_are_fitted_to_what_weighted_rows_stand_for(vae):
     far = ROWS.assign(a=np.where(ROWS.index % 2, 100.0, ROWS.b), w=np.where(ROWS.index % 2, 1, 1e6))
     found = baselines(vae, far)["independent columns"]
