@@ -13,6 +13,7 @@ import pyro_vae as pv
 from pyro_vae.infer.engine.capture import capture
 from pyro_vae.infer.estimators.soundness import check_and_nest
 from pyro_vae.infer.training.binarize import binarize
+from pyro_vae.model.joint import Joint
 
 K, L, D = 3, 2, 5
 LABELS = [2, -1, 0, -1]
@@ -161,6 +162,11 @@ def test_a_draw_that_denies_the_label_is_ruled_out(x):
         told = {"y": torch.eye(K).double()[[y] * 4], "z": torch.zeros(4, L).double()}
         trace = pyro.poutine.trace(pyro.poutine.condition(vae.model, told)).get_trace(data)
         assert (trace.log_prob_sum() < -1e4) == ruled_out
+        z = torch.cat([told["y"], told["z"]], 1)[None]
+        assert ((Joint(vae, data).log_joint(z) < -1e4) == ruled_out).all()
+    found = pv.log_evidence(vae, data, num_samples=2000, wide=0.5, num_simulated=0, seed=0)
+    log_p = by_hand(vae, x, [0] * 4)[1].detach()
+    assert ((found.log_evidence - log_p) / found.standard_error).abs().max() < 5
 
 
 def test_labels_teach_the_classifier_by_alpha_alone(x):

@@ -52,6 +52,10 @@ class Model(Face):
         """q(z|x) with its graph, for training: batch shape ``(B,)``, event shape of z."""
         raise NotImplementedError
 
+    def ruled_out(self, z: Tensor, x: Tensor) -> Tensor | None:
+        """Nats by which z that denies what is known of x is less probable; ``None`` if none can."""
+        return None
+
     def decode(self, z: Tensor, x: Tensor | None = None) -> dist.TorchDistribution:
         """p(x|z): batch shape ``(...)``, event shape of x."""
         raise NotImplementedError
@@ -124,8 +128,9 @@ class Joint(Densities):
         return self.model.decode(z, self.x)
 
     def log_prior(self, z: Tensor) -> Tensor:
-        """log p(z)."""
-        return self.prior.log_prob(z)
+        """log p(z); of a known label none where z has another."""
+        log_p, wrong = self.prior.log_prob(z), self.model.ruled_out(z, self.x)
+        return log_p if wrong is None else log_p - wrong
 
     def log_likelihood(self, z: Tensor) -> Tensor:
         """log p(x|z), of the observed cells, and where it is modelled of which cells are missing.

@@ -160,7 +160,10 @@ class M2(VAE):
 
     def _draw_prior(self, x: Tensor | None) -> Tensor:
         both = super()._draw_prior(x)
-        if x is not None:  # zero where y is the label, and what rules it out elsewhere
-            wrong = self._known(x) * (1 - both[..., : self.classes])
-            pyro.factor("label", -NEVER * wrong.sum(-1))
+        if x is not None:
+            pyro.factor("label", -self.ruled_out(both, x))
         return both
+
+    def ruled_out(self, z: Tensor, x: Tensor) -> Tensor:
+        """Zero where y is the label, and what rules it out elsewhere."""
+        return NEVER * (self._known(x) * (1 - z[..., : self.classes])).sum(-1)
