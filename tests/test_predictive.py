@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -102,3 +103,22 @@ def test_a_thousand_columns_are_thinned():
     vae = pv.VAE(1200, 2, encoder=pv.MLP([3]), decoder=pv.MLP([3]), seed=0)
     found = pv.predictive_check(vae, vae.sample(30, seed=1), num_samples=50)
     assert isinstance(found, PredictiveCheck) and found.pairs.shape == (500, 500)
+
+
+def test_a_strong_condition_hides_no_departure():
+    parts = {"encoder": "MLP([])", "decoder": "MLP([])", "seed": 0}
+    vae = pv.VAE(60, 1, likelihood="Normal(scale=1.0)", condition=1, **parts).double()
+    with torch.no_grad():
+        vae.likelihood.sources["loc"].head.weight.copy_(torch.tensor([0.0, 5.0]))
+        vae.likelihood.sources["loc"].head.bias.zero_()
+    c = torch.randn(100, 1, generator=torch.Generator().manual_seed(0)).double()
+    x = torch.cat([vae.sample(given={"condition": c}, seed=1)[0], c], 1)
+    found = pv.predictive_check(vae, x, num_samples=150, seed=2)
+    assert found.num_drawn == 200
+    first, second = np.triu_indices(60, 1)
+    pairs = found.pairs.to_numpy()[first, second]
+    for z in (found.columns["mean_z"], found.columns["spread_z"], pairs):
+        assert abs(np.std(z) - 1) < 5 / (2 * 60) ** 0.5
+    x[:, 0] += 0.8
+    found = pv.predictive_check(vae, x, seed=2)
+    assert found.columns["mean_z"].iloc[0] > 5 and "x[0]" in found.verdict

@@ -15,7 +15,7 @@ from ..families.support import innermost
 from ..model.columns import by_cell, names_of
 from ..model.entry import of_model
 from ..model.joint import reading
-from ..model.simulation import simulate
+from ..model.simulation import in_turn, simulate
 from ..model.vae import VAE
 from .statistics import smallest_p, tails
 
@@ -81,9 +81,12 @@ def predictive_check(
     .. math:: z_{ij} = \frac{\bar{u_i u_j} - \bar{v_i v_j}}{s_{ij} \sqrt{1 / N + 1 / M}}
 
     for data u and draws v of p(x), both standardized by the data, with the standard deviation s of
-    the products of both together. A model of noise passes where the data are noise: whether x has
-    anything to model, :func:`baselines` says. Of observations with weights each is kept with a
-    probability in proportion to its weight, as the model is of what they stand for.
+    the products of both together. Where draws are made beside something of a row (a condition, an
+    offset, visits), each row has as many, M is rounded up for that, and s is that of a row's data
+    from its draw, over :math:`\sqrt2`: what rows have beside them moves both alike (p-values of
+    the whole margin are then too large). A model of noise passes where the data are noise: whether
+    x has anything to model, :func:`baselines` says. Of observations with weights each is kept with
+    a probability in proportion to its weight, as the model is of what they stand for.
 
     Args:
         vae: a trained model.
@@ -120,11 +123,17 @@ def predictive_check(
             raise ValueError(
                 f"a predictive check needs at least {LEAST} observations, got {len(x)}"
             )
+        beside = any(b.role in ("context", "offset") for b in vae.record.blocks)
+        paired = beside or vae.prior_reads or vae.record.there(x) is not None
+        if paired:
+            num_samples = len(x) * math.ceil(num_samples / len(x))
         z, drawn = simulate(vae, num_samples, x)
         p = vae.decode(z[:1], x[:1])
     alike = by_cell(p, lambda part: not isinstance(innermost(part), RightCensored))
     drawn = vae.record.cells(drawn).flatten(1).double()[:, alike]
     data = vae.record.cells(x).flatten(1).double()[:, alike]
+    if paired:
+        drawn = torch.where(in_turn(data, num_samples).isnan(), math.nan, drawn)
     each = zip(names_of(vae.record, len(alike)), alike, strict=True)
     names = [name for name, kept in each if kept]
     if not names:
@@ -134,12 +143,12 @@ def predictive_check(
         data, drawn, names = data[:, some], drawn[:, some], [names[i] for i in some]
     u, v = _standardized(data, drawn)
     columns = {
-        "mean_z": _score(u, v),
-        "spread_z": _score(u.square(), v.square()),
+        "mean_z": _score(u, v, paired),
+        "spread_z": _score(u.square(), v.square(), paired),
         "shape_p": _smirnov(data, drawn),
     }
     table = pd.DataFrame({k: c.cpu().numpy() for k, c in columns.items()}, index=names)
-    pairs = pd.DataFrame(_products(u, v).cpu().numpy(), index=names, columns=names)
+    pairs = pd.DataFrame(_products(u, v, paired).cpu().numpy(), index=names, columns=names)
     return PredictiveCheck(table.rename_axis("column"), pairs, len(x), num_samples)
 
 
@@ -152,25 +161,38 @@ def _standardized(data: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
     return (data - mean) / scale, (drawn - mean) / scale
 
 
-def _score(u: Tensor, v: Tensor) -> Tensor:
+def _score(u: Tensor, v: Tensor, paired: bool) -> Tensor:
     """z-scores of the means of columns, NaN left out; 0 where nothing varies."""
     n, m = ((~x.isnan()).sum(0) for x in (u, v))
     u, v = u.nan_to_num(0.0), v.nan_to_num(0.0)
-    return _difference(n, m, u.sum(0), v.sum(0), u.square().sum(0) + v.square().sum(0))
+    w = v[: len(u)]
+    squares = (u - w).square().sum(0) if paired else u.square().sum(0) + v.square().sum(0)
+    return _difference(n, m, u.sum(0), v.sum(0), squares, paired)
 
 
-def _products(u: Tensor, v: Tensor) -> Tensor:
+def _products(u: Tensor, v: Tensor, paired: bool) -> Tensor:
     """z-scores of the mean products of all pairs, as :func:`_score` of each."""
     n, m = (seen.T @ seen for seen in ((~x.isnan()).double() for x in (u, v)))
     u, v = u.nan_to_num(0.0), v.nan_to_num(0.0)
-    squares = u.square().T @ u.square() + v.square().T @ v.square()
-    return _difference(n, m, u.T @ u, v.T @ v, squares)
+    w = v[: len(u)] if paired else v
+    squares = u.square().T @ u.square() + w.square().T @ w.square()
+    if paired:
+        squares = squares - 2 * (u * w).T @ (u * w)
+    return _difference(n, m, u.T @ u, v.T @ v, squares, paired)
 
 
-def _difference(n: Tensor, m: Tensor, first: Tensor, second: Tensor, squares: Tensor) -> Tensor:
-    """The z-score of a difference of means, from the numbers of values, their sums and squares."""
-    centre = (first + second) / (n + m)
-    error = ((squares / (n + m) - centre.square()).clamp_min(0) * (1 / n + 1 / m)).sqrt()
+def _difference(
+    n: Tensor, m: Tensor, first: Tensor, second: Tensor, squares: Tensor, paired: bool
+) -> Tensor:
+    """The z-score of a difference of means, from the numbers of values, their sums and squares.
+
+    Those of pairs are of the differences of n rows and a draw of each.
+    """
+    if paired:
+        variance = squares / (2 * n)
+    else:
+        variance = squares / (n + m) - ((first + second) / (n + m)).square()
+    error = (variance.clamp_min(0) * (1 / n + 1 / m)).sqrt()
     return ((first / n - second / m) / error).nan_to_num(0.0, 0.0, 0.0)
 
 
