@@ -1,9 +1,11 @@
 """Programs that a newcomer writes: what is refused, and the words that say what to do."""
 
 import re
+from functools import partial
 
 import pyro
 import pyro.distributions as dist
+import pyro.poutine as poutine
 import pytest
 import torch
 from pyro.infer.autoguide import AutoNormal
@@ -176,3 +178,35 @@ def test_a_plate_that_draws_a_part_has_all_members_under_an_outer_state():
     found = pv.log_evidence(program, num_samples=4000, num_simulated=0, seed=0)
     z = (found.log_evidence - both.logsumexp(0)) / found.standard_error
     assert z.abs().item() < 5
+
+
+MASK = torch.tensor([True, False, True])
+
+
+def holes(y, scored=True):
+    mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+    with pyro.plate("data", len(y)), poutine.mask(mask=MASK if scored else torch.tensor(True)):
+        pyro.sample("y", dist.Normal(mu, 1.0), obs=y, obs_mask=None if scored else MASK)
+
+
+def guide_of_holes(y, scored=True, masked=True):
+    mu = pyro.sample("mu", dist.Normal(0.2, 0.7))
+    with pyro.plate("data", len(y)), poutine.mask(mask=~MASK if masked else torch.tensor(True)):
+        if not scored:
+            pyro.sample("y_unobserved", dist.Normal(mu, 1.2))
+
+
+def test_cells_that_model_and_guide_mask_apart_are_refused_and_the_advice_has_the_evidence():
+    with pytest.raises(ValueError, match="mask other cells of 'y_unobserved'"):
+        pv.Program(holes, AutoNormal(holes), Y, scored=False, data=None)
+    with pytest.raises(ValueError, match="mask other cells of 'y_unobserved'"):
+        pv.Program(holes, partial(guide_of_holes, masked=False), Y, scored=False, data=None)
+    seen = Y[MASK]
+    covariance = torch.eye(2) + torch.ones(2, 2)
+    exact = dist.MultivariateNormal(torch.zeros(2), covariance).log_prob(seen)
+    for scored in (True, False):
+        program = pv.Program(holes, guide_of_holes, Y, scored=scored, data=None)
+        found = pv.log_evidence(program, num_samples=4000, seed=0)
+        assert abs(found.log_evidence - exact) < 5 * found.standard_error
+    with pytest.raises(ValueError, match="cells of 'y_unobserved' are masked"):
+        pv.log_evidence(program, proposal="auto")

@@ -20,6 +20,7 @@ __all__ = [
     "replayed",
     "same_order",
     "samples",
+    "scored_cells",
     "unweighted",
     "unwrapped",
 ]
@@ -52,6 +53,14 @@ def same_order(model: Trace, guide: Trace) -> bool:
     """
     model_sites: list[Any] = [n for n, s in model.nodes.items() if n in guide.nodes and latent(s)]
     return model_sites == [n for n, s in guide.nodes.items() if n in model_sites and latent(s)]
+
+
+def scored_cells(site: Any) -> Tensor:  # noqa: ANN401
+    """Which cells of a site have a density that counts, of its batch shape: those not masked."""
+    fn, mask = site["fn"], torch.as_tensor(True if site["mask"] is None else site["mask"])
+    if isinstance(fn, dist.MaskedDistribution):
+        mask = mask & fn._mask
+    return mask & torch.ones(fn.batch_shape, dtype=torch.bool, device=mask.device)
 
 
 def unweighted(site: Any) -> Tensor:  # noqa: ANN401

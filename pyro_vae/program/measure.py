@@ -11,9 +11,10 @@ from torch.distributions import biject_to
 
 from ..core.layout import Layout
 from ..infer.draws import Traces, read
-from ..infer.sites import family_name, latent, samples
+from ..infer.sites import family_name, latent, samples, scored_cells
 
 __all__ = [
+    "MASK",
     "check_draws",
     "check_sites",
     "is_cut",
@@ -23,6 +24,11 @@ __all__ = [
     "why_one_by_one",
 ]
 
+MASK = (
+    "leave obs_mask= out, and observe all under poutine.mask(mask=obs_mask), a value in the place "
+    "of what is missing; or draw the site in the guide under the mask of the model's, for figures "
+    "by the guide's own draws"
+)
 TRIED = 3  # draws of the trial that compares one run of many with runs of one
 DIGITS: dict[str, Any] = {"rtol": 1e-3, "atol": 1e-3}  # of float32, summed in another order
 
@@ -43,6 +49,15 @@ def check_sites(traces: Traces) -> None:
             f"the guide draws {_quoted(lonely)}, which the model does not: name the guide's sites "
             "as the model's"
         )
+    for name in filter(lambda n: n in q and latent(p[n]), p):
+        scored = scored_cells(p[name])
+        if not (scored.all() and scored_cells(q[name]).all()) and not torch.equal(
+            scored, scored_cells(q[name])
+        ):
+            raise ValueError(
+                f"model and guide mask other cells of {name!r}, so that one gives them a density "
+                f"and the other none: {MASK}"
+            )
     numbers = sum(q[n]["value"].numel() for n in auxiliary)
     if auxiliary and numbers != _determined(traces):
         raise ValueError(

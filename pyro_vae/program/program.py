@@ -21,9 +21,10 @@ from ..core.layout import MANY, Layout
 from ..core.lock import LOCK
 from ..infer.draws import Traces, full_plates, read, run_once
 from ..infer.guides import without_the_data
+from ..infer.sites import scored_cells
 from ..model.face import Face
 from .joint import ProgramDensities
-from .measure import check_draws, check_sites, is_cut, measure, points, why_one_by_one
+from .measure import MASK, check_draws, check_sites, is_cut, measure, points, why_one_by_one
 from .packing import Packing
 from .simulation import Simulation
 from .weights import Weights, modules_of
@@ -287,6 +288,8 @@ class Program(Face):
                     "model, infer={'enumerate': 'parallel'}, or use log_evidence with the guide's "
                     "own draws"
                 )
+            if not scored_cells(site).all():
+                raise ValueError(f"cells of {name!r} are masked, and have no density: {MASK}")
 
         def model(x: Tensor) -> object:
             with full_plates(), PlatesAlone():
