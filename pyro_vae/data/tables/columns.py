@@ -96,6 +96,12 @@ class Column:
         return self.kind in ("binary", "categorical", "ordinal")
 
     @property
+    def only_whole(self) -> bool:
+        """Whether its cells are whole numbers alone."""
+        numbers = [v for v in self.levels if not isinstance(v, str) and float(v).is_integer()]
+        return self.whole or 0 < len(numbers) == len(self.levels)
+
+    @property
     def extent(self) -> str:
         """Its levels or its range, in words."""
         if self.kind == "constant":

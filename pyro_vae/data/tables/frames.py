@@ -9,7 +9,7 @@ import numpy as np
 
 from .cells import Cells, cells_of
 from .columns import Level
-from .native import LIBRARIES
+from .native import LIBRARIES, dtype_text, make_series
 
 __all__ = ["Frame"]
 
@@ -93,7 +93,11 @@ class Frame:
         """
         series = self.frame.get_column(name)
         try:
-            return cells_of(series, self._labels, words or na_values).without(na_values)
+            cells = cells_of(series, self._labels, words or na_values).without(na_values)
+            if self.library == "pyarrow" or cells.dtype.endswith("[pyarrow]"):  # made again?
+                none = np.zeros(0, bool)
+                make_series(self.library, name, cells.values[:0], none, cells.dtype, cells.levels)
+            return cells
         except Exception as problem:  # whatever a library raises for its own types
             if any_type:
                 return Cells(
@@ -106,7 +110,7 @@ class Frame:
             if str(problem).startswith("column "):
                 raise
             raise ValueError(
-                f"column {name!r} of type {series.dtype} cannot be read: {problem}\n"
+                f"column {name!r} of type {dtype_text(series)} cannot be read: {problem}\n"
                 "give numbers, words, booleans or dates"
             ) from problem
 
@@ -121,6 +125,12 @@ class Frame:
         if self.library == "polars":
             return Frame(self.native[rows])
         return Frame(self.native.take(rows))
+
+    def with_own(self, name: str, new: Any, same: np.ndarray) -> Any:  # noqa: ANN401
+        """A new column that has the very objects of the frame's where a cell is the same."""
+        if self.library != "pandas" or not new.dtype == self.native[name].dtype == object:
+            return new
+        return new.mask(same, self.native[name].set_axis(new.index))
 
     def replaced(self, columns: Mapping[str, Any]) -> object:
         """The user's frame with some columns in place of its own."""

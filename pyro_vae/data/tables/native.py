@@ -14,7 +14,7 @@ __all__ = ["DECIMAL", "LIBRARIES", "categories", "dtype_text", "make_frame", "ma
 
 LIBRARIES = ("pandas", "polars", "pyarrow")
 CATEGORY = re.compile(r"(category|ordered)\[(.+)\]$")
-DECIMAL = re.compile(r"(?:object\[decimal|decimal128|Decimal).*\b(\d+)[\])]$")
+DECIMAL = re.compile(r"(?:object\[decimal|decimal\d+|Decimal)\b.*?(-?\d+)[\])](?:\[pyarrow\])?$")
 
 
 def dtype_text(series: nw.Series) -> str:
@@ -36,7 +36,9 @@ def categories(series: nw.Series) -> tuple[tuple[Level, ...], bool]:
         return (), False
     if hasattr(native.dtype if hasattr(native, "dtype") else None, "ordered"):  # pandas
         return tuple(native.dtype.categories.tolist()), bool(native.dtype.ordered)
-    if series.implementation.is_pyarrow():
+    if series.implementation.is_pandas():  # Arrow's own dictionaries
+        native = native.array.__arrow_array__()
+    if hasattr(native, "unify_dictionaries"):
         chunks = native.unify_dictionaries().chunks
         levels = chunks[0].dictionary.to_pylist() if chunks else []
         return tuple(levels), native.type.ordered
@@ -68,7 +70,9 @@ def make_series(
     if not text:
         return _inferred(library, name, values, known)
     if found := DECIMAL.match(text):
-        values = np.array([Decimal(f"{value:.{found[1]}f}") for value in values], dtype=object)
+        places = int(found[1])
+        rounded = (f"{round(value, places):.{max(places, 0)}f}" for value in values.tolist())
+        values = np.array([Decimal(value) for value in rounded], dtype=object)
         text = "object" if text.startswith("object") else text
     if values.dtype.kind == "m" and (unit := re.search(r"\bm?s\b", text)):
         values = _rounded(values, unit[0])
@@ -202,7 +206,7 @@ def _arrow_type(text: str) -> Any:  # noqa: ANN401
     pa = _module("pyarrow")
     if zoned := re.match(r"timestamp\[(\w+), tz=(.+)\]", text):
         return pa.timestamp(zoned[1], zoned[2])
-    if text.startswith("decimal128"):
-        return pa.decimal128(*map(int, re.findall(r"\d+", text)[1:]))
+    if text.startswith("decimal"):  # decimal128(12, 2)
+        return getattr(pa, text.split("(")[0])(*map(int, re.findall(r"-?\d+", text)[1:]))
     known = {"large_string": pa.large_string(), "date64[ms]": pa.date64()}
     return known[text] if text in known else pa.type_for_alias(text)

@@ -119,8 +119,7 @@ class Schema:
             parts.append(encoded(column, cells))
             if column.event is not None:
                 event = self[column.event]
-                cells_of_event = given.cells(event.name, na_values=event.na_values)
-                events = encoded(event, cells_of_event)
+                events = encoded(event, given.cells(event.name, na_values=event.na_values))
                 half = np.isnan(events) != np.isnan(parts[-1])
                 if half.any():
                     raise cells.error(
@@ -322,15 +321,14 @@ class Table:
         return self.values if dtype is None else self.values.astype(dtype)
 
     def __repr__(self) -> str:
-        n, d, missing = len(self), len(self.schema.columns), int(self.missing.sum())
         shares = dict(zip(self.schema.cells, self.missing.mean(0), strict=True))
-        head = f"Table of {n:,} rows and {d} columns, {missing:,} cells missing"
-        return f"{head}\n{described(self.schema.columns, shares)}"
+        columns, missing = self.schema.columns, self.missing.sum()
+        size = f"{len(self):,} rows and {len(columns)} columns, {missing:,} cells missing"
+        return f"Table of {size}\n{described(columns, shares)}"
 
     def __getitem__(self, rows: "int | slice | ArrayLike") -> "Table":
         """Some rows: by number, slice, list or mask."""
-        chosen = np.arange(len(self))[rows]  # pyrefly: ignore[bad-index]
-        chosen = np.atleast_1d(chosen)
+        chosen = np.atleast_1d(np.arange(len(self))[rows])  # pyrefly: ignore[bad-index]
         if not len(chosen):
             raise ValueError("no row is chosen: a table has one at least")
         return Table(self.schema, self._frame.take(chosen), self.values[chosen])
@@ -376,17 +374,19 @@ class Table:
     def _column(self, column: Column, numbers: np.ndarray, same: np.ndarray) -> object:
         """A column of the frame in which some cells are new."""
         old = self._frame.cells(column.name)
-        words = old.sort in ("word", None)
-        cells, known = decoded(column if words else replace(column, format=None), numbers)
+        if column.format and old.sort not in ("word", None):  # of words, which these are not
+            column = replace(column, format=None, dtype="")
+        cells, known = decoded(column, numbers)
+        fits = old.sort is not None and (not old.levels or set(column.levels) <= set(old.levels))
+        if old.sort == "whole" and not old.levels:  # whose type holds no other numbers
+            fits, cells = column.only_whole, cells.astype(int) if column.only_whole else cells
         kinds = {old.values.dtype.kind, cells.dtype.kind}
         if old.sort is not None and (len(kinds) == 1 or kinds <= set("iuf")):
-            own = old.values if len(kinds) == 1 else old.values.astype(cells.dtype)
-            cells, known = np.where(same, own, cells), np.where(same, old.known, known)
-        fits = old.sort is not None and (not old.levels or set(column.levels) <= set(old.levels))
+            cells, known = np.where(same, old.values, cells), np.where(same, old.known, known)
         named = self._frame.library == self.schema.library  # whose names of types column.dtype has
-        dtype, levels = (column.dtype, column.levels) if named else ("", ())
-        dtype, levels = (old.dtype, old.levels) if fits else (dtype, levels)
-        return make_series(self._frame.library, column.name, cells, known, dtype, levels)
+        kind = old if fits else column if named else replace(column, dtype="", levels=())
+        new = make_series(self._frame.library, column.name, cells, known, kind.dtype, kind.levels)
+        return self._frame.with_own(column.name, new, same)
 
 
 def _lines(likelihood: str | Mapping[str, str]) -> dict[str, str]:

@@ -1,0 +1,92 @@
+"""Types of columns that few tables have: they come back as they were, or are refused."""
+
+import datetime
+from decimal import Decimal
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import pyro_vae as pv
+
+pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+pl = pytest.importorskip("polars", reason="polars is not installed")
+
+N = 42
+HOLES = np.arange(N) % 7 == 0
+
+
+def holed(values):
+    """The values, and nothing in each seventh row."""
+    return [None if hole else value for value, hole in zip(values, HOLES, strict=True)]
+
+
+CENTS = holed([Decimal(i) / 4 for i in range(N)])
+WORDS = pa.array(["low", "mid", "high"])
+CODES = pa.array(holed(np.arange(N) % 3), pa.int8())
+ARROW = {
+    "decimal32": pa.array(CENTS, pa.decimal32(8, 3)),
+    "decimal64": pa.array(CENTS, pa.decimal64(12, 2)),
+    "decimal256": pa.array(CENTS, pa.decimal256(50, 2)),
+    "ordered": pa.DictionaryArray.from_arrays(CODES, WORDS, ordered=True),
+}
+
+
+@pytest.mark.parametrize("library", ["pandas", "pyarrow"])
+@pytest.mark.parametrize("name", ARROW)
+def test_types_of_arrow_come_back(name, library):
+    arrow = pa.table({"x": ARROW[name], "y": np.arange(N) / 8})
+    frame = arrow if library == "pyarrow" else arrow.to_pandas(types_mapper=pd.ArrowDtype)
+    table = pv.Table.from_frame(frame)
+    assert table.schema.to_frame(table.values).equals(frame)
+    if name == "ordered":
+        assert table.schema["x"].kind == "ordinal"
+        assert table.schema["x"].levels == ("low", "mid", "high")
+
+
+def test_a_type_that_cannot_be_made_again_is_refused_with_its_column():
+    runs = pa.RunEndEncodedArray.from_arrays(pa.array([30, N], pa.int32()), pa.array([1.0, 2.0]))
+    with pytest.raises(ValueError, match=r"column 'x' of type run_end_encoded.*cannot be read"):
+        pv.Table.from_frame(pa.table({"x": runs, "y": np.arange(N) / 8}))
+
+
+DAY = datetime.date(2020, 1, 1)
+OBJECTS = {
+    "whole": list(range(40, 40 + N)),
+    "whole and not": [i if i % 2 else i / 2 for i in range(N)],
+    "decimals and floats": [Decimal(i) / 4 if i % 2 else i / 2 for i in range(N)],
+    "NumPy's": [np.int64(i) if i % 2 else np.float32(i / 2) for i in range(N)],
+    "dates and moments": [
+        DAY + datetime.timedelta(i) if i % 2 else datetime.datetime(2020, 3, 1, i % 24)
+        for i in range(N)
+    ],
+}
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_known_objects_stay_the_very_objects(name):
+    frame = pd.DataFrame({"x": pd.Series(holed(OBJECTS[name]), dtype=object), "y": range(N)})
+    table = pv.Table.from_frame(frame, kinds={"y": "integer"})
+    filled = np.where(table.missing, np.nanmean(table.values, 0), table.values)
+    x = table.to_frame(filled)["x"]
+    assert x.dtype == object and x.notna().all()
+    assert all(new is old for new, old in zip(x[~HOLES], frame["x"][~HOLES], strict=True))
+    if name == "whole":
+        assert {type(value) for value in x} == {int}
+
+
+WHOLE = {
+    "pandas": pd.DataFrame({"x": pd.array(holed(range(N)), dtype="Int64")}),
+    "objects": pd.DataFrame({"x": pd.Series(holed(range(N)), dtype=object)}),
+    "Arrow in pandas": pd.DataFrame({"x": pd.array(holed(range(N)), dtype="int64[pyarrow]")}),
+    "polars": pl.DataFrame({"x": holed(range(N))}),
+    "pyarrow": pa.table({"x": holed(range(N))}),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_whole_numbers_where_the_first_frame_had_others_take_any_number(name):
+    table = pv.Table.from_frame({"x": np.arange(N) / 8}).schema.read(WHOLE[name])
+    x = table.to_frame(np.where(table.missing, 2.375, table.values))["x"]
+    x = x.to_pylist() if name == "pyarrow" else list(x)
+    assert x == [2.375 if hole else i for i, hole in enumerate(HOLES)]
