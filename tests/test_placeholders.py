@@ -195,6 +195,17 @@ DOUBTS = {
     "times of the day": (words("9:05", "23:59"), "may be durations.*':00'"),
     "durations": (words("0 days 00:55:11", "12 days 01:00:00.25"), "may be durations"),
     "stopped times": (words("1:02:03", "0:59:00.5"), "may be durations"),
+    "months in words": (words("3-Jan-21", "14-Feb-21"), "may be dates.*'%d-%b-%y'"),
+    "months and years": (words("Jan 2021", "Feb 2021"), "may be dates"),
+    "dates as numbers": (
+        np.resize([*range(20210301, 20210332), np.nan], 200),
+        "first '20210301', may be dates.*format='%Y%m%d'",
+    ),
+    "numbers with a unit": (
+        words(*(f"{i / 4} mg/dL" for i in range(50))),
+        "may be numbers.*removesuffix",
+    ),
+    "a minus behind": (words("1,200.50-", "3-", *map(str, range(60))), "may be numbers"),
     "spaces": (words("own", "own ", "rent"), "'own' and 'own ' differ in spaces or capitals"),
     "capitals": (words("Own", "own", "rent"), "'Own' and 'own' differ in spaces or capitals"),
     "few words among numbers": (
@@ -206,8 +217,8 @@ DOUBTS = {
         "40 of its 44 words are numbers, others are '<9', 'a', 'b'.*to_numeric",
     ),
     "nearly as many levels as rows": (
-        words(*(f"{i}kg" for i in range(190))),
-        r"190 levels in 200 rows, the first '0kg'.*kinds=\{'x': 'identifier'\}",
+        words(*(f"r{i}x" for i in range(190))),
+        r"190 levels in 200 rows, the first 'r0x'.*kinds=\{'x': 'identifier'\}",
     ),
 }
 
@@ -228,6 +239,9 @@ def test_a_doubtful_reading_is_warned_of(case):
         ("times of the day", "positive"),
         ("durations", "positive"),
         ("stopped times", "positive"),
+        ("dates as numbers", "time"),
+        ("numbers with a unit", "real"),
+        ("a minus behind", "real"),
     ],
 )
 def test_the_advice_on_words_reads_them_as_it_says(case, kind):
@@ -238,7 +252,8 @@ def test_the_advice_on_words_reads_them_as_it_says(case, kind):
     assert call is not None
     read = eval(call[1], {"pandas": pd, "df": df})
     assert pv.Table.from_frame(read, kinds={"x": kind}).schema["x"].kind == kind
-    assert read["x"].dtype.kind in "mM"
+    assert read["x"].dtype.kind in ("f" if kind == "real" else "mM")
+    assert case != "a minus behind" or read["x"][:2].tolist() == [-1200.5, -3.0]
 
 
 @pytest.mark.parametrize("case", ["few words among numbers", "words among numbers"])

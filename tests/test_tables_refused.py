@@ -343,6 +343,13 @@ def test_a_file_is_refused(tmp_path, name):
         assert frame.columns[0].endswith("ge")
 
 
+def test_an_empty_line_of_one_column_is_a_missing_cell(tmp_path):
+    (tmp_path / "one.csv").write_text("a\n" + "1.5\n\n2.5\n" * 9)
+    assert pv.Table.read(tmp_path / "one.csv").missing[:, 0].tolist() == [False, True, False] * 9
+    (tmp_path / "two.csv").write_text("a,b\n\n" + "1.5,x\n\n2.5,y\n" * 9)
+    assert len(pv.Table.read(tmp_path / "two.csv")) == 18
+
+
 @pytest.mark.parametrize("separator", [";", "\t", "|"])
 def test_other_separators_are_read(tmp_path, separator):
     point = "," if separator == ";" else "."

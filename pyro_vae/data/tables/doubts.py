@@ -10,7 +10,7 @@ from .cells import Cells, is_placeholder
 from .columns import Column, Level
 from .moments import reading
 from .placeholders import counted
-from .written import read_numbers
+from .written import read_numbers, units_in
 
 __all__ = ["strays", "with_doubts", "without"]
 
@@ -48,14 +48,16 @@ def _doubts(
             text = f"{counted(looks, cells)} may stand for missing cells, and is read as it is"
             argument = f"na_values={{{name!r}: {looks!r}}}"
             yield text, argument, "takes it as missing", f"na_values={{{name!r}: []}}"
-    if "kinds" in said or cells.sort != "word" or column.sort != "word" or cells.levels:
+    if "kinds" in said or cells.levels:
         return
     denial = f"kinds={{{name!r}: {column.kind!r}}}"
-    words = sorted(set(cells.seen.tolist()))
-    if may_be := reading(words, name):
+    words = _as_words(column, cells)
+    if may_be := reading(words, name) or units_in(words, name):
         what, argument = may_be
-        text = f"its words, first {words[0]!r}, may be {what}, and are read as {column.kind}"
+        text = f"its cells, first {words[0]!r}, may be {what}, and are read as {column.kind}"
         yield text, argument, f"reads them as {what}", denial
+        return
+    if cells.sort != "word":
         return
     if odd := strays(words):
         some = ", ".join(map(repr, odd[:MOST]))
@@ -75,6 +77,15 @@ def _doubts(
             frame = f"df.assign(**{{{name!r}: df[{name!r}].str.strip().str.lower()}})"
             yield text, frame, "makes them one", denial
             return
+
+
+def _as_words(column: Column, cells: Cells) -> list[str]:
+    """Words that were read as such, and whole numbers among which dates such as 20210331 are."""
+    if cells.sort == column.sort == "word":
+        return sorted(set(cells.seen.tolist()))
+    if cells.sort not in ("whole", "number") or not (19e6 < cells.seen.min() < 21e6):
+        return []
+    return [f"{value:.15g}" for value in np.unique(cells.seen).tolist()]
 
 
 def strays(words: Sequence[str]) -> list[str]:

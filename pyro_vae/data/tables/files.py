@@ -22,7 +22,7 @@ THREE = r"[-+]?[1-9]\d{0,2},\d{3}"  # a decimal comma, or thousands
 SUFFIXES = (*SEPARATORS, ".parquet")
 
 
-def _with_leading_zeros(frame: Any, path: Path, separator: str) -> Any:  # noqa: ANN401
+def _with_leading_zeros(frame: Any, path: Path, options: dict[str, Any]) -> Any:  # noqa: ANN401
     """The frame, its columns of whole numbers that are written as 01234 as words: codes.
 
     So are those that have holes and numbers that no float holds: they come back as they were.
@@ -35,7 +35,7 @@ def _with_leading_zeros(frame: Any, path: Path, separator: str) -> Any:  # noqa:
         if x.dtype.kind in "iuf" and (x.isna() | ((x >= 0) & (x % 1 == 0))).all()
     ]
     if whole:
-        words = pd.read_csv(path.absolute(), sep=separator, usecols=whole, dtype=str)
+        words = pd.read_csv(path.absolute(), usecols=whole, dtype=str, **options)
         for name in whole:
             large = frame[name].dtype.kind == "f" and (frame[name] >= EXACT).any()
             as_codes = large and words[name].dropna().str.fullmatch(r"\d+").all()
@@ -85,8 +85,9 @@ def _has_decimal_commas(frame: Any, path: Path) -> bool:  # noqa: ANN401
 def read_file(path: str | Path) -> Any:  # noqa: ANN401
     """A frame of pandas.
 
-    Empty cells, ``NA``, ``NaN`` and the like are missing. Where a file of ``.csv`` has another
-    separator it is seen in its first line, and beside semicolons commas may be decimal ones.
+    Empty cells, ``NA``, ``NaN`` and the like are missing; of one column, empty lines too. Where a
+    file of ``.csv`` has another separator it is seen in its first line, and beside semicolons
+    commas may be decimal ones.
 
     Raises:
         ValueError: no such file, or one that cannot be read, with the line where it fails.
@@ -122,7 +123,9 @@ def read_file(path: str | Path) -> Any:  # noqa: ANN401
                 f"its first line holds numbers, {', '.join(numbers[:3])}, where the names of "
                 "columns belong: name them, or read it yourself, pandas.read_csv(path, names=[...])"
             )
-        frame = pd.read_csv(path.absolute(), sep=separator, low_memory=False)
+        # Of one column an empty line is a missing cell, of several it is no row.
+        options: dict[str, Any] = {"sep": separator, "skip_blank_lines": len(names) > 1}
+        frame = pd.read_csv(path.absolute(), low_memory=False, **options)
         if not isinstance(frame.index, pd.RangeIndex):
             raise ValueError(
                 f"its rows have {frame.index.nlevels} more cells than its first line has names, "
@@ -132,8 +135,8 @@ def read_file(path: str | Path) -> Any:  # noqa: ANN401
         if frame.iloc[:, -1].hasnans:
             _check_widths(path, separator, len(names))
         if separator == ";" and _has_decimal_commas(frame, path):
-            frame = pd.read_csv(path.absolute(), sep=separator, decimal=",", low_memory=False)
-        return _with_leading_zeros(frame, path, separator)
+            frame = pd.read_csv(path.absolute(), decimal=",", low_memory=False, **options)
+        return _with_leading_zeros(frame, path, options)
     except ImportError:
         raise ValueError(f"{path}: Parquet files need pyarrow: pip install pyarrow") from None
     except (ValueError, OSError, EOFError, zlib.error) as problem:

@@ -26,8 +26,12 @@ ISO = re.compile(
     r"(?P<zone>Z|[-+]\d\d:?\d\d)?)?"
 )
 DATE = re.compile(r"(\d{1,4})([/.-])(\d{1,2})\2(\d{1,4})(\D.*)?")
+NAMED = [f"{day}{year}" for day in ("%d-%b-", "%d %b ", "%d %B ", "%b-") for year in ("%Y", "%y")]
+NAMED += ["%b %d, %Y", "%B %d, %Y", "%d%b%Y", "%b %Y", "%B %Y"]  # months are words
+COMPACT = re.compile(r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
 CLOCK = re.compile(r"\d{1,2}:\d\d")
 WAIT = re.compile(r"-?(\d+ days?,? ?)?[-+]?\d+:\d\d:\d\d(\.\d+)?|-?\d+ days?")
+FEW = 10  # numbers from 19000101 to 20991231 that may be dates
 LAST = ("1678-01-01", "2262-01-01")  # days that nanoseconds can hold
 ALL_LAST = ("0002-01-01", "9998-12-31")
 
@@ -58,7 +62,7 @@ def reading(words: Sequence[str], name: str) -> tuple[str, str] | None:
     """What words are that look like dates or durations, and how ``Table.from_frame`` reads them.
 
     Args:
-        words: all that a column holds.
+        words: all that a column holds; whole numbers as words too.
         name: of the column.
 
     Returns:
@@ -79,6 +83,11 @@ def reading(words: Sequence[str], name: str) -> tuple[str, str] | None:
             form = f"%m{sign}%d{sign}{year}" if american else f"%d{sign}%m{sign}{year}"
             form = f"%Y{sign}%m{sign}%d" if year_first else form
             return "dates", f"dates={{{name!r}: {form!r}}}"
+    elif form := named_form(words):
+        return "dates", f"dates={{{name!r}: {form!r}}}"
+    elif len(words) >= FEW and all(map(COMPACT.fullmatch, words)):
+        as_words = f"{column}.astype('Int64').astype('string')"
+        what, call = "dates", f"pandas.to_datetime({as_words}, format='%Y%m%d')"
     elif all(map(CLOCK.fullmatch, words)):
         what, call = "durations", f"pandas.to_timedelta({column} + ':00')"
     elif all(map(WAIT.fullmatch, words)):
@@ -86,6 +95,18 @@ def reading(words: Sequence[str], name: str) -> tuple[str, str] | None:
     else:
         return None
     return what, f"df.assign(**{{{name!r}: {call}}})"
+
+
+def named_form(words: Sequence[str]) -> str | None:
+    """The form that all words have, if it is that of dates whose months are words."""
+    return next((form for form in NAMED if all(_is_date(word, form) for word in words)), None)
+
+
+def _is_date(word: str, form: str) -> bool:
+    try:
+        return bool(datetime.strptime(word, form))
+    except ValueError:
+        return False
 
 
 def read_words(cells: Cells, form: str) -> Cells:

@@ -1,14 +1,14 @@
 """Numbers that are written as words: amounts, percentages, and numbers beside "?"."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from .cells import Cells, OddWord
 
-__all__ = ["number_form", "read_numbers", "write_numbers"]
+__all__ = ["number_form", "read_numbers", "units_in", "write_numbers"]
 
 DIGITS = 15  # that a float64 keeps
 OR_WORDS = "or say that they are levels: kinds={name: 'categorical'}"
@@ -19,6 +19,8 @@ WORD = re.compile(
     rf"(?P<suffix>\s?{SIGN}|\s[A-Za-z]+|)",
     re.ASCII,
 )
+UNIT = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?P<unit>-|\s?[^\W\d_][^\s\d]*|)")
+FEW = 5  # words that may be numbers with a unit after them
 APOSTROPHES = "'\N{RIGHT SINGLE QUOTATION MARK}"
 LOCAL = re.compile(  # with a decimal comma, or with points, spaces or apostrophes by thousands
     rf"[-+]?{SIGN}?\s?(\d{{1,3}}([.\s{APOSTROPHES}]\d{{3}})+|\d+)([.,]\d+)?\s?{SIGN}?"
@@ -82,6 +84,28 @@ def _check_local(words: list[str]) -> None:
             named = {",": "a decimal comma", **dict.fromkeys(gaps, "a space within")}
             what = named.get(sign, "an apostrophe")
             raise OddWord(other, f"{other!r} has {what}", advice)
+
+
+def units_in(words: Sequence[str], name: str) -> tuple[str, str] | None:
+    """What words are that end in one unit, or some in a minus, and how numbers are made of them.
+
+    >>> units_in([f"{i}kg" for i in range(9)], "x")
+    ('numbers', "df.assign(**{'x': pandas.to_numeric(df['x'].str.removesuffix('kg'))})")
+    """
+    matches = [UNIT.fullmatch(word) for word in words]
+    units = {match["unit"] for match in matches if match}
+    column = f"df[{name!r}].str"
+    if len(words) < FEW or not all(matches) or not any(units):
+        return None
+    if units == {"", "-"}:
+        numbers = rf"{column}.replace(r'(.*)-$', r'-\1', regex=True)"
+    elif len(units) == 1:
+        numbers = f"{column}.removesuffix({next(iter(units))!r})"
+    else:
+        return None
+    if any("," in word for word in words):
+        numbers += ".str.replace(',', '')"
+    return "numbers", f"df.assign(**{{{name!r}: pandas.to_numeric({numbers})}})"
 
 
 def read_numbers(cells: Cells, form: str) -> Cells:
