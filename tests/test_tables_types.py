@@ -50,6 +50,14 @@ def test_a_type_that_cannot_be_made_again_is_refused_with_its_column():
         pv.Table.from_frame(pa.table({"x": runs, "y": np.arange(N) / 8}))
 
 
+@pytest.mark.parametrize("text", ["timedelta64[ns]", "duration[ns][pyarrow]"])
+def test_nanoseconds_stay(text):
+    waits = pd.Series(np.arange(1, N + 1) * 37, dtype="timedelta64[ns]").astype(text)
+    frame = pd.DataFrame({"wait": waits, "same": waits.iloc[0]})
+    table = pv.Table.from_frame(frame)
+    assert table.schema.to_frame(table.values).equals(frame)
+
+
 DAY = datetime.date(2020, 1, 1)
 OBJECTS = {
     "whole": list(range(40, 40 + N)),

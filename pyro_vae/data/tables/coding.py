@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from ...language.spec import Spec, as_spec, nearest
 from .cells import AS_WORDS, Cells
 from .columns import Column, Kind, Level
 from .declared import kind_of_line
-from .moments import as_days, as_times, read_words, write_words
+from .moments import DAY, as_days, as_times, read_words, write_words
 from .native import DECIMAL
 from .written import read_numbers, write_numbers
 
@@ -29,7 +30,6 @@ __all__ = [
 
 EXACT = 2**53  # whole numbers beyond it have no float64 of their own
 LARGEST = 1e18  # of numbers: densities square them, and single precision ends at 3e38
-MICROSECONDS = 86_400_000_000  # of a day
 PLACES = re.compile(r"\.(\d+)f\}")  # in the form of numbers that are written as words
 ZONE = re.compile(r"(?:, |tz=|time_zone=)'?(?!None)[A-Z+-]")  # in a type of times
 # What may come in place of what: whole numbers that have holes are floats in pandas.
@@ -45,7 +45,7 @@ def quantities(cells: Cells) -> np.ndarray:
     values = np.full(len(cells), np.nan)
     seen = cells.seen
     if cells.sort == "duration":
-        seen = seen.astype("timedelta64[us]").astype(np.int64) / MICROSECONDS
+        seen = seen / DAY
     elif cells.sort == "whole":
         large = cells.known.copy()
         large[large] = np.abs(seen.astype(np.float64)) > EXACT
@@ -233,7 +233,7 @@ def decoded(column: Column, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray
     if column.whole:
         values = rounded(column, values)
     if column.sort == "duration":
-        return np.round(values * MICROSECONDS).astype("timedelta64[us]"), known
+        return _durations(column, values), known
     return (write_numbers(values, column.format) if column.format else values), known
 
 
@@ -313,13 +313,18 @@ def _room(column: Column) -> tuple[float, float]:
     return max(low, least), min(high, EXACT)
 
 
+def _durations(column: Column, days: np.ndarray) -> np.ndarray:
+    """Durations in microseconds, or, of less than a day in such a column, in nanoseconds."""
+    unit: Any = "ns" if "ns" in column.dtype and np.abs(days).max(initial=0) < 1 else "us"
+    return np.round(days * (DAY / np.timedelta64(1, unit))).astype(f"timedelta64[{unit}]")
+
+
 def constant(column: Column, known: np.ndarray) -> np.ndarray:
     """The value of a constant column, ``(N,)``."""
     if column.sort == "time":
         return np.full(len(known), np.datetime64(str(column.value)))
     if column.sort == "duration":
-        ticks = round(float(column.value or 0) * MICROSECONDS)
-        return np.full(len(known), np.timedelta64(ticks, "us"))
+        return _durations(column, np.full(len(known), float(column.value or 0)))
     return _array([column.value]).repeat(len(known))
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from .cells import Cells, OddWord, check_years
 
 __all__ = [
+    "DAY",
     "as_days",
     "as_times",
     "iso_format",

@@ -153,10 +153,9 @@ def _quantities(column: pd.Series, table: str) -> np.ndarray:
     """As float64; times, of any zone, and durations in days."""
     if _in_time(column):
         if pd.api.types.is_timedelta64_dtype(column):
-            found = column.to_numpy("timedelta64[us]")
-        else:
-            moments = column if column.dt.tz is None else column.dt.tz_convert(None)
-            found = moments.to_numpy("datetime64[us]")
+            return (column / pd.Timedelta(days=1)).to_numpy(np.float64)
+        moments = column if column.dt.tz is None else column.dt.tz_convert(None)
+        found = moments.to_numpy("datetime64[us]")
         return np.where(column.isna(), np.nan, found.astype(np.int64) / DAY)
     try:
         numbers: Any = pd.to_numeric(column)
