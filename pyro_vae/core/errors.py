@@ -11,7 +11,9 @@ PARAMETER = re.compile(
     r"Expected parameter (\w+) \(.*?\) of distribution (\w+).* constraint (.*), but found invalid"
 )
 VALUE = re.compile(
-    r"Expected value argument \(.*?\) to be within the support \((.*)\) of the distribution (\w+)"
+    r"Expected value argument \(.*?\) to be within the support \((\w+).*?\) "
+    r"of the distribution (\w+)",
+    re.DOTALL,
 )
 # PyTorch's word for a scale of NaN, where Pyro validates nothing.
 SPREAD = "normal expects all elements of std >= 0.0"
@@ -48,10 +50,11 @@ def _said(error: Exception) -> Exception:
             f"{parameter} of {family} is not what it must be, {constraint}: weights are not "
             "finite, or x is of another scale than what the model was trained on"
         )
-    if match := VALUE.match(first):
+    if match := VALUE.match(str(error)):
         constraint, family = match.groups()
         return ValueError(
             f"a value lies outside the support of {family}, {constraint}: "
-            "it is one of x, or a draw of a guide with a larger support than its prior"
+            "it is one of x, or a draw of a guide with a larger support than its prior; if the "
+            "ends of the support are parameters, fix them around all of x, as Pareto(scale=1) does"
         )
     return error

@@ -7,6 +7,7 @@ distributions): ``nn.Module`` with ``forward(features | None) -> pyro distributi
 
 import inspect
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -330,6 +331,9 @@ class Family(Part):
                 event_shape = self(self.ends.example).event_shape
             except Exception as problem:  # whatever a constructor raises at what it was given
                 message = str(problem).split("\n")[0] or type(problem).__name__
+                if found := re.match(r"Expected parameter (\w+) .* constraint (\w+)", message):
+                    message = f"its {found[1]} is not {found[2]}, as where parameters constrain "
+                    message += f"each other: give {found[1]} a number that it may have beside them"
                 raise self.error(f"Pyro cannot build {self.spec}: {message}") from problem
         if event_shape != self.event_shape:
             raise self.error(

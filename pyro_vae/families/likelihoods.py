@@ -1,7 +1,7 @@
 """What p(x|z) needs beyond its family: missing cells, and the check that x lies in the support."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pyro.distributions as dist
@@ -10,9 +10,10 @@ from pyro.distributions import constraints
 from torch import Tensor
 
 from ..distributions import Joined, JoinedSupport, LogNormal, Multinomial, support_of_cell
-from .support import describe_constraint, extremes, innermost, support_bounds
+from .support import describe_constraint, extremes, innermost, support_bounds, support_of
 
 __all__ = [
+    "check_cells",
     "check_support",
     "drop_missing",
     "fill",
@@ -25,6 +26,8 @@ __all__ = [
 OFFSETS = (dist.Poisson, dist.NegativeBinomial, dist.GammaPoisson, dist.Exponential, dist.LogNormal)
 OFFSETS += (Multinomial,)
 ROWS = 8192  # observations whose support is checked together
+
+BIT = ("boolean", -math.inf, math.inf)  # the bounds of bits
 
 LEVELS = (
     "give 8-bit images as they are, or (x * 255).round() of grey values in [0, 1]; levels= says "
@@ -48,6 +51,10 @@ ADVICE = {
         ("VonMises", "SineBivariateVonMises"),
         "give angles in radians, (x + pi) % (2 pi) - pi; degrees by numpy.deg2rad(x) first",
     ),
+    **dict.fromkeys(
+        ("Binomial", "BetaBinomial"),
+        "say of how many trials it counts, total_count=100, or choose Poisson",
+    ),
     "Multinomial": "give rows of one total; without total_count= rows have totals of their own",
 }
 
@@ -60,6 +67,35 @@ def parts_of(likelihood: dist.TorchDistribution) -> list[dist.TorchDistribution]
 def has_independent_cells(likelihood: dist.TorchDistribution) -> bool:
     """Whether cells are independent given z, so that some may be missing."""
     return not any(innermost(part).event_dim for part in parts_of(likelihood))
+
+
+def check_cells(
+    likelihood: dist.TorchDistribution, columns: Sequence[str] | None, levels: Mapping[int, int]
+) -> None:
+    """Raise for the first cell that cannot be missing, or of which a draw could be no code.
+
+    Args:
+        likelihood: p(x|z) at some z.
+        columns: their names, where they have names.
+        levels: how many levels some cells have, whose codes count from 0.
+    """
+    parts = parts_of(likelihood)
+    layout = likelihood.layout.places if isinstance(likelihood, Joined) else [range(10**9)]
+    for part, places in zip(parts, layout, strict=True):
+        whose = f"column {columns[places[0]]!r}: " if columns else ""
+        if innermost(part).event_dim:
+            raise ValueError(
+                f"{whose}missing cells need a likelihood of independent cells, as Normal, Gamma "
+                "and Categorical are"
+            )
+        coded = [place for place in levels if place in places]
+        if coded and (found := support_of(part)) is not None:
+            most = levels[coded[0]] - 1
+            if support_bounds(found) not in (("discrete", 0, most), BIT if most == 1 else ()):
+                raise ValueError(
+                    f"{whose}{type(innermost(part)).__name__} has other values than the codes of "
+                    f"its {most + 1} levels: Categorical, OrderedLogistic and Bernoulli have these"
+                )
 
 
 def drop_missing(likelihood: dist.TorchDistribution, mask: Tensor) -> dist.TorchDistribution:
@@ -80,20 +116,34 @@ def fill(x: Tensor, mask: Tensor, support: constraints.Constraint) -> Tensor:
         return torch.where(mask, x, _member(support))
     # One number a column, put in order once, where the cells of all rows would be.
     members = zip(support.supports, support.layout.widths, strict=True)
-    each = [x.new_full((width,), _member(part)) for part, width in members]
+    each = [x.new_zeros(width) + _member(part) for part, width in members]
     return torch.where(mask, x, support.layout.join(each))
 
 
-def _member(support: constraints.Constraint) -> float:
-    """A value of the support."""
-    if (member := getattr(support_of_cell(support), "member", None)) is not None:
+def _member(support: constraints.Constraint) -> Tensor | float:
+    """A value of the support; where its ends are parameters, one for each cell."""
+    cell = support_of_cell(support)
+    if (member := getattr(cell, "member", None)) is not None:
         return member
+    if isinstance(lower := getattr(cell, "lower_bound", None), Tensor):
+        upper = getattr(cell, "upper_bound", math.inf) + torch.zeros_like(lower)
+        if _is_of_mixture(support):  # whose components hold it all
+            lower, upper = lower.amax(-1), upper.amin(-1)
+        return torch.where(upper.isfinite(), (lower + upper) / 2, lower + 1).detach()
     kind, lower, upper = support_bounds(support)
     if math.isfinite(lower) and math.isfinite(upper) and kind == "continuous":
         return (lower + upper) / 2
     if math.isfinite(lower):
         return lower + (kind == "continuous")
     return 0.0
+
+
+def _is_of_mixture(support: constraints.Constraint) -> bool:
+    while (inner := getattr(support, "base_constraint", None)) is not None:
+        if isinstance(support, constraints.MixtureSameFamilyConstraint):
+            return True
+        support = inner
+    return False
 
 
 def with_offset(likelihood: dist.TorchDistribution, offset: Tensor) -> dist.TorchDistribution:

@@ -33,7 +33,27 @@ def example_of(likelihood: Line, record: Record) -> dist.TorchDistribution | Non
         return None
     with seeded(0), torch.no_grad():
         x_shape = record.row_shape if isinstance(record, VisitsRecord) else record.x_shape
-        return make_part(line, Ends(x_shape, "likelihood", (1,)))(torch.zeros(1, 1))
+        try:
+            return _made(line, x_shape)
+        except ValueError:
+            _check_columns(record)
+            raise
+
+
+def _made(line: Line, x_shape: tuple[int, ...]) -> dist.TorchDistribution:
+    return make_part(line, Ends(x_shape, "likelihood", (1,)))(torch.zeros(1, 1))
+
+
+def _check_columns(record: Record) -> None:
+    """Raise for the first column of a table whose likelihood cannot be made, with its name."""
+    for (line, shape), places in zip(record.scored, record.layout.places, strict=True):
+        if line is None or not record.columns:
+            return
+        try:
+            _made(line, shape)
+        except ValueError as problem:
+            name = record.columns[places[0]]
+            raise type(problem)(f"column {name!r}: {problem}") from problem
 
 
 def asks_for_features(prior: Line) -> bool:

@@ -102,6 +102,12 @@ class TableRecord(Record):
         self.bits = tuple(name for name, kind in kinds.items() if kind == "Bernoulli")
         self.covariates = (*(name for name in kinds if name not in self.bits), *self.bits)
 
+    @property
+    def levels(self) -> dict[int, int]:
+        """How many levels a column has, by the place of its cell, where it is one of codes."""
+        named = {column.name: column for column in self.schema.modelled if column.has_codes}
+        return {i: len(named[n].levels) for i, n in enumerate(self.columns or ()) if n in named}
+
     def describe(self) -> dict[str, object]:
         """What makes this record again, as plain values."""
         about: dict[str, object] = {"table": self.schema.as_dict()}

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..core.modes import untouched
 from ..core.seeding import seeded
 from ..core.sizes import bounded, memory
-from ..families.likelihoods import has_independent_cells
+from ..families.likelihoods import check_cells
 from ..families.missingness import make_missingness
 from ..families.networks import build_network, spec_of
 from ..families.part import Ends, Line, Part, connect, start_from
@@ -380,8 +380,8 @@ class VAE(Forecasts):
         if "Delta" in lines[1]:
             check_meeting(p, q, lines)
         self.record.shift(p_x, torch.zeros(1, *self.record.shape))
-        if self.record.missing and not has_independent_cells(p_x):
-            raise ValueError("missing cells need a likelihood of independent cells")
+        if self.record.missing:
+            check_cells(p_x, self.record.columns, getattr(self.record, "levels", {}))
         if self.missingness and not (self.record.missing and p_x.has_rsample):
             name = line_of(self.likelihood)
             raise ValueError(

@@ -111,6 +111,8 @@ class Cells:
     def first(self, where: np.ndarray) -> object:
         """The first cell of ``where``, as Python has it."""
         value = self.values[np.flatnonzero(where)[0]]
+        if isinstance(value, np.timedelta64):
+            return str(value.astype("timedelta64[us]").item())
         return value.item() if isinstance(value, np.generic) and value.dtype.kind != "M" else value
 
 

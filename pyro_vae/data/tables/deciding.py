@@ -92,7 +92,8 @@ def decide(cells: Cells, wishes: Wishes) -> Column:
     kind: Kind | None = "ordinal" if levels else wish  # pyrefly: ignore[bad-assignment]
     try:
         if kind is None and line is not None:
-            kind = kind_of_line(line)
+            of_numbers = cells.sort not in ("word", "boolean") and not cells.levels
+            kind = kind_of_line(line) or ("real" if of_numbers else None)
         if name in wishes.censored.values():
             kind = "event"
         elif name in wishes.censored:
@@ -150,8 +151,9 @@ def revise(
         return column
     line = lines[name]
     kind = kind_of_line(line)
-    if not (column.has_codes and kind in (*LEVELLED, None)):
-        kept = {name: column.kind} if kind is None and column.modelled else {}
+    words = column.sort in ("word", "boolean") or bool(cells.levels)
+    if not (column.has_codes and (kind in LEVELLED or (kind is None and words))):
+        kept = {name: column.kind} if column.kind == "time" and kind is None else {}
         dates = {name: column.format} if column.format and column.sort == "time" else {}
         events = censored if column.event is None else {name: column.event}
         gone = {name: column.na_values}

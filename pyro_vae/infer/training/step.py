@@ -161,7 +161,7 @@ def explain(vae: Trainable, x: Tensor) -> str:
             f"anew or from a checkpoint. {advice}"
         )
     size = x.abs().nan_to_num(0.0).max().item()
-    if size > LARGE:
+    if size > LARGE and getattr(vae, "units", "none") == "none":
         advice = f"x holds {size:g}: standardize it, or divide it by its scale. {advice}"
     elif largest > LARGE:
         advice = f"Parameter {name!r} has grown to {largest:g}. {advice}"
@@ -180,4 +180,15 @@ def _non_finite_sites(vae: Trainable, x: Tensor) -> Iterator[str]:
             if site["type"] == "sample" and not site["log_prob"].isfinite().all():
                 worst = site["log_prob"][~site["log_prob"].isfinite()][0].item()
                 family = family_name(site["fn"])
-                yield f"site {name!r} ({family}) of the {side} has log density {worst}"
+                where = _columns(vae, site["fn"], site["value"])
+                yield f"site {name!r} ({family}) of the {side} has log density {worst}{where}"
+
+
+def _columns(vae: Trainable, p: Any, value: Any) -> str:  # noqa: ANN401
+    """Which columns have a density that is not finite, in words; nothing where x has none."""
+    names = getattr(getattr(vae, "record", None), "columns", None)
+    if not (names and hasattr(p, "layout")):
+        return ""
+    blocks = zip(p.parts, p.layout.split(value), p.layout.places, strict=True)
+    bad = [names[i] for q, v, at in blocks if not q.log_prob(v).isfinite().all() for i in at]
+    return f", by column {', '.join(map(repr, bad[:3]))}"
