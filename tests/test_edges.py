@@ -68,6 +68,13 @@ def test_a_density_has_its_digits_wherever_a_draw_can_lie(name):
     assert found[there].isfinite().all()
 
 
+def test_a_density_has_its_slope_where_a_power_vanishes():
+    x, ones = torch.tensor(0.7), (torch.ones((), requires_grad=True) for _ in range(2))
+    a, b = ones
+    slopes = torch.autograd.grad(ours.Kumaraswamy(a, b).log_prob(x), (a, b))
+    assert slopes == (pytest.approx(1 + math.log(0.7)), pytest.approx(1 + math.log(0.3)))
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_draws_stay_in_the_support_and_have_a_density_and_a_path(name):
     a, b, _, _ = grid(name)

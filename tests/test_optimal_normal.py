@@ -54,6 +54,9 @@ def test_missing_cells_have_no_part_in_the_scale():
     assert square.item() == pytest.approx(0.9 + 0.1 * best)
     exact = torch.distributions.Normal(0.0, best**0.5).log_prob(x)
     torch.testing.assert_close(log, torch.stack([exact[0, 0], exact[1].sum()]))
+    before = square.clone()
+    p = FittedNormal(torch.zeros(2, 2), square, learn=True).mask(torch.tensor(False)).to_event(1)
+    assert p.log_prob(x).tolist() == [0.0, 0.0] and torch.equal(square, before)  # nothing was seen
 
 
 def line_of_one_z(size, missing):

@@ -26,6 +26,7 @@ FAMILIES = {
     "InverseGamma": (dist.InverseGamma(2.0, 1.0), st.invgamma(2)),
     "HalfNormal": (dist.HalfNormal(2.0), st.halfnorm(scale=2)),
     "HalfCauchy": (dist.HalfCauchy(2.0), st.halfcauchy(scale=2)),
+    "Logistic": (dist.Logistic(0.0, 0.1), st.logistic(0, 0.1)),
 }
 # A line, and scipy's maximum-likelihood estimate of its mean, from times and censoring.
 FITS = {

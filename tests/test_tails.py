@@ -99,6 +99,16 @@ def three(*numbers):
     return map(torch.tensor, numbers)
 
 
+def test_a_generalized_pareto_has_a_slope_where_it_is_exponential():
+    k = torch.zeros((), requires_grad=True)
+    p = ours.GeneralizedPareto(torch.tensor(1.0), torch.tensor(2.0), k)
+    (slope,) = torch.autograd.grad(p.log_prob(torch.tensor(7.0)), k)
+    assert slope.item() == pytest.approx(1.5)  # y^2 / 2 - y at y = 3
+    x = p.rsample((5,))
+    (path,) = torch.autograd.grad(x.sum(), k)
+    assert path.item() == pytest.approx(((x - 1).square() / 4).sum().item(), rel=1e-5)
+
+
 PARAMETERS = {
     "StudentT": lambda a, b: ours.StudentT(a, torch.tensor(5.0), b),
     "GeneralizedPareto": lambda a, b: ours.GeneralizedPareto(torch.tensor(0.5), b, a.log() * 5),

@@ -212,5 +212,5 @@ def log1mexp(x: Tensor) -> Tensor:
 
 
 def _power(exponent: Tensor, log: Tensor) -> Tensor:
-    """The logarithm of a power, 0 where the exponent is."""
-    return torch.where(exponent == 0, 0.0, exponent * log)
+    """The logarithm of a power, 0 of a power 0 of 0; its slope in the exponent is there too."""
+    return exponent * torch.where((exponent == 0) & log.isinf(), 0.0, log)

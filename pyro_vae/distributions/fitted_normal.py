@@ -65,6 +65,7 @@ class FittedNormal(dist.Normal):
         if isinstance(self.observed, Tensor):
             seen = self.observed.expand(squares.shape)
             mean = torch.where(seen, squares, 0.0).sum() / seen.sum().clamp(min=1)
+            mean = torch.where(seen.any(), mean, self.square)
         else:
             mean = squares.mean()
         self.square.lerp_(mean.clamp(min=least), 1 - MEMORY)

@@ -101,6 +101,9 @@ def _log_tail(p: Any, t: Tensor, *, above: bool) -> Tensor:  # noqa: ANN401
         case td.Normal():
             z = (t - p.loc) / p.scale
             return torch.special.log_ndtr(-z if above else z)
+        case dist.Logistic():
+            z = (t - p.loc) / p.scale
+            return torch.nn.functional.logsigmoid(-z if above else z)
         case td.Cauchy() if above:
             return torch.atan2(p.scale, t - p.loc).log() - math.log(math.pi)
         case td.Weibull() if above:

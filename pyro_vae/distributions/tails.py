@@ -73,7 +73,8 @@ class GeneralizedPareto(Checked, dist.GeneralizedPareto):  # pyrefly: ignore[mis
         far = grown > EXPONENT
         near = torch.expm1(torch.where(far, 0.0, grown)) / k
         beyond = finite_exp(torch.where(far, grown, 0.0) - k.abs().log() + self.scale.log())
-        size = torch.where(far, beyond, self.scale * torch.where(tail, near, wait))
+        plain = wait * (1 + self.concentration * wait / 2)
+        size = torch.where(far, beyond, self.scale * torch.where(tail, near, plain))
         return torch.minimum(inside(self.loc + size, None, None), self._most)
 
     def _log_density(self, x: Tensor) -> Tensor:
@@ -86,7 +87,9 @@ class GeneralizedPareto(Checked, dist.GeneralizedPareto):  # pyrefly: ignore[mis
         falls = share.clamp(max=1 - torch.finfo(share.dtype).eps).neg().log1p()
         power = (1 / k + 1) * torch.where(ends, falls, grows)
         plain = torch.where(tail, 0.0, size) / self.scale
-        log = -self.scale.log() - torch.where(tail, power, plain)
+        y = plain.clamp(max=LARGE)
+        slope = (self.concentration - self.concentration.detach()) * y * (1 - y / 2)
+        log = -self.scale.log() - torch.where(tail, power, plain + slope)
         return torch.where((size >= 0) & ~(ends & (x > self._most)), log, -math.inf)
 
     @property
