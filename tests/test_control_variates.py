@@ -28,6 +28,8 @@ from helpers.gradients import (
     z_scores,
 )
 from pyro_vae import MLP, VAE, make_estimator
+from pyro_vae.families.part import Ends
+from pyro_vae.families.registry import make_part
 from pyro_vae.infer import REBAR, RELAX, DisARM, DisARMIWAE, DoubleCV, MuProp
 from pyro_vae.infer.estimators.relaxed import Relaxed, StraightThrough
 
@@ -36,6 +38,25 @@ BASELINED = "MuProp(baseline=neural)"
 
 
 # Without bias, whatever was learned.
+
+
+@pytest.mark.parametrize(
+    "line, shape",
+    [
+        ("AutoregressiveBernoulli", (2,)),
+        ("Mixture(OneHotCategorical(logits=learned), components=2)", (1, 2)),
+    ],
+)
+def test_log_masses_of_priors_go_on_between_codes(line, shape):
+    """Where they jumped, what follows a relaxed draw's path would leave the jump out."""
+    torch.manual_seed(1)
+    with torch.no_grad(), pyro.validation_enabled(False):
+        part = make_part(line, Ends(shape, "prior"))
+        for parameter in part.parameters():
+            parameter.copy_(torch.randn_like(parameter))
+        below, above = (torch.tensor([t, 1 - t]).reshape(shape) for t in (0.4999, 0.5001))
+        near, far = part().log_prob(below), part().log_prob(above)
+    assert near.item() == pytest.approx(far.item(), abs=1e-2)
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from .logistic_levels import CoupledLogisticLevels, LogisticLevels
 from .multinomial import Multinomial
 from .multivariate_mixture import MultivariateNormalMixture
 from .normal_mixture import NormalMixture, SideBySide, mixture
+from .one_hot import OneHotCategorical
 from .ordered_logistic import OrderedLogistic
 from .sparse import Delta, Horseshoe, SpikeAndSlab
 from .sphere import ImplicitVonMises, SineBivariateVonMises, VonMises, VonMisesFisher, bessel
@@ -65,6 +66,7 @@ __all__ = [
     "Multinomial",
     "MultivariateNormalMixture",
     "NormalMixture",
+    "OneHotCategorical",
     "Ordered",
     "OrderedLogistic",
     "Pareto",
