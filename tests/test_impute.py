@@ -11,7 +11,7 @@ from scipy.stats import multivariate_t
 
 import pyro_vae as pv
 from helpers.linear import SCALE, X, Z, linear_vae, marginal
-from pyro_vae.distributions import Joined, WithSpike
+from pyro_vae.distributions import Joined, VonMises, WithSpike, mixture
 from pyro_vae.model.conditional import condition
 from pyro_vae.model.ellipses import Ellipses, to_real
 from pyro_vae.model.imputation import TIMES, predicted
@@ -331,6 +331,25 @@ def test_a_spike_is_the_mode_where_half_of_the_probability_is_its_own():
     assert mode[[0, 2, 5]].tolist() == [0.0, 0.0, 7.0]
     at, sd = mode[[1, 3, 4]], scale[[1, 3, 4]]
     assert ((at - 5).abs() < sd / 3).all() and not ((at == 0) | (at == 7)).any()
+
+
+def test_angles_have_a_direction_for_their_mean():
+    """Those of 3 and -2.8 radians are near to each other, and .1 is far from both."""
+    loc = torch.tensor([[3.0], [-2.8 - 2 * math.pi]]).double()
+    kappa = torch.tensor([[4.0], [9.0]]).double()
+    grid = torch.linspace(-math.pi, math.pi, 2001).double()[:-1, None, None]
+    turned = torch.polar(torch.ones_like(grid), grid)
+    density = dist.VonMises(loc, kappa).log_prob(grid).exp() * 2 * math.pi / len(grid)
+    log_w, each = torch.tensor([0.3, 0.7]).log(), (density * turned).sum(0)
+    exact = (each * log_w.exp()[:, None]).sum()
+    p = VonMises(loc[..., None], kappa[..., None])
+    assert predicted(p.to_event(1), log_w[:, None], "mean").item() == pytest.approx(
+        exact.angle().item(), abs=1e-6
+    )
+    assert torch.allclose(p.mean[..., 0], each.angle())
+    both = mixture(dist.Categorical(logits=log_w), VonMises(loc[:, 0], kappa[:, 0]))
+    assert both.mean.item() == pytest.approx(exact.angle().item(), abs=1e-6)
+    assert both.variance.item() == pytest.approx(1 - exact.abs().item(), abs=1e-6)
 
 
 def test_ordered_levels_have_their_median_by_quadrature():

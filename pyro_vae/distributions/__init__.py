@@ -21,7 +21,15 @@ from .normal_mixture import NormalMixture, SideBySide, mixture
 from .one_hot import OneHotCategorical
 from .ordered_logistic import OrderedLogistic
 from .sparse import Delta, Horseshoe, SpikeAndSlab
-from .sphere import ImplicitVonMises, SineBivariateVonMises, VonMises, VonMisesFisher, bessel
+from .sphere import (
+    ImplicitVonMises,
+    SineBivariateVonMises,
+    VonMises,
+    VonMisesFisher,
+    VonMisesMixture,
+    bessel,
+    direction,
+)
 from .spike import SpikeOr, WithSpike
 from .stable import Stable, StableWithLogProb
 from .supports import support_of_cell
@@ -91,9 +99,11 @@ __all__ = [
     "TransformedDistribution",
     "VonMises",
     "VonMisesFisher",
+    "VonMisesMixture",
     "Weibull",
     "WithSpike",
     "bessel",
+    "direction",
     "log_survival",
     "mixture",
     "side_by_side",

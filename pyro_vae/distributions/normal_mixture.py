@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .joined import OfParts
 from .multivariate_mixture import MultivariateNormalMixture, follow, solve_by, weights_before
+from .sphere import VonMisesMixture
 
 __all__ = ["NormalMixture", "SideBySide", "mixture"]
 
@@ -196,5 +197,6 @@ def mixture(
     if isinstance(base, dist.Normal):
         return NormalMixture(logits, base.loc, base.scale, event_dim=components.event_dim)
     joint = isinstance(base, dist.MultivariateNormal | dist.LowRankMultivariateNormal)
-    kind = MultivariateNormalMixture if joint else dist.MixtureSameFamily
+    angles = VonMisesMixture if isinstance(base, dist.VonMises) else dist.MixtureSameFamily
+    kind = MultivariateNormalMixture if joint else angles
     return kind(dist.Categorical(logits=logits), components)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pyro.distributions as dist
@@ -16,7 +17,9 @@ __all__ = [
     "SineBivariateVonMises",
     "VonMises",
     "VonMisesFisher",
+    "VonMisesMixture",
     "bessel",
+    "direction",
     "gauss_legendre",
 ]
 
@@ -164,11 +167,46 @@ class VonMises(dist.VonMises):
 
     support = constraints.interval(-math.pi, math.pi)
 
+    @property
+    def mean(self) -> Tensor:
+        """The mean direction, in [-pi, pi]."""
+        return direction(self).angle()
+
     def log_prob(self, value: Tensor) -> Tensor:
         """The log density."""
         top = -torch.special.i0e(self.concentration.double()).log() - LOG_2PI
         down = 2 * self.concentration * ((value - self.loc) / 2).sin().square()
         return top.to(down) - down
+
+
+class VonMisesMixture(dist.MixtureSameFamily):
+    """A mixture of angles: its mean is a direction, and its variance that of directions."""
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean direction, in [-pi, pi]."""
+        return direction(self).angle()
+
+    @property
+    def variance(self) -> Tensor:
+        """One less the length of the mean of unit vectors, as of one angle."""
+        return 1 - direction(self).abs()
+
+
+def direction(p: Any) -> Tensor:  # noqa: ANN401
+    """The mean of the unit vectors at angles, as complex numbers, of a mixture's too.
+
+    Angles themselves have no mean: those of 3 and -3 radians are near to each other, and 0 is not.
+    """
+    while isinstance(p, dist.Independent):
+        p = p.base_dist
+    if isinstance(p, VonMisesMixture):
+        parts: Any = p.component_distribution
+        weights = p.mixture_distribution.probs
+        weights = weights.reshape(*weights.shape, *[1] * len(p.event_shape))
+        return (weights * direction(parts)).sum(-1 - len(p.event_shape))
+    length = torch.special.i1e(p.concentration) / torch.special.i0e(p.concentration)
+    return torch.polar(*torch.broadcast_tensors(length, p.loc))
 
 
 class SineBivariateVonMises(dist.SineBivariateVonMises):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..core.checks import whole
 from ..core.pareto import RELIABLE
-from ..distributions import Joined, WithSpike
+from ..distributions import Joined, VonMises, VonMisesMixture, WithSpike, direction
 from ..families.likelihoods import has_independent_cells
 from ..families.support import innermost
 from .conditional import Posterior, Start, condition
@@ -206,7 +206,10 @@ def _mean(p: dist.TorchDistribution, log_w: Tensor, drawn: Tensor | None) -> Ten
 
 
 def _average(p: dist.TorchDistribution, log_w: Tensor, drawn: Tensor | None) -> Tensor:
-    """The mean of each cell, not finite where it has none."""
+    """The mean of each cell, not finite where it has none; of angles a direction."""
+    if isinstance(innermost(p), VonMises | VonMisesMixture) and drawn is None:
+        turned = direction(p)
+        return (_beside(log_w.softmax(0), turned) * turned).sum(0).angle()
     try:
         mean = p.mean if drawn is None else drawn
     except NotImplementedError:  # of a transformed family it has no closed form
