@@ -91,10 +91,11 @@ def data():
     return z @ torch.tensor([[1.0, 0.6, 0.1], [0.5, 1.2, 1.0]]) + 0.3 * torch.randn(400, 3)
 
 
-def trained(**told):
+def trained(batch_size=100, **told):
     vae = pv.VAE(3, 2, likelihood="Normal(scale=0.3)", encoder="MLP([8])", decoder="MLP([8])",
                  seed=0)  # fmt: skip
-    fit = pv.fit(vae, data(), epochs=15, batch_size=100, lr=1e-2, seed=0, progress=False, **told)
+    told = {"batch_size": batch_size, "lr": 1e-2, "progress": False, **told}
+    fit = pv.fit(vae, data(), epochs=15, seed=0, **told)
     return vae, fit
 
 
@@ -118,6 +119,9 @@ def test_what_it_cannot_serve_is_refused():
         trained(estimator="DReG", callbacks=[MMD(1.0)])
     with pytest.raises(ValueError, match=r"gradient=stl\) does not do: use Trace_ELBO"):
         trained(estimator="Trace_ELBO(gradient=stl)", callbacks=[TotalCorrelation(1.0)])
+    n = len(data())
+    with pytest.raises(ValueError, match=f"one batch of an epoch has one: .* than {n - 1}"):
+        trained(batch_size=n - 1, callbacks=[MMD(1.0)])
     full = dist.MultivariateNormal(torch.zeros(2), torch.eye(2)).expand([3])
     with pytest.raises(ValueError, match="MultivariateNormal is no product over dimensions: use"):
         TotalCorrelation(1.0).penalty(full.sample(), full, full)

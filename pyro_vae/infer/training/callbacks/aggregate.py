@@ -104,6 +104,19 @@ class MMD(AggregatePenalty):
         Zhao, Song & Ermon (2019), arXiv:1706.02262; Tolstikhin et al. (2018), arXiv:1711.01558.
     """
 
+    def wrap(self, model: Callable, guide: Callable) -> tuple[Callable, Callable]:
+        """Wrap model and guide of a training run.
+
+        Raises:
+            ValueError: as :meth:`AggregatePenalty.wrap`, and a batch of one observation.
+        """
+        if self.run.batches.smallest == 1:
+            raise ValueError(
+                "MMD compares the draws of a batch, and one batch of an epoch has one: another "
+                f"batch_size than {self.run.settings.batch_size}"
+            )
+        return super().wrap(model, guide)
+
     def penalty(self, z: Tensor, q: Any, p: Any) -> Tensor:  # noqa: ANN401
         """The squared discrepancy; as an unbiased estimate it may be negative."""
         n = q.event_dim
