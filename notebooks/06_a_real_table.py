@@ -96,7 +96,7 @@ plt.show()
 vae = pv.VAE(table, latent_dim=8, seed=0)
 vae.start_from(vae.as_data(table))
 before = vae.sample(1000, seed=0)
-pv.fit(vae, table, epochs=25, batch_size=100, lr="cosine(3e-3)", beta="linear(0.1, 1, epochs=10)",
+pv.fit(vae, table, epochs=20, batch_size=100, lr="cosine(3e-3)", beta="linear(0.1, 1, epochs=10)",
        seed=0, progress=False)  # fmt: skip
 after = vae.sample(1000, seed=0)
 rows = {
@@ -224,7 +224,7 @@ def regression(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 
 
 known = full["Income"].notna()  # rows of which the truth is known
-tables = vae.impute(train[known], draws=20, num_samples=400, seed=0)
+tables = vae.impute(train[known], draws=20, num_samples=200, seed=0)
 estimates, variances = zip(*map(regression, tables), strict=True)
 pooled = pv.pool(estimates, variances, df_complete=known.sum() - 3)
 truth = regression(full[known])
@@ -442,8 +442,8 @@ for name, confounded in {"by a coin": False, "by z": True}.items():
     told = {"d": "Categorical(categories=2)"} | dict.fromkeys(["y1", "y2"], "Normal(scale=learned)")
     schema = pv.Table.from_frame(data.astype({"d": int}), likelihood=told)
     drug = pv.VAE(schema, 1, condition="~ d", **linear)
-    pv.fit(drug, data, epochs=25, batch_size=100, lr="cosine(0.02)", seed=0, progress=False)
-    do = [drug.counterfactual(data, do={"d": d}, num_samples=200, seed=0)["y1"] for d in (0, 1)]
+    pv.fit(drug, data, epochs=25, batch_size=150, lr="cosine(0.03)", seed=0, progress=False)
+    do = [drug.counterfactual(data, do={"d": d}, num_samples=100, seed=0)["y1"] for d in (0, 1)]
     see = [drug.sample(2000, given={"d": d}, seed=0)["y1"].mean() for d in (0, 1)]
     other = np.where(data["d"] == 1, do[0], do[1])
     rows[name] = {
