@@ -246,7 +246,7 @@ exact = torch.autograd.grad(exact_elbo(vae, x), list(weights.values()))
 wrong = Estimator(PushedInside(), gradient="score")
 lines = ["Trace_ELBO", "Trace_ELBO(gradient=score)", wrong]
 measured = pv.compare_estimators(
-    vae, x, lines, num_draws=200, reference=dict(zip(weights, exact, strict=True))
+    vae, x, lines, num_draws=100, reference=dict(zip(weights, exact, strict=True))
 )
 names = ["pathwise", "score function", "pushed inside"]
 bias = pd.DataFrame(
@@ -265,7 +265,7 @@ assert bias.guide["pushed inside"] > 10, "and the third is not"
 # model of this kind: probabilistic PCA with the known noise, in closed form.
 
 # %%
-curves = pv.train_estimators(vae, x, lines, epochs=40, batch_size=50, lr=0.02, progress=False)
+curves = pv.train_estimators(vae, x, lines, epochs=20, batch_size=25, lr=0.02, progress=False)
 spectrum = np.linalg.eigvalsh(np.cov(x.T.numpy(), bias=True))
 ceiling = np.maximum(spectrum, SCALE**2)
 ceiling[:3] = SCALE**2  # two directions are the model's, the other three are noise
@@ -563,14 +563,14 @@ RELAXED = [
 def measure(lines: list[str], num_draws: int) -> pd.DataFrame:
     """The encoder's gradient by each estimator; the bias is relative to the exact gradient."""
     found = pv.compare_estimators(
-        bits, data.train[:50], lines, num_draws=num_draws, burn_in=30, seed=0
+        bits, data.train[:50], lines, num_draws=num_draws, burn_in=20, seed=0
     ).sel(parameter="encoder")
     columns = {"grad_variance": "variance", "evaluations": "evaluations", "bias": "bias",
                "bias_z": "z of the bias"}  # fmt: skip
     return found.to_dataframe()[[*columns]].rename(columns=columns)
 
 
-unbiased, relaxed = measure(UNBIASED, 24), measure(RELAXED, 120)
+unbiased, relaxed = measure(UNBIASED, 16), measure(RELAXED, 120)
 pd.concat([unbiased, relaxed]).round(3)
 
 # %%
@@ -616,7 +616,7 @@ plt.show()
 race = ["Trace_ELBO(gradient=score)", "DisARM", "RLOO(num_particles=4)"]
 fresh = pv.VAE((1, 8, 8), 6, prior="Bernoulli(logits=learned)", guide="Bernoulli",
                likelihood="Binomial(total_count=16)", seed=0)  # fmt: skip
-found = pv.recommend_estimator(fresh, data.train, race, seconds=3, lr=3e-3, seed=0)
+found = pv.recommend_estimator(fresh, data.train, race, seconds=2, lr=3e-3, seed=0)
 found.table[["heat", "bound", "difference", "difference_error", "biased"]].round(2)
 
 # %% [markdown]
