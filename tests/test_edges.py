@@ -68,6 +68,11 @@ def test_a_density_has_its_digits_wherever_a_draw_can_lie(name):
     assert found[there].isfinite().all()
 
 
+def test_a_level_that_cannot_be_leaves_the_others_their_mass():
+    p = ours.OneHotCategorical(logits=torch.tensor([-math.inf, 0.0, 0.0]), validate_args=False)
+    assert p.log_prob(torch.eye(3)).exp().tolist() == pytest.approx([0.0, 0.5, 0.5])
+
+
 def test_a_density_has_its_slope_where_a_power_vanishes():
     x, ones = torch.tensor(0.7), (torch.ones((), requires_grad=True) for _ in range(2))
     a, b = ones

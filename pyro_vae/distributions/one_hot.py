@@ -1,6 +1,7 @@
 """One-hot vectors, whose log mass goes on between the corners of the simplex."""
 
 import pyro.distributions as dist
+import torch
 from torch import Tensor
 
 from .edges import Checked
@@ -21,4 +22,5 @@ class OneHotCategorical(Checked, dist.OneHotCategorical):
     """
 
     def _log_density(self, x: Tensor) -> Tensor:
-        return (x * self.logits).sum(-1)
+        logits = self.logits.clamp(min=torch.finfo(x.dtype).min)  # 0 of a level that cannot be
+        return (x * logits).sum(-1)
