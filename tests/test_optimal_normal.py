@@ -6,7 +6,9 @@ import pytest
 import torch
 
 import pyro_vae as pv
+from pyro_vae import make_estimator
 from pyro_vae.distributions import FittedNormal
+from pyro_vae.infer.estimators.soundness import check
 
 SMALL = {"encoder": "MLP([8])", "decoder": "MLP([8])", "seed": 0}
 TOLD = {"batch_size": 50, "lr": 1e-2, "progress": False}
@@ -95,3 +97,16 @@ def test_a_model_is_saved_with_its_scale(tmp_path):
     assert again.likelihood.square == vae.likelihood.square != 1
     with pytest.raises(ValueError, match="no part of a mixture"):
         pv.VAE(4, 2, likelihood="Mixture(OptimalNormal, components=2)", **SMALL)
+
+
+@pytest.mark.parametrize("line", ["TraceEnum_ELBO", "UGC", "REBAR", "MuProp", "MeasureValued"])
+def test_values_that_are_no_draws_have_no_part_in_the_scale(line):
+    """All states of bits, or moved coordinates, would count as draws."""
+    family = "Normal" if line == "MeasureValued" else "Bernoulli"
+    record = pv.Record([pv.Block("a", 2), pv.Block("b", 2, likelihood="OptimalNormal")])
+    vae = pv.VAE(record, 2, prior=family, guide=family, likelihood="Normal", **SMALL)
+    x = torch.randn(6, 4)
+    with pytest.raises(ValueError, match=f"{line} cannot .* no draws, .* use RLOO"):
+        check(make_estimator(line), vae.model, vae.guide, x)
+    served = "DisARM" if family == "Bernoulli" else "Trace_ELBO"
+    check(make_estimator(served), vae.model, vae.guide, x)

@@ -34,6 +34,8 @@ class FittedNormal(dist.Normal):
     tensor(-0.9189)
     """
 
+    fits_batches = True
+
     def __init__(self, loc: Tensor, square: Tensor, *, learn: bool = False) -> None:
         self.square, self.learn = square, learn
         self.observed: Tensor | bool = True

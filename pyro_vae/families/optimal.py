@@ -25,7 +25,8 @@ class OptimalNormal(CellLikelihood):
 
     so that a batch's squared errors weigh as they should beside the KL, from the first step on. In
     evaluation s is fixed, a running mean of the last training steps (:attr:`square` is its square).
-    ``Normal(scale=learned)`` learns one scale by gradients instead.
+    ``Normal(scale=learned)`` learns one scale by gradients instead, as it must under an estimator
+    that scores values that are no draws, such as ``TraceEnum_ELBO``.
 
     References:
         Rybkin, Daniilidis & Levine (2021), sigma-VAE, arXiv:2006.13202.

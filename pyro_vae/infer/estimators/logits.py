@@ -84,6 +84,11 @@ class LogitELBO(MultiSampleELBO):
         super().__init__(num_particles, **plates)
 
     @property
+    def elsewhere(self) -> bool:  # pyrefly: ignore[bad-override]
+        """Whether it scores values that are no draws too."""
+        return self.draws is not None and self.values > self.draws
+
+    @property
     def control(self) -> Any:  # noqa: ANN401
         """What it learns, a module; ``None`` before the first step, and where it learns nothing."""
         return self.learner and self.learner.control

@@ -90,6 +90,7 @@ class MeasureValued(MultiSampleELBO):
     """
 
     sequential = False
+    elsewhere = True
     profile = Profile(
         gradients=("measure_valued",),
         guides="Normal, Poisson",

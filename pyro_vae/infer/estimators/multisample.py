@@ -67,6 +67,7 @@ class MultiSampleELBO(ELBO):
 
     least = 1  # particles that the estimate needs
     sequential = True  # whether it can draw them one by one
+    elsewhere = False  # whether it scores values that are no draws too
     profile: ClassVar[Profile]
 
     def __init_subclass__(cls) -> None:

@@ -43,6 +43,7 @@ __all__ = [
     "the_guide_draws_all",
     "the_guide_has_parameters_of_its_own",
     "the_score_has_mean_zero",
+    "what_learns_is_scored_at_draws",
 ]
 
 
@@ -160,6 +161,25 @@ def many_draws_stand_together(trial: Trial) -> None:
             f"it makes {k} draws at once, which this program does not allow ({layout.why_loop}): "
             f"use Trace_ELBO, of one particle, or mend the program: {MANY}"
         )
+
+
+def what_learns_is_scored_at_draws(trial: Trial) -> None:
+    """A likelihood that learns from what it scores is not asked elsewhere than at draws."""
+    summed = isinstance(trial.elbo, TraceEnum_ELBO)
+    if not (summed or getattr(trial.elbo, "elsewhere", False)):
+        return
+    if learns := [s["name"] for s in samples(trial.model_trace) if _learns_from_batches(s["fn"])]:
+        raise UnsoundError(
+            f"it scores {learns[0]!r} at values that are no draws, and the scale there is the best "
+            "one for all that is scored: use RLOO(num_particles=2), or Normal(scale=learned)"
+        )
+
+
+def _learns_from_batches(distribution: Any) -> bool:  # noqa: ANN401
+    """Whether a distribution, or one of its parts, is fitted to each batch that it scores."""
+    inner = unwrapped(distribution)
+    own = getattr(inner, "fits_batches", False)
+    return own or any(map(_learns_from_batches, getattr(inner, "parts", ())))
 
 
 def no_factor_counts_the_wrong_way(trial: Trial) -> None:

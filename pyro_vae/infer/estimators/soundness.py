@@ -17,6 +17,7 @@ from .rules import (
     paths_exist,
     the_guide_draws_all,
     the_score_has_mean_zero,
+    what_learns_is_scored_at_draws,
 )
 
 __all__ = ["check", "check_and_nest"]
@@ -47,6 +48,7 @@ def check(estimator: Estimator, model: Callable, guide: Callable, *args: object)
     for rule in (
         many_draws_stand_together,
         the_guide_draws_all,
+        what_learns_is_scored_at_draws,
         *needs,
         *OF_GRADIENTS.get(estimator.gradient, ()),
     ):
