@@ -97,6 +97,9 @@ def test_a_model_is_saved_with_its_scale(tmp_path):
     assert again.likelihood.square == vae.likelihood.square != 1
     with pytest.raises(ValueError, match="no part of a mixture"):
         pv.VAE(4, 2, likelihood="Mixture(OptimalNormal, components=2)", **SMALL)
+    for guide in ("SemiAmortized(Normal)", "Hamiltonian(Normal)"):
+        with pytest.raises(ValueError, match=r"along its steps: use Normal\(scale=learned\)"):
+            pv.VAE(4, 2, likelihood="OptimalNormal", guide=guide, **SMALL)
 
 
 @pytest.mark.parametrize("line", ["TraceEnum_ELBO", "UGC", "REBAR", "MuProp", "MeasureValued"])

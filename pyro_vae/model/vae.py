@@ -18,7 +18,8 @@ from ..core.sizes import bounded, memory
 from ..families.likelihoods import check_cells
 from ..families.missingness import make_missingness
 from ..families.networks import build_network, spec_of
-from ..families.part import Ends, Line, Part, connect, start_from
+from ..families.optimal import OptimalNormal
+from ..families.part import Ends, Line, Part, connect, looks_at_joint, start_from
 from ..families.registry import make_layers, make_part
 from ..families.support import support_of
 from ..families.topics import introduce
@@ -379,6 +380,12 @@ class VAE(Forecasts):
         lines = [line_of(self.get_submodule(self.ROLES[role])) for role in ("prior", "guide")]
         if "Delta" in lines[1]:
             check_meeting(p, q, lines)
+        optimal = any(isinstance(part, OptimalNormal) for part in self.likelihood.modules())
+        if optimal and looks_at_joint(self.approximation):
+            raise ValueError(
+                f"OptimalNormal has the best scale for all that is scored, and {lines[1]} scores z "
+                "along its steps: use Normal(scale=learned)"
+            )
         self.record.shift(p_x, torch.zeros(1, *self.record.shape))
         if self.record.missing:
             check_cells(p_x, self.record.columns, getattr(self.record, "levels", {}))
