@@ -1,5 +1,6 @@
 """A guide that takes steps for each observation from the encoder's answer, in training too."""
 
+import pyro
 import pytest
 import torch
 from pyro.infer import Trace_ELBO
@@ -7,7 +8,9 @@ from torch import nn
 
 import pyro_vae as pv
 from helpers.linear import SCALE, X, Z, linear_vae, marginal, posterior
+from pyro_vae import make_estimator
 from pyro_vae.infer.engine.capture import capture
+from pyro_vae.infer.estimators.soundness import check
 from pyro_vae.model.joint import Joint
 
 
@@ -173,3 +176,17 @@ def test_what_cannot_be_improved_is_refused():
         vae.encode(torch.ones(1, 4))
     with pytest.raises(ValueError, match="of the whole guide"):
         pv.M2(4, 2, 2, guide="SemiAmortized(Normal)")
+
+
+@pytest.mark.parametrize("line", ["RWS", "CUBO"])
+def test_a_guide_with_an_objective_of_its_own_leaves_the_model_its_own(line):
+    """Through the steps log q depends on the decoder, which would follow the guide's objective."""
+    with pyro.get_param_store().scope():
+        vae = semi("steps=2")
+        with pytest.raises(ValueError, match=f"{line} cannot .* say through=False"):
+            check(make_estimator(line), vae.model, vae.guide, data(3))
+    vae = semi("steps=2, through=False")
+    check(make_estimator(line), vae.model, vae.guide, data(3))
+    q = vae.approximate_posterior(data(3))
+    q.log_prob(q.sample()).sum().backward()
+    assert all(p.grad is None for p in vae.likelihood.parameters())

@@ -222,6 +222,12 @@ def the_cost_has_all_sites(trial: Trial) -> None:
 
 def the_guide_has_parameters_of_its_own(trial: Trial) -> None:
     """A guide that follows an objective of its own shares no parameter with the model."""
+    steps: Any = getattr(getattr(trial.guide, "__self__", None), "approximation", None)
+    if getattr(steps, "through", False):
+        raise UnsoundError(
+            "its guide follows an objective of its own, which the model would follow too, as the "
+            "steps of this guide are differentiated through it: say through=False"
+        )
     names = (
         {name for name, site in trace.nodes.items() if site["type"] == "param"}
         for trace in (trial.guide_trace, trial.model_trace)
