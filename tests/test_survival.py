@@ -27,6 +27,9 @@ FAMILIES = {
     "HalfNormal": (dist.HalfNormal(2.0), st.halfnorm(scale=2)),
     "HalfCauchy": (dist.HalfCauchy(2.0), st.halfcauchy(scale=2)),
     "Logistic": (dist.Logistic(0.0, 0.1), st.logistic(0, 0.1)),
+    "Laplace": (dist.Laplace(0.5, 0.3), st.laplace(0.5, 0.3)),
+    "Gumbel": (dist.Gumbel(0.5, 0.3), st.gumbel_r(0.5, 0.3)),
+    "SoftLaplace": (dist.SoftLaplace(0.5, 0.3), st.hypsecant(0.5, 0.3)),
 }
 # A line, and scipy's maximum-likelihood estimate of its mean, from times and censoring.
 FITS = {

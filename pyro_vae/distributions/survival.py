@@ -11,9 +11,12 @@ from torch import Tensor
 from torch import distributions as td
 from torch.distributions.transforms import AbsTransform
 
+from .edges import log1mexp
+
 __all__ = ["CensoredTime", "RightCensored", "log_survival"]
 
 LEVELS = 16  # of the continued fraction and the series, where a gamma tail underflows
+FAR = 20  # scales from its centre, where a tail is that of an exponential
 STEP = 1e-5  # of the difference quotient in a gamma's concentration, relative to it
 
 
@@ -104,6 +107,19 @@ def _log_tail(p: Any, t: Tensor, *, above: bool) -> Tensor:  # noqa: ANN401
         case dist.Logistic():
             z = (t - p.loc) / p.scale
             return torch.nn.functional.logsigmoid(-z if above else z)
+        case td.Laplace():
+            z = (t - p.loc) / p.scale * (-1 if above else 1)
+            near = torch.log1p(-(-z.clamp(min=0)).exp() / 2)
+            return torch.where(z < 0, z - math.log(2), near)
+        case dist.SoftLaplace():
+            z = (t - p.loc) / p.scale * (-1 if above else 1)
+            near = z.clamp(-FAR, 2 * FAR).exp().atan().log()
+            return torch.where(z < -FAR, z, near) + math.log(2 / math.pi)
+        case td.Gumbel():
+            z = (t - p.loc) / p.scale
+            if not above:
+                return -(-z).exp()
+            return torch.where(z > FAR, -z, log1mexp((-z.clamp(-FAR, FAR)).exp()))
         case td.Cauchy() if above:
             return torch.atan2(p.scale, t - p.loc).log() - math.log(math.pi)
         case td.Weibull() if above:
