@@ -84,3 +84,18 @@ def test_tables_of_other_columns_are_not_compared():
     table = pd.DataFrame({"a": [0.5, 1.0, 2.0], "b": [1.5, 0.0, 2.0]})
     with pytest.raises(ValueError, match="the other table has no column 'b'"):
         plots.associations(table, table.rename(columns={"b": "c"}))
+
+
+def test_draws_of_a_predictive_check_have_the_holes_and_the_weights_of_the_data():
+    blocks = [pv.Block("x", 2, missing=True), pv.Block("w", (), "weight")]
+    parts = {"likelihood": "Normal(scale=0.1)", "encoder": "MLP([])", "decoder": "MLP([])"}
+    vae = pv.VAE(pv.Record(blocks), 1, **parts, seed=0)
+    with torch.no_grad():
+        vae.likelihood.sources["loc"].head.weight.zero_()
+        vae.likelihood.sources["loc"].head.bias.copy_(torch.tensor([9.0, 1.0]))
+    x = torch.tensor([[9.0, 1.0], [9.0, torch.nan], [torch.nan, 1.0], [40.0, 40.0]])
+    x = x.repeat(50, 1)
+    weights = (x.nansum(1) < 50).float() + 1e-6
+    ax = plots.predictive_check(vae, {"x": x, "w": weights}, num_replicates=3)
+    drawn, *_, data = (np.sort(line.get_xdata()[1:]) for line in ax.lines)
+    assert np.abs(drawn - data).max() < 1 and set(data.round()) == {1, 5, 9}

@@ -158,7 +158,8 @@ def predictive_check(
 ) -> "Axes":
     """A statistic of held-out data, and of data sets of the same size drawn from p(x).
 
-    The drawn observations have the contexts and offsets of the held-out ones.
+    The drawn observations have the contexts, offsets and holes of the held-out ones, of which those
+    with weights are each kept with a probability in proportion to it.
 
     Args:
         vae: a trained model.
@@ -172,9 +173,12 @@ def predictive_check(
     x = vae.as_data(x)
     reduce = statistic or (lambda some: some.flatten(1).float().nanmean(1))
     name = "mean of the cells" if statistic is None else "statistic"
-    observed = reduce(vae.record.cells(x)).cpu().numpy()
     with seeded(seed):
-        drawn = [reduce(vae.sample(given=x)[0]).cpu().numpy() for _ in range(num_replicates)]
+        x = x[vae.representative(x)]
+        cells = vae.record.cells(x)
+        many = (vae.sample(given=x)[0].to(cells) for _ in range(num_replicates))
+        drawn = [reduce(one.where(~cells.isnan(), torch.nan)).cpu().numpy() for one in many]
+    observed = reduce(cells).cpu().numpy()
     ax = ax or new_axes(6, 3.6)
     for i, values in enumerate(drawn):
         label = "" if i else "draws of p(x)"
