@@ -12,6 +12,7 @@ __all__ = [
     "UNIFORMITY",
     "best_column",
     "by_observation",
+    "check_equal",
     "chunks",
     "combined_error",
     "deviations",
@@ -37,6 +38,24 @@ def chunks(values: Tensor, cost: float, budget: int) -> tuple[Tensor, ...]:
         budget: numbers in memory at once; one entry is always allowed.
     """
     return values.split(max(1, int(budget // cost)))
+
+
+def check_equal(weights: Sequence[Tensor | None], who: str) -> None:
+    """Raise if observations have unequal weights, of figures in which each counts once.
+
+    Args:
+        weights: of parts of the observations, ``(N,)`` each, or ``None``.
+        who: gives the figures.
+
+    Raises:
+        ValueError: they have.
+    """
+    found = [part for part in weights if part is not None]
+    if found and (torch.cat(found) != found[0][0]).any():
+        raise ValueError(
+            f"{who} counts each observation once, and these have weights: draw rows by their "
+            "weight, torch.multinomial(weights, n, True), and give all of these weight 1"
+        )
 
 
 def mean(values: Tensor, weights: Tensor | None = None) -> Tensor:

@@ -82,10 +82,12 @@ class SequenceInputs(Inputs):
         """Learn the lengths of all sequences, and so the longest one, once."""
         if not isinstance(self.record, Sequences) or self.lengths.sum() > 1:
             return
-        n = torch.cat([lengths_of(x) for x in batches])
+        pairs = [(lengths_of(x), self.record.part(x, "weight")) for x in batches]
+        n, weights = torch.cat([n for n, _ in pairs]), [w[:, 0] for _, w in pairs if w is not None]
         self.record.settle(int(n.max()))
-        least = self.record.x_shape[0] + 1
-        self.lengths = torch.bincount(n, minlength=least).to(self.lengths)
+        least, each = self.record.x_shape[0] + 1, torch.cat(weights) if weights else None
+        self.lengths = torch.bincount(n, each, minlength=least).to(self.lengths)
+        self.lengths *= len(n) / self.lengths.sum()
 
     def far_cell(self, x: Tensor) -> tuple[int, ...] | None:
         """A cell of x whose numbers are far from unit scale."""

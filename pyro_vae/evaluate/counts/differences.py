@@ -17,6 +17,7 @@ from ...model.entry import of_model
 from ...model.joint import Joint, reading
 from ...model.pieces import pieces
 from ...model.vae import VAE
+from ..statistics import check_equal
 from .rates import column_names, rate_of, unexposed
 
 __all__ = ["differential_expression"]
@@ -88,6 +89,7 @@ def differential_expression(
     with reading(vae, seed):
         rows = list(pieces(vae, x, 1024))
         n = sum(map(len, rows))
+        check_equal([vae.weights_of(some) for some in rows], "differential_expression")
         members = [_members(n, g, name) for g, name in ((group_a, "a"), (group_b, "b"))]
         if shared := set(members[0].tolist()) & set(members[1].tolist()):
             raise ValueError(f"both groups have row {min(shared)}: give each row to one of them")

@@ -20,6 +20,7 @@ from ...model.joint import Joint, reading
 from ...model.pieces import pieces
 from ...model.vae import VAE
 from ..evidence.importance import log_evidence
+from ..statistics import check_equal
 from .rates import column_names
 
 __all__ = ["npmi", "perplexity", "topics", "uniqueness"]
@@ -88,11 +89,13 @@ def topics(
         "uniqueness": uniqueness(best),
     }
     if documents is not None:
-        shares, present = [], []
+        shares, present, weights = [], [], []
         with reading(vae, 0):
             for some in pieces(vae, documents, ROWS):
+                weights.append(vae.weights_of(some))
                 shares.append(vae.decoder.shares_of(Joint(vae, some).draw(8)).mean(0))
                 present.append(vae.record.cells(some) > 0)
+        check_equal(weights, "topics")
         columns["npmi"] = npmi(best, torch.cat(present))
         columns["share"] = torch.cat(shares).mean(0).cpu().numpy()
     return pd.DataFrame(columns)

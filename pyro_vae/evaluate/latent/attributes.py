@@ -10,6 +10,7 @@ from ...model.entry import of_model
 from ...model.joint import reading
 from ...model.latents import point
 from ...model.vae import VAE
+from ..statistics import mean
 
 __all__ = ["as_numbers", "attribute_step", "move"]
 
@@ -23,7 +24,7 @@ def attribute_step(
 
     .. math:: \bar z_{target} - \bar z_{source}
 
-    with the means of q(z|x), averaged over the observations of each label.
+    with the means of q(z|x), averaged over the observations of each label, by their weights.
 
     Args:
         vae: a trained model.
@@ -47,14 +48,17 @@ def attribute_step(
     """
     if vae.latents.categorical:
         raise ValueError("z is categorical: there is no line between two categories")
-    z = point(vae.encode(x))
+    data = vae.as_data(x)
+    z, weights = point(vae.encode(data)), vae.counts_as(data)
     which = as_numbers(labels, len(z)).to(z.device)
     for label in (source, target):
         if not (which == label).any():
             raise ValueError(
                 f"no observation has the label {label}; there are {which.unique().tolist()}"
             )
-    return z[which == target].mean(0) - z[which == source].mean(0)
+    own = (which == target, which == source)
+    above, below = (mean(z[rows], weights[rows]) for rows in own)
+    return above - below
 
 
 def as_numbers(labels: ArrayLike, n: int) -> Tensor:

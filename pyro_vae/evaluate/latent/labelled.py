@@ -15,6 +15,7 @@ from ...model.entry import of_model
 from ...model.joint import Joint, reading
 from ...model.latents import point
 from ...model.vae import VAE
+from ..statistics import check_equal
 from .summary import cross_factors, dimension_names
 
 __all__ = ["FactorScores", "factor_scores", "label_scores"]
@@ -69,6 +70,8 @@ def label_scores(
 
     neighbors, folds = whole("neighbors", neighbors), whole("folds", folds, 2)
     seed = whole("seed", seed, 0, MAX_SEED)
+    x = vae.check(x)
+    check_equal([vae.weights_of(x)], "label_scores")
     z = _features(vae, x)
     labels = _as_labels(labels, len(z))
     counts = np.unique(labels, return_counts=True)[1]
@@ -153,6 +156,7 @@ def factor_scores(
     """
     seed = whole("seed", seed, 0, MAX_SEED)
     data = vae.check(x)
+    check_equal([vae.weights_of(data)], "factor_scores")
     table = pd.DataFrame(np.asarray(factors)) if not isinstance(factors, pd.DataFrame) else factors
     if len(table) != len(data):
         raise ValueError(f"{len(table)} rows of factors for {len(data)} observations")
@@ -223,10 +227,10 @@ def _entropy(p: np.ndarray) -> float:
     return float(-(p * np.log(p)).sum())
 
 
-def _features(vae: VAE, x: Tensor | ArrayLike) -> np.ndarray:
+def _features(vae: VAE, x: Tensor) -> np.ndarray:
     """The guide's means, ``(N, D)``."""
     with reading(vae, 0):
-        return point(vae.encode(vae.check(x))).flatten(1).double().cpu().numpy()
+        return point(vae.encode(x)).flatten(1).double().cpu().numpy()
 
 
 def _as_labels(labels: Any, n: int) -> np.ndarray:  # noqa: ANN401
