@@ -114,7 +114,9 @@ def test_a_strong_condition_hides_no_departure():
     c = torch.randn(100, 1, generator=torch.Generator().manual_seed(0)).double()
     x = torch.cat([vae.sample(given={"condition": c}, seed=1)[0], c], 1)
     found = pv.predictive_check(vae, x, num_samples=150, seed=2)
-    assert found.num_drawn == 200
+    assert (found.num_data, found.num_drawn) == (100, 200)
+    few = pv.predictive_check(vae, x, num_samples=60, seed=2)
+    assert (few.num_data, few.num_drawn) == (60, 60)
     first, second = np.triu_indices(60, 1)
     pairs = found.pairs.to_numpy()[first, second]
     for z in (found.columns["mean_z"], found.columns["spread_z"], pairs):

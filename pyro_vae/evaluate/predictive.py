@@ -84,9 +84,10 @@ def predictive_check(
     the products of both together. Where draws are made beside something of a row (a condition, an
     offset, visits), each row has as many, M is rounded up for that, and s is that of a row's data
     from its draw, over :math:`\sqrt2`: what rows have beside them moves both alike (p-values of
-    the whole margin are then too large). A model of noise passes where the data are noise: whether
-    x has anything to model, :func:`baselines` says. Of observations with weights each is kept with
-    a probability in proportion to its weight, as the model is of what they stand for.
+    the whole margin are then too large). Of more rows than M as many are taken at random. A model
+    of noise passes where the data are noise: whether x has anything to model, :func:`baselines`
+    says. Of observations with weights each is kept with a probability in proportion to its weight,
+    as the model is of what they stand for.
 
     Args:
         vae: a trained model.
@@ -126,6 +127,7 @@ def predictive_check(
         beside = any(b.role in ("context", "offset") for b in vae.record.blocks)
         paired = beside or vae.prior_reads or vae.record.there(x) is not None
         if paired:
+            x = x[torch.randperm(len(x))[:num_samples].sort().values.to(x.device)]
             num_samples = len(x) * math.ceil(num_samples / len(x))
         z, drawn = simulate(vae, num_samples, x)
         p = vae.decode(z[:1], x[:1])
