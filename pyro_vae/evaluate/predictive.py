@@ -167,8 +167,9 @@ def _score(u: Tensor, v: Tensor, paired: bool) -> Tensor:
     """z-scores of the means of columns, NaN left out; 0 where nothing varies."""
     n, m = ((~x.isnan()).sum(0) for x in (u, v))
     u, v = u.nan_to_num(0.0), v.nan_to_num(0.0)
-    w = v[: len(u)]
-    squares = (u - w).square().sum(0) if paired else u.square().sum(0) + v.square().sum(0)
+    squares = u.square().sum(0) + v.square().sum(0)
+    if paired:
+        squares = (in_turn(u, len(v)) - v).square().sum(0)
     return _difference(n, m, u.sum(0), v.sum(0), squares, paired)
 
 
@@ -176,10 +177,10 @@ def _products(u: Tensor, v: Tensor, paired: bool) -> Tensor:
     """z-scores of the mean products of all pairs, as :func:`_score` of each."""
     n, m = (seen.T @ seen for seen in ((~x.isnan()).double() for x in (u, v)))
     u, v = u.nan_to_num(0.0), v.nan_to_num(0.0)
-    w = v[: len(u)] if paired else v
-    squares = u.square().T @ u.square() + w.square().T @ w.square()
+    many = in_turn(u, len(v)) if paired else u
+    squares = many.square().T @ many.square() + v.square().T @ v.square()
     if paired:
-        squares = squares - 2 * (u * w).T @ (u * w)
+        squares = squares - 2 * (many * v).T @ (many * v)
     return _difference(n, m, u.T @ u, v.T @ v, squares, paired)
 
 
@@ -188,10 +189,10 @@ def _difference(
 ) -> Tensor:
     """The z-score of a difference of means, from the numbers of values, their sums and squares.
 
-    Those of pairs are of the differences of n rows and a draw of each.
+    Those of pairs are of the differences of n rows from their m draws.
     """
     if paired:
-        variance = squares / (2 * n)
+        variance = squares / (2 * m)
     else:
         variance = squares / (n + m) - ((first + second) / (n + m)).square()
     error = (variance.clamp_min(0) * (1 / n + 1 / m)).sqrt()
