@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..core.checks import whole
 from ..core.pareto import RELIABLE
+from ..core.seeding import seeded
 from ..model.entry import of_model
 from ..model.vae import VAE
 from .bits import bits_per_dimension, has_levels
@@ -28,6 +29,7 @@ from .simple_models import baselines
 from .statistics import (
     best_column,
     by_observation,
+    chosen_rows,
     deviations,
     mean,
     mean_and_error,
@@ -39,6 +41,7 @@ __all__ = ["Assessment", "assess"]
 HIDDEN = 100_000  # cells of observations, a fifth of which are hidden and imputed
 EACH = 20_000  # cells, of fewer of which all are, a fifth at a time
 LATENT_DATA = 2000  # the time of the mutual information grows with their square
+SIMULATED = 1000  # observations for the calibration
 REFINED = 100  # observations whose proposals are fitted: each costs thousands of evaluations
 FEW = 20  # observations that each have a guide, or chains, of their own
 DOUBTFUL = 0.05  # share of data with a k-hat above 0.7, from which on proposals are fitted
@@ -211,9 +214,9 @@ def assess(
     are fitted to 100 of them at random, and the guide's figure of all is moved by the difference.
 
     The ELBO, log p(x), baselines and the comparison with the model's draws are of all of x; gaps
-    are of its first 20 observations, the latent summary of its first 2,000, and where cells may be
-    missing the check of imputations of its first 100,000 cells; 1,000 observations are simulated
-    for the calibration and 20 for annealing.
+    are of 20 of its observations at random, the latent summary of 2,000, and where cells may be
+    missing the check of imputations of 100,000 cells; 1,000 observations are simulated for the
+    calibration and 20 for annealing.
 
     Args:
         vae: a trained model.
@@ -253,18 +256,22 @@ def assess(
             refused[name] = str(problem)
             return None
 
+    with seeded(seed):
+        few, many, beside = (x[chosen_rows(x, n)] for n in (FEW, LATENT_DATA, SIMULATED))
     by_guide, evidence, rows = _evidence(vae, x, num_samples, seed)
     return Assessment(
         elbo=elbo(vae, x, seed=seed),
         evidence=evidence,
         by_guide=by_guide,
         refined=rows,
-        latents=attempt("Latent space", lambda: latent_summary(vae, x[:LATENT_DATA], seed=seed)),
-        gaps=attempt("Guide", lambda: gaps(vae, x[:FEW], steps=steps, seed=seed)),
-        calibration=attempt("Calibration", lambda: calibration(vae, given=x, seed=seed)),
+        latents=attempt("Latent space", lambda: latent_summary(vae, many, seed=seed)),
+        gaps=attempt("Guide", lambda: gaps(vae, few, steps=steps, seed=seed)),
+        calibration=attempt(
+            "Calibration", lambda: calibration(vae, SIMULATED, given=beside, seed=seed)
+        ),
         sandwich=attempt(
             "Annealing",
-            lambda: bdmc(vae, FEW, given=x, temperatures=steps, chains=8, seed=seed),
+            lambda: bdmc(vae, FEW, given=few, temperatures=steps, chains=8, seed=seed),
         ),
         labels=None if labels is None else attempt("Labels", lambda: label_scores(vae, x, labels)),
         baselines=attempt("Baselines", lambda: baselines(vae, x)),
@@ -287,8 +294,8 @@ def _evidence(
         return found, found, None
     rows = None
     if len(x) > REFINED:
-        chosen = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:REFINED]
-        rows = chosen.sort().values.to(x.device)
+        with seeded(seed):
+            rows = chosen_rows(x, REFINED)
     some = x if rows is None else x[rows]
     fitted = log_evidence(vae, some, num_samples=num_samples, proposal="auto", seed=seed)
     if set(fitted.proposals) == {"guide"}:
@@ -299,7 +306,9 @@ def _evidence(
 def _imputation(vae: VAE, x: Tensor, seed: int) -> ImputationCheck:
     width = math.prod(vae.x_shape)
     repeats = 5 if len(x) * width <= EACH else 1
-    return imputation_check(vae, x[: max(FEW, HIDDEN // width)], repeats=repeats, seed=seed)
+    with seeded(seed):
+        some = x[chosen_rows(x, max(FEW, HIDDEN // width))]
+    return imputation_check(vae, some, repeats=repeats, seed=seed)
 
 
 def _largest_gap(table: pd.DataFrame) -> str:

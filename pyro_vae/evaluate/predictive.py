@@ -17,7 +17,7 @@ from ..model.entry import of_model
 from ..model.joint import reading
 from ..model.simulation import in_turn, simulate
 from ..model.vae import VAE
-from .statistics import smallest_p, tails
+from .statistics import chosen_rows, smallest_p, tails
 
 __all__ = ["PredictiveCheck", "predictive_check"]
 
@@ -127,7 +127,7 @@ def predictive_check(
         beside = any(b.role in ("context", "offset") for b in vae.record.blocks)
         paired = beside or vae.prior_reads or vae.record.there(x) is not None
         if paired:
-            x = x[torch.randperm(len(x))[:num_samples].sort().values.to(x.device)]
+            x = x[chosen_rows(x, num_samples)]
             num_samples = len(x) * math.ceil(num_samples / len(x))
         z, drawn = simulate(vae, num_samples, x)
         p = vae.decode(z[:1], x[:1])

@@ -13,6 +13,7 @@ __all__ = [
     "best_column",
     "by_observation",
     "check_equal",
+    "chosen_rows",
     "chunks",
     "combined_error",
     "deviations",
@@ -27,6 +28,11 @@ __all__ = [
 
 BINS = 20
 UNIFORMITY = ("p_value", "bias_z", "spread_z")
+
+
+def chosen_rows(x: Tensor, n: int) -> Tensor:
+    """The numbers of at most n rows, chosen at random, in their order: rows may come sorted."""
+    return torch.randperm(len(x))[:n].sort().values.to(x.device)
 
 
 def chunks(values: Tensor, cost: float, budget: int) -> tuple[Tensor, ...]:

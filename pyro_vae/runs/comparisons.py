@@ -21,7 +21,7 @@ from ..evaluate.latent.summary import latent_summary
 from ..evaluate.models.comparison import differences
 from ..evaluate.models.measures import base_measure, describe_measure
 from ..evaluate.models.stacking import stacking_weights
-from ..evaluate.statistics import deviations, standard_error
+from ..evaluate.statistics import chosen_rows, deviations, standard_error
 from ..infer.elbo_terms import elbo_terms
 from ..infer.training.folder import RESULTS
 from ..model.files import WEIGHTS
@@ -102,7 +102,7 @@ def measure(
         elbo=(likelihood - kl).numpy(force=True),
         kl=kl.numpy(force=True),
         weights=vae.counts_as(vae.as_data(x)).numpy(force=True),
-        active_units=_active_units(vae, x[:LATENT_DATA], seed),
+        active_units=_active_units(vae, x, seed),
         data=digest,
         unit=describe_measure(base_measure(vae, vae.as_data(x))),
     )
@@ -257,8 +257,10 @@ def _gap(one: Measurement, first: Measurement) -> np.ndarray:
 
 
 def _active_units(vae: VAE, x: torch.Tensor, seed: int) -> float:
+    with seeded(seed):
+        some = x[chosen_rows(x, LATENT_DATA)]
     try:
-        return float(latent_summary(vae, x, seed=seed).active_units)
+        return float(latent_summary(vae, some, seed=seed).active_units)
     except ValueError:
         return math.nan
 
