@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 SMALL = ("--encoder", "MLP([16])", "--decoder", "MLP([16])", "--latent-dim", "2", "--epochs", 2)
 BITS = ("--prior", "Bernoulli", "--guide", "Bernoulli", "--estimator", "RLOO(num_particles=2)")
 NEAR = 1e-7  # the guide's covariance is kept as what maps to it, in double precision
-QUICK = ("--num-samples", 50, "--steps", 20)
+QUICK = ("--num-samples", 50, "--steps", 4)
 
 
 class Page(HTMLParser):
@@ -159,7 +159,7 @@ def test_fitted_proposals_of_a_part_move_the_figure_of_all():
 
 def test_what_a_model_does_not_have_is_said_and_not_made_up():
     vae = pv.VAE(3, 4, prior="Bernoulli", guide="Bernoulli", likelihood="Normal", seed=0)
-    found = pv.assess(vae, torch.randn(30, 3), torch.zeros(30), num_samples=50, steps=20)
+    found = pv.assess(vae, torch.randn(30, 3), torch.zeros(30), num_samples=50, steps=4)
     assert found.gaps is None and found.sandwich is None and found.labels is None
     assert list(found.refused) == ["Guide", "Annealing", "Labels"]
     for name, why in found.refused.items():
@@ -200,7 +200,7 @@ def test_each_picture_is_sound_named_and_has_a_caption(report):
 
 def test_its_figures_are_those_of_the_assessment(folder, report):
     x, labels = held_out(folder, pv.load(folder))
-    found = pv.assess(pv.load(folder), x, labels, num_samples=50, steps=20, seed=0)
+    found = pv.assess(pv.load(folder), x, labels, num_samples=50, steps=4, seed=0)
     text = "".join(Page(report).text).replace("\N{MINUS SIGN}", "-")
     for verdict in found.verdicts.values():
         assert verdict in text
@@ -216,7 +216,7 @@ def test_a_model_of_vectors_with_a_discrete_z_has_a_report_too_and_the_same_twic
     assert done.code == 0, done.err
     (out / HISTORY).unlink()
     text, again = (
-        pv.write_report(out, tmp_path / f, num_samples=30, steps=20).read_text() for f in "ab"
+        pv.write_report(out, tmp_path / f, num_samples=30, steps=4).read_text() for f in "ab"
     )
     assert text == again  # of one seed
     Page(text)
@@ -233,7 +233,7 @@ def test_evaluate_prints_figures_and_keeps_a_row_an_observation(discrete):
     done = run("evaluate", discrete, *QUICK, "--num-data", 100)
     assert (done.code, done.err) == (0, "")
     x, labels = held_out(discrete, pv.load(discrete))
-    found = pv.assess(pv.load(discrete), x[:100], labels[:100], num_samples=50, steps=20)
+    found = pv.assess(pv.load(discrete), x[:100], labels[:100], num_samples=50, steps=4)
     assert done.out.startswith("digits: 100 observations, nats per observation")
     for what, verdict in found.verdicts.items():
         assert f"{what}: {verdict}" in done.out

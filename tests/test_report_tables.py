@@ -29,7 +29,7 @@ def penguins(tmp_path_factory):
     """The folder of a short run with its report, of few draws."""
     out = tmp_path_factory.mktemp("runs") / "penguins"
     fit = ["fit", "penguins", "--epochs", 20, "--out", out]
-    for command in (fit, ["report", out, "--num-samples", 50, "--steps", 20]):
+    for command in (fit, ["report", out, "--num-samples", 50, "--steps", 4]):
         done = run(*command)
         assert done.code == 0, done.err
     return out
