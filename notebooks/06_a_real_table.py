@@ -196,7 +196,7 @@ covered = check.table["coverage_90"]
 ax.errorbar(covered, range(len(covered)), xerr=2 * check.table["coverage_90_error"], fmt="o", ms=4)
 ax.axvline(0.9, color="k", lw=0.8, ls="--")
 ax.set(xlabel="share of hidden cells in their 90 % set (bars: two standard errors)",
-       yticks=range(len(covered)), yticklabels=covered.index, xlim=(0.68, 1.01))  # fmt: skip
+       yticks=range(len(covered)), yticklabels=covered.index, xlim=(0.64, 1.01))  # fmt: skip
 plt.show()
 
 # %% [markdown]
