@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ import pytest
 import pyro_vae as pv
 from helpers.commands import run
 from pyro_vae.cli.flags import in_flags
-from pyro_vae.cli.parts import write_rows
+from pyro_vae.cli.parts import beside, free_rows, write_rows
 from pyro_vae.cli.using import _cell
 from pyro_vae.data.tables.columns import Column
 from pyro_vae.data.tables.native import make_frame
@@ -111,6 +112,17 @@ def test_holes_are_filled_and_other_cells_stay(folder):
     assert not after.isna().any().any()
     pd.testing.assert_frame_equal(after.where(before.notna()), before, check_dtype=False)
     assert before["income"].dtype == float and after["income"].dtype == int  # 2, where 2.0 was read
+
+
+def test_what_is_made_of_a_file_stands_beside_it(tmp_path, monkeypatch):
+    for name in ("loans.csv", "loans.csv.gz"):
+        assert beside(tmp_path / name, "imputed") == tmp_path / "loans-imputed.csv"
+    monkeypatch.chdir(tmp_path)
+    assert beside(Path("."), "z").name == f"{tmp_path.name}-z"
+    with pytest.raises(ValueError, match=r"loans.csv.gz: rows .* --out \S*loans.csv$"):
+        free_rows("table", tmp_path / "loans.csv.gz", False)
+    with pytest.raises(FileNotFoundError, match="No such file or directory: .*absent/x.csv'"):
+        write_rows(tmp_path / "absent" / "x.csv", pd.DataFrame({"x": [1]}))
 
 
 @pytest.mark.parametrize("library", ["pandas", "polars", "pyarrow"])

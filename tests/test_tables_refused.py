@@ -160,6 +160,24 @@ def test_another_frame_is_refused(name):
         table.schema.read(frame)
 
 
+def test_the_advice_on_booleans_reads_those_of_any_spelling():
+    table = pv.Table.from_frame(good(ok=[True, False] * 20))
+    frame, name = good(ok=["TRUE", "false"] * 20), "ok"
+    with pytest.raises(ValueError, match="expected booleans") as said:
+        table.schema.read(frame)
+    new = eval(str(said.value).split("as by ")[1], {"frame": frame, "name": name})
+    assert np.array_equal(table.schema.read(frame.assign(ok=new)).values, table.values)
+
+
+def test_another_form_of_dates_is_for_the_first_frame_to_say():
+    frame = good(day=["2020-01-02", "2021-03-04"] * 20)
+    table = pv.Table.from_frame(frame)
+    with pytest.raises(ValueError, match="or put None there$"):
+        table.schema.read(frame.assign(day="2020-13-02"))
+    with pytest.raises(ValueError, match="or say the form: dates="):
+        pv.Table.from_frame(frame, dates={"day": "%d/%m/%Y"})
+
+
 def test_times_are_not_changed_to_days_or_another_zone():
     hours = good(day=good()["day"] + pd.to_timedelta(np.arange(40) % 9 // 8, unit="h"))
     table = pv.Table.from_frame(good())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..core.files import replacing
+from ..core.files import replacing, uncompressed
 from ..core.toml import read_config
 from ..infer.training.settings import CONFIG, FROM_PYTHON
 from ..runs.settings import SETTINGS, RunSettings, merge, read_settings
@@ -215,7 +215,7 @@ def sweep(setting: str) -> Callable[..., None]:
             {setting: choice, "seed": settings.seed + i} for choice in choices for i in range(seeds)
         ]
         configs = [asdict(replace(settings, **change)) for change in changes]
-        name = Path(settings.data).stem
+        name = uncompressed(settings.data).stem
         out = out or Path("runs") / f"{name}-{setting}s"
         table = _train_all(configs, out, jobs, address)
         _show_differences(table, setting, name, out, num_samples)

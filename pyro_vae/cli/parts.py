@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
+from ..core.files import uncompressed
 from ..core.system import check_file, in_a_sentence
 from ..runs.settings import RunSettings, kinds, read_settings
 
@@ -22,6 +23,7 @@ __all__ = [
     "Force",
     "Modules",
     "Seed",
+    "beside",
     "check_data",
     "contents",
     "free",
@@ -252,6 +254,12 @@ def contents(folder: Path) -> list[str]:
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
 
 
+def beside(data: Path, what: str) -> Path:
+    """The path of what is made of a file of data, beside it."""
+    plain = uncompressed(data)
+    return plain.with_stem(f"{plain.stem}-{what}")
+
+
 def free(path: Path, suffix: str, force: bool) -> Path:
     """The path of a file to write, with its suffix, or that of a table where it has one.
 
@@ -284,7 +292,7 @@ def free_rows(kind: str, path: Path, force: bool) -> Path:
     if other:
         raise ValueError(
             f"{path}: {what} are written as {', '.join(filter(None, suffixes))}: "
-            f"--out {path.with_suffix(suffixes[0])}"
+            f"--out {uncompressed(path).with_suffix(suffixes[0])}"
         )
     return free(path, path.suffix if suffixes == TABLES else suffixes[0], force)
 

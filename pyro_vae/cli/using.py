@@ -15,6 +15,7 @@ from .parts import (
     Force,
     Modules,
     Seed,
+    beside,
     check_data,
     contents,
     free,
@@ -119,7 +120,7 @@ def encode(
     run: Folder, data: Array, modules: Modules = None, out: Out = None, force: Force = False
 ) -> None:
     """Write the mean of q(z|x) for each observation into X-z.npy."""
-    path = free((out or data.with_stem(f"{data.stem}-z")).with_suffix(".npy"), ".npy", force)
+    path = free((out or beside(data, "z")).with_suffix(".npy"), ".npy", force)
     import torch
 
     from ..model.latents import point
@@ -150,7 +151,7 @@ def impute(
     force: Force = False,
 ) -> None:
     """Fill the missing cells of data by what the model expects there, into X-imputed."""
-    path = out or data.with_stem(f"{data.stem}-imputed")
+    path = out or beside(data, "imputed")
     kind = kind_of(run)
     many = kind == "table" and draws
     paths = [path.with_stem(f"{path.stem}-{i + 1}") for i in range(many)] if many else [path]

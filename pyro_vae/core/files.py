@@ -16,10 +16,19 @@ try:
 except ImportError:  # Windows has no such locks
     fcntl = None
 
-__all__ = ["CHECKPOINTS", "folder_path", "locked", "replacing", "write_whole"]
+__all__ = [
+    "CHECKPOINTS",
+    "COMPRESSED",
+    "folder_path",
+    "locked",
+    "replacing",
+    "uncompressed",
+    "write_whole",
+]
 
 CUT = "requested and"  # NumPy's words for what a full disk has cut
 LOCK, PARTIAL = ".lock", ".partial-"
+COMPRESSED = (".gz", ".bz2", ".xz", ".zip")
 CHECKPOINTS = "checkpoint*.safetensors"  # of a run, from which it goes on
 
 
@@ -32,6 +41,16 @@ def folder_path(name: str, value: object) -> Path:
     if not isinstance(path, str):
         raise ValueError(f"{name} is the path of a folder, got {value!r}")
     return Path(path)
+
+
+def uncompressed(path: str | Path) -> Path:
+    """The path of a file or folder under a name of its own, without the suffix of a compression.
+
+    >>> uncompressed("credit.csv.gz").stem
+    'credit'
+    """
+    path = Path(path) if Path(path).name else Path(path).resolve()
+    return path.with_suffix("") if path.suffix in COMPRESSED else path
 
 
 @contextmanager
@@ -56,6 +75,8 @@ def replacing(path: str | Path) -> Generator[Path]:
     except OSError as problem:
         if CUT in str(problem):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from problem
+        if problem.errno is None and not new.parent.exists():  # in a library's own words
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from problem
         if problem.errno is not None and problem.filename in (None, new, str(new)):
             problem.filename = str(path)  # nobody knows the other name
         raise

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..core.checks import number, whole
+from ..core.files import uncompressed
 from ..language.spec import nearest
 from .count_files import COUNT_FILES, is_sparse_file, read_counts
 from .dataset import Data, split
@@ -104,7 +105,7 @@ def load_data(
     if _is_table(name):
         what = f"the table of {Path(name).name}"
         table = Table.read(name, **of_table)
-        return _table(Path(name).stem, what, table, seed, held_out)
+        return _table(uncompressed(name).stem, what, table, seed, held_out)
     unknown = f"unknown data {name!r}{nearest(name, SOURCES)}"
     if Path(name).is_file():
         unknown = f"{name} is a file of a kind that is not read: save a spreadsheet as .csv"

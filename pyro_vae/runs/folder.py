@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .. import plots
-from ..core.files import replacing
+from ..core.files import replacing, uncompressed
 from ..core.seeding import seeded
 from ..core.toml import read_config, write_toml
 from ..data import SOURCES, Data
@@ -147,7 +147,7 @@ def new_model(
 
 def _new_folder(data: str) -> Path:
     """A folder that no other process has made."""
-    name = f"{Path(data).stem}-{datetime.now():%Y%m%d-%H%M%S}"
+    name = f"{uncompressed(data).stem}-{datetime.now():%Y%m%d-%H%M%S}"
     folder, number = Path("runs", name), 1
     while True:
         try:

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from ..core.files import uncompressed
 from ..core.seeding import seeded
 from ..core.toml import read_config
 from ..data import SOURCES, Data, load_data
@@ -94,7 +95,7 @@ def _own(run: Path, settings: RunSettings, vae: VAE) -> Data:
 def name_of(settings: RunSettings, data: object = None) -> str:
     """How data are called in files and headings."""
     name = settings.data if data is None else data if isinstance(data, str | Path) else "data"
-    return Path(name).stem or "data"
+    return uncompressed(name).stem
 
 
 def as_seen(x: Tensor | Table | Counts, settings: RunSettings) -> Any:  # noqa: ANN401

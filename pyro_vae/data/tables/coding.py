@@ -198,7 +198,7 @@ def _check_sort(column: Column, cells: Cells) -> None:
             "number": "pandas.to_numeric(frame[name])",
             "time": "pandas.to_datetime(frame[name])",
             "word": AS_WORDS,
-            "boolean": "frame[name].map({'True': True, 'False': False})",
+            "boolean": "frame[name].str.lower().map({'true': True, 'false': False})",
             "duration": "pandas.to_timedelta(frame[name])",
         }
         raise cells.error(

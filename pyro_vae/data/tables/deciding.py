@@ -192,7 +192,7 @@ def _decide(
     if form is not None and cells.sort != "word":
         raise ValueError(f"its form as a date is given, and it holds no words but {cells.dtype}")
     if form is not None:
-        cells, base = read_words(cells, form), replace(base, sort="time", format=form)
+        cells, base = read_words(cells, form, first=True), replace(base, sort="time", format=form)
     elif cells.sort == "word" and not cells.levels and kind not in (*LEVELLED, "constant"):
         guess = cells.name not in wishes.na_values
         cells, base = as_numbers(cells, base, guess, declared=kind is not None)

@@ -8,13 +8,13 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from ...core.files import COMPRESSED
 from ...core.system import check_file
 from .coding import EXACT
 
 __all__ = ["SUFFIXES", "read_file"]
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
-COMPRESSED = (".gz", ".bz2", ".xz", ".zip")
 NUMBER = re.compile(r"[-+]?\d*\.?\d+(e[-+]?\d+)?", re.IGNORECASE)
 COMMA = r"[-+]?\d+,\d+"
 POINT = r"[-+]?\d{1,3}(,?\d{3})*\.\d+|[-+]?\d+\.\d+|[-+]?\d{1,3}(,\d{3}){2,}"  # no decimal comma

@@ -110,8 +110,13 @@ def _is_date(word: str, form: str) -> bool:
         return False
 
 
-def read_words(cells: Cells, form: str) -> Cells:
+def read_words(cells: Cells, form: str, *, first: bool = False) -> Cells:
     """Words as times.
+
+    Args:
+        cells: words.
+        form: of the dates.
+        first: whether they are of a table's first frame, whose user may say another form.
 
     Raises:
         ValueError: the first that is not written like this, or no date.
@@ -120,6 +125,7 @@ def read_words(cells: Cells, form: str) -> Cells:
     for i in np.flatnonzero(cells.known):
         places.setdefault(cells.values[i], int(i))
     read: dict[str, np.datetime64] = {}
+    say = f"; or say the form: dates={{{cells.name!r}: '%d/%m/%Y'}}"
     for word, row in places.items():
         try:
             read[word] = np.datetime64(datetime.strptime(word, form), "us")
@@ -127,7 +133,7 @@ def read_words(cells: Cells, form: str) -> Cells:
             raise cells.error(
                 row,
                 f"{word!r} is not a date of the form {form}: {problem}",
-                f"mend it, put None there, or say the form: dates={{{cells.name!r}: '%d/%m/%Y'}}",
+                "mend it, or put None there" + say * first,
             ) from None
     values = np.full(len(cells), np.datetime64("NaT"), "datetime64[us]")
     values[cells.known] = [read[word] for word in cells.seen]
