@@ -121,7 +121,7 @@ def test_what_is_made_of_a_file_stands_beside_it(tmp_path, monkeypatch):
     assert beside(Path("."), "z").name == f"{tmp_path.name}-z"
     with pytest.raises(ValueError, match=r"loans.csv.gz: rows .* --out \S*loans.csv$"):
         free_rows("table", tmp_path / "loans.csv.gz", False)
-    with pytest.raises(FileNotFoundError, match="No such file or directory: .*absent/x.csv'"):
+    with pytest.raises(FileNotFoundError, match=r"No such file or directory: .*absent/x.csv'"):
         write_rows(tmp_path / "absent" / "x.csv", pd.DataFrame({"x": [1]}))
 
 

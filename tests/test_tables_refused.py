@@ -172,7 +172,7 @@ def test_the_advice_on_booleans_reads_those_of_any_spelling():
 def test_another_form_of_dates_is_for_the_first_frame_to_say():
     frame = good(day=["2020-01-02", "2021-03-04"] * 20)
     table = pv.Table.from_frame(frame)
-    with pytest.raises(ValueError, match="or put None there$"):
+    with pytest.raises(ValueError, match=r"or put None there$"):
         table.schema.read(frame.assign(day="2020-13-02"))
     with pytest.raises(ValueError, match="or say the form: dates="):
         pv.Table.from_frame(frame, dates={"day": "%d/%m/%Y"})
