@@ -97,7 +97,8 @@ class _Estimator(TransformerMixin, BaseEstimator):
                 )
             known = ~np.isnan(x)
             if (empty := np.flatnonzero(~known.any(0))).size:
-                raise ValueError(f"column {empty[0]} has no observed cell: leave it out")
+                name = getattr(self, "feature_names_in_", range(x.shape[1]))[empty[0]]
+                raise ValueError(f"column {name!r} has no observed cell: leave it out")
             parts |= {"missing": True, "units": "data"}
         data = torch.tensor(x) if isinstance(x, np.ndarray) else Table.from_frame(x)
         shape = data if isinstance(data, Table) else data.shape[1]

@@ -109,6 +109,15 @@ def test_frames_keep_their_kind():
     assert some.isna().sum().drop("pet").sum() == 0 and some["pet"].isna().mean() > 0.8
 
 
+def test_what_stays_whole_may_be_of_any_type():
+    frame = pd.DataFrame({"x": np.arange(40.0), "y": np.arange(40.0), "lists": [[1]] * 40})
+    holed = pv.ampute(frame, "MAR", 0.5, seed=0, columns=["x"])
+    assert holed["x"].isna().any() and holed[["y", "lists"]].equals(frame[["y", "lists"]])
+    with pytest.raises(ValueError, match="column 'lists', row 0: a table cannot hold list"):
+        pv.ampute(frame, "MAR", 0.5, seed=0)
+    assert len(pv.ampute(frame[["x", "y"]][:1], "MAR", 0.5, seed=0)) == 1  # warns of no mean
+
+
 @pytest.mark.parametrize("library", ["polars", "pyarrow"])
 def test_frames_of_other_libraries_keep_their_types(library):
     module = pytest.importorskip(library, reason=f"{library} is not installed")

@@ -265,6 +265,12 @@ def test_frames_of_other_libraries():
     assert len(found.columns) == 4
 
 
+def test_a_table_is_its_frame():
+    frame = mixed(40, 0)
+    encoded = coded(a=pv.Table.from_frame(frame), b=frame)
+    assert (encoded["a"].codes == encoded["b"].codes).all()
+
+
 def test_codes_mean_the_same_in_all_tables():
     tables = coded(
         a=pd.DataFrame({"c": pd.Categorical(["x", None, "y"])}),

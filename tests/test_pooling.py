@@ -4,6 +4,7 @@ import math
 from fractions import Fraction
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
@@ -82,6 +83,13 @@ BAD = {
     "one imputation": ([1.0], [1.0], "at least two imputations"),
     "shapes": ([1.0, 2.0], [1.0], "of one shape"),
     "a variance of 0": ([1.0, 2.0], [0.0, 1.0], "greater than 0"),
+    "other lengths": ([[1.0, 2.0], [1.0]], [[1.0, 2.0], [1.0]], "are numbers, m of each"),
+    "covariances": (np.ones((2, 3)), np.ones((2, 3, 3)), "give the diagonal"),
+    "another order": (
+        [pd.Series({"a": 1.0, "b": 2.0}), pd.Series({"b": 2.1, "a": 1.1})],
+        [pd.Series({"a": 1.0, "b": 1.0})] * 2,
+        r"another order, in some table: \['b', 'a'\], where the first has \['a', 'b'\]",
+    ),
     "a hole": ([1.0, math.nan], [1.0, 1.0], "finite numbers"),
 }
 

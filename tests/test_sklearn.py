@@ -161,6 +161,8 @@ def test_refusals():
     x[:, 1] = math.nan
     with pytest.raises(ValueError, match="column 1 has no observed cell"):
         VAEImputer(**SMALL).fit(x)
+    with pytest.raises(ValueError, match="column 'b' has no observed cell"):
+        VAEImputer(**SMALL).fit(pd.DataFrame(x, columns=list("abc")))
     with pytest.raises(pv.SpecError, match="did you mean"):
         VAEImputer(**SMALL | {"likelihood": "Nomral"}).fit(holed(20))
     with pytest.raises(ValueError, match="Poisson"):

@@ -77,11 +77,15 @@ def pool(estimates: ArrayLike, variances: ArrayLike, *, df_complete: float | Non
     >>> round(float(pooled.estimate), 2), round(float(pooled.standard_error), 3)
     (4.5, 0.4)
     """
-    q, u = np.asarray(estimates, dtype=np.float64), np.asarray(variances, dtype=np.float64)
+    _check_names([*_named(estimates), *_named(variances)])
+    try:
+        q, u = np.asarray(estimates, dtype=np.float64), np.asarray(variances, dtype=np.float64)
+    except (ValueError, TypeError) as problem:
+        raise ValueError(f"estimates and variances are numbers, m of each: {problem}") from problem
     if q.ndim == 0 or len(q) < 2 or q.shape != u.shape:
         raise ValueError(
             "expected estimates and variances of one shape (m, ...), of at least two imputations, "
-            f"got {q.shape} and {u.shape}"
+            f"got {q.shape} and {u.shape}; of a covariance matrix give the diagonal"
         )
     if not (np.isfinite(q).all() and np.isfinite(u).all() and (u > 0).all()):
         raise ValueError("estimates are finite numbers, and variances finite and greater than 0")
@@ -97,3 +101,18 @@ def pool(estimates: ArrayLike, variances: ArrayLike, *, df_complete: float | Non
             df = 1 / (1 / df + 1 / observed)
     missing = (ratio + 2 / (df + 3)) / (ratio + 1)
     return Pooled(q.mean(0), np.sqrt(total), df, missing, within, between)
+
+
+def _named(rows: object) -> list[list[object]]:
+    """The names of the estimates of each table, where pandas' ``Series`` have them."""
+    listed = rows if isinstance(rows, list | tuple) else []
+    return [[*row.index] for row in listed if hasattr(row, "to_numpy")]
+
+
+def _check_names(names: list[list[object]]) -> None:
+    """Raise unless what would be averaged has one name."""
+    if other := next((found for found in names if found != names[0]), None):
+        raise ValueError(
+            f"estimates and variances have other names, or another order, in some table: {other}, "
+            f"where the first has {names[0]}: give all in one order, series.reindex(first.index)"
+        )

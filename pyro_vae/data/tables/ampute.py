@@ -78,7 +78,7 @@ def ampute(
         raise ValueError(f"the mechanism is one of {known}, got {mechanism!r}")
     share, strength = fraction("share", share), positive("strength", strength)
     rng = np.random.default_rng(whole("seed", seed, 0))
-    given, cells = _cells(frame)
+    given, cells = _cells(frame, columns)
     names = [c.name for c in cells]
     chosen = _chosen(names, columns)
     known = np.stack([c.known for c in cells], 1)
@@ -105,11 +105,14 @@ def ampute(
     return np.where(hidden, np.nan, given)
 
 
-def _cells(frame: object) -> "tuple[Frame | np.ndarray | Tensor, list[Cells]]":
-    """What came in, and its columns."""
+def _cells(
+    frame: object, columns: Sequence[str] | Sequence[int] | None
+) -> "tuple[Frame | np.ndarray | Tensor, list[Cells]]":
+    """What came in, and its columns; those that stay whole may be of any type."""
     if not isinstance(frame, np.ndarray | Tensor):
         given = Frame(frame)
-        return given, [given.cells(name) for name in given.names]
+        whole = [name for name in given.names if columns is not None and name not in columns]
+        return given, [given.cells(name, any_type=name in whole) for name in given.names]
     x = frame.detach().cpu().double().numpy() if isinstance(frame, Tensor) else frame
     if x.ndim != 2 or x.dtype.kind not in "biuf" or not x.size:
         raise ValueError(f"expected numbers of shape (N, D), got {x.dtype} of shape {x.shape}")
@@ -178,6 +181,8 @@ def _at_random(
     hidden = np.zeros_like(known)
     for k, (holed, seen) in enumerate(patterns):
         here = rows == k
+        if not here.any():
+            continue
         total = scores[here][:, seen].sum(1)
         total = (total - total.mean()) / (total.std() or 1.0)
         for j in holed:

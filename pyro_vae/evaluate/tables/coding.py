@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ...data.tables import Table
+
 __all__ = ["MISSING", "Coded", "as_frame", "encode_tables"]
 
 MISSING = -1  # the code of a missing cell
@@ -75,11 +77,12 @@ def encode_tables(tables: Mapping[str, object], reference: str) -> dict[str, Cod
 
 
 def as_frame(table: object, name: str = "the table") -> pd.DataFrame:
-    """A table of pandas, polars or PyArrow, or of anything that ``pandas.DataFrame`` reads.
+    """A table, a frame of pandas, polars or PyArrow, or what ``pandas.DataFrame`` reads.
 
     Raises:
         ValueError: it has no rows or columns, or two columns of one name.
     """
+    table = table.to_frame() if isinstance(table, Table) else table
     frame = table if isinstance(table, pd.DataFrame) else None
     if frame is None:
         convert = getattr(table, "to_pandas", None)

@@ -111,8 +111,8 @@ def fidelity(
     are left out, with a warning, where they are told by their names; of other names leave them out.
 
     Args:
-        test: real rows that were not trained on, with named columns; ``columns`` of the result say
-            what each was taken for.
+        test: real rows that were not trained on, a frame or a table; ``columns`` of the result say
+            what each column was taken for.
         synthetic: rows of a model.
         train: the rows that the model was trained on.
         target: the column to predict; each in turn where it is not given.
