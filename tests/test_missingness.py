@@ -3,6 +3,7 @@
 import math
 
 import pyro
+import numpy as np
 import pytest
 import torch
 from pyro.infer import SVI
@@ -231,6 +232,11 @@ def test_what_it_cannot_do_is_refused():
         pv.VAE(3, 2, likelihood="Normal", missing=1)
     with pytest.raises(ValueError, match="draws missing cells along gradients, which Bernoulli"):
         pv.VAE(3, 2, likelihood="Bernoulli", missing="SelfMasking")
+    table = pv.Table.from_frame(
+        {"y": np.linspace(0.5, 9, 19), "pet": ["cat", "dog", "cow"] * 6 + [None]}
+    )
+    with pytest.raises(ValueError, match="which Categorical of column 'pet' has not: choose"):
+        pv.VAE(table, 2, missing="SelfMasking")
     vae = pv.VAE(3, 2, likelihood="Normal", encoder=[], decoder=[], missing="Logistic", seed=0)
     with pytest.raises(ValueError, match="have no mode here: ask for the mean"):
         vae.impute(x, point="mode")

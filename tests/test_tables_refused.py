@@ -141,11 +141,14 @@ OTHER = {
         r"column 'age', row 0: expected numbers, got words, first 'old'.*pandas.to_numeric",
     ),
     "numbers for words": (good(pet=1), r"column 'pet', row 0: expected words, got whole numbers"),
-    "numbers for dates": (good(day=1.5), r"column 'day', row 0: expected times, got numbers"),
+    "numbers for dates": (
+        good(day=1.5),
+        r"column 'day', row 0: expected times, got numbers.*to_datetime\(frame\[name\], unit='D'\)",
+    ),
     "dates for numbers": (good(age=good()["day"]), r"column 'age', row 0: expected numbers"),
     "booleans for numbers": (
         good(age=True),
-        r"column 'age', row 0: expected numbers, got booleans",
+        r"column 'age', row 0: expected numbers, got booleans.*frame\[name\].astype\(float\)",
     ),
     "infinite": (put("age", np.inf), r"column 'age', row 7: inf is no number"),
     "no rows": (good()[:0], "no rows"),
@@ -166,6 +169,8 @@ def test_the_advice_on_booleans_reads_those_of_any_spelling():
     with pytest.raises(ValueError, match="expected booleans") as said:
         table.schema.read(frame)
     new = eval(str(said.value).split("as by ")[1], {"frame": frame, "name": name})
+    with pytest.raises(ValueError, match=r"got whole numbers.*\n.*astype\('boolean'\)"):
+        table.schema.read(good(ok=[1, 0] * 20))
     assert np.array_equal(table.schema.read(frame.assign(ok=new)).values, table.values)
 
 

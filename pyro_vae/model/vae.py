@@ -15,7 +15,7 @@ from torch import Tensor
 from ..core.modes import untouched
 from ..core.seeding import seeded
 from ..core.sizes import bounded, memory
-from ..families.likelihoods import check_cells
+from ..families.likelihoods import check_cells, unreparameterized
 from ..families.missingness import make_missingness
 from ..families.networks import build_network, spec_of
 from ..families.optimal import OptimalNormal
@@ -390,7 +390,7 @@ class VAE(Forecasts):
         if self.record.missing:
             check_cells(p_x, self.record.columns, getattr(self.record, "levels", {}))
         if self.missingness and not (self.record.missing and p_x.has_rsample):
-            name = line_of(self.likelihood)
+            name = unreparameterized(p_x, self.record.columns) or line_of(self.likelihood)
             raise ValueError(
                 f"missing={line_of(self.missingness)!r} draws missing cells along gradients, which "
                 f"{name} has not: choose a likelihood such as Normal or StudentT, or missing=True"

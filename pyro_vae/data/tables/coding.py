@@ -32,6 +32,7 @@ EXACT = 2**53  # whole numbers beyond it have no float64 of their own
 LARGEST = 1e18  # of numbers: densities square them, and single precision ends at 3e38
 PLACES = re.compile(r"\.(\d+)f\}")  # in the form of numbers that are written as words
 ZONE = re.compile(r"(?:, |tz=|time_zone=)'?(?!None)[A-Z+-]")  # in a type of times
+AS_NUMBERS = "pandas.to_numeric(frame[name])"
 # What may come in place of what: whole numbers that have holes are floats in pandas.
 ALIKE = ({"whole", "number"}, {"boolean"}, {"word"}, {"time"}, {"duration"})
 
@@ -193,13 +194,18 @@ def _check_sort(column: Column, cells: Cells) -> None:
     if not any({expected, cells.sort} <= alike for alike in ALIKE):
         words = {"whole": "whole numbers", "number": "numbers", "boolean": "booleans"}
         words |= {"word": "words", "time": "times", "duration": "durations"}
+        numeric = cells.sort in ("whole", "number")
+        days = ", unit='D'" if numeric else ""
+        number = "frame[name].astype(float)" if cells.sort == "boolean" else AS_NUMBERS
         advice = {
-            "whole": "pandas.to_numeric(frame[name])",
-            "number": "pandas.to_numeric(frame[name])",
-            "time": "pandas.to_datetime(frame[name])",
+            "whole": number,
+            "number": number,
+            "time": f"pandas.to_datetime(frame[name]{days})",
             "word": AS_WORDS,
-            "boolean": "frame[name].str.lower().map({'true': True, 'false': False})",
-            "duration": "pandas.to_timedelta(frame[name])",
+            "boolean": "frame[name].astype('boolean')"
+            if numeric
+            else "frame[name].str.lower().map({'true': True, 'false': False})",
+            "duration": f"pandas.to_timedelta(frame[name]{days})",
         }
         raise cells.error(
             cells.known,
