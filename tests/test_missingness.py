@@ -2,8 +2,8 @@
 
 import math
 
-import pyro
 import numpy as np
+import pyro
 import pytest
 import torch
 from pyro.infer import SVI
