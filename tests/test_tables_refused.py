@@ -179,8 +179,10 @@ def test_another_form_of_dates_is_for_the_first_frame_to_say():
     table = pv.Table.from_frame(frame)
     with pytest.raises(ValueError, match=r"or put None there$"):
         table.schema.read(frame.assign(day="2020-13-02"))
-    with pytest.raises(ValueError, match="or say the form: dates="):
+    with pytest.raises(ValueError, match=r"or put None there, or leave dates= out$"):
         pv.Table.from_frame(frame, dates={"day": "%d/%m/%Y"})
+    with pytest.raises(ValueError, match=r"or say the form: dates={'day': '%m/%d/%Y'}"):
+        pv.Table.from_frame(good(day="02/13/2020"), dates={"day": "%d/%m/%Y"})
 
 
 def test_times_are_not_changed_to_days_or_another_zone():

@@ -125,7 +125,8 @@ def read_words(cells: Cells, form: str, *, first: bool = False) -> Cells:
     for i in np.flatnonzero(cells.known):
         places.setdefault(cells.values[i], int(i))
     read: dict[str, np.datetime64] = {}
-    say = f"; or say the form: dates={{{cells.name!r}: '%d/%m/%Y'}}"
+    other = "%m/%d/%Y" if form == "%d/%m/%Y" else "%d/%m/%Y"
+    say = f"; or say the form: dates={{{cells.name!r}: {other!r}}}"
     for word, row in places.items():
         try:
             read[word] = np.datetime64(datetime.strptime(word, form), "us")
@@ -133,7 +134,8 @@ def read_words(cells: Cells, form: str, *, first: bool = False) -> Cells:
             raise cells.error(
                 row,
                 f"{word!r} is not a date of the form {form}: {problem}",
-                "mend it, or put None there" + say * first,
+                "mend it, or put None there"
+                + (", or leave dates= out" if ISO.fullmatch(word) else say) * first,
             ) from None
     values = np.full(len(cells), np.datetime64("NaT"), "datetime64[us]")
     values[cells.known] = [read[word] for word in cells.seen]
