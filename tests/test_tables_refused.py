@@ -282,6 +282,16 @@ SAID = {
         {"kinds": {"age": "time"}},
         "column 'age': a column of float64 is not time",
     ),
+    "missing values of another type": (
+        {"na_values": {"count": ["-8"]}},
+        "column 'count': na_values are '-8', and its cells are of another type, int64, first 0",
+    ),
+    "missing times": ({"na_values": {"day": ["1900-01-01"]}}, "column 'day'.*None in the frame"),
+    "levels without order": ({"kinds": {"pet": {"cat", "dog"}}}, "column 'pet' are a list, from"),
+    "levels of a type": (
+        {"kinds": {"pet": pd.CategoricalDtype(["cat", "dog", "cow"])}},
+        "column 'pet' are a list, from the least to the greatest",
+    ),
     "a constant that varies": ({"kinds": {"age": "constant"}}, "column 'age': it is no constant"),
 }
 

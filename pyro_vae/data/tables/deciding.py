@@ -10,11 +10,11 @@ from ...language.spec import Spec, as_spec, nearest
 from .cells import Cells, OddWord
 from .coding import EXACT, check_support, codes, quantities
 from .columns import KINDS, Column, Kind, Level
-from .declared import WORDS, kind_of_line, with_categories
+from .declared import WORDS, declared_levels, kind_of_line, with_categories
 from .doubts import strays, with_doubts, without
 from .moments import as_days, iso_format, midnight, read_words
 from .numbers import HEAVY, are_counts, by_values, count_line, positive_line, step_of
-from .placeholders import as_numbers, notes
+from .placeholders import as_numbers, known_cells, notes
 from .written import number_form
 
 __all__ = ["Wishes", "decide", "revise"]
@@ -75,7 +75,7 @@ def decide(cells: Cells, wishes: Wishes) -> Column:
     """
     name, all_cells = cells.name, cells
     wish, line = wishes.kinds.get(name), wishes.lines.get(name)
-    cells = cells.without(wishes.na_values.get(name, ()))
+    cells = known_cells(cells, wishes.na_values)
     if wish == "identifier" and line is None:
         why = "declared an identifier: left out"
         return Column(name, "identifier", "", why, cells.sort or "word", cells.dtype)
@@ -85,7 +85,7 @@ def decide(cells: Cells, wishes: Wishes) -> Column:
             "all its cells are missing, so nothing can be learned of it",
             f"leave the column out of the frame, or of the model: kinds={{{name!r}: 'identifier'}}",
         )
-    levels = None if wish is None or isinstance(wish, str) else tuple(wish)
+    levels = declared_levels(name, wish)
     if levels is None and wish is not None and wish not in KINDS:
         known = ", ".join(KINDS)
         raise ValueError(f"the kind of column {name!r} is one of {known}, got {wish!r}")
@@ -144,9 +144,10 @@ def revise(
     Raises:
         ValueError: it cannot have this likelihood.
     """
-    name = column.name
+    name, of_cells = column.name, {*cells.alike(column.na_values), *cells.gone}
+    gone = {name: tuple(value for value in column.na_values if value in of_cells)}
     if name in censored.values():
-        return decide(cells, Wishes(censored=censored, na_values={name: column.na_values}))
+        return decide(cells, Wishes(censored=censored, na_values=gone))
     if name not in lines:
         return column
     line = lines[name]
@@ -156,7 +157,6 @@ def revise(
         kept = {name: column.kind} if column.kind == "time" and kind is None else {}
         dates = {name: column.format} if column.format and column.sort == "time" else {}
         events = censored if column.event is None else {name: column.event}
-        gone = {name: column.na_values}
         new = decide(cells, Wishes(kept, {name: line}, dates, events, gone))
         return replace(new, format=column.format)
     try:

@@ -1,9 +1,11 @@
 """The kind of a column whose likelihood line a user declared."""
 
-from ...language.spec import Spec, as_spec
-from .columns import Kind
+from collections.abc import Sequence
 
-__all__ = ["KIND_OF", "WORDS", "kind_of_line", "with_categories"]
+from ...language.spec import Spec, as_spec
+from .columns import Kind, Level
+
+__all__ = ["KIND_OF", "WORDS", "declared_levels", "kind_of_line", "with_categories"]
 
 FAMILIES: dict[Kind, tuple[str, ...]] = {
     "real": ("Normal", "Laplace", "Cauchy", "Gumbel", "Logistic", "AsymmetricLaplace"),
@@ -41,6 +43,23 @@ WORDS = {
     "survival": "a time until an event, or until it was censored",
     "event": "whether the event of a survival time was seen",
 }
+
+
+def declared_levels(name: str, wish: object) -> tuple[Level, ...] | None:
+    """The levels that a user says of a column, in their order; ``None`` where a kind is said.
+
+    Raises:
+        ValueError: what has no order.
+    """
+    if wish is None or isinstance(wish, str):
+        return None
+    wish = wish.tolist() if hasattr(wish, "tolist") else wish  # of NumPy and pandas
+    if not isinstance(wish, Sequence):
+        raise ValueError(
+            f"the levels of column {name!r} are a list, from the least to the greatest, "
+            f"got {wish!r}"
+        )
+    return tuple(wish)
 
 
 def kind_of_line(line: str | Spec) -> Kind | None:

@@ -8,7 +8,7 @@ from .cells import Cells, is_placeholder
 from .columns import Column, Level
 from .written import number_form, read_numbers
 
-__all__ = ["NaValues", "as_numbers", "by_name", "counted", "notes"]
+__all__ = ["NaValues", "as_numbers", "by_name", "counted", "known_cells", "notes"]
 
 NaValues: TypeAlias = Sequence[Level] | Mapping[str, Sequence[Level]]
 
@@ -30,6 +30,26 @@ def by_name(na_values: NaValues | None, names: Sequence[str]) -> dict[str, tuple
         if odd := [value for value in values if not isinstance(value, Hashable)]:
             raise ValueError(f"na_values of {name!r} are words and numbers, got {odd[0]!r}")
     return {name: tuple(values) for name, values in each.items()}
+
+
+def known_cells(cells: Cells, na_values: Mapping[str, tuple[Level, ...]]) -> Cells:
+    """The cells, those that a user takes as missing apart.
+
+    Raises:
+        ValueError: what is said of this column alone is of another type than its cells.
+    """
+    said = na_values.get(cells.name, ())
+    alone = len(na_values) == 1 or len(set(na_values.values())) > 1  # not a list for all columns
+    if said and alone and cells.sort and not {*cells.alike(said), *cells.gone} & {*said}:
+        first = cells.seen[0]
+        raise cells.error(
+            None,
+            f"na_values are {', '.join(map(repr, said))}, and its cells are of another type, "
+            f"{cells.dtype}, first {first.item() if hasattr(first, 'item') else first!r}",
+            "write them as its cells are; times, durations and booleans that stand for missing "
+            "cells are None in the frame",
+        )
+    return cells.without(said)
 
 
 def as_numbers(cells: Cells, base: Column, guess: bool, declared: bool) -> tuple[Cells, Column]:
