@@ -262,6 +262,9 @@ def test_messages_of_columns_are_in_flags():
     }.items():
         assert in_flags(text) == flags
     assert merge({"na_values": ["x="]}, {}).of_table["na_values"] == {"x": []}
+    given = merge({"na_values": ["zip=00003", "age=-9"]}, {}).of_table["na_values"]
+    frame = pd.DataFrame({"zip": ["00003", "00017", "00018"] * 9, "age": [-9.0, 30.5, 40.25] * 9})
+    assert pv.Table.from_frame(frame, na_values=given).missing.mean(0).tolist() == [1 / 3, 1 / 3]
 
 
 def test_covariates_and_inputs_reach_the_model(tmp_path):

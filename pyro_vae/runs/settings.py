@@ -169,10 +169,11 @@ class RunSettings(FitSettings, ModelSettings):
         gone: Any = None
         if values and values[0][1]:
             gone = {
-                name: [_cell(v) for n, _, v in values if n == name and v] for name, _, _ in values
+                name: [cell for n, _, v in values if n == name and v for cell in _cells(v)]
+                for name, _, _ in values
             }
         elif values:
-            gone = [_cell(value) for value, _, _ in values]
+            gone = [cell for value, _, _ in values for cell in _cells(value)]
         return {
             "censored": self._pairs("censored", "TIME=EVENT") or None,
             "kinds": {k: _kind(v) for k, v in self._pairs("kinds", "COLUMN=KIND").items()} or None,
@@ -246,6 +247,11 @@ def _kind(text: str) -> str | list[str | float]:
     """A kind of column, or the levels of one in order."""
     levels = [_cell(level.strip()) for level in text.split(",")]
     return levels if len(levels) > 1 else text
+
+
+def _cells(text: str) -> list[str | float]:
+    """What a text may stand for: a word, and the number that it looks like, of other columns."""
+    return [*dict.fromkeys((_cell(text), text))]
 
 
 def _cell(text: str) -> str | float:
