@@ -1,6 +1,7 @@
 """Synthetic tables against real ones: figures known by hand, copies, shuffled columns."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -163,6 +164,29 @@ def test_copies_are_detected():
         z = (value - expected) / max(error, math.sqrt(2 / 9 / n))
         assert (z > 10) if copied else (abs(z) < 4)
         assert (low[0] < 1e-3) == copied and low[2] > 0.005
+
+
+@pytest.mark.parametrize("beside", ["test", "train"])
+def test_rows_that_share_a_condition_are_no_copies_and_are_told_apart(beside):
+    """Columns that were given row by row say nothing of the model that drew the others."""
+    rng, tables = np.random.default_rng(0), {}
+    for name in ("test", "train", "synthetic"):
+        own = rng.normal(size=(200, 4))
+        given = tables[beside][list("abcd")] if name == "synthetic" else own
+        tables[name] = pd.DataFrame(np.asarray(given), columns=list("abcd"))
+        tables[name]["y"] = tables[name]["a"] + rng.normal(size=200) + (name == "synthetic")
+    tables = coded(**tables)
+    given, rows = tables["synthetic"].given_by(tables[beside])
+    assert given.tolist() == [True] * 4 + [False] and (rows == np.arange(200)).all()
+    assert tables["train"].given_by(tables["train"])[1] is None  # a copy
+    tables["synthetic"] = replace(
+        tables["synthetic"], beside=tables["synthetic"].given_by(tables["test"])[1]
+    )
+    parts = [tables[name] for name in ("test", "synthetic", "train")]
+    (share, error, expected, _), _ = closest_records(*parts, rng)
+    assert abs(share - expected) < 4 * error  # .28 and .75 where it is closest to its own
+    score, error = two_sample(*parts[:2], "boosted", 0)
+    assert score < 1 - 4 * error  # 1 where a tree has seen its twin
 
 
 @pytest.mark.parametrize("kind", ["numbers", "categories"])

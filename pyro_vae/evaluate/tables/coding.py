@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ class Coded:
         codes: ``(N, D)``, distinct values in their order, from 0; ``MISSING`` where there is none.
         bins: ``(N, D)``, quantities by decile of the reference table, categories by code; the
             missing ones are a bin of their own, 0.
+        beside: ``(N,)``, rows of the table that it is compared with, whose condition each has.
     """
 
     names: tuple[str, ...]
@@ -37,6 +38,7 @@ class Coded:
     values: np.ndarray
     codes: np.ndarray
     bins: np.ndarray
+    beside: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -46,7 +48,19 @@ class Coded:
         if number == len(self):
             return self
         rows = np.sort(generator.choice(len(self), number, replace=False))
-        return Coded(self.names, self.numeric, self.values[rows], self.codes[rows], self.bins[rows])
+        parts = {k: getattr(self, k) for k in ("values", "codes", "bins", "beside")}
+        return replace(self, **{k: v if v is None else v[rows] for k, v in parts.items()})
+
+    def given_by(self, other: "Coded") -> tuple[np.ndarray, np.ndarray | None]:
+        """Which columns rows of another table gave it, in turn, and those rows; none where none.
+
+        Such columns are the other's row by row, as a condition is. Rows that are so altogether are
+        copies.
+        """
+        rows = np.arange(len(self)) % len(other)
+        same = (self.codes == other.codes[rows]).all(0)
+        given = same & (self.codes != self.codes[0]).any(0) & (not same.all())
+        return given, rows if given.any() else None
 
 
 def encode_tables(tables: Mapping[str, object], reference: str) -> dict[str, Coded]:

@@ -25,14 +25,15 @@ def two_sample(
     Args:
         real: coded together with ``other``.
         other: the table whose rows are to be told apart from those of ``real``.
-        classifier: linear, or boosted trees; each row is judged by one that has not seen it.
+        classifier: linear, or boosted trees; each row is judged by one that has seen neither it nor
+            the row beside it.
         seed: of the folds.
 
     References:
         Lopez-Paz & Oquab (2017), arXiv:1610.06545.
     """
     from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedKFold
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
@@ -45,10 +46,13 @@ def two_sample(
         for d in np.flatnonzero(~numeric):
             x[:, d] = common_levels(x[:, d])
         model = boosted(numeric, False, seed)
-    areas, variance = [], 0.0
-    for some, rest in StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(x, y):
+    areas, variance, n = [], 0.0, len(real)
+    groups = np.r_[:n, np.arange(n, len(y)) if other.beside is None else other.beside]
+    folds = StratifiedKFold if other.beside is None else StratifiedGroupKFold
+    together = None if other.beside is None else groups
+    for some, rest in folds(FOLDS, shuffle=True, random_state=seed).split(x, y, together):
         score = model.fit(x[some], y[some]).predict_proba(x[rest])[:, 1]
         value, influence = area(y[rest], score)
         areas.append(value)
-        variance += (influence**2).sum() / FOLDS**2
+        variance += (np.bincount(groups[rest], influence) ** 2).sum() / FOLDS**2
     return 2 - 2 * max(float(np.mean(areas)), 0.5), 2 * math.sqrt(variance)

@@ -2,7 +2,8 @@
 
 import math
 import warnings
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
@@ -107,6 +108,12 @@ def fidelity(
     rows with weights w, give ``rows[rng.random(len(rows)) < w / w.max()]``, as a model that was
     trained with these weights is of what they stand for.
 
+    Of a model with a condition give rows drawn beside that of test rows, in turn,
+    ``vae.sample(1, given=test[condition])[0]``: columns that are those of ``test``, row by row, are
+    known as such. A row and the one beside it are then told apart by a classifier that has seen
+    neither, resampled together, and no closest records of each other; and what was given is not
+    predicted.
+
     What a model draws of a censored time is the time until the event: a survival time and its event
     are left out, with a warning, where they are told by their names; of other names leave them out.
 
@@ -154,10 +161,12 @@ def fidelity(
     names = coded["train"].names
     if target is not None and target not in names:
         raise ValueError(f"target {target!r} is no column: expected one of {', '.join(names)}")
+    given, beside = coded["synthetic"].given_by(coded["test"])
+    coded["synthetic"] = replace(coded["synthetic"], beside=beside)
     generator = np.random.default_rng(seed)
     rows = min(len(coded["synthetic"]), len(coded["train"]))
     others = [coded[name].draw(rows, generator) for name in ("synthetic", "train")]
-    targets = range(len(names)) if target is None else [names.index(target)]
+    targets = np.flatnonzero(~given).tolist() if target is None else [names.index(target)]
     both = [_compare(coded["test"], other, targets, seed) for other in others]
     table = pd.DataFrame({k: (*both[0].figures[k], *both[1].figures[k]) for k in both[0].figures})
     close = closest_records(coded["test"], coded["synthetic"], coded["train"], generator)
@@ -182,7 +191,7 @@ class _Comparison:
     predictions: np.ndarray
 
 
-def _compare(test: Coded, other: Coded, targets: "range | list[int]", seed: int) -> _Comparison:
+def _compare(test: Coded, other: Coded, targets: Sequence[int], seed: int) -> _Comparison:
     shared, errors = similarity(test, other, np.random.default_rng(seed))
     names = ("column shapes", "pair trends", "mutual information", "missing cells")
     figures: dict[str, tuple[float, float]] = {}
@@ -197,7 +206,7 @@ def _compare(test: Coded, other: Coded, targets: "range | list[int]", seed: int)
     return _Comparison(figures, shared, scores)
 
 
-def _columns(table: Coded, targets: "range | list[int]", both: list[_Comparison]) -> pd.DataFrame:
+def _columns(table: Coded, targets: Sequence[int], both: list[_Comparison]) -> pd.DataFrame:
     kinds = np.where(table.numeric, "quantity", "category")
     found = pd.DataFrame({"kind": kinds}, index=pd.Index(table.names, name="column"))
     for part, suffix in zip(both, ("", "_real"), strict=True):

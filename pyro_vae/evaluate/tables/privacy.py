@@ -33,7 +33,8 @@ def closest_records(
     Returns:
         The share of synthetic rows whose closest record was trained on; for rows that know nothing
         of either table it is N / (N + M) exactly, whatever their distribution, and its error is
-        that of which records are trained on: rows that share a closest record count as one. And the
+        that of which records are trained on: rows that share a closest record count as one. The row
+        whose condition a synthetic one was given is left out of its records. And the
         fifth percentile of the distance to the closest row trained on, beside that of the test
         rows.
     """
@@ -41,13 +42,18 @@ def closest_records(
     place = _places(np.concatenate([t.values for t in tables]), test, train)
     at = np.split(place, np.cumsum([len(t) for t in tables])[:-1])
     near = [_some(rows, generator) for rows in at[:2]]
-    to_train, to_test = (_distances(near[1], records, generator) for records in (at[2], at[0]))
+    own = [synthetic.given_by(table)[1] for table in (train, test)]
+    to_train, to_test = (
+        _distances(at[1][near[1]], records, generator, None if rows is None else rows[near[1]])
+        for records, rows in zip((at[2], at[0]), own, strict=True)
+    )
     nearer = to_train[1] < to_test[1]
     closest = np.where(nearer, to_train[0], len(train) + to_test[0])
     often = np.bincount(closest, minlength=len(train) + len(test))
-    share, expected = float(nearer.mean()), len(train) / len(often)
+    n, m = (len(t) - (rows is not None) for t, rows in zip((train, test), own, strict=True))
+    share, expected = float(nearer.mean()), n / (n + m)
     variance = expected * (1 - expected) * often.var(ddof=1) * len(often) / len(closest) ** 2
-    real = _distances(near[0], at[2], generator)[1]
+    real = _distances(at[0][near[0]], at[2], generator)[1]
     return (share, math.sqrt(variance), expected, 0.0), (*_low(to_train[1]), *_low(real))
 
 
@@ -66,18 +72,26 @@ def _places(values: np.ndarray, *real: Coded) -> np.ndarray:
 
 
 def _some(rows: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    return rows if len(rows) <= QUERIES else generator.choice(rows, QUERIES, replace=False)
+    n = len(rows)
+    return np.arange(n) if n <= QUERIES else generator.choice(n, QUERIES, replace=False)
 
 
 def _distances(
-    rows: np.ndarray, records: np.ndarray, generator: np.random.Generator
+    rows: np.ndarray,
+    records: np.ndarray,
+    generator: np.random.Generator,
+    own: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The closest record and its distance; each is moved a little in a dimension of its own."""
-    from sklearn.metrics import pairwise_distances_argmin_min
+    """The closest record, but a row's own, and its distance; each is moved a little, by itself."""
+    from sklearn.neighbors import NearestNeighbors
 
     moved = np.column_stack([records, TIE * generator.random(len(records))])
     still = np.column_stack([rows, np.zeros(len(rows))])
-    return pairwise_distances_argmin_min(still, moved)
+    distances, closest = (
+        NearestNeighbors(n_neighbors=2, algorithm="brute").fit(moved).kneighbors(still)
+    )
+    taken = np.arange(len(rows)), (closest[:, 0] == (-1 if own is None else own)).astype(int)
+    return closest[taken], distances[taken]
 
 
 def _low(distances: np.ndarray) -> tuple[float, float]:

@@ -49,20 +49,19 @@ def similarity(
     Args:
         real: coded together with ``other``.
         other: the table that is compared with it.
-        generator: of the resampled rows.
+        generator: of the resampled rows; those that stand beside others come with them.
 
     References:
         Definitions as in SDMetrics, ``ColumnShapes`` and ``ColumnPairTrends``, whose bins are of
         equal width.
     """
     count = _Counts(real, other)
-    errors = np.array(
-        [
-            count(*(generator.multinomial(n, np.full(n, 1 / n)) for n in (len(real), len(other))))
-            .means
-            for _ in range(RESAMPLES)
-        ]
-    ).std(0, ddof=1)  # fmt: skip
+
+    def resampled() -> np.ndarray:
+        one, two = (generator.multinomial(n, np.full(n, 1 / n)) for n in (len(real), len(other)))
+        return count(one, two if other.beside is None else one[other.beside]).means
+
+    errors = np.array([resampled() for _ in range(RESAMPLES)]).std(0, ddof=1)
     return count(np.ones(len(real)), np.ones(len(other))), errors
 
 
