@@ -353,3 +353,32 @@ def test_data_are_drawn_with_what_comes_with_them(role):
     assert found.x[:, 2].isnan().all() and not found.x[:, :2].isnan().any()
     assert found.upper.log_evidence.isfinite().all()
     assert pv.log_evidence(vae, x, num_samples=20, num_simulated=0).simulated is None
+
+
+SIMULATED = {
+    "log_evidence": lambda vae, x: pv.log_evidence(vae, x, num_samples=2, num_simulated=20),
+    "of a loader": lambda vae, x: pv.log_evidence(
+        vae, torch.utils.data.DataLoader(x, 30), num_samples=2, num_simulated=20
+    ),
+    "calibration": lambda vae, x: pv.calibration(vae, 20, given=x, num_samples=2),
+    "bdmc": lambda vae, x: pv.bdmc(vae, 20, given=x, temperatures=2, chains=2, leapfrog=1),
+}
+
+
+@pytest.mark.parametrize("name", SIMULATED)
+def test_rows_are_simulated_beside_random_ones(name, monkeypatch):
+    """Rows may come sorted: the first 20 have a mean of 9.5."""
+    blocks = [pv.Block("a", 2, likelihood="Normal"), pv.Block("b", 1, role="context")]
+    vae = pv.VAE(pv.Record(blocks), 1, encoder="MLP([2])", decoder="MLP([2])", seed=0)
+    simulate, seen = type(vae).simulate, []
+
+    def spy(self, n, given, *others, **options):
+        seen.append(given)
+        return simulate(self, n, given, *others, **options)
+
+    monkeypatch.setattr(type(vae), "simulate", spy)
+    place = torch.arange(200.0)[:, None]
+    SIMULATED[name](vae, torch.cat([torch.zeros(200, 2), place], 1))
+    (given,) = seen
+    assert len(given) == 20 and (given[:, 2].diff() > 0).all()
+    assert abs(given[:, 2].mean() - 99.5) < 4.5 * 57.7 / 20**0.5

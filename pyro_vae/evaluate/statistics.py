@@ -6,10 +6,15 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
+
+from ..data.ragged import joined
+from ..model.face import Face
 
 __all__ = [
     "UNIFORMITY",
+    "Sample",
     "best_column",
     "by_observation",
     "check_equal",
@@ -17,6 +22,7 @@ __all__ = [
     "chunks",
     "combined_error",
     "deviations",
+    "given_rows",
     "log_mean_exp",
     "mean",
     "mean_and_error",
@@ -33,6 +39,29 @@ UNIFORMITY = ("p_value", "bias_z", "spread_z")
 def chosen_rows(x: Tensor, n: int) -> Tensor:
     """The numbers of at most n rows, chosen at random, in their order: rows may come sorted."""
     return torch.randperm(len(x))[:n].sort().values.to(x.device)
+
+
+def given_rows(vae: Face, given: Tensor | ArrayLike | None, n: int) -> Tensor | None:
+    """Rows whose context n draws have: of more than n as many at random, else those in turn."""
+    rows = vae.observations if given is None else vae.as_data(given)
+    return rows if rows is None or len(rows) <= n else rows[chosen_rows(rows, n)]
+
+
+class Sample:
+    """At most n of the rows that come in parts, each as likely, in their order."""
+
+    rows: Tensor | None = None
+
+    def __init__(self, n: int) -> None:
+        self._n, self._places = n, torch.empty(0)
+        self._generator = torch.Generator().manual_seed(0)  # of its own: other draws stay
+
+    def add(self, some: Tensor) -> None:
+        """Take notice of further rows."""
+        places = torch.cat([self._places, torch.rand(len(some), generator=self._generator)])
+        kept = places.topk(min(self._n, len(places))).indices.sort().values
+        rows = some if self.rows is None else joined([self.rows, some])
+        self.rows, self._places = rows[kept.to(rows.device)], places[kept]
 
 
 def chunks(values: Tensor, cost: float, budget: int) -> tuple[Tensor, ...]:

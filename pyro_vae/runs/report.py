@@ -21,9 +21,11 @@ from torch import Tensor
 
 from .. import plots
 from ..core.files import write_whole
+from ..core.seeding import seeded
 from ..core.toml import read_config
 from ..evaluate.assessment import Assessment, assess
 from ..evaluate.evidence.importance import log_evidence
+from ..evaluate.statistics import chosen_rows
 from ..infer.training.settings import FROM_PYTHON
 from ..model.latents import point
 from ..model.saving import load
@@ -39,7 +41,7 @@ from .settings import CONFIG, read_settings
 
 __all__ = ["write_report"]
 
-SHOWN = 1000  # observations that the report is about, at most
+SHOWN = 1000  # observations that the report is about, at most: random ones
 ELBOS = {
     "elbo": "ELBO, the encoder's guide",
     "elbo_local": "ELBO, best of the family",
@@ -79,7 +81,9 @@ def write_report(
     run = Path(run)
     vae, settings = load(run) if vae is None else vae, read_settings(run)
     x, labels = held_out(run, vae, data)
-    x, labels = x[:SHOWN], None if labels is None else labels[:SHOWN]
+    with seeded(seed):
+        rows = chosen_rows(x, SHOWN)
+    x, labels = x[rows], None if labels is None else labels[rows.to(labels.device)]
     assessment = assess(vae, x, labels, num_samples=num_samples, steps=steps, seed=seed)
     history = read_history(run)
     sections = {

@@ -11,6 +11,7 @@ from ...core.checks import whole
 from ...model.entry import of_face
 from ...model.face import Face
 from ...model.joint import reading
+from ..statistics import given_rows
 from .importance import Evidence, Sandwich
 from .paths import Path, Plan, joint_of
 
@@ -94,7 +95,8 @@ def bdmc(
     Args:
         vae: a trained model, or a :class:`Program` whose guide reads its data; z continuous.
         num_data: how many observations to draw.
-        given: observations whose context and offset are taken in turn, where the model reads any.
+        given: observations whose context and offset are taken in turn, where the model reads any;
+            of more than ``num_data`` as many at random.
         temperatures: as in :func:`ais`.
         chains: per observation and direction; those backwards share their first z.
         start: as in :func:`ais`.
@@ -118,10 +120,10 @@ def bdmc(
     """
     plan = Plan(temperatures, chains, start, leapfrog)
     num_data = whole("num_data", num_data, 2)
-    given = None if given is None else vae.as_data(given)
     vae.check_separate("bdmc")
     up, down, data = [], [], []
     with reading(vae, seed):
+        given = given_rows(vae, given, num_data)
         for z, x in vae.simulate(num_data, given, plan.room(vae.cells)):
             joint = joint_of(vae, x)
             exact, path = joint.at(z)[0], Path(joint, plan)

@@ -17,7 +17,7 @@ from ...model.entry import of_face
 from ...model.face import Face
 from ...model.joint import reading
 from ...model.pieces import pieces
-from ..statistics import combined_error, log_mean_exp, mean, standard_error
+from ..statistics import Sample, combined_error, log_mean_exp, mean, standard_error
 from .ladder import ANNEALED, Rung, climb
 from .proposals import log_weights, widened
 
@@ -228,7 +228,8 @@ def log_evidence(
             there. A discrete z of a VAE has the guide alone; a program's is refused, and so is one
             that makes its draws one by one.
         num_simulated: how many observations are drawn from the model for ``simulated``, at most as
-            many as x has; 0 leaves them out, as does ``proposal="auto"``.
+            many as x has, beside what random ones of x have beside them; 0 leaves them out, as does
+            ``proposal="auto"``.
         seed: of the draws.
 
     Returns:
@@ -275,13 +276,12 @@ def log_evidence(
                 return [log_w]
             return [log_w, torch.cat([joint.log_weight(joint.at(exact)), log_w[1:]])]
 
-        parts, first = [], []  # of a loader no more than the first rows are kept
+        parts, kept = [], Sample(num_simulated)  # of a loader no more rows are kept
         for some in pieces(vae, x, size):
             part = Evidence.from_weights(weights(some)[0])
             parts.append(replace(part, weights=vae.weights_of(some)))
-            if (left := num_simulated - sum(map(len, first))) > 0:
-                first.append(some[:left])
-        found, given = Evidence.join(parts), torch.cat(first) if first else None
+            kept.add(some)
+        found, given = Evidence.join(parts), kept.rows
         n = 0 if given is None else min(num_simulated, vae.count(given))
         if n < 2 or vae.why_not_simulated:
             return found

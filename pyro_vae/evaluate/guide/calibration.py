@@ -12,7 +12,7 @@ from ...core.checks import fraction, whole
 from ...model.entry import of_face
 from ...model.face import Densities, Face
 from ...model.joint import reading
-from ..statistics import UNIFORMITY, smallest_p, uniformity
+from ..statistics import UNIFORMITY, given_rows, smallest_p, uniformity
 from .bands import simultaneous_band
 
 __all__ = ["Calibration", "calibration"]
@@ -138,7 +138,8 @@ def calibration(
     Args:
         vae: a trained model, or a :class:`Program` whose guide reads the data.
         num_data: how many observations to draw from it, at least 20.
-        given: observations whose context and offset are taken in turn, where the model reads any.
+        given: observations whose context and offset are taken in turn, where the model reads any;
+            of more than ``num_data`` as many at random.
         num_samples: L.
         seed: of the draws.
 
@@ -161,9 +162,9 @@ def calibration(
     """
     num_data = whole("num_data", num_data, 20)
     num_samples = whole("num_samples", num_samples)
-    given = None if given is None else vae.as_data(given)
     vae.check_separate("calibration")
     with reading(vae, seed):
+        given = given_rows(vae, given, num_data)
         at, size = vae.densities(), max(1, ROWS // num_samples)
         each = vae.simulate(num_data, given, size)
         ranks = torch.cat([_ranks(at(x), z, num_samples) for z, x in each])
