@@ -280,6 +280,7 @@ REFUSED = {
     "counts in z": ({"prior": "Poisson", "guide": "Poisson"}, "has no code here"),
     "joint bits": ({**BITS, "prior": "AutoregressiveBernoulli([8])"}, "has no code here"),
     "missing": ({"missing": True}, "no code for missing cells"),
+    "dequantized": ({"likelihood": "Dequantized(Normal, levels=4)"}, "estimates, other ones at"),
 }
 
 

@@ -8,6 +8,7 @@ import pyro.poutine as poutine
 import torch
 from torch import Tensor
 
+from ..families.dequantized import Dequantized
 from .joint import Joint, Model
 from .simulation import in_turn, simulate
 from .tables import TableRecord
@@ -47,10 +48,19 @@ class Evaluated(Model):
         return list(zip(z.split(size), x.split(size), strict=True))
 
     @property
-    def why_not_simulated(self) -> str:
-        """Why log p(x) of simulated observations cannot be bounded; empty where it can."""
+    def why_not_bounded(self) -> str:
+        """Why what was drawn is no exact draw of a posterior; empty where it is."""
         if self.missingness is not None:
             return "it models which cells are missing"
+        if any(isinstance(part, Dequantized) for part in self.modules()):
+            return "its probabilities of levels are estimates with noise of their own"
+        return ""
+
+    @property
+    def why_not_simulated(self) -> str:
+        """Why log p(x) of simulated observations cannot be bounded; empty where it can."""
+        if self.why_not_bounded:
+            return self.why_not_bounded
         if getattr(self.approximation, "own_draws_alone", False):
             return "the guide's density is known at its own draws alone"
         return ""

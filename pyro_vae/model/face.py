@@ -153,6 +153,11 @@ class Face(nn.Module):
         return ""
 
     @property
+    def why_not_bounded(self) -> str:
+        """Why what was drawn is no exact draw of a posterior; empty where it is."""
+        return ""
+
+    @property
     def why_not_simulated(self) -> str:
         """Why log p(x) of simulated observations cannot be bounded; empty where it can."""
         return ""

@@ -8,6 +8,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from ...distributions import DequantizedLevels
 from ...families.support import innermost, support_bounds
 from ...model.sequences import Sequences
 from ...model.vae import VAE
@@ -163,6 +164,11 @@ def _observed(p: dist.TorchDistribution, largest: float, like: Tensor) -> tuple[
     if values is not None:
         return values, 0
     base = innermost(p)
+    if isinstance(base, DequantizedLevels):
+        raise ValueError(
+            "the probabilities of Dequantized are estimates, other ones at every call, and have no "
+            "lossless code: choose DiscretizedLogistic or Categorical"
+        )
     kind, lower, _ = support_bounds(base.support)  # pyrefly: ignore[bad-argument-type]
     if base.event_dim or kind != "discrete" or math.isinf(lower):
         raise ValueError(

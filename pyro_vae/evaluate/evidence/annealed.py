@@ -107,8 +107,9 @@ def bdmc(
         :class:`Sandwich`: ``x``, ``lower``, ``upper``, ``gap``, ``gap_error``.
 
     Raises:
-        ValueError: a discrete z, a number that is too small, or a model that reads a context or an
-            offset without ``given``.
+        ValueError: a discrete z, a number that is too small, a model that reads a context or an
+            offset without ``given``, or whose draws are no exact ones of a posterior, as those of
+            ``Dequantized``, whose probabilities are estimates.
 
     References:
         Grosse, Ghahramani & Adams (2015), arXiv:1511.02543; Wu et al. (2017), arXiv:1611.04273.
@@ -121,6 +122,10 @@ def bdmc(
     plan = Plan(temperatures, chains, start, leapfrog)
     num_data = whole("num_data", num_data, 2)
     vae.check_separate("bdmc")
+    if why := vae.why_not_bounded:
+        raise ValueError(
+            f"bdmc bounds log p(x) by exact draws of z, and this model has none: {why}"
+        )
     up, down, data = [], [], []
     with reading(vae, seed):
         given = given_rows(vae, given, num_data)

@@ -48,8 +48,8 @@ class Evidence:
             is not known. At least 0, and 1.5 squared standard errors where the estimate has
             converged. A larger rise says that it goes on with more draws.
         simulated: log p(x) of data drawn from the model, from both sides, by the same proposal and
-            as many draws; ``None`` where it was not asked for, or the model says which cells are
-            missing.
+            as many draws; ``None`` where it was not asked for, the model says which cells are
+            missing, or its probabilities are estimates (``Dequantized``).
         proposals: of each observation, what z was drawn from, where that was chosen.
         evaluations: of log p(x, z), ``(N,)``, that an observation has cost, a gradient counted as
             three.
