@@ -17,6 +17,7 @@ from helpers.linear import linear_vae, marginal
 from pyro_vae.core.toml import read_config, write_toml
 from pyro_vae.evaluate.evidence.importance import Evidence
 from pyro_vae.infer.training.folder import HISTORY
+from pyro_vae.runs import report as reports
 from pyro_vae.runs.held_out import held_out
 from pyro_vae.runs.settings import CONFIG
 
@@ -208,7 +209,9 @@ def test_its_figures_are_those_of_the_assessment(folder, report):
     assert f"ELBO{row['value']:.2f}{row['standard_error']:.2f}" in text
 
 
-def test_a_model_of_vectors_with_a_discrete_z_has_a_report_too_and_the_same_twice(tmp_path):
+def test_a_model_of_vectors_with_a_discrete_z_has_a_report_too_and_the_same_twice(
+    tmp_path, monkeypatch
+):
     rows = tmp_path / "rows <b>&.npy"
     np.save(rows, np.random.default_rng(0).normal(size=(60, 3)))
     out = tmp_path / "run"
@@ -224,6 +227,13 @@ def test_a_model_of_vectors_with_a_discrete_z_has_a_report_too_and_the_same_twic
     assert "Not for this model: z is discrete here" in text
     assert "Predictive check" in text
     assert not any(t in text for t in ("Learning curves", "Traversals", "Gaps of", "By labels"))
+    seen = []
+    monkeypatch.setattr(reports, "SHOWN", 20)
+    monkeypatch.setattr(reports, "assess", lambda vae, x, *_, **__: seen.append(x) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        pv.write_report(out, data=np.arange(180.0).reshape(60, 3))
+    (x,) = seen
+    assert len(x) == 20 and abs(x.mean() - 89.5) < 4 * 52 / 20**0.5  # 29.5 of the first ones
 
 
 # The command `evaluate`.

@@ -20,7 +20,7 @@ from ..core.seeding import seeded
 from ..core.toml import read_config, write_toml
 from ..data import SOURCES, Data
 from ..evaluate.bits import bits_per_dimension, has_levels
-from ..evaluate.statistics import mean, mean_and_error
+from ..evaluate.statistics import chosen_rows, mean, mean_and_error
 from ..infer.elbo_terms import elbo_terms
 from ..infer.engine.distributed import local_rank, processes
 from ..infer.training.fit import Fit, Terminated, fit
@@ -200,9 +200,11 @@ def _bits(vae: VAE, bound: Tensor, weights: Tensor | None) -> dict[str, float]:
 
 
 def _draw(vae: VAE, fitted: Fit, test: Tensor, labels: Tensor | None, folder: Path) -> None:
-    labels = None if labels is None else labels[:PLOTTED]
+    with seeded(0):
+        rows = chosen_rows(test, PLOTTED)
+    labels = None if labels is None else labels[rows.to(labels.device)]
     plots.save(plots.learning_curves(fitted.history), folder / "learning_curves.png")
-    plots.save(plots.latent_space(vae, test[:PLOTTED], labels), folder / "latent_space.png")
+    plots.save(plots.latent_space(vae, test[rows], labels), folder / "latent_space.png")
     if has_images(vae):
         plots.save(plots.reconstructions(vae, test[:36]), folder / "reconstructions.png")
         plots.save(plots.samples(vae), folder / "samples.png")
