@@ -351,6 +351,8 @@ def test_refusals(change, message):
 @pytest.mark.slow
 def test_refusals_of_arguments():
     tables = [mixed(40, i) for i in range(3)]
+    with pytest.raises(ValueError, match="target 'a' was given to the synthetic rows"):
+        pv.fidelity(tables[0], tables[1].assign(a=tables[0]["a"]), tables[2], target="a")
     with pytest.raises(ValueError, match="target 'z' is no column: expected one of a, b"):
         pv.fidelity(*tables, target="z")
     with pytest.raises(ValueError, match="seed is a whole number"):

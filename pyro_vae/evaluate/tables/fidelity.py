@@ -129,7 +129,8 @@ def fidelity(
         A :class:`Fidelity`: ``table``, ``columns``, ``pairs``, ``verdict``.
 
     Raises:
-        ValueError: columns that differ, quantities that are none, fewer than 20 rows.
+        ValueError: columns that differ, quantities that are none, fewer than 20 rows, a target that
+            was given.
 
     References:
         Definitions of shapes and trends: SDMetrics (docs.sdv.dev/sdmetrics). Lopez-Paz & Oquab
@@ -162,6 +163,11 @@ def fidelity(
     if target is not None and target not in names:
         raise ValueError(f"target {target!r} is no column: expected one of {', '.join(names)}")
     given, beside = coded["synthetic"].given_by(coded["test"])
+    if target is not None and given[names.index(target)]:
+        raise ValueError(
+            f"target {target!r} was given to the synthetic rows, which have that of test: choose "
+            "a column that the model draws"
+        )
     coded["synthetic"] = replace(coded["synthetic"], beside=beside)
     generator = np.random.default_rng(seed)
     rows = min(len(coded["synthetic"]), len(coded["train"]))
