@@ -50,8 +50,6 @@ class Evaluated(Model):
     @property
     def why_not_bounded(self) -> str:
         """Why what was drawn is no exact draw of a posterior; empty where it is."""
-        if self.missingness is not None:
-            return "it models which cells are missing"
         if any(isinstance(part, Dequantized) for part in self.modules()):
             return "its probabilities of levels are estimates with noise of their own"
         return ""
@@ -59,6 +57,8 @@ class Evaluated(Model):
     @property
     def why_not_simulated(self) -> str:
         """Why log p(x) of simulated observations cannot be bounded; empty where it can."""
+        if self.missingness is not None:
+            return "it models which cells are missing"
         if self.why_not_bounded:
             return self.why_not_bounded
         if getattr(self.approximation, "own_draws_alone", False):
