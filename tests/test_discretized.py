@@ -107,6 +107,11 @@ def test_draws_and_moments_follow_the_probabilities():
     mean = (levels * probabilities).sum()
     torch.testing.assert_close(p.mean, mean)
     torch.testing.assert_close(p.variance, (levels**2 * probabilities).sum() - mean**2)
+    high = LogisticLevels(torch.zeros(1), torch.tensor([300.0]), torch.tensor([5.0]), 256)
+    share = high.log_prob(torch.arange(256.0)).double().exp()  # single: -.004 in the place of .006
+    below = 255 - torch.arange(256.0).double()
+    exact = (share * below**2).sum() - (share * below).sum() ** 2
+    assert high.variance.item() == pytest.approx(exact.item(), rel=1e-5)
 
 
 def coupled(components, levels=3, dtype=torch.float64):

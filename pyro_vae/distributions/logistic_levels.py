@@ -77,8 +77,10 @@ class LogisticLevels(dist.TorchDistribution):
     @property
     def variance(self) -> Tensor:
         """The variance."""
-        terms = ((2 * j - 1) * self._at_least(j) for j in range(1, self.levels))
-        return sum(terms, self.loc.new_zeros(())) - self.mean.square()
+        logits, loc, scale = (v.double() for v in (self.logits, self.loc, self.scale))
+        wide = LogisticLevels(logits, loc, scale, self.levels)  # single precision may go below 0
+        terms = ((2 * j - 1) * wide._at_least(j) for j in range(1, self.levels))
+        return (sum(terms, wide.loc.new_zeros(())) - wide.mean.square()).to(self.loc)
 
     def _at_least(self, level: int) -> Tensor:
         above = torch.sigmoid((self.loc - (level - 0.5)) / self.scale)
