@@ -6,7 +6,7 @@ import mpmath as mp
 import numpy as np
 import pytest
 import torch
-from scipy import stats
+from scipy import special, stats
 
 import pyro_vae as pv
 from helpers.digits import finite_gradients, hold, leaf
@@ -109,6 +109,17 @@ def test_gradients_are_those_of_differences():
             eps=1e-5,
             atol=1e-5,
         )
+
+
+@pytest.mark.parametrize("stability", [1 - 1e-5, 1 - 1e-7, 1.0, 1 + 2e-6])
+def test_the_slope_in_the_skew_of_what_is_nearly_cauchy(stability):
+    """From the characteristic function, as an integral of t log t exp(-t (1 - ix))."""
+    x, a = torch.tensor([-4.0, -0.5, 0.3, 2.0, 50.0]).double(), torch.tensor(stability).double()
+    b = torch.zeros(5).double().requires_grad_()
+    (slope,) = torch.autograd.grad(Stable(a, b).log_prob(x).sum(), b)
+    s = 1 - 1j * x.numpy()
+    turned = ((special.digamma(2) - np.log(s)) / s**2).imag
+    assert slope.numpy() == pytest.approx(-2 / math.pi * (1 + x.numpy() ** 2) * turned, abs=1e-3)
 
 
 def test_the_other_coordinates_are_refused():

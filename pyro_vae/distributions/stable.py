@@ -20,6 +20,7 @@ NODES = 64  # of each of the two panels of the integral
 FALL = 38.0  # from its peak to where the integrand is left out, in nats
 LEAST = 1e-50  # of the distance from zeta, near which the density is flat
 NOWHERE = 1e-300  # an interval of angles so wide is none: of the empty side of a law of skew 1
+STEEP = 10.0  # a slope of log h at its peak, from which on it is a needle
 ROOM = 700.0  # of which double precision has the exponential
 
 
@@ -114,8 +115,13 @@ def _log_density(z: Tensor, stability: Tensor, skew: Tensor) -> Tensor:
     scale = -torch.log1p((skew * tan) ** 2) / (2 * away)
     told = (log_x, a, away, width.clamp(min=NOWHERE), *ends, scale)
     with torch.no_grad():
-        nodes, weights = _panels(*told)
-    log, _ = _integrand(nodes, *told)
+        peak, nodes, weights = _panels(*told)
+        steep = _integrand(peak, *told)[3]
+    # A needle moves with the parameters. Its nodes go with it, or large slopes of both signs would
+    # be left to cancel.
+    height = _integrand(peak, *told)[2]
+    move = (height.detach() - height) / torch.where(steep.abs() > STEEP, steep, math.inf)
+    log = _integrand(nodes + move, *told)[0]
     area = torch.logsumexp(log + weights, 0)
     log = a.log() - away.abs().log() - math.log(math.pi) - log_x + area
     return torch.where(width < NOWHERE, -math.inf, log)
@@ -130,8 +136,8 @@ def _integrand(
     first: Tensor,
     last: Tensor,
     scale: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """The logarithm of h exp(-h) d theta / dt, and its slope in t."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The logarithms of h exp(-h) d theta / dt and of h, each before its slope in t."""
     low, high = width * torch.sigmoid(t), width * torch.sigmoid(-t)  # from either end
     # Three sines, each of the angle from the nearer end, whose digits a difference would lose.
     near = t < 0
@@ -149,12 +155,13 @@ def _integrand(
     log_h = log_h + power * log_x + scale
     h = log_h.clamp(max=ROOM).exp()
     moved = width * torch.sigmoid(t) * torch.sigmoid(-t)
-    slope = rise * moved * (1 - h) + torch.sigmoid(-t) - torch.sigmoid(t)
-    return log_h - h + moved.log(), slope
+    steep = rise * moved
+    slope = steep * (1 - h) + torch.sigmoid(-t) - torch.sigmoid(t)
+    return log_h - h + moved.log(), slope, log_h, steep
 
 
-def _panels(*told: Tensor) -> tuple[Tensor, Tensor]:
-    """Nodes on both sides of the peak, and the logarithms of their weights, along dimension 0."""
+def _panels(*told: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The peak, nodes on both sides of it, and the logarithms of their weights, by dimension 0."""
     edge = torch.full_like(told[0], EDGE)
     peak = _where(lambda t: _integrand(t, *told)[1] > 0, -edge, edge)
     floor = _integrand(peak, *told)[0] - FALL
@@ -165,7 +172,7 @@ def _panels(*told: Tensor) -> tuple[Tensor, Tensor]:
     at, weights = at.reshape(shape), weights.reshape(shape)
     nodes = [left + (right - left) * at for left, right in ((first, peak), (peak, last))]
     sizes = [(right - left).clamp(min=0).log() for left, right in ((first, peak), (peak, last))]
-    return torch.cat(nodes), torch.cat([weights.log() + size for size in sizes])
+    return peak, torch.cat(nodes), torch.cat([weights.log() + size for size in sizes])
 
 
 def _where(is_left, low: Tensor, high: Tensor) -> Tensor:  # noqa: ANN001
