@@ -11,6 +11,7 @@ from scipy.stats import multivariate_t
 
 import pyro_vae as pv
 from helpers.linear import SCALE, X, Z, linear_vae, marginal
+from pyro_vae.core.pareto import effective_draws
 from pyro_vae.distributions import Joined, VonMises, WithSpike, mixture
 from pyro_vae.model.conditional import condition
 from pyro_vae.model.ellipses import Ellipses, to_real
@@ -350,6 +351,17 @@ def test_angles_have_a_direction_for_their_mean():
     both = mixture(dist.Categorical(logits=log_w), VonMises(loc[:, 0], kappa[:, 0]))
     assert both.mean.item() == pytest.approx(exact.angle().item(), abs=1e-6)
     assert both.variance.item() == pytest.approx(1 - exact.abs().item(), abs=1e-6)
+    torch.manual_seed(0)
+    n, log_w = 2000, log_w.repeat(2000)[:, None]
+    many = VonMises(loc.repeat(n, 1)[..., None], kappa.repeat(n, 1)[..., None]).to_event(1)
+    found = predicted(many, log_w, "median").item()
+    away = (grid.flatten() - exact.angle() + math.pi).remainder(2 * math.pi) - math.pi
+    away, order = away.sort()
+    mass = (density[..., 0] @ torch.tensor([0.3, 0.7]).double())[order]
+    place = int((mass.cumsum(0) < 0.5).sum())
+    error = 0.5 / (mass[place] / (away[1] - away[0]) * effective_draws(log_w).sqrt()).item()
+    turn = found - exact.angle().item() - away[place].item()
+    assert abs((turn + math.pi) % (2 * math.pi) - math.pi) < 5 * error < 0.1
 
 
 def test_ordered_levels_have_their_median_by_quadrature():

@@ -23,6 +23,7 @@ ENOUGH = 100  # effective draws, with which more are no longer worth their time
 MANY = 0.05  # share of the rows with holes, above which doubtful ones are warned of
 TIMES = (1, 1, 2, 4)  # the draws asked for: of the first round, and of those for doubtful rows
 FAR = 1e4  # nats below a log density, where none is
+ANGLES = VonMises | VonMisesMixture
 CANDIDATES = 64  # values of a cell, of which the most probable is its mode
 
 Point: TypeAlias = Literal["mean", "median", "mode"]
@@ -207,8 +208,8 @@ def _mean(p: dist.TorchDistribution, log_w: Tensor, drawn: Tensor | None) -> Ten
 
 def _average(p: dist.TorchDistribution, log_w: Tensor, drawn: Tensor | None) -> Tensor:
     """The mean of each cell, not finite where it has none; of angles a direction."""
-    if isinstance(innermost(p), VonMises | VonMisesMixture) and drawn is None:
-        turned = direction(p)
+    if isinstance(innermost(p), ANGLES):
+        turned = direction(p) if drawn is None else _on_circle(drawn)
         return (_beside(log_w.softmax(0), turned) * turned).sum(0).angle()
     try:
         mean = p.mean if drawn is None else drawn
@@ -218,10 +219,26 @@ def _average(p: dist.TorchDistribution, log_w: Tensor, drawn: Tensor | None) -> 
 
 
 def _median(p: dist.TorchDistribution, log_w: Tensor, drawn: Tensor | None) -> Tensor:
-    values, order = (p.sample() if drawn is None else drawn).sort(0)
-    share = _beside(log_w.softmax(0), values).expand(values.shape).gather(0, order)
-    middle = (share.cumsum(0) < 0.5).sum(0, keepdim=True).clamp(max=len(values) - 1)
-    return values.gather(0, middle)[0]
+    """The median of each cell; of angles that of what they are away from their mean direction."""
+    values = p.sample() if drawn is None else drawn
+    share = _beside(log_w.softmax(0), values).expand(values.shape)
+    if not isinstance(innermost(p), ANGLES):
+        return _middle(values, share)
+    centre = (share * _on_circle(values)).sum(0).angle()
+    away = _middle(_on_circle(values - centre).angle(), share)
+    return _on_circle(centre + away).angle()
+
+
+def _middle(values: Tensor, share: Tensor) -> Tensor:
+    """The lowest value of each cell up to which half of the shares lie, ``(K, B, ...)`` of both."""
+    values, order = values.sort(0)
+    place = (share.gather(0, order).cumsum(0) < 0.5).sum(0, keepdim=True)
+    return values.gather(0, place.clamp(max=len(values) - 1))[0]
+
+
+def _on_circle(angles: Tensor) -> Tensor:
+    """The unit vectors at angles, as complex numbers."""
+    return torch.polar(torch.ones_like(angles), angles)
 
 
 def _level(p: dist.Categorical, log_w: Tensor) -> Tensor:
