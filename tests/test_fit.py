@@ -18,8 +18,11 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import pyro_vae as pv
 from pyro_vae.infer import FusedOptim, KLWeight, make_optimizer, schedule
+from pyro_vae.infer.engine.distributed import Processes
 from pyro_vae.infer.training.binarize import binarize
 from pyro_vae.infer.training.loop import Loop
+from pyro_vae.infer.training.preparation import prepare
+from pyro_vae.infer.training.settings import FitSettings
 
 X = torch.randn(250, 4, generator=torch.Generator().manual_seed(1))
 
@@ -317,6 +320,21 @@ def test_bad_arguments_are_refused(name):
 def test_fit_trains_a_vae():
     with pytest.raises(ValueError, match=r"fit trains a pyro_vae.VAE or .*, got Linear"):
         pv.fit(nn.Linear(2, 2), X)
+
+
+@pytest.mark.parametrize("how", ["dynamic", "static", None])
+def test_validation_data_leave_the_training_data_as_they_are(how):
+    """As many as are evaluated of training data for their sake, too."""
+    vae, found = small(likelihood="Bernoulli"), []
+    x = torch.rand(1500, 4, generator=torch.Generator().manual_seed(0))
+    x = x if how else x.round()
+    for n in (0, 20, 1200):
+        torch.manual_seed(0)
+        settings = FitSettings(binarize=how, batch_size=500)
+        data = prepare(vae, x, x[:n] if n else None, settings, Processes())
+        found.append([data.sample[:1000], *data.batches])
+    for other in found[1:]:
+        assert all(map(torch.equal, found[0], other))
 
 
 @pytest.mark.slow

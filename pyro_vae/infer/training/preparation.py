@@ -17,6 +17,7 @@ from pyro.poutine import trace
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from ...core.seeding import seeded
 from ...data.counts import Counts
 from ...data.loaders import Form, Stream, is_loader, length, stream
 from ...data.pictures import warn_of_layout
@@ -92,7 +93,8 @@ def prepare(
     x = stream(Rows(x) if isinstance(x, np.memmap) else x, settings.batch_size, steps)
     given = None if settings.validation or validation is None else vae.as_data(validation)
     if given is not None:
-        held_out = vae.check(draw_bits(given, binarize))
+        with seeded(_other_seed() if binarize else None):
+            held_out = vae.check(draw_bits(given, binarize))
     if isinstance(x, Rows | Stream) or is_loader(x):
         if binarize == "static":
             raise ValueError("binarize='static' needs x in memory; of a loader: 'dynamic'")
@@ -118,8 +120,12 @@ def prepare(
     )
     if isinstance(x, Rows | Tensor):
         size = max(EVALUATED, 0 if held_out is None else len(held_out))
-        sample = x[torch.randperm(len(x), device=x.device)[:size]]
-        sample = draw_bits(vae.as_data(sample), binarize)
+        first, more = torch.randperm(len(x), device=x.device)[:size].tensor_split([EVALUATED])
+        sample = draw_bits(vae.as_data(x[first]), binarize)
+        if len(more):  # because validation data are as many
+            with seeded(_other_seed() if binarize else None):
+                more = draw_bits(vae.as_data(x[more]), binarize)
+            sample = torch.cat([sample, more])
     else:
         sample = _read_first(vae, x, batches)
     if binarize or not isinstance(x, Tensor):  # else it is of what was checked
@@ -196,6 +202,12 @@ def _hold_out(vae: Trainable, x: Data, settings: FitSettings) -> tuple[Data, Ten
     if isinstance(x, Rows) or settings.binarize:
         held_out = vae.check(draw_bits(vae.as_data(held_out), settings.binarize))
     return x.subset(order[n:]) if isinstance(x, Rows) else x[order[n:]], held_out
+
+
+def _other_seed() -> int:
+    """A seed of draws that leave those of training, which are others, as they are."""
+    with torch.random.fork_rng(devices=[]):
+        return int(torch.randint(2**62, ()))
 
 
 def draw_bits(x: Tensor, binarize: Binarize) -> Tensor:
