@@ -10,6 +10,7 @@ from torch import distributions as td
 import pyro_vae as pv
 import pyro_vae.distributions as ours
 from helpers.digits import exact, finite_gradients, leaf
+from pyro_vae.families.likelihoods import with_offset
 
 POSITIVE = [1e-7, 1e-4, 1e-2, 0.3, 1.0, 1.7, 30.0, 1e3, 1e5]
 LOCS = [-90.0, -3.0, 0.0, 5.0, 90.0]
@@ -71,6 +72,20 @@ def test_a_density_has_its_digits_wherever_a_draw_can_lie(name):
 def test_a_level_that_cannot_be_leaves_the_others_their_mass():
     p = ours.OneHotCategorical(logits=torch.tensor([-math.inf, 0.0, 0.0]), validate_args=False)
     assert p.log_prob(torch.eye(3)).exp().tolist() == pytest.approx([0.0, 0.5, 0.5])
+
+
+@pytest.mark.parametrize("line", ["ZeroInflatedPoisson", "ZeroInflatedNegativeBinomial"])
+def test_zero_inflated_counts_that_were_used_are_as_they_were(line):
+    """Pyro's keep both parameters of the gate, which expand refuses."""
+    vae = pv.VAE(3, 1, likelihood=line, encoder=[], decoder=[], seed=0)
+    with torch.no_grad():
+        p = vae.decode(torch.tensor([[9.0], [-1.0]]))
+        for used in (p, with_offset(p, torch.ones(2, 1))):
+            x = torch.tensor([0.0, 1.0, 7.0])
+            before = used.log_prob(x)
+            assert used.mean.shape == used.sample().shape == (2, 3)
+            assert torch.equal(used.log_prob(x), before)
+            assert torch.equal(used.expand([4, 2]).log_prob(x), before.expand(4, 2))
 
 
 def test_a_density_has_its_slope_where_a_power_vanishes():

@@ -46,6 +46,11 @@ from .tails import (
 )
 from .trajectories import Trajectories
 from .transforms import Interval, Ordered, Positive, PositiveCholesky, Shares, Sticks
+from .zero_inflated import (
+    ZeroInflatedDistribution,
+    ZeroInflatedNegativeBinomial,
+    ZeroInflatedPoisson,
+)
 
 __all__ = [
     "AffineBeta",
@@ -102,6 +107,9 @@ __all__ = [
     "VonMisesMixture",
     "Weibull",
     "WithSpike",
+    "ZeroInflatedDistribution",
+    "ZeroInflatedNegativeBinomial",
+    "ZeroInflatedPoisson",
     "bessel",
     "direction",
     "log_survival",

@@ -9,7 +9,15 @@ import torch
 from pyro.distributions import constraints
 from torch import Tensor
 
-from ..distributions import Joined, JoinedSupport, LogNormal, Multinomial, support_of_cell
+from ..distributions import (
+    FittedNormal,
+    Joined,
+    JoinedSupport,
+    LogNormal,
+    Multinomial,
+    ZeroInflatedDistribution,
+    support_of_cell,
+)
 from .support import describe_constraint, extremes, innermost, support_bounds, support_of
 
 __all__ = [
@@ -21,6 +29,7 @@ __all__ = [
     "parts_of",
     "scaled",
     "unreparameterized",
+    "weigh",
     "with_offset",
 ]
 
@@ -123,6 +132,15 @@ def drop_missing(likelihood: dist.TorchDistribution, mask: Tensor) -> dist.Torch
     return innermost(likelihood).mask(mask).to_event(likelihood.event_dim)
 
 
+def weigh(likelihood: dist.TorchDistribution, weight: Tensor | None) -> None:
+    """Let a scale that is fitted to a batch count each row by its weight, ``(B,)``."""
+    if weight is None:
+        return
+    for part in parts_of(likelihood):
+        if isinstance(base := innermost(part), FittedNormal):
+            base.weight = weight.reshape(-1, *[1] * likelihood.event_dim)
+
+
 def fill(x: Tensor, mask: Tensor, support: constraints.Constraint) -> Tensor:
     """x with a value of the support in its missing cells, so that no NaN reaches a gradient."""
     if not isinstance(support, JoinedSupport):
@@ -211,7 +229,7 @@ def _shifted(base: Any, offset: Tensor) -> dist.TorchDistribution:  # noqa: ANN4
         case dist.ZeroInflatedDistribution() if isinstance(base.base_dist, OFFSETS):
             name = "gate_logits" if "gate_logits" in vars(base) else "gate"
             own = _shifted(base.base_dist, offset)
-            shifted = dist.ZeroInflatedDistribution(own, **{name: getattr(base, name)})
+            shifted = ZeroInflatedDistribution(own, **{name: getattr(base, name)})
         case dist.Poisson():
             shifted = dist.Poisson(base.rate * offset.exp())
         case dist.NegativeBinomial():
