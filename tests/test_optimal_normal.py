@@ -2,6 +2,7 @@
 
 import math
 
+import pyro
 import pytest
 import torch
 
@@ -59,6 +60,37 @@ def test_missing_cells_have_no_part_in_the_scale():
     before = square.clone()
     p = FittedNormal(torch.zeros(2, 2), square, learn=True).mask(torch.tensor(False)).to_event(1)
     assert p.log_prob(x).tolist() == [0.0, 0.0] and torch.equal(square, before)  # nothing was seen
+
+
+@pytest.mark.parametrize("missing", [False, True])
+@pytest.mark.parametrize("line", ["OptimalNormal", "Normal"])
+def test_rows_by_weight_and_repeated_rows_have_one_scale(missing, line):
+    """Alone, and beside a block of another family."""
+    first = pv.Block("a", 2, likelihood="OptimalNormal", missing=missing)
+    others = pv.Block("b", 2, likelihood=line), pv.Block("w", (), "weight")
+    record = pv.Record([first, *others])
+    x, found = torch.tensor([[9.0, 1.0, 2.0, 2.0], [0.0, -1.0, 0.5, 3.0]]), []
+    x[0, 1] = torch.nan if missing else 1.0
+    for rows, w in (([0, 1], [0.5, 1.5]), ([0, 1, 1, 1], [1.0] * 4), ([0, 1], [1.0] * 2)):
+        vae = pv.VAE(record, 1, **SMALL)
+        packed = vae.as_data({"a": x[rows, :2], "b": x[rows, 2:], "w": torch.tensor(w)})
+        with pyro.get_param_store().scope():
+            at = pyro.condition(vae.model, {"z": torch.zeros(len(rows), 1)})
+            trace = pyro.poutine.trace(at).get_trace(packed)
+            trace.compute_log_prob()
+        found.append(next(m.square.item() for m in vae.modules() if hasattr(m, "square")))
+    assert found[0] == pytest.approx(found[1]) and abs(found[0] - found[2]) > 0.1
+
+
+def test_padding_has_no_part_in_the_scale():
+    parts = {"encoder": "GRU(4)", "decoder": "GRU(4)", "seed": 0}
+    vae = pv.VAE((None, 2), 1, likelihood="OptimalNormal", **parts)
+    x = vae.as_data([torch.full((1, 2), 9.0), torch.zeros(4, 2)])
+    p, square = vae.decode(torch.zeros(2, 1), x), vae.likelihood.step.square
+    best = (x - p.base_dist.mean)[~x.isnan()].square().mean().item()
+    before = square.item()
+    p.log_prob(x)
+    assert square.item() == pytest.approx(0.9 * before + 0.1 * best)
 
 
 def line_of_one_z(size, missing):

@@ -18,13 +18,18 @@ class FittedNormal(dist.Normal):
     .. math:: \log p(x) = -\frac{(x - m)^2}{2 s^2} - \log s - \frac12 \log 2\pi, \quad
         s^2 = \frac1n \sum_i (x_i - m_i)^2
 
-    with the mean over all n cells of the batch, which maximizes its sum. That hangs on x, so it is
-    no density: elsewhere s is what training has left in ``square``, a running mean.
+    with the mean over all n cells of the batch, which maximizes its sum; where rows have weights,
+    the weighted mean. That hangs on x, so it is no density: elsewhere s is what training has left
+    in ``square``, a running mean.
 
     Args:
         loc: m.
         square: the mean square, a tensor of one number, which learning changes in place.
         learn: whether values that are scored are training data.
+
+    Attributes:
+        observed: which cells are.
+        weight: of each cell, as far as it is known; broadcast.
 
     References:
         Rybkin, Daniilidis & Levine (2021), sigma-VAE, arXiv:2006.13202.
@@ -39,13 +44,14 @@ class FittedNormal(dist.Normal):
     def __init__(self, loc: Tensor, square: Tensor, *, learn: bool = False) -> None:
         self.square, self.learn = square, learn
         self.observed: Tensor | bool = True
+        self.weight: Tensor | None = None
         super().__init__(loc, square.sqrt().expand(loc.shape), validate_args=False)
 
     def expand(self, batch_shape: Sequence[int], _instance: object = None) -> "FittedNormal":
         """The same, expanded."""
         loc = self.loc.expand(torch.Size(batch_shape))
         new = FittedNormal(loc, self.square, learn=self.learn)
-        new.observed = self.observed
+        new.observed, new.weight = self.observed, self.weight
         return new
 
     def mask(self, mask: Tensor | bool) -> dist.TorchDistribution:
@@ -64,11 +70,12 @@ class FittedNormal(dist.Normal):
     def _learned(self, squares: Tensor) -> Tensor:
         """The mean square of a batch, which the running mean moves towards."""
         least = torch.finfo(squares.dtype).tiny
-        if isinstance(self.observed, Tensor):
-            seen = self.observed.expand(squares.shape)
-            mean = torch.where(seen, squares, 0.0).sum() / seen.sum().clamp(min=1)
-            mean = torch.where(seen.any(), mean, self.square)
-        else:
+        if self.observed is True and self.weight is None:
             mean = squares.mean()
+        else:
+            counts = torch.ones_like(squares) * self.observed
+            counts = counts if self.weight is None else counts * self.weight
+            mean = torch.where(counts > 0, counts * squares, 0.0).sum() / counts.sum()
+            mean = torch.where(counts.any(), mean, self.square)
         self.square.lerp_(mean.clamp(min=least), 1 - MEMORY)
         return mean.clamp(min=least)

@@ -116,7 +116,7 @@ class Ragged(dist.Independent):
             seen = seen.flatten(-base.event_dim).all(-1)
         else:
             safe = fill(value, seen, base.support)  # pyrefly: ignore[bad-argument-type]
-        each = torch.where(seen, base.log_prob(safe), 0.0)
+        each = base.mask(seen).log_prob(safe)  # a scale that is fitted to x sees the mask too
         return each.flatten(-(n - base.event_dim)).sum(-1)
 
     def point(self, of: Callable[[dist.TorchDistribution], Tensor]) -> Tensor:

@@ -4,7 +4,10 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-__all__ = ["check_density", "check_event", "check_meeting", "try_part"]
+from ..families.optimal import OptimalNormal
+from ..families.part import looks_at_joint
+
+__all__ = ["check_density", "check_event", "check_meeting", "check_scale", "try_part"]
 
 
 def try_part(
@@ -59,6 +62,16 @@ def check_meeting(p: dist.TorchDistribution, q: dist.TorchDistribution, lines: l
         raise ValueError(
             f"the prior {lines[0]} has density 0 at the points of the guide {lines[1]}: choose "
             "guide='Normal', or a prior that is not made of the guide"
+        )
+
+
+def check_scale(likelihood: nn.Module, guide: nn.Module, line: str) -> None:
+    """Raise if a scale is fitted to all that is scored, and a guide scores z along its steps."""
+    optimal = any(isinstance(part, OptimalNormal) for part in likelihood.modules())
+    if optimal and looks_at_joint(guide):
+        raise ValueError(
+            f"OptimalNormal has the best scale for all that is scored, and {line} scores z along "
+            "its steps: use Normal(scale=learned)"
         )
 
 

@@ -15,11 +15,11 @@ from torch import Tensor
 from ..core.modes import untouched
 from ..core.seeding import seeded
 from ..core.sizes import bounded, memory
-from ..families.likelihoods import check_cells, unreparameterized
+from ..families.likelihoods import check_cells, unreparameterized, weigh
 from ..families.missingness import make_missingness
 from ..families.networks import build_network, spec_of
-from ..families.optimal import OptimalNormal
-from ..families.part import Ends, Line, Part, connect, looks_at_joint, start_from
+from ..families.part import Ends, Line, Part, connect, start_from
+from ..families.priors import is_made_of_guide
 from ..families.registry import make_layers, make_part
 from ..families.support import support_of
 from ..families.topics import introduce
@@ -35,7 +35,7 @@ from .joint import Joint
 from .latents import Latents, check_supports
 from .making import asks_for_features, example_of, joined, line_of
 from .steps import make_inputs
-from .trial import check_density, check_event, check_meeting, try_part
+from .trial import check_density, check_event, check_meeting, check_scale, try_part
 
 __all__ = ["VAE", "Units"]
 
@@ -182,10 +182,12 @@ class VAE(Forecasts):
             x: ``(B, *x_shape)``, or as :attr:`record` packs it; ``None`` draws one observation.
         """
         mask = () if self.missingness is None else ("missingness",)
-        self._register("prior", "decoder", "likelihood", *mask)
+        shared = ("encoder", "approximation") if is_made_of_guide(self.prior) else ()
+        self._register("prior", "decoder", "likelihood", *mask, *shared)
         with pyro.plate("data", 1 if x is None else len(x)), self.record.weighted(x):
             z = self._draw_prior(x)
             p = self.decode(z, x)
+            weigh(p, None if x is None else self.weights_of(x))
             if self.missingness is not None and x is not None:
                 self.missingness.observe(p, self.record.cells(x))
             p, cells = self.record.observe(p, x)
@@ -380,12 +382,7 @@ class VAE(Forecasts):
         lines = [line_of(self.get_submodule(self.ROLES[role])) for role in ("prior", "guide")]
         if "Delta" in lines[1]:
             check_meeting(p, q, lines)
-        optimal = any(isinstance(part, OptimalNormal) for part in self.likelihood.modules())
-        if optimal and looks_at_joint(self.approximation):
-            raise ValueError(
-                f"OptimalNormal has the best scale for all that is scored, and {lines[1]} scores z "
-                "along its steps: use Normal(scale=learned)"
-            )
+        check_scale(self.likelihood, self.approximation, lines[1])
         self.record.shift(p_x, torch.zeros(1, *self.record.shape))
         if self.record.missing:
             check_cells(p_x, self.record.columns, getattr(self.record, "levels", {}))
