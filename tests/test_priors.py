@@ -3,6 +3,7 @@
 import copy
 import math
 
+import pyro
 import pyro.distributions as dist
 import pytest
 import torch
@@ -272,6 +273,16 @@ def test_the_encoder_learns_through_the_vamp_prior_too():
     vae.prior().log_prob(torch.randn(5, 2)).sum().backward()
     reached = {n for n, p in vae.named_parameters() if p.grad is not None and p.grad.any()}
     assert {n.split(".")[0] for n in reached} == {"prior", "encoder", "approximation"}
+
+
+@pytest.mark.parametrize("line", ["RWS", "CUBO"])
+def test_a_vamp_prior_serves_no_guide_with_an_objective_of_its_own(line):
+    """The encoder is the prior's too, and would follow the model's objective as well."""
+    vae, x = vamp(), torch.ones(3, 4)
+    with pyro.get_param_store().scope():
+        with pytest.raises(ValueError, match="of guide and model: use Trace_ELBO"):
+            check_and_nest(pv.make_estimator(line), vae.model, vae.guide, x)
+        check_and_nest(pv.make_estimator("VIMCO"), vae.model, vae.guide, x)
 
 
 @pytest.mark.slow

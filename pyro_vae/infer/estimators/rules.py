@@ -235,7 +235,7 @@ def the_guide_has_parameters_of_its_own(trial: Trial) -> None:
     if shared := sorted(set.intersection(*names)):
         raise UnsoundError(
             f"its guide follows an objective of its own, and {shared[0]!r} is a parameter of guide "
-            "and model: use Trace_ELBO, or a guide that does not read the prior"
+            "and model: use Trace_ELBO, or a prior and a guide that do not read each other"
         )
 
 
