@@ -346,6 +346,7 @@ def test_a_forecast_is_right_where_the_guide_is_far_off_and_says_so_where_it_can
         vae.forecast(data, [3.05], num_samples=100, seed=0)
 
 
+@pytest.mark.slow
 def test_a_forecast_takes_times_or_rows_and_says_what_it_lacks():
     vae, data = model(), frame()
     rows = pd.DataFrame({"subject": ["s3", "s1"], "time": [20.0, 21.0]})

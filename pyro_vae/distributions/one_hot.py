@@ -15,7 +15,6 @@ class OneHotCategorical(Checked, dist.OneHotCategorical):
     Pyro's is that of the largest entry, and jumps where another one becomes it. A gradient that
     looks at relaxed draws, as REBAR's does, is biased by that, within a mixture too.
 
-    >>> import torch
     >>> p = OneHotCategorical(torch.tensor([0.25, 0.75]), validate_args=False)
     >>> p.log_prob(torch.tensor([[1.0, 0.0], [0.5, 0.5]])).exp()
     tensor([0.2500, 0.4330])
