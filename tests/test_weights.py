@@ -43,6 +43,7 @@ def test_the_error_is_that_of_weighted_means_of_other_samples():
     assert (v.std(1) / 200**0.5).mean() < 0.7 * errors.mean()
 
 
+@pytest.mark.slow
 def test_log_p_of_a_survey_and_comparisons_of_it_are_weighted(vae):
     other = pv.VAE(pv.Table.from_frame(ROWS), 1, weight="w", seed=1).double()
     found = pv.compare({"one": vae, "other": other}, ROWS, num_samples=30, seed=0)
@@ -90,6 +91,7 @@ def test_the_table_of_an_assessment_is_weighted(vae):
         assert found.loc["ELBO"].to_numpy() == pytest.approx(of_survey(elbo.numpy()))
 
 
+@pytest.mark.slow
 def test_the_latent_space_of_weighted_rows_is_that_of_repeated_ones(vae):
     many = ROWS.loc[ROWS.index.repeat(WEIGHTS.astype(int))].assign(w=1.0)
     one, other, plain = (
