@@ -122,6 +122,7 @@ def test_the_scale_is_that_of_the_residuals(missing, units, size):
 
 def test_a_model_is_saved_with_its_scale(tmp_path):
     vae = pv.VAE(4, 2, likelihood="OptimalNormal", **SMALL)
+    assert vae.likelihood.square == 1  # what was scored to see whether it can be is no data
     x = torch.randn(60, 4)
     pv.fit(vae, x, epochs=2, **TOLD)
     again = pv.load(vae.save(tmp_path))
