@@ -84,7 +84,7 @@ def reading(words: Sequence[str], name: str) -> tuple[str, str] | None:
             form = f"%m{sign}%d{sign}{year}" if american else f"%d{sign}%m{sign}{year}"
             form = f"%Y{sign}%m{sign}%d" if year_first else form
             return "dates", f"dates={{{name!r}: {form!r}}}"
-    elif form := named_form(words):
+    elif form := _named_form(words):
         return "dates", f"dates={{{name!r}: {form!r}}}"
     elif len(words) >= FEW and all(map(COMPACT.fullmatch, words)):
         as_words = f"{column}.astype('Int64').astype('string')"
@@ -98,7 +98,7 @@ def reading(words: Sequence[str], name: str) -> tuple[str, str] | None:
     return what, f"df.assign(**{{{name!r}: {call}}})"
 
 
-def named_form(words: Sequence[str]) -> str | None:
+def _named_form(words: Sequence[str]) -> str | None:
     """The form that all words have, if it is that of dates whose months are words."""
     return next((form for form in NAMED if all(_is_date(word, form) for word in words)), None)
 
