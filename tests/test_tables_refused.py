@@ -174,6 +174,12 @@ def test_the_advice_on_booleans_reads_those_of_any_spelling():
     assert np.array_equal(table.schema.read(frame.assign(ok=new)).values, table.values)
 
 
+@pytest.mark.parametrize("make", [list, np.array, pd.Index])
+def test_levels_come_as_an_array_too(make):
+    table = pv.Table.from_frame(good(pet=[*"abca"] * 10), kinds={"pet": make([*"bca"])})
+    assert table.schema["pet"].levels == ("b", "c", "a")
+
+
 def test_another_form_of_dates_is_for_the_first_frame_to_say():
     frame = good(day=["2020-01-02", "2021-03-04"] * 20)
     table = pv.Table.from_frame(frame)

@@ -76,7 +76,7 @@ def decide(cells: Cells, wishes: Wishes) -> Column:
     name, all_cells = cells.name, cells
     wish, line = wishes.kinds.get(name), wishes.lines.get(name)
     cells = known_cells(cells, wishes.na_values)
-    if wish == "identifier" and line is None:
+    if str(wish) == "identifier" and line is None:
         why = "declared an identifier: left out"
         return Column(name, "identifier", "", why, cells.sort or "word", cells.dtype)
     if not cells.known.any():

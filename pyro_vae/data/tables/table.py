@@ -245,7 +245,7 @@ class Table:
         wishes = Wishes(kinds or {}, _lines(likelihood), dates or {}, censored or {}, gone)
         wishes.check(given.names)
         wishes = with_events(wishes, given) if censored is None else wishes
-        aside = [name for name, kind in wishes.kinds.items() if kind == "identifier"]
+        aside = [name for name, kind in wishes.kinds.items() if str(kind) == "identifier"]
         columns = tuple(
             decide(given.cells(name, any_type=name in aside, words=gone.get(name, ())), wishes)
             for name in given.names
