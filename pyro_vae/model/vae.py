@@ -374,7 +374,7 @@ class VAE(Forecasts):
         example = torch.zeros(1, *self.record.shape)
         context = self._prior_features(example) if self.prior_reads else None
         p = try_part(self.prior, "prior", line_of(self.prior), context)
-        with untouched(self):  # a scale that is fitted to what is scored is not, here
+        with untouched(self.likelihood):  # a scale that is fitted to what is scored is not, here
             for d, role in ((p, "prior"), (q, "guide"), (p_x, "likelihood")):
                 check_density(d, role, line_of(self.get_submodule(self.ROLES[role])))
         check_event(p, self.z_shape, "prior")

@@ -119,13 +119,7 @@ def prepare(
         form=form,
     )
     if isinstance(x, Rows | Tensor):
-        size = max(EVALUATED, 0 if held_out is None else len(held_out))
-        first, more = torch.randperm(len(x), device=x.device)[:size].tensor_split([EVALUATED])
-        sample = draw_bits(vae.as_data(x[first]), binarize)
-        if len(more):  # because validation data are as many
-            with seeded(_other_seed() if binarize else None):
-                more = draw_bits(vae.as_data(x[more]), binarize)
-            sample = torch.cat([sample, more])
+        sample = _sampled(vae, x, 0 if held_out is None else len(held_out), binarize)
     else:
         sample = _read_first(vae, x, batches)
     if binarize or not isinstance(x, Tensor):  # else it is of what was checked
@@ -166,6 +160,17 @@ def _check_one(vae: Trainable, x: Tensor, batch_size: int) -> None:
                 "batch normalization needs two observations a step, and one batch of an epoch has "
                 f"one: another batch_size than {batch_size}, or drop_last=True of a DataLoader"
             ) from None
+
+
+def _sampled(vae: Trainable, x: Any, held_out: int, binarize: Binarize) -> Tensor:  # noqa: ANN401
+    """Random training data that are evaluated: more where more are held out, drawn apart."""
+    rows = torch.randperm(len(x), device=x.device)[: max(EVALUATED, held_out)]
+    first, more = rows.tensor_split([EVALUATED])
+    sample = draw_bits(vae.as_data(x[first]), binarize)
+    if not len(more):
+        return sample
+    with seeded(_other_seed() if binarize else None):
+        return torch.cat([sample, draw_bits(vae.as_data(x[more]), binarize)])
 
 
 def _read_first(vae: Any, x: object, batches: Batches) -> Tensor:  # noqa: ANN401
