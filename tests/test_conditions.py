@@ -245,6 +245,7 @@ def test_the_gradient_of_a_weight_of_two_is_that_of_a_row_twice():
         assert torch.allclose(one.grad, other.grad, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_checks_and_the_history_are_of_what_weighted_rows_stand_for():
     """Rows of the model's own, of which the high ones come a fifth as often, with weight 5."""
     data = pd.DataFrame(np.random.default_rng(0).normal(size=(900, 2)), columns=["a", "b"])

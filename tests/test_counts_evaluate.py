@@ -152,6 +152,7 @@ def test_groups_that_are_none_are_refused(case):
         pv.differential_expression(model(), torch.ones(4, 6), a, b)
 
 
+@pytest.mark.slow
 def test_batches_of_other_shares_do_not_hide_a_difference():
     """z says nothing, and the decoder has the means of two batches, in which a and b mix 8 to 2."""
     record = pv.Record(

@@ -189,6 +189,7 @@ def test_rows_that_share_a_condition_are_no_copies_and_are_told_apart(beside):
     assert score < 1 - 4 * error  # 1 where a tree has seen its twin
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["numbers", "categories"])
 def test_the_error_of_the_closest_records_is_of_the_records(kind):
     """Of few records each is the closest of many rows, and of two levels two of nearly all."""
@@ -365,6 +366,7 @@ def test_what_is_no_frame_is_named():
         pv.fidelity(rows, 3, rows)
 
 
+@pytest.mark.slow
 def test_times_that_no_draw_censors_are_left_out():
     rng = np.random.default_rng(0)
     rows = mixed(90, 0).assign(time=rng.gamma(2, 1, 90), event=rng.random(90) < 0.5)

@@ -276,6 +276,7 @@ def test_the_cells_of_whole_positive_columns_are_those_that_were_hidden():
     assert all(hidden[0][row, place] for row, place in places[["row", "place"]].to_numpy())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nominal", [False, True])
 def test_draws_of_the_margin_itself_have_no_skill_in_a_small_table(nominal):
     """The margin of a column holds each truth, which must not count as a prediction of itself."""

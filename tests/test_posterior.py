@@ -190,6 +190,7 @@ def test_ties_are_broken_evenly():
     assert (found.table["p_value"] > 0.001).all()
 
 
+@pytest.mark.slow
 def test_categories_are_simulated_as_numbers_that_an_encoder_reads():
     networks = {"encoder": "MLP([3])", "decoder": "MLP([3])", "seed": 0}
     vae = pv.VAE(2, 1, likelihood="Categorical(categories=3)", **networks).double()

@@ -465,6 +465,7 @@ def test_equal_arguments_are_told_apart_when_data_are_drawn():
     assert "hold the same values" in pv.Program(model, guide, same, same).why_not_simulated
 
 
+@pytest.mark.slow
 def test_a_parameter_for_each_member_is_of_no_other_rows():
     """Cut into batches, the guide below would give each row another's parameter."""
     x = torch.tensor([0.3, -1.2, 2.0])
