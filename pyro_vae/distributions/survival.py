@@ -101,20 +101,8 @@ def _log_tail(p: Any, t: Tensor, *, above: bool) -> Tensor:  # noqa: ANN401
     match p:
         case td.Exponential() if above:
             return -p.rate * t
-        case td.Normal():
-            z = (t - p.loc) / p.scale
-            return torch.special.log_ndtr(-z if above else z)
-        case dist.Logistic():
-            z = (t - p.loc) / p.scale
-            return torch.nn.functional.logsigmoid(-z if above else z)
-        case td.Laplace():
-            z = (t - p.loc) / p.scale * (-1 if above else 1)
-            near = torch.log1p(-(-z.clamp(min=0)).exp() / 2)
-            return torch.where(z < 0, z - math.log(2), near)
-        case dist.SoftLaplace():
-            z = (t - p.loc) / p.scale * (-1 if above else 1)
-            near = z.clamp(-FAR, 2 * FAR).exp().atan().log()
-            return torch.where(z < -FAR, z, near) + math.log(2 / math.pi)
+        case td.Normal() | dist.Logistic() | td.Laplace() | dist.SoftLaplace():
+            return _log_symmetric_tail(p, (t - p.loc) / p.scale * (-1 if above else 1))
         case td.Gumbel():
             z = (t - p.loc) / p.scale
             if not above:
@@ -140,6 +128,20 @@ def _log_tail(p: Any, t: Tensor, *, above: bool) -> Tensor:  # noqa: ANN401
     share = p.cdf(t)
     of = torch.finfo(share.dtype)
     return torch.log1p(-share.clamp(max=1 - of.eps)) if above else share.clamp(min=of.tiny).log()
+
+
+def _log_symmetric_tail(p: Any, z: Tensor) -> Tensor:  # noqa: ANN401
+    """log P(Z <= z) of a law that is symmetric about its centre, z scales from it."""
+    match p:
+        case td.Normal():
+            return torch.special.log_ndtr(z)
+        case dist.Logistic():
+            return torch.nn.functional.logsigmoid(z)
+        case td.Laplace():
+            near = torch.log1p(-(-z.clamp(min=0)).exp() / 2)
+            return torch.where(z < 0, z - math.log(2), near)
+    near = z.clamp(-FAR, 2 * FAR).exp().atan().log()  # of a hyperbolic secant
+    return torch.where(z < -FAR, z, near) + math.log(2 / math.pi)
 
 
 def _sign(transform: td.Transform) -> int:
