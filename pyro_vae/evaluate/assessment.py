@@ -41,7 +41,6 @@ __all__ = ["Assessment", "assess"]
 HIDDEN = 100_000  # cells of observations, a fifth of which are hidden and imputed
 EACH = 20_000  # cells, of fewer of which all are, a fifth at a time
 LATENT_DATA = 2000  # the time of the mutual information grows with their square
-SIMULATED = 1000  # observations for the calibration
 REFINED = 100  # observations whose proposals are fitted: each costs thousands of evaluations
 FEW = 20  # observations that each have a guide, or chains, of their own
 DOUBTFUL = 0.05  # share of data with a k-hat above 0.7, from which on proposals are fitted
@@ -257,7 +256,7 @@ def assess(
             return None
 
     with seeded(seed):
-        few, many, beside = (x[chosen_rows(x, n)] for n in (FEW, LATENT_DATA, SIMULATED))
+        few, many = (x[chosen_rows(x, n)] for n in (FEW, LATENT_DATA))
     by_guide, evidence, rows = _evidence(vae, x, num_samples, seed)
     return Assessment(
         elbo=elbo(vae, x, seed=seed),
@@ -266,9 +265,7 @@ def assess(
         refined=rows,
         latents=attempt("Latent space", lambda: latent_summary(vae, many, seed=seed)),
         gaps=attempt("Guide", lambda: gaps(vae, few, steps=steps, seed=seed)),
-        calibration=attempt(
-            "Calibration", lambda: calibration(vae, SIMULATED, given=beside, seed=seed)
-        ),
+        calibration=attempt("Calibration", lambda: calibration(vae, given=x, seed=seed)),
         sandwich=attempt(
             "Annealing",
             lambda: bdmc(vae, FEW, given=few, temperatures=steps, chains=8, seed=seed),
