@@ -15,7 +15,7 @@ import pyro
 import pyro.poutine as poutine
 import torch
 from common import publish
-from peers import PEERS, fused_adam, vae
+from peers import PEERS, compiled, fused_adam, vae
 from pyro.infer import SVI, Trace_ELBO
 from speed import BATCHES, page, ready
 from torch import Tensor, nn
@@ -28,6 +28,7 @@ def parts(x: Tensor) -> dict[str, Callable[[], object]]:
     model, store = vae(), {"params": {}, "constraints": {}}
     elbo, optim = Trace_ELBO(), fused_adam()
     svi = SVI(model.model, model.guide, optim, elbo)
+    captured = SVI(model.model, model.guide, optim, compiled(elbo, "capture"))
     q, p = model.approximate_posterior(x), model.decode(torch.zeros(len(x), 50))
     z, prior = q.rsample(), model.prior()
     q_parts, p_parts = model.approximation.sources, model.likelihood.sources
@@ -75,6 +76,7 @@ def parts(x: Tensor) -> dict[str, Callable[[], object]]:
 
     return {
         "whole step": within(lambda: svi.step(x)),
+        "whole step, captured": within(lambda: captured.step(x)),
         "loss and gradient": within(lambda: elbo.loss_and_grads(model.model, model.guide, x)),
         "guide and model, traced": within(run_twice),
         "guide and model as distributions, untraced, no graph": plain,

@@ -349,6 +349,7 @@ PEERS: dict[str, Callable[[Tensor, Tensor], Peer]] = {
     "Pyro SVI, validation off": by_svi(adam, Trace_ELBO, False),
     "Pyro SVI, JitTrace_ELBO": by_svi(adam, JitTrace_ELBO, False),
     "pyro_vae, eager": ours(False),
+    "pyro_vae, captured": ours("capture"),
     "pyro_vae, compiled": ours(True),
     "pyro_vae, CUDA graphs": ours("reduce-overhead"),
     "PyTorch by hand, eager": by_hand(False),

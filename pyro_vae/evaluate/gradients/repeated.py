@@ -7,8 +7,7 @@ from copy import deepcopy
 import torch
 from torch import Tensor, fx
 
-from ...infer.engine.capture import Graph
-from ...infer.engine.passes import drop_dead_code, placeholders
+from ...infer.engine.capture import Graph, drop_dead_code, placeholders
 
 __all__ = ["factor", "repeat"]
 

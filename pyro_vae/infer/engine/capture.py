@@ -1,8 +1,9 @@
 """A Pyro program run once under a tracer that sees tensors alone: its computation as a graph."""
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import getitem
 from typing import Any
 from unittest.mock import patch
 
@@ -14,13 +15,29 @@ from pyro.infer.util import Dice
 from torch import Tensor, fx
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
+from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakTensorKeyDictionary
 
-from .passes import PASSES, placeholders
-
-__all__ = ["CaptureError", "Graph", "capture", "capture_function"]
+__all__ = [
+    "CaptureError",
+    "Graph",
+    "capture",
+    "capture_function",
+    "drop_dead_code",
+    "left_alone",
+    "placeholders",
+]
 
 aten: Any = torch.ops.aten
+DATA, PROGRAM, CONSTANT = range(3)  # what decides the value of a tensor: data or noise, and so on
+RECORDED = {  # Inductor may lay out the input of a view in another way; constants stay as they were
+    aten.view.default: aten.reshape.default,
+    aten.lift_fresh.default: aten.lift_fresh_copy.default,
+}
+VIEWS = [  # that are left out where they change nothing
+    getattr(aten, name).default for name in ("alias", "detach", "expand", "permute", "view")
+]
 
 
 class CaptureError(RuntimeError):
@@ -69,13 +86,12 @@ def capture(elbo: ELBO, model: Callable, guide: Callable, *args: object, **kwarg
     leaves, tree = pytree.tree_flatten((args, kwargs))
     inputs = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
     step = elbo.loss_and_grads  # pyrefly: ignore[missing-attribute]
-    with torch.random.fork_rng(), _Undo() as undo:
+    with left_alone():
         with poutine.trace(param_only=True) as seen:
             step(model, guide, *args, **kwargs)  # what happens once, such as counting plates
         sites: dict[str, Any] = dict(seen.trace.nodes)
         parameters = {name: site["value"].unconstrained() for name, site in sites.items()}
         named = {name: p for name, p in parameters.items() if p.grad is not None}
-        before = {p: None if undo.is_new(p.grad) else p.grad for p in named.values()}
 
         def run(*tensors: Tensor) -> tuple[Tensor, ...]:
             given = iter(tensors)
@@ -83,16 +99,11 @@ def capture(elbo: ELBO, model: Callable, guide: Callable, *args: object, **kwarg
             some, others = pytree.tree_unflatten(filled, tree)
             for p in named.values():
                 p.grad = None
-            with _Constants():
-                loss = step(model, guide, *some, **others)
+            loss = step(model, guide, *some, **others)
             return (torch.as_tensor(loss), *(p.grad for p in named.values()))
 
-        try:
-            with _without_looking():
-                module, live = capture_function(run, *inputs)
-        finally:
-            for p, gradient in before.items():
-                p.grad = gradient
+        with _without_looking():
+            module, live = capture_function(run, *inputs)
     return Graph(module, inputs, live, named)
 
 
@@ -102,50 +113,19 @@ def capture_function(function: Callable, *inputs: Tensor) -> tuple[fx.GraphModul
     Raises:
         CaptureError: what it does depends on the values of tensors.
     """
-    from torch._guards import TracingContext, tracing
-    from torch._subclasses.fake_tensor import FakeTensorMode
-    from torch.fx._lazy_graph_module import _use_lazy_graph_module
-    from torch.fx.experimental.proxy_tensor import make_fx
-
+    given = [
+        x.detach().requires_grad_(x.requires_grad) for x in inputs
+    ]  # each an object of its own
     try:
-        # Each node notes its shape by a fake tensor; a mode for each took half of the time. The
-        # module's code is written where it is first called, and not after each of the passes.
-        mode = FakeTensorMode(allow_fallback_kernels=True)
-        with tracing(TracingContext(mode)), _use_lazy_graph_module(True), _noted_quickly(mode):
-            module = make_fx(function)(*inputs)
-        for apply in PASSES:
-            module = apply(module)
+        with _Recorder(given) as recorder:
+            results = function(*given)
+        return recorder.finish(results)
     except Exception as problem:
         raise CaptureError.because(
             problem,
             "the structure of the model, guide or estimator depends on the values of tensors",
             "use compile=False, or the ELBO without CompiledELBO",
         ) from problem
-    live = [node.meta["val"] for node in placeholders(module.graph)[len(inputs) :]]
-    return module, live
-
-
-@contextmanager
-def _noted_quickly(mode: Any) -> Generator[None]:  # noqa: ANN401
-    """Within it a fake tensor is made as PyTorch makes it, but in one step: a quarter of a capture.
-
-    PyTorch calls ``torch.empty_strided`` under the mode, which looks for what it does in a cache.
-    """
-    from torch._subclasses.fake_tensor import FakeTensor
-    from torch.fx.experimental import proxy_tensor
-
-    extract = proxy_tensor.extract_val
-
-    def note(value: Any, include_real: bool = False) -> object:  # noqa: ANN401
-        if include_real or type(value) is not Tensor or value.layout is not torch.strided:
-            return extract(value, include_real)
-        like = {"dtype": value.dtype, "device": "meta"}
-        return FakeTensor(
-            mode, torch.empty_strided(value.shape, value.stride(), **like), value.device
-        )
-
-    with patch.object(proxy_tensor, "extract_val", note):
-        yield
 
 
 @contextmanager
@@ -196,36 +176,149 @@ class _Replaced(TorchFunctionMode):
         return self.others.get(func, func)(*args, **(kwargs or {}))
 
 
-class _Constants(TorchDispatchMode):
-    """Lets a program read numbers that no input and no noise reaches, as a sequential plate's."""
+@contextmanager
+def left_alone() -> Generator[None]:
+    """Within it a program may run: gradients, buffers and random numbers are then as before."""
+    store = pyro.get_param_store()
+    before = {p: p.grad for _, p in store.named_parameters()}
+    try:
+        with torch.random.fork_rng(), _Undo():
+            yield
+    finally:
+        for _, p in store.named_parameters():
+            p.grad = before.get(p)
 
-    def __init__(self) -> None:
+
+def drop_dead_code(module: fx.GraphModule) -> fx.GraphModule:
+    """Leave out what no result needs, and write the module's code anew."""
+    module.graph.eliminate_dead_code()
+    module.recompile()
+    return module
+
+
+def placeholders(graph: fx.Graph) -> list[fx.Node]:
+    """The inputs of a graph, in their order."""
+    return graph.find_nodes(op="placeholder")
+
+
+class _Watching(TorchDispatchMode):
+    """A mode without PyTorch's wrapper, which imports its compiler: that takes seconds."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
+
+class _Recorder(_Watching):
+    """Writes each operation on tensors down as a node of a graph, in their order.
+
+    Tensors that it did not see being made, as parameters, buffers and numbers, become inputs of
+    the graph, after the given ones. The ``meta["val"]`` of a node holds shape, strides and type.
+    What follows from constants alone, as the indices of a sequential plate do, may be read as a
+    number; what follows from tensors of the program may decide shapes, as a coupling flow's mask.
+    """
+
+    def __init__(self, inputs: Sequence[Tensor]) -> None:
         super().__init__()
-        self.constants: dict[int, Tensor] = {}  # by storage; held, so that no number is given twice
+        self.graph, self.inputs = fx.Graph(), list[Tensor]()  # the live ones too
+        self.nodes: Any = WeakTensorKeyDictionary()
+        self.origins: dict[int, tuple[int, Tensor]] = {}  # by storage, of what is not of data
+        for x in inputs:
+            self._place(x)
+        self.count = len(self.inputs)
 
     def __torch_dispatch__(
-        self, func: Callable, types: object, args: tuple = (), kwargs: dict | None = None
+        self,
+        func: Any,  # noqa: ANN401
+        types: object,
+        args: tuple = (),
+        kwargs: dict | None = None,
     ) -> object:
-        from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
-
         kwargs = kwargs or {}
-        fresh = func is aten.lift_fresh.default  # torch.tensor of numbers
-        given = [_storage(tensor) for tensor in _tensors((*args, *kwargs.values()))]
-        constant = fresh or all(storage in self.constants for storage in given)
-        if func is aten._local_scalar_dense.default and constant:
-            with disable_proxy_modes_tracing():
-                return func(*args)
+        given = list(_tensors((*args, *kwargs.values())))
+        names = fx.node.map_aggregate((args, kwargs), self._name)
+        origin = CONSTANT if func is aten.lift_fresh.default else self._origin(given)
+        if torch.Tag.data_dependent_output in func.tags:
+            if origin != CONSTANT:
+                raise ValueError(f"the value of a tensor is read, by {func}")
+            return func(*args, **kwargs)
+        if torch.Tag.dynamic_output_shape in func.tags:
+            masks = _masks(args[1]) if func is aten.index.Tensor else given
+            if self._origin(masks) == DATA:
+                raise ValueError("where a tensor of the data is not zero decides the shapes")
+            if masks and origin != DATA:
+                return func(*args, **kwargs)  # a tensor of the program's from now on
         result = func(*args, **kwargs)
-        noisy = torch.Tag.nondeterministic_seeded in getattr(func, "tags", ())
-        for tensor in _tensors((result,)):
-            if constant and not noisy:
-                self.constants[_storage(tensor)] = tensor
-            else:
-                self.constants.pop(_storage(tensor), None)
+        if func in VIEWS and _same_layout(result, args[0]):
+            self.nodes[result] = self.nodes[args[0]]
+            return result
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            origin = DATA
+        self._note(self.graph.call_function(RECORDED.get(func, func), *names), result, origin)
         return result
 
+    def finish(self, results: Any) -> tuple[fx.GraphModule, list[Tensor]]:  # noqa: ANN401
+        """The graph of these results, and what it needs beside its inputs."""
+        self.graph.output(fx.node.map_aggregate(results, self._name))
+        self.graph.eliminate_dead_code()
+        live = []
+        for node, tensor in list(zip(placeholders(self.graph), self.inputs, strict=True))[
+            self.count :
+        ]:
+            if node.users:
+                live.append(tensor)
+            else:
+                self.graph.erase_node(node)
+        return fx.GraphModule({}, self.graph), live
 
-class _Undo(TorchDispatchMode):
+    def _origin(self, tensors: Sequence[Tensor]) -> int:
+        """The least certain of theirs."""
+        known = (self.origins.get(_storage(tensor)) for tensor in tensors)
+        return min((found[0] if found else DATA for found in known), default=CONSTANT)
+
+    def _name(self, value: Any) -> Any:  # noqa: ANN401
+        """The node of a tensor; anything else as it is."""
+        if not isinstance(value, Tensor):
+            return value
+        if value not in self.nodes:
+            self._place(value)
+            self.origins.setdefault(_storage(value), (PROGRAM, value))
+        return self.nodes[value]
+
+    def _place(self, tensor: Tensor) -> None:
+        """Make it the last input."""
+        last = placeholders(self.graph)[-1:]
+        with self.graph.inserting_after(*last) if last else self.graph.inserting_before():
+            self.nodes[tensor] = self.graph.placeholder(f"input_{len(self.inputs)}")
+        self.nodes[tensor].meta["val"] = tensor
+        self.inputs.append(tensor)
+
+    def _note(self, node: fx.Node, result: object, origin: int) -> None:
+        """Remember whose value a node is."""
+        if isinstance(result, list | tuple):
+            for i, part in enumerate(result):
+                self._note(self.graph.call_function(getitem, (node, i)), part, origin)
+        elif isinstance(result, Tensor):
+            self.nodes[result] = node
+            with no_dispatch():
+                node.meta["val"] = torch.empty_strided(
+                    result.shape, result.stride(), dtype=result.dtype, device="meta"
+                )
+            self.origins.pop(_storage(result), None)
+            if origin != DATA:
+                self.origins[_storage(result)] = origin, result
+
+
+def _same_layout(one: Any, other: Any) -> bool:  # noqa: ANN401
+    return one.shape == other.shape and one.stride() == other.stride()
+
+
+def _masks(indices: Iterable[Tensor | None]) -> list[Tensor]:
+    """Those of the indices whose values decide how many rows are taken."""
+    return [i for i in indices if i is not None and i.dtype in (torch.bool, torch.uint8)]
+
+
+class _Undo(_Watching):
     """Gives back, at its end, the tensors that were written to and had been there before it."""
 
     def __init__(self) -> None:
@@ -248,10 +341,6 @@ class _Undo(TorchDispatchMode):
             if _storage(tensor) not in given:
                 self.new.setdefault(_storage(tensor), tensor)
         return result
-
-    def is_new(self, tensor: Tensor) -> bool:
-        """Whether a tensor was not there before."""
-        return _storage(tensor) in self.new
 
     def __exit__(self, *problem: object) -> None:  # pyrefly: ignore[bad-override]
         super().__exit__(*problem)

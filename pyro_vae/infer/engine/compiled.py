@@ -1,4 +1,4 @@
-"""An ELBO whose value and gradient are captured as a graph, which Inductor compiles."""
+"""An ELBO whose value and gradient are captured as a graph, which Inductor may compile."""
 
 import warnings
 from collections.abc import Callable, Hashable, Sequence
@@ -10,13 +10,13 @@ from pyro.infer import ELBO
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
-from .capture import CaptureError, Graph, capture
+from .capture import CaptureError, Graph, capture, left_alone
 from .lowering import for_cpu, options_for_cpu
 from .products import Choices
 
 __all__ = ["CompileMode", "CompiledELBO", "compile_module"]
 
-CompileMode: TypeAlias = Literal["reduce-overhead", "max-autotune"]
+CompileMode: TypeAlias = Literal["capture", "reduce-overhead", "max-autotune"]
 
 
 class CompiledELBO(ELBO):
@@ -33,13 +33,16 @@ class CompiledELBO(ELBO):
     The program must do the same whatever its tensors hold (*static structure*); sites may be
     enumerated and plates sequential. A graph serves the shapes and types that it was captured for;
     others, such as a ragged last batch, get their own. Python numbers, and whether a module is in
-    training mode, are as they were at the capture. The first step of each graph also runs the
+    training mode, are as they were at the capture: its steps 1, 2, 4, 8, ... are held against the
+    program, so that one that has changed is found. The first step of each graph also runs the
     program as it is, so Pyro's validation checks it, where that is enabled. On a CPU the log gamma
     function and its derivative are series in single precision, NaN below 0.
 
     Args:
         elbo: any ``ELBO``; :meth:`loss` and :meth:`differentiable_loss` stay its own, uncompiled.
-        mode: of ``torch.compile``: ``"reduce-overhead"`` uses CUDA graphs.
+        mode: of ``torch.compile``: ``"reduce-overhead"`` uses CUDA graphs. ``"capture"`` compiles
+            nothing: it runs the operations of the graph, to the eager bits but without Pyro's
+            messages, and is ready in a fraction of a second.
         announce: at every step look whether the parameters are those of the graph, and tell
             handlers, and so ``SVI``, of them. Where nobody puts others in their place, and the
             optimizer remembers them, as :class:`FusedOptim` does, the first step suffices.
@@ -47,7 +50,8 @@ class CompiledELBO(ELBO):
             resumed with the same bits; new ones, by measurement, are added.
 
     Raises:
-        CaptureError: in a step, a program whose structure depends on its data, or no C++ compiler.
+        CaptureError: in a step, a program whose structure depends on its data, or which changes by
+            what is no tensor, or no C++ compiler.
 
     References:
         Ansel et al. (2024), "PyTorch 2: faster machine learning through dynamic Python bytecode
@@ -98,12 +102,28 @@ class CompiledELBO(ELBO):
         new = step is None or (self.announce and not step.is_current())
         if step is None or new:
             graph = capture(self.elbo, model, guide, *args, **kwargs)
-            given = [*graph.inputs, *graph.live]
-            compiled = compile_module(graph.module, given, self.mode, self.choices)
-            step = self._steps[key] = _Step(graph, compiled)
+            exact = self.mode == "capture"
+            step = self._steps[key] = _Step(graph, self._made(graph), 1e-5 if exact else 1e-2)
         for name in step.graph.parameters if new or self.announce else ():
             pyro.param(name)
-        return step(tensors).item()
+        return step(tensors, self._eager(model, guide, args, kwargs))
+
+    def _eager(
+        self, model: Callable, guide: Callable, args: tuple, kwargs: dict
+    ) -> Callable[[], float]:
+        """The program's own loss with the noise to come, which leaves all as it is."""
+
+        def loss() -> float:
+            with left_alone():
+                return self.elbo.loss_and_grads(model, guide, *args, **kwargs)
+
+        return loss
+
+    def _made(self, graph: Graph) -> Callable[..., Sequence[Tensor]]:
+        """A graph as a function: its operations one by one, or compiled."""
+        if self.mode == "capture":
+            return graph.module.forward
+        return compile_module(graph.module, [*graph.inputs, *graph.live], self.mode, self.choices)
 
 
 def compile_module(
@@ -141,11 +161,17 @@ def compile_module(
 
 
 class _Step:
-    """A compiled graph, and the layout of the tensors that it was captured with."""
+    """A compiled graph, and the layout of the tensors that it was captured with.
 
-    def __init__(self, graph: Graph, compiled: Callable[..., Sequence[Tensor]]) -> None:
-        self.graph, self.compiled = graph, compiled
+    Its calls of number 1, 2, 4, ... are held against the program, which may have changed.
+    """
+
+    def __init__(
+        self, graph: Graph, compiled: Callable[..., Sequence[Tensor]], tolerance: float
+    ) -> None:
+        self.graph, self.compiled, self.tolerance = graph, compiled, tolerance
         self.layout = [_layout(tensor) for tensor in graph.live]
+        self.calls = self.doubts = 0
 
     def is_current(self) -> bool:
         """Whether Pyro's store still holds these parameters, and all tensors have their layout."""
@@ -155,13 +181,29 @@ class _Step:
             and [_layout(tensor) for tensor in self.graph.live] == self.layout
         )
 
-    def __call__(self, inputs: Sequence[Tensor]) -> Tensor:
-        """The loss; gradients are added to the parameters'."""
+    def __call__(self, inputs: Sequence[Tensor], eager: Callable[[], float]) -> float:
+        """The loss; gradients are added to the parameters'.
+
+        Raises:
+            CaptureError: it is not the program's, twice in a row: once may be a draw at its edge.
+        """
+        self.calls += 1
+        expected = eager() if self.doubts or self.calls & (self.calls - 1) == 0 else None
         with torch.no_grad():
             loss, *gradients = self.compiled(*inputs, *self.graph.live)
+        found = loss.item()
+        if expected is not None:
+            off = abs(found - expected) > self.tolerance * (1 + abs(expected))
+            self.doubts = self.doubts + 1 if off else 0
+        if self.doubts == 2:
+            raise CaptureError(
+                f"the loss of step {self.calls} is {expected:g}, and {found:g} by the graph of the "
+                "first one: the program has changed by what is no tensor, such as a number of "
+                "Python or of NumPy: keep it in a tensor, or use compile=False"
+            )
         for p, gradient in zip(self.graph.parameters.values(), gradients, strict=True):
             p.grad = gradient if p.grad is None else p.grad + gradient
-        return loss
+        return found
 
 
 def _layout(tensor: Tensor) -> Hashable:

@@ -9,8 +9,8 @@ import torch
 from numpy.polynomial import Chebyshev, Polynomial
 from torch import Tensor, fx
 
+from .capture import drop_dead_code
 from .gammas import lower_gamma
-from .passes import drop_dead_code
 from .products import LIBRARY, Choices, lower_product
 
 __all__ = ["for_cpu", "options_for_cpu"]
@@ -44,7 +44,7 @@ def for_cpu(module: fx.GraphModule, choices: Choices) -> fx.GraphModule:
     they are taken once, as columns of a table are that stand in another order.
 
     Args:
-        module: as ``make_fx`` gives it, of tensors on the CPU.
+        module: as it was captured, of tensors on the CPU.
         choices: of ways of matrix products, by shape; new ones are added.
     """
     module = deepcopy(module)

@@ -51,7 +51,7 @@ class Loop:
             for name, callback in run.callbacks.items():
                 self._annotate(callback.start, f"start of the callback {name}")()
                 stack.push(lambda kind, *_, end=callback.end: end(kind is None))  # pyrefly: ignore[not-callable]
-            if run.pays(run.batches.rows):
+            if run.compiles:
                 with suppress(CaptureError):  # the step says why
                     run.batches.compile()
             while run.epoch < run.settings.epochs and not self._stopped:

@@ -6,6 +6,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from ... import __version__
 from ...core.layout import Layout
+from ..engine.compiled import CompileMode
 from ..engine.distributed import Processes
 from ..engine.optim import FusedOptim
 from ..estimators.estimator import Estimator
@@ -25,6 +27,7 @@ from .settings import FitSettings
 __all__ = ["Callback", "Run", "Trainable", "by_name", "rng_state", "set_rng_state"]
 
 COMPILE_FROM = 5000  # planned steps of one batch size that repay compiling
+CAPTURE_FROM = 100  # and those that repay capturing alone
 
 
 # What hooks are called elsewhere.
@@ -79,7 +82,8 @@ class Callback:
     def wrap(self, model: Callable, guide: Callable) -> tuple[Callable, Callable]:
         """Model and guide as the steps see them; evaluations see the unwrapped ones.
 
-        A compiled step sees a number that changes only where it is kept in a tensor.
+        A captured or compiled step sees a number that changes only where it is in a tensor; one
+        that it does not see is soon found, and what then happens is said in ``fit``.
         """
         return model, guide
 
@@ -187,12 +191,22 @@ class Run:
         layout = self.layout
         return layout.size if layout is not None and layout.whole else len(batch)
 
-    def pays(self, rows: int) -> bool:
-        """Whether steps of so many rows are often enough planned to be compiled."""
-        whole = rows == self.batches.rows
-        planned = self.settings.epochs * (len(self.batches) - 1 if whole else 1)
-        least = COMPILE_FROM if self.settings.compile == "auto" else 0
-        return self.settings.compile is not False and planned >= least
+    def mode(self, rows: int) -> bool | CompileMode:
+        """How steps of so many rows run: compiled or captured, if enough are planned, or eager."""
+        if (told := self.settings.compile) != "auto":
+            return told
+        planned = self.settings.epochs * (self._whole if rows == self.batches.rows else 1)
+        return planned >= COMPILE_FROM or (planned >= CAPTURE_FROM and "capture")
+
+    @cached_property
+    def _whole(self) -> int:
+        """Batches of an epoch that surely are whole."""
+        return len(self.batches) - (self.batches.smallest < self.batches.rows)
+
+    @property
+    def compiles(self) -> bool:
+        """Whether steps of whole batches are compiled."""
+        return self.mode(self.batches.rows) not in (False, "capture")
 
     def begin_epoch(self) -> Iterator[Tensor]:
         """The batches that are left of the unfinished epoch, in the order drawn at its start."""

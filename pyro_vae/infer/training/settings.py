@@ -19,7 +19,7 @@ __all__ = [
 ]
 
 Binarize: TypeAlias = Literal["dynamic", "static"] | None
-Compile: TypeAlias = bool | Literal["auto", "reduce-overhead", "max-autotune"]
+Compile: TypeAlias = bool | Literal["auto", "capture", "reduce-overhead", "max-autotune"]
 Precision: TypeAlias = Literal["float32", "tf32", "bf16"]
 
 CONFIG = "config.toml"  # of a run folder: what the run was told
@@ -72,7 +72,9 @@ class FitSettings:
         None, "Minutes between further checkpoints, within epochs.", "X"
     )
     compile: Compile = setting(
-        "auto", "Compile the step: auto does from 5,000 steps on.", "auto|MODE"
+        "auto",
+        "Compile the step, as auto does from 5,000 steps on, or only capture it.",
+        "auto|MODE",
     )
     precision: Precision = setting("float32", "Of the networks, in steps.", "float32|tf32|bf16")
     progress: bool | None = setting(None, "Show a progress bar.", "")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ...core.errors import in_words
 from ...core.sizes import bounded, memory
 from ..engine.capture import CaptureError
-from ..engine.compiled import CompiledELBO
+from ..engine.compiled import CompiledELBO, CompileMode
 from ..sites import family_name, replayed
 from .run import Run, Trainable, rng_state, set_rng_state
 
@@ -39,17 +39,11 @@ class Step:
     """
 
     def __init__(self, run: Run, model: Callable, guide: Callable) -> None:
-        self.run, self.elbo = run, run.estimator.elbo
-        mode, precision = run.settings.compile, run.settings.precision
+        self.run = run
+        self.elbo: Any = run.estimator.elbo
+        precision = run.settings.precision
         self.moving: list[Tensor] | None = None  # buffers that a step changes: batch statistics
-        self.compiled = None
-        if mode is not False:
-            self.compiled = CompiledELBO(
-                self.elbo,
-                None if mode in (True, "auto") else mode,
-                announce=False,
-                choices=run.products,
-            )
+        self.graphs: dict[bool | CompileMode, Any] = {False: self.elbo}  # by mode
         self.svi = SVI(
             lowered(model, precision, run.sample.device),
             lowered(guide, precision, run.sample.device),
@@ -75,16 +69,16 @@ class Step:
         moving = list(self.run.vae.buffers()) if self.moving is None else self.moving
         rng = rng_state()
         buffers = [b.clone() for b in moving]
-        compiled = None if self._first or not self.run.pays(len(x)) else self.compiled
-        elbo: Any = compiled or self.elbo
+        mode = False if self._first else self.run.mode(len(x))
         try:
-            loss = elbo.loss_and_grads(model, guide, x)
+            loss = self._elbo(mode).loss_and_grads(model, guide, x)
         except CaptureError as problem:
             if self.run.settings.compile != "auto":
                 raise
             warnings.warn(f"the steps are not compiled: {problem}", stacklevel=2)
-            self.compiled = None
-            loss = elbo.elbo.loss_and_grads(model, guide, x)
+            self.graphs[mode] = self.elbo
+            set_rng_state(rng)
+            loss = self.elbo.loss_and_grads(model, guide, x)
         if fault := self._fault(loss):
             set_rng_state(rng)
             self.run.vae.zero_grad()
@@ -99,6 +93,17 @@ class Step:
             pairs = zip(moving, buffers, strict=True)
             self.moving = [now for now, before in pairs if not torch.equal(now, before)]
         return loss
+
+    def _elbo(self, mode: bool | CompileMode) -> Any:  # noqa: ANN401
+        """The estimator's ELBO, eager or as a graph."""
+        if mode not in self.graphs:
+            self.graphs[mode] = CompiledELBO(
+                self.elbo,
+                mode if isinstance(mode, str) else None,
+                announce=False,
+                choices=self.run.products,
+            )
+        return self.graphs[mode]
 
     def _fault(self, loss: float) -> str:
         """What of a loss and its gradient is not finite, if anything."""

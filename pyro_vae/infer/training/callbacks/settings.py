@@ -203,7 +203,7 @@ class Progress(Callback):
             bar_format="{desc} {percentage:3.0f}%|{bar:24}| {elapsed}<{remaining}{postfix}",
         )
         self._describe()
-        if run.pays(run.batches.rows) and not self.bar.disable:
+        if run.compiles and not self.bar.disable:
             self.bar.write(f"compiling the step, which {self.epochs * steps:,} steps repay")
 
     def _describe(self) -> None:
