@@ -23,7 +23,7 @@ CELLS = 2**22  # numbers of the likelihood's parameters at once
 ACCEPTANCE = 0.65  # what leapfrog steps of the best length have
 PILOT = 200  # moves at least, of the chains that find the lengths of the steps
 GAIN = 0.2  # of the step's logarithm, per unit of acceptance above that
-WORTH = 1000  # evaluations at one shape, from which on a graph of them pays for its making
+WORTH = 200  # evaluations at one shape, from which on a graph of them pays for its making
 SMALL = 2**18  # cells of all chains, above which Python takes no share of note
 
 
