@@ -222,9 +222,9 @@ class _Recorder(_Watching):
         super().__init__()
         self.graph, self.inputs = fx.Graph(), list[Tensor]()  # the live ones too
         self.nodes: Any = WeakTensorKeyDictionary()
-        self.origins: dict[int, tuple[int, Tensor]] = {}  # by storage, of what is not of data
+        self.origins: dict[int, int] = {}  # by storage; a number that is free again gets its own
         for x in inputs:
-            self._place(x)
+            self._place(x, DATA)
         self.count = len(self.inputs)
 
     def __torch_dispatch__(
@@ -261,10 +261,8 @@ class _Recorder(_Watching):
         """The graph of these results, and what it needs beside its inputs."""
         self.graph.output(fx.node.map_aggregate(results, self._name))
         self.graph.eliminate_dead_code()
-        live = []
-        for node, tensor in list(zip(placeholders(self.graph), self.inputs, strict=True))[
-            self.count :
-        ]:
+        live, beside = [], placeholders(self.graph)[self.count :]
+        for node, tensor in zip(beside, self.inputs[self.count :], strict=True):
             if node.users:
                 live.append(tensor)
             else:
@@ -273,25 +271,24 @@ class _Recorder(_Watching):
 
     def _origin(self, tensors: Sequence[Tensor]) -> int:
         """The least certain of theirs."""
-        known = (self.origins.get(_storage(tensor)) for tensor in tensors)
-        return min((found[0] if found else DATA for found in known), default=CONSTANT)
+        return min((self.origins[_storage(tensor)] for tensor in tensors), default=CONSTANT)
 
     def _name(self, value: Any) -> Any:  # noqa: ANN401
         """The node of a tensor; anything else as it is."""
         if not isinstance(value, Tensor):
             return value
         if value not in self.nodes:
-            self._place(value)
-            self.origins.setdefault(_storage(value), (PROGRAM, value))
+            self._place(value, PROGRAM)
         return self.nodes[value]
 
-    def _place(self, tensor: Tensor) -> None:
+    def _place(self, tensor: Tensor, origin: int) -> None:
         """Make it the last input."""
         last = placeholders(self.graph)[-1:]
         with self.graph.inserting_after(*last) if last else self.graph.inserting_before():
             self.nodes[tensor] = self.graph.placeholder(f"input_{len(self.inputs)}")
         self.nodes[tensor].meta["val"] = tensor
         self.inputs.append(tensor)
+        self.origins[_storage(tensor)] = origin
 
     def _note(self, node: fx.Node, result: object, origin: int) -> None:
         """Remember whose value a node is."""
@@ -304,9 +301,7 @@ class _Recorder(_Watching):
                 node.meta["val"] = torch.empty_strided(
                     result.shape, result.stride(), dtype=result.dtype, device="meta"
                 )
-            self.origins.pop(_storage(result), None)
-            if origin != DATA:
-                self.origins[_storage(result)] = origin, result
+            self.origins[_storage(result)] = origin
 
 
 def _same_layout(one: Any, other: Any) -> bool:  # noqa: ANN401
@@ -323,8 +318,8 @@ class _Undo(_Watching):
 
     def __init__(self) -> None:
         super().__init__()
-        self.new: dict[int, Tensor] = {}  # by storage; held, so that no number is given twice
-        self.written: dict[int, tuple[Tensor, Tensor]] = {}
+        self.new: set[int] = set()  # numbers of storages
+        self.written: dict[int, tuple[Tensor, Tensor]] = {}  # the tensor and what it held
 
     def __torch_dispatch__(
         self, func: Callable, types: object, args: tuple = (), kwargs: dict | None = None
@@ -339,7 +334,7 @@ class _Undo(_Watching):
         result = func(*args, **kwargs)
         for tensor in _tensors((result,)):
             if _storage(tensor) not in given:
-                self.new.setdefault(_storage(tensor), tensor)
+                self.new.add(_storage(tensor))
         return result
 
     def __exit__(self, *problem: object) -> None:  # pyrefly: ignore[bad-override]
