@@ -8,6 +8,7 @@ from pyro.infer.util import MultiFrameTensor
 from torch import Tensor, nn
 
 from ...core.checks import number, positive, whole
+from .jumps import the_cost_has_no_jumps
 from .learner import Learner, learned
 from .logits import LogitELBO, Scored, spread
 from .multisample import Plates, add
@@ -48,6 +49,7 @@ class REBAR(LogitELBO):
     note = (
         "unbiased; learned control variate, the cost at a relaxed draw; two evaluations a particle"
     )
+    needs = (the_cost_has_no_jumps,)
 
     def __init__(
         self,
