@@ -95,6 +95,27 @@ def test_intervals_cover_the_true_fold_changes():
     assert np.corrcoef(table.log2_fold_change[right], truth[right])[0, 1] > 0.9
 
 
+def test_intervals_cover_changes_that_the_decoder_does_not_know():
+    """The mean is that of most rows, and a change of 4 has 16 times their overdispersion."""
+    rng, genes = np.random.default_rng(0), 400
+    group, change = np.arange(200) < 30, rng.choice([-2.0, 0.0, 2.0], genes)
+    mean = 20 * 2 ** (group[:, None] * change)
+    x = rng.negative_binomial(2.0, 2 / (2 + mean))
+    record = pv.Record([pv.Block("x", genes), pv.Block("log", role="offset")])
+    line = "NegativeBinomial(total_count=2)"
+    vae = pv.VAE(record, 1, likelihood=line, encoder="MLP([])", decoder="MLP([])", seed=0)
+    head = vae.likelihood.sources["logits"].head
+    with torch.no_grad():
+        head.weight.zero_()
+        head.bias.fill_(np.log(20 / 2))
+    data = {"x": torch.tensor(x).float(), "log": torch.zeros(200)}
+    table = pv.differential_expression(vae, data, group, ~group, draws=200, seed=0).sort_index()
+    covered = ((table.low < change) & (change < table.high)).to_numpy()
+    for of in np.unique(change):
+        own = covered[change == of]
+        assert abs(own.mean() - 0.95) < 4 * np.sqrt(0.95 * 0.05 / len(own)), (of, own.mean())
+
+
 def test_missing_counts_are_in_no_sum():
     """A group with a hole has the change of that column as the rows without the hole give it."""
     x = torch.tensor(np.random.default_rng(0).poisson(20, (12, 3)), dtype=torch.float32)
@@ -174,5 +195,9 @@ def test_batches_of_other_shares_do_not_hide_a_difference():
     width = (found.high - found.low).to_numpy()
     by_hand = 2 * 1.96 / np.log(2) * (1 / x[in_a].sum(0) + 1 / x[~in_a].sum(0)).sqrt().numpy()
     assert (width > by_hand).all() and (width < 2 * by_hand).all()
+    with torch.no_grad():  # z of a batch takes part of what the batch does, as it does at first
+        head.weight[:, 0] = 900
+    found = pv.differential_expression(vae, data, in_a, ~in_a, draws=400, seed=0).sort_index()
+    assert found.log2_fold_change.to_numpy() == pytest.approx([1, 0], abs=0.02)
     with pytest.warns(UserWarning, match="no condition is in both groups"):
         pv.differential_expression(vae, data, batch == 0, batch == 1, draws=2, seed=0)

@@ -41,18 +41,19 @@ def differential_expression(
     r"""Log fold changes between two groups of rows, with intervals, from draws of z.
 
     .. math:: \Delta_g = \log_2 s_{ag} \bar\rho_{ag} - \log_2 s_{bg} \bar\rho_{bg}, \quad
-        \bar\rho_{ag} = \frac{1}{|A|} \sum_{i \in A} \rho_g(z_i, c), \quad z_i \sim q(z|x_i)
+        \bar\rho_{ag} = \frac{1}{|A|} \sum_{i \in A} w_i \rho_g(z_i, c), \quad z_i \sim q(z|x_i)
 
-    Rates are those of :func:`rates`, under the same conditions c in both groups: those of all their
-    rows, dealt anew to the rows at each draw, so that a batch that is common in one group alone
-    makes no difference. The factor :math:`s_{ag}` is what the counts of the group say against the
-    decoder, :math:`s_{ag} = \sum_i w_i x_{ig} / \sum_i w_i E[x_{ig} | z_i]`, with weights by which
-    each condition is as common in the group as in both; its posterior under Jeffreys' prior is a
-    gamma distribution, wider where p(x|z) is overdispersed. Without it the intervals would hold
-    what is not known of z, and not what is not known of the decoder. They are of the mean over
-    these rows, not over a population of others. Counts that are missing are in no sum. Conditions
-    that no two rows share, as of a covariate of many values, are not weighted, so that a decoder
-    which takes the groups' difference for theirs is set right in part.
+    Rates are those of :func:`rates`, with weights by which each condition is as common in the group
+    as in both, so that a batch that is common in one group alone makes no difference. Where each
+    condition is in both groups, c is the row's own; elsewhere conditions are those of all their
+    rows, dealt anew to the rows at each draw. The factor :math:`s_{ag}` is what the counts of the
+    group say against the decoder, :math:`s_{ag} = \sum_i w_i x_{ig} / \sum_i w_i E[x_{ig} | z_i]`;
+    its posterior under Jeffreys' prior is a gamma distribution, wider where p(x|z) is
+    overdispersed. Without it the intervals would hold what is not known of z, and not what is not
+    known of the decoder. They are of the mean over these rows, not over a population of others.
+    Counts that are missing are in no sum. Conditions that no two rows share, as of a covariate of
+    many values, are not weighted, so that a decoder which takes the groups' difference for theirs
+    is set right in part.
 
     Args:
         vae: a trained model of counts, with ``offset="library"`` or another exposure.
@@ -90,16 +91,15 @@ def differential_expression(
         rows = list(pieces(vae, x, 1024))
         n = sum(map(len, rows))
         check_equal([vae.weights_of(some) for some in rows], "differential_expression")
-        members = [_members(n, g, name) for g, name in ((group_a, "a"), (group_b, "b"))]
-        if shared := set(members[0].tolist()) & set(members[1].tolist()):
-            raise ValueError(f"both groups have row {min(shared)}: give each row to one of them")
+        members = _two_groups(n, group_a, group_b)
         context = _contexts(vae, rows, torch.cat(members))
         try:
             balanced = [torch.ones(len(own)) for own in members]
             if context is not None:
                 kinds = context.unique(dim=0, return_inverse=True)[1]
                 context = context[kinds.argsort()]
-                balanced = _balanced(kinds.cpu().split([len(own) for own in members]))
+                balanced, shared = _balanced(kinds.cpu().split([len(own) for own in members]))
+                context = None if shared else context
             pairs = zip(members, balanced, strict=True)
             groups = [_group(vae, _chosen(rows, own), context, draws, w) for own, w in pairs]
         except NotImplementedError:  # of a distribution without a mean
@@ -144,30 +144,36 @@ class Group:
     Args:
         rate: mean rates by draw, ``(S, D)``.
         mean: of the counts, the sum of E[x|z] by draw.
-        variance: likewise.
+        poisson: what their sum's variance would be if each had its mean for its variance.
+        excess: how much greater it is; by the square of the means, where that is by these.
         counts: the counts themselves, ``(D,)``.
         seen: whether some count of a column is there, ``(D,)``.
     """
 
     rate: Tensor
     mean: Tensor
-    variance: Tensor
+    poisson: Tensor
+    excess: Tensor
     counts: Tensor
     seen: Tensor
 
     def draw(self) -> Tensor:
         """Draws of the group's mean rates, ``(S, D)``, set right by its residuals."""
-        spread = (self.variance / self.mean).clamp(min=1e-6)
-        shape = (self.counts + SMALLEST) / spread
+        counts = self.counts + SMALLEST
+        spread = ((self.poisson + counts / self.mean * self.excess) / self.mean).clamp(min=1e-6)
+        shape = counts / spread
         factor = torch.distributions.Gamma(shape, self.mean / spread).sample()
         return self.rate * factor
 
 
-def _balanced(kinds: Sequence[Tensor]) -> list[Tensor]:
+def _balanced(kinds: Sequence[Tensor]) -> tuple[list[Tensor], bool]:
     """How often each row counts, so that conditions are as common in each group as in both.
 
     Args:
         kinds: the number of the condition of each row, by group.
+
+    Returns:
+        These, and whether each condition is in both groups.
     """
     both, found = torch.cat([*kinds]).bincount().double(), []
     each = [own.bincount(minlength=len(both)) for own in kinds]
@@ -180,7 +186,7 @@ def _balanced(kinds: Sequence[Tensor]) -> list[Tensor]:
     for own, n in zip(kinds, each, strict=True):
         weights = (both / n)[own]
         found.append(weights / weights.mean())
-    return found
+    return found, bool((each[0] * each[1] > 0).all())
 
 
 def _group(
@@ -188,7 +194,7 @@ def _group(
 ) -> Group:
     """Decode the rows of a group at draws of z, a few at a time."""
     n, width = 0, math.prod(vae.x_shape)
-    sums = torch.zeros(3, draws, width, dtype=torch.float64, device=vae.example.device)
+    sums = torch.zeros(4, draws, width, dtype=torch.float64, device=vae.example.device)
     counts, cells = sums[0, 0].clone(), sums[0, 0].clone()
     for some in rows:
         n, joint = n + len(some), Joint(vae, some)
@@ -202,11 +208,14 @@ def _group(
             for own in z.split(len(z) if context is None else 1):  # or under conditions of its own
                 p, places = vae.decode(own, some), slice(place, place + len(own))
                 other = vae.decode(own, unexposed(vae, _under(vae, some, context)))
-                sums[0, places] += rate_of(other).double().sum(1).flatten(1)
-                sums[1, places] += (p.mean.flatten(2) * seen).sum(1)
-                sums[2, places] += (p.variance.flatten(2) * seen * own_weights).sum(1)
+                sums[0, places] += (rate_of(other).double().flatten(2) * own_weights).sum(1)
+                mean, variance = p.mean.flatten(2) * seen, p.variance.flatten(2) * seen
+                sums[1, places] += mean.sum(1)
+                sums[2, places] += (mean * own_weights).sum(1)
+                sums[3, places] += ((variance - mean) * own_weights).sum(1)
                 place += len(own)
-    return Group(sums[0] / n, sums[1], sums[2], counts, cells > 0)
+    mean, poisson, excess = sums[1:]
+    return Group(sums[0] / n, mean, poisson, excess, counts, cells > 0)
 
 
 def _under(vae: VAE, x: Tensor, context: Tensor | None) -> Tensor:
@@ -238,6 +247,14 @@ def _chosen(rows: Sequence[Tensor], members: Tensor) -> Iterator[Tensor]:
         if len(own):
             yield some[own.to(some.device)]
         start += len(some)
+
+
+def _two_groups(n: int, a: object, b: object) -> list[Tensor]:
+    """The numbers of the rows of two groups that share none."""
+    members = [_members(n, group, name) for group, name in ((a, "a"), (b, "b"))]
+    if shared := set(members[0].tolist()) & set(members[1].tolist()):
+        raise ValueError(f"both groups have row {min(shared)}: give each row to one of them")
+    return members
 
 
 def _members(n: int, group: object, name: str) -> Tensor:
