@@ -304,6 +304,17 @@ def test_fit_compiles_whole_and_ragged_batches():
         assert torch.allclose(value, eager.state_dict()[name], atol=1e-5)
 
 
+@pytest.mark.parametrize("line", ["VIMCO(num_particles=2)", "RWS(num_particles=2)"])
+def test_bounds_of_several_particles_are_compiled_with_weights_of_rows(line, interpreted):
+    record = pv.Record([pv.Block("x", 6), pv.Block("w", role="weight")])
+    data, found = {"x": X, "w": torch.linspace(0.5, 2, 8)}, []
+    for compiled in (True, False):
+        vae = VAE(record, 3, prior="Bernoulli", guide="Bernoulli", encoder=MLP([5]), seed=0)
+        pv.fit(vae, data, estimator=line, epochs=3, compile=compiled, **RAGGED | {"beta": 1.0})
+        found.append(torch.cat([p.detach().flatten() for p in vae.parameters()]))
+    assert torch.allclose(*found, atol=1e-5)
+
+
 def test_a_compiled_fit_resumes_bit_for_bit(tmp_path, interpreted):
     whole, parts = small(), small()
     pv.fit(whole, X, epochs=4, compile=True, **RAGGED)
