@@ -187,3 +187,12 @@ def test_no_upper_bound_is_claimed_of_estimates():
     assert found.simulated is None
     with pytest.raises(ValueError, match="this model has none: its probabilities of levels are"):
         pv.bdmc(vae, 2, temperatures=2, chains=2)
+
+
+def test_no_trajectory_follows_estimates():
+    """NUTS took minutes for an observation, as each step found another energy."""
+    vae = pv.VAE(2, 1, likelihood="Dequantized(Normal, levels=4)", **SMALL)
+    with pytest.raises(ValueError, match="estimates with noise of their own: use method='metro"):
+        pv.posterior(vae, torch.ones(1, 2))
+    told = {"method": "metropolis", "num_samples": 4, "warmup": 1, "chains": 1}
+    assert pv.posterior(vae, torch.ones(1, 2), **told).posterior["z"].shape == (1, 4, 1, 1)

@@ -58,8 +58,8 @@ def posterior(
         ``sliced_wasserstein_floor`` of two halves of the chains.
 
     Raises:
-        ValueError: data that the model refuses, a discrete z, an
-            unknown method, too few draws.
+        ValueError: data that the model refuses, a discrete z, an unknown method, too few draws,
+            or NUTS of ``Dequantized``, whose probabilities are estimates.
 
     References:
         Hoffman & Gelman (2014), arXiv:1111.4246; Bonneel et al. (2015), Journal of Mathematical
@@ -80,6 +80,8 @@ def posterior(
     with reading(vae, seed):
         vae.check_separate("posterior")
         vae.posterior_model(x[:1])
+        if method == "nuts" and (why := vae.why_not_bounded):
+            raise ValueError(f"NUTS follows one density of z, and {why}: use method='metropolis'")
         with torch.no_grad():
             joint = vae.densities()(x)
             q = joint.join(joint.draw(chains * num_samples)).unflatten(0, (chains, num_samples))
