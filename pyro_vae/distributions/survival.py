@@ -10,6 +10,7 @@ from pyro.distributions import constraints
 from torch import Tensor
 from torch import distributions as td
 from torch.distributions.transforms import AbsTransform
+from torch.nn.functional import logsigmoid
 
 from .edges import log1mexp
 
@@ -86,6 +87,8 @@ def log_survival(p: Any, t: Tensor) -> Tensor:  # noqa: ANN401
     r"""log P(T > t), which stays finite in a far tail.
 
     Of transformed distributions it is that of what they transform, so most families need no line.
+    Of a distribution of your own it is that of its ``cdf``, which has no slope where that rounds
+    to 1.
 
     Raises:
         NotImplementedError: a distribution without ``cdf``.
@@ -121,6 +124,11 @@ def _log_tail(p: Any, t: Tensor, *, above: bool) -> Tensor:  # noqa: ANN401
             return (p.mixture_distribution.logits.log_softmax(-1) + inner).logsumexp(-1)
         case td.TransformedDistribution(transforms=[AbsTransform()]) if above:
             return math.log(2) + _log_tail(p.base_dist, t, above=True)  # of symmetric ones
+        case dist.SkewLogistic():
+            z, a = (t - p.loc) / p.scale, p.asymmetry
+            if not above:
+                return a * logsigmoid(z)
+            return torch.where(z > FAR, a.log() - z, log1mexp(-a * logsigmoid(z.clamp(max=FAR))))
         case td.TransformedDistribution() if all(_sign(f) for f in p.transforms):
             for f in reversed(p.transforms):
                 t, above = f.inv(t), above == (_sign(f) > 0)
@@ -134,9 +142,13 @@ def _log_symmetric_tail(p: Any, z: Tensor) -> Tensor:  # noqa: ANN401
     """log P(Z <= z) of a law that is symmetric about its centre, z scales from it."""
     match p:
         case td.Normal():
-            return torch.special.log_ndtr(z)
+            far = z.clamp(max=-FAR)  # where PyTorch's slope is a difference of large numbers
+            x = far**-2
+            rest = (-x * (1 - 3 * x * (1 - 5 * x))).log1p() - (-far).log()
+            series = -(far**2) / 2 - math.log(2 * math.pi) / 2 + rest
+            return torch.where(z < -FAR, series, torch.special.log_ndtr(z.clamp(min=-FAR)))
         case dist.Logistic():
-            return torch.nn.functional.logsigmoid(z)
+            return logsigmoid(z)
         case td.Laplace():
             near = torch.log1p(-(-z.clamp(min=0)).exp() / 2)
             return torch.where(z < 0, z - math.log(2), near)
@@ -145,12 +157,14 @@ def _log_symmetric_tail(p: Any, z: Tensor) -> Tensor:  # noqa: ANN401
 
 
 def _sign(transform: td.Transform) -> int:
-    """1 where it rises, -1 where it falls, 0 where it does neither, or that hangs on a tensor."""
+    """1 where it rises, -1 where it falls, 0 where it does neither, or both in different cells."""
     try:
-        sign = transform.sign
+        sign: Any = transform.sign
     except NotImplementedError:
         return 0
-    return sign if isinstance(sign, int) else 0
+    if isinstance(sign, Tensor):
+        sign = int(sign.min()) if sign.min() == sign.max() else 0
+    return sign
 
 
 def _log_gamma_tail(a: Tensor, x: Tensor, above: bool) -> Tensor:
