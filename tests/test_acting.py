@@ -167,7 +167,7 @@ EVALUATING = {
     "bdmc": lambda vae: pv.bdmc(vae, num_data=2, temperatures=3, chains=2, seed=0),
     "log_evidence": lambda vae: pv.log_evidence(vae, X, num_samples=5, seed=0),
     "outlier_scores": lambda vae: pv.outlier_scores(vae, X, X, num_samples=5, seed=0),
-    "compare_estimators": lambda vae: pv.compare_estimators(vae, X, ["Trace_ELBO"], num_draws=8),
+    "compare_estimators": lambda vae: pv.compare_estimators(vae, X, ["Trace_ELBO"], num_draws=34),
     "elbo": lambda vae: pv.elbo(vae, X, num_samples=3, seed=0),
     "elbo_draws": lambda vae: pv.elbo_draws(vae, X, num_draws=4, seed=0),
     "calibration": lambda vae: pv.calibration(vae, num_data=40, num_samples=9, seed=0),

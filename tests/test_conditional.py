@@ -136,7 +136,9 @@ EVALUATIONS = {
 }
 # These train, or are of weighted objectives: a weight is a factor of what is trained.
 OBJECTIVES = {
-    "compare_estimators": lambda vae, x: pv.compare_estimators(vae, x, ["Trace_ELBO"], num_draws=4),
+    "compare_estimators": lambda vae, x: pv.compare_estimators(
+        vae, x, ["Trace_ELBO"], num_draws=34
+    ),
     "elbo_draws": lambda vae, x: pv.elbo_draws(vae, x, num_draws=4),
     "fit_prior": lambda vae, x: pv.fit_prior(
         vae, x, "Normal(loc=learned)", epochs=1, validation=0.5

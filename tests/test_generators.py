@@ -74,7 +74,7 @@ SEEDED = {
     "bdmc": lambda f: lambda: pv.bdmc(model(), num_data=2, temperatures=2, chains=2, seed=0),
     "calibration": lambda f: lambda: pv.calibration(model(), num_data=40, num_samples=9, seed=0),
     "compare_estimators": lambda f: (
-        lambda: pv.compare_estimators(model(), X, ["Trace_ELBO"], num_draws=4, burn_in=1, seed=0)
+        lambda: pv.compare_estimators(model(), X, ["Trace_ELBO"], num_draws=34, burn_in=1, seed=0)
     ),
     "compare_runs": two_runs,
     "compress": lambda f: lambda: pv.compress(model("bits"), BITS[:9], seed=0),

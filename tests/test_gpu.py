@@ -38,7 +38,7 @@ def test_every_estimator_trains_there_and_compares(line):
     fit = pv.fit(vae, X, estimator=line, epochs=3, batch_size=10, progress=False)
     assert all(p.is_cuda and p.isfinite().all() for p in vae.parameters())
     assert fit.history.elbo_train.notna().all()
-    found = pv.compare_estimators(vae, X, [line], num_draws=8, burn_in=2)
+    found = pv.compare_estimators(vae, X, [line], num_draws=34, burn_in=2)
     assert found.grad_variance.sel(parameter="all").notnull().all()
 
 

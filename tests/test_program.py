@@ -132,7 +132,7 @@ def test_estimators_cost_a_program_what_they_cost_the_vae(factor_analysis):
 def test_a_neural_baseline_reads_the_arguments(factor_analysis):
     line = ["TraceGraph_ELBO(gradient=score, baseline=neural)"]
     *_, program = factor_analysis
-    table = pv.compare_estimators(program, line, num_draws=8, burn_in=5)
+    table = pv.compare_estimators(program, line, num_draws=34, burn_in=5)
     assert table.parameter.to_numpy().tolist()[:3] == ["model", "guide", "all"]
 
 

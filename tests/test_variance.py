@@ -207,6 +207,17 @@ def test_bias_z_is_standard_normal_without_bias(bits, one_graph):
     assert 0.5 < z.std() < 1.6 and abs(z).max() < 5
 
 
+@pytest.mark.parametrize("num_draws, made", [(32, 0), (34, 1)])
+def test_few_draws_make_no_graph(num_draws, made, gauss, monkeypatch):
+    graphs = []
+    name = "pyro_vae.evaluate.gradients.sample.capture"
+    monkeypatch.setattr(name, lambda *args: graphs.append(capture(*args)) or graphs[-1])
+    vae, x = gauss
+    reference = {n: torch.zeros_like(p) for n, p in vae.trainable.items()}
+    compare_estimators(vae, x, ["Trace_ELBO"], num_draws=num_draws, reference=reference)
+    assert len(graphs) == made
+
+
 @pytest.mark.slow
 def test_the_exact_reference_is_the_enumerated_gradient(bits):
     vae, x = bits

@@ -23,7 +23,7 @@ def repeat(graph: Graph, n: int) -> Callable[[], list[Tensor]]:
     many = torch.func.vmap(lambda zero: module(*given, zero), randomness="different")
     zeros = torch.zeros(n, device=given[0].device)
 
-    def at_once() -> list[Tensor]:
+    def at_once(zeros: Tensor = zeros) -> list[Tensor]:
         with warnings.catch_warnings():  # an operation may go draw by draw after all
             warnings.filterwarnings("ignore", "There is a performance drop")
             return list(many(zeros))
@@ -35,7 +35,7 @@ def repeat(graph: Graph, n: int) -> Callable[[], list[Tensor]]:
     try:
         with torch.random.fork_rng(), torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            at_once()
+            at_once(zeros[:2])
     except RuntimeError:
         return one_by_one
     return at_once

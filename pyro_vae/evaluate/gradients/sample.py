@@ -31,7 +31,7 @@ __all__ = [
     "sample_gradients",
 ]
 
-TIMED = 32  # draws
+TIMED = 32  # draws; as few more take less time one by one than a graph takes to be made
 CHUNK = 2**22  # numbers in the gradients of one chunk of draws
 LEARNING_RATE = 1e-2  # of a baseline's network at the start of its burn-in; it falls to zero
 MEASURED, REFERENCE, BURN_IN, PILOT = range(4)  # streams of seeds
@@ -101,8 +101,8 @@ def sample_gradients(
     """Draws of a checked estimator's gradient at the model's weights, from the graph of one.
 
     A few draws by the estimator itself come first: they are timed, and their mean is the centre of
-    the others. Estimators of which no graph can be made draw one by one. Draws of one stream have
-    common random numbers; ``towards`` is as in :class:`Moments`, ``(P,)``.
+    the others. These are made one by one where they are few, or no graph can be made. Draws of one
+    stream have common random numbers; ``towards`` is as in :class:`Moments`, ``(P,)``.
     """
     x, n = plan.x, plan.num_draws
     with pyro.get_param_store().scope():
@@ -139,6 +139,7 @@ class Eager:
     def __init__(self, plan: Plan, estimator: Estimator) -> None:
         self.elbo: Any = estimator.elbo
         self.model, self.x, self.count = plan.vae.model, plan.x, plan.count
+        self.few = plan.num_draws <= TIMED
         self.parameters = list(plan.vae.trainable.values())
         first, *later = plan.seeds(BURN_IN, plan.burn_in + 1)
         _reseed(first, self.x)
@@ -172,9 +173,10 @@ class Eager:
         return [mean / -self.count for mean in means], seconds
 
     def graph(self, required: bool) -> Graph | None:
-        """The graph of a draw, where one can be made."""
-        if isinstance(self.elbo, TraceEnum_ELBO) and not required:
-            return None  # exact sums: a graph's rounding would be seen as variance
+        """The graph of a draw, where one can be made and pays."""
+        exact = isinstance(self.elbo, TraceEnum_ELBO)  # a graph's rounding would be its variance
+        if not required and (exact or self.few):
+            return None
         try:
             return capture(self.elbo, self.model, self.guide, self.x)
         except CaptureError:
