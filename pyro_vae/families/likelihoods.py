@@ -28,7 +28,6 @@ __all__ = [
     "has_independent_cells",
     "parts_of",
     "scaled",
-    "unreparameterized",
     "weigh",
     "with_offset",
 ]
@@ -106,18 +105,6 @@ def check_cells(
                     f"{whose}{type(innermost(part)).__name__} has other values than the codes of "
                     f"its {most + 1} levels: Categorical, OrderedLogistic and Bernoulli have these"
                 )
-
-
-def unreparameterized(
-    likelihood: dist.TorchDistribution, columns: Sequence[str] | None
-) -> str | None:
-    """The first column whose draws have no gradients, and its family; ``None`` without names."""
-    if not columns:
-        return None
-    places = likelihood.layout.places if isinstance(likelihood, Joined) else [[0]]
-    blocks = zip(parts_of(likelihood), places, strict=True)
-    first = ((p, places[0]) for p, places in blocks if not p.has_rsample)
-    return next((f"{type(innermost(p)).__name__} of column {columns[i]!r}" for p, i in first), None)
 
 
 def drop_missing(likelihood: dist.TorchDistribution, mask: Tensor) -> dist.TorchDistribution:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..core.pareto import effective_draws, tail_shape
 from ..families.likelihoods import drop_missing, fill
+from ..families.missingness import Missingness
 from .ellipses import Ellipses, to_real
 from .joint import Model
 
@@ -86,7 +87,12 @@ class Posterior:
 
 
 def condition(
-    model: Model, x: Tensor, num_samples: int, sweeps: int, start: Start | None = None
+    model: Model,
+    x: Tensor,
+    num_samples: int,
+    sweeps: int,
+    start: Start | None = None,
+    masked: bool = True,
 ) -> Posterior:
     r"""Weighted draws of z given the observed cells of each row.
 
@@ -108,12 +114,13 @@ def condition(
         num_samples: K at least; rounded up to as many from each component.
         sweeps: of adaptation of completions, where there are no former draws.
         start: former draws of these rows.
+        masked: whether cells that are not there are missing, and that says something of them.
 
     References:
         Simkus & Gutmann (2023), arXiv:2308.09078 (LAIR); Hesterberg (1995), Technometrics 37(2),
         for the prior's share.
     """
-    proposal = _Proposal(model, x, start)
+    proposal = _Proposal(model, x, start, model.missingness if masked else None)
     for _ in range(0 if start or model.record.missing else sweeps):
         proposal.adapt()
     return proposal.draw(num_samples)
@@ -122,8 +129,11 @@ def condition(
 class _Proposal:
     """The mixture r, at B observations; z is ``(..., B, *z_shape)``."""
 
-    def __init__(self, model: Model, x: Tensor, start: Start | None) -> None:
+    def __init__(
+        self, model: Model, x: Tensor, start: Start | None, missingness: Missingness | None
+    ) -> None:
         self.model, self.x, self.prior = model, x, model.prior_at(x)
+        self.missingness = missingness
         self.fitted = None if start is None else start.fitted
         self.cells = model.record.cells(x)
         self.there = ~self.cells.isnan()
@@ -155,9 +165,9 @@ class _Proposal:
         if self.wide:
             log_r = _mix(log_r, log_prior, self.wide)
         log_w, completed = self._log_likelihood(p) + log_prior - log_r, None
-        if (missingness := self.model.missingness) is not None:
-            completed = missingness.complete(p, self.cells)
-            log_w = log_w + missingness.log_prob(completed, self.cells)
+        if self.missingness is not None:
+            completed, logits = self.missingness.complete(p, self.cells)
+            log_w = log_w + self.missingness.log_prob(logits, self.cells)
         return Posterior(z, _possible(log_w), p, completed)
 
     def _complete(self, drawn: Tensor) -> None:

@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias, get_args
 import pyro.distributions as dist
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from ..core.checks import whole
 from ..core.pareto import RELIABLE
@@ -31,12 +32,16 @@ Point: TypeAlias = Literal["mean", "median", "mode"]
 
 @dataclass(frozen=True)
 class Plan:
-    """How missing cells are filled; :meth:`VAE.impute` says what each number is."""
+    """How missing cells are filled; :meth:`VAE.impute` says what each number is.
+
+    ``masked`` is whether cells that are not there are missing, and not only not asked for.
+    """
 
     draws: int | None
     point: Point
     num_samples: int
     sweeps: int
+    masked: bool = True
 
     def __post_init__(self) -> None:
         for name, least in {"draws": 1, "num_samples": 1, "sweeps": 0}.items():
@@ -127,7 +132,8 @@ def impute(model: Model, x: Tensor, plan: Plan, other: Tensor | None = None) -> 
         size = max(1, CELLS // (num_samples * cells[0].numel()))
         for at in torch.arange(len(rows), device=x.device).split(size):
             some = rows[at]
-            posterior = condition(model, x[some], num_samples, plan.sweeps, start and start[at])
+            own = start and start[at]
+            posterior = condition(model, x[some], num_samples, plan.sweeps, own, plan.masked)
             here, new = posterior, wanted[some]
             if other is not None:
                 here = replace(here, likelihood=model.decode(here.z, new), completed=None)
@@ -185,7 +191,8 @@ def _point(
     """
     if isinstance(base := innermost(p), dist.Categorical):
         ordered = isinstance(base, dist.OrderedLogistic)
-        return _level(base, log_w) if ordered and name != "mode" else _mode(p, log_w, drawn)
+        shares = _shares(base, log_w, drawn)
+        return (_level(shares) if ordered and name != "mode" else shares.argmax(-1)).to(log_w)
     if alone or (name != "mean" and drawn is None):
         return POINTS[name](p, log_w, drawn)
     if name != "mean":
@@ -241,14 +248,17 @@ def _on_circle(angles: Tensor) -> Tensor:
     return torch.polar(torch.ones_like(angles), angles)
 
 
-def _level(p: dist.Categorical, log_w: Tensor) -> Tensor:
+def _level(shares: Tensor) -> Tensor:
     """The median of ordered levels: the lowest of which as much lies at it or below as above."""
-    return (_shares(p, log_w).cumsum(-1)[..., :-1] < 0.5).sum(-1).to(log_w)
+    return (shares.cumsum(-1)[..., :-1] < 0.5).sum(-1)
 
 
-def _shares(p: dist.Categorical, log_w: Tensor) -> Tensor:
+def _shares(p: dist.Categorical, log_w: Tensor, drawn: Tensor | None) -> Tensor:
     """The probability of each level given the cells, ``(B, *x_shape, levels)``."""
-    probs = p.probs if "probs" in vars(p) else p.logits.exp()  # a softmax of few levels is slow
+    if drawn is not None:
+        probs = one_hot(drawn.long(), p.logits.shape[-1]).to(log_w)
+    else:
+        probs = p.probs if "probs" in vars(p) else p.logits.exp()  # softmaxes of few are slow
     return torch.einsum("kb,kb...->b...", log_w.softmax(0), probs)
 
 
@@ -258,11 +268,11 @@ def _mode(p: dist.TorchDistribution, log_w: Tensor, drawn: Tensor | None) -> Ten
     A probability and a density do not compare: a spike is the mode where half of the probability is
     its own, and no more than the last resort elsewhere.
     """
+    if drawn is not None and isinstance(innermost(p), dist.Bernoulli):
+        return _median(p, log_w, drawn)
     if drawn is not None:
         raise ValueError("cells that are not missing at random have no mode here: ask for the mean")
     base, log_w = innermost(p), log_w.log_softmax(0)
-    if isinstance(base, dist.Categorical):
-        return _shares(base, log_w).argmax(-1).to(log_w)
     if base.has_enumerate_support:
         candidates = base.enumerate_support(expand=False).flatten()
     else:

@@ -230,7 +230,8 @@ class Inference(Evaluated):
                 table, the cells that are known, ``{"Home": "rent", "Age": 40}``, or a frame of such
                 rows, which may lack the columns that are not known: the draws are of p(the others |
                 these), weighted as in :meth:`impute`; a warning counts rows whose draws are
-                doubtful. Of a survival time the event is given with it.
+                doubtful. Of a survival time the event is given with it. What is not given is not
+                known, and not missing, where ``missing=`` says what that depends on.
             mean: give the mean of p(x|z) for each drawn z, not a draw of x.
             seed: of the draws.
         """
@@ -256,7 +257,9 @@ class Inference(Evaluated):
         """Draws of the missing cells of rows: a frame of them for one row, else one a draw."""
         at_least = max(1000, 4 * num_samples)
         known = self.record.take_known(rows, self.example)
-        found = self.imputations(known, draws=num_samples, num_samples=at_least, seed=seed)
+        plan = Plan(num_samples, "mean", at_least, sweeps=20, masked=False)
+        with reading(self, seed):
+            found = impute(self, known, plan)
         if found.doubtful.any():
             warnings.warn(f"{_doubt(found)}: give fewer of them, or more draws", stacklevel=3)
         return self.record.answer_given(found.values, rows)
@@ -304,7 +307,8 @@ class Inference(Evaluated):
         References:
             Pearl (2009), Causality, section 7.1: abduction, action, prediction.
         """
-        plan, rows = Plan(draws, point, num_samples, sweeps), self.record.given(x)
+        rows = self.record.given(x)
+        plan = Plan(draws, point, num_samples, sweeps, not isinstance(x, Mapping) or rows is None)
         if not isinstance(do, Mapping):
             raise ValueError(f"do is a dict by column, do={{'centre': 'B'}}, got {do!r}")
         if not do:

@@ -142,7 +142,7 @@ class Joint(Densities):
         if (missingness := self.model.missingness) is None:
             return score
         cells = record.cells(self.x)
-        return score + missingness.log_prob(missingness.complete(p, cells), cells)
+        return score + missingness.log_prob(missingness.marginal(p, cells), cells)
 
     def to_support(self, who: str) -> Transform:
         """From the real line onto the support of z.

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from types import MappingProxyType
 from typing import Any, cast
 
 import pyro.distributions as dist
@@ -52,6 +53,7 @@ class Record(Form):
     """
 
     in_units = own = False  # by default: numbers in units, cells that learn their own parameters
+    largest: Mapping[int, float] = MappingProxyType({})  # counts, by the places of their cells
     shape: tuple[int, ...]
 
     def __init__(self, blocks: Sequence[Block]) -> None:

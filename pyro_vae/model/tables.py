@@ -98,6 +98,7 @@ class TableRecord(Record):
         self.layout = Layout(places)
         self._places |= groups
         self.columns = (*(column.name for column in modelled), *bits)
+        self.largest = {i: c.high or 0.0 for i, c in enumerate(modelled) if c.kind == "count"}
         kinds = {name: line.split("(")[0] for name, line in covariates.items()}
         self.bits = tuple(name for name, kind in kinds.items() if kind == "Bernoulli")
         self.covariates = (*(name for name in kinds if name not in self.bits), *self.bits)

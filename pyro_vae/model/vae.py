@@ -15,7 +15,7 @@ from torch import Tensor
 from ..core.modes import untouched
 from ..core.seeding import seeded
 from ..core.sizes import bounded, memory
-from ..families.likelihoods import check_cells, unreparameterized, weigh
+from ..families.likelihoods import check_cells, weigh
 from ..families.missingness import make_missingness
 from ..families.networks import build_network, spec_of
 from ..families.part import Ends, Line, Part, connect, start_from
@@ -70,8 +70,9 @@ class VAE(Forecasts):
         missing: whether x may hold NaN. Those cells drop out of the likelihood, and the encoder
             reads zeros there, beside a mask of the observed cells (twice the channels, as
             :class:`Inputs` has them). A line says how that depends on values: ``"SelfMasking"`` on
-            their own, ``"Logistic"`` on all (:class:`Missingness`). ``"Bernoulli"`` makes it a bit
-            beside each column of a table that has holes, given z: rows are simulated with holes.
+            their own, ``"Logistic"``, of densities alone, on all (:class:`Missingness`).
+            ``"Bernoulli"`` makes it a bit beside each column of a table that has holes, given z:
+            rows are simulated with holes.
         condition: what encoder and decoder read beside x and z, and the likelihood does not score:
             of a table a formula over its columns, ``"~ age + C(batch)"``, or columns by name; of an
             array a :class:`Design`, or how many numbers c are. The model is then p(x, z | c), with
@@ -135,7 +136,6 @@ class VAE(Forecasts):
         super().__init__()
         given = Given(condition, {"offset": offset, "weight": weight}, covariates or {}, prior)
         self.record, likelihood, line = as_record(x_shape, missing, likelihood, given)
-        self.missingness = None if line is None else make_missingness(line, self.x_shape)
         likelihood = joined(self.record, likelihood)
         self.units = units or ("data" if self.record.in_units else "none")
         if self.units not in get_args(Units):
@@ -170,6 +170,7 @@ class VAE(Forecasts):
             p = try_part(self.likelihood, "likelihood", str(likelihood), torch.zeros(1, *h))
             if not layers:
                 self.prior = make_part(prior, self._prior_ends(prior, z_shape))
+            self.missingness = make_missingness(line, p, self.record.largest)
             self._connect(replace(ends, x_shape=self.x_shape, x_support=support_of(p)))
         self._check_parts(q, p)
 
@@ -387,11 +388,7 @@ class VAE(Forecasts):
         self.record.shift(p_x, torch.zeros(1, *self.record.shape))
         if self.record.missing:
             check_cells(p_x, self.record.columns, getattr(self.record, "levels", {}))
-        if self.missingness and not (self.record.missing and p_x.has_rsample):
-            name = unreparameterized(p_x, self.record.columns) or line_of(self.likelihood)
-            raise ValueError(
-                f"missing={line_of(self.missingness)!r} draws missing cells along gradients, which "
-                f"{name} has not: choose a likelihood such as Normal or StudentT, or missing=True"
-                if self.record.missing
-                else "no observed block has missing cells: Block('x', 784, missing=True)"
-            )
+        if self.missingness and not self.record.missing:
+            raise ValueError("no observed block has missing cells: Block('x', 784, missing=True)")
+        if self.missingness:
+            self.missingness.check(self.record.columns)
