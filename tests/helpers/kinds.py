@@ -255,9 +255,7 @@ KINDS: dict[str, Callable[[], Case]] = {
     "table": of_frame,
     "table, holes": lambda: of_frame(GONE),
     "table, bits of holes": lambda: of_frame(GONE, missing="Bernoulli"),
-    "table, self-masking": lambda: of_frame(
-        GONE[["age", "income"]], missing="SelfMasking", likelihood={"income": "Normal"}
-    ),
+    "table, self-masking": lambda: of_frame(GONE, missing="SelfMasking"),
     "table, lines": lambda: of_frame(
         likelihood={"income": "Hurdle(Gamma)", "age": "Mixture(Normal, components=2)"}
     ),
