@@ -326,6 +326,46 @@ def test_times_and_durations_are_quantities_in_days(name):
     assert np.flatnonzero(tables["b"].codes[:, 0] == MISSING).tolist() == [3]
 
 
+def _words(write, seed):
+    values = np.random.default_rng(seed).uniform(5, 3000, 30).round(2)
+    return values, pd.DataFrame({"a": [write(v) for v in values]}, dtype=object)
+
+
+WRITTEN = {
+    "amounts": lambda v: f"${v:,.2f}",
+    "percentages": lambda v: f"{v:.2f}%",
+    "words": lambda v: f"{v:.2f}",
+    "beside a question mark": lambda v: "?" if v < 500 else f"{v:.2f}",
+    "numbers beside it": lambda v: "?" if v < 500 else v,
+}
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_words_that_are_numbers_are_quantities(name):
+    own = [_words(WRITTEN[name], seed) for seed in (0, 1)]
+    coded = encode_tables({"one": own[0][1], "other": own[1][1]}, "one")
+    for (values, _), table in zip(own, coded.values(), strict=True):
+        if "beside" in name:
+            values = np.where(values < 500, np.nan, values)
+        assert table.numeric.all()
+        assert np.array_equal(table.values[:, 0], values, equal_nan=True)
+
+
+def test_words_that_are_numbers_are_written_alike_in_all_tables():
+    tables = {"one": pd.DataFrame({"a": ["$1", "$2"]}), "other": pd.DataFrame({"a": ["1 EUR"]})}
+    with pytest.raises(ValueError, match=r"other: column 'a', row 0: '1 EUR' is no number of the"):
+        encode_tables(tables, "one")
+    levels = pd.DataFrame({"a": ["01", "02", "02"]})  # codes
+    assert not encode_tables({"one": levels, "other": levels}, "one")["one"].numeric.any()
+
+
+def test_what_stands_for_missing_cells_of_a_table_is_missing():
+    frame = pd.DataFrame({"a": [1.5, -999.0, 2.5, 4.0] * 5, "b": np.arange(20) / 7})
+    table = pv.Table.from_frame(frame, na_values=[-999])
+    coded = encode_tables({"one": table}, "one")["one"]
+    assert (coded.codes[:, 0] == MISSING).tolist() == (frame["a"] == -999).tolist()
+
+
 def test_words_that_are_no_dates_are_categories():
     for words in (["2024-01-01", "2024-01-32"] * 15, ["x"] * 30, [None] * 30):
         table = pd.DataFrame({"t": pd.Series(words, dtype=object)})

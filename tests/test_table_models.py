@@ -548,3 +548,11 @@ def test_durations_are_rounded_to_the_unit_of_their_column(library, text):
     column = make_series(library, "d", values, np.ones(3, bool), text)
     cells = column.to_pylist() if library == "pyarrow" else column.to_list()
     assert [round(v.total_seconds() * 1e6 / size) for v in cells] == [1, 2, -2]
+
+
+def test_the_name_of_the_columns_names_is_kept(tmp_path):
+    rows = frame()[["age", "income"]].rename_axis(columns="measure")
+    vae = pv.VAE(pv.Table.from_frame(rows), 1, **SMALL)
+    again = pv.load(vae.save(tmp_path / "model"))
+    for drawn in (vae.sample(2, seed=0), again.sample(2, given={"age": 40}, seed=0)):
+        assert drawn.columns.name == "measure"

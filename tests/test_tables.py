@@ -436,3 +436,13 @@ def test_any_frame_comes_back_or_is_refused_with_its_column(frame):
     again = table.schema.read(new)
     assert np.allclose(again.values, table.values, equal_nan=True, atol=1e-9, rtol=0)
     assert Schema.from_dict(table.schema.as_dict()) == table.schema
+
+
+def test_one_list_of_missing_values_is_of_all_columns_whatever_their_types():
+    frame = pd.DataFrame({"a": np.arange(20) / 7})
+    assert not pv.Table.from_frame(frame, na_values=["?"]).missing.any()
+    with pytest.raises(ValueError, match="column 'a': na_values are '\\?', and its cells are"):
+        pv.Table.from_frame(frame, na_values={"a": ["?"]})
+    two = frame.assign(b=frame["a"])
+    with pytest.raises(ValueError, match="na_values are '\\?'"):
+        pv.Table.from_frame(two, na_values={"a": ["?"], "b": ["?"]})

@@ -332,7 +332,8 @@ def without_subject(table: Table, prior: VisitPart) -> Table:
     own = replace(table.schema[by], kind="identifier", line="", levels=(), ordered=False)
     read = {name for f in prior.formulas.values() if f for name in sources_of(f"~ {f}")}
     columns = [_of_times(c) if c.name in read else c for c in columns]
-    schema = Schema(tuple(own if c.name == by else c for c in columns), table.schema.library)
+    columns = tuple(own if c.name == by else c for c in columns)
+    schema = replace(table.schema, columns=columns)
     frame = Frame(table.to_frame())
     return Table(schema, frame, schema.numbers(frame))
 

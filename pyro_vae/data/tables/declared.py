@@ -1,11 +1,18 @@
 """The kind of a column whose likelihood line a user declared."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ...language.spec import Spec, as_spec
 from .columns import Kind, Level
 
-__all__ = ["KIND_OF", "WORDS", "declared_levels", "kind_of_line", "with_categories"]
+__all__ = [
+    "KIND_OF",
+    "WORDS",
+    "declared_levels",
+    "declared_lines",
+    "kind_of_line",
+    "with_categories",
+]
 
 FAMILIES: dict[Kind, tuple[str, ...]] = {
     "real": ("Normal", "Laplace", "Cauchy", "Gumbel", "Logistic", "AsymmetricLaplace"),
@@ -60,6 +67,22 @@ def declared_levels(name: str, wish: object) -> tuple[Level, ...] | None:
             f"got {wish!r}"
         )
     return tuple(wish)
+
+
+def declared_lines(likelihood: str | Mapping[str, str]) -> dict[str, str]:
+    """The likelihood lines that a user says of columns.
+
+    Raises:
+        ValueError: one line for all.
+    """
+    if isinstance(likelihood, Mapping):
+        return {name: str(line) for name, line in likelihood.items()}
+    if likelihood != "auto":
+        raise ValueError(
+            f"the likelihood of a table is 'auto' or a line for each column, got {likelihood!r}\n"
+            "say the column: likelihood={'Income': 'LogNormal'}"
+        )
+    return {}
 
 
 def kind_of_line(line: str | Spec) -> Kind | None:

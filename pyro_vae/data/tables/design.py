@@ -4,7 +4,7 @@ import json
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, cast
 
@@ -149,7 +149,7 @@ class Design:
     def _only_sources(self) -> Schema:
         """The schema of the columns that it reads alone."""
         columns = tuple(c for c in self.schema.columns if c.name in self.sources)
-        return Schema(columns, self.schema.library)
+        return replace(self.schema, columns=columns)
 
     def _matrix(self, table: Table) -> Any:  # noqa: ANN401
         """The columns of the design, and the constant one, as a frame."""

@@ -67,6 +67,12 @@ class Frame:
         """Of the columns, in the frame's order."""
         return self.frame.columns
 
+    @property
+    def label(self) -> str | None:
+        """The name that the row of columns' names has, in pandas."""
+        label = self.native.columns.name if self.library == "pandas" else None
+        return label if isinstance(label, str) else None
+
     def with_others(self, names: Sequence[str], values: Mapping[str, float]) -> Any:  # noqa: ANN401
         """The frame with the columns that it lacks: a value in all rows, or nothing."""
         absent = [name for name in names if name not in self.names]

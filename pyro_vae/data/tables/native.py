@@ -80,10 +80,13 @@ def make_series(
     return make(name, values, known, text, list(levels))
 
 
-def make_frame(library: str, columns: Mapping[str, Any]) -> object:
-    """A frame of a library from its columns, in their order."""
+def make_frame(library: str, columns: Mapping[str, Any], label: str | None = None) -> object:
+    """A frame of a library from its columns, in their order; ``label`` is that of their names."""
     module = _module(library)
-    return module.table(dict(columns)) if library == "pyarrow" else module.DataFrame(dict(columns))
+    if library == "pyarrow":
+        return module.table(dict(columns))
+    frame = module.DataFrame(dict(columns))
+    return frame if label is None else frame.rename_axis(columns=label)
 
 
 def _module(library: str) -> Any:  # noqa: ANN401

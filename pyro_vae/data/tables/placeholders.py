@@ -13,6 +13,10 @@ __all__ = ["NaValues", "as_numbers", "by_name", "counted", "known_cells", "notes
 NaValues: TypeAlias = Sequence[Level] | Mapping[str, Sequence[Level]]
 
 
+class OfAll(dict[str, tuple[Level, ...]]):
+    """One list for all columns, whatever their types."""
+
+
 def by_name(na_values: NaValues | None, names: Sequence[str]) -> dict[str, tuple[Level, ...]]:
     """The values of each column, by its name, that stand for missing cells.
 
@@ -21,7 +25,8 @@ def by_name(na_values: NaValues | None, names: Sequence[str]) -> dict[str, tuple
     """
     if na_values is None:
         return {}
-    each = na_values if isinstance(na_values, Mapping) else dict.fromkeys(names, na_values)
+    of_all = not isinstance(na_values, Mapping)
+    each = dict.fromkeys(names, na_values) if of_all else na_values
     for name, values in each.items():
         if isinstance(values, str) or not isinstance(values, Sequence):
             raise ValueError(
@@ -29,7 +34,8 @@ def by_name(na_values: NaValues | None, names: Sequence[str]) -> dict[str, tuple
             )
         if odd := [value for value in values if not isinstance(value, Hashable)]:
             raise ValueError(f"na_values of {name!r} are words and numbers, got {odd[0]!r}")
-    return {name: tuple(values) for name, values in each.items()}
+    found = {name: tuple(values) for name, values in each.items()}
+    return OfAll(found) if of_all else found
 
 
 def known_cells(cells: Cells, na_values: Mapping[str, tuple[Level, ...]]) -> Cells:
@@ -39,7 +45,7 @@ def known_cells(cells: Cells, na_values: Mapping[str, tuple[Level, ...]]) -> Cel
         ValueError: what is said of this column alone is of another type than its cells.
     """
     said = na_values.get(cells.name, ())
-    alone = len(na_values) == 1 or len(set(na_values.values())) > 1  # not a list for all columns
+    alone = not isinstance(na_values, OfAll)
     if said and alone and cells.sort and not {*cells.alike(said), *cells.gone} & {*said}:
         first = cells.seen[0]
         raise cells.error(

@@ -13,6 +13,7 @@ from ...language.spec import nearest
 from .coding import check_constant, constant, decoded, encoded, own_part
 from .columns import Column, Level
 from .deciding import Wishes, decide, revise
+from .declared import declared_lines
 from .describing import described
 from .files import read_file
 from .frames import Frame
@@ -30,6 +31,7 @@ class Schema:
     Args:
         columns: all of them, those that are left out of the model too.
         library: of the frames that :meth:`to_frame` makes.
+        label: the name that the row of columns' names has there, in pandas.
 
     >>> import pandas as pd
     >>> table = Table.from_frame(pd.DataFrame({"pet": ["cat", "dog"] * 5, "kilos": [4.1, 9.7] * 5}))
@@ -39,6 +41,7 @@ class Schema:
 
     columns: tuple[Column, ...]
     library: str = "pandas"
+    label: str | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -68,13 +71,15 @@ class Schema:
 
     def as_dict(self) -> dict[str, object]:
         """Plain values, which :meth:`from_dict` reads."""
-        return {"library": self.library, "columns": [c.as_dict() for c in self.columns]}
+        label = {} if self.label is None else {"label": self.label}
+        columns = [column.as_dict() for column in self.columns]
+        return {"library": self.library, **label, "columns": columns}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Schema":
         """The schema that :meth:`as_dict` described."""
         columns = tuple(Column.from_dict(column) for column in values["columns"])
-        return cls(columns, values["library"])
+        return cls(columns, values["library"], values.get("label"))
 
     def read(self, frame: object) -> "Table":
         """Another frame as a table of this schema.
@@ -157,7 +162,7 @@ class Schema:
             series[column.name] = make_series(
                 self.library, column.name, cells, held, column.dtype, column.levels
             )
-        return make_frame(self.library, series)
+        return make_frame(self.library, series, self.label)
 
     @property
     def places(self) -> dict[str, int]:
@@ -242,7 +247,7 @@ class Table:
         """
         given = Frame(frame)
         gone = by_name(na_values, given.names)
-        wishes = Wishes(kinds or {}, _lines(likelihood), dates or {}, censored or {}, gone)
+        wishes = Wishes(kinds or {}, declared_lines(likelihood), dates or {}, censored or {}, gone)
         wishes.check(given.names)
         wishes = with_events(wishes, given) if censored is None else wishes
         aside = [name for name, kind in wishes.kinds.items() if str(kind) == "identifier"]
@@ -250,7 +255,7 @@ class Table:
             decide(given.cells(name, any_type=name in aside, words=gone.get(name, ())), wishes)
             for name in given.names
         )
-        schema = Schema(columns, given.library)
+        schema = Schema(columns, given.library, given.label)
         if not schema.modelled:
             raise ValueError(f"no column is left to model\n{described(schema.columns)}")
         return Table(schema, given, schema.numbers(given))
@@ -264,7 +269,7 @@ class Table:
         Raises:
             ValueError: an unknown column, or one that cannot have this likelihood.
         """
-        said = {self.schema[name].name: line for name, line in _lines(lines).items()}
+        said = {self.schema[name].name: line for name, line in declared_lines(lines).items()}
         if not said:
             return self
         columns = self.schema.columns
@@ -272,7 +277,7 @@ class Table:
         known = {c.name: c.event for c in columns if c.event is not None}
         events = detect_events(tuple(cells), said, known, cells.__getitem__)
         columns = tuple(revise(c, cells[c.name], said, events) for c in columns)
-        schema = Schema(columns, self.schema.library)
+        schema = replace(self.schema, columns=columns)
         return Table(schema, self._frame, schema.numbers(self._frame))
 
     @classmethod
@@ -387,14 +392,3 @@ class Table:
         kind = old if fits else column if named else replace(column, dtype="", levels=())
         new = make_series(self._frame.library, column.name, cells, known, kind.dtype, kind.levels)
         return self._frame.with_own(column.name, new, same)
-
-
-def _lines(likelihood: str | Mapping[str, str]) -> dict[str, str]:
-    if isinstance(likelihood, Mapping):
-        return {name: str(line) for name, line in likelihood.items()}
-    if likelihood != "auto":
-        raise ValueError(
-            f"the likelihood of a table is 'auto' or a line for each column, got {likelihood!r}\n"
-            "say the column: likelihood={'Income': 'LogNormal'}"
-        )
-    return {}

@@ -8,7 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ...data.tables import Table
+from ...data.tables import Column, Table
+from ...data.tables.cells import Cells, OddWord, is_placeholder
+from ...data.tables.frames import Frame
+from ...data.tables.placeholders import as_numbers
+from ...data.tables.written import read_numbers
 
 __all__ = ["MISSING", "Coded", "as_frame", "encode_tables"]
 
@@ -96,6 +100,8 @@ def as_frame(table: object, name: str = "the table") -> pd.DataFrame:
     Raises:
         ValueError: it has no rows or columns, or two columns of one name.
     """
+    missing = table.missing if isinstance(table, Table) else np.empty((0, 0), bool)
+    cells = table.schema.cells if isinstance(table, Table) else ()
     table = table.to_frame() if isinstance(table, Table) else table
     frame = table if isinstance(table, pd.DataFrame) else None
     if frame is None:
@@ -114,12 +120,13 @@ def as_frame(table: object, name: str = "the table") -> pd.DataFrame:
     if not (names := frame.columns.map(str)).is_unique:
         twice = names[names.duplicated()][0]
         raise ValueError(f"{name} has two columns named {twice!r}: rename one of them")
-    return frame.set_axis(names, axis=1)
+    holes = {c: frame[c].mask(gone) for c, gone in zip(cells, missing.T, strict=True) if gone.any()}
+    return frame.assign(**holes).set_axis(names, axis=1)
 
 
 def _column(parts: dict[str, pd.Series], reference: str) -> tuple[np.ndarray, ...]:
     """Whether a column is of quantities, and its values, codes and bins in all tables, joined."""
-    parts = {k: _plain(part) for k, part in parts.items()}
+    parts = _of_words({k: _plain(part) for k, part in parts.items()}, reference)
     numeric = _is_quantity(parts[reference])
     read = _quantities if numeric else _categories
     series = {k: read(part, k) for k, part in parts.items()}
@@ -150,6 +157,49 @@ def _plain(column: pd.Series) -> pd.Series:
         with suppress(ValueError):  # a date that is none
             return pd.to_datetime(column, format="ISO8601", utc=True)
     return column
+
+
+def _of_words(parts: dict[str, pd.Series], reference: str) -> dict[str, pd.Series]:
+    """Words that are numbers, "$1,200" and "12%", as a table reads them, and those beside "?"."""
+    words = {k: _cells(part) for k, part in parts.items() if _has_words(part)}
+    numbers = {k: _filled(c) for k, c in words.items() if c.sort in ("whole", "number")}
+    words = {k: c for k, c in words.items() if k not in numbers}
+    if (first := words.get(reference)) is not None:
+        base = Column(first.name, "real", "", "", first.sort or "word", first.dtype)
+        form = None
+        with suppress(OddWord):
+            form = as_numbers(first, base, guess=True, declared=False)[1].format
+        if form is not None:
+            numbers |= {k: _amounts(cells, form, k) for k, cells in words.items()}
+    return parts | numbers
+
+
+def _has_words(column: pd.Series) -> bool:
+    kind = pd.api.types
+    if isinstance(column.dtype, pd.CategoricalDtype) or column.isna().all():
+        return False
+    return kind.infer_dtype(column, skipna=True) in ("string", "mixed", "mixed-integer")
+
+
+def _cells(column: pd.Series) -> Cells:
+    name = str(column.name)
+    return Frame({name: column.reset_index(drop=True)}).cells(name, any_type=True)
+
+
+def _amounts(cells: Cells, form: str, table: str) -> pd.Series:
+    """Words as the numbers that they are, NaN where there is none."""
+    gone = [word for word in {*cells.seen.tolist()} if is_placeholder(word)]
+    try:
+        return _filled(read_numbers(cells.without(gone), form))
+    except ValueError as problem:
+        first = str(problem).split("\n")[0]
+        raise ValueError(f"{table}: {first}: write the column alike in all tables") from problem
+
+
+def _filled(cells: Cells) -> pd.Series:
+    values = np.full(len(cells), np.nan)
+    values[cells.known] = cells.seen
+    return pd.Series(values, name=cells.name)
 
 
 def _is_quantity(column: pd.Series) -> bool:
