@@ -17,6 +17,7 @@ from pyro_vae.families.likelihoods import fill
 
 SMALL = {"encoder": "MLP([16])", "decoder": "MLP([16])", "seed": 0}
 RNG = np.random.default_rng(0)
+TICKS = np.arange(1, 60)
 
 
 def frame(rows: int = 60) -> pd.DataFrame:
@@ -556,3 +557,31 @@ def test_the_name_of_the_columns_names_is_kept(tmp_path):
     again = pv.load(vae.save(tmp_path / "model"))
     for drawn in (vae.sample(2, seed=0), again.sample(2, given={"age": 40}, seed=0)):
         assert drawn.columns.name == "measure"
+
+
+CLOCKS = {  # times or durations, and the seconds by which they lie apart
+    "quarters": (
+        pd.Timestamp("2024-03-01 00:05", tz="UTC") + pd.to_timedelta(TICKS * 15, "min"),
+        900,
+    ),
+    "weeks": (pd.Timestamp("2024-03-04") + pd.to_timedelta(TICKS * 7, "D"), 7 * 86_400),
+    "days": (pd.Timestamp("2024-03-04") + pd.to_timedelta(TICKS, "D"), None),
+    "microseconds": (pd.Timestamp("2024-03-04") + pd.to_timedelta(TICKS * 1001, "us"), None),
+    "minutes": (pd.to_timedelta(TICKS, "min"), 60),
+    "seconds": (pd.to_timedelta(TICKS**2, "s"), 1),
+}
+
+
+@pytest.mark.parametrize("name", CLOCKS)
+def test_drawn_times_lie_in_the_steps_of_the_column(name):
+    values, seconds = CLOCKS[name]
+    rows = pd.DataFrame({name: values, "beside": np.linspace(0, 1, len(values))})
+    table = pv.Table.from_frame(rows)
+    step = table.schema[name].step
+    assert (step is None) if seconds is None else math.isclose(step * 86_400, seconds)
+    vae = pv.VAE(table, 1, **SMALL)
+    vae.start_from(vae.as_data(table))
+    drawn = vae.sample(50, seed=0)[name]
+    apart = (drawn - values[0]) / pd.Timedelta(seconds or 86_400, "s")
+    assert np.allclose(apart, apart.round(), atol=1e-9) == (name != "microseconds")
+    assert table.to_frame(table.values).equals(rows)

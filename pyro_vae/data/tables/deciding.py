@@ -257,6 +257,7 @@ def _time(base: Column, cells: Cells, line: str | None) -> Column:
         why=f"dates{words}, in days since the first",
         origin=origin,
         whole=midnight(cells.seen),
+        step=step_of(days[cells.known], "time"),
         low=float(np.nanmin(days)),
         high=float(np.nanmax(days)),
     )
@@ -328,7 +329,7 @@ def _number(
     whole = bool((x == np.round(x)).all())
     if kind is None and cells.sort != "duration" and (column := _codes(base, x, distinct, whole)):
         return column
-    step = None if kind in ("survival", "event") else step_of(x)
+    step = None if kind in ("survival", "event") else step_of(x, cells.sort or "number")
     base = replace(base, whole=whole, step=step, low=float(x.min()), high=float(x.max()))
     if kind is None:
         kind, chosen, spike, why = by_values(x, whole, cells.sort != "duration", step)

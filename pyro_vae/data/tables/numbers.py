@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .columns import Kind
+from .columns import Kind, Sort
 from .declared import KIND_OF
 from .fits import fitted
 
@@ -15,6 +15,7 @@ FEW = 12  # values that are too few for a spike beside numbers
 SHARE = 0.5  # which some of the numbers in (0, 1) exceed, if they are shares
 HEAPED, AGAIN = 0.5, 5  # nats a row that a probability for each value wins, and rows a value
 MANY, PLACES = 20, 6  # values whose common step is no accident, and its decimals
+SECONDS = 86_400  # of a day
 DIGITS = 2.0**40  # numbers beyond have too few digits to tell what they are rounded to
 GAIN = 0.05  # nats a row that a family of numbers must win over the Normal
 # Degrees of freedom that follow z come near 0, and draws are then larger than any value seen.
@@ -82,14 +83,19 @@ def are_counts(x: np.ndarray) -> bool:
     return best / n > codes / n - GAIN and best > fitted("Normal", x)
 
 
-def step_of(x: np.ndarray) -> float | None:
+def step_of(x: np.ndarray, sort: Sort = "number") -> float | None:
     """The largest step by which all values lie apart: 0.01 of cents, 1,000 of rounded salaries.
 
-    ``None`` of whole numbers that are not rounded, of few values, and of more decimals.
+    Of times and durations, which are days, one of whole seconds. ``None`` of whole numbers that are
+    not rounded, of few values, and of more decimals.
     """
     values = np.unique(x)
     if len(values) < MANY:
         return None
+    if sort in ("time", "duration"):
+        seconds = np.round(values * SECONDS, PLACES - 1)
+        step = int(np.gcd.reduce((seconds - seconds[0]).astype(np.int64)))
+        return None if (seconds % 1).any() or step == SECONDS else step / SECONDS
     for places in range(PLACES + 1):
         scaled = values * 10.0**places
         ticks = np.round(scaled)
