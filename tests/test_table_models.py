@@ -346,7 +346,8 @@ def test_a_whole_number_that_single_precision_changes_is_refused_by_its_cell(vae
     frame = data.copy()
     frame["age"] = frame["age"].astype("Int64")
     frame.iloc[4, frame.columns.get_loc("age")] = 10**9 + 1
-    with pytest.raises(ValueError, match="column 'age', row 4: 1000000001 is a whole number that"):
+    words = r"column 'age', row 4: 1000000001 is a whole number that (.|\n)*, leave it out: kinds="
+    with pytest.raises(ValueError, match=words):
         vae.impute(frame, seed=0)
 
 

@@ -67,12 +67,14 @@ class Missingness(Part):
         self.shape, self.layout = p.event_shape, p.layout if isinstance(p, Joined) else None
         places = self.layout.places if self.layout else [range(self.shape.numel())]
         self.last: list[int] = []
+        self.cells = 0  # numbers that an observation is compared with at one z
         self.unserved: list[tuple[int, dist.TorchDistribution]] = []
         for part, cells in zip(map(innermost, parts_of(p)), places, strict=True):
             seen = {i: largest.get(i, math.inf) for i in cells}
             last = {n: self.greatest(part, n) for n in {*seen.values()}}
             self.unserved += [(i, part) for i, n in seen.items() if last[n] is None]
             self.last.append(max(n or 0 for n in last.values()))
+            self.cells += len(seen) * (1 + self.last[-1])
         self.register_buffer("loc", torch.zeros(self.shape))
         self.register_buffer("scale", torch.ones(self.shape))
         self.register_buffer("started", torch.tensor(False))

@@ -24,7 +24,7 @@ class Evaluated(Model):
     @property
     def cells(self) -> int:
         """Numbers of the likelihood's parameters at one z."""
-        return math.prod(self.record.x_shape)
+        return self.missingness.cells if self.missingness else math.prod(self.record.x_shape)
 
     @property
     def coordinates(self) -> list[str]:

@@ -129,7 +129,7 @@ def impute(model: Model, x: Tensor, plan: Plan, other: Tensor | None = None) -> 
 
     def fill(rows: Tensor, start: Start | None, number: int) -> None:
         num_samples = plan.num_samples * TIMES[number]
-        size = max(1, CELLS // (num_samples * cells[0].numel()))
+        size = max(1, CELLS // (num_samples * model.cells))
         for at in torch.arange(len(rows), device=x.device).split(size):
             some = rows[at]
             own = start and start[at]

@@ -233,10 +233,11 @@ class TableRecord(Record):
         lost &= values.to(dtype).double() != values
         if lost.any():
             row, place = lost.nonzero()[0].tolist()
+            name = self.schema.cells[place]
             raise ValueError(
-                f"column {self.schema.cells[place]!r}, row {row}: {values[row, place].item():.15g} "
-                f"is a whole number that {str(dtype).removeprefix('torch.')} cannot hold\n"
-                "use vae.double(), or put None there"
+                f"column {name!r}, row {row}: {values[row, place].item():.15g} is a whole number "
+                f"that {str(dtype).removeprefix('torch.')} cannot hold\nuse vae.double(), or put "
+                f"None there; if it names rows, leave it out: kinds={{{name!r}: 'identifier'}}"
             )
 
     def given(self, cells: object) -> Any:  # noqa: ANN401
