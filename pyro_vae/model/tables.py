@@ -227,8 +227,9 @@ class TableRecord(Record):
                 )
 
     def _check_whole(self, table: Table, dtype: torch.dtype) -> None:
-        """Raise for the first whole number that a type would change."""
-        values = torch.from_numpy(table.values)
+        """Raise for the first cell of a column of whole numbers that a type would change."""
+        whole = torch.tensor([column.whole for column in self.schema.modelled])
+        values = torch.from_numpy(table.values).where(whole, 0.0)
         lost = (values.abs() > 2 / torch.finfo(dtype).eps) & (values == values.round())
         lost &= values.to(dtype).double() != values
         if lost.any():
