@@ -202,7 +202,7 @@ DOUBTS = {
         "first '20210301', may be dates.*format='%Y%m%d'",
     ),
     "numbers with a unit": (
-        words(*(f"{i / 4} mg/dL" for i in range(50))),
+        words(*(f"{i / 4}mg/dL" for i in range(50))),
         "may be numbers.*removesuffix",
     ),
     "a minus behind": (words("1,200.50-", "3-", *map(str, range(60))), "may be numbers"),

@@ -446,3 +446,12 @@ def test_one_list_of_missing_values_is_of_all_columns_whatever_their_types():
     two = frame.assign(b=frame["a"])
     with pytest.raises(ValueError, match="na_values are '\\?'"):
         pv.Table.from_frame(two, na_values={"a": ["?"], "b": ["?"]})
+
+
+@pytest.mark.parametrize("unit", [" °C", "°F", " mg/L", " km/h", " m²", " µg/dl", " kg"])
+def test_numbers_beside_one_unit_are_numbers(unit):
+    frame = pd.DataFrame({"a": [f"{v:.1f}{unit}" for v in np.linspace(3, 90, 40)]})
+    table = pv.Table.from_frame(frame)
+    assert np.allclose(table.values[:, 0], np.linspace(3, 90, 40).round(1))
+    assert table.to_frame(table.values).equals(frame)
+    assert table.to_frame(table.values[:2] + 1)["a"].tolist() == [f"4.0{unit}", f"6.2{unit}"]

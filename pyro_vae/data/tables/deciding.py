@@ -185,7 +185,7 @@ def _decide(
     if kind == "event" and cells.sort not in ("boolean", "whole", "number"):
         raise ValueError(
             f"it holds {cells.dtype}, first {cells.seen[0]!r}, and an event is 0 (censored) or 1 "
-            f"(seen): make it so, frame[{cells.name!r}] == {cells.seen[0]!r}"
+            f"(seen): make it so, frame[{cells.name!r}] == {cells.seen[0]!r} if that is the event"
         )
     if cells.sort == "word" and not cells.levels and kind not in ("categorical", "ordinal"):
         form = form or iso_format(cells.seen)

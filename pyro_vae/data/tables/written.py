@@ -16,7 +16,7 @@ SIGN = r"[$€£¥₹%‰°]"
 WORD = re.compile(
     rf"(?P<minus>[-+]?)(?P<prefix>(?:{SIGN}|[A-Z]{{3}}\s)?\s?)"
     r"(?P<number>-?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d*)?(?:[eE][-+]?\d+)?)"
-    rf"(?P<suffix>\s?{SIGN}|\s[A-Za-z]+|)",
+    rf"(?P<suffix>\s?{SIGN}|\s?°[CF]|\s[A-Za-zµμ]+(?:/[A-Za-zµμ]+)?[²³]?|)",
     re.ASCII,
 )
 UNIT = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?P<unit>-|\s?[^\W\d_][^\s\d]*|)")
