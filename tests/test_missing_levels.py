@@ -267,3 +267,32 @@ def test_columns_that_it_does_not_serve_are_named():
     words = "Categorical of column 'pet' have not: SelfMasking serves levels and counts; choose a"
     with pytest.raises(ValueError, match=words):
         pv.VAE(table, 1, missing="Logistic")
+
+
+@pytest.mark.slow
+def test_a_mask_by_the_whole_row_of_densities_is_that_of_quadrature():
+    """Columns of two likelihoods, one cell missing: its value moves both masks."""
+    frame = pd.DataFrame({"a": np.exp(RNG.standard_normal(N)), "y": RNG.standard_normal(N)})
+    lines = {"a": "LogNormal(scale=0.5)", "y": "Normal(scale=0.6)"}
+    table = pv.Table.from_frame(frame, likelihood=lines)
+    vae = pv.VAE(table, 1, encoder=[], decoder=[], missing="Logistic", seed=3).double()
+    vae.start_from(vae.as_data(table))
+    with torch.no_grad():
+        vae.missingness.linear.weight.copy_(torch.tensor([[1.0, -0.7], [0.9, 0.5]]))
+        x = vae.as_data(table)[:1].clone()
+        x[0, 0] = math.nan
+        logs = torch.linspace(-6, 6, 2001).double()
+        p = vae.decode(Z[:, None], x.expand(len(Z), 2))
+        rows = torch.stack([logs.exp(), x[0, 1].expand(2001)], 1)
+        log_x = p.log_prob(rows[:, None]) + (logs + (logs[1] - logs[0]).log())[:, None]
+        mask = torch.tensor([1.0, 0.0]).double().expand(2001, 2)
+        prior = torch.distributions.Normal(0.0, 1.0).log_prob(Z) + STEP
+        each = log_x + vae.missingness(rows).log_prob(mask)[:, None] + prior
+    found = pv.log_evidence(vae, x, num_samples=10000, seed=0)
+    assert (found.log_evidence[0] - each.logsumexp((0, 1))).abs() < 4 * found.standard_error[0]
+    shares = (each.logsumexp(1) - each.logsumexp((0, 1))).exp()
+    drawn = vae.imputations(x, draws=4000, num_samples=10000, seed=0)
+    below = (drawn.values[:, 0, 0] < 1).double().mean()
+    share = shares[rows[:, 0] < 1].sum()
+    error = (share * (1 - share) * (1 / 4000 + 1 / drawn.ess[0])).sqrt()
+    assert (below - share).abs() < 4 * error
