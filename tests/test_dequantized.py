@@ -192,7 +192,7 @@ def test_no_upper_bound_is_claimed_of_estimates():
 def test_no_trajectory_follows_estimates():
     """NUTS took minutes for an observation, as each step found another energy."""
     vae = pv.VAE(2, 1, likelihood="Dequantized(Normal, levels=4)", **SMALL)
-    with pytest.raises(ValueError, match="estimates with noise of their own: use method='metro"):
+    with pytest.raises(ValueError, match="noise of their own: use method='metropolis'"):
         pv.posterior(vae, torch.ones(1, 2))
     told = {"method": "metropolis", "num_samples": 4, "warmup": 1, "chains": 1}
     assert pv.posterior(vae, torch.ones(1, 2), **told).posterior["z"].shape == (1, 4, 1, 1)

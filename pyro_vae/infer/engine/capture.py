@@ -254,7 +254,10 @@ class _Recorder(_Watching):
             return result
         if torch.Tag.nondeterministic_seeded in func.tags:
             origin = DATA
-        self._note(self.graph.call_function(RECORDED.get(func, func), *names), result, origin)
+        target = RECORDED.get(func, func)
+        name = target.overloadpacket.__name__
+        node = self.graph.create_node("call_function", target, *names, name)
+        self._note(node, result, origin)
         return result
 
     def finish(self, results: Any) -> tuple[fx.GraphModule, list[Tensor]]:  # noqa: ANN401
