@@ -277,15 +277,38 @@ def test_the_cells_of_whole_positive_columns_are_those_that_were_hidden():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("nominal", [False, True])
-def test_draws_of_the_margin_itself_have_no_skill_in_a_small_table(nominal):
+@pytest.mark.parametrize("kind", ["numbers", "levels", "angles"])
+def test_draws_of_the_margin_itself_have_no_skill_in_a_small_table(kind):
     """The margin of a column holds each truth, which must not count as a prediction of itself."""
     rng, scores = np.random.default_rng(0), []
     for _ in range(300):
-        draw = (lambda *n: rng.integers(0, 3, n)) if nominal else lambda *n: rng.normal(size=n)
+        draw = {
+            "numbers": lambda *n: rng.normal(size=n),
+            "levels": lambda *n: rng.integers(0, 3, n),
+            "angles": lambda *n: rng.vonmises(np.pi, 1.0, n),
+        }[kind]
         truth = draw(20)
-        figures, _ = _column(truth, draw(40, 20), truth, nominal, rng)
+        figures, _ = _column(truth, draw(40, 20), truth, kind, rng)
         value, skill = float(figures["value"]), float(figures["skill"])
         scores.append((value, value / (1 - skill)))
     gap = -np.diff(scores, axis=1)[:, 0]
     assert abs(gap.mean()) < 4 * gap.std() / math.sqrt(len(gap))
+
+
+def test_intervals_and_scores_of_angles_are_those_of_the_circle():
+    """About pi, where the intervals were as wide as the circle; a turn of all changes nothing."""
+    rng, p = np.random.default_rng(0), stats.vonmises(20.0)
+    truth, draws = p.rvs(800, random_state=rng), p.rvs((199, 800), random_state=rng)
+    found = {}
+    for centre in (0.0, np.pi):
+        turned = [np.angle(np.exp(1j * (part + centre))) for part in (truth, draws)]
+        figures, _ = _column(*turned, turned[0], "angles", np.random.default_rng(1))
+        found[centre] = {name: value for name, value in figures.items() if name != "score"}
+    assert found[np.pi] == pytest.approx(found[0.0], rel=1e-6)
+    width = p.ppf(0.95) - p.ppf(0.05)
+    assert found[np.pi]["width_90"] == pytest.approx(width, rel=0.03)
+    for level in (50, 90):
+        share, error = (found[np.pi][f"coverage_{level}{end}"] for end in ("", "_error"))
+        assert abs(share - level / 100) < 4 * error
+    plain = crps(draws, truth)  # of angles that are far from the ends
+    assert found[np.pi]["value"] == pytest.approx(plain.mean(), rel=1e-9)

@@ -11,14 +11,16 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from scipy.stats import multivariate_normal
+from scipy.stats import multivariate_normal, vonmises
 from sklearn.gaussian_process import GaussianProcessRegressor, kernels
 from torch import nn
 from torch.distributions import MultivariateNormal, kl_divergence
 
 import pyro_vae as pv
+from pyro_vae.distributions import VonMises
 from pyro_vae.evaluate.models.measures import base_measure
 from pyro_vae.infer.estimators.soundness import check
+from pyro_vae.model.forecast import _ends
 from pyro_vae.model.joint import Joint
 
 LINEAR = {"encoder": "MLP([])", "decoder": "MLP([])", "seed": 0}
@@ -642,3 +644,17 @@ def test_refining_moves_no_data(prior):
     one, other = (frame()[frame().subject == s] for s in ("s1", "s2"))
     assert pv.gaps(vae, frame(), steps=2, num_samples=20, seed=0)["approximation"].notna().all()
     assert len(vae.interpolate(one, other, 3)) == 3
+
+
+def test_the_interval_of_an_angle_goes_through_pi():
+    """Of numbers it was from one end of the circle to the other, and did not hold the angle."""
+    torch.manual_seed(0)
+    draws = VonMises(torch.tensor([3.0, -3.0, 0.5]), torch.tensor(50.0))
+    draws = draws.sample(torch.Size([20_000, 1]))
+    value = torch.tensor([[3.0, -3.0, 0.5]])
+    low, high = _ends(draws, 0.9, value, torch.tensor([True, True, False]))
+    half = vonmises(50.0).ppf(0.95)
+    away = torch.stack([value - low, high - value]).remainder(2 * math.pi)
+    error = 4 * (0.05 * 0.95 / 20_000) ** 0.5 / vonmises(50.0).pdf(half)
+    assert (away - half).abs().max() < error < 0.02
+    assert (low > high).tolist() == [[True, True, False]]

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -18,11 +18,21 @@ from ..distributions import RightCensored
 from ..families.support import innermost
 from ..model.columns import by_cell, by_column, names_of
 from ..model.entry import of_model
+from ..model.imputation import ANGLES
 from ..model.joint import reading
 from ..model.sequence_forms import lengths_of
 from ..model.sequences import Sequences
 from ..model.vae import VAE
-from .scores import brier, commonness, crps, interval_width, pit, set_size
+from .scores import (
+    brier,
+    commonness,
+    crps,
+    crps_of_angles,
+    interval_width,
+    pit,
+    set_size,
+    turned,
+)
 from .statistics import UNIFORMITY, smallest_p, uniformity
 
 __all__ = ["ImputationCheck", "imputation_check"]
@@ -34,6 +44,8 @@ CELLS = 2**24  # numbers of draws at once
 MARGIN = 500  # values of a column that stand for its margin
 LEAST = 10  # hidden cells of a column
 NAMED = 3  # columns that the verdict names
+KINDS = ("numbers", "levels", "angles")
+Kind: TypeAlias = Literal["numbers", "levels", "angles"]
 Drawn: TypeAlias = dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]
 ERRORS = 2  # standard errors of a difference that the verdict speaks of
 
@@ -47,7 +59,8 @@ class ImputationCheck:
             units or Brier of categories, ``value`` its mean; ``skill``, one minus its ratio to the
             score of the column's own margin: 0 where the other cells of a row say nothing;
             ``coverage_50`` and ``width_50`` of central intervals (of categories the most probable
-            levels, and their number), and the same of 90 %; a standard error of each over the
+            levels, and their number; of angles about their direction), and the same of 90 %; a
+            standard error of each over the
             cells; ``p_value``, ``bias_z`` and ``spread_z`` of the PIT, as of ranks in
             :func:`~pyro_vae.calibration`.
         cells: a row a hidden cell: ``row`` and ``column``, its ``value`` in the numbers of
@@ -177,8 +190,8 @@ def imputation_check(
             offered = cells.clone()
             offered[torch.arange(len(x)), lengths_of(cells) - 1] = math.nan
         p = vae.decode(vae.prior_at(x[:1]).expand([1]).sample(), x[:1])
-        nominal = by_cell(p, _is_nominal).tolist()
-        kinds = dict(zip(names_of(vae.record, len(nominal)), nominal, strict=True))
+        each_kind = by_cell(p, lambda part: KINDS.index(_kind(part))).tolist()
+        kinds = dict(zip(names_of(vae.record, len(each_kind)), each_kind, strict=True))
         margins = by_column(vae.record, cells[kept])
         seen = by_cell(p, lambda part: not isinstance(innermost(part), RightCensored))
         seen &= torch.tensor([name in margins for name in kinds])  # bits of holes stay
@@ -195,7 +208,7 @@ def imputation_check(
         if len(truth) < LEAST:
             continue
         margin = values[~np.isnan(values)]
-        rows[name], part = _column(truth, drawn, margin, kinds[name], generator)
+        rows[name], part = _column(truth, drawn, margin, KINDS[kinds[name]], generator)
         parts.append(part.assign(column=name, row=place))
     if not rows:
         raise ValueError(
@@ -218,11 +231,13 @@ def _hide(
     return [((low <= rank) & (rank < high)).reshape(cells.shape) for low, high in pairwise(ends)]
 
 
-def _is_nominal(likelihood: dist.TorchDistribution) -> bool:
-    """Whether its values are levels without an order."""
+def _kind(likelihood: dist.TorchDistribution) -> Kind:
+    """What its values are: levels have no order."""
     base = innermost(likelihood)
+    if isinstance(base, ANGLES):
+        return "angles"
     levels = isinstance(base, dist.Categorical | dist.Bernoulli)
-    return levels and not isinstance(base, dist.OrderedLogistic)
+    return "levels" if levels and not isinstance(base, dist.OrderedLogistic) else "numbers"
 
 
 def _draw(
@@ -249,17 +264,24 @@ def _column(
     truth: np.ndarray,
     draws: np.ndarray,
     margin: np.ndarray,
-    nominal: bool,
+    kind: Kind,
     generator: np.random.Generator,
 ) -> tuple[dict[str, object], pd.DataFrame]:
     """The figures of a column, and its cells."""
     some = margin if len(margin) <= MARGIN else generator.choice(margin, MARGIN, replace=False)
-    score, size = (brier, set_size) if nominal else (crps, interval_width)
+    nominal, angles = kind == "levels", kind == "angles"
+    score = {"levels": brier, "angles": crps_of_angles, "numbers": crps}[kind]
     each, plain = score(draws, truth), score(some[:, None], truth)
     if len(margin) <= MARGIN:  # it holds the truth, which is no prediction of itself
-        apart = 2.0 * (some[:, None] != truth) if nominal else np.abs(some[:, None] - truth)
+        far = some[:, None] - truth
+        apart = 2.0 * (far != 0) if nominal else np.abs(turned(far) if angles else far)
         plain = plain + apart.mean(0) / (len(some) - 1)
-    ranked = commonness(draws, truth) if nominal else (draws, truth)
+    ranked, size = (draws, truth), set_size if nominal else interval_width
+    if nominal:
+        ranked = commonness(draws, truth)
+    elif angles:  # about the direction of all of them, of which the truth is one
+        centre = np.angle(np.exp(1j * draws).sum(0) + np.exp(1j * truth))
+        ranked = turned(draws - centre), turned(truth - centre)
     u = pit(*ranked, generator)
     ratio = each.sum() / plain.sum() if plain.sum() > 0 else math.nan
     figures: dict[str, object] = {"cells": len(truth), "score": "Brier" if nominal else "CRPS"}
@@ -271,7 +293,7 @@ def _column(
     for level in LEVELS:
         percent = round(100 * level)
         figures |= _mean(f"coverage_{percent}", _inside(u, level, nominal))
-        figures |= _mean(f"width_{percent}", size(draws, level))
+        figures |= _mean(f"width_{percent}", size(draws if nominal else ranked[0], level))
     figures |= dict(zip(UNIFORMITY, uniformity(torch.tensor(u)), strict=True))
     cells = {"value": truth, "imputed": draws[0], "pit": u, "score": each}
     return figures, pd.DataFrame(cells)

@@ -2,7 +2,16 @@
 
 import numpy as np
 
-__all__ = ["brier", "commonness", "crps", "interval_width", "pit", "set_size"]
+__all__ = [
+    "brier",
+    "commonness",
+    "crps",
+    "crps_of_angles",
+    "interval_width",
+    "pit",
+    "set_size",
+    "turned",
+]
 
 
 def pit(draws: np.ndarray, truth: np.ndarray, generator: np.random.Generator) -> np.ndarray:
@@ -61,6 +70,33 @@ def crps(draws: np.ndarray, truth: np.ndarray) -> np.ndarray:
     weight = 2 * np.arange(1, n + 1) - n - 1
     spread = weight @ np.sort(draws, 0) / (n * (n - 1))
     return np.abs(draws - truth).mean(0) - spread
+
+
+def crps_of_angles(draws: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    r""":func:`crps` of angles, whose distance is that along the circle.
+
+    .. math:: d(a, b) = \tfrac12 \int_0^{2 \pi} 1[\text{one of both is in } (t, t + \pi)]\, dt
+
+    Args:
+        draws: ``(S, n)``, in radians.
+        truth: ``(n,)``.
+
+    References:
+        Grimit, Gneiting, Berrocal & Johnson (2006), QJRMS 132.
+    """
+    n, whole = len(draws), 2 * np.pi
+    ends = np.concatenate([draws, draws - np.pi]) % whole  # where a draw leaves, and enters
+    order = ends.argsort(0)
+    inside = (draws % whole < np.pi).sum(0) + np.where(order < n, -1, 1).cumsum(0)
+    places = np.take_along_axis(ends, order, 0)
+    length = np.diff(places, axis=0, append=places[:1] + whole)
+    spread = (inside * (n - inside) * length).sum(0) / (2 * n * (n - 1))
+    return np.abs(turned(draws - truth)).mean(0) - spread
+
+
+def turned(angles: np.ndarray) -> np.ndarray:
+    """Angles from -pi to pi, in radians."""
+    return (angles + np.pi) % (2 * np.pi) - np.pi
 
 
 def brier(draws: np.ndarray, truth: np.ndarray) -> np.ndarray:

@@ -14,8 +14,10 @@ from ..core.checks import fraction, whole
 from ..core.pareto import RELIABLE
 from ..data.tables import Table
 from ..data.tables.frames import Frame
+from ..families.support import innermost
+from .columns import by_cell
 from .conditional import Posterior, condition
-from .imputation import ENOUGH, MANY, Point, predicted
+from .imputation import ANGLES, ENOUGH, MANY, Point, on_circle, predicted
 from .inference import Inference
 from .joint import reading
 from .visits import VisitsRecord
@@ -61,7 +63,8 @@ class Forecasts(Inference):
 
         Returns:
             A frame with a row for each subject and time; of columns of numbers with their interval,
-            ``NAME_lower`` and ``NAME_upper``. Of draws a list of frames.
+            ``NAME_lower`` and ``NAME_upper``; that of an angle may go through pi, from a lower end
+            that is the greater number. Of draws a list of frames.
 
         Raises:
             ValueError: the model has no visits, or new rows of subjects that were not seen.
@@ -102,7 +105,8 @@ class Forecasts(Inference):
             return [_unweighted(record, one) for one in record.row_record.answer(flat, new)]
         log_w = cells.new_zeros(cells.shape[:2])
         value = predicted(p, log_w, point)[subject, visit]
-        ends = torch.quantile(flat, flat.new_tensor([(1 - share) / 2, (1 + share) / 2]), 0)
+        angles = by_cell(p, lambda part: isinstance(innermost(part), ANGLES))
+        ends = _ends(flat, share, value, angles.reshape(cells.shape[2:])[0].to(flat.device))
         return _unweighted(record, _with_intervals(record, new, value, ends))
 
     def _later(self, data: Tensor, later: Tensor, num_samples: int) -> dist.TorchDistribution:
@@ -123,6 +127,14 @@ class Forecasts(Inference):
         beside = torch.cat([self.record.beside(x) for x in (data, later)], 1)  # pyrefly: ignore[missing-attribute]
         z = self.prior(beside).given(posterior.latent(num_samples)).sample()
         return self.decode(z, later)
+
+
+def _ends(draws: Tensor, share: float, value: Tensor, angles: Tensor) -> Tensor:
+    """The ends of central intervals, ``(2, B, D)``, of angles about their value on the circle."""
+    turned = torch.where(angles, value, 0.0)
+    away = torch.where(angles, on_circle(draws - turned).angle(), draws)
+    ends = torch.quantile(away, draws.new_tensor([(1 - share) / 2, (1 + share) / 2]), 0)
+    return torch.where(angles, on_circle(turned + ends).angle(), ends)
 
 
 def _doubtful(posterior: Posterior) -> Tensor:

@@ -17,7 +17,17 @@ from ..families.support import innermost
 from .conditional import Posterior, Start, condition
 from .joint import Model
 
-__all__ = ["ENOUGH", "MANY", "Imputations", "Plan", "Point", "impute", "predicted"]
+__all__ = [
+    "ANGLES",
+    "ENOUGH",
+    "MANY",
+    "Imputations",
+    "Plan",
+    "Point",
+    "impute",
+    "on_circle",
+    "predicted",
+]
 
 CELLS = 2**18  # numbers of x at once: more leave the cache, and are slower
 ENOUGH = 100  # effective draws, with which more are no longer worth their time
@@ -216,7 +226,7 @@ def _mean(p: dist.TorchDistribution, log_w: Tensor, drawn: Tensor | None) -> Ten
 def _average(p: dist.TorchDistribution, log_w: Tensor, drawn: Tensor | None) -> Tensor:
     """The mean of each cell, not finite where it has none; of angles a direction."""
     if isinstance(innermost(p), ANGLES):
-        turned = direction(p) if drawn is None else _on_circle(drawn)
+        turned = direction(p) if drawn is None else on_circle(drawn)
         return (_beside(log_w.softmax(0), turned) * turned).sum(0).angle()
     try:
         mean = p.mean if drawn is None else drawn
@@ -231,9 +241,9 @@ def _median(p: dist.TorchDistribution, log_w: Tensor, drawn: Tensor | None) -> T
     share = _beside(log_w.softmax(0), values).expand(values.shape)
     if not isinstance(innermost(p), ANGLES):
         return _middle(values, share)
-    centre = (share * _on_circle(values)).sum(0).angle()
-    away = _middle(_on_circle(values - centre).angle(), share)
-    return _on_circle(centre + away).angle()
+    centre = (share * on_circle(values)).sum(0).angle()
+    away = _middle(on_circle(values - centre).angle(), share)
+    return on_circle(centre + away).angle()
 
 
 def _middle(values: Tensor, share: Tensor) -> Tensor:
@@ -243,7 +253,7 @@ def _middle(values: Tensor, share: Tensor) -> Tensor:
     return values.gather(0, place.clamp(max=len(values) - 1))[0]
 
 
-def _on_circle(angles: Tensor) -> Tensor:
+def on_circle(angles: Tensor) -> Tensor:
     """The unit vectors at angles, as complex numbers."""
     return torch.polar(torch.ones_like(angles), angles)
 
