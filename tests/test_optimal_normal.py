@@ -82,6 +82,21 @@ def test_rows_by_weight_and_repeated_rows_have_one_scale(missing, line):
     assert found[0] == pytest.approx(found[1]) and abs(found[0] - found[2]) > 0.1
 
 
+@pytest.mark.parametrize("decoder", ["GRU(4)", "GRU(4, autoregressive=0)"])
+def test_sequences_by_weight_and_repeated_sequences_have_one_scale(decoder):
+    record, found = pv.Record([pv.Block("x", (3, 2)), pv.Block("w", (), "weight")]), []
+    x = torch.tensor([9.0, -1.0])[:, None, None] * torch.ones(2, 3, 2)
+    for rows, w in (([0, 1], [0.5, 1.5]), ([0, 1, 1, 1], [1.0] * 4), ([0, 1], [1.0] * 2)):
+        parts = {"encoder": "MLP([4])", "decoder": decoder, "seed": 0}
+        vae = pv.VAE(record, 1, likelihood="OptimalNormal", **parts)
+        with pyro.get_param_store().scope():
+            at = pyro.condition(vae.model, {"z": torch.zeros(len(rows), 1)})
+            packed = vae.as_data({"x": x[rows], "w": torch.tensor(w)})
+            pyro.poutine.trace(at).get_trace(packed).compute_log_prob()
+        found.append(vae.likelihood.step.square.item())
+    assert found[0] == pytest.approx(found[1]) and abs(found[0] - found[2]) > 0.1
+
+
 def test_padding_has_no_part_in_the_scale():
     parts = {"encoder": "GRU(4)", "decoder": "GRU(4)", "seed": 0}
     vae = pv.VAE((None, 2), 1, likelihood="OptimalNormal", **parts)

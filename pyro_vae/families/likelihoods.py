@@ -124,8 +124,11 @@ def weigh(likelihood: dist.TorchDistribution, weight: Tensor | None) -> None:
     if weight is None:
         return
     for part in parts_of(likelihood):
-        if isinstance(base := innermost(part), FittedNormal):
+        base: Any = innermost(part)
+        if isinstance(base, FittedNormal):
             base.weight = weight.reshape(-1, *[1] * likelihood.event_dim)
+        elif hasattr(base, "row_weight"):
+            base.row_weight = weight
 
 
 def fill(x: Tensor, mask: Tensor, support: constraints.Constraint) -> Tensor:

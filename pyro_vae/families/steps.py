@@ -8,7 +8,7 @@ import torch
 from pyro.distributions import constraints
 from torch import Tensor
 
-from .likelihoods import fill
+from .likelihoods import fill, weigh
 from .networks import spec_of
 from .part import Ends, Line, Part, start_from
 from .support import innermost
@@ -138,9 +138,13 @@ class Autoregressive(dist.TorchDistribution):
         given: from h and values, of as many steps, to the distribution of the steps, in which none
             depends on its own value, nor on later ones.
         event_shape: ``(T, ...)``.
+
+    Attributes:
+        row_weight: of each sequence, ``(B,)``, for a scale that is fitted to a batch.
     """
 
     arg_constraints = {}
+    row_weight: Tensor | None = None
 
     def __init__(
         self, h: Tensor, given: Callable[[Tensor, Tensor], Ragged], event_shape: Sequence[int]
@@ -150,7 +154,9 @@ class Autoregressive(dist.TorchDistribution):
 
     def given(self, value: Tensor) -> Ragged:
         """The distribution of each step given the steps before it in ``value``."""
-        return self._given(self.h, value)
+        p = self._given(self.h, value)
+        weigh(p, self.row_weight)
+        return p
 
     @property
     def support(self) -> constraints.Constraint | None:
@@ -162,7 +168,9 @@ class Autoregressive(dist.TorchDistribution):
     def expand(self, batch_shape: Sequence[int], _instance: object = None) -> "Autoregressive":
         """Each for a larger batch."""
         h = self.h.expand(*batch_shape, *self.h.shape[-2:])
-        return Autoregressive(h, self._given, self.event_shape)
+        new = Autoregressive(h, self._given, self.event_shape)
+        new.row_weight = self.row_weight
+        return new
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The sum over the steps that are there."""
