@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pyro.distributions as dist
 import pytest
 import torch
@@ -91,13 +92,28 @@ def test_its_normalization_has_no_scale_and_its_background_starts_at_the_words()
 
 def test_a_condition_adds_to_the_logits():
     obs = {"journal": [0.0, 1.0] * 30}
-    import pandas as pd
-
     data = pv.Counts(documents().numpy(), pd.DataFrame(obs))
     options = {"likelihood": "Multinomial", "decoder": "Topics", "encoder": "MLP([8])"}
     vae = pv.VAE(data, latent_dim=3, condition="~ C(journal)", seed=0, **options)
     pv.fit(vae, data, epochs=1, progress=False)
     assert vae.decoder.weight.shape == (3, 12) and vae.decoder.beside.weight.shape == (12, 1)
+
+
+@pytest.mark.parametrize("mixture", [False, True])
+def test_topics_are_those_of_the_mean_condition_of_documents(mixture):
+    """The condition of two documents in three lifts the last word above all others."""
+    data = pv.Counts(documents().numpy(), pd.DataFrame({"journal": [*"abb"] * 20}))
+    options = {"decoder": f"Topics(mixture={mixture})", "encoder": "MLP([8])", "seed": 0}
+    vae = pv.VAE(data, 3, likelihood="Multinomial", condition="~ C(journal)", **options).eval()
+    with torch.no_grad():
+        vae.decoder.beside.weight[:, 0] = torch.tensor([0.0] * 11 + [30.0])
+        condition = torch.full((3, 1), 2 / 3)
+        one_topic = vae.decoder(torch.cat([200 * torch.eye(3), condition], 1)).log_softmax(1)
+    found = vae.decoder.relevance(1.0, condition[0])
+    assert torch.allclose(found, one_topic, atol=1e-4)
+    best = [" ".join(map(str, row)) for row in one_topic.topk(2).indices.tolist()]
+    assert pv.topics(vae, None, data, top=2)["words"].tolist() == best
+    assert all(words.startswith("11 ") for words in best)
 
 
 def test_prodlda_trains_and_is_loaded_again(tmp_path):

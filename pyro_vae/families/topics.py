@@ -1,6 +1,7 @@
 """A decoder of documents, from the shares of topics to the logits of words."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -120,18 +121,20 @@ class Topics(nn.Module):
             return self.weight
         return self.normalize(self.weight) + self.background
 
-    def relevance(self, share: float) -> Tensor:
+    def relevance(self, share: float, condition: Tensor | None = None) -> Tensor:
         r"""How relevant words are to topics, ``(K, V)``; :math:`\lambda` is the share.
 
         .. math:: \lambda \log p(w|k) + (1 - \lambda) \log \frac{p(w|k)}{p(w)}
 
-        p(w) is the background of a product, and of a mixture the mean of its topics.
+        p(w) is the background of a product, and of a mixture the mean of its topics; all under a
+        condition, as the network reads it, or at its zero.
         """
-        topics = self.topics().log_softmax(1)
+        moved: Any = 0.0 if condition is None or self.beside is None else self.beside(condition)
+        topics = (self.topics() + moved).log_softmax(1)
         if self.background is None:
             common = topics.logsumexp(0) - math.log(len(topics))
         else:
-            common = self.background.log_softmax(0)
+            common = (self.background + moved).log_softmax(0)
         return topics - (1 - share) * common
 
     def shares_of(self, z: Tensor) -> Tensor:

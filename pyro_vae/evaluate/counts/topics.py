@@ -44,12 +44,14 @@ def topics(
 
     .. math:: \lambda \log p(w|k) + (1 - \lambda) \log \frac{p(w|k)}{p(w)}
 
-    where p(w) is the background of a product, and of a mixture the mean of its topics.
+    where p(w) is the background of a product, and of a mixture the mean of its topics. Of a model
+    with a condition both are under the mean condition of the documents; without documents at the
+    first level of words, and at the mean of numbers.
 
     Args:
         vae: a trained model with ``decoder="Topics"``.
         words: what the columns of x stand for; the names that the model knows by default.
-        documents: held out, for the coherence and the shares of the topics.
+        documents: held out, for the coherence and the shares of the topics, and the condition.
         top: words of a topic.
         relevance: :math:`\lambda`, in [0, 1]: 1 ranks words by their probability in a document of
             the topic alone; with less, words that many topics have in common give way to a topic's
@@ -81,21 +83,22 @@ def topics(
     names = column_names(vae) if words is None else list(words)
     if len(names) != vae.x_shape[0]:
         raise ValueError(f"x has {vae.x_shape[0]} columns, and there are {len(names)} words")
-    with reading(vae, None):
-        rank = vae.decoder.relevance(relevance)
+    shares, present, weights, contexts = [], [], [], []
+    with reading(vae, 0):
+        for some in () if documents is None else pieces(vae, documents, ROWS):
+            weights.append(vae.weights_of(some))
+            shares.append(vae.decoder.shares_of(Joint(vae, some).draw(8)).mean(0))
+            present.append(vae.record.cells(some) > 0)
+            contexts.append(vae.inputs.read_context(some))
+        check_equal(weights, "topics")
+        known = [one for one in contexts if one is not None]
+        rank = vae.decoder.relevance(relevance, torch.cat(known).mean(0) if known else None)
     best = rank.topk(min(top, len(names)), 1).indices.cpu()
     columns: dict[str, object] = {
         "words": [" ".join(str(names[i]) for i in row) for row in best.tolist()],
         "uniqueness": uniqueness(best),
     }
     if documents is not None:
-        shares, present, weights = [], [], []
-        with reading(vae, 0):
-            for some in pieces(vae, documents, ROWS):
-                weights.append(vae.weights_of(some))
-                shares.append(vae.decoder.shares_of(Joint(vae, some).draw(8)).mean(0))
-                present.append(vae.record.cells(some) > 0)
-        check_equal(weights, "topics")
         columns["npmi"] = npmi(best, torch.cat(present))
         columns["share"] = torch.cat(shares).mean(0).cpu().numpy()
     return pd.DataFrame(columns)
