@@ -255,7 +255,7 @@ def evaluate(
     num_samples: EvidenceDraws = 1000,
     steps: Steps = 200,
     num_data: Annotated[
-        int | None, typer.Option(help="The first N of them [default: all]", metavar="N", min=1)
+        int | None, typer.Option(help="N of them, at random [default: all]", metavar="N", min=1)
     ] = None,
     seed: Seed = 0,
     modules: Modules = None,
@@ -263,12 +263,16 @@ def evaluate(
     """log p(x) with its error, gaps, collapse and calibration: RUN/evaluate/DATA.csv."""
     check_data(data)
     from ..core.files import replacing
+    from ..core.seeding import seeded
     from ..evaluate.assessment import assess
+    from ..evaluate.statistics import chosen_rows
     from ..runs.held_out import held_out, name_of
 
     vae = load_run(run, modules)
     x, labels = held_out(run, vae, data)
-    x, labels = x[:num_data], None if labels is None else labels[:num_data]
+    with seeded(seed):
+        rows = chosen_rows(x, num_data or len(x))
+    x, labels = x[rows], None if labels is None else labels[rows.to(labels.device)]
     assessment = assess(vae, x, labels, num_samples=num_samples, steps=steps, seed=seed)
     name = name_of(read_settings(run), data)
     typer.echo(f"{name}: {len(x)} observations, nats per observation\n")
@@ -278,7 +282,8 @@ def evaluate(
     folder = run / "evaluate"
     folder.mkdir(exist_ok=True)
     with replacing(folder / f"{name}.csv") as new:
-        assessment.by_observation.to_csv(new)
+        table = assessment.by_observation
+        table.set_axis(rows.tolist()).rename_axis("observation").to_csv(new)
     typer.echo(f"\n{folder / name}.csv: a row an observation")
 
 
