@@ -114,6 +114,8 @@ def test_topics_are_those_of_the_mean_condition_of_documents(mixture):
     best = [" ".join(map(str, row)) for row in one_topic.topk(2).indices.tolist()]
     assert pv.topics(vae, None, data, top=2)["words"].tolist() == best
     assert all(words.startswith("11 ") for words in best)
+    bars = pv.plots.topics(vae, None, data, top=2).get_yticklabels()
+    assert bars[0].get_text() == "11"
 
 
 def test_prodlda_trains_and_is_loaded_again(tmp_path):

@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ..evaluate.counts.rates import column_names
+from ..evaluate.counts.topics import mean_condition
 from ..evaluate.counts.topics import topics as describe
 from ..model.entry import of_model
 from ..model.joint import reading
@@ -35,8 +36,8 @@ def topics(
     Args:
         vae: a trained model with ``decoder="Topics"``.
         words: what the columns stand for.
-        documents: held out; with them topics are in the order of their shares, which titles tell
-            beside the coherence.
+        documents: held out; with them topics are under their mean condition, and in the order of
+            their shares, which titles tell beside the coherence.
         top: words of a topic.
 
     Returns:
@@ -50,7 +51,8 @@ def topics(
         table = table.sort_values("share", ascending=False)
     decoder, names = vae.decoder, column_names(vae) if words is None else list(words)
     with reading(vae, None):
-        weight = decoder.topics().softmax(1)  # pyrefly: ignore[not-callable]
+        condition = mean_condition(vae, documents)
+        weight = decoder.relevance(1.0, condition).exp()  # pyrefly: ignore[not-callable]
     across = min(ACROSS, len(table))
     down = -(-len(table) // across)
     figure = Figure(figsize=(2.3 * across, (0.22 * top + 0.6) * down), layout="constrained")

@@ -23,7 +23,7 @@ from ..evidence.importance import log_evidence
 from ..statistics import check_equal
 from .rates import column_names
 
-__all__ = ["npmi", "perplexity", "topics", "uniqueness"]
+__all__ = ["mean_condition", "npmi", "perplexity", "topics", "uniqueness"]
 
 ROWS = 1024
 
@@ -83,16 +83,14 @@ def topics(
     names = column_names(vae) if words is None else list(words)
     if len(names) != vae.x_shape[0]:
         raise ValueError(f"x has {vae.x_shape[0]} columns, and there are {len(names)} words")
-    shares, present, weights, contexts = [], [], [], []
+    shares, present, weights = [], [], []
     with reading(vae, 0):
         for some in () if documents is None else pieces(vae, documents, ROWS):
             weights.append(vae.weights_of(some))
             shares.append(vae.decoder.shares_of(Joint(vae, some).draw(8)).mean(0))
             present.append(vae.record.cells(some) > 0)
-            contexts.append(vae.inputs.read_context(some))
         check_equal(weights, "topics")
-        known = [one for one in contexts if one is not None]
-        rank = vae.decoder.relevance(relevance, torch.cat(known).mean(0) if known else None)
+        rank = vae.decoder.relevance(relevance, mean_condition(vae, documents))
     best = rank.topk(min(top, len(names)), 1).indices.cpu()
     columns: dict[str, object] = {
         "words": [" ".join(str(names[i]) for i in row) for row in best.tolist()],
@@ -102,6 +100,13 @@ def topics(
         columns["npmi"] = npmi(best, torch.cat(present))
         columns["share"] = torch.cat(shares).mean(0).cpu().numpy()
     return pd.DataFrame(columns)
+
+
+def mean_condition(vae: VAE, documents: Tensor | ArrayLike | None) -> Tensor | None:
+    """The mean of what the decoder reads beside z, ``(C,)``; ``None`` where there is none."""
+    some = () if documents is None else pieces(vae, documents, ROWS)
+    parts = [part for rows in some if (part := vae.inputs.read_context(rows)) is not None]
+    return torch.cat(parts).mean(0) if parts else None
 
 
 def npmi(words: Tensor | ArrayLike, documents: Tensor | ArrayLike) -> np.ndarray:

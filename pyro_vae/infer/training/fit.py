@@ -132,7 +132,8 @@ def fit(
         x: data ``(N, *x_shape)``; where memory cannot hold them, an array on disk
             (``numpy.load(..., mmap_mode="r")``), a ``Dataset``, or a ``DataLoader`` or another
             iterable of batches, whose ``num_workers`` read ahead. A batch is an array, a dict of
-            the record's blocks by name, or a tuple of them, observed ones first.
+            the record's blocks by name, or a tuple of them, observed ones first. Of batches the
+            first ones are what training starts from and what the history evaluates: shuffle them.
         estimator: the bound and its gradient: a line, or any Pyro ``ELBO``.
         epochs: passes over the data.
         batch_size: data per step, of all processes together.
