@@ -90,10 +90,18 @@ def place_of(z, rates):
     return rates[z.argmax(-1)]
 
 
+def entries_of(z, rates):
+    return torch.stack([1.1 - rates, rates])[z.long(), torch.arange(3)].prod(-1)
+
+
 @pytest.mark.parametrize("line", ["REBAR", "RELAX(hidden=10)"])
 @pytest.mark.parametrize(
     "family, read, site",
-    [(dist.OneHotCategorical, mean_of, "z"), (distributions.OneHotCategorical, place_of, "x")],
+    [
+        (dist.OneHotCategorical, mean_of, "z"),
+        (distributions.OneHotCategorical, place_of, "x"),
+        (distributions.OneHotCategorical, entries_of, "x"),
+    ],
 )
 def test_a_log_density_that_jumps_between_codes_is_refused(line, family, read, site):
     """Pyro's log mass of the largest entry, and an index: these were 100 standard errors off."""

@@ -21,8 +21,9 @@ def the_cost_has_no_jumps(trial: Trial) -> None:
     """The model's log density goes on between codes, where a gradient follows a path there.
 
     What jumps has no slope, so a path leaves the jump out. All sites go from one code to another,
-    each in its own time; where a log density changes more than in the steps beside it, that step is
-    halved until the change is gone, or is seen to stay.
+    each in its own time, and rest at both, which a relaxed draw is rounded to; where a log density
+    changes more than in the steps beside it, that step is halved until the change is gone, or is
+    seen to stay.
     """
     with torch.random.fork_rng(), pyro.validation_enabled(False):
         torch.manual_seed(0)
@@ -60,7 +61,7 @@ class _Way:
     def __call__(self, time: float) -> dict[str, Tensor]:
         trace: Any = self.trial.guide_trace.copy()
         for name, (start, end, pace) in self.ends.items():
-            share = 0.01 + 0.98 * torch.full_like(pace, time) ** pace
+            share = torch.full_like(pace, max(0.0, min(1.0, 1.1 * time - 0.05))) ** pace
             value = torch.lerp(start, end, share.expand_as(start))
             trace.nodes[name] = {**trace.nodes[name], "value": value}
         torch.manual_seed(0)  # of what else is random, such as dropout
