@@ -35,7 +35,7 @@ LINES = ["ARMS(num_particles=3)", "CARMS(num_particles=4)", "RODEO(num_particles
 )
 def test_unbiased_for_bits(line, n, beta, wandered):
     vae, x = bit_model(n)
-    right(*draws(line, vae, x, beta, copies=400), exact_bits(vae, x, beta), vae)
+    right(*draws(line, vae, x, beta, copies=640), exact_bits(vae, x, beta), vae)
 
 
 @pytest.mark.slow
@@ -52,7 +52,7 @@ def test_carms_is_unbiased_for_one_hot_vectors(k):
             p.add_(torch.randn_like(p) * 0.7)
     x = torch.rand(3, 5).lt(0.5).double()
     wanted, value = draws("TraceEnum_ELBO", vae, x, batches=1, copies=1)
-    gradients, values = draws(f"CARMS(num_particles={k})", vae, x, copies=400)
+    gradients, values = draws(f"CARMS(num_particles={k})", vae, x, copies=640)
     live = wanted[0].abs() > 1e-9  # logits have one degree of freedom too many
     assert z_scores(gradients, wanted[0])[live].abs().max() < 5
     assert z_scores(values[:, None], value).abs().max() < 5

@@ -19,7 +19,7 @@ COPIES = 4000
 )
 def test_unbiased_for_bits(line, n, beta):
     vae, x = bit_model(n)
-    right(*draws(line, vae, x, beta, copies=400), exact_bits(vae, x, beta), vae)
+    right(*draws(line, vae, x, beta, copies=640), exact_bits(vae, x, beta), vae)
 
 
 def gradients(line, logits):

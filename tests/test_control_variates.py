@@ -155,7 +155,7 @@ def test_unbiased_for_one_hot_vectors(line, wandered):
     log_q = vae.approximate_posterior(x).log_prob(states[:, None])
     log_x = vae.decode(states[:, None].expand(-1, len(x), -1, -1)).log_prob(x)
     exact = (log_q.exp() * (log_x + vae.prior().log_prob(states)[:, None] - log_q)).sum()
-    gradients, values = draws(line, vae, x, copies=400)
+    gradients, values = draws(line, vae, x, copies=640)
     wanted = gradient_of(exact, vae)
     assert z_scores(gradients, wanted).abs().max() < 5
     assert z_scores(values[:, None], exact.detach()).abs().max() < 5

@@ -51,7 +51,7 @@ def served(line):
 def test_it_is_unbiased_for_its_bound_or_says_that_it_is_biased(line):
     vae, x, estimator = served(line)
     value = exact(vae, x, estimator.bound)
-    gradients, values = draws(line, vae, x, copies=400)
+    gradients, values = draws(line, vae, x, copies=640)
     if estimator.gradient != "concrete":  # whose loss is that of relaxed draws
         assert z_scores(values[:, None], value.detach()).abs().max() < 5
     for which in ("model", "guide"):

@@ -193,8 +193,8 @@ def test_the_gradient_is_that_of_its_definition(rule, temperature, bound):
 @pytest.mark.parametrize("line", LINES)
 def test_more_particles_are_a_mean(line):
     vae, x = bit_model(4)
-    one, _ = draws(line, vae, x, copies=100)
-    three, _ = draws(line.replace(")", ", num_particles=3)"), vae, x, copies=100)
+    one, _ = draws(line, vae, x, copies=160)
+    three, _ = draws(line.replace(")", ", num_particles=3)"), vae, x, copies=160)
     error = ((one.var(0) + three.var(0)) / len(one)).sqrt()
     assert ((one.mean(0) - three.mean(0)) / error.clamp(min=1e-12)).abs().max() < 5
     assert three.var(0).sum() < 0.6 * one.var(0).sum()
@@ -265,7 +265,7 @@ def test_bias_of_straight_through_rules_against_enumeration():
     bias = {}
     for rule in ("straight_through", "st_gumbel", "gumbel_rao", "gapped", "reinmax"):
         at = "" if rule in ("straight_through", "reinmax") else ", temperature=1.0"
-        gradients, values = draws(f"Trace_ELBO(gradient={rule}{at})", vae, x, copies=600)
+        gradients, values = draws(f"Trace_ELBO(gradient={rule}{at})", vae, x, copies=MANY)
         bias[rule] = relative_bias(gradients, exact[0])
         assert z_scores(values[:, None], value).abs().item() < 5
         noise = (gradients.var(0) / len(gradients)).sum().sqrt() / exact[0].norm()

@@ -218,9 +218,9 @@ def test_a_vae_on_the_circle():
         encoder=pv.MLP([5]), decoder=OnTheCircle(2), seed=0,
     ).double()  # fmt: skip
     x = torch.randn(3, 4).double()
-    path, _ = draws("Trace_ELBO(gradient=pathwise)", vae, x, copies=300)
-    score, _ = draws("RLOO(num_particles=10)", vae, x, copies=300)
-    plain, _ = draws("Trace_ELBO(gradient=score)", vae, x, copies=300)
+    path, _ = draws("Trace_ELBO(gradient=pathwise)", vae, x, copies=480)
+    score, _ = draws("RLOO(num_particles=10)", vae, x, copies=480)
+    plain, _ = draws("Trace_ELBO(gradient=score)", vae, x, copies=480)
     error = ((path.var(0) + score.var(0)) / len(path)).sqrt().clamp(min=1e-12)
     assert ((path.mean(0) - score.mean(0)) / error).abs().max() < 5
     assert (path != 0).any(0).float().mean() > 0.8

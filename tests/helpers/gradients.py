@@ -12,8 +12,8 @@ from pyro_vae import MLP, VAE, make_estimator
 from pyro_vae.infer import KLWeight
 from pyro_vae.infer.estimators.soundness import check_and_nest
 
-BATCHES, COPIES = 40, 150  # 6,000 draws; the standard error comes from the batches
-MANY = 600  # copies for 24,000 draws
+BATCHES, COPIES = 25, 240  # 6,000 draws; the standard error comes from the batches
+MANY = 960  # copies for 24,000 draws
 N = 50_000
 
 
