@@ -455,8 +455,8 @@ guides, gap_rows = {}, {}
 for line, steps in GUIDES.items():
     vae = pv.VAE(1, 2, likelihood=Parabola(), decoder=nn.Identity(), guide=line,
                  encoder="MLP([10])", seed=0)  # fmt: skip
-    pv.fit(vae, one.expand(1000, 1), epochs=steps // 5, batch_size=200, lr="cosine(2e-2)", seed=0,
-           progress=False)  # fmt: skip
+    pv.fit(vae, one.expand(10_000, 1), epochs=steps // 50, batch_size=200, lr="cosine(2e-2)",
+           seed=0, progress=False)  # fmt: skip
     short = log_p - pv.elbo(vae, one.expand(200, 1), num_samples=100, seed=0).double()
     with torch.no_grad():
         log_q = vae.approximate_posterior(one).log_prob(plane[:, None])[:, 0]
@@ -519,7 +519,7 @@ print("loss by epoch:", [round(loss, 1) for loss in losses])
 best_vae = models["BetaBinomial(total_count=16)"]
 pyro.set_rng_seed(0)
 replicate = pyro.infer.Predictive(
-    pyro.poutine.uncondition(best_vae.model), guide=best_vae.guide, num_samples=200
+    pyro.poutine.uncondition(best_vae.model), guide=best_vae.guide, num_samples=100
 )
 with torch.no_grad(), pyro.get_param_store().scope():
     ink = replicate(x_test)["x"].sum((2, 3, 4))

@@ -262,7 +262,7 @@ for name in ("VampPrior", "flow"):
     models[f"{name}, trained with"] = train(CANDIDATES[name])
 for seed in (1, 2):
     models[f"standard normal, seed {seed}"] = train("Normal", seed)
-judged = pv.compare(models, x_test, num_samples=200, seed=0)
+judged = pv.compare(models, x_test, num_samples=100, seed=0)
 
 # %%
 coarse = torch.cartesian_prod(axis[::2], axis[::2])

@@ -219,7 +219,7 @@ assert found.simulated.loose and found.simulated.gap > 1
 # %%
 rows = {}
 for temperatures in (3, 8, 25):
-    both = pv.bdmc(folded, 100, temperatures=temperatures, chains=4, leapfrog=5, seed=1)
+    both = pv.bdmc(folded, 100, temperatures=temperatures, chains=4, leapfrog=3, seed=1)
     for side, part in (("lower", both.lower), ("upper", both.upper)):
         difference = part.log_evidence - log_p(both.x)
         rows[temperatures, side] = {
@@ -409,7 +409,7 @@ rows = {}
 for cure, (parts, told) in CURES.items():
     vae = pv.VAE(1, 1, encoder="MLP([])", decoder="MLP([])", seed=1, **parts)
     with contextlib.redirect_stderr(sys.stdout):  # what fit says where the KL is near 0
-        pv.fit(vae, repeat(bits), epochs=6, steps_per_epoch=50, lr="cosine(0.1)", seed=0,
+        pv.fit(vae, repeat(bits), epochs=1, steps_per_epoch=300, lr="cosine(0.1)", seed=0,
                optimizer="Adam(betas=[0.9, 0.9])", progress=False, **told)  # fmt: skip
     summary = pv.latent_summary(vae, bits, num_samples=100, seed=0)
     bound, kl = pv.elbo(vae, bits, num_samples=1000, seed=0).mean(), summary.totals["value"]["kl"]
