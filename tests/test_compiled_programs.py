@@ -11,8 +11,10 @@ from pyro.infer import (
     TraceMeanField_ELBO,
     config_enumerate,
 )
+from torch import nn
 from torch.distributions import constraints
 
+import pyro_vae as pv
 from pyro_vae.infer import CaptureError, CompiledELBO
 from pyro_vae.infer.engine.capture import capture_function
 
@@ -213,3 +215,131 @@ def test_an_error_without_words_is_a_capture_error_too():
 
     with pytest.raises(CaptureError, match=r"\(AssertionError: \): use compile=False"):
         capture_function(fail, X)
+
+
+class Centred(nn.Module):
+    """Takes a running mean away, which it keeps by one of several ways."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.layer, self.how = nn.Linear(6, 4), how
+        self.register_buffer("mean", torch.zeros(4))
+
+    def forward(self, x):
+        y = self.layer(x)
+        now = 0.9 * self.mean + 0.1 * y.detach().mean(0)
+        if not self.training:
+            return y - self.mean
+        if self.how == "out":
+            torch.mul(now, 1.0, out=self.mean)
+        elif self.how == "list":
+            torch._foreach_add_([self.mean], [now - self.mean])
+        elif self.how == "data":
+            self.mean.data = now
+        else:
+            self.mean = now
+        return y
+
+
+class Last(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lstm = nn.LSTM(2, 4, batch_first=True)
+
+    def forward(self, x):
+        return self.lstm(x.reshape(-1, 3, 2))[0][:, -1]
+
+
+ROWS = torch.linspace(0, 1, 48).reshape(8, 6).mul(7).sin()
+ENCODERS = {
+    "batch norm": lambda: nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4)),
+    "spectral norm": lambda: nn.utils.parametrizations.spectral_norm(nn.Linear(6, 4)),
+    "written by out=": lambda: Centred("out"),
+    "written in a list": lambda: Centred("list"),
+    "an LSTM": Last,
+}
+
+
+def trained(encoder, compile, **told):
+    """The state after six steps."""
+    pyro.clear_param_store()
+    torch.manual_seed(0)
+    vae = pv.VAE(6, 2, encoder=encoder(), decoder=pv.MLP([3]), likelihood="Normal", seed=0)
+    pv.fit(vae, ROWS, epochs=6, batch_size=8, lr=0.1, compile=compile, progress=False, **told)
+    return vae.state_dict()
+
+
+def same_state(one, other):
+    return all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_what_a_module_writes_is_written_once_a_step(name):
+    encoder = ENCODERS[name]
+    assert same_state(trained(encoder, "capture"), trained(encoder, False))
+
+
+@pytest.mark.parametrize("how", ["data", "attribute"])
+def test_a_module_that_replaces_its_buffers_is_refused(how, monkeypatch):
+    def encoder():
+        return Centred(how)
+
+    with pytest.raises(CaptureError, match="a new tensor in the place of a buffer"):
+        trained(encoder, "capture")
+    monkeypatch.setattr("pyro_vae.infer.training.run.CAPTURE_FROM", 1)
+    with pytest.warns(UserWarning, match="not compiled: a module puts a new tensor"):
+        found = trained(encoder, "auto")
+    assert same_state(found, trained(encoder, False))
+
+
+class Thawing(pv.callbacks.Callback):
+    """Lets the encoder learn in steps 3 and 4."""
+
+    def before_step(self, time):
+        for name, p in self.run.vae.named_parameters():
+            if name.startswith("encoder"):
+                p.requires_grad_(2 <= time < 4)
+
+
+def test_parameters_may_be_frozen_and_set_free_between_steps():
+    states = [
+        trained(lambda: nn.Linear(6, 4), c, callbacks=[Thawing()]) for c in ("capture", False)
+    ]
+    assert same_state(*states)
+
+
+class Reversing(nn.Module):
+    """Changes the size of a gradient alone, by a number of Python's."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.size = nn.Linear(6, 4), 0.0
+
+    def forward(self, x):
+        self.size += 0.1
+        y = self.layer(x)
+        return y.detach() + self.size * (y - y.detach())
+
+
+def test_a_gradient_that_changes_by_what_is_no_tensor_is_found():
+    with pytest.raises(CaptureError, match="the gradient of step 2 has norm"):
+        trained(Reversing, "capture")
+
+
+@pytest.mark.parametrize("read", [lambda x: x.tolist(), lambda x: x.numpy().tolist()])
+def test_reading_all_numbers_of_the_data_is_refused_as_reading_one_is(read):
+    def reading(x):
+        loc = pyro.param("loc", torch.tensor(0.5))
+        pyro.sample("x", dist.Normal(loc * max(read(x)), 1.0).expand([4]).to_event(1), obs=x)
+
+    with pytest.raises(CaptureError, match="the value of a tensor is read"):
+        evaluate(CompiledELBO(Trace_ELBO()), reading, empty_guide, X)
+
+
+def test_a_graph_that_does_not_run_is_a_capture_error(monkeypatch):
+    def fail(*tensors):
+        raise TypeError("no such kernel")
+
+    monkeypatch.setattr("pyro_vae.infer.engine.compiled.compile_module", lambda *args: fail)
+    with pytest.raises(CaptureError, match=r"does not run \(TypeError: no such kernel\)"):
+        evaluate(CompiledELBO(Trace_ELBO()), model, guide, X)

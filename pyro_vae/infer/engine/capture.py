@@ -35,6 +35,7 @@ RECORDED = {  # Inductor may lay out the input of a view in another way; constan
     aten.view.default: aten.reshape.default,
     aten.lift_fresh.default: aten.lift_fresh_copy.default,
 }
+STATISTICS = "running_mean", "running_var"  # which batch norm writes to, though no schema says so
 VIEWS = [  # that are left out where they change nothing
     getattr(aten, name).default for name in ("alias", "detach", "expand", "permute", "view")
 ]
@@ -142,7 +143,7 @@ def _without_looking() -> Generator[None]:
             return compute(dice, costs)
 
     with (
-        _Replaced({Tensor.item: _item, torch.nn.functional.one_hot: _one_hot}),
+        _Replaced({**READS, Tensor.item: _item, torch.nn.functional.one_hot: _one_hot}),
         pyro.validation_enabled(False),
         patch("pyro.util.torch_isnan", lambda value: False),
         patch("pyro.infer.traceenum_elbo._get_common_scale", lambda scales: scales[0]),
@@ -154,6 +155,22 @@ def _without_looking() -> Generator[None]:
 def _item(x: Tensor) -> Tensor | float:
     """A loss stays in its tensor; whole numbers come out if they are constants."""
     return x.detach() if x.is_floating_point() else x.item()
+
+
+def _read(how: Callable) -> Callable:
+    """A way to read all numbers of a tensor that the recorder does not see, with one that it does.
+
+    It refuses them as it does a single number.
+    """
+
+    def read(x: Tensor, *args: object, **kwargs: object) -> object:
+        x.detach().sum().item()
+        return how(x, *args, **kwargs)
+
+    return read
+
+
+READS = {how: _read(how) for how in (Tensor.tolist, Tensor.numpy, Tensor.__array__)}
 
 
 def _one_hot(x: Tensor, num_classes: int = -1) -> Tensor:
@@ -329,16 +346,22 @@ class _Undo(_Watching):
     ) -> object:
         kwargs, schema = kwargs or {}, func._schema  # pyrefly: ignore[missing-attribute]
         for argument, value in zip(schema.arguments, args, strict=False):
-            if argument.is_write and isinstance(value, Tensor):
-                place = _storage(value)
-                if place not in self.new and place not in self.written:
-                    self.written[place] = value, value.clone()
+            if argument.is_write or argument.name in STATISTICS:
+                self._keep(value)
+        self._keep([kwargs.get(argument.name) for argument in schema.arguments if argument.is_out])
         given = {_storage(tensor) for tensor in _tensors((*args, *kwargs.values()))}
         result = func(*args, **kwargs)
         for tensor in _tensors((result,)):
             if _storage(tensor) not in given:
                 self.new.add(_storage(tensor))
         return result
+
+    def _keep(self, value: object) -> None:
+        """Remember what a tensor, or each of several, holds."""
+        for tensor in _tensors((value,)):
+            place = _storage(tensor)
+            if place not in self.new and place not in self.written:
+                self.written[place] = tensor, tensor.clone()
 
     def __exit__(self, *problem: object) -> None:  # pyrefly: ignore[bad-override]
         super().__exit__(*problem)

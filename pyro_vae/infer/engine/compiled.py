@@ -8,6 +8,7 @@ import pyro
 import torch
 from pyro.infer import ELBO
 from torch import Tensor, fx
+from torch.nn.utils import get_total_norm
 from torch.utils import _pytree as pytree
 
 from .capture import CaptureError, Graph, capture, left_alone
@@ -99,25 +100,28 @@ class CompiledELBO(ELBO):
         layout = tuple(_layout(a) if isinstance(a, Tensor) else a for a in leaves)
         key = (model, guide, tree, layout)
         step = self._steps.get(key)
-        new = step is None or (self.announce and not step.is_current())
+        new = step is None or not step.is_current(self.announce)
         if step is None or new:
             graph = capture(self.elbo, model, guide, *args, **kwargs)
-            exact = self.mode == "capture"
-            step = self._steps[key] = _Step(graph, self._made(graph), 1e-5 if exact else 1e-2)
+            step = self._steps[key] = _Step(graph, self._made(graph), self.mode == "capture")
         for name in step.graph.parameters if new or self.announce else ():
             pyro.param(name)
         return step(tensors, self._eager(model, guide, args, kwargs))
 
     def _eager(
         self, model: Callable, guide: Callable, args: tuple, kwargs: dict
-    ) -> Callable[[], float]:
-        """The program's own loss with the noise to come, which leaves all as it is."""
+    ) -> Callable[[], tuple[float, dict[Tensor, Tensor]]]:
+        """The program's own loss and gradient, by the noise to come; all is left as it is."""
 
-        def loss() -> float:
+        def evaluate() -> tuple[float, dict[Tensor, Tensor]]:
             with left_alone():
-                return self.elbo.loss_and_grads(model, guide, *args, **kwargs)
+                for _, p in pyro.get_param_store().named_parameters():
+                    p.grad = None
+                loss = self.elbo.loss_and_grads(model, guide, *args, **kwargs)
+                named = pyro.get_param_store().named_parameters()
+                return loss, {p: p.grad for _, p in named if p.grad is not None}
 
-        return loss
+        return evaluate
 
     def _made(self, graph: Graph) -> Callable[..., Sequence[Tensor]]:
         """A graph as a function: its operations one by one, or compiled."""
@@ -167,43 +171,76 @@ class _Step:
     """
 
     def __init__(
-        self, graph: Graph, compiled: Callable[..., Sequence[Tensor]], tolerance: float
+        self, graph: Graph, compiled: Callable[..., Sequence[Tensor]], exact: bool
     ) -> None:
-        self.graph, self.compiled, self.tolerance = graph, compiled, tolerance
+        self.graph, self.compiled, self.tolerance = graph, compiled, 1e-5 if exact else 1e-2
+        # Where it was recorded: an operation may look whether there are gradients, as an LSTM's.
+        self.place: Any = torch._C._AutoDispatchBelowAutograd if exact else torch.no_grad
         self.layout = [_layout(tensor) for tensor in graph.live]
+        self.learned = [tensor.requires_grad for tensor in graph.live]
         self.calls = self.doubts = 0
 
-    def is_current(self) -> bool:
-        """Whether Pyro's store still holds these parameters, and all tensors have their layout."""
+    def is_current(self, store_too: bool) -> bool:
+        """Whether the same tensors have gradients, and the rest too if that is asked.
+
+        Pyro's store still holds these parameters then, and all tensors have their layout.
+        """
+        if [tensor.requires_grad for tensor in self.graph.live] != self.learned:
+            return False
+        if not store_too:
+            return True
         store = dict(pyro.get_param_store().named_parameters())
         return (
             all(store.get(n) is p for n, p in self.graph.parameters.items())
             and [_layout(tensor) for tensor in self.graph.live] == self.layout
         )
 
-    def __call__(self, inputs: Sequence[Tensor], eager: Callable[[], float]) -> float:
+    def __call__(
+        self, inputs: Sequence[Tensor], eager: Callable[[], tuple[float, dict[Tensor, Tensor]]]
+    ) -> float:
         """The loss; gradients are added to the parameters'.
 
         Raises:
-            CaptureError: it is not the program's, twice in a row: once may be a draw at its edge.
+            CaptureError: it is not the program's, or the gradient is not, twice in a row: once may
+                be a draw at its edge.
         """
         self.calls += 1
         expected = eager() if self.doubts or self.calls & (self.calls - 1) == 0 else None
-        with torch.no_grad():
-            loss, *gradients = self.compiled(*inputs, *self.graph.live)
+        try:
+            with self.place():
+                loss, *gradients = self.compiled(*inputs, *self.graph.live)
+        except Exception as problem:
+            if self.calls > 1:
+                raise
+            what, advice = "the graph of the step does not run", "use compile=False"
+            raise CaptureError.because(problem, what, advice) from problem
         found = loss.item()
         if expected is not None:
-            off = abs(found - expected) > self.tolerance * (1 + abs(expected))
-            self.doubts = self.doubts + 1 if off else 0
-        if self.doubts == 2:
-            raise CaptureError(
-                f"the loss of step {self.calls} is {expected:g}, and {found:g} by the graph of the "
-                "first one: the program has changed by what is no tensor, such as a number of "
-                "Python or of NumPy: keep it in a tensor, or use compile=False"
-            )
+            what = self._apart((found, gradients), expected)
+            self.doubts = self.doubts + 1 if what else 0
+            if self.doubts == 2:
+                raise CaptureError(
+                    f"the {what} by the graph of the first one: the program has changed by what is "
+                    "no tensor, such as a number of Python or of NumPy: keep it in a tensor, or "
+                    "use compile=False"
+                )
         for p, gradient in zip(self.graph.parameters.values(), gradients, strict=True):
             p.grad = gradient if p.grad is None else p.grad + gradient
         return found
+
+    def _apart(
+        self, found: tuple[float, list[Tensor]], expected: tuple[float, dict[Tensor, Tensor]]
+    ) -> str:
+        """How the loss, or the gradient, differs from the program's, if it does."""
+        (loss, gradients), (right, by_parameter) = found, expected
+        if abs(loss - right) > self.tolerance * (1 + abs(right)):
+            return f"loss of step {self.calls} is {right:g}, and {loss:g}"
+        eager = [by_parameter.get(p, torch.zeros_like(p)) for p in self.graph.parameters.values()]
+        off = get_total_norm([a - b for a, b in zip(gradients, eager, strict=True)]).item()
+        size = get_total_norm(eager).item()  # rounding is larger in a gradient than in a loss
+        if off > 10 * self.tolerance * size:
+            return f"gradient of step {self.calls} has norm {size:g}, and is {off:g} away from that"
+        return ""
 
 
 def _layout(tensor: Tensor) -> Hashable:
