@@ -348,7 +348,8 @@ class _Undo(_Watching):
         for argument, value in zip(schema.arguments, args, strict=False):
             if argument.is_write or argument.name in STATISTICS:
                 self._keep(value)
-        self._keep([kwargs.get(argument.name) for argument in schema.arguments if argument.is_out])
+        if kwargs:
+            self._keep([kwargs.get(a.name) for a in schema.arguments if a.is_out])
         given = {_storage(tensor) for tensor in _tensors((*args, *kwargs.values()))}
         result = func(*args, **kwargs)
         for tensor in _tensors((result,)):
