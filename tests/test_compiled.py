@@ -366,15 +366,21 @@ def test_the_graph_of_a_family_of_positive_numbers_is_the_eager_step(line):
         same(eager, graph_gradients(graph, x + 0.01, 1), 0.0)
 
 
+@pytest.fixture
+def sooner(monkeypatch):
+    """Twenty planned steps are enough to be captured."""
+    monkeypatch.setattr("pyro_vae.infer.training.run.CAPTURE_FROM", 20)
+
+
 @pytest.mark.parametrize("compile", ["capture", "auto"])
-def test_captured_training_has_the_bits_of_eager_training(compile):
-    """And a run of a hundred steps is captured by itself."""
+def test_captured_training_has_the_bits_of_eager_training(compile, sooner):
+    """And a run of enough steps is captured by itself."""
     captured, eager = small(), small()
     for vae in (captured, eager):
-        found = pv.fit(vae, X, epochs=101, compile=vae is captured and compile, **RAGGED)
+        found = pv.fit(vae, X, epochs=21, compile=vae is captured and compile, **RAGGED)
     for name, value in captured.state_dict().items():
         assert torch.equal(value, eager.state_dict()[name])
-    assert len(found.history) == 101
+    assert len(found.history) == 21
 
 
 class Counting(pv.callbacks.Callback):
@@ -394,8 +400,8 @@ class Counting(pv.callbacks.Callback):
         self.scale += self.by
 
 
-def test_a_program_that_changes_by_what_is_no_tensor_is_found():
-    told = dict(epochs=101, batch_size=8, lr=1e-2, progress=False)
+def test_a_program_that_changes_by_what_is_no_tensor_is_found(sooner):
+    told = dict(epochs=41, batch_size=8, lr=1e-2, progress=False)
     with pytest.raises(CaptureError, match=r"changed by what is no tensor, .* keep it in a tensor"):
         pv.fit(small(), X, compile="capture", callbacks=[Counting(0.1)], **told)
     changing, eager, constant = small(), small(), small()

@@ -160,7 +160,7 @@ def fit(
             takes 5 to 20 s and then saves a third of a step's time, or more. ``"capture"`` takes a
             tenth of a second, compiles nothing and has the bits of ``False``: the step without
             Pyro's messages. ``"auto"`` compiles where at least 5,000 steps are planned, captures
-            from 100 on, and goes on without, with a warning that says why, where the model or the
+            from 300 on, and goes on without, with a warning that says why, where the model or the
             machine does not allow it. ``"reduce-overhead"`` compiles with CUDA graphs.
         precision: of the networks, in training steps: ``"float32"`` is that of the weights as they
             are; ``"tf32"`` has a GPU's faster products, ``"bf16"`` bfloat16 layers, densities and

@@ -27,7 +27,7 @@ from .settings import FitSettings
 __all__ = ["Callback", "Run", "Trainable", "by_name", "rng_state", "set_rng_state"]
 
 COMPILE_FROM = 5000  # planned steps of one batch size that repay compiling
-CAPTURE_FROM = 100  # and those that repay capturing alone
+CAPTURE_FROM = 300  # and those that repay capturing alone, even of long recurrences
 
 
 # What hooks are called elsewhere.
