@@ -114,9 +114,8 @@ def capture_function(function: Callable, *inputs: Tensor) -> tuple[fx.GraphModul
     Raises:
         CaptureError: what it does depends on the values of tensors.
     """
-    given = [
-        x.detach().requires_grad_(x.requires_grad) for x in inputs
-    ]  # each an object of its own
+    # each an object of its own, though one tensor is given twice or is the program's too
+    given = [x.detach().requires_grad_(x.requires_grad) for x in inputs]
     try:
         with _Recorder(given) as recorder:
             results = function(*given)

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.fx.experimental.proxy_tensor import make_fx
+
+from .capture import capture_function
 
 __all__ = ["digamma", "lgamma", "lower_gamma"]
 
@@ -67,7 +68,7 @@ def lower_gamma(node: Any) -> None:  # noqa: ANN401
 @cache
 def _graph(name: str) -> fx.Graph:
     """The function in PyTorch's own operators, whose shapes are whatever x has."""
-    graph = make_fx({"lgamma": lgamma, "digamma": digamma}[name])(torch.ones(2)).graph
-    for node in graph.nodes:
+    module, _ = capture_function({"lgamma": lgamma, "digamma": digamma}[name], torch.ones(2))
+    for node in module.graph.nodes:
         node.meta = {}
-    return graph
+    return module.graph

@@ -69,7 +69,8 @@ class Step:
         """The estimator's, with a stop before the optimizer sees what is not finite."""
         moving = list(self.run.vae.buffers()) if self.moving is None else self.moving
         rng = rng_state()
-        buffers, places = [b.clone() for b in moving], [b.data_ptr() for b in moving]
+        buffers = [b.clone() for b in moving]
+        places = [b.data_ptr() for b in moving] if self.moving is None else []
         mode = False if self._first else self.run.mode(len(x))
         mode = mode if self.graphs.get(mode) is not self.elbo else False
         try:
