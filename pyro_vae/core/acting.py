@@ -11,6 +11,7 @@ from torch import nn
 
 from .errors import in_words
 from .lock import LOCK
+from .memory import keeping_memory
 from .modes import untouched
 from .seeding import seeded
 
@@ -32,7 +33,8 @@ def evaluating(module: nn.Module, seed: int | None = None) -> Generator[None]:
         module: what is evaluated.
         seed: of the draws; with ``None`` the global generators are used, and advance.
     """
-    with in_words(), LOCK, pyro.get_param_store().scope(), untouched(module), seeded(seed):
+    store = pyro.get_param_store().scope()
+    with in_words(), LOCK, keeping_memory(), store, untouched(module), seeded(seed):
         yield
 
 
