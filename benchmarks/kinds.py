@@ -8,14 +8,16 @@ Each model is stepped by this package, eager and compiled, by stock Pyro (its tu
 validation on) and by hand in PyTorch, eager and under ``torch.compile``; where it is not said
 otherwise in ``KINDS``, by hand means the same modules and `torch.distributions` without Pyro's
 messages; NumPyro, where PEERS names its folder, by `kinds_numpyro.py`. All take turns in short
-rounds. ``--cpu`` takes the process's CPU time and one thread, for a machine that has other things
-to do. ``--memory`` measures the tensors that a step of PyTorch's holds instead.
+rounds; this package's steps keep freed memory, as `fit` does, which goes back between rounds.
+``--cpu`` takes the process's CPU time and one thread, for a machine that has other things to do.
+``--memory`` measures the tensors that a step of PyTorch's holds instead.
 """
 
 import argparse
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +31,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 import pyro_vae as pv
+from pyro_vae.core.memory import keeping_memory
 from pyro_vae.infer import make_estimator
 
 LR, BATCH = 1e-3, 100
@@ -267,7 +270,8 @@ def stepper(kind: Kind, way: str, device: str) -> Steps:
     store = {"params": {}, "constraints": {}}
 
     def by_svi(n: int = 1) -> float:
-        with pyro.get_param_store().scope(store), pyro.validation_enabled(stock):
+        kept = nullcontext() if stock else keeping_memory()  # as in `fit`
+        with kept, pyro.get_param_store().scope(store), pyro.validation_enabled(stock):
             return [float(svi.step(x)) for _ in range(n)][-1]
 
     return by_svi
@@ -305,7 +309,7 @@ def measure(name: str, told: argparse.Namespace) -> dict[str, float]:
             print(f"  {way}: {type(problem).__name__}: {str(problem).splitlines()[0][:150]}")
             continue
         runs[way] = run
-        steps[way] = max(1, min(told.steps, int(ROUND / step)))
+        steps[way] = max(2, min(told.steps, int(ROUND / step)))
 
     def milliseconds(way: str) -> float:
         start = clock()
@@ -366,7 +370,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in KINDS:
         if not told.only or any(word in name for word in told.only):
             rows[name] = (memory if told.memory else measure)(name, told)
-            print(name, {k: round(v, 2) for k, v in rows[name].items()}, flush=True)
+            print(name, {k: round(float(v), 2) for k, v in rows[name].items()}, flush=True)
     device = "" if told.device == "cpu" else f"_{told.device}"
     device += "_numpyro" if NUMPYRO in told.ways else ""
     if told.memory:
