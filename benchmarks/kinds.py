@@ -373,20 +373,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(name, {k: round(float(v), 2) for k, v in rows[name].items()}, flush=True)
     device = "" if told.device == "cpu" else f"_{told.device}"
     device += "_numpyro" if NUMPYRO in told.ways else ""
-    if told.memory:
-        how = (
-            "MiB of tensors that a step at batch 100 makes and holds at once, gradients among them."
-        )
-        publish(
-            f"kinds_memory{device}", "What a step holds by kind of model", f"{how}\n\n{page(rows)}"
-        )
-        return
     how = (
         f"Milliseconds a step at batch {BATCH}; medians of {told.rounds} rounds of at most "
         f"{told.steps} steps and {ROUND} s, ratios round by round; "
         f"{'CPU time' if told.cpu else 'time'} of {torch.get_num_threads()} threads, {told.device}."
     )
-    publish(f"kinds{device}", "What a step costs by kind of model", f"{how}\n\n{page(rows)}")
+    name, title = "kinds", "What a step costs by kind of model"
+    if told.memory:
+        how = "MiB of tensors that a step at batch 100 makes and holds at once, with gradients."
+        name, title = "kinds_memory", "What a step holds by kind of model"
+    publish(f"{name}{device}", title, f"{how}\n\n{page(rows)}")
 
 
 if __name__ == "__main__":
