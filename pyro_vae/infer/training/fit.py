@@ -18,7 +18,6 @@ from torch.optim import Optimizer
 from tqdm.auto import tqdm
 
 from ...core.errors import in_words
-from ...core.memory import keeping_memory
 from ...core.seeding import seeded
 from ...core.system import in_a_sentence
 from ...data.pictures import ImageLayout, channels_first
@@ -357,7 +356,7 @@ def _alone(
     store = pyro.get_param_store().scope()
     with processes() as team:
         held = folder.held(resume=resume) if folder and team.rank == 0 else nullcontext()
-        with held, seeded(settings.seed), store, keeping_memory(), _listen(team) as heard:
+        with held, seeded(settings.seed), store, _listen(team) as heard:
             yield team, heard
 
 

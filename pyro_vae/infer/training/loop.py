@@ -9,6 +9,7 @@ from typing import Any
 import pyro
 import torch
 
+from ...core.memory import keeping_memory
 from ...core.modes import untouched
 from ...core.seeding import seeded
 from ..elbo_terms import elbo_terms
@@ -47,7 +48,7 @@ class Loop:
     def train(self) -> None:
         """Take the steps that are left."""
         run = self.run
-        with ExitStack() as stack:
+        with keeping_memory(), ExitStack() as stack:
             for name, callback in run.callbacks.items():
                 self._annotate(callback.start, f"start of the callback {name}")()
                 stack.push(lambda kind, *_, end=callback.end: end(kind is None))  # pyrefly: ignore[not-callable]
