@@ -32,6 +32,7 @@ from pyro.optim import PyroOptim
 from torch import Tensor, nn
 
 import pyro_vae as pv
+from pyro_vae.core.memory import keeping_memory
 from pyro_vae.infer import FusedOptim
 from pyro_vae.infer.engine.compiled import CompileMode
 
@@ -134,7 +135,12 @@ def ours(compile: bool | CompileMode) -> Callable[[Tensor, Tensor], Peer]:
         return compiled(Trace_ELBO(), mode) if compile else Trace_ELBO()
 
     def make(bits: Tensor, grey: Tensor) -> Peer:
-        steps = by_svi(fused_adam, elbo, False)(bits, grey).steps
+        run = by_svi(fused_adam, elbo, False)(bits, grey).steps
+
+        def steps() -> float:
+            with keeping_memory():  # as in `fit`
+                return run()
+
         return Peer(steps, lambda: fit_epoch(grey, bits.shape[1], compile=compile))
 
     return make
