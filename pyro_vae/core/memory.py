@@ -22,7 +22,7 @@ def keeping_memory() -> Generator[None]:
     """Within it arrays take the place of those that were freed before.
 
     glibc gives large arrays back to the system when they are freed, and the system fills the next
-    ones with zeros page by page: half the time of a step with large activations. Elsewhere, and
+    ones with zeros page by page: half the time of large activations. Elsewhere, and
     where ``MALLOC_...`` or ``GLIBC_TUNABLES`` of the environment say how it should be, nothing is
     changed.
     """
