@@ -5,18 +5,16 @@ from dataclasses import replace
 from torch import nn
 
 from ..language.spec import as_spec
-from .censored import Censored
+from .cells import Censored, Hurdle, OptimalNormal
 from .dequantized import Dequantized
 from .discretized import DiscretizedLogistic
 from .family import Family, family_names
 from .flows import Flow
 from .guides import DeltaNormal, SemiAmortized
 from .hamiltonian import Hamiltonian, Langevin
-from .hurdle import Hurdle
 from .layers import BottomUp, Hierarchy, Ladder, LayeredPart, TopDown
 from .mixed import LinearMixed
 from .mixtures import Mixture, Transformed
-from .optimal import OptimalNormal
 from .part import Ends, Line, Registry, Role
 from .priors import AutoregressiveBernoulli, Resampled, VampPrior
 from .processes import GaussianProcess

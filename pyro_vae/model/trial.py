@@ -4,7 +4,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from ..families.optimal import OptimalNormal
+from ..families.cells import OptimalNormal
 from ..families.part import looks_at_joint
 
 __all__ = ["check_density", "check_event", "check_meeting", "check_scale", "try_part"]
