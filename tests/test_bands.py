@@ -8,8 +8,7 @@ import pytest
 
 import pyro_vae as pv
 from helpers.linear import linear_vae
-from pyro_vae.evaluate.guide.bands import simultaneous_band
-from pyro_vae.evaluate.guide.calibration import Calibration
+from pyro_vae.evaluate.guide.calibration import Calibration, simultaneous_band
 
 
 @pytest.mark.slow

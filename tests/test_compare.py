@@ -11,9 +11,8 @@ import torch
 import pyro_vae as pv
 from helpers.linear import linear_vae, marginal
 from pyro_vae.evaluate.models import comparison
-from pyro_vae.evaluate.models.comparison import Comparison
+from pyro_vae.evaluate.models.comparison import Comparison, stacking_weights
 from pyro_vae.evaluate.models.measures import base_measure, describe_measure
-from pyro_vae.evaluate.models.stacking import stacking_weights
 
 X = torch.tensor([[0.0, 1.0], [1.0, 1.0], [0.0, 0.0], [1.0, 0.0]])
 

@@ -9,7 +9,7 @@ from torch.distributions import MultivariateNormal
 
 import pyro_vae as pv
 from helpers.linear import linear_vae, posterior
-from pyro_vae.model.copies import with_prior
+from pyro_vae.evaluate.models.ex_post import with_prior
 
 LINE = "MultivariateNormal(loc=learned, scale_tril=learned)"
 

@@ -9,9 +9,7 @@ import pytest
 
 import pyro_vae as pv
 from pyro_vae.evaluate.tables.coding import MISSING, encode_tables
-from pyro_vae.evaluate.tables.discrimination import two_sample
-from pyro_vae.evaluate.tables.learners import area, explained
-from pyro_vae.evaluate.tables.prediction import predictions
+from pyro_vae.evaluate.tables.learners import area, explained, predictions, two_sample
 from pyro_vae.evaluate.tables.privacy import closest_records
 from pyro_vae.evaluate.tables.similarity import similarity
 

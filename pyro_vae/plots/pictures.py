@@ -11,12 +11,12 @@ from torch.distributions import constraints
 
 from ..core.checks import whole
 from ..core.seeding import seeded
+from ..evaluate.bits import levels
 from ..evaluate.latent.attributes import as_numbers, attribute_step, move
 from ..model.arrays import numbers
 from ..model.entry import of_model
 from ..model.joint import reading
 from ..model.latents import point
-from ..model.levels import levels
 from ..model.pieces import alone
 from ..model.sequences import Sequences
 from ..model.simulation import in_turn

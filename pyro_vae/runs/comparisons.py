@@ -18,9 +18,8 @@ from ..core.pareto import RELIABLE
 from ..core.seeding import seeded
 from ..evaluate.evidence.importance import log_evidence
 from ..evaluate.latent.summary import latent_summary
-from ..evaluate.models.comparison import differences
+from ..evaluate.models.comparison import differences, stacking_weights
 from ..evaluate.models.measures import base_measure, describe_measure
-from ..evaluate.models.stacking import stacking_weights
 from ..evaluate.statistics import chosen_rows, deviations, standard_error
 from ..infer.elbo_terms import elbo_terms
 from ..infer.training.folder import RESULTS

@@ -14,8 +14,7 @@ from ...core.checks import whole
 from ...data.tables.frames import Frame
 from ...data.tables.survival import detect_events
 from .coding import Coded, as_frame, encode_tables
-from .discrimination import two_sample
-from .prediction import predictions
+from .learners import predictions, two_sample
 from .privacy import closest_records
 from .similarity import Similarity, similarity
 
