@@ -18,7 +18,7 @@ from common import publish, table
 from pyro.infer import Trace_ELBO
 
 import pyro_vae as pv
-from pyro_vae.core.modes import untouched
+from pyro_vae.core.acting import untouched
 from pyro_vae.evaluate.gradients.sample import MEASURED, Plan, sample_gradients
 
 DRAWS, ROUNDS = 1000, 3

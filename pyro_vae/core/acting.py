@@ -1,4 +1,4 @@
-"""What every public function that evaluates a model does it in."""
+"""What every public function that evaluates a model does it in: all is afterwards as it was."""
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -10,12 +10,10 @@ import pyro
 from torch import nn
 
 from .errors import in_words
-from .lock import LOCK
 from .memory import keeping_memory
-from .modes import untouched
-from .seeding import seeded
+from .seeding import LOCK, seeded
 
-__all__ = ["evaluates", "evaluating"]
+__all__ = ["evaluates", "evaluating", "untouched"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -51,3 +49,26 @@ def evaluates(method: Callable[Concatenate[M, P], R]) -> Callable[Concatenate[M,
             return method(self, *args, **kwargs)
 
     return call
+
+
+@contextmanager
+def untouched(module: nn.Module) -> Generator[None]:
+    """Within it a module is in evaluation mode; afterwards its mode, ``.grad`` and buffers return.
+
+    Dropout and batch statistics would add noise that is not the estimator's. Other threads that
+    come here wait.
+    """
+    with LOCK:
+        modes = {m: m.training for m in module.modules()}
+        gradients = {p: p.grad for p in module.parameters()}
+        buffers = {b: b.clone() for b in module.buffers()}
+        module.eval()
+        try:
+            yield
+        finally:
+            for m, mode in modes.items():
+                m.training = mode
+            for p, gradient in gradients.items():
+                p.grad = gradient
+            for b, was in buffers.items():
+                b.data.copy_(was)

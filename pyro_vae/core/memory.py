@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import cache
 
-from .lock import LOCK
+from .seeding import LOCK
 
 __all__ = ["keeping_memory"]
 

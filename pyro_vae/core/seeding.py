@@ -1,14 +1,16 @@
 """Random numbers: every random act takes a seed, and leaves the global generator as it was."""
 
+import threading
 from collections.abc import Generator
 from contextlib import contextmanager, nullcontext
 
 import torch
 
 from .checks import whole
-from .lock import LOCK
 
-__all__ = ["seeded"]
+__all__ = ["LOCK", "seeded"]
+
+LOCK = threading.RLock()  # that acts take: PyTorch's generators, Pyro's stack and store are global
 
 
 @contextmanager

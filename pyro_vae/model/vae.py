@@ -12,7 +12,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from ..core.modes import untouched
+from ..core.acting import untouched
 from ..core.seeding import seeded
 from ..core.sizes import bounded, memory
 from ..families.likelihoods import check_cells, weigh

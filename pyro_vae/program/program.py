@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..core.acting import evaluating
 from ..core.files import replacing
 from ..core.layout import MANY, Layout
-from ..core.lock import LOCK
+from ..core.seeding import LOCK
 from ..infer.draws import Traces, full_plates, read, run_once
 from ..infer.guides import without_the_data
 from ..infer.sites import scored_cells

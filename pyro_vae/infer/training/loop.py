@@ -9,8 +9,8 @@ from typing import Any
 import pyro
 import torch
 
+from ...core.acting import untouched
 from ...core.memory import keeping_memory
-from ...core.modes import untouched
 from ...core.seeding import seeded
 from ..elbo_terms import elbo_terms
 from ..engine.capture import CaptureError

@@ -13,8 +13,8 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import Distribution, Independent, kl_divergence
 
+from ....core.acting import untouched
 from ....core.checks import positive, whole
-from ....core.modes import untouched
 from ...estimators.rloo import RLOO
 from ...sites import latent, replayed, same_order, unweighted
 from ..run import Callback
