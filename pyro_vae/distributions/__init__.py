@@ -2,6 +2,13 @@
 
 from .continuous_bernoulli import ContinuousBernoulli
 from .dequantized import DequantizedLevels
+from .discrete import (
+    OneHotCategorical,
+    OrderedLogistic,
+    ZeroInflatedDistribution,
+    ZeroInflatedNegativeBinomial,
+    ZeroInflatedPoisson,
+)
 from .edges import (
     InverseGamma,
     Kumaraswamy,
@@ -18,8 +25,6 @@ from .logistic_levels import CoupledLogisticLevels, LogisticLevels
 from .multinomial import Multinomial
 from .multivariate_mixture import MultivariateNormalMixture
 from .normal_mixture import NormalMixture, SideBySide, mixture
-from .one_hot import OneHotCategorical
-from .ordered_logistic import OrderedLogistic
 from .sparse import Delta, Horseshoe, SpikeAndSlab
 from .sphere import (
     ImplicitVonMises,
@@ -46,11 +51,6 @@ from .tails import (
 )
 from .trajectories import Trajectories
 from .transforms import Interval, Ordered, Positive, PositiveCholesky, Shares, Sticks
-from .zero_inflated import (
-    ZeroInflatedDistribution,
-    ZeroInflatedNegativeBinomial,
-    ZeroInflatedPoisson,
-)
 
 __all__ = [
     "AffineBeta",
