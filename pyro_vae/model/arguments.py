@@ -8,6 +8,7 @@ from ..data import Vocabulary
 from ..data.counts import Counts, is_annotated
 from ..data.sparse import is_sparse
 from ..data.tables import Table
+from ..data.tables.declared import declared_lines
 from ..data.tables.design import Design
 from ..data.tables.formulas import numbers_in, sources_of, without
 from ..families.part import Line
@@ -73,7 +74,8 @@ def as_record(
     if isinstance(x, Table):
         if visits is not None and isinstance(missing, str | Spec):
             raise ValueError(f"missing={str(missing)!r} is of rows, not of visits: missing=True")
-        record = _of_table(x, visits, _lines(likelihood), given, bits)
+        lines = declared_lines("auto" if likelihood is None else likelihood)
+        record = _of_table(x, visits, lines, given, bits)
         return record, "Bernoulli", None if bits else line
     if visits is not None and not isinstance(x, VisitsRecord):
         raise ValueError(
@@ -117,18 +119,6 @@ def as_record(
     plain: Any = x
     record = Record.of(plain, holes) if condition is None else _beside(plain, holes, condition)
     return record, "Bernoulli" if likelihood is None else likelihood, line
-
-
-def _lines(likelihood: Line | Mapping[str, str] | None) -> dict[str, Any]:
-    """The lines of a table's columns."""
-    if isinstance(likelihood, Mapping):
-        return dict(likelihood)
-    if likelihood is None or likelihood == "auto":
-        return {}
-    raise ValueError(
-        f"the likelihood of a table is 'auto' or a line for each column, got {likelihood!r}"
-        "\nsay the column: likelihood={'Income': 'LogNormal'}"
-    )
 
 
 def _of_table(

@@ -1,10 +1,10 @@
 """What is known of a table's columns: plain values, which a TOML file can hold."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, TypeAlias, get_args
 
-__all__ = ["KINDS", "Column", "Kind", "Level", "Sort"]
+__all__ = ["KINDS", "Column", "Kind", "Level", "Sort", "described"]
 
 Kind: TypeAlias = Literal[
     "real",
@@ -26,6 +26,8 @@ Kind: TypeAlias = Literal[
 Sort: TypeAlias = Literal["boolean", "whole", "number", "word", "time", "duration"]
 Level: TypeAlias = str | int | float | bool
 KINDS: tuple[Kind, ...] = get_args(Kind)
+HEAD = ("column", "kind", "levels or range", "missing", "line", "why")
+WIDTH = 40  # of levels or a range
 
 
 @dataclass(frozen=True)
@@ -143,3 +145,18 @@ class Column:
         for name in ("levels", "na_values"):
             given[name] = tuple(values.get(name, ()))
         return cls(**given)
+
+
+def described(columns: Sequence[Column], missing: Mapping[str, float] | None = None) -> str:
+    """A line for each column: its kind, its extent, what is missing, its likelihood, and why."""
+    rows: list[tuple[str, ...]] = [HEAD]
+    for column in columns:
+        share, extent = (missing or {}).get(column.name), column.extent
+        extent = extent if len(extent) <= WIDTH else f"{extent[: WIDTH - 3]}..."
+        shown = f"{share:.1%}" if share else ""
+        rows.append((column.name, column.kind, extent, shown, column.line, column.why))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(HEAD) - 1)]
+    padded = [[f"{word:<{w}}" for word, w in zip(row, widths, strict=False)] for row in rows]
+    return "\n".join(
+        "  ".join([*line, row[-1]]).rstrip() for line, row in zip(padded, rows, strict=True)
+    )

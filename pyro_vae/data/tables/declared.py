@@ -69,7 +69,7 @@ def declared_levels(name: str, wish: object) -> tuple[Level, ...] | None:
     return tuple(wish)
 
 
-def declared_lines(likelihood: str | Mapping[str, str]) -> dict[str, str]:
+def declared_lines(likelihood: object) -> dict[str, str]:
     """The likelihood lines that a user says of columns.
 
     Raises:

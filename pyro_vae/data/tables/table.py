@@ -11,10 +11,9 @@ from numpy.typing import ArrayLike, DTypeLike
 from ...core.checks import fraction, whole
 from ...language.spec import nearest
 from .coding import check_constant, constant, decoded, encoded, own_part
-from .columns import Column, Level
+from .columns import Column, Level, described
 from .deciding import Wishes, decide, revise
 from .declared import declared_lines
-from .describing import described
 from .files import read_file
 from .frames import Frame
 from .native import make_frame, make_series
