@@ -47,12 +47,12 @@ from .estimators.soundness import check_and_nest as check_and_nest
 from .estimators.table import ESTIMATORS as ESTIMATORS
 from .estimators.tvo import TVO as TVO
 from .estimators.vimco import VIMCO as VIMCO
-from .training.callbacks.aggregate import MMD as MMD
-from .training.callbacks.aggregate import TotalCorrelation as TotalCorrelation
 from .training.callbacks.annealed import DAIS as DAIS
 from .training.callbacks.collapse import AggressiveGuide as AggressiveGuide
 from .training.callbacks.collapse import with_free_bits as with_free_bits
-from .training.callbacks.contractive import Contractive as Contractive
+from .training.callbacks.penalties import MMD as MMD
+from .training.callbacks.penalties import Contractive as Contractive
+from .training.callbacks.penalties import TotalCorrelation as TotalCorrelation
 from .training.fit import Fit as Fit
 from .training.fit import fit as fit
 from .training.step import NonFiniteLossError as NonFiniteLossError
