@@ -211,6 +211,12 @@ def test_learning_curves_show_the_end_whole_and_not_the_plunge_of_the_start(epoc
         assert low > table.elbo_train.iloc[0]
 
 
+def test_curves_stand_over_steps_or_seconds_alone(vae, x):
+    found = pv.train_estimators(vae, x[:20], ["Trace_ELBO"], epochs=1)
+    with pytest.raises(ValueError, match="against is 'steps' or 'seconds', got 'step'"):
+        plots.training_curves(found, against="step")
+
+
 def test_the_kl_curve_is_the_history_and_shows_zero():
     ax = plots.kl_curve(history(40))
     (line,) = ax.lines

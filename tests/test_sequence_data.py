@@ -1,5 +1,7 @@
 """Sequences from files: texts, lists of a column, padded arrays; and the command line."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -132,6 +134,22 @@ def test_rolls_hold_the_steps_of_each_sequence():
     assert page[0, 2] == 0  # behind the first sequence
     with pytest.raises(ValueError, match="print texts"):
         pv.plots.piano_roll(["to be"])
+
+
+def test_what_is_missing_or_padded_stays_blank_in_a_roll():
+    nan = math.nan
+    rows = torch.tensor(
+        [[[0.0, 2.0], [nan, 1.0], [nan, nan]], [[4.0, 0.0], [1.0, 3.0], [1.0, 0.0]]]
+    )
+    page = pv.plots.piano_roll(rows, columns=2).get_images()[0].get_array()
+    page = np.ma.filled(np.ma.asarray(page), nan)
+    own, other = page[1::-1, :3], page[1::-1, 4:7]  # channels go upward
+    assert np.array_equal(np.isnan(own), rows[0].T.isnan())
+    expected = (rows[1].T / 4).clamp(min=0.12)  # the ground of a sequence is pale
+    assert other == pytest.approx(expected.numpy()) and own[1, 0] == 0.5
+    padded = torch.tensor([[0.0, nan, nan], [1.0, 0.0, 1.0]])
+    page = pv.plots.piano_roll(padded, columns=2).get_images()[0].get_array()
+    assert np.isnan(np.ma.filled(np.ma.asarray(page), nan)).sum() == 4
 
 
 def test_reconstructions_of_sequences_are_drawn():

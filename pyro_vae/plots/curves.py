@@ -77,6 +77,8 @@ def training_curves(
         ax: to draw on.
         against: gradient steps, or the time that they took.
     """
+    if against not in ("steps", "seconds"):
+        raise ValueError(f"against is 'steps' or 'seconds', got {against!r}")
     held_out = bool(dataset.elbo_validation.notnull().any())
     bound = dataset.elbo_validation if held_out else dataset.elbo_train
     across = dataset.step.broadcast_like(bound) if against == "steps" else dataset.seconds

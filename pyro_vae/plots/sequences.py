@@ -1,5 +1,6 @@
 """Pictures of sequences: tokens or channels upward, steps to the right, as on a piano roll."""
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,7 @@ def piano_roll(
 
     Args:
         rows: whole numbers of tokens, ``(n_i,)``, or numbers of channels, ``(n_i, C)``: what
-            ``vae.sample(8)`` gives.
+            ``vae.sample(8)`` gives. What is missing or padded (NaN) stays blank.
         columns: rolls beside each other.
         ax: to draw on.
         title: above them.
@@ -43,10 +44,10 @@ def piano_roll(
     each = [torch.as_tensor(row, dtype=torch.float32).cpu() for row in rows]
     if each[0].ndim == 1:
         tokens = int(max(row.nan_to_num(0).max() for row in each)) + 1
-        each = [(row[:, None] == torch.arange(tokens)).float() for row in each]
+        each = [(row[:, None] == torch.arange(tokens)) + 0 * row[:, None] for row in each]
     height = each[0].shape[1] + GAP
     width = max(map(len, each)) + GAP
-    low = min(float(row.min()) for row in each)
+    low = min(float(row.nan_to_num(math.inf).min()) for row in each)
     lines = -(-len(each) // columns)
     page = torch.full((lines * height, columns * width), low)
     edge = page.new_zeros(page.shape)
@@ -55,7 +56,7 @@ def piano_roll(
         page[top : top + height - GAP, left : left + len(row)] = row.T.flip(0)
         edge[top : top + height - GAP, left : left + len(row)] = 0.12
     ax = ax or new_axes(max(3.0, page.shape[1] * INCH), max(1.5, page.shape[0] * INCH) + 0.4)
-    spread = float(page.max()) - low or 1.0
+    spread = float(page.nan_to_num(low).max()) - low or 1.0
     shade = torch.maximum((page - low) / spread, edge)  # a sequence's own ground is pale
     ax.imshow(shade.numpy(), cmap="gray_r", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
     ax.set_axis_off()
