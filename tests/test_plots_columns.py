@@ -1,6 +1,7 @@
 """Pictures of a table: shares that are exact, levels and dates by name, associations, bands."""
 
 import math
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
@@ -68,6 +69,38 @@ def test_dates_are_on_an_axis_of_dates():
     assert "2020" in shown or "2021" in shown
     with pytest.raises(ValueError, match="samples of a column with some cells, got none"):
         plots.margin({"observed": pd.Series([None, None], dtype=float)})
+
+
+HOURS = np.random.default_rng(1).gamma(2, 5, 200)
+WRITTEN = {
+    "durations": (pd.to_timedelta(HOURS, unit="h"), HOURS / 24),
+    "decimals": ([Decimal(f"{hour:.2f}") for hour in HOURS], HOURS.round(2)),
+    "prices": ([f"${100 * hour:,.2f}" for hour in HOURS], (100 * HOURS).round(2)),
+    "objects": (pd.Series([*HOURS.round().tolist(), None], dtype=object), HOURS.round()),
+    "Arrow": (pd.Series(HOURS).astype("double[pyarrow]"), HOURS),
+}
+
+
+@pytest.mark.parametrize("kind", WRITTEN)
+def test_numbers_in_any_type_are_drawn_as_associations_read_them(kind):
+    some, numbers = WRITTEN[kind]
+    ax = plots.margin({"observed": pd.Series(some, name="x")})
+    right = plots.margin({"observed": pd.Series(numbers, name="x")})
+    assert len(ax.patches) == len(right.patches)
+    for one, other in zip(ax.patches, right.patches, strict=True):
+        assert one.get_path().vertices == pytest.approx(other.get_path().vertices, rel=1e-5)
+    assert ax.get_xlabel() == ("x (days)" if kind == "durations" else "x")
+
+
+def test_dates_that_are_objects_are_dates_and_moments_on_their_own_clock():
+    days = pd.Series(pd.date_range("2020-01-01", periods=400), name="born")
+    right = plots.margin({"observed": days}).patches[0].get_data()
+    clocks = days.dt.tz_localize("Asia/Tokyo")
+    for some in (days.dt.date, days.dt.strftime("%Y-%m-%d"), clocks):
+        found = plots.margin({"observed": some.rename("born")}).patches[0].get_data()
+        assert found.edges == pytest.approx(right.edges) and (found.values == right.values).all()
+    with pytest.raises(ValueError, match="simulated: column 'born' holds quantities elsewhere"):
+        plots.margin({"observed": days, "simulated": pd.Series(["soon", "never"], name="born")})
 
 
 # Associations.

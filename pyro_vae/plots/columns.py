@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from ..evaluate.tables.associations import associations as measure
+from ..evaluate.tables.coding import alike, is_quantity, quantities
 from .axes import finish, ink, new_axes
 
 if TYPE_CHECKING:
@@ -29,33 +30,33 @@ SKEW = 20  # the ratio of a high quantile to the median, from which an axis is l
 def margin(samples: Mapping[str, pd.Series], ax: "Axes | None" = None) -> "Axes":
     """The distribution of one column in several samples: bars of the first, lines of the others.
 
-    Categories and few whole numbers have a bar for each value, other numbers and dates a histogram;
-    its axis is logarithmic where all are positive and some are very large. Missing cells are left
-    out.
+    Categories and few whole numbers have a bar for each value, other numbers, dates and durations a
+    histogram; its axis is logarithmic where all are positive and some are very large. Missing cells
+    are left out. Numbers may be written as in :func:`associations`: as words such as "$1,200", too.
 
     Args:
         samples: the column by the name of the sample, such as ``"observed"`` and ``"simulated"``.
         ax: to draw on.
 
     Raises:
-        ValueError: no sample, or none with a cell.
+        ValueError: no sample, none with a cell, or one of words beside quantities.
     """
-    known = {name: pd.Series(some).dropna() for name, some in samples.items()}
-    known = {name: some for name, some in known.items() if len(some)}
+    known = _seen({name: pd.Series(some) for name, some in samples.items()})
     if not known:
         raise ValueError("expected samples of a column with some cells, got none")
+    known = _seen(alike(known, next(iter(known))))
     first = next(iter(known.values()))
     ax = ax or new_axes(5, 3.2)
-    title = _short(first.name)
-    if _is_quantity(first):
-        values = _numbers(known)
+    title, kind = _short(first.name), pd.api.types
+    if is_quantity(first):
+        dates, values = kind.is_datetime64_any_dtype(first), _numbers(known)
         pooled = np.unique(np.concatenate(list(values.values())))
-        whole = len(pooled) <= FEW and not pd.api.types.is_datetime64_any_dtype(first)
-        if whole and (pooled == pooled.round()).all():
+        if len(pooled) <= FEW and not dates and (pooled == pooled.round()).all():
             _bars(ax, {k: pd.Series(v) for k, v in values.items()}, pooled.tolist(), upright=True)
         else:
-            _histogram(ax, values, dates=pd.api.types.is_datetime64_any_dtype(first))
-        return _explained(finish(ax, title, title, "share of rows", grid="y"))
+            _histogram(ax, values, dates=dates)
+        across = f"{title} (days)" if kind.is_timedelta64_dtype(first) else title
+        return _explained(finish(ax, title, across, "share of rows", grid="y"))
     levels = list(first.cat.categories) if hasattr(first, "cat") else []
     counts = pd.concat([some.astype(object) for some in known.values()]).value_counts()
     levels = levels or sorted(counts.index, key=str)
@@ -164,21 +165,20 @@ def _short(name: object) -> str:
     return text if len(text) <= LETTERS else f"{text[: LETTERS - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
-def _is_quantity(column: pd.Series) -> bool:
-    kind = pd.api.types
-    if isinstance(column.dtype, pd.CategoricalDtype) or kind.is_bool_dtype(column):
-        return False
-    return kind.is_numeric_dtype(column) or kind.is_datetime64_any_dtype(column)
+def _seen(samples: Mapping[str, pd.Series]) -> dict[str, pd.Series]:
+    """The cells that there are, of the samples that have some."""
+    return {name: known for name, some in samples.items() if len(known := some.dropna())}
 
 
 def _numbers(samples: Mapping[str, pd.Series]) -> dict[str, np.ndarray]:
-    """As float64; of dates the days that Matplotlib counts in."""
+    """As float64; of dates the days that Matplotlib counts in, on the clock of their zone."""
     from matplotlib.dates import date2num
 
+    start = date2num(np.datetime64("1970-01-01"))
     return {
-        name: date2num(some.dt.tz_localize(None) if some.dt.tz else some)
+        name: quantities(some.dt.tz_localize(None), name) + start
         if pd.api.types.is_datetime64_any_dtype(some)
-        else some.to_numpy(np.float64)
+        else quantities(some, name)
         for name, some in samples.items()
     }
 

@@ -14,7 +14,15 @@ from ...data.tables.frames import Frame
 from ...data.tables.placeholders import as_numbers
 from ...data.tables.written import read_numbers
 
-__all__ = ["MISSING", "Coded", "as_frame", "encode_tables"]
+__all__ = [
+    "MISSING",
+    "Coded",
+    "alike",
+    "as_frame",
+    "encode_tables",
+    "is_quantity",
+    "quantities",
+]
 
 MISSING = -1  # the code of a missing cell
 DECILES = np.arange(0.1, 0.95, 0.1)
@@ -126,9 +134,9 @@ def as_frame(table: object, name: str = "the table") -> pd.DataFrame:
 
 def _column(parts: dict[str, pd.Series], reference: str) -> tuple[np.ndarray, ...]:
     """Whether a column is of quantities, and its values, codes and bins in all tables, joined."""
-    parts = _of_words({k: _plain(part) for k, part in parts.items()}, reference)
-    numeric = _is_quantity(parts[reference])
-    read = _quantities if numeric else _categories
+    parts = alike(parts, reference)
+    numeric = is_quantity(parts[reference])
+    read = quantities if numeric else _categories
     series = {k: read(part, k) for k, part in parts.items()}
     pooled = np.concatenate(list(series.values()))
     codes = pd.factorize(pooled, sort=numeric)[0]
@@ -159,8 +167,19 @@ def _plain(column: pd.Series) -> pd.Series:
     return column
 
 
-def _of_words(parts: dict[str, pd.Series], reference: str) -> dict[str, pd.Series]:
-    """Words that are numbers, "$1,200" and "12%", as a table reads them, and those beside "?"."""
+def alike(parts: Mapping[str, pd.Series], reference: str) -> dict[str, pd.Series]:
+    """One column of several tables, its words that are numbers, dates or durations as such.
+
+    Words such as "$1,200" and "12%" are numbers as a table reads them, those beside "?" too.
+
+    Args:
+        parts: the column by table.
+        reference: the table whose way of writing numbers is that of all.
+
+    Raises:
+        ValueError: a word of another table that is no number.
+    """
+    parts = {k: _plain(part) for k, part in parts.items()}
     words = {k: _cells(part) for k, part in parts.items() if _has_words(part)}
     numbers = {k: _filled(c) for k, c in words.items() if c.sort in ("whole", "number")}
     words = {k: c for k, c in words.items() if k not in numbers}
@@ -202,7 +221,8 @@ def _filled(cells: Cells) -> pd.Series:
     return pd.Series(values, name=cells.name)
 
 
-def _is_quantity(column: pd.Series) -> bool:
+def is_quantity(column: pd.Series) -> bool:
+    """Whether a column, as :func:`alike` gives it, is of numbers, times or durations."""
     kind = pd.api.types
     if kind.is_bool_dtype(column) or isinstance(column.dtype, pd.CategoricalDtype):
         return False
@@ -216,8 +236,16 @@ def _in_time(column: pd.Series) -> bool:
     return kind.is_datetime64_any_dtype(column) or kind.is_timedelta64_dtype(column)
 
 
-def _quantities(column: pd.Series, table: str) -> np.ndarray:
-    """As float64; times, of any zone, and durations in days."""
+def quantities(column: pd.Series, table: str) -> np.ndarray:
+    """A column as float64; times, of any zone, and durations in days.
+
+    Args:
+        column: as :func:`alike` gives it.
+        table: what it is of, for messages.
+
+    Raises:
+        ValueError: what is no number, or an infinite one.
+    """
     if _in_time(column):
         if pd.api.types.is_timedelta64_dtype(column):
             return (column / pd.Timedelta(days=1)).to_numpy(np.float64)
