@@ -91,7 +91,10 @@ class ImputationCheck:
     def verdict(self) -> str:
         """Whether hidden cells are as the model says, and which columns are not, in words."""
         names, p = self.table.index, smallest_p(self.table)
-        cells = self.cells.assign(hit=_covered(self.cells, self.table, LEVELS[-1]))
+        levels = self.table.index[self.table["score"].to_numpy() == "Brier"]
+        nominal = self.cells["column"].isin(levels).to_numpy()
+        hit = _inside(self.cells["pit"].to_numpy(), LEVELS[-1], nominal)
+        cells = self.cells.assign(hit=hit)
         hits, sizes = (cells.groupby("row")["hit"].agg(how).to_numpy() for how in ("sum", "size"))
         share = hits.sum() / sizes.sum()
         error = math.sqrt(((hits - share * sizes) ** 2).sum()) / sizes.sum()
@@ -307,11 +310,6 @@ def _mean(name: str, values: np.ndarray) -> dict[str, object]:
 def _inside(u: np.ndarray, level: float, nominal: "bool | np.ndarray") -> np.ndarray:
     """Whether cells lie in their central interval, or among the most probable levels."""
     return np.where(nominal, u <= level, np.abs(u - 0.5) <= level / 2).astype(float)
-
-
-def _covered(cells: pd.DataFrame, table: pd.DataFrame, level: float) -> np.ndarray:
-    nominal = cells["column"].isin(table.index[table["score"].to_numpy() == "Brier"]).to_numpy()
-    return _inside(cells["pit"].to_numpy(), level, nominal)
 
 
 def _with_error(row: Any, name: str = "value") -> str:  # noqa: ANN401

@@ -145,7 +145,7 @@ class GlobalParameter(nn.Module):
     def move(self, raw: Tensor) -> None:
         """Add to the unconstrained value, ``(*shape)``; shared, it takes the mean over cells."""
         own = self.unconstrained
-        own += raw if own.shape == raw.shape else _mean_over_cells(raw, own.shape)
+        own += raw if own.shape == raw.shape else raw.reshape(-1, *own.shape).mean(0)
 
     @torch.no_grad()
     def put(self, value: Tensor) -> None:
@@ -263,12 +263,6 @@ class Amortized(nn.Module):
             raw = raw.reshape((*lead, *self.places, *self.rest))
             moved = range(n, n + m)
         return raw.movedim(tuple(moved), tuple(range(n + self.at, n + self.at + m)))
-
-
-def _mean_over_cells(raw: Tensor, shape: torch.Size) -> Tensor:
-    """The mean over the leading dimensions that a shared value of this shape lacks."""
-    event = raw.shape[raw.ndim - len(shape) :]
-    return raw.reshape(-1, *event).mean(0)
 
 
 def _places(

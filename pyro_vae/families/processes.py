@@ -175,10 +175,6 @@ class GaussianProcess(VisitPart):
             return p.to_event(tril.ndim - 2)
         features = visit_features(features)
         t, there = features[..., : self.width], features[..., self.width] > 0
-        covariance = self.covariance(_distance(t)[:, None])
+        apart = (t[:, :, None] - t[:, None]).square().sum(-1).sqrt()  # its gradient is never asked
+        covariance = self.covariance(apart[:, None])
         return Trajectories.of(covariance.new_zeros(covariance.shape[:-1]), covariance, there)
-
-
-def _distance(t: Tensor) -> Tensor:
-    """Between points ``(B, T, D)``: ``(B, T, T)``; its gradient is never asked for."""
-    return (t[:, :, None] - t[:, None]).square().sum(-1).sqrt()

@@ -200,7 +200,8 @@ def read(traces: Traces, layout: Layout, *, exact_kl: bool = False) -> Draws:
             likelihood, by_site[name] = likelihood + term, term
         elif not exact_kl:
             prior = prior + term
-    values = {s["name"]: members.values(s) for s in samples(q) if _of_model(s, p)}
+    shared = [s for s in samples(q) if latent(s) and s["name"] in p.nodes]
+    values = {s["name"]: members.values(s) for s in shared}
     seen = {s["name"]: members.values(s) for s in samples(p) if s["is_observed"] and _data(s)}
     by_site = {name: term for name, term in by_site.items() if name in seen}
     return Draws(values, likelihood, prior, guide, seen, by_site)
@@ -220,7 +221,8 @@ class Members:
 
     def term(self, value: Tensor, frames: Sequence[Any]) -> Tensor:
         """A log density, ``(S, N)``: summed over other plates, shared out where it is shared."""
-        scale = math.prod(f.full_size / f.size for f in frames if f.name not in self._apart)
+        apart = PLATE, self.layout.data
+        scale = math.prod(f.full_size / f.size for f in frames if f.name not in apart)
         batch, own = self._batch(value, frames, 0), self._own(frames)
         if own is None:
             shared = batch.reshape(self.draws, -1).sum(1, keepdim=True) / self.layout.size
@@ -237,10 +239,6 @@ class Members:
         last = 1 + self.layout.nesting
         kept = [n for n in value.shape[first:last] if n > 1]
         return value.reshape(*value.shape[:first], *kept, *value.shape[last:])
-
-    @property
-    def _apart(self) -> tuple[str | None, ...]:
-        return PLATE, self.layout.data
 
     def _own(self, frames: Sequence[Any]) -> int | None:
         """Where the data plate is among the dimensions of :meth:`_batch`."""
@@ -332,11 +330,6 @@ def _check_whole(site: Any, enumerated: Mapping[str, Any], symbols: set[str]) ->
 
 def _scored(site: Any) -> bool:  # noqa: ANN401
     return not site_is_subsample(site)
-
-
-def _of_model(site: Any, p: Trace) -> bool:  # noqa: ANN401
-    """Whether a site of the guide is a latent variable of the model."""
-    return latent(site) and site["name"] in p.nodes
 
 
 def _data(site: Any) -> bool:  # noqa: ANN401

@@ -202,7 +202,10 @@ def _point(
     if isinstance(base := innermost(p), dist.Categorical):
         ordered = isinstance(base, dist.OrderedLogistic)
         shares = _shares(base, log_w, drawn)
-        return (_level(shares) if ordered and name != "mode" else shares.argmax(-1)).to(log_w)
+        if not ordered or name == "mode":
+            return shares.argmax(-1).to(log_w)
+        # The median: the lowest level of which as much lies at it or below as above.
+        return (shares.cumsum(-1)[..., :-1] < 0.5).sum(-1).to(log_w)
     if alone or (name != "mean" and drawn is None):
         return POINTS[name](p, log_w, drawn)
     if name != "mean":
@@ -256,11 +259,6 @@ def _middle(values: Tensor, share: Tensor) -> Tensor:
 def on_circle(angles: Tensor) -> Tensor:
     """The unit vectors at angles, as complex numbers."""
     return torch.polar(torch.ones_like(angles), angles)
-
-
-def _level(shares: Tensor) -> Tensor:
-    """The median of ordered levels: the lowest of which as much lies at it or below as above."""
-    return (shares.cumsum(-1)[..., :-1] < 0.5).sum(-1)
 
 
 def _shares(p: dist.Categorical, log_w: Tensor, drawn: Tensor | None) -> Tensor:

@@ -70,10 +70,9 @@ def load(folder: str | Path, cls: type[VAE] | None = None, **modules: nn.Module)
             f"{where} does not make a {cls.__name__}: {problem}; a class whose constructor takes "
             "other arguments says them in its classmethod arguments(about)"
         ) from None
-    columns = about.get("columns")
-    if columns is not None and not _are_names(columns):
-        raise ValueError(f"{where} has columns that are no list of names: {columns!r}")
-    if columns is not None:  # a table's record has its own
+    if (columns := about.get("columns")) is not None:  # a table's record has its own
+        if not isinstance(columns, list) or not all(isinstance(name, str) for name in columns):
+            raise ValueError(f"{where} has columns that are no list of names: {columns!r}")
         vae.record.columns = tuple(columns)
     try:
         vae.load_state_dict(weights)
@@ -82,10 +81,6 @@ def load(folder: str | Path, cls: type[VAE] | None = None, **modules: nn.Module)
             f"{Path(folder) / WEIGHTS} does not fit the description: {problem}"
         ) from None
     return vae.eval()
-
-
-def _are_names(columns: object) -> bool:
-    return isinstance(columns, list) and all(isinstance(name, str) for name in columns)
 
 
 def _kind(about: dict[str, Any], cls: type[VAE] | None) -> type[VAE]:

@@ -183,9 +183,10 @@ class Sequences(SequenceForms):
             raise ValueError(f"row {row} is an empty sequence: leave it out")
         if self.longest is not None and (n > self.longest).any():
             row = int((n > self.longest).nonzero()[0])
+            step = self.step[0] if len(self.step) == 1 else self.step
             raise ValueError(
                 f"row {row} has {n[row]} steps, and this model reads at most {self.longest}: cut "
-                f"it, x[{row}][:{self.longest}], or make VAE(Sequences({self._said}, "
+                f"it, x[{row}][:{self.longest}], or make VAE(Sequences({step}, "
                 f"longest={n[row]}), ...)"
             )
         for block in (b for b in self.beside if b.role != "index"):
@@ -207,10 +208,6 @@ class Sequences(SequenceForms):
             )
         n = numbers(rows["lengths"])[0]
         return self.take({**rows, "x": torch.zeros(len(n), int(n.max()), *self.step)}, like)
-
-    @property
-    def _said(self) -> str:
-        return str(self.step[0] if len(self.step) == 1 else self.step)
 
     def check_complete(self, x: Tensor) -> None:
         """Raise if a cell within a sequence is missing, and the model was not told of it."""

@@ -98,8 +98,9 @@ class Frame:
         cells among objects that are numbers.
         """
         series = self.frame.get_column(name)
+        labels = self.native.index if self.library == "pandas" else None
         try:
-            cells = cells_of(series, self._labels, words or na_values).without(na_values)
+            cells = cells_of(series, labels, words or na_values).without(na_values)
             if self.library == "pyarrow" or cells.dtype.endswith("[pyarrow]"):  # made again?
                 none = np.zeros(0, bool)
                 make_series(self.library, name, cells.values[:0], none, cells.dtype, cells.levels)
@@ -119,10 +120,6 @@ class Frame:
                 f"column {name!r} of type {dtype_text(series)} cannot be read: {problem}\n"
                 "give numbers, words, booleans or dates"
             ) from problem
-
-    @property
-    def _labels(self) -> Sequence[object] | None:
-        return self.native.index if self.library == "pandas" else None
 
     def take(self, rows: np.ndarray) -> "Frame":
         """Some rows, in this order."""

@@ -265,7 +265,7 @@ class _Recorder(_Watching):
             if masks and origin != DATA:
                 return func(*args, **kwargs)  # a tensor of the program's from now on
         result = func(*args, **kwargs)
-        if func in VIEWS and _same_layout(result, args[0]):
+        if func in VIEWS and (result.shape, result.stride()) == (args[0].shape, args[0].stride()):
             self.nodes[result] = self.nodes[args[0]]
             return result
         if torch.Tag.nondeterministic_seeded in func.tags:
@@ -321,10 +321,6 @@ class _Recorder(_Watching):
                     result.shape, result.stride(), dtype=result.dtype, device="meta"
                 )
             self.origins[_storage(result)] = origin
-
-
-def _same_layout(one: Any, other: Any) -> bool:  # noqa: ANN401
-    return one.shape == other.shape and one.stride() == other.stride()
 
 
 def _masks(indices: Iterable[Tensor | None]) -> list[Tensor]:

@@ -212,8 +212,6 @@ def make_optimizer(value: str | Spec, lr: float) -> FusedOptim:
         raise spec.error(f"name the arguments: {spec.name}(clip_norm=10)", at=0)
     options = spec.bind("clip_norm", "clip_value", *names)
     clips: Any = {k: options.pop(k) for k in ("clip_norm", "clip_value") if k in options}
-    if constructor is torch.optim.LBFGS:
-        raise spec.error("LBFGS evaluates the loss several times a step, which SVI does not serve")
     factory: Any = IN_ONE_CALL.get(constructor, constructor)
     try:
         for name in options.keys() & FLAGS:
