@@ -484,6 +484,32 @@ def test_a_predictive_check_shows_the_data_and_its_replicates(vae, x):
     assert set(observed.get_xdata()[1:]) <= {0.0, 1.0}
 
 
+def test_a_statistic_is_a_number_of_each_observation(vae, x):
+    for statistic in (lambda some: some.mean(), lambda some: some.flatten(1)):
+        with pytest.raises(ValueError, match=r"a number of each observation, \(5,\), got a shape"):
+            plots.predictive_check(vae, x[:5], statistic, 2, seed=1)
+    plots.predictive_check(vae, x[:5], lambda some: some.flatten(1).numpy().max(1), 2, seed=1)
+
+
+def test_models_in_rows_have_names(vae):
+    for given in ([vae], {}):
+        with pytest.raises(ValueError, match="models are given by name"):
+            plots.samples_by(given)
+
+
+def test_coordinates_that_are_not_there_are_refused(vae, x):
+    for dims in ([3], [0, 0.5], -4):
+        with pytest.raises(ValueError, match="a coordinate of z is a whole number from -3 to 2"):
+            plots.traversals(vae, x[0], dims=dims)
+    draws = pv.posterior(vae, x[:2], method="metropolis", num_samples=20, warmup=5)
+    with pytest.raises(ValueError, match="observation is a whole number from 0 to 1, got 2"):
+        plots.posterior(draws, 2)
+    with pytest.raises(ValueError, match="dims is a whole number from 0 to 2, got 3"):
+        plots.posterior(draws, dims=(0, 3))
+    with pytest.raises(ValueError, match=r"dims are two latent dimensions, such as \(0, 1\)"):
+        plots.posterior(draws, dims=(0,))
+
+
 def test_the_posterior_stands_beside_the_guide(vae, x):
     draws = pv.posterior(vae, x[:1], method="metropolis", num_samples=20, warmup=5)
     ax = plots.posterior(draws, dims=(2, 0))

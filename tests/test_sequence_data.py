@@ -136,6 +136,13 @@ def test_rolls_hold_the_steps_of_each_sequence():
         pv.plots.piano_roll(["to be"])
 
 
+def test_numbers_that_are_no_tokens_are_a_channel():
+    rows = [torch.tensor([0.5, 2.0, -2.0]), torch.tensor([1.0])]
+    page = np.asarray(pv.plots.piano_roll(rows, columns=2).get_images()[0].get_array())
+    assert page.shape == (2, 8)  # a channel and a gap
+    assert page[0, :3] == pytest.approx([0.625, 1, 0.12]) and page[0, 4] == 0.75
+
+
 def test_what_is_missing_or_padded_stays_blank_in_a_roll():
     nan = math.nan
     rows = torch.tensor(

@@ -173,12 +173,22 @@ def predictive_check(
     x = vae.as_data(x)
     reduce = statistic or (lambda some: some.flatten(1).float().nanmean(1))
     name = "mean of the cells" if statistic is None else "statistic"
+
+    def measured(cells: Tensor) -> np.ndarray:
+        found = torch.as_tensor(reduce(cells)).cpu()
+        if found.shape != cells.shape[:1]:
+            raise ValueError(
+                f"statistic gives a number of each observation, ({len(cells)},), got a shape of "
+                f"{tuple(found.shape)}"
+            )
+        return found.numpy()
+
     with seeded(seed):
         x = x[vae.representative(x)]
         cells = vae.record.cells(x)
         many = (vae.sample(given=x)[0].to(cells) for _ in range(num_replicates))
-        drawn = [reduce(one.where(~cells.isnan(), torch.nan)).cpu().numpy() for one in many]
-    observed = reduce(cells).cpu().numpy()
+        drawn = [measured(one.where(~cells.isnan(), torch.nan)) for one in many]
+    observed = measured(cells)
     ax = ax or new_axes(6, 3.6)
     for i, values in enumerate(drawn):
         label = "" if i else "draws of p(x)"
@@ -201,8 +211,12 @@ def posterior(
         dims: two latent dimensions; for a z of one dimension histograms are drawn.
         ax: to draw on.
     """
-    observation = whole("observation", observation, 0)
-    dims = [whole("dims", dim, 0) for dim in dims]
+    names = [str(name) for name in np.asarray(draws["posterior"]["latent_dim"])]
+    count = draws["posterior"]["z"].shape[2]
+    observation = whole("observation", observation, 0, count - 1)
+    if len(names) > 1 and len(dims) != 2:
+        raise ValueError(f"dims are two latent dimensions, such as (0, 1), got {dims!r}")
+    dims = [whole("dims", dim, 0, len(names) - 1) for dim in dims if len(names) > 1]
     ax = ax or new_axes(4.6, 4.2)
     parts = {"posterior, by chains": draws["posterior"], "guide": draws["guide"]}
     for (label, group), colour in zip(parts.items(), ("0.5", "C0"), strict=True):
@@ -213,6 +227,5 @@ def posterior(
         else:
             across, up = (z[:, i] for i in dims)
             ax.scatter(across, up, s=4, alpha=0.5, color=colour, label=label)
-    names = [str(name) for name in np.asarray(draws["posterior"]["latent_dim"])]
     x, y = (names[0], "density") if len(names) == 1 else (names[i] for i in dims)
     return finish(ax, f"Posterior of observation {observation}", x, y)

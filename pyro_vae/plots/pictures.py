@@ -136,6 +136,8 @@ def samples_by(
         ax: to draw on.
     """
     num_samples = whole("num_samples", num_samples)
+    if not isinstance(vaes, Mapping) or not vaes:
+        raise ValueError(f"models are given by name, {{'one': vae}}, got {type(vaes).__name__}")
     for name, vae in vaes.items():
         if not isinstance(vae, VAE):
             raise ValueError(f"each row is of a pyro_vae.VAE, got {type(vae).__name__} ({name})")
@@ -187,7 +189,9 @@ def traversals(
         with seeded(0):
             draws = prior.expand([2001]).sample().flatten(1).sort(0).values
         values = draws[torch.linspace(20, 1980, steps).round().long()]
-        dims = range(min(z.shape[1], 10)) if dims is None else dims
+        n = z.shape[1]
+        dims = range(min(n, 10)) if dims is None else np.atleast_1d(np.asarray(dims)).tolist()
+        dims = [whole("a coordinate of z", dim, -n, n - 1) for dim in dims]
         moved = z.repeat(len(dims), steps, 1)
         for row, dim in zip(moved, dims, strict=True):
             row[:, dim] = values[:, dim]

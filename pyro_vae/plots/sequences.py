@@ -28,8 +28,8 @@ def piano_roll(
     """Sequences, each as a roll of its own.
 
     Args:
-        rows: whole numbers of tokens, ``(n_i,)``, or numbers of channels, ``(n_i, C)``: what
-            ``vae.sample(8)`` gives. What is missing or padded (NaN) stays blank.
+        rows: whole numbers of tokens, ``(n_i,)``, or numbers of channels, ``(n_i, C)``, or of one,
+            ``(n_i,)``: what ``vae.sample(8)`` gives. What is missing or padded (NaN) stays blank.
         columns: rolls beside each other.
         ax: to draw on.
         title: above them.
@@ -44,7 +44,9 @@ def piano_roll(
     each = [torch.as_tensor(row, dtype=torch.float32).cpu() for row in rows]
     if each[0].ndim == 1:
         tokens = int(max(row.nan_to_num(0).max() for row in each)) + 1
-        each = [(row[:, None] == torch.arange(tokens)) + 0 * row[:, None] for row in each]
+        each = [row[:, None] for row in each]
+        if not any(((row < 0) | (row.frac().nan_to_num() != 0)).any() for row in each):
+            each = [(row == torch.arange(tokens)) + 0 * row for row in each]  # NaN stays
     height = each[0].shape[1] + GAP
     width = max(map(len, each)) + GAP
     low = min(float(row.nan_to_num(math.inf).min()) for row in each)
