@@ -339,6 +339,13 @@ def test_latent_space_has_a_point_an_observation(dim, x):
         assert names[0] == f"component 1 ({values[0] / values.sum():.0%})"
 
 
+def test_one_observation_is_drawn_as_it_is(vae, x):
+    ax = plots.latent_space(vae, x[:1])  # as of a run whose test data it is
+    z = vae.encode(x[:1]).mean.detach().numpy()
+    assert np.allclose(ax.collections[0].get_offsets(), z[:, :2])
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("z[0]", "z[1]")
+
+
 def test_few_labels_have_a_colour_and_a_name_each(vae, x):
     labels = torch.arange(len(x)) % 4
     ax = plots.latent_space(vae, x, labels)

@@ -295,7 +295,7 @@ def latent_space(
     """
     z = point(vae.encode(vae.as_data(x))).flatten(1).cpu().double().numpy()
     axis_names = [*vae.latents.coordinates, ""]
-    if z.shape[1] > 2:
+    if z.shape[1] > 2 and len(z) > 1:  # one has no component
         from sklearn.decomposition import PCA
 
         pca = PCA(2).fit(z)
