@@ -329,6 +329,8 @@ def test_runs_that_do_not_compare_are_refused(folder, tmp_path):
     assert done.code == 2 and "gives densities of x" in done.err
     done = run("compare", "runs", folder)
     assert done.code == 2 and "needs two runs or more, got 1" in done.err
+    with pytest.raises(ValueError, match="needs two runs or more, got 1"):
+        pv.compare_runs([folder, folder])  # the same one
 
 
 @pytest.mark.parametrize("command", [["evaluate"], ["report"], ["compare", "runs", "nowhere"]])

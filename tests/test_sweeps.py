@@ -112,6 +112,37 @@ def test_differences_are_paired_by_seed_and_observation(known, tmp_path):
         pv.paired_differences(pd.DataFrame(rows[:-1]), "prior")
 
 
+def test_runs_that_differ_in_more_than_one_setting_are_not_paired(known, tmp_path):
+    rows = [
+        {
+            "prior": prior,
+            "latent_dim": dim,
+            "folder": finish(tmp_path / f"{prior}{dim}", np.arange(5.0) + dim),
+            "training_seconds": 1.0,
+        }
+        for prior in ("Normal", "VampPrior")
+        for dim in (8, 9)
+    ]
+    table = pd.DataFrame(rows)
+    with pytest.raises(
+        ValueError,
+        match=r"several runs have prior=Normal and seed 0: give the rows that differ in prior and "
+        r"seed alone, such as table\[table.latent_dim == 8\]",
+    ):
+        pv.paired_differences(table, "prior")
+    found = pv.paired_differences(table[table.latent_dim == 8], "prior")
+    assert found.log_evidence.tolist() == [10, 10] and found.runs.tolist() == [1, 1]
+    with pytest.raises(ValueError, match="the table has no column 'priors'; did you mean prior"):
+        pv.paired_differences(table, "priors")
+
+
+def test_a_setting_that_is_not_said_is_a_row(known, tmp_path):
+    folders = [finish(tmp_path / name, np.arange(5.0) + i) for i, name in enumerate("ab")]
+    rows = {"units": [None, "data"], "folder": folders, "training_seconds": [1.0, 2.0]}
+    found = pv.paired_differences(pd.DataFrame(rows), "units")
+    assert found.difference.tolist() == [0, 1] and found.training_seconds.tolist() == [1, 2]
+
+
 @pytest.mark.parametrize("other", [{"data": "bits of it"}, {"unit": "densities"}])
 def test_what_has_no_common_unit_has_no_difference(known, other, tmp_path):
     folders = [

@@ -23,6 +23,7 @@ from ..evaluate.models.measures import base_measure, describe_measure
 from ..evaluate.statistics import chosen_rows, deviations, standard_error
 from ..infer.elbo_terms import elbo_terms
 from ..infer.training.folder import RESULTS
+from ..language.spec import nearest
 from ..model.files import WEIGHTS
 from ..model.saving import load
 from ..model.vae import VAE
@@ -151,17 +152,27 @@ def paired_differences(
         (bits beside grey values), or a density beside probabilities.
 
     Raises:
-        ValueError: a run is not finished, or runs have no partner of the same seed.
+        ValueError: a run is not finished, or runs have no partner of the same seed, or several.
     """
     if undone := [folder for folder in table.folder if not (Path(folder) / RESULTS).exists()]:
         raise ValueError(f"{len(undone)} runs are not finished: {', '.join(undone)}")
-    seeds = table["seed"] if "seed" in table else pd.Series(0, table.index)
+    table = table if "seed" in table else table.assign(seed=0)
+    if setting not in table:
+        near = nearest(setting, map(str, table))
+        raise ValueError(f"the table has no column {setting!r}{near}")
+    if (twice := table.duplicated([setting, "seed"])).any():
+        row = table.loc[twice].iloc[0]
+        raise ValueError(
+            f"several runs have {setting}={row[setting]} and seed {row['seed']}: give the rows "
+            f"that differ in {setting} and seed alone, such as table[table.latent_dim == 8]"
+        )
+    groups = dict(iter(table.groupby(setting, sort=False, dropna=False)))
     runs = {
         value: {
             s: measure(folder, vae=(models or {}).get(folder), num_samples=num_samples, seed=seed)
-            for s, folder in zip(seeds[rows.index], rows.folder, strict=True)
+            for s, folder in zip(rows["seed"], rows.folder, strict=True)
         }
-        for value, rows in table.groupby(setting, sort=False)
+        for value, rows in groups.items()
     }
     first = next(iter(runs.values()))
     rows = []
@@ -180,7 +191,7 @@ def paired_differences(
             "difference_standard_error": _standard_error(gaps, weights),
             "difference_seed_sd": np.std(means, ddof=1) if len(means) > 1 else np.nan,
             **pd.DataFrame([m.row for m in mine.values()]).mean(),
-            "training_seconds": table.training_seconds[table[setting] == value].mean(),
+            "training_seconds": groups[value].training_seconds.mean(),
             "runs": len(mine),
         }
         rows.append(row)
@@ -222,11 +233,11 @@ def compare_runs(
         Burda, Grosse & Salakhutdinov (2016), arXiv:1509.00519; Yao, Vehtari, Simpson & Gelman
         (2018), arXiv:1704.02030, for the weights.
     """
-    if len(runs) < 2:
-        raise ValueError(f"a comparison needs two runs or more, got {len(runs)}")
+    models = runs if isinstance(runs, Mapping) else dict.fromkeys(runs)
+    if len(models) < 2:
+        raise ValueError(f"a comparison needs two runs or more, got {len(models)}")
     found: dict[str, Measurement] = {}
     first: Measurement | None = None
-    models = runs if isinstance(runs, Mapping) else dict.fromkeys(runs)
     for run, vae in models.items():
         mine = measure(run, vae=vae, data=data, num_samples=num_samples, seed=seed)
         first = first or mine
