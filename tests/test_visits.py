@@ -21,7 +21,7 @@ from pyro_vae.distributions import VonMises
 from pyro_vae.evaluate.models.measures import base_measure
 from pyro_vae.infer.estimators.soundness import check
 from pyro_vae.model.forecast import _ends
-from pyro_vae.model.joint import Joint
+from pyro_vae.model.joint import Joint, reading
 
 LINEAR = {"encoder": "MLP([])", "decoder": "MLP([])", "seed": 0}
 MIXED = "LinearMixed('time + (1 + time | subject)')"
@@ -624,6 +624,49 @@ def test_conditions_and_exposures_of_visits_are_read_at_the_scale_of_the_visits_
     assert vae.inputs.exposure.centre.item() == pytest.approx(math.log(data.years.median()))
     with torch.no_grad():
         assert pv.elbo(vae, data, seed=0).isfinite().all()
+
+
+def of_counts():
+    """Events in some years, beside a dose."""
+    data = frame()[["subject", "time"]]
+    data = data.assign(dose=data.time - 3.5, years=1 + data.time, n=range(len(data)))
+    lines = {"n": "Poisson", "dose": "Normal"}
+    vae = pv.VAE(
+        pv.Table.from_frame(data, likelihood=lines), 1, prior=MIXED, offset="years", **LINEAR
+    )
+    vae.start_from(vae.as_data(data))
+    return vae, data
+
+
+def test_an_exposure_is_of_each_visit_and_of_the_counts_alone():
+    vae, data = of_counts()
+    x, names = vae.as_data(data), vae.record.row_record.columns
+    at, n, nan = vae.record.there(x).squeeze(-1), names.index("n"), math.nan
+    vae.record.unpack(other := x.clone())["offset"].zero_()
+    with torch.no_grad():
+        z = vae.prior_at(x).sample()
+        ratio = vae.decode(z, x).mean / vae.decode(z, other).mean
+    years = torch.tensor(data.years.to_numpy()).to(ratio)
+    by_row = vae.record.by_row(ratio, vae.record.read(data))[:, n]
+    assert by_row.numpy() == pytest.approx(years.numpy(), rel=1e-5)
+    assert ratio[..., names.index("dose")][at].numpy() == pytest.approx(1)
+    assert pv.elbo(vae, data, seed=0).isfinite().all()
+    found = pv.rates(vae, data, num_samples=5, seed=0)
+    with torch.no_grad(), reading(vae, 0):
+        expected = vae.decode(Joint(vae, x).draw(5), other).mean.mean(0).where(at[..., None], nan)
+    assert found.to_numpy() == pytest.approx(expected.flatten(1).numpy(), nan_ok=True)
+
+
+def test_columns_of_visits_and_steps_have_no_fold_changes():
+    vae, data = of_counts()
+    with pytest.raises(ValueError, match="compares the columns of rows, and an observation here"):
+        pv.differential_expression(vae, data, [0], [1])
+    rows = [torch.ones(3, 2), torch.zeros(2, 2)]
+    steps = pv.VAE((None, 2), 1, likelihood="Poisson", encoder="GRU(4)", decoder="GRU(4)", seed=0)
+    with pytest.raises(ValueError, match="take a model of rows"):
+        pv.differential_expression(steps, rows, [0], [1])
+    with pytest.raises(ValueError, match=r"not of sequences: vae\.reconstruct\(x\) has the means"):
+        pv.rates(steps, rows)
 
 
 @pytest.mark.slow

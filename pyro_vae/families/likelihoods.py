@@ -182,7 +182,8 @@ def with_offset(likelihood: dist.TorchDistribution, offset: Tensor) -> dist.Torc
         ValueError: another family.
     """
     if isinstance(likelihood, Joined) and any(_exposed(likelihood)):
-        offsets = offset.expand(*offset.shape[:-1], *likelihood.event_shape)
+        lead = offset.shape[: -len(likelihood.event_shape)]
+        offsets = offset.expand(*lead, *likelihood.event_shape)
         return likelihood.map(lambda p, o: with_offset(p, o) if _has_counts(p) else p, offsets)
     base: Any = innermost(likelihood)
     return _shifted(base, offset).to_event(likelihood.event_dim - base.event_dim)

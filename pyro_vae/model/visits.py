@@ -113,6 +113,12 @@ class VisitsRecord(Record):
         found = cast(Tensor, found).unflatten(0, x.shape[:2])
         return found[:, 0] if role == "weight" else found
 
+    def unpack(self, x: Tensor) -> dict[str, Tensor]:
+        """The blocks by name, ``(N, T, *shape)``; those of one column share the memory of x."""
+        rows = x[..., : self.row_record.shape[0]].flatten(0, 1)
+        blocks = self.row_record.unpack(rows)
+        return {name: part.unflatten(0, x.shape[:2]) for name, part in blocks.items()}
+
     def beside(self, x: Tensor | None) -> Tensor:
         """What prior and guide read of each visit, ``(N, T, K + 2)``.
 

@@ -16,7 +16,9 @@ from ...core.checks import fraction, whole
 from ...model.entry import of_model
 from ...model.joint import Joint, reading
 from ...model.pieces import pieces
+from ...model.sequences import Sequences
 from ...model.vae import VAE
+from ...model.visits import VisitsRecord
 from ..statistics import check_equal
 from .rates import column_names, rate_of, unexposed
 
@@ -70,7 +72,8 @@ def differential_expression(
         surest first.
 
     Raises:
-        ValueError: a group without rows, or without a count of a column, or groups that share some.
+        ValueError: a group without rows, or without a count of a column, groups that share some,
+            or observations that are sequences or visits.
 
     Warns:
         UserWarning: no condition is in both groups, as where each is a batch of its own.
@@ -87,6 +90,11 @@ def differential_expression(
     True
     """
     draws, level = whole("draws", draws, 2), fraction("level", level)
+    if isinstance(vae.record, Sequences | VisitsRecord):
+        raise ValueError(
+            "differential_expression compares the columns of rows, and an observation here is a "
+            "sequence or the visits of a subject: take a model of rows"
+        )
     with reading(vae, seed):
         rows = list(pieces(vae, x, 1024))
         n = sum(map(len, rows))
@@ -108,17 +116,7 @@ def differential_expression(
                 "choose one of counts, such as NegativeBinomial"
             ) from None
         for group, name in zip(groups, "ab", strict=True):
-            if not (group.rate > 0).all():
-                raise ValueError(
-                    "fold changes are of rates greater than 0, and this likelihood has others: "
-                    "choose one of counts, such as NegativeBinomial"
-                )
-            if (never := ~group.seen).any():
-                column = column_names(vae)[int(never.nonzero()[0])]
-                raise ValueError(
-                    f"group_{name} has no count of column {column!r}, which is missing in all its "
-                    "rows: leave the column out, or give the group a row that has it"
-                )
+            _check_group(vae, group, name)
         a, b = (group.draw() for group in groups)
     change = (a.log2() - b.log2()).cpu().numpy()
     tail = (1 - level) / 2
@@ -164,6 +162,21 @@ class Group:
         shape = counts / spread
         factor = torch.distributions.Gamma(shape, self.mean / spread).sample()
         return self.rate * factor
+
+
+def _check_group(vae: VAE, group: Group, name: str) -> None:
+    """Raise for rates that have no logarithm, or a column without a count."""
+    if not (group.rate > 0).all():
+        raise ValueError(
+            "fold changes are of rates greater than 0, and this likelihood has others: choose one "
+            "of counts, such as NegativeBinomial"
+        )
+    if (never := ~group.seen).any():
+        column = column_names(vae)[int(never.nonzero()[0])]
+        raise ValueError(
+            f"group_{name} has no count of column {column!r}, which is missing in all its rows: "
+            "leave the column out, or give the group a row that has it"
+        )
 
 
 def _balanced(kinds: Sequence[Tensor]) -> tuple[list[Tensor], bool]:

@@ -17,6 +17,7 @@ from ...families.support import innermost
 from ...model.entry import of_model
 from ...model.joint import Joint, reading
 from ...model.pieces import pieces
+from ...model.sequences import Sequences
 from ...model.vae import VAE
 
 __all__ = ["column_names", "loadings", "rate_of", "rates", "unexposed"]
@@ -43,10 +44,11 @@ def rates(
         seed: of the draws.
 
     Returns:
-        A frame ``(N, D)``, by the names of the columns where the model knows them.
+        A frame ``(N, D)``, by the names of the columns where the model knows them; of visits a
+        column for each of them, NaN where a subject has none.
 
     Raises:
-        ValueError: a likelihood without a mean, or rows that the model refuses.
+        ValueError: a likelihood without a mean, sequences, or rows that the model refuses.
 
     References:
         Lopez et al. (2018), Nature Methods 15, doi:10.1038/s41592-018-0229-2.
@@ -55,20 +57,24 @@ def rates(
     >>> rates(vae, torch.tensor([[1.0, 2.0, 0.0]]), seed=0).shape
     (1, 3)
     """
-    num_samples, parts = whole("num_samples", num_samples), []
+    num_samples, parts, seen = whole("num_samples", num_samples), [], []
+    if isinstance(vae.record, Sequences):
+        raise ValueError("rates are of columns, not of sequences: vae.reconstruct(x) has the means")
     width = math.prod(vae.x_shape)
     with reading(vae, seed):
         for some in pieces(vae, x, max(1, NUMBERS // (width * num_samples))):
             z = Joint(vae, some).draw(num_samples)
-            parts.append(rate_of(vae.decode(z, unexposed(vae, some))).mean(0).flatten(1))
-    values = torch.cat(parts).cpu().double().numpy()
-    if (none := ~np.isfinite(values).all(0)).any():
+            parts.append(rate_of(vae.decode(z, unexposed(vae, some))).mean(0))
+            at = vae.record.there(some)
+            seen.append((torch.tensor(True) if at is None else at).expand(parts[-1].shape))
+    values, there = (torch.cat(each).flatten(1).cpu().numpy() for each in (parts, seen))
+    if (none := ~(np.isfinite(values) | ~there).all(0)).any():
         name = column_names(vae)[int(none.argmax())]
         raise ValueError(
             f"column {name!r} has no mean given z, and so no rate: vae.reconstruct(x) gives "
             "categories and medians"
         )
-    return pd.DataFrame(values, columns=column_names(vae))
+    return pd.DataFrame(np.where(there, values, np.nan), columns=column_names(vae), dtype=float)
 
 
 @of_model
