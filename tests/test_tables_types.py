@@ -98,3 +98,48 @@ def test_whole_numbers_where_the_first_frame_had_others_take_any_number(name):
     x = table.to_frame(np.where(table.missing, 2.375, table.values))["x"]
     x = x.to_pylist() if name == "pyarrow" else list(x)
     assert x == [2.375 if hole else i for i, hole in enumerate(HOLES)]
+
+
+ZONES = ["America/New_York", "Etc/GMT+5", "Asia/Ho_Chi_Minh", "UTC-05:00", "Europe/Berlin"]
+
+
+@pytest.mark.parametrize("zone", ZONES)
+def test_times_of_any_zone_are_times(zone):
+    """narwhals knows no zone whose name holds an underscore or a digit."""
+    start = pd.Timestamp("2024-03-10 04:00", tz="UTC")
+    moments = (start + pd.to_timedelta(np.arange(N) * 37, unit="min")).tz_convert(zone)
+    frame = pd.DataFrame({"x": moments.where(~HOLES), "y": np.arange(N) / 8})
+    table = pv.Table.from_frame(frame)
+    assert table.schema["x"].kind == "time"
+    assert table.schema.to_frame(table.values).equals(frame)
+    filled = table.to_frame(np.where(table.missing, 1.25, table.values))["x"]
+    assert filled.dtype == frame["x"].dtype and filled[~HOLES].equals(frame["x"][~HOLES])
+    assert (filled[HOLES] == pd.Timestamp("2024-03-11 06:00", tz="UTC")).all()
+
+
+CENTS = pa.array([Decimal(i) / 100 for i in range(9999 - N, 9999)], pa.decimal128(4, 2))
+TENS = pa.array(range(127 - N, 127), pa.int8())
+NARROW = {
+    "whole numbers": TENS,
+    "decimals": CENTS,
+    "half precision": pa.array(np.linspace(6e4, 6.5e4, N).astype("float16")),
+}
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars", "pyarrow", "NumPy in pandas"])
+@pytest.mark.parametrize("name", NARROW)
+def test_a_draw_beyond_what_a_type_holds_is_the_last_that_it_holds(name, library):
+    arrow = pa.table({"x": NARROW[name], "y": np.arange(N) / 8})
+    make = {
+        "pandas": lambda: arrow.to_pandas(types_mapper=pd.ArrowDtype),
+        "NumPy in pandas": arrow.to_pandas,
+        "polars": lambda: pl.from_arrow(arrow),
+        "pyarrow": lambda: arrow,
+    }
+    frame = make[library]()
+    table = pv.Table.from_frame(frame, likelihood={"x": "Normal"})
+    new = table.schema.to_frame(np.where([True, False], 1e6, table.values))
+    x = new["x"].to_pylist() if library == "pyarrow" else list(new["x"])
+    free = name == "decimals" and library == "NumPy in pandas"  # objects, of any size
+    most = {"whole numbers": 127, "decimals": Decimal("99.99"), "half precision": 65504}[name]
+    assert {*x} == {Decimal(10**6) if free else most}

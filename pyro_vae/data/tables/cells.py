@@ -10,7 +10,7 @@ import narwhals as nw
 import numpy as np
 
 from .columns import Level, Sort
-from .native import categories, dtype_text
+from .native import categories, dtype_text, in_known_zone
 
 __all__ = ["AS_WORDS", "Cells", "OddWord", "cells_of", "check_years", "is_placeholder"]
 
@@ -136,9 +136,10 @@ def cells_of(
     Raises:
         ValueError: cells of several types, or of one that a table cannot hold.
     """
+    text, series = dtype_text(series), in_known_zone(series)
     kind, name = series.dtype, series.name
     known = ~series.is_null().to_numpy().astype(bool)
-    blank = Cells(name, None, np.empty(len(series), object), known, dtype_text(series), labels)
+    blank = Cells(name, None, np.empty(len(series), object), known, text, labels)
     if not known.any():
         levels, ordered = categories(series)
         return replace(blank, levels=levels, ordered=ordered)

@@ -310,7 +310,7 @@ def _kind_beside(column: Column) -> Kind | None:
 def _room(column: Column) -> tuple[float, float]:
     """What new whole numbers may be: what type and family hold, and not negative if none was."""
     try:
-        kind = np.dtype(column.dtype.lower())
+        kind = np.dtype(column.dtype.removesuffix("[pyarrow]").lower())
         low, high = np.iinfo(kind).min, np.iinfo(kind).max
     except (TypeError, ValueError):  # of another library, or no whole type
         low, high = -EXACT, EXACT

@@ -10,7 +10,15 @@ import numpy as np
 
 from .columns import Level
 
-__all__ = ["DECIMAL", "LIBRARIES", "categories", "dtype_text", "make_frame", "make_series"]
+__all__ = [
+    "DECIMAL",
+    "LIBRARIES",
+    "categories",
+    "dtype_text",
+    "in_known_zone",
+    "make_frame",
+    "make_series",
+]
 
 LIBRARIES = ("pandas", "polars", "pyarrow")
 CATEGORY = re.compile(r"(category|ordered)\[(.+)\]$")
@@ -47,6 +55,14 @@ def categories(series: nw.Series) -> tuple[tuple[Level, ...], bool]:
     return tuple(sorted(series.drop_nulls().unique().to_list())), False
 
 
+def in_known_zone(series: nw.Series) -> nw.Series:
+    """Times of a zone whose name narwhals cannot read, such as America/New_York, in UTC."""
+    native: Any = series.to_native()
+    if series.dtype != nw.Unknown or getattr(getattr(native, "dtype", None), "tz", None) is None:
+        return series
+    return nw.from_native(native.dt.tz_convert("UTC"), series_only=True)
+
+
 def make_series(
     library: str,
     name: str,
@@ -71,9 +87,15 @@ def make_series(
         return _inferred(library, name, values, known)
     if found := DECIMAL.match(text):
         places = int(found[1])
+        if size := re.search(r"(\d+), (?:scale=)?-?\d+[\])]", text):  # the digits that it has
+            most = (10 ** int(size[1]) - 1) / 10**places
+            values = np.clip(values, -most, most)
         rounded = (f"{round(value, places):.{max(places, 0)}f}" for value in values.tolist())
         values = np.array([Decimal(value) for value in rounded], dtype=object)
         text = "object" if text.startswith("object") else text
+    if re.match("float16|halffloat", text.lower()):
+        most = float(np.finfo(np.float16).max)
+        values = np.clip(values.astype(float), -most, most)
     if values.dtype.kind == "m" and (unit := re.search(r"\bm?s\b", text)):
         values = _rounded(values, unit[0])
     make = {"pandas": _pandas, "polars": _polars, "pyarrow": _pyarrow}[library]
