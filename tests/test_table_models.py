@@ -284,6 +284,18 @@ def test_a_hurdle_has_its_density_mean_and_variance():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("levels", ["abc", "abcd"])
+def test_a_table_of_categories_alone_is_drawn(levels):
+    """Whose draws are whole numbers, which hold no NaN."""
+    rows = np.arange(60)
+    x, y = (np.array([*words])[rows % len(words)] for words in (levels, "abc"))
+    table = pv.Table.from_frame({"x": x, "y": y})
+    for options in ({}, {"condition": ["y"]}):
+        vae = pv.VAE(table, 1, **SMALL, **options)
+        drawn = vae.sample(40, given={"y": "b"} if options else None, seed=0)
+        assert {*drawn["x"]} == {*levels} and {*drawn["y"]} == ({"b"} if options else {*"abc"})
+
+
 def test_known_cells_stay_beyond_what_was_seen():
     rng = np.random.default_rng(1)
     for kind in ("Int64", "float64", "object", "int32"):

@@ -325,6 +325,8 @@ class TableRecord(Record):
 
     def with_holes(self, cells: Tensor) -> Tensor:
         """Packed cells ``(..., D)``, NaN where the bit beside a cell says that it is missing."""
+        if not self.holes:
+            return cells
         cells, first = cells.clone(), len(self._cells)
         own = [self._cells.index(place) for place in self._holed]
         holes = cells[..., first : first + len(own)] > 0.5
