@@ -141,6 +141,15 @@ def test_tensors_seeds_and_holes_that_were_there():
     assert pv.ampute(torch.arange(60).reshape(30, 2), seed=0).dtype == torch.float64
 
 
+def test_what_a_mask_hides_stays_missing():
+    x = np.ma.masked_array(np.arange(40).reshape(20, 2), mask=False)
+    x[3:9, 1] = np.ma.masked
+    holed = pv.ampute(x, "MNAR", 0.3, seed=0)
+    assert np.isnan(holed[3:9, 1]).all() and np.isnan(holed).sum() > 6
+    seen = ~np.isnan(holed)
+    assert np.array_equal(holed[seen], x.data[seen])
+
+
 BAD = {
     "a mechanism": ({"mechanism": "MBR"}, "one of MCAR, MAR, MNAR, got 'MBR'"),
     "a share": ({"share": 1.5}, "share is a fraction"),

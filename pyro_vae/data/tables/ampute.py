@@ -114,6 +114,8 @@ def _cells(
         whole = [name for name in given.names if columns is not None and name not in columns]
         return given, [given.cells(name, any_type=name in whole) for name in given.names]
     x = frame.detach().cpu().double().numpy() if isinstance(frame, Tensor) else frame
+    if isinstance(x, np.ma.MaskedArray):
+        x = frame = np.ma.filled(x.astype(np.result_type(x, np.float16)), np.nan)
     if x.ndim != 2 or x.dtype.kind not in "biuf" or not x.size:
         raise ValueError(f"expected numbers of shape (N, D), got {x.dtype} of shape {x.shape}")
     known = ~np.isnan(x)
