@@ -8,6 +8,7 @@ import pytest
 
 import pyro_vae as pv
 from pyro_vae.data.tables import Schema, read_file
+from pyro_vae.data.tables.moments import reading
 from pyro_vae.data.tables.written import number_form, write_numbers
 
 ROWS = 200
@@ -55,6 +56,30 @@ def test_a_sentinel_is_warned_of_and_taken_as_missing_where_it_is_said(case):
     assert not table_of(values, na_values={"x": []}).missing.any()  # nor a warning
 
 
+REASONS = {
+    "an age": (AGE, [97, 98, 99]),
+    "hours": (AGE // 4, [97, 98]),
+    "answers": (AGE % 5 + 1, [98, 99]),
+    "an income": (AGE * 900, [99_997, 99_998]),
+    "below": (AGE // 2, [-9, -8]),
+    "below, three": (AGE // 2 - 9, [-9, -8, -1]),
+    "below numbers of both signs": (AGE - 50, [-99, -98]),
+}
+
+
+@pytest.mark.parametrize("case", REASONS)
+def test_codes_of_several_reasons_are_warned_of(case):
+    """Refused, does not know, does not apply: surveys count down from nines."""
+    known, reasons = REASONS[case]
+    values = known.copy()
+    values[HOLES] = np.resize(reasons, HOLES.sum())
+    with pytest.warns(UserWarning, match=r"column 'x': .* may stand for missing cells") as caught:
+        table_of(values)
+    said = eval(f"dict({str(caught[0].message).split('from_frame(df, ')[1].split(')')[0]})")
+    assert sorted(said["na_values"]["x"]) == reasons
+    assert np.array_equal(table_of(values, **said).missing[:, 0], HOLES)
+
+
 def test_filled_cells_stand_where_the_sentinel_stood():
     values = AGE.copy()
     values[HOLES] = -999
@@ -74,6 +99,9 @@ ORDINARY = {
     "temperatures": np.where(HOLES, -9.0, RNG.normal(0, 15, ROWS).round(1)),
     "words": np.where(AGE > 40, "none", "some"),
     "large numbers": np.where(HOLES, 9999, RNG.integers(0, 20_000, ROWS)),
+    "scores to 99": np.where(HOLES, 98 + np.arange(ROWS) % 2, 60 + AGE // 2),
+    "98 and 99 once": np.select([np.arange(ROWS) == 3, np.arange(ROWS) == 4], [98, 99], AGE),
+    "few whole numbers from -9": np.arange(ROWS) % 12 - 9,
 }
 
 
@@ -195,6 +223,12 @@ DOUBTS = {
     "times of the day": (words("9:05", "23:59"), "may be durations.*':00'"),
     "durations": (words("0 days 00:55:11", "12 days 01:00:00.25"), "may be durations"),
     "stopped times": (words("1:02:03", "0:59:00.5"), "may be durations"),
+    "races": (words("0:58.31", "1:03.9", "1:00:02.5"), "may be durations"),
+    "races of seconds and minutes": (words("58.31", "1:03.90"), "may be durations"),
+    "months": (words("2021-03", "2021-11"), "may be dates.*'%Y-%m'"),
+    "months first": (words("03/2021", "11/2021"), "may be dates.*'%m/%Y'"),
+    "quarters": (words("2021-Q3", "2021-Q4"), "may be dates.*freq='Q'"),
+    "two numbers": (words(*(f"{i}/80" for i in range(99, 140))), "may be two numbers each"),
     "months in words": (words("3-Jan-21", "14-Feb-21"), "may be dates.*'%d-%b-%y'"),
     "months and years": (words("Jan 2021", "Feb 2021"), "may be dates"),
     "dates as numbers": (
@@ -239,6 +273,9 @@ def test_a_doubtful_reading_is_warned_of(case):
         ("times of the day", "positive"),
         ("durations", "positive"),
         ("stopped times", "positive"),
+        ("races", "positive"),
+        ("races of seconds and minutes", "positive"),
+        ("quarters", "time"),
         ("dates as numbers", "time"),
         ("numbers with a unit", "real"),
         ("a minus behind", "real"),
@@ -254,6 +291,26 @@ def test_the_advice_on_words_reads_them_as_it_says(case, kind):
     assert pv.Table.from_frame(read, kinds={"x": kind}).schema["x"].kind == kind
     assert read["x"].dtype.kind in ("f" if kind == "real" else "mM")
     assert case != "a minus behind" or read["x"][:2].tolist() == [-1200.5, -3.0]
+
+
+def test_the_advice_on_races_counts_seconds():
+    cells = ["58.31", "1:03.90", None, "1:00:02.5", "75"]
+    may_be = reading([cell for cell in cells if cell], "x")
+    assert may_be is not None and may_be[0] == "durations"
+    read = eval(may_be[1], {"pandas": pd, "df": pd.DataFrame({"x": cells})})
+    seconds = read["x"].dt.total_seconds().to_numpy()
+    assert np.allclose(seconds, [58.31, 63.9, np.nan, 3602.5, 75], equal_nan=True)
+
+
+def test_the_advice_on_two_numbers_makes_two_columns():
+    pairs = [None, *(f"{i}/8{i % 10}" for i in range(99, 400)), "99/89"]
+    df = pd.DataFrame({"x": pairs, "y": 1.5})
+    with pytest.raises(ValueError, match="301 levels, the first '100/80'\nif they are two") as said:
+        pv.Table.from_frame(df)
+    call = re.search(r"each, (.*); or join", str(said.value))
+    assert call is not None
+    read = eval(call[1], {"df": df})
+    assert list(read) == ["y", "x 0", "x 1"] and read["x 0"][5] == 103 and read["x 1"][5] == 83
 
 
 @pytest.mark.parametrize("case", ["few words among numbers", "words among numbers"])

@@ -16,6 +16,7 @@ from scipy.stats import poisson
 import pyro_vae as pv
 from pyro_vae.core.toml import write_toml
 from pyro_vae.data.tables import Schema
+from pyro_vae.data.tables.numbers import by_values
 
 FILES = {
     "credit_data.csv": {"Home": "categorical", "Price": "positive", "Debt": "hurdle"},
@@ -100,6 +101,28 @@ def test_kinds_of_real_tables(data_root, name):
         assert column.why
         assert bool(column.line) == column.modelled
         assert column.name in repr(table) and column.line in repr(table)
+
+
+RARE = {
+    "Poisson": lambda rng: rng.poisson(0.3, 2000),
+    "a few ones": lambda rng: rng.poisson(0.1, 5000),
+    "geometric": lambda rng: rng.geometric(0.7, 2000) - 1,
+    "negative binomial": lambda rng: rng.negative_binomial(0.1, 0.2, 2000),
+    "many zeros": lambda rng: np.where(rng.random(200) < 0.8, 0, rng.poisson(4, 200)),
+}
+
+
+@pytest.mark.parametrize("name", RARE)
+def test_rare_counts_are_counts(name):
+    """A density without bound at the value that most have is no better fit than a probability."""
+    kind, *_ = by_values(RARE[name](np.random.default_rng(0)).astype(float), whole=True)
+    assert kind == "count"
+
+
+def test_a_zero_has_no_sign():
+    table = pv.Table.from_frame({"x": [-0.0, 1.0, 2.0, 3.5] * 20, "y": np.arange(80) / -8})
+    assert table.schema["x"].extent == "0.0, 1.0, 2.0, 3.5"
+    assert table.schema["y"].extent == "-9.875 to 0 by 0.125"
 
 
 @pytest.mark.slow

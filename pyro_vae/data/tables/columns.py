@@ -117,7 +117,7 @@ class Column:
         if self.kind == "time":
             return f"{self.high - self.low:.6g} days from {self.origin}"
         by = "" if self.step is None else f" by {self.step:.6g}"
-        return f"{self.low:.6g} to {self.high:.6g}{by}"
+        return f"{self.low + 0.0:.6g} to {self.high + 0.0:.6g}{by}"  # of -0.0 as 0
 
     def as_dict(self) -> dict[str, object]:
         """Plain values by name, without those that say nothing."""

@@ -11,17 +11,15 @@ from .cells import Cells, OddWord
 from .coding import EXACT, check_support, codes, quantities
 from .columns import KINDS, Column, Kind, Level
 from .declared import WORDS, declared_levels, kind_of_line, with_categories
-from .doubts import strays, with_doubts, without
+from .doubts import likely, with_doubts
 from .moments import as_days, iso_format, midnight, read_words
 from .numbers import HEAVY, are_counts, by_values, count_line, positive_line, step_of
 from .placeholders import as_numbers, known_cells, notes
-from .written import number_form
 
 __all__ = ["Wishes", "decide", "revise"]
 
 LEVELS = 200  # more of them are no category, unless a user says so
 CODES = ((10, 5), (20, 30))  # so many whole numbers, each in so many rows on average, are codes
-SPELLED = re.compile(r"\W*\d[\d.,\s]*(e[-+]?\d+)?\s*\W*", re.IGNORECASE)  # numbers in words
 ROWS = 20  # fewer words or numbers that differ in each row are no identifier
 LEVELLED = ("binary", "categorical", "ordinal")
 ID = re.compile(r"(^|[_.\s])(id|uuid|guid|index)$|^unnamed: 0$|^(row|rownames)$", re.IGNORECASE)
@@ -196,7 +194,7 @@ def _decide(
     elif cells.sort == "word" and not cells.levels and kind not in (*LEVELLED, "constant"):
         guess = cells.name not in wishes.na_values
         cells, base = as_numbers(cells, base, guess, declared=kind is not None)
-    seen = cells.seen
+    seen = cells.seen + 0.0 if cells.sort == "number" else cells.seen  # -0.0 is 0.0
     distinct = sorted(set(seen.tolist())) if seen.dtype.kind == "O" else np.unique(seen).tolist()
     named = bool(levels or cells.levels) and kind in LEVELLED
     if len(distinct) == 1 and kind not in ("event", "survival") and not named:
@@ -270,19 +268,13 @@ def _levelled(
     if cells.sort in ("time", "duration"):
         raise ValueError(f"a column of {cells.dtype} is not {kind}")
     numeric = cells.sort != "word" or _numbers(distinct) is not None
-    spelled = cells.sort == "word" and all(SPELLED.fullmatch(word) for word in distinct)
     ordered = bool(levels) and (cells.ordered or kind == "ordinal")
     if not levels:
         distinct = _numbers(distinct) or distinct
         if kind is None and len(distinct) > LEVELS:
-            likely = "they look like numbers: strip their signs, and pandas.to_numeric; otherwise "
-            if number_form(map(str, distinct)):
-                likely = f"if they are numbers, kinds={{{cells.name!r}: 'real'}}; otherwise "
-            if odd := strays([*map(str, distinct)]):
-                likely = f"if they are numbers beside {odd[0]!r}, {without(cells.name)}; or "
             raise ValueError(
                 f"it has {len(distinct):,} levels, the first {distinct[0]!r}\n"
-                f"{likely if spelled or odd else ''}join the rare ones, "
+                f"{likely([*map(str, distinct)], cells)}join the rare ones, "
                 f"or say kinds={{{cells.name!r}: 'identifier'}} to leave it out, or 'categorical' "
                 "to model all of them"
             )

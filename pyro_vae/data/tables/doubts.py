@@ -10,13 +10,15 @@ from .cells import Cells, is_placeholder
 from .columns import Column, Level
 from .moments import reading
 from .placeholders import counted
-from .written import read_numbers, units_in
+from .written import number_form, pairs_in, read_numbers, units_in
 
-__all__ = ["strays", "with_doubts", "without"]
+__all__ = ["likely", "with_doubts"]
 
 FEW = 10  # values beside -1, with which it is a code among codes
 UP = 5  # calls from the warning to the caller of Table.from_frame
 MOST = 3  # values that may stand for missing cells, in a column
+RUN, APART = 4, 5  # codes of several reasons for a missing cell, and how far from others they lie
+SPELLED = re.compile(r"\W*\d[\d.,\s]*(e[-+]?\d+)?\s*\W*", re.IGNORECASE)  # numbers in words
 PLAIN = re.compile(r"[-+]?\d*\.?\d+(e[-+]?\d+)?", re.IGNORECASE | re.ASCII)  # a number
 
 
@@ -52,18 +54,18 @@ def _doubts(
         return
     denial = f"kinds={{{name!r}: {column.kind!r}}}"
     words = _as_words(column, cells)
-    if may_be := reading(words, name) or units_in(words, name):
+    if may_be := _may_be(words, name):
         what, argument = may_be
         text = f"its cells, first {words[0]!r}, may be {what}, and are read as {column.kind}"
         yield text, argument, f"reads them as {what}", denial
         return
     if cells.sort != "word":
         return
-    if odd := strays(words):
+    if odd := _strays(words):
         some = ", ".join(map(repr, odd[:MOST]))
         text = f"{len(words) - len(odd)} of its {len(words)} words are numbers, others are {some}"
         text += f", and they are read as {column.kind}"
-        yield text, without(name), "takes the others as missing", denial
+        yield text, _without(name), "takes the others as missing", denial
         return
     if column.kind == "categorical" and FEW < len(words) > len(cells.seen) / 2:
         text = f"it has {len(words)} levels in {len(cells.seen)} rows, the first {words[0]!r}"
@@ -88,14 +90,38 @@ def _as_words(column: Column, cells: Cells) -> list[str]:
     return [f"{value:.15g}" for value in np.unique(cells.seen).tolist()]
 
 
-def strays(words: Sequence[str]) -> list[str]:
+def likely(words: Sequence[str], cells: Cells) -> str:
+    """What a column with too many levels most likely is, in words; empty where nothing is likely.
+
+    Args:
+        words: its levels.
+        cells: of the column.
+    """
+    name = cells.name
+    if may_be := _may_be(words, name):
+        return f"if they are {may_be[0]}, {may_be[1]}; or "
+    if odd := _strays(words):
+        return f"if they are numbers beside {odd[0]!r}, {_without(name)}; or "
+    if cells.sort != "word" or not all(map(SPELLED.fullmatch, words)):
+        return ""
+    if number_form(words):
+        return f"if they are numbers, kinds={{{name!r}: 'real'}}; otherwise "
+    return "they look like numbers: strip their signs, and pandas.to_numeric; otherwise "
+
+
+def _may_be(words: Sequence[str], name: str) -> tuple[str, str] | None:
+    """What words are that look like dates, durations or numbers, and how they are read as such."""
+    return reading(words, name) or units_in(words, name) or pairs_in(words, name)
+
+
+def _strays(words: Sequence[str]) -> list[str]:
     """The words that are no numbers, where they are few among many numbers."""
     odd = [word for word in words if not PLAIN.fullmatch(word.strip())]
     numbers = len(words) - len(odd)
     return odd if numbers > FEW and numbers > 3 * len(odd) else []
 
 
-def without(name: str) -> str:
+def _without(name: str) -> str:
     """The frame in which words among a column's numbers are missing cells."""
     numbers = f"pandas.to_numeric(df[{name!r}], errors='coerce')"
     return f"df.assign(**{{{name!r}: {numbers}}})"
@@ -105,8 +131,9 @@ def _suspects(column: Column, cells: Cells) -> list[Level]:
     """Values that occur like others but look as if they stood for missing cells.
 
     Of numbers: nines alone (99, -999) that lie farther from all others than these reach, and -1 or
-    such nines below others that are not negative; each occurs more than once. Of words: ``?`` and
-    the like.
+    such nines below others that are not negative; several that end at nines, as 97, 98 and 99 or
+    -9 and -8, which lie apart from the others; each occurs more than once. Of words: ``?`` and the
+    like.
 
     Args:
         column: as it was decided.
@@ -123,6 +150,10 @@ def _suspects(column: Column, cells: Cells) -> list[Level]:
         return []
     values, counts = np.unique(cells.seen.astype(np.float64), return_counts=True)
     found: list[Level] = []
+    for end in (slice(None, None, -1), slice(None)):
+        some = _codes(values[end], counts[end])
+        found += [int(value) for value in sorted(some)]
+        values, counts = (x[~np.isin(values, some)] for x in (values, counts))
     while len(found) < MOST and len(values) > 2:
         for end, rest in ((0, slice(1, None)), (-1, slice(None, -1))):
             if counts[end] > 1 and _stands_out(float(values[end]), values[rest]):
@@ -132,6 +163,22 @@ def _suspects(column: Column, cells: Cells) -> list[Level]:
         else:
             break
     return found
+
+
+def _codes(values: np.ndarray, counts: np.ndarray) -> list[float]:
+    """Several codes for missing cells at the end where values start: 99, 98 and 97, or -9 and -8.
+
+    They go inward from nines, or from one less, and the others begin farther from them than twice
+    the largest distance between two others.
+    """
+    first = values[0]
+    nines = np.sign(first) * (10.0 ** len(f"{abs(first):.0f}") - 1)
+    run = int(np.argmin([*(np.abs(values - first) == np.arange(len(values))), False]))
+    rest = values[run:]
+    if not 1 < run <= RUN or len(rest) < 3 or counts[:run].min() == 1 or abs(nines - first) > 1:
+        return []
+    apart = abs(values[run - 1] - rest[0]) > max(2 * np.abs(np.diff(rest)).max(), APART)
+    return values[:run].tolist() if apart and (abs(nines) > 9 or rest.min() >= -1) else []
 
 
 def _stands_out(value: float, others: np.ndarray) -> bool:

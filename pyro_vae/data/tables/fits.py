@@ -2,38 +2,60 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
 __all__ = ["FITS", "fitted"]
 
+PLACES = (np.arange(8) + 0.5) / 8 - 0.5  # in a bin of width 1, where a density is evaluated
+NARROW = 0.3  # the least scale, in widths of a bin: that of rounding alone
 
-def _normal(x: np.ndarray) -> float:
-    variance = x.var()
-    return -0.5 * len(x) * (math.log(2 * math.pi * variance) + 1)
+
+def _width(x: np.ndarray) -> float:
+    """The least distance between two values: to such bins they are rounded, it may be."""
+    return float(np.diff(np.unique(x)).min())
+
+
+def _in_bins(log_density: Callable[[np.ndarray], np.ndarray], x: np.ndarray, width: float) -> float:
+    """The sum of the logarithms of mean densities in bins, which no narrow scale makes large."""
+    from scipy.special import logsumexp
+
+    values, counts = np.unique(x, return_counts=True)
+    means = logsumexp(log_density(values[:, None] + width * PLACES), axis=1) - math.log(len(PLACES))
+    return float(counts @ means)
+
+
+def _normal(x: np.ndarray, width: float) -> float:
+    loc, scale = x.mean(), max(x.std(), NARROW * width)
+    constant = -math.log(scale) - 0.5 * math.log(2 * math.pi)
+    return _in_bins(lambda y: constant - 0.5 * ((y - loc) / scale) ** 2, x, width)
 
 
 def _student(x: np.ndarray) -> float:
     """The best of a few degrees of freedom, location and scale by iterated reweighting."""
     from scipy.special import gammaln
 
-    best = -math.inf
+    best, width = -math.inf, _width(x)
     for df in (2.0, 3.0, 5.0, 10.0):
         loc, scale = np.median(x), x.std()
         for _ in range(15):
             weights = (df + 1) / (df + ((x - loc) / scale) ** 2)
             loc = (weights * x).sum() / weights.sum()
-            scale = math.sqrt((weights * (x - loc) ** 2).mean()) or scale
-        square = ((x - loc) / scale) ** 2 / df
+            scale = max(math.sqrt((weights * (x - loc) ** 2).mean()), NARROW * width)
         constant = gammaln((df + 1) / 2) - gammaln(df / 2) - 0.5 * math.log(df * math.pi)
-        terms = constant - math.log(scale) - (df + 1) / 2 * np.log1p(square)
-        best = max(best, float(terms.sum()))
+
+        def log_density(y: np.ndarray, df: float, loc: float, scale: float) -> np.ndarray:
+            return -math.log(scale) - (df + 1) / 2 * np.log1p(((y - loc) / scale) ** 2 / df)
+
+        density = partial(log_density, df=df, loc=loc, scale=scale)
+        best = max(best, constant * len(x) + _in_bins(density, x, width))
     return best
 
 
 def _log_normal(x: np.ndarray) -> float:
     logs = np.log(x)
-    return _normal(logs) - logs.sum()
+    return _normal(logs, 0.0) - logs.sum()
 
 
 def _gamma(x: np.ndarray) -> float:
@@ -81,7 +103,7 @@ def _negative_binomial(x: np.ndarray) -> float:
 
 
 FITS: dict[str, Callable[[np.ndarray], float]] = {
-    "Normal": _normal,
+    "Normal": lambda x: _normal(x, _width(x)),
     "StudentT": _student,
     "LogNormal": _log_normal,
     "Gamma": _gamma,
@@ -95,7 +117,9 @@ PRICES = {"StudentT": 3, "Poisson": 1}  # parameters; two where it is not said
 def fitted(name: str, x: np.ndarray) -> float:
     """The log likelihood of a family less what its parameters cost (half of the BIC).
 
-    The density of whole numbers stands for the probability of a bin of width 1.
+    The density of whole numbers stands for the probability of a bin of width 1; that of a normal or
+    Student's t distribution is the mean over as wide a bin as values lie apart: it would be without
+    bound where most are one value.
 
     Args:
         name: of the family.

@@ -29,8 +29,11 @@ ISO = re.compile(
 DATE = re.compile(r"(\d{1,4})([/.-])(\d{1,2})\2(\d{1,4})(\D.*)?")
 NAMED = [f"{day}{year}" for day in ("%d-%b-", "%d %b ", "%d %B ", "%b-") for year in ("%Y", "%y")]
 NAMED += ["%b %d, %Y", "%B %d, %Y", "%d%b%Y", "%b %Y", "%B %Y"]  # months are words
+NAMED += ["%Y-%m", "%Y/%m", "%m-%Y", "%m/%Y"]  # months without a day
+QUARTER = re.compile(r"\d{4}[- ]?Q[1-4]")
 COMPACT = re.compile(r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
 CLOCK = re.compile(r"\d{1,2}:\d\d")
+LAP = re.compile(r"((\d+:)?\d{1,2}:[0-5]\d|\d{1,2})(\.\d+)?")  # minutes and seconds, of a race
 WAIT = re.compile(r"-?(\d+ days?,? ?)?[-+]?\d+:\d\d:\d\d(\.\d+)?|-?\d+ days?")
 FEW = 10  # numbers from 19000101 to 20991231 that may be dates
 LAST = ("1678-01-01", "2262-01-01")  # days that nanoseconds can hold
@@ -93,6 +96,11 @@ def reading(words: Sequence[str], name: str) -> tuple[str, str] | None:
         what, call = "durations", f"pandas.to_timedelta({column} + ':00')"
     elif all(map(WAIT.fullmatch, words)):
         what, call = "durations", f"pandas.to_timedelta({column})"
+    elif any(":" in word for word in words) and all(map(LAP.fullmatch, words)):
+        clock = rf"('0:0:' + {column}).str.extract(r'(\d+:\d+:[\d.]+)$')[0]"
+        what, call = "durations", f"pandas.to_timedelta({clock})"
+    elif all(map(QUARTER.fullmatch, words)):
+        what, call = "dates", f"pandas.PeriodIndex({column}, freq='Q').to_timestamp()"
     else:
         return None
     return what, f"df.assign(**{{{name!r}: {call}}})"

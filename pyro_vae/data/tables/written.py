@@ -8,7 +8,7 @@ import numpy as np
 
 from .cells import Cells, OddWord
 
-__all__ = ["number_form", "read_numbers", "units_in", "write_numbers"]
+__all__ = ["number_form", "pairs_in", "read_numbers", "units_in", "write_numbers"]
 
 DIGITS = 15  # that a float64 keeps
 OR_WORDS = "or say that they are levels: kinds={name: 'categorical'}"
@@ -21,6 +21,7 @@ WORD = re.compile(
 )
 UNIT = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?P<unit>-|\s?[^\W\d_][^\s\d]*|)")
 FEW = 5  # words that may be numbers with a unit after them
+PAIR, MANY = re.compile(r"\d+(\.\d+)?\s?/\s?\d+(\.\d+)?"), 10  # two numbers, and words of such
 APOSTROPHES = "'\N{RIGHT SINGLE QUOTATION MARK}"
 LOCAL = re.compile(  # with a decimal comma, or with points, spaces or apostrophes by thousands
     rf"[-+]?{SIGN}?\s?(\d{{1,3}}([.\s{APOSTROPHES}]\d{{3}})+|\d+)([.,]\d+)?\s?{SIGN}?"
@@ -106,6 +107,18 @@ def units_in(words: Sequence[str], name: str) -> tuple[str, str] | None:
     if any("," in word for word in words):
         numbers += ".str.replace(',', '')"
     return "numbers", f"df.assign(**{{{name!r}: pandas.to_numeric({numbers})}})"
+
+
+def pairs_in(words: Sequence[str], name: str) -> tuple[str, str] | None:
+    """What words are that hold two numbers each, such as 120/80, and how columns are made of them.
+
+    >>> pairs_in([f"{i}/80" for i in range(99)], "x")[1]
+    "df.join(df['x'].str.split('/', expand=True).astype(float).add_prefix('x ')).drop(columns='x')"
+    """
+    if len(words) <= MANY or not all(map(PAIR.fullmatch, words)):
+        return None
+    both = f"df[{name!r}].str.split('/', expand=True).astype(float).add_prefix({f'{name} '!r})"
+    return "two numbers each", f"df.join({both}).drop(columns={name!r})"
 
 
 def read_numbers(cells: Cells, form: str) -> Cells:
