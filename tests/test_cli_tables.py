@@ -16,6 +16,7 @@ from pyro_vae.cli.using import _cell
 from pyro_vae.data.tables.columns import Column
 from pyro_vae.data.tables.native import make_frame
 from pyro_vae.runs.folder import new_model
+from pyro_vae.runs.held_out import held_out
 from pyro_vae.runs.settings import merge
 
 pytestmark = pytest.mark.usefixtures("short_pilot")
@@ -112,6 +113,26 @@ def test_holes_are_filled_and_other_cells_stay(folder):
     assert not after.isna().any().any()
     pd.testing.assert_frame_equal(after.where(before.notna()), before, check_dtype=False)
     assert before["income"].dtype == float and after["income"].dtype == int  # 2, where 2.0 was read
+
+
+@pytest.mark.slow
+def test_a_later_file_is_read_as_the_first_one(tmp_path):
+    """Codes stay words where none of them starts with 0, and what is filled is counted."""
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"zip": rng.choice(["01234", "90210"], 60), "x": rng.normal(size=60)})
+    frame.loc[:4, "x"] = -99
+    frame.loc[6:9, "zip"] = None
+    frame.to_csv(tmp_path / "first.csv", index=False)
+    run("fit", tmp_path / "first.csv", "--na-values", "x=-99", *FIT, "--out", tmp_path / "run")
+    later = frame[frame["zip"] != "01234"]
+    later.to_csv(tmp_path / "later.csv", index=False)
+    done = run("impute", tmp_path / "run", tmp_path / "later.csv")
+    holes = (later["x"] == -99).sum() + 4
+    assert done.code == 0 and done.out.startswith(f"{holes} cells of {len(later)} observations")
+    filled = pd.read_csv(tmp_path / "later-imputed.csv", dtype={"zip": str})
+    assert filled["zip"].isin(["01234", "90210"]).all() and not (filled["x"] == -99).any()
+    x, _ = held_out(tmp_path / "run", pv.load(tmp_path / "run"), tmp_path / "later.csv")
+    assert len(x) == len(later)
 
 
 def test_what_is_made_of_a_file_stands_beside_it(tmp_path, monkeypatch):

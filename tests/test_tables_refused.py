@@ -391,6 +391,30 @@ def test_an_empty_line_of_one_column_is_a_missing_cell(tmp_path):
     assert len(pv.Table.read(tmp_path / "two.csv")) == 18
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_empty_lines_at_the_end_alone_are_no_missing_cells(tmp_path, end):
+    for text, rows in {
+        "1.5\n2.5\n\n\n": 2,
+        "1.5\n2.5": 2,
+        "1.5\n\n2.5\n\n": 4,
+        '1.5\n""\n\n': 2,
+    }.items():
+        (tmp_path / "one.csv").write_bytes(f"a\n{text}".replace("\n", end).encode())
+        assert len(read_file(tmp_path / "one.csv")) == rows, text
+
+
+def test_none_among_words_is_a_word_and_said(tmp_path):
+    """Pandas takes it for a missing cell, and a model would fill it with another level."""
+    some = ["None", "Some", "", "Much"] * 9
+    frame = pd.DataFrame({"a": some, "b": ["None", "1.5", "2.5", "3.5"] * 9, "c": range(36)})
+    frame.to_csv(tmp_path / "x.csv", index=False)
+    with pytest.warns(UserWarning, match=r"column 'a': 'None' \(9 times\) may stand for missing"):
+        table = pv.Table.read(tmp_path / "x.csv")
+    assert table.schema["a"].levels == ("Much", "None", "Some")
+    assert table.missing[:, :2].sum(0).tolist() == [9, 9]
+    assert pv.Table.read(tmp_path / "x.csv", na_values={"a": ["None"]}).missing[:, 0].sum() == 18
+
+
 @pytest.mark.parametrize("separator", [";", "\t", "|"])
 def test_other_separators_are_read(tmp_path, separator):
     point = "," if separator == ";" else "."

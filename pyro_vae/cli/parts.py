@@ -190,9 +190,8 @@ def read_rows(run: Path, vae: "VAE", path: Path) -> Any:  # noqa: ANN401
     if counts or is_sparse_file(path):
         beside = vae.record.beside if isinstance(vae.record, CountsRecord) else ()
         return read_counts(path, beside=beside)
-    framed = isinstance(vae.record, TableRecord | VisitsRecord)
-    if framed:
-        return read_file(path)
+    if isinstance(vae.record, TableRecord | VisitsRecord):
+        return read_file(path, vae.record.words)
     return channels_first(read_array(path), read_settings(run).layout)
 
 

@@ -164,7 +164,8 @@ def impute(
     filled = vae.impute(x, draws=draws, num_samples=num_samples, seed=seed)
     for one, where in zip(filled if many else [filled], paths, strict=True):
         write_rows(where, one.numpy(force=True) if hasattr(one, "numpy") else one)
-    holes = np.asarray(pd.isna(x)).sum()
+    record: Any = vae.record
+    holes = np.asarray(record.read(x).missing if kind == "table" else pd.isna(x)).sum()
     typer.echo(f"{holes} cells of {len(x)} observations: {', '.join(map(str, paths))}")
 
 

@@ -104,6 +104,11 @@ class TableRecord(Record):
         self.covariates = (*(name for name in kinds if name not in self.bits), *self.bits)
 
     @property
+    def words(self) -> tuple[str, ...]:
+        """The columns that hold words, such as codes that look like numbers in a file."""
+        return tuple(column.name for column in self.schema.columns if column.sort == "word")
+
+    @property
     def levels(self) -> dict[int, int]:
         """How many levels a column has, by the place of its cell, where it is one of codes."""
         named = {column.name: column for column in self.schema.modelled if column.has_codes}

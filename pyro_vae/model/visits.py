@@ -157,6 +157,11 @@ class VisitsRecord(Record):
         return None
 
     @property
+    def words(self) -> tuple[str, ...]:
+        """The columns that hold words."""
+        return self.row_record.words
+
+    @property
     def needed(self) -> tuple[str, ...]:
         """The columns without which nothing is drawn of a visit: not its weight."""
         return tuple(dict.fromkeys([self.by, *_sources(self.designs), *self.row_record.needed]))

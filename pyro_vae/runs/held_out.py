@@ -56,7 +56,7 @@ def held_out(
     elif not isinstance(data, str | Path):
         return vae.as_data(as_seen(vae.as_data(data), settings)), None
     elif isinstance(vae.record, TableRecord | VisitsRecord) and str(data) not in SOURCES:
-        return vae.as_data(read_file(data)), None
+        return vae.as_data(read_file(data, vae.record.words)), None
     else:
         options: Any = settings.of_counts | {"size": settings.size if Path(data).is_dir() else None}
         if Path(data).suffix in (".npy", ".npz"):

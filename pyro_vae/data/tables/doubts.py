@@ -132,8 +132,8 @@ def _suspects(column: Column, cells: Cells) -> list[Level]:
 
     Of numbers: nines alone (99, -999) that lie farther from all others than these reach, and -1 or
     such nines below others that are not negative; several that end at nines, as 97, 98 and 99 or
-    -9 and -8, which lie apart from the others; each occurs more than once. Of words: ``?`` and the
-    like.
+    -9 and -8, which lie apart from the others; each occurs more than once. Of words: ``?``,
+    ``None`` and the like.
 
     Args:
         column: as it was decided.
@@ -145,7 +145,7 @@ def _suspects(column: Column, cells: Cells) -> list[Level]:
         cells = read_numbers(cells.without(column.na_values), column.format)
     if cells.sort == "word":
         words = dict.fromkeys(cells.seen.tolist())
-        return [word for word in words if is_placeholder(word)]
+        return [word for word in words if is_placeholder(word) or word == "None"]
     if cells.sort not in ("whole", "number") or cells.levels:
         return []
     values, counts = np.unique(cells.seen.astype(np.float64), return_counts=True)

@@ -4,6 +4,7 @@ import csv
 import re
 import warnings
 import zlib
+from collections.abc import Collection
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,31 @@ def _with_leading_zeros(frame: Any, path: Path, options: dict[str, Any]) -> Any:
     return frame
 
 
+def _with_none(frame: Any, path: Path, options: dict[str, Any]) -> Any:  # noqa: ANN401
+    """The frame, in whose columns of words "None" is one, which pandas takes for a missing cell."""
+    import pandas as pd
+
+    infer = pd.api.types.infer_dtype
+    words = [name for name, x in frame.items() if x.hasnans and infer(x, skipna=True) == "string"]
+    if words:
+        given = pd.read_csv(
+            path.absolute(), usecols=words, dtype=str, keep_default_na=False, **options
+        )
+        for name in words:
+            frame[name] = frame[name].mask(given[name] == "None", "None")
+    return frame
+
+
+def _without_last_lines(frame: Any, path: Path) -> Any:  # noqa: ANN401
+    """The frame of one column without the empty lines at the end of a file that has no others."""
+    from pandas.io.common import get_handle
+
+    with get_handle(path.absolute(), "r", encoding="utf-8", compression="infer") as file:
+        text = file.handle.read().replace("\r\n", "\n")
+    full = text.rstrip("\n")
+    return frame if "\n\n" in full else frame.iloc[: full.count("\n")]
+
+
 def _check_widths(path: Path, separator: str, width: int) -> None:
     """Raise where a row has fewer cells than there are columns, which pandas fills with holes."""
     from pandas.io.common import get_handle
@@ -82,12 +108,17 @@ def _has_decimal_commas(frame: Any, path: Path) -> bool:  # noqa: ANN401
     return True
 
 
-def read_file(path: str | Path) -> Any:  # noqa: ANN401
+def read_file(path: str | Path, words: Collection[str] = ()) -> Any:  # noqa: ANN401
     """A frame of pandas.
 
-    Empty cells, ``NA``, ``NaN`` and the like are missing; of one column, empty lines too. Where a
-    file of ``.csv`` has another separator it is seen in its first line, and beside semicolons
-    commas may be decimal ones.
+    Empty cells, ``NA``, ``NaN`` and the like are missing; of one column, empty lines too, unless
+    they end the file and there are no others. Among words ``None`` is one. Where a file of ``.csv``
+    has another separator it is seen in its first line, and beside semicolons commas may be decimal
+    ones.
+
+    Args:
+        path: of the file.
+        words: columns that hold words, whatever they look like.
 
     Raises:
         ValueError: no such file, or one that cannot be read, with the line where it fails.
@@ -125,7 +156,8 @@ def read_file(path: str | Path) -> Any:  # noqa: ANN401
             )
         # Of one column an empty line is a missing cell, of several it is no row.
         options: dict[str, Any] = {"sep": separator, "skip_blank_lines": len(names) > 1}
-        frame = pd.read_csv(path.absolute(), low_memory=False, **options)
+        own: Any = dict.fromkeys({*words} & {*names}, str)
+        frame = pd.read_csv(path.absolute(), low_memory=False, dtype=own, **options)
         if not isinstance(frame.index, pd.RangeIndex):
             raise ValueError(
                 f"its rows have {frame.index.nlevels} more cells than its first line has names, "
@@ -135,8 +167,12 @@ def read_file(path: str | Path) -> Any:  # noqa: ANN401
         if frame.iloc[:, -1].hasnans:
             _check_widths(path, separator, len(names))
         if separator == ";" and _has_decimal_commas(frame, path):
-            frame = pd.read_csv(path.absolute(), decimal=",", low_memory=False, **options)
-        return _with_leading_zeros(frame, path, options)
+            frame = pd.read_csv(
+                path.absolute(), decimal=",", low_memory=False, dtype=own, **options
+            )
+        if len(names) == 1:
+            frame = _without_last_lines(frame, path)
+        return _with_leading_zeros(_with_none(frame, path, options), path, options)
     except ImportError:
         raise ValueError(f"{path}: Parquet files need pyarrow: pip install pyarrow") from None
     except (ValueError, OSError, EOFError, zlib.error) as problem:
