@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 import pyro_vae as pv
+from pyro_vae.data.tables.coding import drawn
 
 pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
 pl = pytest.importorskip("polars", reason="polars is not installed")
@@ -115,6 +116,37 @@ def test_times_of_any_zone_are_times(zone):
     filled = table.to_frame(np.where(table.missing, 1.25, table.values))["x"]
     assert filled.dtype == frame["x"].dtype and filled[~HOLES].equals(frame["x"][~HOLES])
     assert (filled[HOLES] == pd.Timestamp("2024-03-11 06:00", tz="UTC")).all()
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "America/Sao_Paulo", "America/Havana"])
+@pytest.mark.parametrize("library", ["pandas", "polars", "pyarrow"])
+def test_days_of_a_zone_are_days_there(library, zone):
+    """Also where clocks are set at midnight, which is then not there, or twice."""
+    days = pd.date_range("2018-01-01", periods=400, freq="D").tz_localize(
+        zone, nonexistent="shift_forward", ambiguous=np.ones(400, bool)
+    )
+    days = days[days.hour == 0].as_unit("us")
+    frame = pd.DataFrame({"x": days, "y": np.arange(len(days)) / 8})
+    arrow = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata()
+    own = {"pandas": frame, "polars": pl.from_arrow(arrow), "pyarrow": arrow}[library]
+    table = pv.Table.from_frame(own)
+    assert table.schema["x"].whole and (np.diff(table.values[:, 0]) >= 1).all()
+    assert table.schema.to_frame(table.values).equals(own)
+    new = table.schema.to_frame(table.values + np.array([0.3, 0]))
+    x = pd.Series(new["x"].to_pylist() if library == "pyarrow" else list(new["x"]))
+    assert (pd.to_datetime(x, utc=True).dt.tz_convert(zone) == days).all()
+    other = frame.assign(x=frame["x"].dt.tz_convert("UTC"))  # the same moments
+    assert np.array_equal(table.schema.read(other).values, table.values)
+    with pytest.raises(ValueError, match=r"'x', row 0: expected times as .*, got datetime64"):
+        table.schema.read(frame.assign(x=frame["x"].dt.tz_localize(None)))
+
+
+@pytest.mark.parametrize("sort", ["time", "duration"])
+def test_an_hour_of_the_day_that_all_have_is_kept(sort):
+    noons = pd.to_timedelta(np.arange(N) + 0.5, unit="D")
+    frame = pd.DataFrame({"x": noons if sort == "duration" else noons + pd.Timestamp(DAY)})
+    table = pv.Table.from_frame(frame, kinds={"x": "real" if sort == "duration" else "time"})
+    assert np.array_equal(drawn(table.schema["x"], table.values + 0.3), table.values)
 
 
 CENTS = pa.array([Decimal(i) / 100 for i in range(9999 - N, 9999)], pa.decimal128(4, 2))

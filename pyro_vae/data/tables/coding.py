@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -11,7 +12,7 @@ from ...language.spec import Spec, as_spec, nearest
 from .cells import AS_WORDS, Cells
 from .columns import Column, Kind, Level
 from .declared import kind_of_line
-from .moments import DAY, as_days, as_times, read_words, write_words
+from .moments import DAY, ZONE, as_days, as_times, in_zone, read_words, write_words
 from .native import DECIMAL
 from .written import read_numbers, write_numbers
 
@@ -31,7 +32,6 @@ __all__ = [
 EXACT = 2**53  # whole numbers beyond it have no float64 of their own
 LARGEST = 1e18  # of numbers: densities square them, and single precision ends at 3e38
 PLACES = re.compile(r"\.(\d+)f\}")  # in the form of numbers that are written as words
-ZONE = re.compile(r"(?:, |tz=|time_zone=)'?(?!None)[A-Z+-]")  # in a type of times
 AS_NUMBERS = "pandas.to_numeric(frame[name])"
 # What may come in place of what: whole numbers that have holes are floats in pandas.
 ALIKE = ({"whole", "number"}, {"boolean"}, {"word"}, {"time"}, {"duration"})
@@ -117,6 +117,8 @@ def encoded(column: Column, cells: Cells) -> np.ndarray:
     if column.sort == "time":
         if column.format is not None and cells.sort == "word":
             cells = read_words(cells, column.format)
+        elif column.whole:
+            cells = replace(cells, values=in_zone(cells.values, column.dtype))
         days = as_days(cells, str(column.origin))
         _check_times(column, cells, days)
         return days
@@ -166,6 +168,16 @@ def check_support(column: Column, cells: Cells, values: np.ndarray) -> None:
 
 def _check_times(column: Column, cells: Cells, days: np.ndarray) -> None:
     """Raise for the first time that the column would have to change: its hour, or its zone."""
+    typed = "object" not in column.dtype + cells.dtype  # which then says whether there is a zone
+    zoned, others = (bool(ZONE.search(dtype)) for dtype in (column.dtype, cells.dtype))
+    if column.format is None and typed and zoned != others:
+        raise cells.error(
+            cells.known,
+            f"expected times as {column.dtype}, got {cells.dtype}",
+            "give their zone, frame[name].dt.tz_localize('UTC')"
+            if zoned
+            else "give the times of one zone without it, frame[name].dt.tz_localize(None)",
+        )
     hours = cells.known & (days != np.round(days))
     if column.whole and hours.any():
         raise cells.error(
@@ -173,17 +185,6 @@ def _check_times(column: Column, cells: Cells, days: np.ndarray) -> None:
             f"{cells.first(hours)} in a column of days",
             "give the day, frame[name].dt.normalize(), or make the table from a frame that has "
             "such times",
-        )
-    if "object" in column.dtype + cells.dtype or cells.sort != "time":
-        return  # whose type says nothing of a zone
-    zoned, others = (bool(ZONE.search(dtype)) for dtype in (column.dtype, cells.dtype))
-    if column.format is None and zoned != others:
-        raise cells.error(
-            cells.known,
-            f"expected times as {column.dtype}, got {cells.dtype}",
-            "give their zone, frame[name].dt.tz_localize('UTC')"
-            if zoned
-            else "give the times of one zone without it, frame[name].dt.tz_localize(None)",
         )
 
 

@@ -55,7 +55,7 @@ class Column:
         levels: of a category, from the first code to the last.
         ordered: whether the frame's type says that the levels are in order.
         whole: whether the numbers are whole, so that new ones are rounded, and not negative where
-            none was; of a time, whether all are midnights.
+            none was; of a time, whether all are midnights, in its zone.
         step: by which values lie apart, as those do that are rounded to cents or to thousands; new
             ones are brought to the nearest such value.
         low: the least value, in the column's unit; of a time in days.

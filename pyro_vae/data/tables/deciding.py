@@ -12,7 +12,7 @@ from .coding import EXACT, check_support, codes, quantities
 from .columns import KINDS, Column, Kind, Level
 from .declared import WORDS, declared_levels, kind_of_line, with_categories
 from .doubts import likely, with_doubts
-from .moments import as_days, iso_format, midnight, read_words
+from .moments import as_days, in_zone, iso_format, midnight, read_words
 from .numbers import HEAVY, are_counts, by_values, count_line, positive_line, step_of
 from .placeholders import as_numbers, known_cells, notes
 
@@ -245,6 +245,9 @@ def _identifies(cells: Cells, distinct: list) -> bool:
 
 
 def _time(base: Column, cells: Cells, line: str | None) -> Column:
+    here = replace(cells, values=in_zone(cells.values, base.dtype))
+    whole = midnight(here.seen)
+    cells = here if whole else cells
     origin = str(cells.seen.min().astype("datetime64[D]"))
     days = as_days(cells, origin)
     words = f" written {base.format}" if base.format else ""
@@ -254,7 +257,7 @@ def _time(base: Column, cells: Cells, line: str | None) -> Column:
         line=line or "Normal",
         why=f"dates{words}, in days since the first",
         origin=origin,
-        whole=midnight(cells.seen),
+        whole=whole,
         step=step_of(days[cells.known], "time"),
         low=float(np.nanmin(days)),
         high=float(np.nanmax(days)),

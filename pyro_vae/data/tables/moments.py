@@ -12,8 +12,10 @@ from .cells import Cells, OddWord, check_years
 
 __all__ = [
     "DAY",
+    "ZONE",
     "as_days",
     "as_times",
+    "in_zone",
     "iso_format",
     "midnight",
     "read_words",
@@ -36,6 +38,7 @@ CLOCK = re.compile(r"\d{1,2}:\d\d")
 LAP = re.compile(r"((\d+:)?\d{1,2}:[0-5]\d|\d{1,2})(\.\d+)?")  # minutes and seconds, of a race
 WAIT = re.compile(r"-?(\d+ days?,? ?)?[-+]?\d+:\d\d:\d\d(\.\d+)?|-?\d+ days?")
 FEW = 10  # numbers from 19000101 to 20991231 that may be dates
+ZONE = re.compile(r"(?:, |tz=|time_zone=)'?(?!None)([A-Z+-][^\])']*)")  # in a type of times
 LAST = ("1678-01-01", "2262-01-01")  # days that nanoseconds can hold
 ALL_LAST = ("0002-01-01", "9998-12-31")
 
@@ -161,6 +164,21 @@ def midnight(times: np.ndarray) -> bool:
     return bool((times.astype("datetime64[D]") == times).all())
 
 
+def in_zone(times: np.ndarray, dtype: str, *, back: bool = False) -> np.ndarray:
+    """Times of UTC as clocks of a type's zone show them, or back; without a zone as they are."""
+    zone = None if dtype.startswith("object") else ZONE.search(dtype)
+    if zone is None:
+        return times
+    import pandas as pd
+
+    first, last = (zone[1], "UTC") if back else ("UTC", zone[1])
+    coarse = np.datetime_data(times.dtype)[0] == "D"
+    index = pd.DatetimeIndex(times.astype("datetime64[s]") if coarse else times)
+    once = np.ones(len(index), bool)  # an hour that is there twice is the first of both
+    index = index.tz_localize(first, ambiguous=once, nonexistent="shift_forward")
+    return index.tz_convert(last).tz_localize(None).to_numpy()
+
+
 def as_days(cells: Cells, origin: str) -> np.ndarray:
     """Days since the origin, ``(N,)``, NaN where a cell is missing."""
     days = np.full(len(cells), np.nan)
@@ -178,4 +196,5 @@ def as_times(days: np.ndarray, origin: str, whole: bool, dtype: str) -> np.ndarr
     start = np.datetime64(origin, "D")
     low, high = ((np.datetime64(year, "D") - start) / DAY for year in last)
     ticks = np.round(np.clip(days, low, high) * (DAY / np.timedelta64(1, unit)))
-    return start.astype(f"datetime64[{unit}]") + ticks.astype(f"timedelta64[{unit}]")
+    times = start.astype(f"datetime64[{unit}]") + ticks.astype(f"timedelta64[{unit}]")
+    return in_zone(times, dtype, back=True) if whole else times

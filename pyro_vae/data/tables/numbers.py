@@ -95,7 +95,8 @@ def step_of(x: np.ndarray, sort: Sort = "number") -> float | None:
     if sort in ("time", "duration"):
         seconds = np.round(values * SECONDS, PLACES - 1)
         step = int(np.gcd.reduce((seconds - seconds[0]).astype(np.int64)))
-        return None if (seconds % 1).any() or step == SECONDS else step / SECONDS
+        plain = step == SECONDS and seconds[0] % SECONDS == 0  # whole days
+        return None if plain or (seconds % 1).any() else step / SECONDS
     for places in range(PLACES + 1):
         scaled = values * 10.0**places
         ticks = np.round(scaled)
