@@ -198,7 +198,7 @@ class TableRecord(Record):
         parts += [self._numbers(table, role, name) for role, name in self.numbers.items()]
         if self.has("index"):
             parts.append(np.zeros((len(table), 1)))
-        return super().take(torch.from_numpy(np.concatenate(parts, 1)), like)
+        return super().take(torch.from_numpy(np.concatenate(parts, 1)).to(like), like)
 
     @property
     def _holed(self) -> list[int]:
@@ -232,8 +232,8 @@ class TableRecord(Record):
                 )
 
     def _check_whole(self, table: Table, dtype: torch.dtype) -> None:
-        """Raise for the first cell of a column of whole numbers that a type would change."""
-        whole = torch.tensor([column.whole for column in self.schema.modelled])
+        """Raise for the first count that a type would change, whose probability is another's."""
+        whole = torch.tensor([column.kind == "count" for column in self.schema.modelled])
         values = torch.from_numpy(table.values).where(whole, 0.0)
         lost = (values.abs() > 2 / torch.finfo(dtype).eps) & (values == values.round())
         lost &= values.to(dtype).double() != values
@@ -241,9 +241,10 @@ class TableRecord(Record):
             row, place = lost.nonzero()[0].tolist()
             name = self.schema.cells[place]
             raise ValueError(
-                f"column {name!r}, row {row}: {values[row, place].item():.15g} is a whole number "
-                f"that {str(dtype).removeprefix('torch.')} cannot hold\nuse vae.double(), or put "
-                f"None there; if it names rows, leave it out: kinds={{{name!r}: 'identifier'}}"
+                f"column {name!r}, row {row}: {values[row, place].item():.15g} is a count that "
+                f"{str(dtype).removeprefix('torch.')} cannot hold\nuse vae.double(), or a density, "
+                f"likelihood={{{name!r}: 'Normal'}}, or put None there; if it names rows, leave it "
+                f"out: kinds={{{name!r}: 'identifier'}}"
             )
 
     def given(self, cells: object) -> Any:  # noqa: ANN401
