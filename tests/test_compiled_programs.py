@@ -1,7 +1,12 @@
 """Programs of Pyro's own kinds in a captured graph, held against Pyro's eager answers."""
 
+import itertools
+import random
+
+import numpy as np
 import pyro
 import pyro.distributions as dist
+import pyro.poutine as poutine
 import pytest
 import torch
 from pyro.infer import (
@@ -16,7 +21,8 @@ from torch.distributions import constraints
 
 import pyro_vae as pv
 from pyro_vae.infer import CaptureError, CompiledELBO
-from pyro_vae.infer.engine.capture import capture_function
+from pyro_vae.infer.engine.capture import capture, capture_function
+from pyro_vae.infer.engine.undo import left_alone
 
 X = torch.tensor([-0.4, 1.9, 0.3, 2.5])
 
@@ -313,17 +319,144 @@ class Reversing(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.layer, self.size = nn.Linear(6, 4), 0.0
+        self.layer, self.sizes = nn.Linear(6, 4), [0.0]
 
     def forward(self, x):
-        self.size += 0.1
+        self.sizes.append(self.sizes[-1] + 0.1)
         y = self.layer(x)
-        return y.detach() + self.size * (y - y.detach())
+        return y.detach() + self.sizes[-1] * (y - y.detach())
 
 
 def test_a_gradient_that_changes_by_what_is_no_tensor_is_found():
     with pytest.raises(CaptureError, match="the gradient of step 2 has norm"):
         trained(Reversing, "capture")
+
+
+class Drawing(nn.Module):
+    """Adds random numbers that are none of PyTorch's own."""
+
+    def __init__(self, draw):
+        super().__init__()
+        self.layer, self.draw = nn.Linear(6, 4), draw
+        self.generator = torch.Generator().manual_seed(0)
+        random.seed(0)
+        np.random.seed(0)
+
+    def __deepcopy__(self, memo):  # a generator has none
+        return self
+
+    def forward(self, x):
+        return self.layer(x) + self.draw(self.generator)
+
+
+class Counting(nn.Module):
+    """Counts its runs in a number of Python's."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.count = nn.Linear(6, 4), 0
+
+    def forward(self, x):
+        self.count += self.training
+        return self.layer(x) * (1 + 0.1 * self.count)
+
+
+REFUSED = {
+    "NumPy": (
+        lambda: Drawing(lambda g: float(np.random.randn())),
+        "which a graph would not draw anew: draw them by PyTorch, or use compile=False",
+    ),
+    "Python": (
+        lambda: Drawing(lambda g: random.random()),
+        "draws random numbers of NumPy's or Python's",
+    ),
+    "a generator": (
+        lambda: Drawing(lambda g: torch.randn((), generator=g)),
+        "a torch.Generator of its own, .*: draw without one, or use compile=False",
+    ),
+    "a count": (
+        Counting,
+        "the number 'count' of a module changes from 0 to 1, .*: keep it in a tensor, as by "
+        "register_buffer, or use compile=False",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_no_graph_repeats_is_refused_before_a_step_is_taken_by_one(name, monkeypatch):
+    encoder, why = REFUSED[name]
+    with pytest.raises(CaptureError, match=why):
+        trained(encoder, "capture")
+    monkeypatch.setattr("pyro_vae.infer.training.run.CAPTURE_FROM", 1)
+    with pytest.warns(UserWarning, match="the steps are not compiled: the "):
+        found = trained(encoder, "auto")
+    assert same_state(found, trained(encoder, False))
+
+
+class Cooling(pv.callbacks.Callback):
+    """Sets a number of the encoder after the third epoch, as a schedule of the user's may."""
+
+    def after_epoch(self, row):
+        self.run.vae.encoder[1].negative_slope = 0.5 if row["epoch"] < 3 else 0.1
+
+
+def test_a_number_that_a_callback_sets_is_seen_at_once(monkeypatch):
+    def encoder():
+        return nn.Sequential(nn.Linear(6, 4), nn.LeakyReLU(0.5))
+
+    monkeypatch.setattr("pyro_vae.infer.training.run.CAPTURE_FROM", 1)
+    with pytest.warns(UserWarning, match="'negative_slope' of a module changes from 0.5 to 0.1"):
+        found = trained(encoder, "auto", callbacks=[Cooling()])
+    assert same_state(found, trained(encoder, False, callbacks=[Cooling()]))
+
+
+def test_a_long_run_is_held_against_its_program_again_and_again(monkeypatch):
+    """Not at steps 1, 2, 4, 8, ... alone, between which half of a run may lie."""
+    scales = [1.0]
+
+    def scaled(x):
+        loc = pyro.param("loc", torch.tensor(0.5))
+        with poutine.scale(scale=scales[0]):
+            pyro.sample("x", dist.Normal(loc, 1.0).expand([4]).to_event(1), obs=x)
+
+    monkeypatch.setattr("pyro_vae.infer.engine.compiled.OFTEN", 10)
+    pyro.clear_param_store()
+    elbo = CompiledELBO(Trace_ELBO(), "capture")
+    for _ in range(17):
+        evaluate(elbo, scaled, empty_guide, X)
+    scales[0] = 1.1
+    for _ in range(3):
+        evaluate(elbo, scaled, empty_guide, X)
+    with pytest.raises(CaptureError, match="loss of step 21 is"):
+        evaluate(elbo, scaled, empty_guide, X)
+
+
+def test_all_parts_of_a_tensor_that_are_written_to_are_put_back():
+    x, y = torch.arange(6.0), torch.arange(4.0)
+    with left_alone():
+        x[:3] = 7.0
+        x[2:5] += 1.0  # the parts overlap
+        y.view(2, 2)[:, 1].zero_()
+        y.add_(1.0)
+    assert torch.equal(x, torch.arange(6.0))
+    assert torch.equal(y, torch.arange(4.0))
+
+
+@pytest.mark.parametrize("sizes", [(3,), (2, 3, 4, 5, 6, 7, 8, 9)])
+def test_batches_of_a_loader_get_a_graph_where_enough_have_their_shape(sizes, monkeypatch):
+    """Whatever batch_size is, which a loader does not use."""
+    made = []
+
+    def counted(*args):
+        made.append(len(args[-1]))
+        return capture(*args)
+
+    monkeypatch.setattr("pyro_vae.infer.engine.compiled.capture", counted)
+    monkeypatch.setattr("pyro_vae.infer.training.run.CAPTURE_FROM", 20)
+    vae = pv.VAE(6, 2, likelihood="Normal", encoder="MLP([3])", decoder="MLP([3])", seed=0)
+    loader = (torch.randn(n, 6) for n in itertools.cycle(sizes))
+    pv.fit(vae, loader, steps_per_epoch=25, epochs=1, progress=False)
+    assert made == [n for n in sizes if len(sizes) == 1]
 
 
 @pytest.mark.parametrize("read", [lambda x: x.tolist(), lambda x: x.numpy().tolist()])

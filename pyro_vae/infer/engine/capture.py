@@ -1,6 +1,6 @@
 """A Pyro program run once under a tracer that sees tensors alone: its computation as a graph."""
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import getitem
@@ -16,8 +16,9 @@ from torch import Tensor, fx
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._mode_utils import no_dispatch
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
+
+from .undo import Watching, generators, left_alone, storage_of, tensors
 
 __all__ = [
     "CaptureError",
@@ -25,7 +26,6 @@ __all__ = [
     "capture",
     "capture_function",
     "drop_dead_code",
-    "left_alone",
     "placeholders",
 ]
 
@@ -35,7 +35,6 @@ RECORDED = {  # Inductor may lay out the input of a view in another way; constan
     aten.view.default: aten.reshape.default,
     aten.lift_fresh.default: aten.lift_fresh_copy.default,
 }
-STATISTICS = "running_mean", "running_var"  # which batch norm writes to, though no schema says so
 VIEWS = [  # that are left out where they change nothing
     getattr(aten, name).default for name in ("alias", "detach", "expand", "permute", "view")
 ]
@@ -87,9 +86,14 @@ def capture(elbo: ELBO, model: Callable, guide: Callable, *args: object, **kwarg
     leaves, tree = pytree.tree_flatten((args, kwargs))
     inputs = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
     step = elbo.loss_and_grads  # pyrefly: ignore[missing-attribute]
-    with left_alone():
+    with left_alone() as drawn:
         with poutine.trace(param_only=True) as seen:
             step(model, guide, *args, **kwargs)  # what happens once, such as counting plates
+        if drawn():
+            raise CaptureError(
+                "the program draws random numbers of NumPy's or Python's, which a graph would not "
+                "draw anew: draw them by PyTorch, or use compile=False"
+            )
         sites: dict[str, Any] = dict(seen.trace.nodes)
         parameters = {name: site["value"].unconstrained() for name, site in sites.items()}
         named = {name: p for name, p in parameters.items() if p.grad is not None}
@@ -120,6 +124,8 @@ def capture_function(function: Callable, *inputs: Tensor) -> tuple[fx.GraphModul
         with _Recorder(given) as recorder:
             results = function(*given)
         return recorder.finish(results)
+    except CaptureError:
+        raise
     except Exception as problem:
         raise CaptureError.because(
             problem,
@@ -152,8 +158,8 @@ def _without_looking() -> Generator[None]:
 
 
 def _item(x: Tensor) -> Tensor | float:
-    """A loss stays in its tensor; whole numbers come out if they are constants."""
-    return x.detach() if x.is_floating_point() else x.item()
+    """A loss stays in a tensor, of a Python number's precision; whole constants come out."""
+    return x.detach().double() if x.is_floating_point() else x.item()
 
 
 def _read(how: Callable) -> Callable:
@@ -192,19 +198,6 @@ class _Replaced(TorchFunctionMode):
         return self.others.get(func, func)(*args, **(kwargs or {}))
 
 
-@contextmanager
-def left_alone() -> Generator[None]:
-    """Within it a program may run: gradients, buffers and random numbers are then as before."""
-    store = pyro.get_param_store()
-    before = {p: p.grad for _, p in store.named_parameters()}
-    try:
-        with torch.random.fork_rng(), _Undo():
-            yield
-    finally:
-        for _, p in store.named_parameters():
-            p.grad = before.get(p)
-
-
 def drop_dead_code(module: fx.GraphModule) -> fx.GraphModule:
     """Leave out what no result needs, and write the module's code anew."""
     module.graph.eliminate_dead_code()
@@ -217,15 +210,7 @@ def placeholders(graph: fx.Graph) -> list[fx.Node]:
     return graph.find_nodes(op="placeholder")
 
 
-class _Watching(TorchDispatchMode):
-    """A mode without PyTorch's wrapper, which imports its compiler: that takes seconds."""
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False
-
-
-class _Recorder(_Watching):
+class _Recorder(Watching):
     """Writes each operation on tensors down as a node of a graph, in their order.
 
     Tensors that it did not see being made, as parameters, buffers and numbers, become inputs of
@@ -251,7 +236,12 @@ class _Recorder(_Watching):
         kwargs: dict | None = None,
     ) -> object:
         kwargs = kwargs or {}
-        given = list(_tensors((*args, *kwargs.values())))
+        given = list(tensors((*args, *kwargs.values())))
+        if generators((*args, *kwargs.values())):
+            raise CaptureError(
+                "the program draws by a torch.Generator of its own, which no graph holds: draw "
+                "without one, or use compile=False"
+            )
         names = fx.node.map_aggregate((args, kwargs), self._name)
         origin = CONSTANT if func is aten.lift_fresh.default else self._origin(given)
         if torch.Tag.data_dependent_output in func.tags:
@@ -290,7 +280,7 @@ class _Recorder(_Watching):
 
     def _origin(self, tensors: Sequence[Tensor]) -> int:
         """The least certain of theirs."""
-        return min((self.origins[_storage(tensor)] for tensor in tensors), default=CONSTANT)
+        return min((self.origins[storage_of(tensor)] for tensor in tensors), default=CONSTANT)
 
     def _name(self, value: Any) -> Any:  # noqa: ANN401
         """The node of a tensor; anything else as it is."""
@@ -307,7 +297,7 @@ class _Recorder(_Watching):
             self.nodes[tensor] = self.graph.placeholder(f"input_{len(self.inputs)}")
         self.nodes[tensor].meta["val"] = tensor
         self.inputs.append(tensor)
-        self.origins[_storage(tensor)] = origin
+        self.origins[storage_of(tensor)] = origin
 
     def _note(self, node: fx.Node, result: object, origin: int) -> None:
         """Remember whose value a node is."""
@@ -320,59 +310,9 @@ class _Recorder(_Watching):
                 node.meta["val"] = torch.empty_strided(
                     result.shape, result.stride(), dtype=result.dtype, device="meta"
                 )
-            self.origins[_storage(result)] = origin
+            self.origins[storage_of(result)] = origin
 
 
 def _masks(indices: Iterable[Tensor | None]) -> list[Tensor]:
     """Those of the indices whose values decide how many rows are taken."""
     return [i for i in indices if i is not None and i.dtype in (torch.bool, torch.uint8)]
-
-
-class _Undo(_Watching):
-    """Gives back, at its end, the tensors that were written to and had been there before it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.new: set[int] = set()  # numbers of storages
-        self.written: dict[int, tuple[Tensor, Tensor]] = {}  # the tensor and what it held
-
-    def __torch_dispatch__(
-        self, func: Callable, types: object, args: tuple = (), kwargs: dict | None = None
-    ) -> object:
-        kwargs, schema = kwargs or {}, func._schema  # pyrefly: ignore[missing-attribute]
-        for argument, value in zip(schema.arguments, args, strict=False):
-            if argument.is_write or argument.name in STATISTICS:
-                self._keep(value)
-        if kwargs:
-            self._keep([kwargs.get(a.name) for a in schema.arguments if a.is_out])
-        given = {_storage(tensor) for tensor in _tensors((*args, *kwargs.values()))}
-        result = func(*args, **kwargs)
-        for tensor in _tensors((result,)):
-            if _storage(tensor) not in given:
-                self.new.add(_storage(tensor))
-        return result
-
-    def _keep(self, value: object) -> None:
-        """Remember what a tensor, or each of several, holds."""
-        for tensor in _tensors((value,)):
-            place = _storage(tensor)
-            if place not in self.new and place not in self.written:
-                self.written[place] = tensor, tensor.clone()
-
-    def __exit__(self, *problem: object) -> None:  # pyrefly: ignore[bad-override]
-        super().__exit__(*problem)
-        with torch.no_grad():
-            for tensor, was in self.written.values():
-                tensor.copy_(was)
-
-
-def _tensors(values: Iterable[object]) -> Iterator[Tensor]:
-    for value in values:
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, list | tuple):
-            yield from _tensors(value)
-
-
-def _storage(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata

@@ -11,13 +11,17 @@ from torch import Tensor, fx
 from torch.nn.utils import get_total_norm
 from torch.utils import _pytree as pytree
 
-from .capture import CaptureError, Graph, capture, left_alone
+from .capture import CaptureError, Graph, capture
 from .lowering import for_cpu, options_for_cpu
 from .products import Choices
+from .undo import left_alone
 
 __all__ = ["CompileMode", "CompiledELBO", "compile_module"]
 
 CompileMode: TypeAlias = Literal["capture", "reduce-overhead", "max-autotune"]
+
+
+OFTEN = 256  # steps between looks at the program, which costs a few steps
 
 
 class CompiledELBO(ELBO):
@@ -34,10 +38,10 @@ class CompiledELBO(ELBO):
     The program must do the same whatever its tensors hold (*static structure*); sites may be
     enumerated and plates sequential. A graph serves the shapes and types that it was captured for;
     others, such as a ragged last batch, get their own. Python numbers, and whether a module is in
-    training mode, are as they were at the capture: its steps 1, 2, 4, 8, ... are held against the
-    program, so that one that has changed is found. The first step of each graph also runs the
-    program as it is, so Pyro's validation checks it, where that is enabled. On a CPU the log gamma
-    function and its derivative are series in single precision, NaN below 0.
+    training mode, are as they were at the capture: its steps 1, 2, 4, 8, ..., and each 256th, are
+    held against the program, so that one that has changed is found. The first step of each graph
+    also runs the program as it is, so Pyro's validation checks it, where that is enabled. On a CPU
+    the log gamma function and its derivative are series in single precision, NaN below 0.
 
     Args:
         elbo: any ``ELBO``; :meth:`loss` and :meth:`differentiable_loss` stay its own, uncompiled.
@@ -167,13 +171,14 @@ def compile_module(
 class _Step:
     """A compiled graph, and the layout of the tensors that it was captured with.
 
-    Its calls of number 1, 2, 4, ... are held against the program, which may have changed.
+    Its calls of number 1, 2, 4, ..., and each 256th, are held against the program, which may have
+    changed.
     """
 
     def __init__(
         self, graph: Graph, compiled: Callable[..., Sequence[Tensor]], exact: bool
     ) -> None:
-        self.graph, self.compiled, self.tolerance = graph, compiled, 1e-5 if exact else 1e-2
+        self.graph, self.compiled, self.tolerance = graph, compiled, 1e-6 if exact else 1e-2
         # Where it was recorded: an operation may look whether there are gradients, as an LSTM's.
         self.place: Any = torch._C._AutoDispatchBelowAutograd if exact else torch.no_grad
         self.layout = [_layout(tensor) for tensor in graph.live]
@@ -205,7 +210,8 @@ class _Step:
                 be a draw at its edge.
         """
         self.calls += 1
-        expected = eager() if self.doubts or self.calls & (self.calls - 1) == 0 else None
+        looks = self.calls & (self.calls - 1) == 0 or self.calls % OFTEN == 0
+        expected = eager() if self.doubts or looks else None
         try:
             with self.place():
                 loss, *gradients = self.compiled(*inputs, *self.graph.live)

@@ -36,6 +36,7 @@ class Batches:
 
     Attributes:
         rows: data of a whole batch that are this process's.
+        loader: whether x gives batches of its own, of any shapes.
 
     Raises:
         ValueError: no data, or fewer than there are processes.
@@ -57,26 +58,26 @@ class Batches:
         self.rows = len(self.processes.part(torch.arange(batch_size)))
         self._bits: Callable[[Tensor, Tensor, Tensor], Tensor] = bits
         count = self.processes.count
-        self._loader = not isinstance(x, Tensor | Dataset)
-        if self._loader and count > 1:
+        self.loader = not isinstance(x, Tensor | Dataset)
+        if self.loader and count > 1:
             raise ValueError("a loader is of one process: give its Dataset, which fit shares")
         if len(self) == 0:
             raise ValueError("the data are empty: give at least one observation")
-        if not self._loader and min(batch_size, self._number()) < count:
+        if not self.loader and min(batch_size, self._number()) < count:
             raise ValueError(
                 f"{count} processes share batches of {batch_size} of {self._number()} data: "
                 "each needs at least one observation"
             )
 
     def __len__(self) -> int:
-        if self._loader:
+        if self.loader:
             return len(self.x)
         return -(-self._number() // self.batch_size)
 
     @property
     def smallest(self) -> int:
         """Data of this process's smallest batch; 0 where a loader does not say."""
-        if not self._loader:
+        if not self.loader:
             return min(map(len, self._places()))
         size, data = getattr(self.x, "batch_size", None), getattr(self.x, "dataset", None)
         n = length(data)
@@ -94,7 +95,7 @@ class Batches:
         Args:
             skip: how many of its batches are left out, at its start.
         """
-        if self._loader:
+        if self.loader:
             items = self.form.batches(self.x)
             for _ in islice(items, skip):  # now, with the state of the generators at the call
                 pass

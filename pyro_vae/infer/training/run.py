@@ -28,6 +28,7 @@ __all__ = ["Callback", "Run", "Trainable", "by_name", "rng_state", "set_rng_stat
 
 COMPILE_FROM = 5000  # planned steps of one batch size that repay compiling
 CAPTURE_FROM = 300  # and those that repay capturing alone, even of long recurrences
+FEW = 20  # steps of a loader, which may have batches of many shapes, that say little of their share
 
 
 # What hooks are called elsewhere.
@@ -144,6 +145,7 @@ class Run:
         seconds: of training, evaluation not counted.
         stopped: set to end the training after this step or epoch.
         products: which library takes a matrix product of a compiled step, by shape.
+        seen: how many steps took a batch of a loader of a shape.
     """
 
     vae: Trainable
@@ -164,6 +166,7 @@ class Run:
     seconds: float = 0.0
     stopped: bool = False
     products: dict[str, str] = field(default_factory=dict)
+    seen: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         self.epoch_rng = rng_state()  # at the start of the unfinished epoch
@@ -191,11 +194,18 @@ class Run:
         layout = self.layout
         return layout.size if layout is not None and layout.whole else len(batch)
 
-    def mode(self, rows: int) -> bool | CompileMode:
-        """How steps of so many rows run: compiled or captured, if enough are planned, or eager."""
+    def mode(self, x: Tensor) -> bool | CompileMode:
+        """How a step of this batch runs: compiled or captured, if enough are planned, or eager."""
         if (told := self.settings.compile) != "auto":
             return told
-        planned = self.settings.epochs * (self._whole if rows == self.batches.rows else 1)
+        if not self.batches.loader:
+            return self._pays(self._whole if len(x) == self.batches.rows else 1)
+        self.seen[shape := str(tuple(x.shape))] += 1
+        return self._pays(len(self.batches) * self.seen[shape] / max(FEW, self.seen.total()))
+
+    def _pays(self, steps: float) -> bool | CompileMode:
+        """What repays itself in so many steps an epoch."""
+        planned = self.settings.epochs * steps
         return planned >= COMPILE_FROM or (planned >= CAPTURE_FROM and "capture")
 
     @cached_property
@@ -206,7 +216,8 @@ class Run:
     @property
     def compiles(self) -> bool:
         """Whether steps of whole batches are compiled."""
-        return self.mode(self.batches.rows) not in (False, "capture")
+        told = self.settings.compile
+        return (self._pays(self._whole) if told == "auto" else told) not in (False, "capture")
 
     def begin_epoch(self) -> Iterator[Tensor]:
         """The batches that are left of the unfinished epoch, in the order drawn at its start."""
@@ -238,6 +249,7 @@ class Run:
                 "seconds": self.seconds,
                 "loss": loss,
                 "count": int(count),
+                "seen": dict(self.seen),
             },
             "model": self.vae.state_dict(),
             "network": network.state_dict() if network else {},
@@ -273,7 +285,7 @@ class Run:
             network.load_state_dict(parts["network"])
         self.optim.set_state(parts["optimizer"])
         self.epoch, self.step, self.history = epoch, step, history
-        self.seconds = float(progress["seconds"])
+        self.seconds, self.seen = float(progress["seconds"]), Counter(progress.get("seen", {}))
         if team.rank == 0:
             self.loss, self.count = float(progress["loss"]), int(progress["count"])
         self.epoch_rng, self.resumed_rng = team.own(parts["epoch_rng"]), team.own(parts["rng"])

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -18,6 +18,7 @@ from ...core.sizes import bounded, memory
 from ..engine.capture import CaptureError
 from ..engine.compiled import CompiledELBO, CompileMode
 from ..sites import family_name, replayed
+from .beside import Beside
 from .run import Run, Trainable, rng_state, set_rng_state
 
 __all__ = ["NonFiniteLossError", "Step", "checked", "explain", "tensor_float"]
@@ -42,8 +43,7 @@ class Step:
         self.run = run
         self.elbo: Any = run.estimator.elbo
         precision = run.settings.precision
-        self.moving: list[Tensor] | None = None  # buffers that a step changes: batch statistics
-        self.replaces = False  # whether it puts others in their place, which no graph does
+        self.beside = Beside(run.vae)
         self.graphs: dict[bool | CompileMode, Any] = {False: self.elbo}  # by mode
         self.svi = SVI(
             lowered(model, precision, run.sample.device),
@@ -67,22 +67,17 @@ class Step:
 
     def _loss_and_grads(self, model: Callable, guide: Callable, x: Tensor) -> float:
         """The estimator's, with a stop before the optimizer sees what is not finite."""
-        moving = list(self.run.vae.buffers()) if self.moving is None else self.moving
-        rng = rng_state()
-        buffers = [b.clone() for b in moving]
-        places = [b.data_ptr() for b in moving] if self.moving is None else []
-        mode = False if self._first else self.run.mode(len(x))
+        beside, rng = self.beside, rng_state()
+        beside.remember()
+        mode = False if self._first else self.run.mode(x)
         mode = mode if self.graphs.get(mode) is not self.elbo else False
         try:
+            if mode and (why := beside.why_not()):
+                raise CaptureError(f"{why}, or use compile=False")
             loss = self._elbo(mode).loss_and_grads(model, guide, x)
-            if self.moving is None:
-                moving = list(self.run.vae.buffers())  # as they are now
-                self.replaces = [b.data_ptr() for b in moving] != places
-            if mode and self.replaces:
-                raise CaptureError(
-                    "a module puts a new tensor in the place of a buffer: write to it, as by "
-                    "copy_, or use compile=False"
-                )
+            beside.look()
+            if mode and beside.fault:
+                raise CaptureError(f"{beside.fault}, or use compile=False")
         except CaptureError as problem:
             if self.run.settings.compile != "auto":
                 raise
@@ -90,20 +85,17 @@ class Step:
             self.graphs[mode] = self.elbo
             set_rng_state(rng)
             self.run.vae.zero_grad()
-            _put_back(moving, buffers)
+            beside.put_back()
             loss = self.elbo.loss_and_grads(model, guide, x)
         if fault := self._fault(loss):
             set_rng_state(rng)
             self.run.vae.zero_grad()
             cause = explain(self.run.vae, x)
-            _put_back(moving, buffers)
+            beside.put_back()
             raise NonFiniteLossError(
                 f"the {fault} in epoch {self.run.epoch + 1}, step {self.run.step + 1}: {cause} "
                 "The weights are those before this step, and the last checkpoint stays"
             )
-        if self.moving is None and not self.replaces:
-            pairs = zip(moving, buffers, strict=True)
-            self.moving = [now for now, before in pairs if not torch.equal(now, before)]
         return loss
 
     def _elbo(self, mode: bool | CompileMode) -> Any:  # noqa: ANN401
@@ -132,11 +124,6 @@ class Step:
                 worst = gradient[~gradient.isfinite()][0].item()
                 return f"gradient of {normalize_param_name(name)!r} is {worst}"
         return ""
-
-
-def _put_back(buffers: Sequence[Tensor], before: Sequence[Tensor]) -> None:
-    for buffer, was in zip(buffers, before, strict=True):
-        buffer.data.copy_(was)
 
 
 def lowered(fn: Callable, precision: str, device: torch.device) -> Callable:
