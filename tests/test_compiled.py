@@ -349,6 +349,7 @@ FAMILIES = {
     "Weibull": TIMES, "LogNormal": TIMES, "InverseGamma": TIMES, "Pareto(scale=0.1)": TIMES,
     "Mixture(Weibull, components=2)": TIMES, "Kumaraswamy": TIMES / 4,
     "Transformed(Normal, ExpTransform)": TIMES,
+    "Censored(Transformed(Gamma, PowerTransform(exponent=-1)))": TIMES * torch.tensor([-1., 1., 1.])
 }  # fmt: skip
 
 

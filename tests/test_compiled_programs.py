@@ -469,6 +469,21 @@ def test_reading_all_numbers_of_the_data_is_refused_as_reading_one_is(read):
         evaluate(CompiledELBO(Trace_ELBO()), reading, empty_guide, X)
 
 
+def test_what_went_wrong_within_a_site_is_said():
+    class Read(dist.Normal):
+        def log_prob(self, value):
+            if value.sum() > 0:
+                raise AssertionError
+            return super().log_prob(value)
+
+    def reading(x):
+        loc = pyro.param("loc", torch.tensor(0.5))
+        pyro.sample("x", Read(loc, 1.0).expand([4]).to_event(1), obs=-x)
+
+    with pytest.raises(CaptureError, match="the value of a tensor is read, by"):
+        evaluate(CompiledELBO(Trace_ELBO()), reading, empty_guide, X)
+
+
 def test_a_graph_that_does_not_run_is_a_capture_error(monkeypatch):
     def fail(*tensors):
         raise TypeError("no such kernel")

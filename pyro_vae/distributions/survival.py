@@ -156,14 +156,21 @@ def _log_symmetric_tail(p: Any, z: Tensor) -> Tensor:  # noqa: ANN401
     return torch.where(z < -FAR, z, near) + math.log(2 / math.pi)
 
 
-def _sign(transform: td.Transform) -> int:
-    """1 where it rises, -1 where it falls, 0 where it does neither, or both in different cells."""
+def _sign(transform: Any) -> int:  # noqa: ANN401
+    """1 where it rises, -1 where it falls, 0 where it does neither, or both in different cells.
+
+    That of constants is remembered: no graph of the step could read it off a tensor.
+    """
+    if (known := vars(transform).get("_rises")) is not None:
+        return known
     try:
-        sign: Any = transform.sign
+        sign = transform.sign
     except NotImplementedError:
         return 0
     if isinstance(sign, Tensor):
         sign = int(sign.min()) if sign.min() == sign.max() else 0
+    if not any(isinstance(v, Tensor) and v.requires_grad for v in vars(transform).values()):
+        transform._rises = sign
     return sign
 
 

@@ -44,8 +44,10 @@ class CaptureError(RuntimeError):
     """The ELBO of this model and guide cannot be made a graph, or the graph cannot be compiled."""
 
     @classmethod
-    def because(cls, problem: Exception, what: str, advice: str) -> "CaptureError":
-        """What failed, the first line of the cause, and what to do."""
+    def because(cls, problem: BaseException, what: str, advice: str) -> "CaptureError":
+        """What failed, the first line of the first cause, and what to do."""
+        while problem.__cause__ is not None:  # Pyro says first at which site it was
+            problem = problem.__cause__
         line, *_ = str(problem).split("\n", 1)
         return cls(f"{what} ({type(problem).__name__}: {line[:200]}): {advice}")
 
