@@ -20,8 +20,7 @@ __all__ = ["CompileMode", "CompiledELBO", "compile_module"]
 
 CompileMode: TypeAlias = Literal["capture", "reduce-overhead", "max-autotune"]
 
-
-OFTEN = 256  # steps between looks at the program, which costs a few steps
+OFTEN = 1024  # steps between looks at the program, which cost up to twenty steps
 
 
 class CompiledELBO(ELBO):
@@ -38,7 +37,7 @@ class CompiledELBO(ELBO):
     The program must do the same whatever its tensors hold (*static structure*); sites may be
     enumerated and plates sequential. A graph serves the shapes and types that it was captured for;
     others, such as a ragged last batch, get their own. Python numbers, and whether a module is in
-    training mode, are as they were at the capture: its steps 1, 2, 4, 8, ..., and each 256th, are
+    training mode, are as they were at the capture: its steps 1, 2, 4, ..., and each 1,024th, are
     held against the program, so that one that has changed is found. The first step of each graph
     also runs the program as it is, so Pyro's validation checks it, where that is enabled. On a CPU
     the log gamma function and its derivative are series in single precision, NaN below 0.
@@ -171,7 +170,7 @@ def compile_module(
 class _Step:
     """A compiled graph, and the layout of the tensors that it was captured with.
 
-    Its calls of number 1, 2, 4, ..., and each 256th, are held against the program, which may have
+    Its calls of number 1, 2, 4, ..., and each 1,024th, are held against the program, which may have
     changed.
     """
 
