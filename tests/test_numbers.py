@@ -65,7 +65,7 @@ CALLS = {
     "compare_estimators": lambda **k: pv.compare_estimators(
         bits(), X, ["Trace_ELBO"], **{"num_draws": 4, "burn_in": 1, **k}
     ),
-    "compare_runs": lambda **k: pv.compare_runs([SAVED, SAVED], **{"num_samples": 2, **k}),
+    "compare_runs": lambda **k: pv.compare_runs([SAVED, f"{SAVED}/."], **{"num_samples": 2, **k}),
     "compress": lambda **k: pv.compress(bits(), X, **k),
     "elbo": lambda **k: pv.elbo(bits(), X, **k),
     "elbo_draws": lambda **k: pv.elbo_draws(bits(), X, **{"num_draws": 4, **k}),
