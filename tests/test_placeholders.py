@@ -342,6 +342,18 @@ def test_the_advice_on_numbers_of_another_country_reads_them(word):
     assert read[0] == LOCAL[word] and read[1] == 8
 
 
+def test_points_between_thousands_are_told_and_the_advice_takes_them_out():
+    frame = pd.DataFrame({"x": words("12.500", "1.234.567", "950")})
+    with pytest.raises(ValueError, match=r"column .x., row 0: .12\.500. has points bet") as refused:
+        pv.Table.from_frame(frame)
+    call = re.search(r"(pandas.to_numeric\(.*\)), or", str(refused.value))
+    assert call is not None
+    read = eval(call[1], {"pandas": pd, "frame": frame, "name": "x"})
+    assert read[:3].tolist() == [12500, 1234567, 950]
+    for other in (["192.168.100.200", "10.0.0.1"], ["1.234.567", "12.5"]):
+        assert number_form(other) is None
+
+
 def test_signs_before_numbers_are_read_and_come_back():
     values = pd.Series([f"{v:+.2f}".replace("-", "\N{MINUS SIGN}") for v in READING - 5])
     table = table_of(values)

@@ -403,6 +403,31 @@ def test_empty_lines_at_the_end_alone_are_no_missing_cells(tmp_path, end):
         assert len(read_file(tmp_path / "one.csv")) == rows, text
 
 
+POINTS = {
+    "points": (",", ["1.200", "950", "12.500", "3.400"], 1200),
+    "beside semicolons": (";", ["1.200", "4.950", "12.500", "3.400"], 1200),
+    "three decimals in each": (",", ["1.200", "4.950", "12.500", "3.400"], None),
+    "decimals": (",", ["1.2", "950", "12.345", "3.415"], None),
+    "below one": (";", ["0.125", "0.250", "0.375", "0.500"], None),
+}
+
+
+@pytest.mark.parametrize("name", POINTS)
+def test_points_that_may_stand_between_thousands_are_said(tmp_path, name, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    separator, words, value = POINTS[name]
+    (tmp_path / "x.csv").write_text("\n".join(f"{w}{separator}u" for w in ["a", *words * 9]))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert read_file(tmp_path / "x.csv")["a"][0] == float(words[0])
+    assert len(caught) == (value is not None)
+    if value is not None:
+        call = re.search(r"from_frame\((.*)\)$", said := str(caught[0].message))
+        assert "'1.200' is read with a decimal point\nif points stand between thousands" in said
+        assert call is not None
+        assert eval(call[1], {"pandas": pd, "path": "x.csv"})["a"][0] == value
+
+
 def test_none_among_words_is_a_word_and_said(tmp_path):
     """Pandas takes it for a missing cell, and a model would fill it with another level."""
     some = ["None", "Some", "", "Much"] * 9

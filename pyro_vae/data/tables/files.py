@@ -20,6 +20,8 @@ NUMBER = re.compile(r"[-+]?\d*\.?\d+(e[-+]?\d+)?", re.IGNORECASE)
 COMMA = r"[-+]?\d+,\d+"
 POINT = r"[-+]?\d{1,3}(,?\d{3})*\.\d+|[-+]?\d+\.\d+|[-+]?\d{1,3}(,\d{3}){2,}"  # no decimal comma
 THREE = r"[-+]?[1-9]\d{0,2},\d{3}"  # a decimal comma, or thousands
+FEW = 2  # numbers with three decimals, which are no sign of thousands
+THOUSANDS = r"[-+]?(0|[1-9]\d{0,2}(\.\d{3})?)"
 SUFFIXES = (*SEPARATORS, ".parquet")
 
 
@@ -43,6 +45,29 @@ def _with_leading_zeros(frame: Any, path: Path, options: dict[str, Any]) -> Any:
             if as_codes or words[name].str.match(r"0\d+$").any():
                 frame[name] = words[name]
     return frame
+
+
+def _warn_of_points(frame: Any, path: Path, options: dict[str, Any]) -> None:  # noqa: ANN401
+    """Say where points are read as decimal ones that look as if they stood between thousands."""
+    import pandas as pd
+
+    parts = [(name, x.dropna()) for name, x in frame.items() if x.dtype.kind == "f"]
+    some = [n for n, x in parts if (x % 1 != 0).any() and ((x * 1000).round(6) % 1 == 0).all()]
+    if not some:
+        return
+    words = pd.read_csv(path.absolute(), usecols=some, dtype=str, **options)
+    for name in some:
+        x = words[name].dropna().str.strip()
+        with_point = x[x.str.contains(".", regex=False)]
+        fixed = len(with_point) == len(x) and options["sep"] != ";"  # as many decimals in each
+        if not fixed and with_point.nunique() > FEW and x.str.fullmatch(THOUSANDS).all():
+            said = f"sep={options['sep']!r}, " + "decimal=',', " * (options["sep"] != ",")
+            warnings.warn(
+                f"{path}: column {name!r}: {with_point.iloc[0]!r} is read with a decimal point\n"
+                "if points stand between thousands: Table.from_frame(pandas.read_csv(path, "
+                f"{said}thousands='.'))",
+                stacklevel=2,
+            )
 
 
 def _with_none(frame: Any, path: Path, options: dict[str, Any]) -> Any:  # noqa: ANN401
@@ -172,6 +197,7 @@ def read_file(path: str | Path, words: Collection[str] = ()) -> Any:  # noqa: AN
             )
         if len(names) == 1:
             frame = _without_last_lines(frame, path)
+        _warn_of_points(frame, path, options)
         return _with_leading_zeros(_with_none(frame, path, options), path, options)
     except ImportError:
         raise ValueError(f"{path}: Parquet files need pyarrow: pip install pyarrow") from None

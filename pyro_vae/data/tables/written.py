@@ -26,6 +26,7 @@ APOSTROPHES = "'\N{RIGHT SINGLE QUOTATION MARK}"
 LOCAL = re.compile(  # with a decimal comma, or with points, spaces or apostrophes by thousands
     rf"[-+]?{SIGN}?\s?(\d{{1,3}}([.\s{APOSTROPHES}]\d{{3}})+|\d+)([.,]\d+)?\s?{SIGN}?"
 )
+POINTS = re.compile(r"(?<![\d.])\d{1,3}(\.\d{3})+(?![\d.])")
 INFINITE = {"inf", "-inf", "+inf", "infinity", "-infinity"}
 
 
@@ -75,14 +76,17 @@ def _check_local(words: list[str]) -> None:
     spaced = [word for word in words if re.search(r"\d\s\d", word)]
     lengths = {len(re.split(r"\s", word.strip())[0]) for word in words}  # of a code all are one
     gaps = dict.fromkeys(c for c in "".join(spaced) if c.isspace()) if len(lengths) > 1 else ()
-    for sign in ",", *APOSTROPHES, *gaps:
+    pointed = [word for word in words if "." in word and not POINTS.search(word)]
+    points = ["."] if not pointed and any(word.count(".") > 1 for word in words) else []
+    for sign in ",", *APOSTROPHES, *gaps, *points:
         other = next((word for word in words if sign in word.strip()), None)
         if other is not None:
-            point = sign if sign == "," else "."
+            point = {",": ",", ".": ""}.get(sign, ".")
             digits = rf"frame[name].str.replace(r'[^\d{point}-]', '', regex=True)"
             digits += ".str.replace(',', '.')" if sign == "," else ""
             advice = f"make numbers of them, pandas.to_numeric({digits}), {OR_WORDS}"
             named = {",": "a decimal comma", **dict.fromkeys(gaps, "a space within")}
+            named["."] = "points between thousands"
             what = named.get(sign, "an apostrophe")
             raise OddWord(other, f"{other!r} has {what}", advice)
 
