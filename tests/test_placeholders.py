@@ -117,6 +117,7 @@ WRITTEN = {
     "money": ([f"${v * 977:,}" for v in AGE], None, AGE * 977),
     "money with cents": ([f"-${v * 977:,.2f}" for v in AGE], "-", -AGE * 977),
     "euros": ([f"{v} €" for v in AGE], ".", AGE),
+    "reais": ([f"R$ {v}.50" for v in AGE], None, AGE + 0.5),
     "dollars": ([f"USD {v:,.0f}" for v in AGE * 31], ".", AGE * 31),
     "kilograms": ([f"{v} kg" for v in AGE], None, AGE),
     "brackets": ([f"(${v})" if v > 50 else f"${v}" for v in AGE], None, AGE * (1 - 2 * (AGE > 50))),
@@ -228,6 +229,10 @@ DOUBTS = {
     "months": (words("2021-03", "2021-11"), "may be dates.*'%Y-%m'"),
     "months first": (words("03/2021", "11/2021"), "may be dates.*'%m/%Y'"),
     "quarters": (words("2021-Q3", "2021-Q4"), "may be dates.*freq='Q'"),
+    "weeks": (words("2021-W03", "2021-W40"), "may be dates"),
+    "hours and minutes": (words("5h 10m", "12h", "0h 3min 4s"), "may be durations"),
+    "halves of a day": (words("9:05 AM", "12:30 PM", "12:10 am"), "may be durations"),
+    "dates in two forms": (words("13/02/2020", "2020-02-14"), "may be dates.*format='mixed'"),
     "two numbers": (words(*(f"{i}/80" for i in range(99, 140))), "may be two numbers each"),
     "months in words": (words("3-Jan-21", "14-Feb-21"), "may be dates.*'%d-%b-%y'"),
     "months and years": (words("Jan 2021", "Feb 2021"), "may be dates"),
@@ -276,6 +281,10 @@ def test_a_doubtful_reading_is_warned_of(case):
         ("races", "positive"),
         ("races of seconds and minutes", "positive"),
         ("quarters", "time"),
+        ("weeks", "time"),
+        ("hours and minutes", "positive"),
+        ("halves of a day", "positive"),
+        ("dates in two forms", "time"),
         ("dates as numbers", "time"),
         ("numbers with a unit", "real"),
         ("a minus behind", "real"),
@@ -293,13 +302,25 @@ def test_the_advice_on_words_reads_them_as_it_says(case, kind):
     assert case != "a minus behind" or read["x"][:2].tolist() == [-1200.5, -3.0]
 
 
-def test_the_advice_on_races_counts_seconds():
-    cells = ["58.31", "1:03.90", None, "1:00:02.5", "75"]
+CLOCKS = {
+    "races": (["58.31", "1:03.90", None, "1:00:02.5", "75"], [58.31, 63.9, np.nan, 3602.5, 75]),
+    "halves of a day": (["12:10 AM", "12:10 PM", None, "1:00 PM"], [600, 43_800, np.nan, 46_800]),
+    "hours": (["2h 3m", "1h", None, "0h 1min 5s"], [7380, 3600, np.nan, 65]),
+}
+
+
+@pytest.mark.parametrize("name", CLOCKS)
+def test_the_advice_on_clocks_counts_seconds(name):
+    cells, expected = CLOCKS[name]
     may_be = reading([cell for cell in cells if cell], "x")
     assert may_be is not None and may_be[0] == "durations"
     read = eval(may_be[1], {"pandas": pd, "df": pd.DataFrame({"x": cells})})
     seconds = read["x"].dt.total_seconds().to_numpy()
-    assert np.allclose(seconds, [58.31, 63.9, np.nan, 3602.5, 75], equal_nan=True)
+    assert np.allclose(seconds, expected, equal_nan=True)
+
+
+def test_numbers_of_three_parts_are_no_dates():
+    assert reading(["002-47-4997", "123-12-0001"], "x") is None
 
 
 def test_the_advice_on_two_numbers_makes_two_columns():

@@ -28,10 +28,13 @@ ISO = re.compile(
     r"\d{4}-\d\d-\d\d(?:(?P<between>[ T])\d\d:\d\d(?P<seconds>:\d\d(?P<parts>\.\d{1,6})?)?"
     r"(?P<zone>Z|[-+]\d\d:?\d\d)?)?"
 )
-DATE = re.compile(r"(\d{1,4})([/.-])(\d{1,2})\2(\d{1,4})(\D.*)?")
+DATE = re.compile(r"(\d{4}|\d{1,2})([/.-])(\d{1,2})\2(\d{4}|\d{1,2})(\D.*)?")
 NAMED = [f"{day}{year}" for day in ("%d-%b-", "%d %b ", "%d %B ", "%b-") for year in ("%Y", "%y")]
 NAMED += ["%b %d, %Y", "%B %d, %Y", "%d%b%Y", "%b %Y", "%B %Y"]  # months are words
 NAMED += ["%Y-%m", "%Y/%m", "%m-%Y", "%m/%Y"]  # months without a day
+WEEK = re.compile(r"\d{4}-W\d\d")
+NOON = re.compile(r"(1[0-2]|0?[1-9]):[0-5]\d ?[AP]M", re.IGNORECASE)  # the time of a day in halves
+HOURS = re.compile(r"\d+ ?h( ?\d+ ?m(in)?)?( ?\d+ ?s)?")
 QUARTER = re.compile(r"\d{4}[- ]?Q[1-4]")
 COMPACT = re.compile(r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
 CLOCK = re.compile(r"\d{1,2}:\d\d")
@@ -82,9 +85,11 @@ def reading(words: Sequence[str], name: str) -> tuple[str, str] | None:
         first, sign, _, last, _ = matches[0].groups()  # pyrefly: ignore[missing-attribute]
         american = any(int(m[3]) > 12 for m in matches if m)
         year_first = len(first) == 4
-        if any(m[5] for m in matches if m):
+        times = any(m[5] for m in matches if m)
+        if times or len({(m[2], len(m[1]) == 4, len(m[4]) == 4) for m in matches if m}) > 1:
             day_first = "" if american or year_first else ", dayfirst=True"
-            what, call = "times", f"pandas.to_datetime({column}, format='mixed'{day_first})"
+            what = "times" if times else "dates"
+            call = f"pandas.to_datetime({column}, format='mixed'{day_first})"
         else:
             year = "%Y" if len(last) == 4 else "%y"
             form = f"%m{sign}%d{sign}{year}" if american else f"%d{sign}%m{sign}{year}"
@@ -102,6 +107,13 @@ def reading(words: Sequence[str], name: str) -> tuple[str, str] | None:
     elif any(":" in word for word in words) and all(map(LAP.fullmatch, words)):
         clock = rf"('0:0:' + {column}).str.extract(r'(\d+:\d+:[\d.]+)$')[0]"
         what, call = "durations", f"pandas.to_timedelta({clock})"
+    elif all(map(HOURS.fullmatch, words)):
+        what, call = "durations", f"pandas.to_timedelta({column})"
+    elif all(map(NOON.fullmatch, words)):
+        moments = f"pandas.to_datetime({column}, format='mixed')"
+        what, call = "durations", f"{moments} - {moments}.dt.normalize()"
+    elif all(map(WEEK.fullmatch, words)):
+        what, call = "dates", f"pandas.to_datetime({column} + '-1', format='%G-W%V-%u')"
     elif all(map(QUARTER.fullmatch, words)):
         what, call = "dates", f"pandas.PeriodIndex({column}, freq='Q').to_timestamp()"
     else:

@@ -14,7 +14,7 @@ DIGITS = 15  # that a float64 keeps
 OR_WORDS = "or say that they are levels: kinds={name: 'categorical'}"
 SIGN = r"[$€£¥₹%‰°]"
 WORD = re.compile(
-    rf"(?P<minus>[-+]?)(?P<prefix>(?:{SIGN}|[A-Z]{{3}}\s)?\s?)"
+    rf"(?P<minus>[-+]?)(?P<prefix>(?:[A-Z]{{0,2}}{SIGN}|[A-Z]{{3}}\s)?\s?)"
     r"(?P<number>-?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d*)?(?:[eE][-+]?\d+)?)"
     rf"(?P<suffix>\s?{SIGN}|\s?°[CF]|\s[A-Za-zµμ]+(?:/[A-Za-zµμ]+)?[²³]?|)",
     re.ASCII,
