@@ -367,6 +367,7 @@ FILES = {
     "latin.csv": ("\xe2ge,b\n1,x\n".encode("latin-1"), "is not UTF-8: .*encoding='cp1252'"),
     "wide.csv": ("age,b\n1,x\n".encode("utf-16"), "is not UTF-8: .*encoding='utf-16'"),
     "numbers.csv": ("1,2.5\n3,4\n", "its first line holds numbers, 1, 2.5, where the names of"),
+    "excel.csv": ("sep=;\na;b\n1;2\n", "its first line is Excel's, which names .*: take it out"),
     "head.csv": ("a,b\n", "no rows"),
     "table.xlsx": ("", r"a table is a file .csv, .tsv, .parquet, got .xlsx"),
 }

@@ -166,6 +166,8 @@ def read_file(path: str | Path, words: Collection[str] = ()) -> Any:  # noqa: AN
             return pd.read_parquet(path.absolute())
         separator = SEPARATORS[kind]
         names = pd.read_csv(path.absolute(), sep=separator, header=None, nrows=1, dtype=str).iloc[0]
+        if str(names.iloc[0]).startswith("sep="):
+            raise ValueError("its first line is Excel's, which names the separator: take it out")
         other = next((s for s in ";\t|," if len(names) == 1 and s in str(names.iloc[0])), None)
         if other is not None:  # as spreadsheets write it where the comma is the decimal point
             separator = other

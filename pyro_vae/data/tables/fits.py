@@ -9,6 +9,7 @@ import numpy as np
 __all__ = ["FITS", "fitted"]
 
 PLACES = (np.arange(8) + 0.5) / 8 - 0.5  # in a bin of width 1, where a density is evaluated
+WIDE = 3.0  # a scale, in widths of a bin, from which a density is that of all its bin
 NARROW = 0.3  # the least scale, in widths of a bin: that of rounding alone
 
 
@@ -17,10 +18,14 @@ def _width(x: np.ndarray) -> float:
     return float(np.diff(np.unique(x)).min())
 
 
-def _in_bins(log_density: Callable[[np.ndarray], np.ndarray], x: np.ndarray, width: float) -> float:
+def _in_bins(
+    log_density: Callable[[np.ndarray], np.ndarray], x: np.ndarray, width: float, scale: float
+) -> float:
     """The sum of the logarithms of mean densities in bins, which no narrow scale makes large."""
     from scipy.special import logsumexp
 
+    if scale > WIDE * width:  # the mean is the density
+        return float(log_density(x).sum())
     values, counts = np.unique(x, return_counts=True)
     means = logsumexp(log_density(values[:, None] + width * PLACES), axis=1) - math.log(len(PLACES))
     return float(counts @ means)
@@ -29,7 +34,7 @@ def _in_bins(log_density: Callable[[np.ndarray], np.ndarray], x: np.ndarray, wid
 def _normal(x: np.ndarray, width: float) -> float:
     loc, scale = x.mean(), max(x.std(), NARROW * width)
     constant = -math.log(scale) - 0.5 * math.log(2 * math.pi)
-    return _in_bins(lambda y: constant - 0.5 * ((y - loc) / scale) ** 2, x, width)
+    return _in_bins(lambda y: constant - 0.5 * ((y - loc) / scale) ** 2, x, width, scale)
 
 
 def _student(x: np.ndarray) -> float:
@@ -49,7 +54,7 @@ def _student(x: np.ndarray) -> float:
             return -math.log(scale) - (df + 1) / 2 * np.log1p(((y - loc) / scale) ** 2 / df)
 
         density = partial(log_density, df=df, loc=loc, scale=scale)
-        best = max(best, constant * len(x) + _in_bins(density, x, width))
+        best = max(best, constant * len(x) + _in_bins(density, x, width, scale))
     return best
 
 
