@@ -169,13 +169,13 @@ def check_support(column: Column, cells: Cells, values: np.ndarray) -> None:
 def _check_times(column: Column, cells: Cells, days: np.ndarray) -> None:
     """Raise for the first time that the column would have to change: its hour, or its zone."""
     typed = "object" not in column.dtype + cells.dtype  # which then says whether there is a zone
-    zoned, others = (bool(ZONE.search(dtype)) for dtype in (column.dtype, cells.dtype))
-    if column.format is None and typed and zoned != others:
+    zone, other = (ZONE.search(dtype) for dtype in (column.dtype, cells.dtype))
+    if column.format is None and typed and (zone is None) != (other is None):
         raise cells.error(
             cells.known,
             f"expected times as {column.dtype}, got {cells.dtype}",
-            "give their zone, frame[name].dt.tz_localize('UTC')"
-            if zoned
+            f"give their zone, if it is this: frame[name].dt.tz_localize({zone[1]!r})"
+            if zone
             else "give the times of one zone without it, frame[name].dt.tz_localize(None)",
         )
     hours = cells.known & (days != np.round(days))
