@@ -110,6 +110,28 @@ def test_a_log_density_that_jumps_between_codes_is_refused(line, family, read, s
         check_and_nest(make_estimator(line), model, guide)
 
 
+def detached(z, rates):
+    return (z.detach() * rates).sum(-1)
+
+
+def weighted_by_a_detached(z, rates):
+    return (z * rates).sum(-1) * (2 - z.detach()[..., 0])
+
+
+def without_gradient(z, rates):
+    with torch.no_grad():
+        return (z * rates).sum(-1) + 0.1
+
+
+@pytest.mark.parametrize("read", [detached, weighted_by_a_detached, without_gradient])
+def test_a_log_density_with_a_part_that_autograd_does_not_see_is_refused(read):
+    """With z.detach(), z.item() or within torch.no_grad(): these were 37 standard errors off."""
+    model, guide, _, _ = mixed_codes(distributions.OneHotCategorical, read)
+    why = r"does not tell .* compute with z itself, not with z.detach\(\), z.item\(\) or within"
+    with pyro.get_param_store().scope(), pytest.raises(ValueError, match=why):
+        check_and_nest(make_estimator("REBAR"), model, guide)
+
+
 def test_a_mixture_whose_log_mass_goes_on_is_unbiased_in_a_program():
     model, guide, start, rates = mixed_codes(distributions.OneHotCategorical, mean_of, N)
     elbo, phi = make_estimator("REBAR").elbo, start.clone().requires_grad_()
