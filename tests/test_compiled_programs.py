@@ -256,9 +256,22 @@ class Last(nn.Module):
         return self.lstm(x.reshape(-1, 3, 2))[0][:, -1]
 
 
+class Frozen(nn.Module):
+    """Keeps its batch norm in evaluation mode, as fine-tuned networks do."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.norm = nn.Linear(6, 4), nn.BatchNorm1d(4)
+
+    def forward(self, x):
+        self.norm.eval()
+        return self.norm(self.layer(x))
+
+
 ROWS = torch.linspace(0, 1, 48).reshape(8, 6).mul(7).sin()
 ENCODERS = {
     "batch norm": lambda: nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4)),
+    "frozen batch norm": Frozen,
     "spectral norm": lambda: nn.utils.parametrizations.spectral_norm(nn.Linear(6, 4)),
     "written by out=": lambda: Centred("out"),
     "written in a list": lambda: Centred("list"),

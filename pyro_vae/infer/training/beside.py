@@ -46,7 +46,7 @@ class Beside:
                 "a module puts a new tensor in the place of a buffer: write to it, as by copy_"
             )
             return
-        self.fault, self.numbers = _changed(self.before, but="training"), self._numbers()
+        self.fault, self.numbers = _changed(self.before), self._numbers()
         self.moving = [b for b, was in zip(now, self.was, strict=True) if not torch.equal(b, was)]
         self.first = False
 
@@ -63,15 +63,16 @@ class Beside:
             place[name] = was
 
     def _numbers(self) -> Numbers:
+        """All but the mode, which a module may set itself at each of its runs."""
         kinds = bool | int | float | str
-        modules = map(vars, self.model.modules())
-        return [(m, name, v) for m in modules for name, v in m.items() if isinstance(v, kinds)]
+        named = ((m, *pair) for m in map(vars, self.model.modules()) for pair in m.items())
+        return [entry for entry in named if isinstance(entry[2], kinds) and entry[1] != "training"]
 
 
-def _changed(numbers: Numbers, but: str = "") -> str:
+def _changed(numbers: Numbers) -> str:
     """Which number of a module is another one now, if any is."""
     for place, name, was in numbers:
-        if (now := place.get(name)) is not was and now != was and name != but:
+        if (now := place.get(name)) is not was and now != was:
             return (
                 f"the number {name!r} of a module changes from {was} to {now}, which a graph would "
                 "not see: keep it in a tensor, as by register_buffer"
