@@ -22,9 +22,9 @@ def keeping_memory() -> Generator[None]:
     """Within it arrays take the place of those that were freed before.
 
     glibc gives large arrays back to the system when they are freed, and the system fills the next
-    ones with zeros page by page: half the time of large activations. Elsewhere, and
-    where ``MALLOC_...`` or ``GLIBC_TUNABLES`` of the environment say how it should be, nothing is
-    changed.
+    ones with zeros page by page: half the time of large activations. What is free at the end is
+    there for the next act, and goes back when more is freed. Elsewhere, and where ``MALLOC_...``
+    or ``GLIBC_TUNABLES`` of the environment say how it should be, nothing is changed.
     """
     with LOCK:
         if not _within:
