@@ -32,14 +32,33 @@ DATE = re.compile(r"(\d{4}|\d{1,2})([/.-])(\d{1,2})\2(\d{4}|\d{1,2})(\D.*)?")
 NAMED = [f"{day}{year}" for day in ("%d-%b-", "%d %b ", "%d %B ", "%b-") for year in ("%Y", "%y")]
 NAMED += ["%b %d, %Y", "%B %d, %Y", "%d%b%Y", "%b %Y", "%B %Y"]  # months are words
 NAMED += ["%Y-%m", "%Y/%m", "%m-%Y", "%m/%Y"]  # months without a day
-WEEK = re.compile(r"\d{4}-W\d\d")
-NOON = re.compile(r"(1[0-2]|0?[1-9]):[0-5]\d ?[AP]M", re.IGNORECASE)  # the time of a day in halves
-HOURS = re.compile(r"\d+ ?h( ?\d+ ?m(in)?)?( ?\d+ ?s)?")
-QUARTER = re.compile(r"\d{4}[- ]?Q[1-4]")
 COMPACT = re.compile(r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
-CLOCK = re.compile(r"\d{1,2}:\d\d")
-LAP = re.compile(r"((\d+:)?\d{1,2}:[0-5]\d|\d{1,2})(\.\d+)?")  # minutes and seconds, of a race
-WAIT = re.compile(r"-?(\d+ days?,? ?)?[-+]?\d+:\d\d:\d\d(\.\d+)?|-?\d+ days?")
+TIMES = "pandas.to_datetime({0}, format='mixed')"
+NUMBER = re.compile(r"[\d.]+")  # no duration without a colon or a unit
+FORMS = [  # of words, what they are, and how a column of them is read
+    # hours and minutes
+    (re.compile(r"\d{1,2}:\d\d"), "durations", "pandas.to_timedelta({0} + ':00')"),
+    (
+        re.compile(r"-?(\d+ days?,? ?)?[-+]?\d+:\d\d:\d\d(\.\d+)?|-?\d+ days?"),
+        "durations",
+        "pandas.to_timedelta({0})",
+    ),
+    # minutes and seconds, of a race
+    (
+        re.compile(r"((\d+:)?\d{1,2}:[0-5]\d|\d{1,2})(\.\d+)?"),
+        "durations",
+        r"pandas.to_timedelta(('0:0:' + {0}).str.extract(r'(\d+:\d+:[\d.]+)$')[0])",
+    ),
+    (re.compile(r"\d+ ?h( ?\d+ ?m(in)?)?( ?\d+ ?s)?"), "durations", "pandas.to_timedelta({0})"),
+    # the time of a day in halves
+    (
+        re.compile(r"(1[0-2]|0?[1-9]):[0-5]\d ?[AP]M", re.IGNORECASE),
+        "durations",
+        f"{TIMES} - {TIMES}.dt.normalize()",
+    ),
+    (re.compile(r"\d{4}-W\d\d"), "dates", "pandas.to_datetime({0} + '-1', format='%G-W%V-%u')"),
+    (re.compile(r"\d{4}[- ]?Q[1-4]"), "dates", "pandas.PeriodIndex({0}, freq='Q').to_timestamp()"),
+]
 FEW = 10  # numbers from 19000101 to 20991231 that may be dates
 ZONE = re.compile(r"(?:, |tz=|time_zone=)'?(?!None)([A-Z+-][^\])']*)")  # in a type of times
 LAST = ("1678-01-01", "2262-01-01")  # days that nanoseconds can hold
@@ -100,24 +119,14 @@ def reading(words: Sequence[str], name: str) -> tuple[str, str] | None:
     elif len(words) >= FEW and all(map(COMPACT.fullmatch, words)):
         as_words = f"{column}.astype('Int64').astype('string')"
         what, call = "dates", f"pandas.to_datetime({as_words}, format='%Y%m%d')"
-    elif all(map(CLOCK.fullmatch, words)):
-        what, call = "durations", f"pandas.to_timedelta({column} + ':00')"
-    elif all(map(WAIT.fullmatch, words)):
-        what, call = "durations", f"pandas.to_timedelta({column})"
-    elif any(":" in word for word in words) and all(map(LAP.fullmatch, words)):
-        clock = rf"('0:0:' + {column}).str.extract(r'(\d+:\d+:[\d.]+)$')[0]"
-        what, call = "durations", f"pandas.to_timedelta({clock})"
-    elif all(map(HOURS.fullmatch, words)):
-        what, call = "durations", f"pandas.to_timedelta({column})"
-    elif all(map(NOON.fullmatch, words)):
-        moments = f"pandas.to_datetime({column}, format='mixed')"
-        what, call = "durations", f"{moments} - {moments}.dt.normalize()"
-    elif all(map(WEEK.fullmatch, words)):
-        what, call = "dates", f"pandas.to_datetime({column} + '-1', format='%G-W%V-%u')"
-    elif all(map(QUARTER.fullmatch, words)):
-        what, call = "dates", f"pandas.PeriodIndex({column}, freq='Q').to_timestamp()"
-    else:
+    elif all(map(NUMBER.fullmatch, words)):
         return None
+    else:
+        found = (form for form in FORMS if all(map(form[0].fullmatch, words)))
+        _, what, call = next(found, (None, "", ""))
+        if not what:
+            return None
+        call = call.format(column)
     return what, f"df.assign(**{{{name!r}: {call}}})"
 
 
