@@ -14,6 +14,7 @@ from helpers.bounds import exact, grid, part
 from helpers.gradients import MANY, bit_model, copied, draws, gradient_of, right, z_scores
 from pyro_vae import MLP, VAE, make_estimator
 from pyro_vae.infer import CUBO, RWS, TVO, VIMCO, DReG, Estimator, GDReG
+from pyro_vae.infer.estimators import bounds
 from pyro_vae.infer.estimators.bounds import Bound, Chi, Convex, Renyi, Thermodynamic
 from pyro_vae.infer.estimators.soundness import check_and_nest
 
@@ -49,6 +50,40 @@ def test_bounds_are_ordered_in_every_draw(betas):
     values = torch.stack([bound(log_w) for bound in chain])
     assert (values.diff(dim=0) > -1e-12).all()
     assert values.diff(dim=0)[1:].mean() > 0.1
+
+
+WEIGHTED = [
+    "RenyiELBO(num_particles=30)", "RenyiELBO(alpha=-0.5, num_particles=30)",
+    "DReG(num_particles=30)", "GDReG(num_particles=30)", "RWS(num_particles=30)",
+    "CUBO(num_particles=30)", "VIMCO(num_particles=30)",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("line", WEIGHTED)
+def test_no_slope_is_too_slight_to_count(line, monkeypatch):
+    """Subnormal numbers take processors many times as long; without them nothing else moves."""
+    slopes = []
+
+    class Watched(torch.nn.Linear):
+        def forward(self, z):
+            out = super().forward(z)
+            if out.requires_grad:
+                out.register_hook(slopes.append)
+            return out
+
+    vae = VAE(4, 2, likelihood="Normal(scale=0.05)", decoder=Watched(2, 5), encoder=[], seed=0)
+    x, found = torch.randn(6, 4, generator=torch.Generator().manual_seed(0)), []
+    for least in (bounds.SLIGHT, 0.0):
+        monkeypatch.setattr(bounds, "SLIGHT", least)
+        slopes.clear()
+        torch.manual_seed(0)
+        loss = make_estimator(line).elbo.loss_and_grads
+        vae.zero_grad()
+        loss(vae.model, vae.guide, x)
+        found.append(torch.cat([p.grad.flatten() for p in vae.parameters()]))
+        sizes = torch.cat([slope.abs().flatten() for slope in slopes])
+        assert (sizes[sizes > 0].min() > 1e-30) == (least > 0)
+    assert torch.equal(*found)
 
 
 # Exact expectations: pairs of particles on a grid for one normal z, or of all states of bits.

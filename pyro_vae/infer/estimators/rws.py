@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ...core.checks import number
 from ..sites import latent, samples
+from .bounds import shares
 from .handlers import ScoreFunction
 from .multisample import Plates, Run, add
 from .profile import Profile
@@ -87,7 +88,7 @@ class RWS(WeightedELBO):
         return super()._get_trace(model, ScoreFunction()(guide), args, kwargs)
 
     def _weights(self, log_w: Tensor) -> Weights:
-        w = log_w.softmax(0)
+        w = shares(log_w)
         return Weights(w, w, (1 - self.sleep) * w)
 
     def _estimates(

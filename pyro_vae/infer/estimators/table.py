@@ -3,14 +3,8 @@
 from collections.abc import Callable
 
 import torch
-from pyro.infer import (
-    ELBO,
-    RenyiELBO,
-    Trace_ELBO,
-    TraceEnum_ELBO,
-    TraceGraph_ELBO,
-    TraceMeanField_ELBO,
-)
+from pyro import infer
+from pyro.infer import ELBO, Trace_ELBO, TraceEnum_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO
 from torch.distributions import kl_divergence
 
 from ..sites import family_name, same_order, samples
@@ -31,6 +25,7 @@ from .profile import DISCRETE, STL_ELSEWHERE, Profile
 from .rebar import REBAR, RELAX
 from .relaxations import RELAXED
 from .relaxed import Relaxation, RelaxedTrace_ELBO, RelaxedTraceMeanField_ELBO
+from .renyi import RenyiELBO
 from .rloo import RLOO
 from .rodeo import RODEO
 from .rules import (
@@ -180,7 +175,7 @@ OF_PYRO: dict[type[ELBO], Profile] = {
         needs=(states_can_be_summed, joint_states_are_few, members_are_summed_apart),
         refused=(("stl", f"enumerated sites have no path: {STL_ELSEWHERE}"),),
     ),
-    RenyiELBO: Profile(
+    infer.RenyiELBO: Profile(
         gradients=("pathwise",),
         guides="reparameterized",
         note="a bound of its own (alpha=0: importance-weighted), unbiased for it; one evaluation "
