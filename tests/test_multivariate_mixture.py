@@ -7,6 +7,7 @@ import torch
 
 import pyro_vae as pv
 from helpers.gradients import draws, z_scores
+from pyro_vae.core import slight
 from pyro_vae.distributions import MultivariateNormalMixture, mixture, normal_mixture
 
 K, D, N = 3, 3, 4000
@@ -45,6 +46,26 @@ def test_the_gradient_of_a_mean_is_exact():
         if name == "tril":
             one, wanted = one[..., low], wanted[..., low]
         assert z_scores(one, wanted).abs().max() < 5 and (wanted.abs() > 1e-3).any()
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_no_slope_is_too_slight_to_count(joint, monkeypatch):
+    """Subnormal numbers take processors many times as long."""
+    g, found = torch.Generator().manual_seed(0), []
+    logits, loc = torch.randn(300, 4, generator=g), 4 * torch.randn(300, 4, 3, generator=g)
+    for least in (slight.SLIGHT, 0.0):
+        monkeypatch.setattr(slight, "SLIGHT", least)
+        torch.manual_seed(0)
+        leaves = [v.clone().requires_grad_() for v in (logits, loc)]
+        tril = (0.5 * torch.eye(3)).expand(300, 4, 3, 3)
+        normal = dist.Normal(leaves[1], torch.tensor(0.5)).to_event(1)
+        parts = dist.MultivariateNormal(leaves[1], scale_tril=tril) if joint else normal
+        z = mixture(dist.Categorical(logits=leaves[0]), parts).rsample()
+        found.append(torch.autograd.grad(z.square().sum(), leaves))
+        sizes = torch.cat([slope.abs().flatten() for slope in found[-1]])
+        assert (sizes[sizes > 0].min() > 1e-30) == (least > 0)
+    for one, other in zip(*found, strict=True):
+        assert torch.allclose(one, other, rtol=0, atol=1e-25)
 
 
 def test_a_draw_keeps_its_uniform_variables():

@@ -8,6 +8,8 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from ..core.slight import in_doubles
+
 __all__ = ["MultivariateNormalMixture", "follow", "solve_by", "weights_before"]
 
 Size = Sequence[int]
@@ -64,14 +66,14 @@ class MultivariateNormalMixture(dist.MixtureSameFamily):
             base = base.base_dist
         blocks = self.event_shape[:-1].numel()
         logits: Any = self.mixture_distribution.logits
-        loc, tril = base.loc.double(), base.scale_tril.double()
+        loc, tril = in_doubles(base.loc), in_doubles(base.scale_tril)
         if blocks > 1:
             lead, d = self.batch_shape + logits.shape[-1:], blocks * self.event_shape[-1]
             tril = tril.reshape(*lead, blocks, *tril.shape[-2:])
             eye = torch.eye(blocks, dtype=tril.dtype, device=tril.device)
             tril = torch.einsum("...rij,rs->...risj", tril, eye).reshape(*lead, d, d)
             loc = loc.reshape(*lead, d)
-        return loc, tril, logits.double()
+        return loc, tril, in_doubles(logits)
 
 
 def follow(z: Tensor, weights: Tensor, e: Tensor, solve: Callable[[Tensor], Tensor]) -> Tensor:

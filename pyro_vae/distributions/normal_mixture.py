@@ -9,6 +9,7 @@ import torch
 from pyro.distributions import constraints
 from torch import Tensor
 
+from ..core.slight import SLIGHT, in_doubles
 from .joined import OfParts
 from .multivariate_mixture import MultivariateNormalMixture, follow, solve_by, weights_before
 from .sphere import VonMisesMixture
@@ -84,9 +85,9 @@ class NormalMixture(dist.TorchDistribution):
     def rsample(self, sample_shape: Size = ()) -> Tensor:
         """A draw, with a path to all parameters: that of :class:`MultivariateNormalMixture`."""
         z = self.sample(torch.Size(sample_shape))
-        loc, scale = self.loc.double(), self.scale.double()
+        logits, loc, scale = map(in_doubles, (self.logits, self.loc, self.scale))
         e = (_flatten(z, len(self.event_shape)).double().unsqueeze(-2) - loc) / scale
-        weights = weights_before(self.logits.double(), e, scale)
+        weights = weights_before(logits, e, scale)
         with torch.no_grad():
             pulls, shares = -e / scale, weights * torch.special.ndtr(e)
             own = shares - shares.sum(-2, keepdim=True) * weights
@@ -172,8 +173,7 @@ def _squares(z: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
 def _logsumexp(log: Tensor) -> Tensor:
     """Over the last dimension, where most of many terms underflow, at which exp is slow."""
     top = log.detach().amax(-1, keepdim=True)
-    least = 0.9 * math.log(torch.finfo(log.dtype).tiny)
-    return (log - top).clamp(min=least).exp().sum(-1).log() + top.squeeze(-1)
+    return (log - top).clamp(min=math.log(SLIGHT)).exp().sum(-1).log() + top.squeeze(-1)
 
 
 def mixture(

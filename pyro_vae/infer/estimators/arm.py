@@ -10,7 +10,8 @@ import torch
 from pyro.infer.util import MultiFrameTensor
 from torch import Tensor
 
-from .bounds import Bound, renyi, shares
+from ...core.slight import not_slight
+from .bounds import Bound, renyi
 from .logits import LogitELBO, Scored, spread
 from .multisample import Plates, Run
 from .relaxed import Bits, Kind
@@ -135,7 +136,7 @@ class DisARMIWAE(OfPairs):
         other = self.bound(replace_each(lead, lead.flip(1)))
         gained = bound - other  # by each particle's own configuration
         signal = scale * (gained[:, 0] - gained[:, 1]) / 2
-        weights = shares(lead)
+        weights = not_slight(lead.softmax(0))
         weights = weights[0] if k == 1 else weights.movedim(0, 1)
         sites = self._scored(run)
         gradients = [widen(signal, one.site) * odd_part(one) for one in sites]

@@ -6,9 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Bound", "Chi", "Convex", "Renyi", "Thermodynamic", "not_slight", "renyi", "shares"]
-
-SLIGHT = 1e-26
+__all__ = ["Bound", "Chi", "Convex", "Renyi", "Thermodynamic", "renyi"]
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ class Renyi(Bound):
 
     def slopes(self, log_w: Tensor) -> tuple[Tensor, Tensor]:
         """For the model, and for the guide along z: see :meth:`Bound.slopes`."""
-        w = shares((1 - self.alpha) * log_w)
+        w = ((1 - self.alpha) * log_w).softmax(0)
         return w, self.alpha * w + (1 - self.alpha) * w.square()
 
     def __str__(self) -> str:
@@ -96,7 +94,7 @@ class Convex(Bound):
 
     def slopes(self, log_w: Tensor) -> tuple[Tensor, Tensor]:
         """For the model, and for the guide along z: see :meth:`Bound.slopes`."""
-        even, w = self.beta / len(log_w), shares(log_w)
+        even, w = self.beta / len(log_w), log_w.softmax(0)
         return even + (1 - self.beta) * w, even + (1 - self.beta) * w.square()
 
     def __str__(self) -> str:
@@ -143,7 +141,7 @@ class Thermodynamic(Bound):
         shape = (-1, *[1] * log_w.ndim)
         ends = log_w.new_tensor([*self.betas, 1.0])
         beta = ends[:-1].reshape(shape)
-        return shares(beta * log_w, 1), beta, ends.diff().reshape(shape)
+        return (beta * log_w).softmax(1), beta, ends.diff().reshape(shape)
 
     def _centred(self, w: Tensor, log_w: Tensor) -> Tensor:
         return log_w - (w * log_w).sum(1, keepdim=True)
@@ -156,17 +154,3 @@ def renyi(alpha: float, num_particles: int) -> Bound:
     """The Rényi bound of K particles, which is the ELBO at alpha = 1 or K = 1."""
     elbo = alpha == 1 or num_particles == 1
     return Bound() if elbo else Renyi(num_particles, float(alpha))
-
-
-def shares(log_w: Tensor, dim: int = 0) -> Tensor:
-    """Normalized weights along a dimension; slight ones are 0."""
-    return not_slight(log_w.softmax(dim))
-
-
-def not_slight(weights: Tensor) -> Tensor:
-    """Weights whose sum is of the order of 1, with zeros for those below 1e-26.
-
-    No sum of gradients has the digits to see these. Left in, they become subnormal numbers on their
-    way through a network, and processors take many times as long for each of those.
-    """
-    return weights.where(weights.abs() > SLIGHT, 0.0)

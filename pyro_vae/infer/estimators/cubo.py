@@ -5,7 +5,7 @@ from typing import Unpack
 from torch import Tensor
 
 from ...core.checks import number
-from .bounds import Bound, Chi, not_slight, shares
+from .bounds import Bound, Chi
 from .multisample import Plates
 from .profile import Profile
 from .rules import (
@@ -86,8 +86,8 @@ class CUBO(WeightedELBO):
         return Chi(self.num_particles, 1 - self.n)
 
     def _weights(self, log_w: Tensor) -> Weights:
-        v = not_slight((self.n * (log_w - self._reference(log_w))).exp()) / self.num_particles
-        return Weights(shares(log_w), (self.n - 1) * v, (self.n - 1) / self.n * v)
+        v = (self.n * (log_w - self._reference(log_w))).exp() / self.num_particles
+        return Weights(log_w.softmax(0), (self.n - 1) * v, (self.n - 1) / self.n * v)
 
     def _reference(self, log_w: Tensor) -> Tensor:
         """The log weight that the others are measured by."""

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pyro import infer
 from pyro.poutine.trace_struct import Trace
 
+from ...core.slight import not_slight
 from ..sites import samples
-from .bounds import not_slight
 
 __all__ = ["RenyiELBO"]
 

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from ...core.checks import number
 from ..sites import latent, samples
-from .bounds import shares
 from .handlers import ScoreFunction
 from .multisample import Plates, Run, add
 from .profile import Profile
@@ -88,7 +87,7 @@ class RWS(WeightedELBO):
         return super()._get_trace(model, ScoreFunction()(guide), args, kwargs)
 
     def _weights(self, log_w: Tensor) -> Weights:
-        w = shares(log_w)
+        w = log_w.softmax(0)
         return Weights(w, w, (1 - self.sleep) * w)
 
     def _estimates(

@@ -3,6 +3,7 @@
 from pyro.distributions.util import is_identically_zero
 from torch import Tensor
 
+from ...core.slight import not_slight
 from ..sites import samples
 from .bounds import Bound, renyi
 from .multisample import MultiSampleELBO, Run
@@ -52,7 +53,7 @@ class VIMCO(MultiSampleELBO):
         log_p, log_q, scale, inside, lead = log_weights(self, run)
         bound, (weights, _) = self.bound(lead), self.bound.slopes(lead)
         signal = bound - self.bound(replace_each(lead, self._instead_of_each(lead)))
-        surrogate = (scale * weights * (log_p - log_q)).sum()
+        surrogate = (scale * not_slight(weights) * (log_p - log_q)).sum()
         for site in samples(run.guide):
             score = site["score_parts"].score_function
             if not is_identically_zero(score):

@@ -8,6 +8,7 @@ from pyro.infer.util import get_dependent_plate_dims, is_validation_enabled
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
+from ...core.slight import not_slight
 from ..sites import is_learned_point, latent, samples
 from .bounds import Bound, renyi
 from .multisample import MultiSampleELBO, Run, add
@@ -136,7 +137,8 @@ class WeightedELBO(MultiSampleELBO):
     def _estimate(self, run: Run) -> tuple[Tensor, Tensor]:
         logs = log_weights(self, run)
         shape, scale = logs.log_p.shape, logs.scale
-        a, c, s = self._weights(logs.lead)
+        *paths, s = self._weights(logs.lead)
+        a, c = map(not_slight, paths)
         sites = [site for site in samples(run.guide) if latent(site)]
         kept = run.alone[0].kept if run.alone else run.kept
         rigid = [site["name"] for site in sites if site["name"] not in kept]
@@ -148,7 +150,7 @@ class WeightedELBO(MultiSampleELBO):
                 f"has not: use {instead}"
             )
         if s is not None and rigid:
-            weighted = a.reshape(shape) * logs.log_p + s.reshape(shape) * logs.log_q
+            weighted = a.reshape(shape) * logs.log_p + not_slight(s).reshape(shape) * logs.log_q
             surrogate = (scale * weighted).sum()
         else:
             a, c = (scale * weight.reshape(shape) for weight in (a, c))
