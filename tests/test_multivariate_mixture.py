@@ -68,6 +68,20 @@ def test_no_slope_is_too_slight_to_count(joint, monkeypatch):
         assert torch.allclose(one, other, rtol=0, atol=1e-25)
 
 
+def test_components_of_no_share_have_no_gradient():
+    g = torch.Generator().manual_seed(0)
+    loc = (20 * torch.randn(300, 4, generator=g)).requires_grad_()
+    x, weights = 20 * torch.randn(300, generator=g), dist.Categorical(logits=torch.zeros(300, 4))
+    components = dist.Laplace(loc, torch.tensor(0.5))
+    found = [
+        torch.autograd.grad(p.log_prob(x).sum(), loc)[0]
+        for p in (mixture(weights, components), dist.MixtureSameFamily(weights, components))
+    ]
+    assert torch.allclose(*found, rtol=0, atol=1e-25)
+    least = [one.abs()[one != 0].min() for one in found]
+    assert least[0] > 1e-30 > least[1]
+
+
 def test_a_draw_keeps_its_uniform_variables():
     """Of one component the path is that of z = m + L e."""
     _, loc, tril = parameters(k=1)

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from ..core.slight import in_doubles
+from .same_family import MixtureSameFamily
 
 __all__ = ["MultivariateNormalMixture", "follow", "solve_by", "weights_before"]
 
 Size = Sequence[int]
 
 
-class MultivariateNormalMixture(dist.MixtureSameFamily):
+class MultivariateNormalMixture(MixtureSameFamily):
     r"""A mixture of multivariate normals, or of several side by side, that is reparameterized.
 
     .. math:: \frac{\partial z}{\partial \theta} =

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..core.slight import SLIGHT, in_doubles
 from .joined import OfParts
 from .multivariate_mixture import MultivariateNormalMixture, follow, solve_by, weights_before
+from .same_family import MixtureSameFamily
 from .sphere import VonMisesMixture
 
 __all__ = ["NormalMixture", "SideBySide", "mixture"]
@@ -197,6 +198,6 @@ def mixture(
     if isinstance(base, dist.Normal):
         return NormalMixture(logits, base.loc, base.scale, event_dim=components.event_dim)
     joint = isinstance(base, dist.MultivariateNormal | dist.LowRankMultivariateNormal)
-    angles = VonMisesMixture if isinstance(base, dist.VonMises) else dist.MixtureSameFamily
+    angles = VonMisesMixture if isinstance(base, dist.VonMises) else MixtureSameFamily
     kind = MultivariateNormalMixture if joint else angles
     return kind(dist.Categorical(logits=logits), components)

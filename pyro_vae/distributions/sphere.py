@@ -12,6 +12,8 @@ from pyro.distributions import constraints
 from torch import Tensor
 from torch.distributions import register_kl
 
+from .same_family import MixtureSameFamily
+
 __all__ = [
     "ImplicitVonMises",
     "SineBivariateVonMises",
@@ -179,7 +181,7 @@ class VonMises(dist.VonMises):
         return top.to(down) - down
 
 
-class VonMisesMixture(dist.MixtureSameFamily):
+class VonMisesMixture(MixtureSameFamily):
     """A mixture of angles: its mean is a direction, and its variance that of directions."""
 
     @property
