@@ -42,6 +42,7 @@ NETWORKS = {
         "decoder": nn.Sequential(nn.LazyLinear(5), nn.ReLU())}),
     "lazy convolutions": (IMAGES, lambda: {"encoder": nn.Sequential(
         nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d(), nn.Flatten(), nn.LazyLinear(4))}),
+    "dropout": (BITS, lambda: {"encoder": "MLP([5], dropout=0.2)"}),
     "shared": (BITS, lambda: {"encoder": Tied(False), "decoder": Tied(True)}),
     "frozen": (BITS, lambda: {"encoder": frozen(nn.Linear(4, 5))}),
     "not contiguous": (BITS, lambda: {"encoder": transposed()}),
@@ -88,6 +89,20 @@ def test_networks_train_save_and_load(name, tmp_path):
     assert moved == {k for k, p in vae.named_parameters() if p.requires_grad}
     again = pv.load(vae.save(tmp_path), **make())
     assert torch.equal(pv.elbo(again, x, seed=0), pv.elbo(vae, x, seed=0))
+
+
+def test_layers_of_a_perceptron_are_left_out_while_it_trains():
+    vae = pv.VAE(4, 2, encoder="MLP([2000], dropout=0.3)", decoder=[3], seed=0)
+    assert "dropout=0.3" in str(vae.encoder.spec)
+    assert "dropout" not in str(vae.decoder.spec)
+    torch.manual_seed(0)
+    whole, parts = vae.eval().encoder(BITS), vae.train().encoder(BITS)
+    read = whole > 0
+    kept = parts[read] != 0
+    assert abs(kept.double().mean() - 0.7) < 5 * (0.21 / len(kept)) ** 0.5
+    assert torch.allclose(parts[read][kept], whole[read][kept] / 0.7)
+    with pytest.raises(ValueError, match=r"dropout is a fraction in \[0, 1\), got 1"):
+        pv.MLP([3], dropout=1)
 
 
 @pytest.mark.slow

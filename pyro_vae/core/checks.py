@@ -4,7 +4,7 @@ import math
 from numbers import Integral, Real
 from typing import TypeGuard
 
-__all__ = ["boolean", "fraction", "number", "positive", "whole"]
+__all__ = ["boolean", "fraction", "number", "positive", "share", "whole"]
 
 
 def whole(name: str, value: object, least: int = 1, most: int | None = None) -> int:
@@ -41,6 +41,13 @@ def fraction(name: str, value: object) -> float:
     """A number between 0 and 1, neither of them."""
     if not _is_finite(value) or not 0 < value < 1:
         raise ValueError(f"{name} is a fraction between 0 and 1, got {value!r}")
+    return float(value)
+
+
+def share(name: str, value: object) -> float:
+    """A number from 0 on, below 1."""
+    if not _is_finite(value) or not 0 <= value < 1:
+        raise ValueError(f"{name} is a fraction in [0, 1), got {value!r}")
     return float(value)
 
 

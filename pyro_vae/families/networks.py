@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 
-from ..core.checks import number
+from ..core.checks import number, share
 from ..language.spec import Spec, as_spec, nearest
 from .activations import activation_layer, checked_activation, checked_widths, wide
 from .part import Line, construct, read_line
@@ -47,6 +47,11 @@ class MLP(nn.Module):
         hidden: the widths of the hidden layers.
         activation: the name of a ``torch.nn`` activation; with ``GLU`` the layers are gated
             (:math:`h_l = (W_l h_{l-1} + b_l) \odot \sigma(V_l h_{l-1} + c_l)`).
+        dropout: the share of each hidden layer that is left out while it trains; in an encoder it
+            keeps few data from being learned by heart.
+
+    References:
+        Srivastava et al. (2014), "Dropout".
 
     >>> vae_encoder = MLP([200, 200], activation="Tanh")
     >>> vae_encoder.spec
@@ -54,11 +59,17 @@ class MLP(nn.Module):
     """
 
     def __init__(
-        self, hidden: Sequence[int] = (200, 200), *, activation: str | Spec = "ReLU"
+        self,
+        hidden: Sequence[int] = (200, 200),
+        *,
+        activation: str | Spec = "ReLU",
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.hidden, self.activation = checked_widths(hidden, "MLP"), checked_activation(activation)
-        self.spec = Spec("MLP", self.hidden, activation=self.activation)
+        self.dropout = share("dropout", dropout)
+        options = {"dropout": self.dropout} if self.dropout else {}
+        self.spec = Spec("MLP", self.hidden, activation=self.activation, **options)
         self.layers = nn.Sequential()
 
     def build(self, in_shape: tuple[int, ...], out_shape: tuple[int, ...]) -> None:
@@ -67,6 +78,8 @@ class MLP(nn.Module):
         for width_in, width in zip((math.prod(in_shape), *self.hidden), self.hidden, strict=False):
             self.layers.append(nn.Linear(width_in, wide(width, self.activation)))
             self.layers.append(activation_layer(self.activation))
+            if self.dropout:
+                self.layers.append(nn.Dropout(self.dropout))
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, *in_shape)`` to features ``(B, hidden[-1])``."""
@@ -166,9 +179,8 @@ class Normalized(nn.Module):
 
     def __init__(self, network: str | Spec | nn.Module, *, dropout: float = 0.2) -> None:
         super().__init__()
-        if number("dropout", dropout, least=0.0) >= 1:
-            raise ValueError(f"dropout is a fraction in [0, 1), got {dropout}")
-        self.network, self.dropout = make_network(network), nn.Dropout(dropout)
+        self.dropout = nn.Dropout(share("dropout", dropout))
+        self.network = make_network(network)
         spec = spec_of(self.network)
         self.spec = spec and Spec("Normalized", spec, dropout=dropout)
 
@@ -209,10 +221,8 @@ class Corrupted(nn.Module):
         self, network: str | Spec | nn.Module, *, noise: float = 0.0, drop: float = 0.0
     ) -> None:
         super().__init__()
-        number("noise", noise, least=0.0)
-        if number("drop", drop, least=0.0) >= 1:
-            raise ValueError(f"drop is a fraction in [0, 1), got {drop}")
-        self.network, self.noise, self.drop = make_network(network), noise, drop
+        self.noise, self.drop = number("noise", noise, least=0.0), share("drop", drop)
+        self.network = make_network(network)
         spec = spec_of(self.network)
         self.spec = spec and Spec("Corrupted", spec, noise=noise, drop=drop)
 

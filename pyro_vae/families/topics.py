@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from ..core.checks import boolean, number, positive
+from ..core.checks import boolean, positive, share
 from ..language.spec import Spec
 from .support import support_bounds, support_of
 
@@ -78,10 +78,8 @@ class Topics(nn.Module):
         smoothing: float | None = None,
     ) -> None:
         super().__init__()
-        self.mixture, self.dropout = boolean("mixture", mixture), number("dropout", dropout, 0)
+        self.mixture, self.dropout = boolean("mixture", mixture), share("dropout", dropout)
         self.normalized = boolean("normalize", normalize)
-        if self.dropout >= 1:
-            raise ValueError(f"dropout is a fraction in [0, 1), got {dropout}")
         self.smoothing = None if smoothing is None else positive("smoothing", smoothing)
         if self.smoothing and (self.smoothing > 1 or self.mixture):
             raise ValueError(f"smoothing is a share in (0, 1], of a product, got {smoothing}")
