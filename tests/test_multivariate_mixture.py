@@ -68,6 +68,15 @@ def test_no_slope_is_too_slight_to_count(joint, monkeypatch):
         assert torch.allclose(one, other, rtol=0, atol=1e-25)
 
 
+@pytest.mark.parametrize("joint", [False, True])
+def test_draws_leave_their_parameters_as_they_are(joint):
+    loc = torch.randn(4, 3).double().requires_grad_()
+    parts = dist.MultivariateNormal(loc, torch.eye(3).double()) if joint else dist.Normal(loc, 1)
+    parts = parts if joint else parts.to_event(1)
+    mixture(dist.Categorical(logits=torch.zeros(4).double()), parts).rsample()
+    assert not loc._backward_hooks
+
+
 def test_components_of_no_share_have_no_gradient():
     g = torch.Generator().manual_seed(0)
     loc = (20 * torch.randn(300, 4, generator=g)).requires_grad_()

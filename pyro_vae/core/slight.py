@@ -19,6 +19,6 @@ def not_slight(weights: Tensor) -> Tensor:
 def in_doubles(x: Tensor) -> Tensor:
     """The tensor in doubles, whose gradient comes back without slight terms."""
     y = x.double()
-    if y.requires_grad:
+    if y is not x and y.requires_grad:  # x itself may be a parameter, whose hooks would pile up
         y.register_hook(not_slight)
     return y
