@@ -9,7 +9,8 @@ from types import ModuleType
 
 import pandas as pd
 
-from .families.family import Family, family_names, find_distribution
+from .families.family import Family
+from .families.names import family_names, find_distribution
 from .families.parameters import ALTERNATIVES, Parameter, parameters_of
 from .families.registry import REGISTRY
 from .families.support import describe_constraint

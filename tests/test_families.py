@@ -6,6 +6,7 @@ import pyro.poutine as poutine
 import pytest
 import torch
 from pyro.infer import SVI, Trace_ELBO
+from scipy import stats
 from torch import nn
 
 from helpers.families import (
@@ -119,6 +120,28 @@ def test_categories_are_enumerated_and_reach_the_decoder_one_hot():
     assert all(p.grad.abs().sum() > 0 for p in vae.parameters())
 
 
+MATRICES = {  # a line, and scipy's distribution of the same scale matrix where features are 0
+    "Wishart(df=5)": lambda scale: stats.wishart(5, scale),
+    "Wishart(df=4, covariance_matrix=amortized)": lambda scale: stats.wishart(4, scale),
+}
+
+
+@pytest.mark.parametrize("line", MATRICES)
+def test_matrices_are_said_by_a_line(line):
+    torch.manual_seed(0)
+    part = make_part(line, Ends((3, 3), "likelihood", (5,))).double()
+    p = part(torch.randn(1, 5).double())
+    x = p.sample()
+    expected = MATRICES[line](p.covariance_matrix[0].detach().numpy()).logpdf(x[0].numpy())
+    assert p.log_prob(x).item() == pytest.approx(expected, rel=1e-9)
+    draws = p.sample((2000,))[:, 0]
+    z = (draws.mean(0) - p.mean[0]) / (draws.std(0) / 2000**0.5)
+    assert (z.abs() < 4).all()
+    assert make_part("LKJCholesky", Ends((3, 3), "prior"))().event_shape == (3, 3)
+    with pytest.raises(SpecError, match=r"Wishart needs df=: for example df=3"):
+        make_part("Wishart", Ends((3, 3), "prior"))
+
+
 def test_softplus_not_exp_for_positive_parameters():
     family = make_part("Normal", Ends((2,), "guide", (5,)))
     raw = family.sources["scale"].head(torch.ones(1, 5))
@@ -189,7 +212,10 @@ BAD = {
     ("likelihood", "RelaxedBernoulli"): "needs temperature=",
     ("likelihood", "Independent"): "made of distributions",
     ("likelihood", "LKJCholesky(dim=3)"): "draws arrays of 2 dimension",
-    ("likelihood", "LogisticNormal"): r"events of shape \(2,\), expected \(3,\)",
+    ("likelihood", "LogisticNormal"): r"give 'Transformed\(Normal, StickBreakingTransform\)'",
+    ("likelihood", "LKJ"): "no line: give a torch.nn.Module whose forward returns the distribution",
+    ("likelihood", "Uniform(high=learned)"): r"give both ends, Uniform\(low=0, high=1\)",
+    ("likelihood", "GroupedNormalNormals"): "unknown family 'GroupedNormalNormals'; did you mean ",
     (
         "prior",
         "Mixture(Normal(loc=learned), components=0)",

@@ -51,6 +51,7 @@ from .tails import (
 )
 from .trajectories import Trajectories
 from .transforms import Interval, Ordered, Positive, PositiveCholesky, Shares, Sticks
+from .wishart import Wishart
 
 __all__ = [
     "AffineBeta",
@@ -106,6 +107,7 @@ __all__ = [
     "VonMisesFisher",
     "VonMisesMixture",
     "Weibull",
+    "Wishart",
     "WithSpike",
     "ZeroInflatedDistribution",
     "ZeroInflatedNegativeBinomial",

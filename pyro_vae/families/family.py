@@ -5,34 +5,28 @@ line here. A family has the face of every other distribution of the package (Zuk
 distributions): ``nn.Module`` with ``forward(features | None) -> pyro distribution``.
 """
 
-import inspect
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
 from typing import Any
 
 import pyro.distributions as dist
 import torch
 from pyro.distributions import constraints
 from torch import Tensor, nn
-from torch.distributions import Distribution
 
-from .. import distributions
 from ..core.checks import positive
-from ..language.spec import Source, Spec, Value, amortized, as_spec, nearest
+from ..language.spec import Source, Spec, Value, amortized, as_spec
+from .names import find_distribution
 from .parameters import SIZES, Amortized, Fixed, GlobalParameter, Parameter, parameters_of
 from .part import Ends, Part
 from .support import describe_constraint, innermost, transform
 from .units import BELOW, Unit, component_starts, moments, starts, units
 
-__all__ = ["Family", "family_names", "find_distribution", "is_amortized"]
+__all__ = ["Family", "is_amortized"]
 
-# Required arguments of Pyro's that are numbers, though no parameters with a constraint.
-PLAIN = ("self", "temperature", "low", "high", "df", "dim", "d", "eta", "group_idx")
 # Probabilities that a sigmoid or softmax makes, and what it makes them of.
 LOGITS = {"probs": "logits", "gate": "gate_logits"}
-UNDRAWN = {"LogNormalNegativeBinomial"}  # Pyro has no sampler of it
 
 
 class Family(Part):
@@ -82,6 +76,8 @@ class Family(Part):
         for parameter in parameters:
             name = parameter.name
             if parameter.constraint is None:
+                if name == "dim" and parameter.required:  # of a square matrix, as its event is
+                    self.constants[name] = ends.shape[-1]
                 if name in self.given:
                     self.constants[name] = self._constant(name, self.given[name])
             elif (value := self.given.get(name, parameter.default(ends.role))) is not None:
@@ -149,8 +145,8 @@ class Family(Part):
     def _values(self, features: Tensor | None) -> Iterator[tuple[str, Tensor]]:
         """The parameters; probabilities that are trained as logits, which keep their digits."""
         for name, source in self.sources.items():
-            logits, table = LOGITS.get(name, ""), _constraints(self.distribution)
-            if isinstance(source, Amortized | GlobalParameter) and logits in table:
+            logits, table = LOGITS.get(name), self.distribution.arg_constraints
+            if isinstance(source, Amortized | GlobalParameter) and logits and logits in table:  # pyrefly: ignore[not-iterable]
                 yield logits, source.raw(features)  # pyrefly: ignore[bad-argument-type]
             else:
                 yield name, source(features)
@@ -227,6 +223,11 @@ class Family(Part):
             raise self.error(
                 f"{name} of {self.name} is discrete, so it has no gradient: give a number",
                 at=name,
+            )
+        if self.name == "Uniform":
+            raise self.error(
+                f"{name} of Uniform is an end of its support, which no gradient moves: give both "
+                "ends, Uniform(low=0, high=1)"
             )
         if value != amortized:
             return self._learned(parameter, value, domain, shape)
@@ -318,10 +319,12 @@ class Family(Part):
         have = {*self.sources, *self.constants}
         needed = [p for p in parameters if p.required and p.name not in have]
         if needed:
-            trainable = needed[0].name in _constraints(self.distribution)
+            domain, square = needed[0].constraint, _event_dim(self.distribution) > 1
+            number = self.event_shape[-1] if square else 1  # of a square matrix, as df is
+            trainable = domain is not None and not domain.is_discrete
             raise self.error(
                 f"{self.name} needs {' and '.join(f'{p.name}=' for p in needed)}: "
-                f"for example {needed[0].name}={'learned' if trainable else '1'}"
+                f"for example {needed[0].name}={'learned' if trainable else number}"
             )
 
     def _check_shape(self) -> None:
@@ -345,42 +348,6 @@ class Family(Part):
 def is_amortized(module: nn.Module) -> bool:
     """Whether a parameter within a module is an output of a network."""
     return any(isinstance(m, Amortized) for m in module.modules())
-
-
-def find_distribution(spec: Spec) -> type[dist.TorchDistribution]:
-    """The class of a distribution, by the spec's name."""
-    cls = getattr(distributions, spec.name, None) or getattr(dist, spec.name, None)
-    if isinstance(cls, type) and issubclass(cls, Distribution):
-        if _other_arguments(cls):
-            raise spec.error(f"{spec.name} is made of distributions, not of parameters")
-        return cls  # pyrefly: ignore[bad-return]
-    meant = nearest(spec.name, family_names()) or "; pyro_vae.families() lists them"
-    raise spec.error(f"unknown family {spec.name!r}{meant}")
-
-
-def family_names() -> set[str]:
-    """The names of the distributions of Pyro and of this package that parameters make."""
-    rooms = {**vars(dist), **vars(distributions)}
-    classes = {
-        n: c for n, c in rooms.items() if isinstance(c, type) and issubclass(c, Distribution)
-    }
-    return {name for name, cls in classes.items() if not _other_arguments(cls)} - UNDRAWN
-
-
-@cache
-def _other_arguments(cls: type[Distribution]) -> frozenset[str]:
-    """The required arguments of a distribution that are neither parameters nor numbers."""
-    table = getattr(cls, "arg_constraints", None)
-    known = {*(table if isinstance(table, dict) else ()), *PLAIN}
-    parameters = inspect.signature(cls.__init__).parameters.values()
-    named = (p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD))
-    return frozenset(p.name for p in named if p.default is p.empty) - known
-
-
-def _constraints(distribution: type[dist.TorchDistribution]) -> Mapping:
-    """Those of its parameters; none where they constrain each other, as those of ``Uniform``."""
-    table: Any = distribution.arg_constraints
-    return table if isinstance(table, Mapping) else {}
 
 
 def _event_dim(distribution: type[dist.TorchDistribution]) -> int:

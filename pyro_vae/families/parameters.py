@@ -51,6 +51,15 @@ SIZES: dict[tuple[str, str], tuple[str, Callable[[int, int], tuple[int, ...]]]] 
     ("OrderedLogistic", "cutpoints"): ("categories", lambda k, d: (k - 1,)),
     ("LowRankMultivariateNormal", "cov_factor"): ("rank", lambda k, d: (d, k)),
 }
+# Of families whose parameters constrain each other those of one alone.
+TABLES = {
+    "Uniform": {"low": constraints.real, "high": constraints.real},
+    "Wishart": {
+        "scale_tril": constraints.lower_cholesky,
+        "covariance_matrix": constraints.positive_definite,
+        "precision_matrix": constraints.positive_definite,
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -107,8 +116,8 @@ def parameters_of(
     required = {p.name: p.default is p.empty for p in signature}
     required = {n: r for n, r in required.items() if n not in ("self", "validate_args")}
     table: Any = distribution.arg_constraints
-    if not isinstance(table, dict):  # Uniform: its bounds constrain each other
-        table = dict.fromkeys(("low", "high"), constraints.real)
+    if not isinstance(table, dict):  # its parameters constrain each other
+        table = TABLES[distribution.__name__]
     table = {n: c for n, c in table.items() if n in required and c.is_discrete is not None}
     for group in ALTERNATIVES:
         present = [n for n in group if n in table]

@@ -8,13 +8,14 @@ from ..language.spec import as_spec
 from .cells import Censored, Hurdle, OptimalNormal
 from .dequantized import Dequantized
 from .discretized import DiscretizedLogistic
-from .family import Family, family_names
+from .family import Family
 from .flows import Flow
 from .guides import DeltaNormal, SemiAmortized
 from .hamiltonian import Hamiltonian, Langevin
 from .layers import BottomUp, Hierarchy, Ladder, LayeredPart, TopDown
 from .mixed import LinearMixed
 from .mixtures import Mixture, Transformed
+from .names import family_names
 from .part import Ends, Line, Registry, Role
 from .priors import AutoregressiveBernoulli, Resampled, VampPrior
 from .processes import GaussianProcess
