@@ -7,6 +7,7 @@ import torch
 
 import pyro_vae as pv
 from helpers.linear import linear_vae, marginal, pooled, posterior, z_scores
+from pyro_vae.core.pareto import tail_shape
 from pyro_vae.evaluate.evidence import fitted, ladder
 from pyro_vae.evaluate.evidence.fitted import fit_normal, normal_proposal
 from pyro_vae.evaluate.evidence.paths import Plan
@@ -98,6 +99,7 @@ def test_a_posterior_that_is_not_normal_is_climbed():
 @pytest.mark.slow
 def test_annealing_is_left_for_the_rest(monkeypatch):
     monkeypatch.setattr(ladder, "RELIABLE", -math.inf)  # no k-hat is small enough
+    monkeypatch.setattr(ladder, "NO_MEAN", -math.inf)
     monkeypatch.setattr(ladder, "ANNEALING", Plan(10, 40, "guide", 3))
     vae = narrow()
     x = draw(vae, 40)
@@ -107,6 +109,23 @@ def test_annealing_is_left_for_the_rest(monkeypatch):
     assert z.abs().max() < 5 and abs(pooled(z)) < 5
     gradients = 3 * (10 * 18 * 10 + 40 * 9)  # of 10 chains that tune in 18 moves, and of 40
     assert found.evaluations.eq(5000 + OF_FIT + 3 * gradients).all()
+
+
+def test_annealing_is_not_taken_where_its_weights_have_a_heavier_tail(monkeypatch):
+    """Unless those of the draws have no mean; it costs what it costs."""
+    tails = torch.tensor([0.6, 0.8, 0.9, 1.2])  # k-hats of the draws
+
+    def forward(path):
+        wait = torch.arange(1.0, 51).double().div(51).log().neg()[:, None]
+        return torch.tensor([0.7, 5.0, 5.0]).double() * wait  # of those with a k-hat above 0.7
+
+    monkeypatch.setattr(ladder, "tail_shape", lambda w: tails if len(w) > 50 else tail_shape(w))
+    monkeypatch.setattr(ladder.Path, "forward", forward)
+    monkeypatch.setattr(ladder, "ANNEALING", Plan(2, 50, "guide", 1))
+    found = pv.log_evidence(narrow(), draw(narrow(), 4), num_samples=400, proposal="auto", seed=0)
+    assert found.proposals == ("normal", "annealing", "normal", "annealing")
+    assert found.evaluations[2] == found.evaluations[1] > found.evaluations[0]
+    assert found.khat[2] < 0.7 < found.khat[3]  # of the draws, and of the chains
 
 
 LATENTS = {  # of one number or two, for quadrature on a grid

@@ -225,8 +225,9 @@ def log_evidence(
         proposal: what z is drawn from. ``"auto"`` is for data of which many have a k-hat above 0.7:
             each observation has draws of a normal with the curvature at its posterior's mode,
             beside the guide's, and where these have a k-hat above 0.7 too it is annealed from
-            there. A discrete z of a VAE has the guide alone; a program's is refused, and so is one
-            that makes its draws one by one.
+            there, which is taken unless its k-hat is no better; ``proposals`` says which. A
+            discrete z of a VAE has the guide alone; a program's is refused, and so is one that
+            makes its draws one by one.
         num_simulated: how many observations are drawn from the model for ``simulated``, at most as
             many as x has, beside what random ones of x have beside them; 0 leaves them out, as does
             ``proposal="auto"``.

@@ -24,6 +24,7 @@ BLOCK = 100  # observations that are fitted together
 SHARE = 0.8  # of draws from a fitted normal, beside the guide's
 GRADIENT = 3  # evaluations of log p(x, z) that one of its gradients costs
 LOST = 0.5  # of chains that end at the edge of the support: more, and annealing is not taken
+NO_MEAN = 1.0  # the k-hat above which weights have no mean, and k-hats do not say which is better
 ANNEALING = Plan(temperatures=30, chains=50, start="guide", leapfrog=3)
 
 
@@ -49,8 +50,10 @@ def climb(vae: Face, x: Tensor, num_samples: int, rows: int) -> Iterator[Rung]:
 
     Where the guide's density is known at its own draws alone, it is the normal's without it.
     Those whose weights have a heavy tail are annealed. To leave out large weights can only lower
-    the figure of the others, so that all stay lower bounds in expectation. Annealing that loses
-    most of its chains to rounding at the edge of the support is not taken. Where z has no gradient
+    the figure of the others, so that all stay lower bounds in expectation. Annealing is not taken
+    where its own weights have a heavier tail, if those of the draws have a mean (a k-hat of at most
+    1), or where it loses most of its chains to rounding at the edge of the support. Where they have
+    none annealing is closer, whatever its k-hat. Where z has no gradient
     the guide is all that there is. The guide alone is never trusted for its k-hat where a normal
     can be fitted: one that is too narrow by half passes on half of the data.
 
@@ -73,7 +76,8 @@ def climb(vae: Face, x: Tensor, num_samples: int, rows: int) -> Iterator[Rung]:
         joint.guide = _blend(joint, fitted.loc, fitted.scale)
         log_w = _log_weights(joint, num_samples, rows)
         spent = num_samples + GRADIENT * fitted.gradients
-        kept = ~(tail_shape(log_w) > RELIABLE)  # NaN, of few draws, is kept
+        khat = tail_shape(log_w)
+        kept = ~(khat > RELIABLE)  # NaN, of few draws, is kept
         yield Rung(index[kept], log_w[:, kept], "normal", spent)
         left = (~kept).nonzero()[:, 0]
         for some in left.split(len(left) if whole else ANNEALING.room(vae.cells)):
@@ -86,6 +90,7 @@ def climb(vae: Face, x: Tensor, num_samples: int, rows: int) -> Iterator[Rung]:
             cost, annealed = spent + GRADIENT * path.gradients, _finite(path.forward())
             annealed = annealed[:, some] if whole else annealed
             lost = annealed.isinf().double().mean(0) > LOST
+            lost |= (tail_shape(annealed) >= khat[some]) & (khat[some] <= NO_MEAN)
             yield Rung(index[some[~lost]], annealed[:, ~lost], ANNEALED, cost)
             yield Rung(index[some[lost]], log_w[:, some[lost]], "normal", cost)
 
