@@ -2,6 +2,7 @@
 
 import math
 
+import mpmath as mp
 import numpy as np
 import pandas as pd
 import pyro.distributions as dist
@@ -11,7 +12,13 @@ import torch
 from torch.distributions.transforms import AffineTransform, ExpTransform, PowerTransform
 
 import pyro_vae as pv
-from pyro_vae.distributions import RightCensored, log_survival
+from pyro_vae.distributions import (
+    GeneralizedPareto,
+    Pareto,
+    RightCensored,
+    Weibull,
+    log_survival,
+)
 from pyro_vae.families.part import Ends
 from pyro_vae.families.registry import make_part
 
@@ -109,6 +116,42 @@ def test_gammas_have_derivatives_of_both_parameters():
             return log_survival(p(a, one), x)
 
         assert torch.autograd.gradcheck(tail, (a, x), eps=1e-5, rtol=1e-3, atol=1e-6)
+
+
+RECIPROCALS = {  # of a law that is close to 0: log P(1 / X > t), for t from 1e3 to 1e20
+    "Exponential": (dist.Exponential(0.7), lambda u: mp.log(-mp.expm1(-0.7 * u))),
+    "Weibull": (Weibull(2.0, 1.5), lambda u: mp.log(-mp.expm1(-((u / 2) ** 1.5)))),
+    "HalfNormal": (dist.HalfNormal(2.0), lambda u: mp.log(mp.erf(u / 2 / mp.sqrt(2)))),
+    "HalfCauchy": (dist.HalfCauchy(2.0), lambda u: mp.log(2 / mp.pi * mp.atan(u / 2))),
+    "Gamma": (dist.Gamma(2.3, 0.5), lambda u: mp.log(mp.gammainc(2.3, 0, u / 2, True))),
+}
+
+
+@pytest.mark.parametrize("name", RECIPROCALS)
+def test_reciprocals_of_what_is_close_to_zero_survive_with_all_digits_and_a_slope(name):
+    base, below = RECIPROCALS[name]
+    p = dist.TransformedDistribution(base, [PowerTransform(torch.tensor(-1.0))])
+    t = torch.tensor([0.1, 2.0, 1e3, 1e6, 1e12, 1e20], requires_grad=True)
+    found = log_survival(p, t)
+    expected = [float(below(1 / mp.mpf(x))) for x in t.tolist()]
+    assert found.tolist() == pytest.approx(expected, rel=2e-6, abs=1e-6)
+    (slope,) = torch.autograd.grad(found[2:].sum(), t)  # of a power of t, far off
+    power = {"Weibull": 1.5, "Gamma": 2.3}.get(name, 1.0)
+    assert (slope * t)[2:].tolist() == pytest.approx([-power] * 4, rel=1e-3)
+
+
+def test_tails_of_numbers_from_a_bound_on():
+    """Pareto's and generalized Pareto's: 0 below the support, and exact beyond float32's shares."""
+    t = torch.tensor([0.5, 2.0, 50.0, 1e6, 1e20])
+    assert log_survival(Pareto(1.0, 2.0), t).tolist() == pytest.approx(
+        [0, *(-2 * t[1:].log()).tolist()]
+    )
+    for k in (0.5, 0.0, -0.25):
+        p = GeneralizedPareto(*map(torch.tensor, (1.0, 2.0, k)), validate_args=False)
+        expected = st.genpareto(k, 1, 2).logsf(t.double().numpy())
+        assert log_survival(p, t).numpy() == pytest.approx(expected, rel=1e-6)
+    p = dist.TransformedDistribution(dist.Cauchy(0.0, 1.0), [AffineTransform(0.0, -1.0)])
+    assert torch.allclose(log_survival(p, t), log_survival(dist.Cauchy(0.0, 1.0), t))
 
 
 def test_mixtures_survive_as_their_parts_do():

@@ -13,6 +13,7 @@ from torch.distributions.transforms import AbsTransform
 from torch.nn.functional import logsigmoid
 
 from .edges import log1mexp
+from .tails import GeneralizedPareto
 
 __all__ = ["CensoredTime", "RightCensored", "log_survival"]
 
@@ -102,8 +103,8 @@ def log_survival(p: Any, t: Tensor) -> Tensor:  # noqa: ANN401
 def _log_tail(p: Any, t: Tensor, *, above: bool) -> Tensor:  # noqa: ANN401
     """log P(T > t), or log P(T <= t)."""
     match p:
-        case td.Exponential() if above:
-            return -p.rate * t
+        case td.Exponential():
+            return -p.rate * t.clamp(min=0) if above else _log_waited(p.rate.log() + t.log())
         case td.Normal() | dist.Logistic() | td.Laplace() | dist.SoftLaplace():
             return _log_symmetric_tail(p, (t - p.loc) / p.scale * (-1 if above else 1))
         case td.Gumbel():
@@ -111,10 +112,19 @@ def _log_tail(p: Any, t: Tensor, *, above: bool) -> Tensor:  # noqa: ANN401
             if not above:
                 return -(-z).exp()
             return torch.where(z > FAR, -z, log1mexp((-z.clamp(-FAR, FAR)).exp()))
-        case td.Cauchy() if above:
-            return torch.atan2(p.scale, t - p.loc).log() - math.log(math.pi)
-        case td.Weibull() if above:
-            return -((t / p.scale) ** p.concentration)
+        case td.Cauchy():
+            away = (t - p.loc) * (1 if above else -1)
+            return torch.atan2(p.scale, away).log() - math.log(math.pi)
+        case td.Weibull():
+            if above:
+                return -((t / p.scale) ** p.concentration)
+            return _log_waited(p.concentration * (t.log() - p.scale.log()))
+        case td.HalfNormal() if not above:
+            return torch.erf(t / (p.scale * math.sqrt(2))).log()
+        case td.HalfCauchy() if not above:
+            return torch.atan2(t, p.scale).log() + math.log(2 / math.pi)
+        case GeneralizedPareto() if above:
+            return p.log_survival(t)
         case td.Gamma():
             return _log_gamma_tail(p.concentration, p.rate * t, above)
         case td.InverseGamma():
@@ -136,6 +146,11 @@ def _log_tail(p: Any, t: Tensor, *, above: bool) -> Tensor:  # noqa: ANN401
     share = p.cdf(t)
     of = torch.finfo(share.dtype)
     return torch.log1p(-share.clamp(max=1 - of.eps)) if above else share.clamp(min=of.tiny).log()
+
+
+def _log_waited(log_x: Tensor) -> Tensor:
+    """log(1 - exp(-x)), of the logarithm of x."""
+    return torch.where(log_x < -FAR, log_x, log1mexp(log_x.clamp(min=-FAR).exp()))
 
 
 def _log_symmetric_tail(p: Any, z: Tensor) -> Tensor:  # noqa: ANN401

@@ -82,15 +82,27 @@ class GeneralizedPareto(Checked, dist.GeneralizedPareto):  # pyrefly: ignore[mis
         size = x - self.loc
         k, tail = self._tail
         ends = tail & (k < 0)
-        grows = _log1p(torch.where(ends, 0.0, size), self.scale / k.abs(), 1)
-        share = torch.where(ends, size, 0.0) * k.abs() / self.scale
-        falls = share.clamp(max=1 - torch.finfo(share.dtype).eps).neg().log1p()
-        power = (1 / k + 1) * torch.where(ends, falls, grows)
+        power = (1 / k + 1) * self._log_grown(size)
         plain = torch.where(tail, 0.0, size) / self.scale
         y = plain.clamp(max=LARGE)
         slope = (self.concentration - self.concentration.detach()) * y * (1 - y / 2)
         log = -self.scale.log() - torch.where(tail, power, plain + slope)
         return torch.where((size >= 0) & ~(ends & (x > self._most)), log, -math.inf)
+
+    def log_survival(self, x: Tensor) -> Tensor:
+        """log P(X > x), which is finite within the support."""
+        size, (k, tail) = (x - self.loc).clamp(min=0), self._tail
+        log = -torch.where(tail, self._log_grown(size) / k, size / self.scale)
+        return torch.where(x < self._most, log, -math.inf)
+
+    def _log_grown(self, size: Tensor) -> Tensor:
+        """log(1 + k size / scale); at the upper bound that of the number before it."""
+        k, tail = self._tail
+        ends = tail & (k < 0)
+        grows = _log1p(torch.where(ends, 0.0, size), self.scale / k.abs(), 1)
+        share = torch.where(ends, size, 0.0) * k.abs() / self.scale
+        falls = share.clamp(max=1 - torch.finfo(share.dtype).eps).neg().log1p()
+        return torch.where(ends, falls, grows)
 
     @property
     def _most(self) -> Tensor:
