@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from ..core.layout import Layout
-from .guides import At
-from .sites import latent, replayed, samples, unweighted
+from .guides import At, Unobserved
+from .sites import computed, latent, replayed, samples, unweighted
 
 __all__ = ["Draws", "Traces", "draws", "full_plates", "predict", "read", "run_once"]
 
@@ -33,8 +33,8 @@ class Draws:
     """S draws of the latent sites at N observations.
 
     What all observations share has an N-th of its density in each of them, so that sums over
-    observations are the program's. Enumerated sites of the model are summed out, in
-    ``log_likelihood``. Scales (``poutine.scale``) are of the objective, and not in it.
+    observations are the program's. Enumerated sites of the model are summed out. Scales
+    (``poutine.scale``) are of the objective, and not in it.
 
     Attributes:
         values: of latent sites, ``(S, N, ...)``, or ``(S, ...)`` of those outside the data plate.
@@ -133,7 +133,7 @@ def run_once(
         model: a Pyro model.
         guide: its guide.
         x: of both.
-        at: values of the guide's sites; it draws those that are not given.
+        at: values of the guide's sites, and of the model's; it draws those that are not given.
         draws: so many at once, by a plate outside the others; ``None`` makes one without it.
         nesting: of the plates, where it is known.
         full: whether plates that would draw a subsample have all their members.
@@ -149,6 +149,8 @@ def run_once(
         q = poutine.trace(guide).get_trace(x)
         if enumerate:
             model = poutine.enum(model, first_available_dim=first)
+        if at is not None:  # after the sites that are enumerated have their dimensions
+            model = At(at)(model)
         p = replayed(model, q, x)
     return Traces(q, p)
 
@@ -185,8 +187,10 @@ def read(traces: Traces, layout: Layout, *, exact_kl: bool = False) -> Draws:
     p.compute_log_prob()
     q.compute_log_prob()
     members = Members(traces, layout)
-    summed, gone = _marginalize(p, q, members) if layout.marginal else (members.zero, set())
-    likelihood, prior, guide = summed, members.zero, members.zero
+    likelihood, prior, guide, gone = members.zero, members.zero, members.zero, set()
+    if layout.marginal:
+        summed, prior, gone = _marginalize(p, q, members)
+        likelihood = summed - prior
     by_site: dict[str, Tensor] = {}
     for site in filter(_scored, samples(q)):
         own: Any = p.nodes.get(site["name"])
@@ -278,8 +282,11 @@ def _join(each: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     return {name: torch.cat([one[name] for one in each]) for name in names}
 
 
-def _marginalize(p: Trace, q: Trace, members: Members) -> tuple[Tensor, set[str]]:
-    """The log density with enumerated sites summed out, and the sites that it is of."""
+def _marginalize(p: Trace, q: Trace, members: Members) -> tuple[Tensor, Tensor, set[str]]:
+    """The log density with enumerated sites summed out, that of latent sites, and of which sites.
+
+    That of latent sites alone is 0 where none depends on an enumerated one.
+    """
     q.pack_tensors()
     p.pack_tensors(q.plate_to_symbol)
     enumerated = {
@@ -291,6 +298,7 @@ def _marginalize(p: Trace, q: Trace, members: Members) -> tuple[Tensor, set[str]
     frames = {f.name: f for site in samples(p) for f in site["cond_indep_stack"]}
     plates = {symbol: frames[name] for name, symbol in p.plate_to_symbol.items() if name in frames}
     factors: Any = {}
+    of_latent: Any = {}
     names: set[str] = set()
     for site in samples(p):
         own: Any = site.get("packed", {})
@@ -302,14 +310,22 @@ def _marginalize(p: Trace, q: Trace, members: Members) -> tuple[Tensor, set[str]
         )
         factor = packed.scale_and_mask(own["unscaled_log_prob"], mask=own["mask"])
         factors.setdefault(ordinal, []).append(factor)
+        if not site["is_observed"]:
+            of_latent.setdefault(ordinal, []).append(factor)
         names.add(site["name"])
-    total = members.zero
-    for ordinal, several in contract_tensor_tree(OrderedDict(factors), symbols).items():
-        stack = [plates[symbol] for symbol in ordinal]
-        for factor in several:
-            value = packed.unpack(factor, p.symbol_to_dim)
-            total = total + members.term(value, stack)
-    return total, names
+
+    def contract(factors: Any) -> Tensor:  # noqa: ANN401
+        total = members.zero
+        for ordinal, several in contract_tensor_tree(OrderedDict(factors), symbols).items():
+            stack = [plates[symbol] for symbol in ordinal]
+            for factor in several:
+                value = packed.unpack(factor, p.symbol_to_dim)
+                total = total + members.term(value, stack)
+        return total
+
+    others = names - {site["name"] for site in enumerated.values()}
+    moved = any(latent(p.nodes[name]) for name in others)
+    return contract(factors), contract(of_latent) if moved else members.zero, names
 
 
 def _check_whole(site: Any, enumerated: Mapping[str, Any], symbols: set[str]) -> None:  # noqa: ANN401
@@ -337,7 +353,7 @@ def _data(site: Any) -> bool:  # noqa: ANN401
     return (
         isinstance(site["value"], Tensor)
         and "Unit" not in type(site["fn"]).__name__
-        and not (site["infer"].get("_deterministic"))
+        and not computed(site)
     )
 
 
@@ -369,12 +385,12 @@ def _predict(
 ) -> tuple[Draws | None, dict[str, Tensor]]:
     how = {"draws": draws, "nesting": layout.nesting, "full": layout.full}
     z = None if guide is None else run_once(model, guide, x, **how)
-    free = poutine.uncondition(model)
+    free: Callable = Unobserved()(model)
     if z is not None:
         latents: dict[str, Any] = {n: s["value"] for n, s in z.guide.nodes.items() if latent(s)}
         free = At(latents)(free)
     run = run_once(free, lambda x: None, x, enumerate=False, **how)
     members = Members(run, layout)
-    sites = [s for s in samples(run.model) if _scored(s) and not s["infer"].get("_deterministic")]
+    sites = [s for s in samples(run.model) if _scored(s) and not computed(s)]
     values = {s["name"]: members.values(s) for s in sites}
     return None if z is None else read(z, layout), values

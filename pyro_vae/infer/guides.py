@@ -1,4 +1,4 @@
-"""Programs run at given values, and guides that run the model."""
+"""Programs run at given values or without their data, and guides that run the model."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -6,10 +6,13 @@ from typing import Any
 import pyro.poutine as poutine
 from pyro.poutine.guide import GuideMessenger
 from pyro.poutine.messenger import Messenger
+from pyro.poutine.uncondition_messenger import UnconditionMessenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-__all__ = ["At", "without_the_data"]
+from .sites import computed
+
+__all__ = ["At", "Unobserved", "without_the_data"]
 
 
 class At(Messenger):
@@ -26,6 +29,14 @@ class At(Messenger):
     def _pyro_sample(self, msg: dict) -> None:
         if msg["name"] in self.values and not msg["is_observed"]:
             msg["value"], msg["done"] = self.values[msg["name"]], True
+
+
+class Unobserved(UnconditionMessenger):
+    """Draw what is observed, and leave what is computed: a plate would draw its event again."""
+
+    def _pyro_sample(self, msg: Any) -> None:  # noqa: ANN401
+        if not computed(msg):
+            super()._pyro_sample(msg)
 
 
 def without_the_data(guide: Callable) -> Callable:

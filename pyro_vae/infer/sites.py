@@ -13,6 +13,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 __all__ = [
+    "computed",
     "family_name",
     "is_learned_point",
     "is_product",
@@ -34,6 +35,13 @@ def latent(site: Any) -> bool:  # noqa: ANN401
         and not site_is_subsample(site)
         and isinstance(site["fn"], TorchDistributionMixin)
     )
+
+
+def computed(site: Any) -> bool:  # noqa: ANN401
+    """Whether a site is a function of others: of ``pyro.deterministic``, or reparametrized."""
+    fn = site["fn"]
+    unscored = isinstance(fn, dist.MaskedDistribution) and fn._mask is False
+    return site["is_observed"] and unscored and isinstance(unwrapped(fn), dist.Delta)
 
 
 def samples(trace: Trace) -> list[Any]:

@@ -10,7 +10,6 @@ from torch.distributions.transforms import Transform, identity_transform
 
 from ..core.layout import MANY
 from ..infer.draws import Draws, predict, read, run_once
-from ..infer.guides import At
 from ..model.face import Densities
 from .program import Program
 
@@ -107,7 +106,7 @@ class RealLine(Densities):
             if guide:
                 run = run_once(self.program.model, self.program.guide, self.x, at=at, **how)
             else:
-                run = run_once(At(at)(self.program.model), lambda x: None, self.x, **how)
+                run = run_once(self.program.model, lambda x: None, self.x, at=at, **how)
             last = self._last = (u, guide, read(run, self.layout), volume)
         return last[2], last[3]
 

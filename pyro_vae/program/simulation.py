@@ -9,7 +9,8 @@ from torch import Tensor
 
 from ..core.layout import Layout
 from ..infer.draws import Traces, full_plates
-from ..infer.sites import latent, samples
+from ..infer.guides import Unobserved
+from ..infer.sites import computed, latent, samples
 from .packing import Packing
 
 __all__ = ["Simulation"]
@@ -36,7 +37,7 @@ class Simulation:
         self.why_not_weighed = f"the guide draws {extra[0]!r} in its place" if extra else ""
         self.why_not = ""
         for site in samples(traces.model):
-            if not site["is_observed"] or site["infer"].get("_deterministic"):
+            if not site["is_observed"] or computed(site):
                 continue
             keys = [k for k, held in packing.tensors.items() if _same(held, site["value"])]
             if not keys:
@@ -95,7 +96,7 @@ class Simulation:
 
     def _draw(self, model: Callable, x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         with poutine.block(), full_plates():
-            trace = poutine.trace(poutine.uncondition(model)).get_trace(x)
+            trace = poutine.trace(Unobserved()(model)).get_trace(x)
         nodes: dict[str, Any] = dict(trace.nodes)
         drawn = {key: nodes[name]["value"] for name, (key,) in self.sources.items()}
         z = {name: nodes[name]["value"] for name in self.latent if name in nodes}

@@ -1,5 +1,6 @@
 """Draws of the ELBO of each observation, for ArviZ."""
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import pyro
@@ -17,7 +18,7 @@ from ...infer.estimators.soundness import check_and_nest
 from ...model.entry import of_face
 from ...model.face import Face
 from ..inference_data import as_draws, container
-from .references import EstimatorLike
+from .references import EstimatorLike, states
 
 if TYPE_CHECKING:
     from arviz import InferenceData
@@ -48,7 +49,8 @@ def elbo_draws(
 
     and so on by the estimator's :class:`~pyro_vae.infer.estimators.bounds.Bound`.
     ``TraceMeanField_ELBO`` has its KL term in closed form.
-    ``TraceEnum_ELBO`` is exact, so all its draws are equal, and ArviZ's diagnostics are 0 / 0: use
+    ``TraceEnum_ELBO`` is exact where the guide draws nothing but what has finitely many values, so
+    that all its draws are equal, and ArviZ's diagnostics are 0 / 0: use
     ``arviz.summary(draws, kind="stats")``. A draw is of K independent z,
     also where the gradient evaluates others (antithetic pairs): the spread of the value that such
     an estimator reports is ``value_sd`` of :func:`compare_estimators`.
@@ -87,7 +89,9 @@ def elbo_draws(
     with evaluating(vae, seed):
         check_and_nest(line, vae.model, vae.guide, x)
         if isinstance(line.elbo, TraceEnum_ELBO):
-            values = _enumerate(vae, line, x).expand(num_draws, -1)
+            once = states(vae, x) < math.inf  # and then all draws are equal
+            each = [_enumerate(vae, line, x) for _ in range(1 if once else num_draws)]
+            values = torch.stack(each).expand(num_draws, -1)
         else:
             k = line.elbo.num_particles
             chunk = max(1, CHUNK // (k * vae.count(x)))

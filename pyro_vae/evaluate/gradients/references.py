@@ -1,5 +1,6 @@
 """The gradient that estimators are compared with: exact, or of the best unbiased estimator."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
@@ -19,7 +20,7 @@ from ...model.face import Face
 from ..statistics import chunks
 from .sample import REFERENCE, Plan, Sample, sample_gradients
 
-__all__ = ["EstimatorLike", "Reference", "References"]
+__all__ = ["EstimatorLike", "Reference", "References", "states"]
 
 EstimatorLike: TypeAlias = str | Spec | ELBO | Estimator
 MAX_STATES = 2**12
@@ -67,7 +68,9 @@ class References:
                     "parameters: give another"
                 )
             check_and_nest(estimator, self.vae.model, self.vae.guide, self.x)
-            exact = isinstance(estimator.elbo, TraceEnum_ELBO)
+            exact = (
+                isinstance(estimator.elbo, TraceEnum_ELBO) and states(self.vae, self.x) < math.inf
+            )
             self.known[bound] = self._enumerate() if exact else self._draw(estimator)
 
     def of(self, estimator: Estimator) -> Reference | None:
@@ -80,8 +83,7 @@ class References:
         return self.known[bound]
 
     def _choose(self, bound: Bound) -> Reference | None:
-        subsampled = self.vae.layout is not None and self.vae.layout.full  # so that none is exact
-        if bound == Bound() and not subsampled and _states(self.vae, self.x) <= MAX_STATES:
+        if bound == Bound() and states(self.vae, self.x) <= MAX_STATES:
             return self._enumerate()
         for line in _unbiased(bound):
             estimator = make_estimator(line)
@@ -109,7 +111,7 @@ class References:
             p.grad = None
         with pyro.get_param_store().scope():
             guide = estimator.wrap(self.vae.guide, self.x)
-            for rows in chunks(self.x, _states(self.vae, self.x), EVALUATIONS):
+            for rows in chunks(self.x, states(self.vae, self.x), EVALUATIONS):
                 estimator.elbo.loss_and_grads(self.vae.model, guide, rows)  # pyrefly: ignore[missing-attribute]
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         mean = torch.cat([g.flatten().double() for g in gradients]) / -self.plan.count
@@ -142,8 +144,13 @@ def _exact(vae: Face, given: Mapping[str, Tensor]) -> Reference:
 
 
 @torch.no_grad()
-def _states(vae: Face, x: Tensor) -> float:
-    """The number of joint states of the latent sites of one observation."""
+def states(vae: Face, x: Tensor) -> float:
+    """The number of joint states of the latent sites of one observation.
+
+    It is infinite where enumeration leaves draws: of a site with no finite support, or of members.
+    """
+    if vae.layout is not None and vae.layout.full:
+        return math.inf
     with poutine.block(), torch.random.fork_rng():
         trace: Any = poutine.trace(vae.guide).get_trace(x[:1])
     states = 1.0
@@ -156,5 +163,5 @@ def _states(vae: Face, x: Tensor) -> float:
             elif fn.has_enumerate_support:
                 states *= len(fn.enumerate_support(expand=False))
             else:
-                return float("inf")
+                return math.inf
     return states

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ...core.layout import MANY
 from ..sites import (
+    computed,
     family_name,
     is_learned_point,
     is_product,
@@ -110,7 +111,7 @@ class Trial:
         return [
             site["name"]
             for site in samples(self.guide_trace)
-            if not (latent(site) or site_is_subsample(site) or site["infer"].get("_deterministic"))
+            if not (latent(site) or site_is_subsample(site) or computed(site))
         ]
 
     @cached_property

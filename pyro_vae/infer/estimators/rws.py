@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ...core.checks import number
+from ..guides import Unobserved
 from ..sites import latent, samples
 from .handlers import ScoreFunction
 from .multisample import Plates, Run, add
@@ -101,7 +102,7 @@ class RWS(WeightedELBO):
     def _dream(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> Tensor:
         """log q of latent sites that the model drew, given the data that it drew with them."""
         with torch.no_grad():
-            dream = poutine.trace(poutine.uncondition(model)).get_trace(*args, **kwargs)
+            dream = poutine.trace(Unobserved()(model)).get_trace(*args, **kwargs)
         drawn = {
             id(site["infer"]["obs"]): site["value"]
             for site in samples(dream)
