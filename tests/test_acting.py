@@ -264,3 +264,35 @@ def test_training_mode_changes_no_figure_and_evaluating_no_model(name):
     assert all(p.grad is None for p in vae.parameters())
     for number, other in zip(found, expected, strict=True):
         assert torch.equal(number.nan_to_num(), other.nan_to_num())
+
+
+GRADIENTS = {  # what takes gradients, and a figure that is another one without them
+    "fit": lambda vae: pv.fit(vae, X, epochs=2, seed=0, progress=False).history.elbo_train.iloc[-1],
+    "compare_estimators": lambda vae: (
+        pv.compare_estimators(vae, X, ["Trace_ELBO"], num_draws=40, burn_in=1)
+        .grad_variance.sel(parameter="all")
+        .item()
+    ),
+    "posterior": lambda vae: (
+        pv.posterior(vae, X[:1], num_samples=4, warmup=2, chains=1).posterior["z"].sum().item()
+    ),
+    "fit_prior": lambda vae: (
+        pv.fit_prior(vae, X, "Normal(loc=learned)", epochs=1, seed=0, validation=0.5)
+        .vae.prior.sources["loc"]
+        .unconstrained.sum()
+        .item()
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", GRADIENTS)
+def test_gradients_are_taken_where_the_caller_takes_none(name):
+    """Without: a training that trained nothing, and a gradient without variance, in silence."""
+    figure = GRADIENTS[name]
+    expected = figure(small(0))
+    with torch.no_grad():
+        assert figure(small(0)) == expected
+    vae = small(0)
+    with torch.inference_mode(), pytest.raises(ValueError, match=r"use torch.no_grad\(\) there"):
+        figure(vae)

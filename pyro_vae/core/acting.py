@@ -7,13 +7,14 @@ from inspect import signature
 from typing import Concatenate, ParamSpec, TypeVar
 
 import pyro
+import torch
 from torch import nn
 
 from .errors import in_words
 from .memory import keeping_memory
 from .seeding import LOCK, seeded
 
-__all__ = ["evaluates", "evaluating", "untouched"]
+__all__ = ["differentiates", "evaluates", "evaluating", "untouched"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -47,6 +48,26 @@ def evaluates(method: Callable[Concatenate[M, P], R]) -> Callable[Concatenate[M,
     def call(self: M, *args: P.args, **kwargs: P.kwargs) -> R:
         with evaluating(self, seed):
             return method(self, *args, **kwargs)
+
+    return call
+
+
+def differentiates(function: Callable[P, R]) -> Callable[P, R]:
+    """A function that takes gradients, under ``torch.no_grad`` too, with errors in words.
+
+    Raises:
+        ValueError: it is called under ``torch.inference_mode``, which allows none.
+    """
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        if torch.is_inference_mode_enabled():
+            raise ValueError(
+                f"{function.__name__} takes gradients, which torch.inference_mode() allows "
+                "nowhere within it: call it outside, or use torch.no_grad() there"
+            )
+        with in_words(), torch.enable_grad():
+            return function(*args, **kwargs)
 
     return call
 

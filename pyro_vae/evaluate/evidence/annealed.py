@@ -7,6 +7,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from ...core.acting import differentiates
 from ...core.checks import whole
 from ...model.entry import of_face
 from ...model.face import Face
@@ -19,6 +20,7 @@ __all__ = ["ais", "bdmc"]
 
 
 @of_face
+@differentiates
 def ais(
     vae: Face,
     x: Tensor | ArrayLike,
@@ -74,6 +76,7 @@ def ais(
 
 
 @of_face
+@differentiates
 def bdmc(
     vae: Face,
     num_data: int = 100,

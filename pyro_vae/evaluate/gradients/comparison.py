@@ -9,7 +9,7 @@ import pandas as pd
 import pyro
 from torch import Tensor
 
-from ...core.acting import evaluating
+from ...core.acting import differentiates, evaluating
 from ...infer.estimators.estimator import Estimator, make_estimator
 from ...infer.estimators.soundness import check_and_nest
 from ...model.entry import of_face
@@ -25,6 +25,7 @@ __all__ = ["as_table", "compare_estimators", "make_estimators", "unique"]
 
 
 @of_face
+@differentiates
 def compare_estimators(
     vae: Face,
     x: Tensor,

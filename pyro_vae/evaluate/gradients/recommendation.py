@@ -12,6 +12,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from ...core.acting import differentiates
 from ...core.checks import fraction, positive, whole
 from ...core.seeding import seeded
 from ...infer.estimators.estimator import Estimator
@@ -104,6 +105,7 @@ class Recommendation:
 
 
 @of_face
+@differentiates
 def recommend_estimator(
     vae: Face,
     x: Tensor | ArrayLike,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 from torch.distributions.transforms import Transform
 
+from ...core.acting import differentiates
 from ...core.checks import whole
 from ...model.entry import of_face
 from ...model.joint import Joint, reading
@@ -28,6 +29,7 @@ Sampler = Callable[[int], tuple[Tensor, Tensor]]  # S to z (S, B, *z_shape) and 
 
 
 @of_face
+@differentiates
 @torch.no_grad()
 def gaps(
     vae: VAE | Program,

@@ -9,6 +9,7 @@ from pyro.infer import MCMC, NUTS
 from pyro.infer.mcmc import RandomWalkKernel
 from torch import Tensor
 
+from ...core.acting import differentiates
 from ...core.checks import whole
 from ...model.entry import of_face
 from ...model.face import Face
@@ -24,6 +25,7 @@ KERNELS = {"nuts": NUTS, "metropolis": RandomWalkKernel}
 
 
 @of_face
+@differentiates
 def posterior(
     vae: Face,
     x: Tensor | ArrayLike,

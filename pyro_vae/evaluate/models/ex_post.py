@@ -13,6 +13,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from ...core.acting import differentiates
 from ...core.checks import fraction, positive, whole
 from ...core.seeding import seeded
 from ...families.part import Line, Part, start_from
@@ -74,6 +75,7 @@ class PriorFit:
 
 
 @of_model
+@differentiates
 def fit_prior(
     vae: VAE,
     x: Tensor | ArrayLike,

@@ -17,7 +17,7 @@ from pyro.infer import ELBO
 from torch.optim import Optimizer
 from tqdm.auto import tqdm
 
-from ...core.errors import in_words
+from ...core.acting import differentiates
 from ...core.seeding import seeded
 from ...core.system import in_a_sentence
 from ...data.pictures import ImageLayout, channels_first
@@ -95,7 +95,7 @@ class Terminated(SystemExit):
 
 
 @suggests
-@in_words()
+@differentiates
 def fit(
     vae: Trainable,
     x: Data | None = None,
