@@ -17,6 +17,7 @@ from helpers.commands import run as command
 from pyro_vae.core.toml import read_config
 from pyro_vae.infer.training import checkpoint
 from pyro_vae.infer.training.preparation import fingerprint
+from pyro_vae.runs.comparisons import measure
 from pyro_vae.runs.integrity import check_run
 
 pytestmark = pytest.mark.usefixtures("short_pilot")
@@ -111,6 +112,20 @@ def test_runs_of_ones_own_modules_compare(runs):
     table = pv.compare_runs(models, data=x, num_samples=20)
     expected = pv.log_evidence(models[runs / "own"], x, num_samples=20, seed=0).log_evidence
     assert table.log_evidence.iloc[0] == pytest.approx(expected.mean().item(), rel=1e-6)
+
+
+@pytest.mark.slow
+def test_the_mode_of_a_model_changes_no_comparison(tmp_path):
+    """Dropout would be in the bound of a model that is still being trained."""
+    vae = pv.VAE(4, 2, encoder=nn.Sequential(nn.Linear(4, 6), nn.Dropout(0.5)), **NETS)
+    pv.fit(vae, X, epochs=1, out=tmp_path / "run")
+    bounds = []
+    for mode in (False, True):
+        (tmp_path / "run" / "evidence.npz").unlink(missing_ok=True)
+        found = measure(tmp_path / "run", vae=vae.train(mode), data=X[:40], num_samples=9)
+        bounds.append(found.elbo)
+        assert vae.training == mode
+    assert np.array_equal(*bounds)
 
 
 @pytest.mark.slow

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyro
 import torch
 from numpy.typing import ArrayLike
 
+from ..core.acting import evaluating
 from ..core.files import replacing
 from ..core.pareto import RELIABLE
 from ..core.seeding import seeded
@@ -94,7 +94,7 @@ def measure(
     if (kept := _recall(run / EVIDENCE, key)) is not None:
         return kept
     evidence = log_evidence(vae, x, num_samples=num_samples, seed=seed)
-    with seeded(seed), pyro.get_param_store().scope(), torch.no_grad():
+    with evaluating(vae, seed), torch.no_grad():
         likelihood, kl = elbo_terms(vae.model, vae.guide, vae.as_data(x), num_samples=10)
     measurement = Measurement(
         log_evidence=evidence.log_evidence.numpy(force=True),

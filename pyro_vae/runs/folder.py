@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyro
 import torch
 from torch import Tensor
 
 from .. import plots
+from ..core.acting import evaluating
 from ..core.files import replacing, uncompressed
 from ..core.seeding import seeded
 from ..core.toml import read_config, write_toml
@@ -164,7 +164,7 @@ def _test(
 ) -> dict[str, float]:
     """Measure the trained model on the test data; write the numbers, then the pictures."""
     test = vae.as_data(as_seen(data.test, settings))
-    with seeded(0), pyro.get_param_store().scope():
+    with evaluating(vae, 0):
         likelihood, kl = elbo_terms(vae.model, vae.guide, test, num_samples=10)
     bound = likelihood - kl
     weights, last = vae.weights_of(test), fitted.history.iloc[-1]
