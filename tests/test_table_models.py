@@ -539,7 +539,9 @@ STEPS = {  # values, the step by which they lie apart, and the smallest that may
     "share": (np.arange(1, 100) / 100, 0.01, 0.01),
     "balance": (np.arange(-50, 50) ** 3 / 10, 0.1, -math.inf),
     "any": (np.arange(3, 50) ** 2, None, 1),
-    "few": (np.tile([10.0, 20.0, 60.0, 90.0, 95.5, 100.0], 4), None, -math.inf),
+    "few": (np.tile([10.0, 20.0, 60.0, 90.0, 95.5, 100.0], 4), 0.1, -math.inf),
+    "few cents": (np.arange(1, 8) * 1.25 - 0.5, 0.01, -math.inf),
+    "few whole": (np.arange(-2, 12) * 100, None, -math.inf),
     "fine": (np.sqrt(np.arange(2, 60)), None, -math.inf),
 }
 
@@ -608,6 +610,9 @@ CLOCKS = {  # times or durations, and the seconds by which they lie apart
     "microseconds": (pd.Timestamp("2024-03-04") + pd.to_timedelta(TICKS * 1001, "us"), None),
     "minutes": (pd.to_timedelta(TICKS, "min"), 60),
     "seconds": (pd.to_timedelta(TICKS**2, "s"), 1),
+    "few hours": (pd.to_timedelta(TICKS[:9] * 3, "h"), 60),
+    "few days": (pd.Timestamp("2024-03-04") + pd.to_timedelta(TICKS[:9] * 3, "D"), None),
+    "few quarters": (pd.Timestamp("2024-03-04") + pd.to_timedelta(TICKS[:9] * 15, "s"), 15),
 }
 
 

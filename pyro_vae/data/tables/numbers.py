@@ -15,7 +15,7 @@ FEW = 12  # values that are too few for a spike beside numbers
 SHARE = 0.5  # which some of the numbers in (0, 1) exceed, if they are shares
 HEAPED, AGAIN = 0.5, 5  # nats a row that a probability for each value wins, and rows a value
 MANY, PLACES = 20, 6  # values whose common step is no accident, and its decimals
-SECONDS = 86_400  # of a day
+SECONDS, MINUTE = 86_400, 60  # of a day, and of a minute
 DIGITS = 2.0**40  # numbers beyond have too few digits to tell what they are rounded to
 GAIN = 0.05  # nats a row that a family of numbers must win over the Normal
 # Degrees of freedom that follow z come near 0, and draws are then larger than any value seen.
@@ -86,16 +86,17 @@ def are_counts(x: np.ndarray) -> bool:
 def step_of(x: np.ndarray, sort: Sort = "number") -> float | None:
     """The largest step by which all values lie apart: 0.01 of cents, 1,000 of rounded salaries.
 
-    Of times and durations, which are days, one of whole seconds. ``None`` of whole numbers that are
-    not rounded, of few values, and of more decimals.
+    Of times and durations, which are days, one of whole seconds. Few values may lie farther apart
+    by accident, so theirs is that of their last decimal, or at most a minute. ``None`` of whole
+    numbers that are not rounded, and of more decimals.
     """
     values = np.unique(x)
-    if len(values) < MANY:
-        return None
+    few = len(values) < MANY
     if sort in ("time", "duration"):
         seconds = np.round(values * SECONDS, PLACES - 1)
-        step = int(np.gcd.reduce((seconds - seconds[0]).astype(np.int64)))
-        plain = step == SECONDS and seconds[0] % SECONDS == 0  # whole days
+        apart = [*seconds, MINUTE] if few else seconds - seconds[0]
+        step = int(np.gcd.reduce(np.asarray(apart).astype(np.int64)))
+        plain = not (seconds % SECONDS).any() and (few or step == SECONDS)  # whole days
         return None if plain or (seconds % 1).any() else step / SECONDS
     for places in range(PLACES + 1):
         scaled = values * 10.0**places
@@ -103,7 +104,7 @@ def step_of(x: np.ndarray, sort: Sort = "number") -> float | None:
         if np.abs(ticks).max() > DIGITS:
             return None
         if np.allclose(scaled, ticks, rtol=4 * np.finfo(float).eps, atol=0):
-            step = int(np.gcd.reduce((ticks - ticks[0]).astype(np.int64)))
+            step = 1 if few else int(np.gcd.reduce((ticks - ticks[0]).astype(np.int64)))
             return None if step == 1 and places == 0 else step / 10**places
     return None
 
