@@ -12,6 +12,7 @@ import torch
 from torch.distributions.transforms import AffineTransform, ExpTransform, PowerTransform
 
 import pyro_vae as pv
+from pyro_vae.data.tables.coding import drawn
 from pyro_vae.distributions import (
     GeneralizedPareto,
     Pareto,
@@ -267,6 +268,19 @@ def test_frames_come_back_with_their_event_column():
     with pytest.raises(ValueError, match="'time' and its event 'dead' one is missing"):
         vae.sample(10, given={"time": 50.0}, seed=0)
     assert list(pv.predictive_check(vae, table, num_samples=50).columns.index) == ["age"]
+
+
+@pytest.mark.parametrize(("unit", "step"), [(0.1, 0.1), (1, None), (7, 7)])
+def test_drawn_times_lie_in_the_steps_of_the_column(unit, step):
+    times = np.round(np.arange(1, 41) ** 2 * unit, 1)
+    frame = pd.DataFrame({"time": times, "dead": [0, 1] * 20, "x": np.linspace(0, 1, 40)})
+    table = pv.Table.from_frame(frame)
+    column = table.schema["time"]
+    assert column.kind == "survival" and column.step == step
+    own = drawn(column, np.array([1.26, -1.26, 0.01, -0.01, 99.99]))
+    ticks = own / unit
+    assert np.allclose(ticks, ticks.round()) and (np.sign(own) == [1, -1, 1, -1, 1]).all()
+    assert abs(own[-1] - 99.99) <= unit / 2
 
 
 @pytest.mark.slow

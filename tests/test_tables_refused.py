@@ -350,8 +350,57 @@ def test_files_are_read_and_named_in_errors(tmp_path):
         frame.to_csv(path, sep=separator, index=False)
         assert pv.Table.read(path).to_frame().equals(frame)
     (tmp_path / "inf.csv").write_text("a,b\n" + "1.5,x\n2.5,y\n" * 9 + "inf,x\n")
-    with pytest.raises(ValueError, match=r"inf.csv: column 'a', row 18: inf is no number"):
+    with pytest.raises(ValueError, match=r"inf.csv: column 'a', row 18 \(line 20\): inf is no"):
         pv.Table.read(tmp_path / "inf.csv")
+
+
+LINES = {  # what stands before, and what is wrong, in the last line but one
+    "empty lines": "\n \n",
+    "a cell of three lines": '5,"x\ny\nz"\n',
+}
+
+
+@pytest.mark.parametrize("before", LINES)
+def test_errors_name_the_line_of_the_file(before, tmp_path):
+    """Whatever lies before it: empty lines, which are no rows, and cells of several lines."""
+    rows = [f"{i}.5,{'uv'[i % 2]}" for i in range(9)]
+    for last, words in {
+        "inf,u": r"column 'a', row \d+ \(line {}\): inf is no number",
+        "1,2,3": "line {} has 3 cells, and there are 2 columns",
+        "1": "line {} has 1 cells, and there are 2 columns",
+        '1,"2': "the quotation mark in line {} is not closed",
+    }.items():
+        text = "\n".join(["a,b", LINES[before] + rows[0], *rows[1:], last, "4.5,u"])
+        (tmp_path / "x.csv").write_text(text)
+        with pytest.raises(ValueError, match=words.format(text.count("\n"))):
+            pv.Table.read(tmp_path / "x.csv")
+
+
+def test_booleans_come_back_as_the_file_writes_them(tmp_path):
+    n = 60
+    frame = pd.DataFrame(
+        {
+            "time": np.arange(n) % 7 + 1.5,
+            "dead": np.tile(["TRUE", "FALSE", "TRUE"], n // 3),
+            "ok": np.tile(["false", "true", "true", None], n // 4),
+            "all": "TRUE",
+            "python": np.tile(["True", "False"], n // 2),
+        }
+    )
+    frame.to_csv(tmp_path / "x.csv", index=False)
+    table = pv.Table.read(tmp_path / "x.csv")
+    assert table.schema["time"].event == "dead" and table.schema["ok"].levels == (False, True)
+    new = table.to_frame(np.ones_like(table.values))
+    assert (new["dead"] == "TRUE").all() and (new["ok"] == "true").all()
+    assert (new["all"] == "TRUE").all() and new["python"].dtype == bool
+    record = pv.VAE(table, 1, encoder="MLP([2])", decoder="MLP([2])").record
+    assert {*record.words} == {"dead", "ok", "all"}
+    again = read_file(tmp_path / "x.csv", record.words)
+    assert np.array_equal(table.schema.read(again).values, table.values, equal_nan=True)
+    assert read_file(tmp_path / "x.csv", ()).dtypes[["dead", "python"]].tolist() == [bool, bool]
+    again.loc[8, "ok"] = "perhaps"
+    with pytest.raises(ValueError, match=r"(?s)'ok', row 8: 'perhaps' beside .*write true, false"):
+        table.schema.read(again)
 
 
 FILES = {

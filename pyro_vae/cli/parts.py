@@ -177,7 +177,7 @@ def read_rows(run: Path, vae: "VAE", path: Path) -> Any:  # noqa: ANN401
     from ..data.numpy_files import read_array
     from ..data.pictures import channels_first, read_pictures
     from ..data.ragged import read_lines
-    from ..data.tables import read_file
+    from ..data.tables import naming, read_file
     from ..model.counts import CountsRecord
     from ..model.tables import TableRecord
     from ..model.visits import VisitsRecord
@@ -191,7 +191,9 @@ def read_rows(run: Path, vae: "VAE", path: Path) -> Any:  # noqa: ANN401
         beside = vae.record.beside if isinstance(vae.record, CountsRecord) else ()
         return read_counts(path, beside=beside)
     if isinstance(vae.record, TableRecord | VisitsRecord):
-        return read_file(path, vae.record.words)
+        frame = read_file(path, vae.record.words)
+        with naming(path):
+            return vae.record.read(frame) if isinstance(vae.record, TableRecord) else frame
     return channels_first(read_array(path), read_settings(run).layout)
 
 

@@ -43,7 +43,7 @@ def read_counts(
     if layer is not None and kind != ".h5ad":
         raise ValueError(f"layer={layer!r} is of .h5ad files, got {path.name}")
     if kind in SUFFIXES:
-        return _of_table(read_file(path), path, beside)
+        return _of_table(read_file(path, ()), path, beside)
     readers = {".h5ad": lambda: _annotated(path, layer), ".npz": lambda: Counts(_npz(path))}
     readers[".mtx"] = lambda: Counts(_matrix_market(path))
     if kind not in readers:

@@ -105,8 +105,12 @@ class TableRecord(Record):
 
     @property
     def words(self) -> tuple[str, ...]:
-        """The columns that hold words, such as codes that look like numbers in a file."""
-        return tuple(column.name for column in self.schema.columns if column.sort == "word")
+        """The columns that hold words in a file, whatever these look like."""
+        formed = [c for c in self.schema.columns if c.sort == "boolean" and c.format]
+        return (
+            *(c.name for c in self.schema.columns if c.sort == "word"),
+            *(c.name for c in formed),
+        )
 
     @property
     def levels(self) -> dict[int, int]:

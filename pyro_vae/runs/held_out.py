@@ -15,7 +15,7 @@ from ..core.toml import read_config
 from ..data import SOURCES, Data, load_data
 from ..data.counts import Counts
 from ..data.rows import Rows
-from ..data.tables import Table, read_file
+from ..data.tables import Table, naming, read_file
 from ..infer.training.preparation import check_grey, fingerprint
 from ..infer.training.settings import CONFIG, FROM_PYTHON
 from ..model.tables import TableRecord
@@ -56,7 +56,9 @@ def held_out(
     elif not isinstance(data, str | Path):
         return vae.as_data(as_seen(vae.as_data(data), settings)), None
     elif isinstance(vae.record, TableRecord | VisitsRecord) and str(data) not in SOURCES:
-        return vae.as_data(read_file(data, vae.record.words)), None
+        frame = read_file(data, vae.record.words)
+        with naming(data):
+            return vae.as_data(frame), None
     else:
         options: Any = settings.of_counts | {"size": settings.size if Path(data).is_dir() else None}
         if Path(data).suffix in (".npy", ".npz"):

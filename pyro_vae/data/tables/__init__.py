@@ -1,7 +1,7 @@
 """Tables: frames of mixed columns with missing cells, as numbers that a model reads, and back."""
 
 from .columns import KINDS, Column, Kind, Level
-from .files import SUFFIXES, read_file
+from .files import SUFFIXES, naming, read_file
 from .placeholders import NaValues
 from .table import Schema, Table
 
@@ -14,5 +14,6 @@ __all__ = [
     "NaValues",
     "Schema",
     "Table",
+    "naming",
     "read_file",
 ]

@@ -14,7 +14,7 @@ from .columns import Column, Kind, Level
 from .declared import kind_of_line
 from .moments import DAY, ZONE, as_days, as_times, in_zone, read_words, write_words
 from .native import DECIMAL
-from .written import read_numbers, write_numbers
+from .written import read_booleans, read_numbers, write_booleans, write_numbers
 
 __all__ = [
     "EXACT",
@@ -112,6 +112,8 @@ def encoded(column: Column, cells: Cells) -> np.ndarray:
     if not cells.known.any():
         return np.full(len(cells), np.nan)
     _check_sort(column, cells)
+    if column.sort == "boolean" and cells.sort == "word":
+        cells = read_booleans(cells)
     if column.has_codes:
         return codes(cells, column.levels)
     if column.sort == "time":
@@ -232,7 +234,9 @@ def decoded(column: Column, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray
                 f"column {column.name!r}, row {int(np.argmax(wrong))}: {places[wrong][0]:g} is no "
                 f"code of its levels\ngive whole numbers from 0 to {len(column.levels) - 1}"
             )
-        return _array(column.levels)[places.astype(int)], known
+        cells = _array(column.levels)[places.astype(int)]
+        written = column.sort == "boolean" and column.format
+        return (write_booleans(cells, written) if written else cells), known
     values = np.where(known, numbers, 0.0)
     if column.sort == "time":
         times = as_times(values, str(column.origin), column.whole, column.dtype)
@@ -241,7 +245,8 @@ def decoded(column: Column, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray
         values = rounded(column, values)
     if column.sort == "duration":
         return _durations(column, values), known
-    return (write_numbers(values, column.format) if column.format else values), known
+    write = write_booleans if column.sort == "boolean" else write_numbers
+    return (write(values, column.format) if column.format else values), known
 
 
 def own_part(column: Column, numbers: np.ndarray) -> np.ndarray:
@@ -255,8 +260,6 @@ def own_part(column: Column, numbers: np.ndarray) -> np.ndarray:
 
 def rounded(column: Column, values: np.ndarray) -> np.ndarray:
     """Numbers as a column of codes, whole numbers or midnights can hold them."""
-    if column.kind == "survival":
-        return np.sign(values) * np.clip(np.round(np.abs(values)), *_room(column))
     values = np.round(values)
     return values if column.has_codes or column.sort == "time" else np.clip(values, *_room(column))
 
@@ -280,7 +283,10 @@ def drawn(column: Column, values: np.ndarray, *, mean: bool = False) -> np.ndarr
 
 def _in_steps(column: Column, values: np.ndarray, kind: Kind | None) -> np.ndarray:
     """The nearest values that a column can hold, within the support of their kind."""
-    if not (column.has_codes or column.kind == "survival") and (step := _unit(column)):
+    if column.kind == "survival":  # whose sign says whether it is censored
+        own = _in_steps(replace(column, kind="positive"), np.abs(values), "positive")
+        return np.sign(values) * own
+    if not column.has_codes and (step := _unit(column)):
         low = 0.0 if column.step is None else column.low or 0.0
         places = max(-int(Decimal(repr(v)).as_tuple().exponent) for v in (step, low))
         steps = np.round((values - low) / step)

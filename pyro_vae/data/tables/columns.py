@@ -62,7 +62,7 @@ class Column:
         high: the greatest.
         spike: the value that occurs often.
         origin: of a time, the day that is 0.
-        format: of a time or number that was written as words, how.
+        format: of a time, number or boolean that was written as words, how.
         na_values: values that stand for missing cells.
         event: of a survival time, the column that says whether the event was seen.
         value: of a constant; a duration in days, a time as ISO 8601 has it.

@@ -14,7 +14,7 @@ from .declared import WORDS, declared_levels, kind_of_line, with_categories
 from .doubts import likely, with_doubts
 from .moments import as_days, in_zone, iso_format, midnight, read_words
 from .numbers import HEAVY, are_counts, by_values, count_line, positive_line, step_of
-from .placeholders import as_numbers, known_cells, notes
+from .placeholders import as_booleans, as_numbers, known_cells, notes
 
 __all__ = ["Wishes", "decide", "revise"]
 
@@ -180,6 +180,8 @@ def _decide(
     gone = (*cells.alike(said), *(value for value in said if value in cells.gone))
     base = replace(base, levels=cells.levels, ordered=cells.ordered, na_values=gone)
     words, form = cells, wishes.dates.get(cells.name)
+    if not any(isinstance(level, str) for level in levels or ()):
+        cells, base = as_booleans(cells, base, kind == "event")
     if kind == "event" and cells.sort not in ("boolean", "whole", "number"):
         raise ValueError(
             f"it holds {cells.dtype}, first {cells.seen[0]!r}, and an event is 0 (censored) or 1 "
@@ -251,6 +253,7 @@ def _time(base: Column, cells: Cells, line: str | None) -> Column:
     origin = str(cells.seen.min().astype("datetime64[D]"))
     days = as_days(cells, origin)
     words = f" written {base.format}" if base.format else ""
+    words += ", new ones in UTC" * ("%z" in (base.format or ""))
     return replace(
         base,
         kind="time",
@@ -324,7 +327,7 @@ def _number(
     whole = bool((x == np.round(x)).all())
     if kind is None and cells.sort != "duration" and (column := _codes(base, x, distinct, whole)):
         return column
-    step = None if kind in ("survival", "event") else step_of(x, cells.sort or "number")
+    step = None if kind == "event" else step_of(x, cells.sort or "number")
     base = replace(base, whole=whole, step=step, low=float(x.min()), high=float(x.max()))
     if kind is None:
         kind, chosen, spike, why = by_values(x, whole, cells.sort != "duration", step)

@@ -141,7 +141,7 @@ def _suspects(column: Column, cells: Cells) -> list[Level]:
     """
     if not column.modelled or column.sort == "time":
         return []
-    if column.format is not None:
+    if column.format is not None and column.sort == "number":
         cells = read_numbers(cells.without(column.na_values), column.format)
     if cells.sort == "word":
         words = dict.fromkeys(cells.seen.tolist())

@@ -4,7 +4,9 @@ import csv
 import re
 import warnings
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Generator, Iterator
+from contextlib import contextmanager
+from itertools import islice
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from ...core.files import COMPRESSED
 from ...core.system import check_file
 from .coding import EXACT
 
-__all__ = ["SUFFIXES", "read_file"]
+__all__ = ["SUFFIXES", "naming", "read_file"]
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 NUMBER = re.compile(r"[-+]?\d*\.?\d+(e[-+]?\d+)?", re.IGNORECASE)
@@ -25,64 +27,73 @@ THOUSANDS = r"[-+]?(0|[1-9]\d{0,2}(\.\d{3})?)"
 SUFFIXES = (*SEPARATORS, ".parquet")
 
 
-def _with_leading_zeros(frame: Any, path: Path, options: dict[str, Any]) -> Any:  # noqa: ANN401
-    """The frame, its columns of whole numbers that are written as 01234 as words: codes.
-
-    So are those that have holes and numbers that no float holds: they come back as they were.
-    """
+def _as_written(frame: Any, path: Path, options: dict[str, Any], of_run: bool) -> Any:  # noqa: ANN401
+    """The frame, in which what pandas took for something else is as the file has it."""
     import pandas as pd
 
-    whole = [
-        name
-        for name, x in frame.items()
-        if x.dtype.kind in "iuf" and (x.isna() | ((x >= 0) & (x % 1 == 0))).all()
-    ]
-    if whole:
-        words = pd.read_csv(path.absolute(), usecols=whole, dtype=str, **options)
-        for name in whole:
-            large = frame[name].dtype.kind == "f" and (frame[name] >= EXACT).any()
-            as_codes = large and words[name].dropna().str.fullmatch(r"\d+").all()
-            if as_codes or words[name].str.match(r"0\d+$").any():
-                frame[name] = words[name]
+    doubtful = [name for name, x in frame.items() if _is_doubtful(x)]
+    if not doubtful:
+        return frame
+    words = pd.read_csv(
+        path.absolute(), usecols=doubtful, dtype=str, keep_default_na=False, **options
+    ).loc[frame.index]
+    _warn_of_points(frame, words, path, options["sep"])
+    for name in doubtful:
+        x, written = frame[name], words[name].where(frame[name].notna())
+        known = written.dropna()
+        if x.dtype.kind in "iuf":  # codes: 01234, and numbers that no float holds
+            large = x.dtype.kind == "f" and (x >= EXACT).any()
+            as_words = known.str.match(r"0\d+$").any()
+            as_words |= large and known.str.fullmatch(r"\d+").all()
+        else:
+            as_words = not of_run and not known.isin(["True", "False"]).all()
+        if _holds(x) == "string":
+            frame[name] = x.mask(words[name] == "None", "None")
+        elif as_words:
+            frame[name] = written
     return frame
 
 
-def _warn_of_points(frame: Any, path: Path, options: dict[str, Any]) -> None:  # noqa: ANN401
-    """Say where points are read as decimal ones that look as if they stood between thousands."""
+def _holds(x: Any) -> str:  # noqa: ANN401
+    """What the known cells of a column are, as pandas says it."""
     import pandas as pd
 
-    parts = [(name, x.dropna()) for name, x in frame.items() if x.dtype.kind == "f"]
-    some = [n for n, x in parts if (x % 1 != 0).any() and ((x * 1000).round(6) % 1 == 0).all()]
-    if not some:
-        return
-    words = pd.read_csv(path.absolute(), usecols=some, dtype=str, **options)
-    for name in some:
-        x = words[name].dropna().str.strip()
+    return pd.api.types.infer_dtype(x, skipna=True)
+
+
+def _is_doubtful(x: Any) -> bool:  # noqa: ANN401
+    """Whether pandas may have read a column as what it is not.
+
+    Codes such as 01234 are whole numbers, points between thousands decimal ones, TRUE is True, and
+    None, among words, a missing cell.
+    """
+    if x.dtype.kind in "iuf":
+        return bool((x.isna() | ((x >= 0) & (x % 1 == 0))).all()) or _has_three_places(x)
+    return x.dtype == bool or (x.hasnans and _holds(x) in ("string", "boolean"))
+
+
+def _has_three_places(x: Any) -> bool:  # noqa: ANN401
+    """Whether cells are numbers of up to three decimals, and some have one."""
+    x = x.dropna()
+    return x.dtype.kind == "f" and bool((x % 1 != 0).any() and ((x * 1000).round(6) % 1 == 0).all())
+
+
+def _warn_of_points(frame: Any, words: Any, path: Path, separator: str) -> None:  # noqa: ANN401
+    """Say where points are read as decimal ones that look as if they stood between thousands."""
+    for name in words:
+        if not _has_three_places(frame[name]):
+            continue
+        x = words[name][frame[name].notna()].str.strip()
         with_point = x[x.str.contains(".", regex=False)]
-        fixed = len(with_point) == len(x) and options["sep"] != ";"  # as many decimals in each
+        fixed = len(with_point) == len(x) and separator != ";"  # as many decimals in each
         if not fixed and with_point.nunique() > FEW and x.str.fullmatch(THOUSANDS).all():
-            said = f"sep={options['sep']!r}, " + "decimal=',', " * (options["sep"] != ",")
+            said = f"sep={separator!r}, " + "decimal=',', " * (separator != ",")
             warnings.warn(
                 f"{path}: column {name!r}: {with_point.iloc[0]!r} is read with a decimal point\n"
                 "if points stand between thousands: Table.from_frame(pandas.read_csv(path, "
                 f"{said}thousands='.'))",
                 stacklevel=2,
             )
-
-
-def _with_none(frame: Any, path: Path, options: dict[str, Any]) -> Any:  # noqa: ANN401
-    """The frame, in whose columns of words "None" is one, which pandas takes for a missing cell."""
-    import pandas as pd
-
-    infer = pd.api.types.infer_dtype
-    words = [name for name, x in frame.items() if x.hasnans and infer(x, skipna=True) == "string"]
-    if words:
-        given = pd.read_csv(
-            path.absolute(), usecols=words, dtype=str, keep_default_na=False, **options
-        )
-        for name in words:
-            frame[name] = frame[name].mask(given[name] == "None", "None")
-    return frame
 
 
 def _without_last_lines(frame: Any, path: Path) -> Any:  # noqa: ANN401
@@ -95,19 +106,45 @@ def _without_last_lines(frame: Any, path: Path) -> Any:  # noqa: ANN401
     return frame if "\n\n" in full else frame.iloc[: full.count("\n")]
 
 
-def _check_widths(path: Path, separator: str, width: int) -> None:
-    """Raise where a row has fewer cells than there are columns, which pandas fills with holes."""
+def _records(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a file, each with the line where it begins, the first one and empty ones too.
+
+    Of a line of spaces alone, which pandas takes for empty, there are no cells.
+    """
     from pandas.io.common import get_handle
 
     with get_handle(path.absolute(), "r", encoding="utf-8", compression="infer") as file:
-        rows = csv.reader(file.handle, delimiter=separator)
+        rows, line = csv.reader(file.handle, delimiter=separator), 1
         for cells in rows:
-            if 0 < len(cells) < width:
-                raise ValueError(
-                    f"line {rows.line_num} has {len(cells)} cells, and there are {width} columns: "
-                    "leave a missing cell empty between its separators, or take the line out if "
-                    "the file ends too soon"
-                )
+            yield line, cells if cells[1:] or "".join(cells).strip() else []
+            line = rows.line_num + 1
+
+
+@contextmanager
+def naming(path: str | Path) -> Generator[None]:
+    """Say of which file an error about a frame is, and in which line the row begins."""
+    try:
+        yield
+    except ValueError as problem:
+        text, path = str(problem), Path(path)
+        row, kind = re.search(r", row (\d+)", text), _kind(path)
+        if row is not None and kind != ".parquet":
+            separator, names = _head(path, kind)
+            rows = (n for n, cells in _records(path, separator) if cells or len(names) == 1)
+            line = next(islice(rows, int(row[1]) + 1, None))
+            text = f"{text[: row.end()]} (line {line}){text[row.end() :]}"
+        raise ValueError(f"{path}: {text}") from problem
+
+
+def _check_widths(path: Path, separator: str, width: int) -> None:
+    """Raise where a row has fewer cells than there are columns, which pandas fills with holes."""
+    for line, cells in _records(path, separator):
+        if 0 < len(cells) < width:
+            raise ValueError(
+                f"line {line} has {len(cells)} cells, and there are {width} columns: leave a "
+                "missing cell empty between its separators, or take the line out if the file ends "
+                "too soon"
+            )
 
 
 def _has_decimal_commas(frame: Any, path: Path) -> bool:  # noqa: ANN401
@@ -133,17 +170,38 @@ def _has_decimal_commas(frame: Any, path: Path) -> bool:  # noqa: ANN401
     return True
 
 
-def read_file(path: str | Path, words: Collection[str] = ()) -> Any:  # noqa: ANN401
+def _kind(path: Path) -> str:
+    """The suffix that says what a file is, without that of a compression."""
+    return next((s.lower() for s in reversed(path.suffixes) if s not in COMPRESSED), "")
+
+
+def _head(path: Path, kind: str) -> tuple[str, Any]:
+    """The separator of a file, as its first line shows, and the names there."""
+    import pandas as pd
+
+    def names(separator: str) -> Any:  # noqa: ANN401
+        first = pd.read_csv(path.absolute(), sep=separator, header=None, nrows=1, dtype=str)
+        return first.iloc[0]
+
+    one = names(SEPARATORS[kind])
+    if len(one) == 1:  # as spreadsheets write it where the comma is the decimal point
+        other = next((s for s in ";\t|," if s in str(one.iloc[0])), None)
+        return (other, names(other)) if other else (SEPARATORS[kind], one)
+    return SEPARATORS[kind], one
+
+
+def read_file(path: str | Path, words: Collection[str] | None = None) -> Any:  # noqa: ANN401
     """A frame of pandas.
 
     Empty cells, ``NA``, ``NaN`` and the like are missing; of one column, empty lines too, unless
     they end the file and there are no others. Among words ``None`` is one. Where a file of ``.csv``
     has another separator it is seen in its first line, and beside semicolons commas may be decimal
-    ones.
+    ones. Booleans that are not written True and False are words.
 
     Args:
         path: of the file.
-        words: columns that hold words, whatever they look like.
+        words: columns that hold words, whatever they look like, where a model knows them; booleans
+            of other columns are booleans then.
 
     Raises:
         ValueError: no such file, or one that cannot be read, with the line where it fails.
@@ -156,22 +214,16 @@ def read_file(path: str | Path, words: Collection[str] = ()) -> Any:  # noqa: AN
             "Table.from_frame(df)"
         )
     path = Path(path)  # absolute where pandas reads it, which takes "~" for the user's home
-    suffixes = [s for s in path.suffixes if s not in COMPRESSED]
-    kind = suffixes[-1].lower() if suffixes else ""
+    kind = _kind(path)
     if kind not in SUFFIXES:
         raise ValueError(f"{path}: a table is a file {', '.join(SUFFIXES)}, got {kind or 'none'}")
     check_file(path)
     try:
         if kind == ".parquet":
             return pd.read_parquet(path.absolute())
-        separator = SEPARATORS[kind]
-        names = pd.read_csv(path.absolute(), sep=separator, header=None, nrows=1, dtype=str).iloc[0]
+        separator, names = _head(path, kind)
         if str(names.iloc[0]).startswith("sep="):
             raise ValueError("its first line is Excel's, which names the separator: take it out")
-        other = next((s for s in ";\t|," if len(names) == 1 and s in str(names.iloc[0])), None)
-        if other is not None:  # as spreadsheets write it where the comma is the decimal point
-            separator = other
-            names = pd.read_csv(path.absolute(), sep=other, header=None, nrows=1, dtype=str).iloc[0]
         twice = names[names.duplicated() & names.notna()]
         if len(twice):
             raise ValueError(f"column {twice.iloc[0]!r} occurs twice in the first line: rename one")
@@ -183,7 +235,7 @@ def read_file(path: str | Path, words: Collection[str] = ()) -> Any:  # noqa: AN
             )
         # Of one column an empty line is a missing cell, of several it is no row.
         options: dict[str, Any] = {"sep": separator, "skip_blank_lines": len(names) > 1}
-        own: Any = dict.fromkeys({*words} & {*names}, str)
+        own: Any = dict.fromkeys({*(words or ())} & {*names}, str)
         frame = pd.read_csv(path.absolute(), low_memory=False, dtype=own, **options)
         if not isinstance(frame.index, pd.RangeIndex):
             raise ValueError(
@@ -199,16 +251,21 @@ def read_file(path: str | Path, words: Collection[str] = ()) -> Any:  # noqa: AN
             )
         if len(names) == 1:
             frame = _without_last_lines(frame, path)
-        _warn_of_points(frame, path, options)
-        return _with_leading_zeros(_with_none(frame, path, options), path, options)
+        return _as_written(frame, path, options, of_run=words is not None)
     except ImportError:
         raise ValueError(f"{path}: Parquet files need pyarrow: pip install pyarrow") from None
     except (ValueError, OSError, EOFError, zlib.error) as problem:
-        words = _in_words(problem)
-        raise ValueError(f"{path} cannot be read as {kind[1:]}: {words}") from problem
+        said = _in_words(problem, path, kind)
+        raise ValueError(f"{path} cannot be read as {kind[1:]}: {said}") from problem
 
 
-def _in_words(problem: Exception) -> str:
+def _line(path: Path, kind: str, row: int) -> int:
+    """Where a row begins that pandas counts from 1, the first line and empty ones too."""
+    records = _records(path, _head(path, kind)[0])
+    return next(islice(records, row - 1, None))[0]
+
+
+def _in_words(problem: Exception, path: Path, kind: str) -> str:
     """What is wrong with a file, and what to do."""
     words = str(problem).strip()
     if isinstance(problem, UnicodeDecodeError):
@@ -222,13 +279,14 @@ def _in_words(problem: Exception) -> str:
             f"Table.from_frame(pandas.read_csv(path, encoding={code!r}))"
         )
     if found := re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", words):
-        expected, line, got = found.groups()
+        expected, row, got = found.groups()
         return (
-            f"line {line} has {got} cells, and there are {expected} columns: put cells that hold "
-            "the separator between quotation marks"
+            f"line {_line(path, kind, int(row))} has {got} cells, and there are {expected} "
+            "columns: put cells that hold the separator between quotation marks"
         )
     if found := re.search(r"EOF inside string starting at row (\d+)", words):
-        return f"the quotation mark in line {int(found[1]) + 1} is not closed: close it"
+        line = _line(path, kind, int(found[1]) + 1)
+        return f"the quotation mark in line {line} is not closed: close it"
     if "No columns to parse" in words:
         return "it is empty: its first line names the columns"
     return words

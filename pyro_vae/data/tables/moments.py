@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ ISO = re.compile(
     r"\d{4}-\d\d-\d\d(?:(?P<between>[ T])\d\d:\d\d(?P<seconds>:\d\d(?P<parts>\.\d{1,6})?)?"
     r"(?P<zone>Z|[-+]\d\d:?\d\d)?)?"
 )
+OFFSET = re.compile(r"(Z|[-+]\d\d:?\d\d)$")  # at the end of a form
 DATE = re.compile(r"(\d{4}|\d{1,2})([/.-])(\d{1,2})\2(\d{4}|\d{1,2})(\D.*)?")
 NAMED = [f"{day}{year}" for day in ("%d-%b-", "%d %b ", "%d %B ", "%b-") for year in ("%Y", "%y")]
 NAMED += ["%b %d, %Y", "%B %d, %Y", "%d%b%Y", "%b %Y", "%B %Y"]  # months are words
@@ -68,8 +69,11 @@ ALL_LAST = ("0002-01-01", "9998-12-31")
 def iso_format(words: np.ndarray) -> str | None:
     """The form of ISO 8601 that all of the words have; their time zone is a part of it.
 
+    Of several zones, as an hour that daylight saving moves has them, the form has ``%z``: its times
+    are in UTC. Where some have parts of a second, it has them.
+
     Raises:
-        OddWord: dates in several time zones.
+        OddWord: times with and without a zone.
     """
     forms: dict[str, str] = {}
     zones: dict[str, str] = {}
@@ -80,11 +84,13 @@ def iso_format(words: np.ndarray) -> str | None:
         time += ":%S" * bool(match["seconds"]) + ".%f" * bool(match["parts"])
         forms.setdefault("%Y-%m-%d" + time, word)
         zones.setdefault(match["zone"] or "", word)
-    if len(zones) > 1:
-        one, other, *_ = zones.values()
-        problem = f"times are in several time zones, {other!r} beside {one!r}"
-        raise OddWord(other, problem, "give pandas.to_datetime(frame[name], utc=True)")
-    return next(iter(forms)) + next(iter(zones)) if len(forms) == 1 else None
+    if len(zones) > 1 and "" in zones:
+        other = next(word for zone, word in zones.items() if zone)
+        problem = f"times with a time zone, {other!r}, and without, {zones['']!r}"
+        raise OddWord(zones[""], problem, "write the zone of each, or none")
+    if len({form.removesuffix(".%f") for form in forms}) > 1:
+        return None
+    return max(forms, key=len) + (next(iter(zones)) if len(zones) == 1 else "%z")
 
 
 def reading(words: Sequence[str], name: str) -> tuple[str, str] | None:
@@ -161,7 +167,7 @@ def read_words(cells: Cells, form: str, *, first: bool = False) -> Cells:
     say = f"; or say the form: dates={{{cells.name!r}: {other!r}}}"
     for word, row in places.items():
         try:
-            read[word] = np.datetime64(datetime.strptime(word, form), "us")
+            read[word] = np.datetime64(_moment(word, form), "us")
         except ValueError as problem:
             raise cells.error(
                 row,
@@ -174,8 +180,19 @@ def read_words(cells: Cells, form: str, *, first: bool = False) -> Cells:
     return check_years(replace(cells, sort="time", values=values))
 
 
+def _moment(word: str, form: str) -> datetime:
+    """A word as a time of the form's zone, which is UTC where it has many; parts may be absent."""
+    form = form if "." in word else form.replace(".%f", "")
+    if zone := OFFSET.search(form):
+        time = datetime.strptime(word, form[: zone.start()] + "%z")
+        return time.astimezone(datetime.strptime(zone[0], "%z").tzinfo).replace(tzinfo=None)
+    time = datetime.strptime(word, form)
+    return time if time.tzinfo is None else time.astimezone(UTC).replace(tzinfo=None)
+
+
 def write_words(times: np.ndarray, form: str) -> np.ndarray:
-    """Times as words."""
+    """Times as words; those of many zones in UTC."""
+    form = form.replace("%z", "+00:00")
     moments = times.astype("datetime64[us]").tolist()
     return np.array([m.strftime(form) if m else None for m in moments], dtype=object)
 

@@ -1,4 +1,4 @@
-"""Values that stand for missing cells, and numbers among words."""
+"""Values that stand for missing cells, and numbers and booleans among words."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
@@ -6,9 +6,9 @@ from typing import TypeAlias
 
 from .cells import Cells, is_placeholder
 from .columns import Column, Level
-from .written import number_form, read_numbers
+from .written import boolean_form, number_form, read_booleans, read_numbers
 
-__all__ = ["NaValues", "as_numbers", "by_name", "counted", "known_cells", "notes"]
+__all__ = ["NaValues", "as_booleans", "as_numbers", "by_name", "counted", "known_cells", "notes"]
 
 NaValues: TypeAlias = Sequence[Level] | Mapping[str, Sequence[Level]]
 
@@ -76,6 +76,14 @@ def as_numbers(cells: Cells, base: Column, guess: bool, declared: bool) -> tuple
         return cells, base
     base = replace(base, sort="number", format=form, na_values=(*base.na_values, *gone))
     return read_numbers(cells.without(gone), form), base
+
+
+def as_booleans(cells: Cells, base: Column, event: bool) -> tuple[Cells, Column]:
+    """Words as the booleans that they are; one alone is a word, but of an event."""
+    form = None if cells.sort != "word" or cells.levels else boolean_form(cells.seen)
+    if form is None or not (event or len(set(cells.seen.tolist())) > 1):
+        return cells, base
+    return read_booleans(cells), replace(base, sort="boolean", format=form)
 
 
 def notes(column: Column, cells: Cells) -> list[str]:

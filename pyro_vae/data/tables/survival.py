@@ -8,6 +8,7 @@ import numpy as np
 from .cells import Cells
 from .deciding import Wishes
 from .frames import Frame
+from .written import boolean_form, read_booleans
 
 __all__ = ["detect_events", "with_events"]
 
@@ -62,7 +63,9 @@ def _is_time(cells: Cells) -> bool:
 
 
 def _is_event(cells: Cells) -> bool:
-    """Whether all are 0 or 1, or booleans."""
+    """Whether all are 0 or 1, or booleans, which may be written as words."""
+    if cells.sort == "word" and boolean_form(cells.seen):
+        cells = read_booleans(cells)
     if cells.sort not in ("boolean", "whole", "number") or cells.levels:
         return False
     return set(np.unique(cells.seen).tolist()) == {0, 1}

@@ -14,7 +14,7 @@ from .coding import check_constant, constant, decoded, encoded, own_part
 from .columns import Column, Level, described
 from .deciding import Wishes, decide, revise
 from .declared import declared_lines
-from .files import read_file
+from .files import naming, read_file
 from .frames import Frame
 from .native import make_frame, make_series
 from .placeholders import NaValues, by_name
@@ -296,7 +296,7 @@ class Table:
         file.
         """
         frame = read_file(path)
-        try:
+        with naming(path):
             return cls.from_frame(
                 frame,
                 kinds=kinds,
@@ -305,8 +305,6 @@ class Table:
                 censored=censored,
                 na_values=na_values,
             )
-        except ValueError as problem:
-            raise ValueError(f"{path}: {problem}") from problem
 
     @property
     def likelihood(self) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Numbers that are written as words: amounts, percentages, and numbers beside "?"."""
+"""Numbers and booleans that are written as words: amounts, percentages, TRUE and FALSE."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -8,7 +8,16 @@ import numpy as np
 
 from .cells import Cells, OddWord
 
-__all__ = ["number_form", "pairs_in", "read_numbers", "units_in", "write_numbers"]
+__all__ = [
+    "boolean_form",
+    "number_form",
+    "pairs_in",
+    "read_booleans",
+    "read_numbers",
+    "units_in",
+    "write_booleans",
+    "write_numbers",
+]
 
 DIGITS = 15  # that a float64 keeps
 OR_WORDS = "or say that they are levels: kinds={name: 'categorical'}"
@@ -155,6 +164,41 @@ def write_numbers(numbers: np.ndarray, form: str) -> np.ndarray:
     """Numbers as words; a minus stands before all."""
     words = ["-" * (v < 0) + form.format(abs(v)) for v in numbers.tolist()]
     return np.array(words, dtype=object)
+
+
+def boolean_form(words: Iterable[str]) -> str | None:
+    """How all of the words write false and true, or ``None`` where some write neither.
+
+    >>> boolean_form(["TRUE", "FALSE"]), boolean_form(["true"]), boolean_form(["true", "maybe"])
+    ('FALSE/TRUE', 'false/true', None)
+    """
+    spelled = {word.lower(): word for word in words}
+    if not spelled or not spelled.keys() <= {"false", "true"}:
+        return None
+    one = next(iter(spelled.values()))
+    style = str.upper if one.isupper() else str.lower if one.islower() else str.title
+    return "/".join(spelled.get(word, style(word)) for word in ("false", "true"))
+
+
+def read_booleans(cells: Cells) -> Cells:
+    """Words as booleans, whatever their capitals.
+
+    Raises:
+        ValueError: the first that is none.
+    """
+    words = np.array([word.lower() for word in cells.values[cells.known]])
+    wrong, values = cells.known.copy(), np.zeros(len(cells), bool)
+    wrong[wrong] = ~np.isin(words, ("false", "true"))
+    if wrong.any():
+        problem = f"{cells.first(wrong)!r} beside true and false"
+        raise cells.error(wrong, problem, "write true, false, or nothing where it is not known")
+    values[cells.known] = words == "true"
+    return replace(cells, sort="boolean", values=values)
+
+
+def write_booleans(values: np.ndarray, form: str) -> np.ndarray:
+    """Booleans as words."""
+    return np.array(form.split("/"), dtype=object)[values.astype(int)]
 
 
 def _match(word: str) -> re.Match | None:
