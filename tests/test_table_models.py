@@ -592,6 +592,19 @@ def test_durations_are_rounded_to_the_unit_of_their_column(library, text):
     assert [round(v.total_seconds() * 1e6 / size) for v in cells] == [1, 2, -2]
 
 
+def test_the_metadata_of_an_arrow_table_are_kept(tmp_path):
+    """So that pandas makes its own types of what is drawn, such as whole numbers with holes."""
+    pa = pytest.importorskip("pyarrow")
+    rows = frame()[["age", "income"]].astype({"age": "Int16"})
+    table = pa.Table.from_pandas(rows)
+    table = table.replace_schema_metadata({**table.schema.metadata, b"unit": b"\xff \x00\n"})
+    vae = pv.VAE(pv.Table.from_frame(table), 1, **SMALL)
+    again = pv.load(vae.save(tmp_path / "model"))
+    for drawn in (again.sample(2, seed=0), again.sample(2, given={"age": 40}, seed=0)):
+        assert drawn.schema.equals(table.schema, check_metadata=True)
+        assert drawn.to_pandas().dtypes.equals(rows.dtypes)
+
+
 def test_the_name_of_the_columns_names_is_kept(tmp_path):
     rows = frame()[["age", "income"]].rename_axis(columns="measure")
     vae = pv.VAE(pv.Table.from_frame(rows), 1, **SMALL)

@@ -45,6 +45,17 @@ def test_types_of_arrow_come_back(name, library):
         assert table.schema["x"].levels == ("low", "mid", "high")
 
 
+def test_whole_numbers_with_holes_of_a_parquet_file_stay_whole(tmp_path):
+    """Pandas reads those of other libraries as floats, which hold no number beyond 2^53."""
+    values = {"small": pa.array([None, 1, 2] * 9, pa.int8()), "id": [2**60 + 1, None, 5] * 9}
+    rows = pa.table({**values, "x": [0.5, None, 2.0] * 9})
+    pytest.importorskip("pyarrow.parquet").write_table(rows, tmp_path / "x.parquet")
+    table = pv.Table.read(tmp_path / "x.parquet", kinds={"id": "identifier"})
+    assert [c.dtype for c in table.schema.columns] == ["Int8", "Int64", "float64"]
+    assert table.to_frame()["id"][0] == 2**60 + 1
+    assert table.schema.to_frame(table.values)["small"].dtype == "Int8"
+
+
 def test_a_type_that_cannot_be_made_again_is_refused_with_its_column():
     runs = pa.RunEndEncodedArray.from_arrays(pa.array([30, N], pa.int32()), pa.array([1.0, 2.0]))
     with pytest.raises(ValueError, match=r"column 'x' of type run_end_encoded.*cannot be read"):

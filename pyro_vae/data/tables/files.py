@@ -27,6 +27,15 @@ THOUSANDS = r"[-+]?(0|[1-9]\d{0,2}(\.\d{3})?)"
 SUFFIXES = (*SEPARATORS, ".parquet")
 
 
+def _with_whole_numbers(frame: Any, path: Path) -> Any:  # noqa: ANN401
+    """The frame, its whole numbers with holes, which pandas makes floats, in nullable types."""
+    import pandas as pd
+
+    floats = [name for name, x in frame.items() if x.dtype.kind == "f" and x.hasnans]
+    own = pd.read_parquet(path.absolute(), columns=floats, dtype_backend="numpy_nullable")
+    return frame.assign(**{name: own[name] for name in floats if own[name].dtype.kind in "iu"})
+
+
 def _as_written(frame: Any, path: Path, options: dict[str, Any], of_run: bool) -> Any:  # noqa: ANN401
     """The frame, in which what pandas took for something else is as the file has it."""
     import pandas as pd
@@ -220,7 +229,8 @@ def read_file(path: str | Path, words: Collection[str] | None = None) -> Any:  #
     check_file(path)
     try:
         if kind == ".parquet":
-            return pd.read_parquet(path.absolute())
+            frame = pd.read_parquet(path.absolute())
+            return _with_whole_numbers(frame, path)
         separator, names = _head(path, kind)
         if str(names.iloc[0]).startswith("sep="):
             raise ValueError("its first line is Excel's, which names the separator: take it out")

@@ -1,5 +1,6 @@
 """A frame of any library: checked where it comes in, and made where it goes out."""
 
+import json
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 
 from .cells import Cells, cells_of
 from .columns import Level
-from .native import LIBRARIES, dtype_text, make_series
+from .native import BYTES, LIBRARIES, dtype_text, make_series
 
 __all__ = ["Frame"]
 
@@ -69,7 +70,10 @@ class Frame:
 
     @property
     def label(self) -> str | None:
-        """The name that the row of columns' names has, in pandas."""
+        """The name that the row of columns' names has in pandas, or a table's metadata in Arrow."""
+        if self.library == "pyarrow" and self.native.schema.metadata:
+            pairs = self.native.schema.metadata.items()
+            return json.dumps({k.decode(BYTES): v.decode(BYTES) for k, v in pairs})
         label = self.native.columns.name if self.library == "pandas" else None
         return label if isinstance(label, str) else None
 

@@ -1,5 +1,6 @@
 """What each library of frames says of a column's type, and columns made in such types."""
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -11,6 +12,7 @@ import numpy as np
 from .columns import Level
 
 __all__ = [
+    "BYTES",
     "DECIMAL",
     "LIBRARIES",
     "categories",
@@ -20,6 +22,7 @@ __all__ = [
     "make_series",
 ]
 
+BYTES = "latin-1"  # of any bytes a text
 LIBRARIES = ("pandas", "polars", "pyarrow")
 CATEGORY = re.compile(r"(category|ordered)\[(.+)\]$")
 DECIMAL = re.compile(r"(?:object\[decimal|decimal\d+|Decimal)\b.*?(-?\d+)[\])](?:\[pyarrow\])?$")
@@ -103,10 +106,15 @@ def make_series(
 
 
 def make_frame(library: str, columns: Mapping[str, Any], label: str | None = None) -> object:
-    """A frame of a library from its columns, in their order; ``label`` is that of their names."""
+    """A frame of a library from its columns, in their order; ``label`` is that of their names.
+
+    In Arrow it is the table's metadata, as JSON.
+    """
     module = _module(library)
     if library == "pyarrow":
-        return module.table(dict(columns))
+        pairs = json.loads(label or "{}").items()
+        metadata = {k.encode(BYTES): v.encode(BYTES) for k, v in pairs}
+        return module.table(dict(columns)).replace_schema_metadata(metadata or None)
     frame = module.DataFrame(dict(columns))
     return frame if label is None else frame.rename_axis(columns=label)
 

@@ -30,7 +30,8 @@ class Schema:
     Args:
         columns: all of them, those that are left out of the model too.
         library: of the frames that :meth:`to_frame` makes.
-        label: the name that the row of columns' names has there, in pandas.
+        label: the name that the row of columns' names has there, in pandas; in Arrow a table's
+            metadata, as JSON.
 
     >>> import pandas as pd
     >>> table = Table.from_frame(pd.DataFrame({"pet": ["cat", "dog"] * 5, "kilos": [4.1, 9.7] * 5}))
