@@ -25,6 +25,8 @@ HOW = {
     "bytes": ", frame[name].str.decode('utf-8')",
 }
 PLACEHOLDERS = {"", "?", "-", "--", ".", "na", "n/a", "#n/a", "nan", "<na>", "null", "missing"}
+PLACEHOLDERS |= {"..", "n.a.", "./.", ".|."}  # of statistics offices and of genotypes
+PLACEHOLDERS |= {"#div/0!", "#name?", "#null!", "#num!", "#ref!", "#value!"}  # of spreadsheets
 
 
 class OddWord(ValueError):

@@ -31,7 +31,7 @@ __all__ = [
 
 EXACT = 2**53  # whole numbers beyond it have no float64 of their own
 LARGEST = 1e18  # of numbers: densities square them, and single precision ends at 3e38
-PLACES = re.compile(r"\.(\d+)f\}")  # in the form of numbers that are written as words
+PLACES = re.compile(r"[.,](\d+)f\}")  # in the form of numbers that are written as words
 AS_NUMBERS = "pandas.to_numeric(frame[name])"
 # What may come in place of what: whole numbers that have holes are floats in pandas.
 ALIKE = ({"whole", "number"}, {"boolean"}, {"word"}, {"time"}, {"duration"})

@@ -65,7 +65,7 @@ def _doubts(
         some = ", ".join(map(repr, odd[:MOST]))
         text = f"{len(words) - len(odd)} of its {len(words)} words are numbers, others are {some}"
         text += f", and they are read as {column.kind}"
-        yield text, _without(name), "takes the others as missing", denial
+        yield text, _without(name, words, odd), "takes the others as missing", denial
         return
     if column.kind == "categorical" and FEW < len(words) > len(cells.seen) / 2:
         text = f"it has {len(words)} levels in {len(cells.seen)} rows, the first {words[0]!r}"
@@ -101,7 +101,7 @@ def likely(words: Sequence[str], cells: Cells) -> str:
     if may_be := _may_be(words, name):
         return f"if they are {may_be[0]}, {may_be[1]}; or "
     if odd := _strays(words):
-        return f"if they are numbers beside {odd[0]!r}, {_without(name)}; or "
+        return f"if they are numbers beside {odd[0]!r}, {_without(name, words, odd)}; or "
     if cells.sort != "word" or not all(map(SPELLED.fullmatch, words)):
         return ""
     if number_form(words):
@@ -121,8 +121,12 @@ def _strays(words: Sequence[str]) -> list[str]:
     return odd if numbers > FEW and numbers > 3 * len(odd) else []
 
 
-def _without(name: str) -> str:
-    """The frame in which words among a column's numbers are missing cells."""
+def _without(name: str, words: Sequence[str], odd: list[str]) -> str:
+    """The argument by which words among a column's numbers are missing cells."""
+    form = number_form([word for word in words if word not in odd])
+    if len(odd) <= MOST and form is not None:
+        kinds = f", kinds={{{name!r}: 'integer'}}" if form == "{:.0f}" else ""
+        return f"na_values={{{name!r}: {odd!r}}}{kinds}"
     numbers = f"pandas.to_numeric(df[{name!r}], errors='coerce')"
     return f"df.assign(**{{{name!r}: {numbers}}})"
 

@@ -4,9 +4,11 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
+import numpy as np
+
 from .cells import Cells, is_placeholder
 from .columns import Column, Level
-from .written import boolean_form, number_form, read_booleans, read_numbers
+from .written import boolean_form, number_form, read_booleans, read_numbers, write_numbers
 
 __all__ = ["NaValues", "as_booleans", "as_numbers", "by_name", "counted", "known_cells", "notes"]
 
@@ -95,7 +97,8 @@ def notes(column: Column, cells: Cells) -> list[str]:
     """
     said = []
     if column.format is not None and column.sort == "number":
-        said.append(f"written as {column.format.format(1200.0)!r}")
+        below = -1200.0 if column.format.startswith("(") else 1200.0
+        said.append(f"written as {write_numbers(np.array([below]), column.format)[0]!r}")
     gone = [v for v in column.na_values if v in set(cells.seen.tolist())]
     if gone := [*gone, *dict.fromkeys(cells.gone)]:
         said.append(f"missing where it is {counted(gone, cells)}")

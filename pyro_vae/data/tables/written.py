@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -35,6 +36,12 @@ APOSTROPHES = "'\N{RIGHT SINGLE QUOTATION MARK}"
 LOCAL = re.compile(  # with a decimal comma, or with points, spaces or apostrophes by thousands
     rf"[-+]?{SIGN}?\s?(\d{{1,3}}([.\s{APOSTROPHES}]\d{{3}})+|\d+)([.,]\d+)?\s?{SIGN}?"
 )
+GERMAN = re.compile(
+    rf"\(?[-+]?{SIGN}?\s?(\d{{1,3}}(\.\d{{3}})+|\d+)(,\d+)?(\s?{SIGN}|\s[A-Z]{{3}}|)\)?"
+)
+# Of a comma that it is a decimal one, and stands between no thousands.
+SURE = re.compile(r"\d\.\d{3},\d|(?<!\d)0,\d|,(\d\d?|\d{4,})(?!\d)")
+SWAP = str.maketrans(",.", ".,")
 POINTS = re.compile(r"(?<![\d.])\d{1,3}(\.\d{3})+(?![\d.])")
 INFINITE = {"inf", "-inf", "+inf", "infinity", "-infinity"}
 
@@ -43,15 +50,22 @@ def number_form(words: Iterable[str]) -> str | None:
     """The form in which all of the words are numbers, as ``str.format`` has it, or ``None``.
 
     They have one sign or unit before or after them, and thousands by commas, or not. A number that
-    starts with 0 and goes on is a code.
+    starts with 0 and goes on is a code. Points by thousands and decimal commas change places with
+    commas and points, and brackets around the form are around what is negative.
 
     Raises:
-        OddWord: numbers in several forms, with a decimal comma, or infinite.
+        OddWord: numbers in several forms, with a comma that may be a decimal one, or infinite.
 
     >>> number_form(["$1,200", "$950.50"]), number_form(["12%", "7%"]), number_form(["007", "12"])
     ('${:,.2f}', '{:.0f}%', None)
+    >>> number_form(["1.200,50", "7,25"]), number_form(["(7.25)", "8.50"])
+    ('{:.,2f}', '({:.2f})')
     """
     words = list(words)
+    if all(map(GERMAN.fullmatch, words)) and any(map(SURE.search, words)):
+        with suppress(OddWord):
+            if form := number_form(word.translate(SWAP) for word in words):
+                return form.translate(SWAP)
     matches = {word: m for word in words if (m := _match(word)) and re.search(r"\d", m["number"])}
     finite = [word for word in words if word.strip().lower() not in INFINITE]
     if not matches or len(matches) < len(finite):
@@ -75,7 +89,8 @@ def number_form(words: Iterable[str]) -> str | None:
     places = max(len(x.partition(".")[2]) for x in numbers)
     digits = "" if power else f":{',' * comma}.{places}f"
     [(prefix, suffix)] = forms
-    return f"{prefix}{{{digits}}}{suffix}"
+    form = f"{prefix}{{{digits}}}{suffix}"
+    return f"({form})" if any(map(_in_brackets, words)) else form
 
 
 def _check_local(words: list[str]) -> None:
@@ -140,17 +155,17 @@ def read_numbers(cells: Cells, form: str) -> Cells:
     Raises:
         ValueError: the first that is not written like this.
     """
-    prefix, suffix = form.split("{")[0], form.split("}")[1]
+    prefix, suffix = form.removeprefix("(").split("{")[0], form.removesuffix(")").split("}")[1]
     read: dict[str, float] = {}
     for row in np.flatnonzero(cells.known):
         word = cells.values[row]
         if word in read:
             continue
-        match = _match(word)
+        match = _match(word.translate(SWAP) if _swapped(form) else word)
         if match is None or (match["prefix"], match["suffix"]) != (prefix, suffix):
             raise cells.error(
                 int(row),
-                f"{word!r} is no number of the form {form.format(1200.0)}",
+                f"{word!r} is no number of the form {write_numbers(np.array([1200.0]), form)[0]}",
                 f"mend it, or say that it is missing: na_values={{{cells.name!r}: [{word!r}]}}",
             )
         number = float(match["minus"] + match["number"].replace(",", ""))
@@ -161,9 +176,19 @@ def read_numbers(cells: Cells, form: str) -> Cells:
 
 
 def write_numbers(numbers: np.ndarray, form: str) -> np.ndarray:
-    """Numbers as words; a minus stands before all."""
-    words = ["-" * (v < 0) + form.format(abs(v)) for v in numbers.tolist()]
+    """Numbers as words; a minus stands before all, or brackets are around."""
+    if _swapped(form):
+        words = write_numbers(numbers, form.translate(SWAP)).tolist()
+        return np.array([word.translate(SWAP) for word in words], dtype=object)
+    plain = form.removeprefix("(").removesuffix(")")
+    below = form if form != plain else f"-{form}"
+    words = [(below if v < 0 else plain).format(abs(v)) for v in numbers.tolist()]
     return np.array(words, dtype=object)
+
+
+def _swapped(form: str) -> bool:
+    """Whether its numbers have decimal commas."""
+    return re.search(r"\{:(\.,|,\d)", form) is not None
 
 
 def boolean_form(words: Iterable[str]) -> str | None:
