@@ -13,6 +13,7 @@ from helpers.commands import run
 from pyro_vae.cli.flags import in_flags
 from pyro_vae.cli.parts import beside, free_rows, write_rows
 from pyro_vae.cli.using import _cell
+from pyro_vae.data.tables import read_file
 from pyro_vae.data.tables.columns import Column
 from pyro_vae.data.tables.native import make_frame
 from pyro_vae.runs.folder import new_model
@@ -88,6 +89,17 @@ def test_a_given_cell_is_of_the_type_of_its_column(sort):
         _cell(column, "much")
     form = replace(column, format="%d.%m.%Y" if sort == "time" else "${:,.2f}")
     assert _cell(form, "01.03.2024 $") == "01.03.2024 $"
+
+
+def test_points_of_a_column_with_decimal_commas_stand_between_thousands(tmp_path):
+    """In a later file, and in a cell that is given, too, although these look like numbers."""
+    frame = pd.DataFrame({"a": ["1.200,50", "7,25", "3,5"] * 20, "b": np.arange(60.0)})
+    table = pv.Table.from_frame(frame, kinds={"a": "real"})
+    record = pv.VAE(table, 1, encoder="MLP([2])", decoder="MLP([2])").record
+    assert record.words == ("a",)
+    frame.assign(a="1.250").to_csv(tmp_path / "x.csv", index=False)
+    assert (record.read(read_file(tmp_path / "x.csv", record.words)).values[:, 0] == 1250).all()
+    assert _cell(table.schema["a"], "1.000") == "1.000"
 
 
 @pytest.mark.slow

@@ -331,9 +331,11 @@ def _cells(vae: "VAE", given: list[str]) -> dict[str, object] | None:
 
 def _cell(column: "Column", value: str) -> object:
     """A cell from its text, in the type of its column; of a form of its own it stays a word."""
+    from ..data.tables.written import has_commas
+
     if column.format is None:
         return _read(column.name, column.sort, value)
-    if column.sort == "time":
+    if column.sort == "time" or has_commas(column.format):  # whose 1.000 is a thousand
         return value
     try:
         return _read(column.name, column.sort, value)

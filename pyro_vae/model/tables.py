@@ -14,6 +14,7 @@ from ..data.tables.coding import constant, drawn
 from ..data.tables.design import Design
 from ..data.tables.frames import Frame
 from ..data.tables.native import make_series
+from ..data.tables.written import has_commas
 from ..distributions import Layout
 from .blocks import Block, Role
 from .designed import set_columns
@@ -106,11 +107,9 @@ class TableRecord(Record):
     @property
     def words(self) -> tuple[str, ...]:
         """The columns that hold words in a file, whatever these look like."""
-        formed = [c for c in self.schema.columns if c.sort == "boolean" and c.format]
-        return (
-            *(c.name for c in self.schema.columns if c.sort == "word"),
-            *(c.name for c in formed),
-        )
+        formed = [c for c in self.schema.columns if c.format and c.sort in ("boolean", "number")]
+        looks = {c.name for c in formed if c.sort == "boolean" or has_commas(str(c.format))}
+        return tuple(c.name for c in self.schema.columns if c.sort == "word" or c.name in looks)
 
     @property
     def levels(self) -> dict[int, int]:

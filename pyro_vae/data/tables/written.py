@@ -11,6 +11,7 @@ from .cells import Cells, OddWord
 
 __all__ = [
     "boolean_form",
+    "has_commas",
     "number_form",
     "pairs_in",
     "read_booleans",
@@ -161,7 +162,7 @@ def read_numbers(cells: Cells, form: str) -> Cells:
         word = cells.values[row]
         if word in read:
             continue
-        match = _match(word.translate(SWAP) if _swapped(form) else word)
+        match = _match(word.translate(SWAP) if has_commas(form) else word)
         if match is None or (match["prefix"], match["suffix"]) != (prefix, suffix):
             raise cells.error(
                 int(row),
@@ -177,7 +178,7 @@ def read_numbers(cells: Cells, form: str) -> Cells:
 
 def write_numbers(numbers: np.ndarray, form: str) -> np.ndarray:
     """Numbers as words; a minus stands before all, or brackets are around."""
-    if _swapped(form):
+    if has_commas(form):
         words = write_numbers(numbers, form.translate(SWAP)).tolist()
         return np.array([word.translate(SWAP) for word in words], dtype=object)
     plain = form.removeprefix("(").removesuffix(")")
@@ -186,8 +187,8 @@ def write_numbers(numbers: np.ndarray, form: str) -> np.ndarray:
     return np.array(words, dtype=object)
 
 
-def _swapped(form: str) -> bool:
-    """Whether its numbers have decimal commas."""
+def has_commas(form: str) -> bool:
+    """Whether the numbers of a form have decimal commas."""
     return re.search(r"\{:(\.,|,\d)", form) is not None
 
 
