@@ -142,6 +142,11 @@ def test_rows_outside_of_the_design_are_told_by_column_and_row():
         rows.loc[1, change] = value
         with pytest.raises(ValueError, match=expected):
             design.read(rows)
+    whole = pv.Table.from_frame(data)
+    holed = data.assign(age=data["age"].where(data.index != 9))
+    part = whole.schema.read(holed)[5:]  # as the training part of a file
+    with pytest.raises(ValueError, match=r"'age', row 4 \(index 9\): a condition is known in ev"):
+        design.read(part)
     clip = Design.of("~ bs(time, 4, extrapolation='clip')", data)
     far = data.iloc[:2].assign(time=[99.0, data.time.max()])
     assert np.array_equal(*clip.read(far))

@@ -358,7 +358,7 @@ def test_a_count_that_single_precision_changes_is_refused_by_its_cell(vae, data)
     frame = data.copy()
     frame.iloc[4, frame.columns.get_loc("children")] = 10**9 + 1
     words = (
-        r"column 'children', row 4: 1000000001 is a count that float32 cannot hold\n"
+        r"column 'children', row 4 \(index 'r4'\): 1000000001 is a count that float32 cannot hold\n"
         r"use vae.double\(\), or a density, likelihood=\{'children': 'Normal'\}, or put None there"
         r"; if it names rows, leave it out: kinds=\{'children': 'identifier'\}"
     )

@@ -215,10 +215,8 @@ class TableRecord(Record):
         if wrong.any():
             row = int(np.argmax(wrong))
             got = "none" if np.isnan(values[row]) else f"{values[row]:g}"
-            raise ValueError(
-                f"column {name!r}, row {row}: expected a number greater than 0 ({role}), got {got}"
-                "\nleave the row out, or give its number"
-            )
+            problem = f"expected a number greater than 0 ({role}), got {got}"
+            raise table.error(name, wrong, problem, "leave the row out, or give its number")
         return (np.log(values) if role == "offset" else values)[:, None]
 
     def _check_digits(self, dtype: torch.dtype) -> None:
@@ -243,11 +241,13 @@ class TableRecord(Record):
         if lost.any():
             row, place = lost.nonzero()[0].tolist()
             name = self.schema.cells[place]
-            raise ValueError(
-                f"column {name!r}, row {row}: {values[row, place].item():.15g} is a count that "
-                f"{str(dtype).removeprefix('torch.')} cannot hold\nuse vae.double(), or a density, "
-                f"likelihood={{{name!r}: 'Normal'}}, or put None there; if it names rows, leave it "
-                f"out: kinds={{{name!r}: 'identifier'}}"
+            raise table.error(
+                name,
+                lost[:, place].numpy(),
+                f"{values[row, place].item():.15g} is a count that "
+                f"{str(dtype).removeprefix('torch.')} cannot hold",
+                f"use vae.double(), or a density, likelihood={{{name!r}: 'Normal'}}, or put None "
+                f"there; if it names rows, leave it out: kinds={{{name!r}: 'identifier'}}",
             )
 
     def given(self, cells: object) -> Any:  # noqa: ANN401

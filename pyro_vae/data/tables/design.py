@@ -163,17 +163,18 @@ class Design:
         for name in self.sources:
             column, values = self.schema[name], table.values[:, places[name]]
             if (missing := np.isnan(values)).any():
-                raise ValueError(
-                    f"column {name!r}, row {int(np.argmax(missing))}: a condition is known in "
-                    "every row\nfill it, leave the row out, or model the column: take it out of "
-                    "the condition"
+                raise table.error(
+                    name,
+                    missing,
+                    "a condition is known in every row",
+                    "fill it, leave the row out, or model the column: take it out of the condition",
                 )
             if column.has_codes and name in self.computed:
                 series[name] = _level_numbers(column)[values.astype(int)]
             elif column.has_codes:
                 series[name] = pd.Categorical.from_codes(values.astype(int), column.levels)  # pyrefly: ignore[bad-argument-type]
             elif name in self.levels:
-                self._check_levels(name, values)
+                self._check_levels(name, table)
                 series[name] = pd.Categorical(values, categories=list(self.levels[name]))
             else:
                 series[name] = values
@@ -216,14 +217,13 @@ class Design:
                     stacklevel=5,
                 )
 
-    def _check_levels(self, name: str, values: np.ndarray) -> None:
+    def _check_levels(self, name: str, table: Table) -> None:
+        values = table.values[:, table.schema.places[name]]
         unseen = ~np.isin(values, list(self.levels[name]))
         if unseen.any():
-            row = int(np.argmax(unseen))
-            raise ValueError(
-                f"column {name!r}, row {row}: {values[row]:g} is not among the levels of the "
-                f"condition, {', '.join(f'{v:g}' for v in self.levels[name][:12])}"
-            )
+            known = ", ".join(f"{v:g}" for v in self.levels[name][:12])
+            problem = f"{values[unseen][0]:g} is not among the levels of the condition"
+            raise table.error(name, unseen, problem, f"put one of them there: {known}")
 
 
 def _sum_of(columns: Sequence[str]) -> str:

@@ -336,6 +336,13 @@ class Table:
             raise ValueError("no row is chosen: a table has one at least")
         return Table(self.schema, self._frame.take(chosen), self.values[chosen])
 
+    def error(self, name: str, where: np.ndarray, problem: str, advice: str) -> ValueError:
+        """An error that names a column and the first row of ``where``, ``(N,)``, by its index too.
+
+        A part of a table keeps the index of the whole.
+        """
+        return self._frame.cells(name).error(where, problem, advice)
+
     def split(self, share: float, *, seed: int) -> tuple["Table", "Table"]:
         """Two tables of this schema, of rows at random in their order.
 
