@@ -128,6 +128,13 @@ def test_a_formula_that_cannot_be_read_is_told(formula, words):
         Design.of(formula, frame())
 
 
+@pytest.mark.parametrize("name", ["Intercept", "1"])
+def test_a_column_that_is_called_as_the_constant_is_not_left_out(name):
+    data = frame().rename(columns={"age": name})
+    with pytest.raises(ValueError, match=f"names '{name}', and a formula calls .*: rename the col"):
+        Design.of([name, "site"], data)
+
+
 def test_rows_outside_of_the_design_are_told_by_column_and_row():
     data = frame()
     design = Design.of("~ age + site + C(years) + bs(time, 4)", data)

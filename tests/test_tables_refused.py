@@ -354,6 +354,15 @@ def test_files_are_read_and_named_in_errors(tmp_path):
         pv.Table.read(tmp_path / "inf.csv")
 
 
+def test_a_cell_may_be_long(tmp_path):
+    """Beside a last column with holes, whose rows are counted."""
+    rows = "".join(
+        f"{'w' * 2**17 * (i == 3)}u{i % 2},{'' if i == 5 else i / 2}\n" for i in range(9)
+    )
+    (tmp_path / "x.csv").write_text(f"a,b\n{rows}")
+    assert len(read_file(tmp_path / "x.csv")["a"][3]) == 2**17 + 2
+
+
 LINES = {  # what stands before, and what is wrong, in the last line but one
     "empty lines": "\n \n",
     "a cell of three lines": '5,"x\ny\nz"\n',

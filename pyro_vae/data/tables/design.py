@@ -19,6 +19,7 @@ from .table import Schema, Table
 __all__ = ["Design"]
 
 NUMBERS = ("whole", "number")  # sorts of levels that could be quantities
+CONSTANT = ("Intercept", "1")  # names that a formula has for it
 
 
 @dataclass(frozen=True)
@@ -265,6 +266,11 @@ def _known(formula: str, schema: Schema) -> dict[str, Column]:
             raise ValueError(
                 f"the condition {formula!r} names {name!r}, and the table models no such column"
                 f"{nearest(name, known)}"
+            )
+        if name in CONSTANT:
+            raise ValueError(
+                f"the condition names {name!r}, and a formula calls its constant column so: rename "
+                "the column"
             )
         if known[name].kind == "survival":
             raise ValueError(f"the condition names {name!r}, a censored time: take another")

@@ -22,6 +22,7 @@ NUMBER = re.compile(r"[-+]?\d*\.?\d+(e[-+]?\d+)?", re.IGNORECASE)
 COMMA = r"[-+]?\d+,\d+"
 POINT = r"[-+]?\d{1,3}(,?\d{3})*\.\d+|[-+]?\d+\.\d+|[-+]?\d{1,3}(,\d{3}){2,}"  # no decimal comma
 THREE = r"[-+]?[1-9]\d{0,2},\d{3}"  # a decimal comma, or thousands
+LONGEST = 2**31 - 1  # letters of a cell
 FEW = 2  # numbers with three decimals, which are no sign of thousands
 THOUSANDS = r"[-+]?(0|[1-9]\d{0,2}(\.\d{3})?)"
 SUFFIXES = (*SEPARATORS, ".parquet")
@@ -124,6 +125,7 @@ def _records(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
 
     with get_handle(path.absolute(), "r", encoding="utf-8", compression="infer") as file:
         rows, line = csv.reader(file.handle, delimiter=separator), 1
+        csv.field_size_limit(LONGEST)
         for cells in rows:
             yield line, cells if cells[1:] or "".join(cells).strip() else []
             line = rows.line_num + 1

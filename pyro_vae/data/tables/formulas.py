@@ -175,8 +175,9 @@ def within_c(factor: str) -> set[str]:
 
 
 def sources_of(formula: str) -> set[str]:
-    """The columns that a formula names."""
-    return {name for factor in factors_of(formula) for name in names_of(factor)}
+    """The columns that a formula names; its parser takes a column "1" for the constant one."""
+    found = {name for factor in factors_of(formula) for name in names_of(factor)}
+    return found | {*QUOTED.findall(formula)}
 
 
 def without(formula: str, names: Sequence[str]) -> str | None:
