@@ -445,6 +445,8 @@ def test_times_whose_zone_or_precision_changes_are_the_instants_that_they_are():
     moved[0] += 1
     new = table.to_frame(moved)["x"]
     assert new[0] == "2024-10-26T22:00:00.000000+00:00" and new[1:].equals(logged[1:])
+    vae = pv.VAE(table, 1, encoder="MLP([2])", decoder="MLP([2])")
+    assert (vae.sample(2, given={"x": logged[0]}, seed=0)["x"] == logged[0]).all()
     winter = pv.Table.from_frame({"x": logged[48:], "y": READING[48:]})
     assert winter.schema["x"].format.endswith("%f+01:00")
     days = winter.schema.read({"x": logged, "y": READING}).values[:, 0]  # has summer's hours too

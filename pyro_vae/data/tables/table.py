@@ -144,7 +144,7 @@ class Schema:
 
         Args:
             values: ``(N, D)``, as a table's ``values``.
-            given: one row, whose known times all rows have to the last nanosecond.
+            given: one row, whose known times all rows have to the last nanosecond, as written.
 
         Raises:
             ValueError: another shape, or the code of no level.
@@ -158,7 +158,7 @@ class Schema:
                 cells, held = decoded(column, numbers[:, at[column.name]])
                 if given is not None and column.sort == "time":
                     own = given._frame.cells(column.name)
-                    cells = own.values.repeat(len(numbers)) if own.sort == "time" else cells
+                    cells = cells if own.sort is None else own.values.repeat(len(numbers))
             series[column.name] = make_series(
                 self.library, column.name, cells, held, column.dtype, column.levels
             )
