@@ -66,6 +66,22 @@ def test_a_cell_of_any_visit_has_the_kind_of_its_column():
     assert all((kind == "densities") == name.startswith("b[") for name, kind in found.items())
 
 
+@pytest.mark.slow
+def test_imputations_of_visits_are_judged_by_column():
+    """The cells of all visits together, as those of one visit are few; rounded as the rows are."""
+    data = frame(subjects=60)
+    vae = shaken(model(data=data))
+    (rows,) = vae.sample(1, given=data[["subject", "time"]], seed=1)
+    check = pv.imputation_check(vae, rows, share=0.2, draws=99, num_samples=200, seed=1)
+    assert check.table.index.tolist() == ["a", "b"]
+    expected = 0.2 * len(data)  # a hidden cell of a subject has a probability of its own
+    assert (abs(check.table["cells"] - expected) < 4 * math.sqrt(expected)).all()
+    assert not check.cells.duplicated(["row", "column"]).any()
+    assert (check.table["p_value"] > 0.001).all()
+    z = (check.table["coverage_90"] - 0.9) / check.table["coverage_90_error"]
+    assert (abs(z) < 4).all()
+
+
 @torch.no_grad()
 def shaken(vae, seed=0):
     """The model with all its weights off their starting values."""

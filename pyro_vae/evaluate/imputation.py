@@ -1,7 +1,7 @@
 """Whether imputations may be believed: cells are hidden, and filled from the model."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal, TypeAlias
@@ -20,9 +20,11 @@ from ..model.columns import by_cell, by_column, names_of
 from ..model.entry import of_model
 from ..model.imputation import ANGLES
 from ..model.joint import reading
+from ..model.record import Record
 from ..model.sequence_forms import lengths_of
 from ..model.sequences import Sequences
 from ..model.vae import VAE
+from ..model.visits import VisitsRecord
 from .scores import (
     brier,
     commonness,
@@ -145,7 +147,8 @@ def imputation_check(
     margins is calibrated too: whether it is sharp, the width and the score say. Censored times are
     not hidden: what is drawn is the time until the event, seen or not; nor is the last step of a
     sequence, without which it is shorter. Of rows with weights the cells are hidden in some alone,
-    each taken with a probability in proportion to its weight.
+    each taken with a probability in proportion to its weight. Of a subject's visits one cell of a
+    column is hidden at most, so that a column has the independent cells of all visits.
 
     Args:
         vae: a trained model.
@@ -198,20 +201,21 @@ def imputation_check(
         margins = by_column(vae.record, cells[kept])
         seen = by_cell(p, lambda part: not isinstance(innermost(part), RightCensored))
         seen &= torch.tensor([name in margins for name in kinds])  # bits of holes stay
+        hide = _hide_visits if isinstance(vae.record, VisitsRecord) else _hide
         hidden = [
             some & seen.to(some.device).reshape(cells.shape[1:])
-            for some in _hide(offered, kept, share, repeats, generator)
+            for some in hide(offered, kept, share, repeats, generator)
         ]
         each = [part for some in hidden for part in _draw(vae, x, some, draws, num_samples)]
     drawn_parts, doubtful = zip(*each, strict=True)
     rows, parts = {}, []
-    for name, values in margins.items():
-        columns = zip(*(part[name] for part in drawn_parts), strict=True)
+    for name, own in _pooled(vae.record, margins).items():
+        columns = zip(*(part[cell] for cell in own for part in drawn_parts), strict=True)
         place, truth, drawn = (np.concatenate(column, -1) for column in columns)
         if len(truth) < LEAST:
             continue
-        margin = values[~np.isnan(values)]
-        rows[name], part = _column(truth, drawn, margin, KINDS[kinds[name]], generator)
+        margin = np.concatenate([margins[cell][~np.isnan(margins[cell])] for cell in own])
+        rows[name], part = _column(truth, drawn, margin, KINDS[kinds[own[0]]], generator)
         parts.append(part.assign(column=name, row=place))
     if not rows:
         raise ValueError(
@@ -232,6 +236,27 @@ def _hide(
     rank = torch.where(known, order, 2.0).argsort(0).argsort(0)
     ends = [(k * share * known.sum(0)).round() for k in range(repeats + 1)]
     return [((low <= rank) & (rank < high)).reshape(cells.shape) for low, high in pairwise(ends)]
+
+
+def _hide_visits(
+    cells: Tensor, kept: Tensor, share: float, repeats: int, generator: np.random.Generator
+) -> list[Tensor]:
+    """Which cells ``(N, T, D)`` are hidden: of a subject and column one at a time."""
+    known = ~cells.isnan() & kept[:, None, None]
+    order = torch.as_tensor(generator.random(known.shape), device=cells.device)
+    rank = torch.where(known, order, 2.0).argsort(1).argsort(1)
+    chance = share * known.sum(1, keepdim=True).cpu().numpy()
+    some = (torch.as_tensor(generator.random(chance.shape) < chance) for _ in range(repeats))
+    return [known & (rank == k) & one.to(known.device) for k, one in enumerate(some)]
+
+
+def _pooled(record: Record, names: Iterable[str]) -> dict[str, list[str]]:
+    """The cells of each column: of visits those of all."""
+    pooled: dict[str, list[str]] = {}
+    for name in names:
+        column = name.rpartition("[")[0] if isinstance(record, VisitsRecord) else name
+        pooled.setdefault(column, []).append(name)
+    return pooled
 
 
 def _kind(likelihood: dist.TorchDistribution) -> Kind:

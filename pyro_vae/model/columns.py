@@ -12,6 +12,7 @@ from ..data.tables.coding import decoded
 from ..distributions import Joined
 from .record import Record
 from .tables import TableRecord
+from .visits import VisitsRecord
 
 __all__ = ["by_cell", "by_column", "names_of", "own_values"]
 
@@ -61,6 +62,10 @@ def by_column(record: Record, cells: Tensor) -> dict[str, np.ndarray]:
         values, own = record.values(cells), set(names_of(record))
         places = record.schema.places.items()  # those of a condition are not cells of x
         return {name: values[..., i] for name, i in places if name in own}
+    if isinstance(record, VisitsRecord):
+        rows = by_column(record.row_record, cells)
+        visits = range(cells.shape[-2])
+        return {f"{name}[{t}]": values[..., t] for t in visits for name, values in rows.items()}
     values = cells.flatten(-len(record.x_shape)).double().cpu().numpy()
     return {name: values[..., i] for i, name in enumerate(names_of(record, values.shape[-1]))}
 
