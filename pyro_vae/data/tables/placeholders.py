@@ -72,7 +72,7 @@ def as_numbers(cells: Cells, base: Column, guess: bool, declared: bool) -> tuple
     words = dict.fromkeys(cells.seen.tolist())
     gone = tuple(word for word in words if guess and is_placeholder(word))
     rest = [word for word in words if word not in gone]
-    form = number_form(rest) if len(rest) > 1 else None
+    form = number_form(rest, glued=declared) if len(rest) > 1 else None
     plain = form == "{:.0f}" and not gone and not declared  # codes, it may be
     if form is None or plain:
         return cells, base

@@ -24,11 +24,14 @@ __all__ = [
 DIGITS = 15  # that a float64 keeps
 OR_WORDS = "or say that they are levels: kinds={name: 'categorical'}"
 SIGN = r"[$€£¥₹%‰°]"
-WORD = re.compile(
-    rf"(?P<minus>[-+]?)(?P<prefix>(?:[A-Z]{{0,2}}{SIGN}|[A-Z]{{3}}\s)?\s?)"
-    r"(?P<number>-?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d*)?(?:[eE][-+]?\d+)?)"
-    rf"(?P<suffix>\s?{SIGN}|\s?°[CF]|\s[A-Za-zµμ]+(?:/[A-Za-zµμ]+)?[²³]?|)",
-    re.ASCII,
+WORD, GLUED = (  # with a space before a unit, and maybe without one, as codes have it
+    re.compile(
+        rf"(?P<minus>[-+]?)(?P<prefix>(?:[A-Z]{{0,2}}{SIGN}|[A-Z]{{3}}\s)?\s?)"
+        r"(?P<number>-?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d*)?(?:[eE][-+]?\d+)?)"
+        rf"(?P<suffix>\s?{SIGN}|\s?°[CF]|{space}[A-Za-zµμ]+(?:/[A-Za-zµμ]+)?[²³]?|)",
+        re.ASCII,
+    )
+    for space in (r"\s", r"\s?")
 )
 UNIT = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?P<unit>-|\s?[^\W\d_][^\s\d]*|)")
 FEW = 5  # words that may be numbers with a unit after them
@@ -47,12 +50,16 @@ POINTS = re.compile(r"(?<![\d.])\d{1,3}(\.\d{3})+(?![\d.])")
 INFINITE = {"inf", "-inf", "+inf", "infinity", "-infinity"}
 
 
-def number_form(words: Iterable[str]) -> str | None:
+def number_form(words: Iterable[str], glued: bool = False) -> str | None:
     """The form in which all of the words are numbers, as ``str.format`` has it, or ``None``.
 
     They have one sign or unit before or after them, and thousands by commas, or not. A number that
     starts with 0 and goes on is a code. Points by thousands and decimal commas change places with
     commas and points, and brackets around the form are around what is negative.
+
+    Args:
+        words: all that a column holds.
+        glued: whether there may be no space before a unit, as in 12kg.
 
     Raises:
         OddWord: numbers in several forms, with a comma that may be a decimal one, or infinite.
@@ -67,7 +74,8 @@ def number_form(words: Iterable[str]) -> str | None:
         with suppress(OddWord):
             if form := number_form(word.translate(SWAP) for word in words):
                 return form.translate(SWAP)
-    matches = {word: m for word in words if (m := _match(word)) and re.search(r"\d", m["number"])}
+    found = {word: _match(word, glued) for word in words}
+    matches = {word: m for word, m in found.items() if m and re.search(r"\d", m["number"])}
     finite = [word for word in words if word.strip().lower() not in INFINITE]
     if not matches or len(matches) < len(finite):
         _check_local(words)
@@ -120,7 +128,7 @@ def units_in(words: Sequence[str], name: str) -> tuple[str, str] | None:
     """What words are that end in one unit, or some in a minus, and how numbers are made of them.
 
     >>> units_in([f"{i}kg" for i in range(9)], "x")
-    ('numbers', "df.assign(**{'x': pandas.to_numeric(df['x'].str.removesuffix('kg'))})")
+    ('numbers', "kinds={'x': 'real'}")
     """
     matches = [UNIT.fullmatch(word) for word in words]
     units = {match["unit"] for match in matches if match}
@@ -129,6 +137,8 @@ def units_in(words: Sequence[str], name: str) -> tuple[str, str] | None:
         return None
     if units == {"", "-"}:
         numbers = rf"{column}.replace(r'(.*)-$', r'-\1', regex=True)"
+    elif len(units) == 1 and number_form(words, glued=True):
+        return "numbers", f"kinds={{{name!r}: 'real'}}"
     elif len(units) == 1:
         numbers = f"{column}.removesuffix({next(iter(units))!r})"
     else:
@@ -162,7 +172,8 @@ def read_numbers(cells: Cells, form: str) -> Cells:
         word = cells.values[row]
         if word in read:
             continue
-        match = _match(word.translate(SWAP) if has_commas(form) else word)
+        glued = suffix[:1].isalpha()
+        match = _match(word.translate(SWAP) if has_commas(form) else word, glued)
         if match is None or (match["prefix"], match["suffix"]) != (prefix, suffix):
             raise cells.error(
                 int(row),
@@ -227,10 +238,10 @@ def write_booleans(values: np.ndarray, form: str) -> np.ndarray:
     return np.array(form.split("/"), dtype=object)[values.astype(int)]
 
 
-def _match(word: str) -> re.Match | None:
+def _match(word: str, glued: bool) -> re.Match | None:
     """The parts of a number; brackets are a minus, as accountants have it."""
     word = word.strip().replace("\N{MINUS SIGN}", "-")
-    match = WORD.fullmatch(word[1:-1] if _in_brackets(word) else word)
+    match = (GLUED if glued else WORD).fullmatch(word[1:-1] if _in_brackets(word) else word)
     twice = match is not None and match["minus"] and match["number"].startswith("-")
     return None if twice else match
 
