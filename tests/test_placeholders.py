@@ -30,6 +30,7 @@ SENTINELS = {
     "minus one": (AGE, -1),
     "a question mark among words": (np.where(AGE > 40, "old", "young").astype(object), "?"),
     "NA as a word": (np.where(AGE > 40, "old", "young").astype(object), "n/a"),
+    "a genotype": (np.where(AGE > 40, "A/A", "A/G").astype(object), "./."),
 }
 
 
