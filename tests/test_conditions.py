@@ -506,6 +506,19 @@ def test_an_array_beside_a_frame_is_conditioned_by_a_design():
         pv.VAE(5, 2, condition="~ age", **NETS)
 
 
+def test_conditions_that_are_given_as_a_dictionary_of_columns():
+    data = frame()
+    vae = pv.VAE(4, 2, condition=Design.of("~ age + site", data), **NETS)
+    columns = {"age": [40.0, 50.0], "site": ["b", "a"]}
+    by_frame, by_name = (
+        vae.sample(3, given={"condition": given}, seed=0)
+        for given in (pd.DataFrame(columns), columns)
+    )
+    assert by_name.shape == (3, 2, 4) and torch.equal(by_frame, by_name)
+    with pytest.raises(ValueError, match=r"a column is a list, also of one row, {'age': \[40\]}"):
+        vae.sample(3, given={"condition": {"age": 40.0, "site": "b"}})
+
+
 @pytest.mark.slow
 def test_a_conditional_model_is_saved_with_its_design(tmp_path):
     prior = "Normal(loc=amortized, scale=amortized)"

@@ -264,6 +264,8 @@ def test_what_is_beside_counts_is_checked():
         pv.Counts(matrix(), names=["a", "b"])
     with pytest.raises(ValueError, match=r"Counts\(x, obs=frame\)"):
         model().as_data(matrix())
+    with pytest.raises(ValueError, match=r"is a formula.*VAE\(Counts\(x, obs=frame\), ..., condit"):
+        pv.VAE(12, latent_dim=2, condition=2, likelihood="Multinomial")
     with pytest.raises(ValueError, match=r"Counts\(x, obs=frame\)"):
         pv.VAE(matrix(), latent_dim=2, condition="~ C(batch)", likelihood="Poisson")
     with pytest.raises(ValueError, match="'size', row 2: expected a number greater than 0"):

@@ -5,6 +5,7 @@ from typing import Any
 
 import mpmath
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -251,6 +252,18 @@ def test_bits_per_dimension_stand_beside_nats():
 def test_bits_per_dimension_are_of_levels(line):
     with pytest.raises(ValueError, match="bits per dimension are of levels"):
         pv.bits_per_dimension(pv.VAE(4, 2, likelihood=line, **SMALL), 1.0)
+
+
+def test_bits_per_dimension_are_of_images_beside_a_frame_too():
+    frame = pd.DataFrame({"g": ["a", "b"] * 5})
+    vae = pv.VAE(
+        (3, 4, 4),
+        2,
+        likelihood="DiscretizedLogistic",
+        condition=pv.Design.of("~ g", frame),
+        **SMALL,
+    )
+    assert pv.bits_per_dimension(vae, -48 * np.log(2)) == pytest.approx(1.0)
 
 
 def test_bits_per_dimension_are_of_one_number_of_dimensions():

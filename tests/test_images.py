@@ -106,6 +106,8 @@ def test_layouts_that_are_none_are_refused():
         pv.fit(vae, pixels(30, 6, 5, 3))
     with pytest.raises(ValueError, match=r"images \(N, H, W, C\), got an array of shape \(30, 6\)"):
         pv.fit(vae, pixels(30, 6), layout="HWC")
+    with pytest.raises(ValueError, match=r"channels first, x.transpose\(0, 3, 1, 2\), or permute"):
+        pv.fit(vae, {"x": pixels(30, 6, 5, 3)}, layout="HWC")
     with pytest.raises(ValueError, match="layout='HWC' is of arrays, got Pictures"):
         pv.fit(vae, Pictures(), layout="HWC")
 

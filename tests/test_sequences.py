@@ -100,6 +100,13 @@ def test_the_elbo_of_pyro_is_ours(name):
     assert spread < 0.05 * abs(ours)
 
 
+def test_sequences_of_several_types_keep_their_digits():
+    vae, _ = model(kind="numbers")
+    x = [torch.ones(2, 3, dtype=torch.half), torch.full((1, 3), 1.0001, dtype=torch.double)]
+    assert vae.as_data([x[0], x[1].float()])[1, 0, 0].item() == pytest.approx(1.0001, abs=1e-7)
+    assert vae.as_data(x)[1, 0, 0] == 1.0001
+
+
 @pytest.mark.parametrize("form", ["padded", "masked", "lengths", "objects", "nested", "lists"])
 def test_all_forms_of_the_same_sequences_are_the_same_data(form):
     vae, x = model(kind="tokens")
@@ -238,6 +245,11 @@ BAD = {
     "nan": ([[1, math.nan, 2]], r"NaN within a sequence.*row 0, step 1"),
     "nan at the end": ([[1, 2], [1, math.nan]], "row 1 ends with a step of NaN"),
     "lengths": ({"x": [[1, 2]], "lengths": [3]}, "lengths are 1 whole numbers from 1 to 2, got 3"),
+    "lengths up to padding": (
+        {"x": torch.tensor([[1, 2, 1], [1, 2, math.nan]]), "lengths": [3, 3]},
+        "lengths: row 1 ends, after 3 steps, with a step of NaN, which is padding here: leave that",
+    ),
+    "a number": ([1, 2], "row 0 is a number, 1, and no sequence: one alone is \\[x\\]"),
     "names": ({"y": [[1, 2]]}, "'x' and 'lengths', got y"),
     "nothing": ([], "x is empty"),
 }

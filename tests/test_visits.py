@@ -425,6 +425,10 @@ BAD = {
         lambda d: d.assign(subject=d.subject.where(d.index != 4)),
         "'subject', row 4",
     ),
+    "nobody's of pandas' own": (
+        lambda d: d.assign(subject=d.subject.where(d.index != 4).astype("string")),
+        "'subject', row 4",
+    ),
     "no time": (lambda d: d.assign(time=d.time.where(d.index != 4)), "column 'time', row 4"),
     "too many visits": (
         lambda d: pd.DataFrame({"subject": "s0", "time": np.arange(8.0), "a": 0.1, "b": 0.1}),

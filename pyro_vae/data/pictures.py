@@ -1,7 +1,7 @@
 """Pictures: files of a folder and objects of PIL as 8-bit arrays, channels first."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeGuard, get_args
@@ -47,6 +47,11 @@ def channels_first(x: Any, layout: ImageLayout) -> Any:  # noqa: ANN401
         raise ValueError(f"layout is {known}, got {layout!r}")
     if layout == "CHW" or x is None or isinstance(x, Real):
         return x
+    if isinstance(x, Mapping):
+        raise ValueError(
+            "layout='HWC' is of arrays, and of blocks by name it does not tell which are images: "
+            "give those channels first, x.transpose(0, 3, 1, 2), or permute of a tensor"
+        )
     if not isinstance(x, Tensor | np.ndarray | list | tuple):
         raise ValueError(
             f"layout='HWC' is of arrays, got {type(x).__name__}: let the rows of a Dataset be "

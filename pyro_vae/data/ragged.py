@@ -1,6 +1,7 @@
 """Sequences from files: lines of text, lists in a column, and arrays with their lengths."""
 
 from collections.abc import Sequence
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +23,11 @@ def padded(
 
     Args:
         rows: each ``(T_i, ...)``; those that are padded already keep their padding.
-        dtype: of all; ``None`` keeps their own, which is one.
+        dtype: of all; ``None`` keeps their own, or takes the least that holds all of theirs.
     """
     each = [torch.as_tensor(row, dtype=dtype) for row in rows]
+    least = reduce(torch.promote_types, {row.dtype for row in each})
+    each = [row.to(least) for row in each]
     return torch.nn.utils.rnn.pad_sequence(each, batch_first=True, padding_value=torch.nan)
 
 
@@ -100,12 +103,20 @@ def with_lengths(x: Tensor, lengths: Tensor, of: str = "lengths") -> Tensor:
     """Padded sequences with NaN after their lengths, which a message calls ``of``.
 
     Raises:
-        ValueError: lengths that are none of these sequences.
+        ValueError: lengths that are none of these sequences, or a last step of nothing but NaN.
     """
     most = x.shape[1]
     wrong = (lengths < 1) | (lengths > most) | (lengths != lengths.round())
     if lengths.shape != (len(x),) or wrong.any():
         got = tuple(lengths.shape) if lengths.shape != (len(x),) else lengths[wrong][0].item()
         raise ValueError(f"{of} are {len(x)} whole numbers from 1 to {most}, got {got}")
-    there = torch.arange(most, device=x.device) < lengths.to(x.device)[:, None]
+    lengths = lengths.to(x.device)
+    last = x[torch.arange(len(x), device=x.device), lengths.long() - 1]
+    if (gone := last.isnan().reshape(len(x), -1).all(1)).any():
+        row = int(gone.nonzero()[0])
+        raise ValueError(
+            f"{of}: row {row} ends, after {int(lengths[row])} steps, with a step of NaN, which is "
+            "padding here: leave that step out"
+        )
+    there = torch.arange(most, device=x.device) < lengths[:, None]
     return torch.where(there.reshape(*there.shape, *[1] * (x.ndim - 2)), x, torch.nan)

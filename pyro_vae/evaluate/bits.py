@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..families.likelihoods import parts_of
 from ..families.support import support_bounds, support_of
+from ..model.designed import DesignedRecord
 from ..model.entry import of_model
 from ..model.joint import reading
 from ..model.record import Record
@@ -41,7 +42,7 @@ def has_levels(vae: VAE) -> bool:
 
     Sequences of several lengths, tables and missing cells have no one number of dimensions.
     """
-    whole = type(vae.record) is Record and not vae.record.missing
+    whole = type(vae.record) in (Record, DesignedRecord) and not vae.record.missing
     return whole and (levels(vae) or 0) > 2
 
 

@@ -89,7 +89,8 @@ def numbers_of(name: str, x: object) -> Tensor:
 
 def how_many(arrays: Mapping[str, Any]) -> int:
     """How many observations arrays by name hold, by the first of them; one, if that is a number."""
-    return (*np.shape(next(iter(arrays.values()), ())), 1)[0]
+    first = next(iter(arrays.values()), ())
+    return how_many(first) if is_named(first) else (*np.shape(first), 1)[0]
 
 
 def is_named(x: object) -> TypeGuard[Mapping[str, Any]]:

@@ -338,8 +338,8 @@ def counts_of(
             raise ValueError(f"a row of counts is a vector, got x_shape {x}")
         if condition is not None and not isinstance(condition, Design):
             raise ValueError(
-                "a formula needs the frame that its levels are learned from: "
-                f"VAE(Counts(x, obs=frame), ..., condition={condition!r})"
+                "a condition of counts is a formula, of a frame that its levels are learned from: "
+                "VAE(Counts(x, obs=frame), ..., condition='~ batch')"
             )
         return CountsRecord(width, None, condition, said, missing=missing)
     if hasattr(x, "iloc") and hasattr(x, "columns"):

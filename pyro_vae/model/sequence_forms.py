@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -132,9 +133,7 @@ class SequenceForms(Record):
                     f"expected a list of sequences, or x of shape ({shape}), got {got}"
                 )
             return cells
-        each = [self._row(i, row) for i, row in enumerate(rows)]
-        double = any(row.dtype == torch.float64 for row in each)
-        return padded(each, torch.float64 if double else each[0].dtype)
+        return padded([self._row(i, row) for i, row in enumerate(rows)], None)
 
     def _row(self, i: int, row: object) -> Tensor:
         """A sequence of a list, checked."""
@@ -142,6 +141,8 @@ class SequenceForms(Record):
             raise ValueError(
                 f"row {i} is text, {row!r:.40}: of texts make VAE(Vocabulary.of(texts), ...)"
             )
+        if getattr(row, "ndim", 0 if isinstance(row, Real) else 1) == 0:
+            raise ValueError(f"row {i} is a number, {row}, and no sequence: one alone is [x]")
         try:
             coded = self.vocabulary and isinstance(row, str)
             found = numbers(self.vocabulary.encode(row) if coded else row)[0]  # pyrefly: ignore[missing-attribute]

@@ -218,7 +218,7 @@ class VisitsRecord(Record):
         counts: list[int] = []
         subject, visit = np.empty(len(labels), int), np.empty(len(labels), int)
         for row, label in enumerate(labels):
-            if label is None or label != label:
+            if label is None or type(label).__name__ == "NAType" or label != label:
                 raise ValueError(
                     f"column {self.by!r}, row {row}: it is missing, so this is nobody's visit\n"
                     "leave the row out, or give its subject"

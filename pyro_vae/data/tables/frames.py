@@ -36,6 +36,8 @@ class Frame:
             try:
                 frame = pd.DataFrame(frame)
             except ValueError as problem:
+                if not any(map(np.ndim, frame.values())):
+                    raise ValueError("a column is a list, also of one row, {'age': [40]}") from None
                 raise ValueError(f"the columns make no frame: {problem}") from problem
         if isinstance(frame, nw.DataFrame):
             frame = frame.to_native()
