@@ -49,6 +49,11 @@ def test_a_model_of_texts_takes_and_gives_strings(tmp_path):
     assert torch.equal(pv.elbo(again, LINES, seed=0), pv.elbo(vae, LINES, seed=0))
     with pytest.raises(ValueError, match=r"no token 'z'.*\(step 3\).*\(in row 1\)"):
         vae.check(["to be", "to z"])
+    assert torch.equal(
+        vae.as_data(np.array(LINES)).nan_to_num(-1), vae.as_data(LINES).nan_to_num(-1)
+    )
+    with pytest.raises(ValueError, match=r"a list of texts, got one, 'to be': one alone is \[x\]"):
+        vae.check("to be")
 
 
 def test_lengths_beside_a_padded_array(tmp_path):

@@ -250,11 +250,14 @@ def test_bad_data_are_refused(name):
 
 
 SUPPORTS = {
-    "Bernoulli": (0.3, r"x holds 0.3; Bernoulli needs 0 or 1: binarize it.*ContinuousBernoulli"),
+    "Bernoulli": (
+        0.3,
+        r"x holds 0.3; Bernoulli needs 0 or 1: binarize it.*ContinuousBernoulli; of 8",
+    ),
     "Poisson": (-1.0, "x holds -1; Poisson needs a whole number of at least 0"),
     "Gamma": (-0.5, "x holds -0.5; Gamma needs a number of at least 0"),
     "Beta": (0.0, "x holds 0; Beta has no finite density there: shrink the ends"),
-    "ContinuousBernoulli": (2.0, "x holds 2; ContinuousBernoulli needs a number from 0 to 1"),
+    "ContinuousBernoulli": (2.0, "0 to 1: divide by the largest, or use Discretized"),
     "Binomial(total_count=3)": (4.0, "x holds 4; Binomial needs a whole number from 0 to 3"),
     "Categorical(categories=3)": (3.0, "x holds 3; Categorical needs a whole number from 0 to 2"),
     "LogNormal": (0.0, "x holds 0; LogNormal needs a number greater than 0"),

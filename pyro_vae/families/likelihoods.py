@@ -46,7 +46,8 @@ COUNTS = ("Poisson", "NegativeBinomial", "GammaPoisson")
 COUNTS += tuple(f"ZeroInflated{name}" for name in COUNTS[:2])
 ADVICE = {
     "Bernoulli": "binarize it (dynamic binarization draws fresh bits from grey values), "
-    "or use ContinuousBernoulli",
+    "or use ContinuousBernoulli; of 8-bit images DiscretizedLogistic",
+    "ContinuousBernoulli": "divide by the largest, or use DiscretizedLogistic of 8-bit images",
     "Beta": "shrink the ends, x -> (x * (n - 1) + 0.5) / n, or use ContinuousBernoulli",
     "DiscretizedLogistic": LEVELS,
     "Dequantized": LEVELS,

@@ -119,6 +119,8 @@ class SequenceForms(Record):
 
     def _padded(self, x: Any) -> Tensor:  # noqa: ANN401
         """The steps of what users have, as one tensor."""
+        if isinstance(x, str):
+            raise ValueError(f"expected a list of texts, got one, {x!r:.40}: one alone is [x]")
         if isinstance(x, Tensor) and x.is_nested:
             x = list(x.unbind())
         rows = _rows(x)
@@ -141,7 +143,7 @@ class SequenceForms(Record):
             raise ValueError(
                 f"row {i} is text, {row!r:.40}: of texts make VAE(Vocabulary.of(texts), ...)"
             )
-        if getattr(row, "ndim", 0 if isinstance(row, Real) else 1) == 0:
+        if isinstance(row, Real) or (isinstance(row, Tensor) and not row.ndim):
             raise ValueError(f"row {i} is a number, {row}, and no sequence: one alone is [x]")
         try:
             coded = self.vocabulary and isinstance(row, str)
@@ -178,7 +180,7 @@ def _rows(x: Any) -> list[object] | None:  # noqa: ANN401
     """The sequences of a list, an array of objects or a column of lists; ``None`` of an array."""
     if isinstance(x, list | tuple):
         return list(x)
-    if isinstance(x, np.ndarray) and x.dtype == object and x.ndim == 1:
+    if isinstance(x, np.ndarray) and x.dtype.kind in "OUT" and x.ndim == 1:
         return list(x)
     for name in ("to_pylist", "to_list"):  # PyArrow; pandas and polars
         if hasattr(x, name) and not hasattr(x, "columns"):
