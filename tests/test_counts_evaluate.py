@@ -52,6 +52,23 @@ def test_loadings_are_the_slopes_of_the_log_mean():
         pv.loadings(model(decoder="MLP([4])"))
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("GammaPoisson(concentration=learned)", "GammaPoisson falls with its rate: use"),
+        ("Geometric", "Geometric falls with its logits: use a likelihood"),
+        (
+            "NegativeBinomial",
+            r"its total_count, too: use .* NegativeBinomial\(total_count=learned\)",
+        ),
+        ("ZeroInflatedNegativeBinomial", "is not the decoder's, such as NegativeBinomial"),
+    ],
+)
+def test_loadings_that_are_no_slopes_of_a_mean_are_refused(line, said):
+    with pytest.raises(ValueError, match=said):
+        pv.loadings(model(likelihood=line, offset=None))
+
+
 def test_loadings_of_a_location_are_in_the_units_of_x():
     vae = pv.VAE(3, 2, likelihood="Normal", decoder="MLP([])", units="data", seed=0)
     vae.start_from(torch.randn(50, 3) * torch.tensor([1.0, 30.0, 1e4]) + 7)

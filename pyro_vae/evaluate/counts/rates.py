@@ -22,6 +22,7 @@ from ...model.vae import VAE
 
 __all__ = ["column_names", "loadings", "rate_of", "rates", "unexposed"]
 
+FALLING = ("Exponential", "Gamma", "GammaPoisson", "Geometric")  # means fall as rate or logits rise
 NUMBERS = 2**22  # of decoded rates that are in memory together
 
 
@@ -96,7 +97,7 @@ def loadings(vae: VAE) -> pd.DataFrame:
 
     Raises:
         ValueError: a decoder that is not linear, or a likelihood of several such parameters none of
-            which is a location.
+            which is a location, or whose mean falls as it rises.
 
     References:
         Svensson et al. (2020), Bioinformatics 36, doi:10.1093/bioinformatics/btaa169.
@@ -114,6 +115,17 @@ def loadings(vae: VAE) -> pd.DataFrame:
     name = next((n for n in ("logits", "loc", "rate", "probs") if n in heads), None)
     if name is None:
         raise ValueError("the likelihood has no location that depends linearly on z")
+    family, told = likelihood.spec.name, "such as NegativeBinomial(total_count=learned)"
+    if family in FALLING:
+        raise ValueError(
+            f"the mean of {family} falls with its {name}: use a likelihood whose mean is "
+            f"linear in z on some scale, {told}"
+        )
+    if "total_count" in heads:
+        raise ValueError(
+            f"the mean of {family} depends on z by its total_count, too: use a likelihood whose "
+            f"total_count is not the decoder's, {told}"
+        )
     k = len(vae.latents.coordinates)
     head: Any = heads[name].head
     weight = head.weight[:, :k].cpu().double().numpy()
