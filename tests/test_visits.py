@@ -173,6 +173,37 @@ def test_the_density_of_a_linear_mixed_prior_is_that_of_its_marginal_normal(form
             assert np.allclose(got[:, i].numpy(), expected, atol=1e-9)
 
 
+def test_where_time_begins_changes_no_training_of_a_linear_mixed_prior():
+    models, data = [], frame()
+    for start in (0, 2020):
+        vae = model(data=data.assign(time=data.time + start))
+        told = {"epochs": 5, "lr": 0.05, "seed": 0}
+        models.append((vae, pv.fit(vae, data.assign(time=data.time + start), **told).history))
+    (vae, one), (later, other) = models
+    assert np.allclose(one.elbo_train, other.elbo_train, rtol=1e-9)
+    assert torch.allclose(vae.prior.fixed_effects, later.prior.fixed_effects)
+    level, design = later.prior.random_covariance, torch.tensor([[1.0, 2020.0], [0, 1]]).double()
+    assert torch.allclose(vae.prior.random_covariance, design @ level @ design.mT, atol=1e-6)
+
+
+def test_weights_of_a_linear_mixed_prior_without_centres_are_read():
+    prior = model("LinearMixed('time + (1 + time | subject)')").prior
+    old = {name: value for name, value in prior.state_dict().items() if name != "centre"}
+    assert prior.load_state_dict(old).missing_keys == [] and not prior.centre.any()
+
+
+@pytest.mark.parametrize(
+    ("formula", "names"),
+    [
+        ("center(time) + (1 + center(time) | subject)", ("center(time)",)),
+        ("(1 + log1p(time) | subject) + (I(time ** 2) + time)", ("I(time ** 2)", "time")),
+    ],
+)
+def test_a_mixed_formula_may_call_functions(formula, names):
+    prior = model(f"LinearMixed('{formula}')").prior
+    assert set(prior.columns["fixed"]) == set(names) and prior.by == "subject"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "line",
@@ -249,6 +280,7 @@ def test_the_best_likelihood_on_sleepstudy_is_that_of_lme4():
         own = w**2 * vae.prior.random_covariance[0]
         sd, residual = own.diagonal().sqrt(), math.sqrt(w**2 + scale**2)
         assert abs(log_marginal(vae, x).sum().item() + 875.970) < 0.01
+    b -= slope * vae.prior.centre[0].item()  # the constant where Days are 0
     assert abs(b - 251.405) < 0.01 and abs(slope - 10.467) < 0.001
     assert abs(sd[0].item() - 23.78) < 0.01 and abs(sd[1].item() - 5.717) < 0.002
     assert abs((own[0, 1] / sd.prod()).item() - 0.08) < 0.005

@@ -1,7 +1,7 @@
 """The linear mixed model as a prior: fixed effects, and effects of a subject's own."""
 
 import re
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from pyro.distributions import constraints
@@ -17,17 +17,18 @@ from .visits import VisitPart, check_visit_ends, visit_features
 
 __all__ = ["LinearMixed"]
 
-RANDOM = re.compile(r"\(([^|]*)\|\s*(`[^`]+`|\w+)\s*\)")
+SUBJECT = re.compile(r"\|\s*(`[^`]+`|\w+)\s*\)")
 NO_CONSTANT = re.compile(r"(^|\+)\s*0\s*(\+|$)|-\s*1\s*(\+|$)")
 
 
 class LinearMixed(VisitPart):
     r"""A linear mixed model along each latent dimension: effects of visits, and of subjects.
 
-    .. math:: z_{td} = x_t^T \beta_d + r_t^T u_d + \epsilon_{td}, \quad u_d \sim N(0, D_d), \quad
-        \epsilon_{td} \sim N(0, \sigma_d^2)
+    .. math:: z_{td} = (x_t - \bar x)^T \beta_d + r_t^T u_d + \epsilon_{td}, \quad
+        u_d \sim N(0, D_d), \quad \epsilon_{td} \sim N(0, \sigma_d^2)
 
-    so that a subject's z in a dimension is :math:`N(X \beta_d, R D_d R^T + \sigma_d^2 I)`. An
+    so that a subject's z in a dimension is
+    :math:`N((X - \bar X) \beta_d, R D_d R^T + \sigma_d^2 I)`, with the means of training data. An
     observation is a subject, and so is the unit of the plate, of batches and of every figure. There
     is no constant among the fixed effects: the decoder has it. The scale of z is arbitrary beside a
     decoder that can learn any, so :math:`\sigma` is 1 unless it is said.
@@ -45,6 +46,7 @@ class LinearMixed(VisitPart):
     """
 
     roles: ClassVar[frozenset[Role]] = frozenset({"prior"})
+    centre: Tensor
     unit: Tensor
     started: Tensor
 
@@ -66,16 +68,24 @@ class LinearMixed(VisitPart):
         eye = (0.5 * torch.eye(r)).expand(dims, r, r)
         self.factor = GlobalParameter(eye, (dims, r, r), transform(constraints.lower_cholesky))
         self.noise = positive_parameter("scale", self.scale, (dims,))
+        self.register_buffer("centre", torch.zeros(p + r))
         self.register_buffer("unit", torch.ones(p + r))
         self.register_buffer("started", torch.tensor(False))
 
     @torch.no_grad()
     def start_from(self, x: Tensor) -> None:
-        """Learn the units in which effects are trained, from designs ``(N, T, ...)``, once."""
+        """Learn centres and units of the effects in training, from designs ``(N, T, ...)``, once.
+
+        A column may be centred where a constant beside it, or the decoder's, makes up for it: of
+        one that lies far from 0, such as a year, slope and constant are hardly told apart.
+        """
         if self.started:
             return
-        rows = x[x[..., self.width] > 0][:, : self.width]
-        size = rows.square().mean(0).sqrt()
+        rows, fixed = x[x[..., self.width] > 0][:, : self.width], self.coefficients.shape[1]
+        constant = "random" in self.constants
+        self.centre.copy_(rows.mean(0))
+        self.centre[fixed : fixed + 1 if constant else None] = 0.0
+        size = (rows - self.centre).square().mean(0).sqrt()
         self.unit.copy_(torch.where(size > 0, size, 1.0))
         self.started.fill_(True)
 
@@ -87,14 +97,28 @@ class LinearMixed(VisitPart):
     @property
     def random_covariance(self) -> Tensor:
         """D, ``(L, r, r)``: the covariance of a subject's own effects."""
-        tril = self.factor(None) / self.unit[self.coefficients.shape[1] :, None]
+        fixed = self.coefficients.shape[1]
+        tril = self.factor(None) / self.unit[fixed:, None]
+        if "random" in self.constants:  # of the level at 0, not at the centre
+            level = tril[:, :1] - self.centre[None, fixed + 1 :] @ tril[:, 1:]
+            tril = torch.cat([level, tril[:, 1:]], 1)
         return tril @ tril.mT
+
+    def _load_from_state_dict(  # pyrefly: ignore[bad-override]
+        self,
+        state_dict: dict,
+        prefix: str,
+        *others: Any,  # noqa: ANN401
+    ) -> None:
+        """Weights of earlier days have no centre: theirs is 0."""
+        state_dict.setdefault(f"{prefix}centre", torch.zeros_like(self.centre))
+        super()._load_from_state_dict(state_dict, prefix, *others)
 
     def forward(self, features: Tensor | None = None) -> Trajectories:
         """The trajectories at designs ``(B, T, ...)``, of batch shape ``(B,)``."""
         design = visit_features(features)
         p, there = self.coefficients.shape[1], design[..., self.width] > 0
-        columns = design[..., : self.width] / self.unit
+        columns = (design[..., : self.width] - self.centre) / self.unit
         own = columns[:, None, :, p:] @ self.factor(None)
         noise = self.noise(None).square()[:, None, None]
         eye = torch.eye(design.shape[1], dtype=own.dtype, device=own.device)
@@ -102,15 +126,28 @@ class LinearMixed(VisitPart):
         return Trajectories.of(loc, own @ own.mT + noise * eye, there)
 
 
+def _split(formula: str) -> tuple[str, str, str] | None:
+    """What stands beside the term of a subject's own effects, its columns, and the subject."""
+    bar, depth, start = formula.find("|"), 1, 0
+    for start in range(bar - 1, -1, -1):
+        depth += {")": 1, "(": -1}.get(formula[start], 0)
+        if not depth:
+            break
+    subject = SUBJECT.match(formula, bar)
+    if formula.count("|") != 1 or depth or subject is None:
+        return None
+    rest = f"{formula[:start]}0{formula[subject.end() :]}"
+    return rest, formula[start + 1 : bar], subject[1]
+
+
 def _read(formula: str) -> tuple[str | None, tuple[str | None, bool], str]:
     """The fixed part, the random part with whether it has a constant, and the grouping column."""
-    found = RANDOM.findall(formula)
-    if len(found) != 1 or formula.count("|") != 1:
+    if (found := _split(formula)) is None:
         raise SpecError(
             f"the formula {formula!r} has one term of a subject's own effects, such as "
             "(1 | subject) or (1 + time | subject): 'time + (1 + time | subject)'"
         )
-    (random, by), rest = found[0], RANDOM.sub("0", formula)
+    rest, random, by = found
     fixed = [term for term in rest.strip().removeprefix("~").split("+") if term.strip() != "0"]
     constant = not NO_CONSTANT.search(random.strip())
     own = None if random.strip() in ("1", "", "0") else random.strip()
