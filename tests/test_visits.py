@@ -186,6 +186,25 @@ def test_where_time_begins_changes_no_training_of_a_linear_mixed_prior():
     assert torch.allclose(vae.prior.random_covariance, design @ level @ design.mT, atol=1e-6)
 
 
+@pytest.mark.slow
+def test_the_unit_of_time_changes_no_training_of_a_process():
+    prior, found = "GaussianProcess(Matern32, over='time', by='subject')", []
+    for unit in (1, 1000):
+        data = frame().assign(time=frame().time * unit)
+        told = {"epochs": 5, "lr": 0.05, "seed": 0}
+        found.append(pv.fit(model(prior, data), data, **told).history.elbo_train)
+    assert np.allclose(*found, rtol=1e-9)
+    periodic = model("GaussianProcess(Periodic, period=2.0, over='time', by='subject')", data)
+    periodic.start_from(periodic.as_data(data))
+    assert periodic.prior.parameters_of["lengthscale"](None).item() == pytest.approx(1.0)
+
+
+def test_weights_of_a_process_without_a_unit_are_read():
+    prior = model("GaussianProcess(Matern32, over='time', by='subject')").prior
+    old = {name: value for name, value in prior.state_dict().items() if name != "unit"}
+    assert prior.load_state_dict(old).missing_keys == [] and prior.unit == 1
+
+
 def test_weights_of_a_linear_mixed_prior_without_centres_are_read():
     prior = model("LinearMixed('time + (1 + time | subject)')").prior
     old = {name: value for name, value in prior.state_dict().items() if name != "centre"}

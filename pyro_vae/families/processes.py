@@ -47,7 +47,7 @@ class GaussianProcess(VisitPart):
             (:math:`\exp(-2 \sin^2(\pi d / p) / \ell^2)`).
         lengthscale: :math:`\ell`, in units of the index (of ``Periodic`` without one): a number, a
             list of one for each process, or ``learned``. 1 by default; ``learned`` with ``over``,
-            from a quarter of the range of the data.
+            from a quarter of the range of the data, in which it is counted then.
         scale: :math:`\sigma`, as ``lengthscale``; 1 by default.
         period: p, of ``Periodic`` alone; as ``lengthscale``.
         index: t, T numbers, or T points of as many coordinates each; 0, 1, ... T - 1 by
@@ -77,6 +77,7 @@ class GaussianProcess(VisitPart):
     roles: ClassVar[frozenset[Role]] = frozenset({"prior"})
     distance: Tensor
     started: Tensor
+    unit: Tensor
 
     def __init__(
         self,
@@ -102,7 +103,7 @@ class GaussianProcess(VisitPart):
             raise ValueError("over='time' and by='subject' go together, without an index")
         if over is not None and over == by:
             raise ValueError(f"over= is a column of times, and by= one of subjects, got {over!r}")
-        self.from_range = over is not None and lengthscale is None
+        self.from_range = over is not None and lengthscale is None and self.kernel != "Periodic"
         if lengthscale is None:
             lengthscale = 1.0 if over is None else learned(1.0)
         values = {"lengthscale": lengthscale, "scale": scale, "period": period}
@@ -122,11 +123,13 @@ class GaussianProcess(VisitPart):
         if self.by is not None:
             check_visit_ends(ends, "GaussianProcess(over=, by=)", getattr(self, "columns", None))
             shape = ends.shape[-1:]
+            self.register_buffer("unit", torch.ones(()))
             self.register_buffer("started", torch.tensor(not self.from_range))
         else:
             *processes, points = ends.shape
             shape = tuple(processes)
             self.register_buffer("distance", self._distances(points), persistent=False)
+            self.register_buffer("unit", torch.ones(()), persistent=False)
         self.parameters_of = nn.ModuleDict(
             {name: positive_parameter(name, value, shape) for name, value in self.values.items()}
         )
@@ -144,14 +147,13 @@ class GaussianProcess(VisitPart):
 
     @torch.no_grad()
     def start_from(self, x: Tensor) -> None:
-        """Take a quarter of the range of the index, ``(N, T, ...)``, as the lengthscale, once."""
+        """Count the lengthscale in quarters of the range of the index, ``(N, T, ...)``, once."""
         if self.by is None or self.started:
             return
         rows = x[x[..., self.width] > 0][:, : self.width]
         extent = (rows.max(0).values - rows.min(0).values).max() / 4
-        own: Any = self.parameters_of["lengthscale"]
         if extent > 0:
-            own.unconstrained.copy_(own.transform.inv(extent).expand(own.unconstrained.shape))
+            self.unit.copy_(extent)
         self.started.fill_(True)
 
     def covariance(self, distance: Tensor | None = None) -> Tensor:
@@ -161,11 +163,22 @@ class GaussianProcess(VisitPart):
         eye = torch.eye(d.shape[-1], dtype=d.dtype, device=d.device)
         if "period" in value:
             d = 2 * (math.pi * d / value["period"]).sin().abs()
-        k = KERNELS[self.kernel](d / value["lengthscale"])
+        k = KERNELS[self.kernel](d / (value["lengthscale"] * self.unit))
         k = value["scale"].square() * (k + self.jitter * eye)
         if "constant" in value:
             k = k + value["constant"].square()
         return k + value["noise"].square() * eye if "noise" in value else k
+
+    def _load_from_state_dict(  # pyrefly: ignore[bad-override]
+        self,
+        state_dict: dict,
+        prefix: str,
+        *others: Any,  # noqa: ANN401
+    ) -> None:
+        """Weights of earlier days have lengthscales in units of the index."""
+        if self.by is not None:
+            state_dict.setdefault(f"{prefix}unit", torch.ones_like(self.unit))
+        super()._load_from_state_dict(state_dict, prefix, *others)
 
     def forward(self, features: Tensor | None = None) -> dist.TorchDistribution:
         """All processes, of batch shape (); those of subjects at designs ``(B, T, ...)``."""
