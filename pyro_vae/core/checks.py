@@ -47,7 +47,7 @@ def fraction(name: str, value: object) -> float:
 def share(name: str, value: object) -> float:
     """A number from 0 on, below 1."""
     if not _is_finite(value) or not 0 <= value < 1:
-        raise ValueError(f"{name} is a fraction in [0, 1), got {value!r}")
+        raise ValueError(f"{name} is a fraction of at least 0 and below 1, got {value!r}")
     return float(value)
 
 
