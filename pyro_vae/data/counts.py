@@ -99,7 +99,7 @@ class Counts:
 
     def __getitem__(self, rows: Any) -> "Counts":  # noqa: ANN401
         """Some rows: a slice, or their numbers."""
-        if isinstance(rows, int):
+        if isinstance(rows, int | np.integer):
             if not -len(self) <= rows < len(self):  # which ends a loop over the rows
                 raise IndexError(f"there is no row {rows} among {len(self)}")
             rows = slice(rows, rows + 1 or None)
