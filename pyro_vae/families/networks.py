@@ -48,10 +48,7 @@ class MLP(nn.Module):
         activation: the name of a ``torch.nn`` activation; with ``GLU`` the layers are gated
             (:math:`h_l = (W_l h_{l-1} + b_l) \odot \sigma(V_l h_{l-1} + c_l)`).
         dropout: the share of each hidden layer that is left out while it trains; in an encoder it
-            keeps few data from being learned by heart.
-
-    References:
-        Srivastava et al. (2014), "Dropout".
+            keeps few data from being learned by heart (Srivastava et al., 2014).
 
     >>> vae_encoder = MLP([200, 200], activation="Tanh")
     >>> vae_encoder.spec
