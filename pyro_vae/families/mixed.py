@@ -1,7 +1,7 @@
 """The linear mixed model as a prior: fixed effects, and effects of a subject's own."""
 
 import re
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from pyro.distributions import constraints
@@ -13,6 +13,7 @@ from ..language.spec import Spec, SpecError, Value
 from .parameters import GlobalParameter, positive_parameter
 from .part import Ends, Role
 from .support import transform
+from .units import read_without
 from .visits import VisitPart, check_visit_ends, visit_features
 
 __all__ = ["LinearMixed"]
@@ -69,6 +70,7 @@ class LinearMixed(VisitPart):
         self.factor = GlobalParameter(eye, (dims, r, r), transform(constraints.lower_cholesky))
         self.noise = positive_parameter("scale", self.scale, (dims,))
         self.register_buffer("centre", torch.zeros(p + r))
+        read_without(self, {"centre": 0.0})
         self.register_buffer("unit", torch.ones(p + r))
         self.register_buffer("started", torch.tensor(False))
 
@@ -103,16 +105,6 @@ class LinearMixed(VisitPart):
             level = tril[:, :1] - self.centre[None, fixed + 1 :] @ tril[:, 1:]
             tril = torch.cat([level, tril[:, 1:]], 1)
         return tril @ tril.mT
-
-    def _load_from_state_dict(  # pyrefly: ignore[bad-override]
-        self,
-        state_dict: dict,
-        prefix: str,
-        *others: Any,  # noqa: ANN401
-    ) -> None:
-        """Weights of earlier days have no centre: theirs is 0."""
-        state_dict.setdefault(f"{prefix}centre", torch.zeros_like(self.centre))
-        super()._load_from_state_dict(state_dict, prefix, *others)
 
     def forward(self, features: Tensor | None = None) -> Trajectories:
         """The trajectories at designs ``(B, T, ...)``, of batch shape ``(B,)``."""

@@ -20,7 +20,7 @@ from .networks import MLP
 from .parameters import GlobalParameter
 from .part import Ends, Part, Role
 from .support import REAL, convex, support_bounds, transform
-from .units import Unit, centre_and_spread, or_one
+from .units import Unit, centre_and_spread, or_one, read_without
 
 __all__ = ["AutoregressiveBernoulli", "Resampled", "VampPrior", "is_made_of_guide"]
 
@@ -84,7 +84,7 @@ class VampPrior(Part):
         self.pseudo_inputs = GlobalParameter(start, shape, to_range)
         if ends.in_units and support_bounds(self.range)[2] == math.inf:
             self.unit = Unit(ends.x_shape)
-            self.register_load_state_dict_pre_hook(_plain_units)
+            read_without(self, {"unit.shift": 0.0, "unit.factor": 1.0})
             self.register_buffer("scaled", _continuous(ends.x_support), persistent=False)
 
     @torch.no_grad()
@@ -116,12 +116,6 @@ class VampPrior(Part):
         unit.shift.copy_(torch.where(self.scaled, centre, 0.0))
         unit.factor.copy_(torch.where(self.scaled, spread, 1.0))
         return (some - unit.shift) / unit.factor
-
-
-def _plain_units(part: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
-    """Let a folder from before there were units be read: its pseudo-inputs are as they are."""
-    for name, plain in part.get_submodule("unit").named_buffers():
-        state.setdefault(f"{prefix}unit.{name}", plain)
 
 
 def _continuous(support: constraints.Constraint) -> Tensor:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pyro.distributions as dist
 import torch
@@ -13,6 +13,7 @@ from ..distributions import Trajectories
 from ..language.spec import Spec, Value, learned, nearest
 from .parameters import positive_parameter
 from .part import Ends, Role
+from .units import read_without
 from .visits import VisitPart, check_visit_ends, visit_features
 
 __all__ = ["KERNELS", "GaussianProcess"]
@@ -124,6 +125,7 @@ class GaussianProcess(VisitPart):
             check_visit_ends(ends, "GaussianProcess(over=, by=)", getattr(self, "columns", None))
             shape = ends.shape[-1:]
             self.register_buffer("unit", torch.ones(()))
+            read_without(self, {"unit": 1.0})
             self.register_buffer("started", torch.tensor(not self.from_range))
         else:
             *processes, points = ends.shape
@@ -168,17 +170,6 @@ class GaussianProcess(VisitPart):
         if "constant" in value:
             k = k + value["constant"].square()
         return k + value["noise"].square() * eye if "noise" in value else k
-
-    def _load_from_state_dict(  # pyrefly: ignore[bad-override]
-        self,
-        state_dict: dict,
-        prefix: str,
-        *others: Any,  # noqa: ANN401
-    ) -> None:
-        """Weights of earlier days have lengthscales in units of the index."""
-        if self.by is not None:
-            state_dict.setdefault(f"{prefix}unit", torch.ones_like(self.unit))
-        super()._load_from_state_dict(state_dict, prefix, *others)
 
     def forward(self, features: Tensor | None = None) -> dist.TorchDistribution:
         """All processes, of batch shape (); those of subjects at designs ``(B, T, ...)``."""

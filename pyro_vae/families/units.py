@@ -2,6 +2,8 @@
 
 import inspect
 import math
+from collections.abc import Mapping
+from functools import partial
 
 import pyro.distributions as dist
 import torch
@@ -18,6 +20,7 @@ __all__ = [
     "far_cell",
     "moments",
     "or_one",
+    "read_without",
     "starts",
     "units",
 ]
@@ -63,6 +66,23 @@ class Unit(nn.Module):
         elif self.below == "shift":
             value = logsigmoid(value)
         return self.shift + self.factor * value
+
+
+def read_without(part: nn.Module, plain: Mapping[str, float]) -> None:
+    """Let a part read weights of before it had some buffers, which are plain numbers then.
+
+    Args:
+        part: which has the buffers.
+        plain: by the name of a buffer its value in those weights: 0 of a centre, 1 of a unit.
+    """
+    part.register_load_state_dict_pre_hook(partial(_fill, plain))
+
+
+def _fill(
+    plain: Mapping[str, float], part: nn.Module, state: dict[str, Tensor], prefix: str, *_: object
+) -> None:
+    for name, value in plain.items():
+        state.setdefault(f"{prefix}{name}", torch.full_like(part.get_buffer(name), value))
 
 
 def centre_and_spread(x: Tensor) -> tuple[Tensor, Tensor]:
