@@ -374,7 +374,27 @@ def test_what_is_added_may_be_no_bias(onednn):
     inputs = torch.randn(300, 200), torch.randn(300, 784), torch.randn(200, 784)
 
     def function(added, a, weight):
-        return torch.addmm(added, a, weight.t())
+        return (torch.addmm(added, a, weight.t()),)
 
-    module = capture_function(function, *inputs)[0]
-    assert targets(rewritten(module)) == targets(module)
+    lowered = rewritten(capture_function(function, *inputs)[0])
+    assert LINEAR not in targets(lowered)
+    assert torch.allclose(*lowered(*inputs), *function(*inputs), atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_bias_is_added_in_the_pass_that_comes_next(monkeypatch):
+    """PyTorch would copy it over the result of the product first, and so a sum of two products."""
+    monkeypatch.setattr(products, "choose", lambda left, right, choices: "torch")
+
+    def function(a, w, bias, b):
+        return torch.tanh(nn.functional.linear(a, w, bias)), torch.tanh(a @ w.t() + b @ w.t())
+
+    inputs = torch.randn(30, 8), torch.randn(20, 8), torch.randn(20), torch.randn(30, 8)
+    compiled = compile_module(capture_function(function, *inputs)[0], inputs)
+    exact = function(*(x.double() for x in inputs))
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+        found = compiled(*inputs)
+    assert {event.name for event in seen.events()} >= {"aten::mm"}
+    assert not {event.name for event in seen.events()} & {"aten::addmm", "aten::copy_"}
+    for value, right in zip(found, exact, strict=True):
+        assert torch.allclose(value.double(), right, atol=1e-5)

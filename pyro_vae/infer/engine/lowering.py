@@ -19,6 +19,7 @@ __all__ = ["for_cpu", "options_for_cpu"]
 aten: Any = torch.ops.aten
 LIBRARY.define("keep(Tensor x) -> Tensor")
 GAMMAS = {aten.lgamma.default, aten.digamma.default}
+PRODUCTS = {aten.addmm.default, aten.mm.default}
 
 
 def options_for_cpu() -> dict[str, Any]:
@@ -63,8 +64,8 @@ def for_cpu(module: fx.GraphModule, choices: Choices) -> fx.GraphModule:
                 lower_gamma(_before_expanding(node))
             elif node.target is aten.index_select.default:
                 _gathered(node)
-            elif node.target in (aten.addmm.default, aten.mm.default):
-                lower_product(node, choices)
+            elif node.target in PRODUCTS and not lower_product(node, choices):
+                _unfuse(node)
     return drop_dead_code(module)
 
 
@@ -134,6 +135,22 @@ def _before_expanding(node: Any) -> Any:  # noqa: ANN401
         _replace(node, call(aten.expand.default, (kept, list(shape))))
         return once
     return node
+
+
+def _unfuse(node: Any) -> None:  # noqa: ANN401
+    """A product, and then what is added to it, in the pass of what comes next.
+
+    PyTorch's own would first copy the bias, a row a time, to where the product goes.
+    """
+    *bias, left, right = node.args
+    added = bias or any(user.target is aten.add.Tensor for user in node.users)
+    if node.kwargs or not added:
+        return
+    _keep()  # a product that is kept is not fused again
+    call = node.graph.call_function
+    product = call(aten.mm.default, (left, right))
+    kept = call(torch.ops.pyro_vae.keep.default, (product,))
+    _replace(node, call(aten.add.Tensor, (kept, *bias)) if bias else kept)
 
 
 def _gathered(node: Any) -> None:  # noqa: ANN401

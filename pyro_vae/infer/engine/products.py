@@ -41,23 +41,26 @@ WAYS: dict[str, Callable[..., Any]] = {  # beside PyTorch's own, of which it is 
 }
 
 
-def lower_product(node: Any, choices: Choices) -> None:  # noqa: ANN401
+def lower_product(node: Any, choices: Choices) -> bool:  # noqa: ANN401
     """Give a product to oneDNN, with its bias and the activation next to it, if that is faster.
 
     Args:
         node: ``mm`` or ``addmm`` in a graph for CPUs.
         choices: those made before, by shape; a new one is added.
+
+    Returns:
+        Whether oneDNN has it.
     """
     *bias, left, right = node.args
     values = left.meta["val"], right.meta["val"]
     if node.kwargs or values[0].dtype is not torch.float32:
-        return
+        return False
     if any(b.meta["val"].ndim != 1 for b in bias):
-        return
+        return False
     way = choose(*values, choices)
     straight = values[0].stride(1) == 1
     if way == "torch" or (bias and not straight):
-        return
+        return False
     _lower()
     call = node.graph.call_function
 
@@ -79,6 +82,7 @@ def lower_product(node: Any, choices: Choices) -> None:  # noqa: ANN401
             last, then = following, THEN[following.target]
     product = WAYS[way](left, right, (lambda x: x) if straight else copy, turn, linear)
     last.replace_all_uses_with(product, propagate_meta=True)
+    return True
 
 
 def choose(left: Tensor, right: Tensor, choices: Choices) -> str:
