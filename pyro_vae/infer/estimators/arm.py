@@ -23,8 +23,8 @@ __all__ = ["ARM", "DisARM", "DisARMIWAE", "antithetic_pair", "difference", "odd_
 def antithetic_pair(logits: Tensor) -> tuple[Tensor, Tensor]:
     """Both configurations of all bits, and the uniform variable of each bit that gives them."""
     u = torch.rand_like(logits)
-    bits = torch.stack([u > (-logits).sigmoid(), u < logits.sigmoid()])
-    return bits.to(logits.dtype), u
+    pair = u > (-logits).sigmoid(), u < logits.sigmoid()
+    return torch.stack([bits.to(logits.dtype) for bits in pair]), u
 
 
 class OfPairs(LogitELBO):
