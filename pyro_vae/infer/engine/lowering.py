@@ -26,13 +26,14 @@ def options_for_cpu() -> dict[str, Any]:
     """Inductor's, where it has them: tanh by exp, which costs a third, and fused multiply-adds.
 
     Images keep their layout: Inductor takes a step for inference, for which it would write each
-    activation three times, as it is and twice with the channels last.
+    activation three times, as it is and twice with the channels last. Short sums, as over the
+    components of a mixture, are loops of vectors: written out, their exponentials are scalars.
     """
     from torch._inductor.config import cpp
 
     wanted = {"use_decompose_tanh": True, "enable_floating_point_contract_flag": "fast"}
     options = {f"cpp.{name}": value for name, value in wanted.items() if hasattr(cpp, name)}
-    return options | {"layout_optimization": False}
+    return options | {"layout_optimization": False, "unroll_reductions_threshold": 1}
 
 
 def for_cpu(module: fx.GraphModule, choices: Choices) -> fx.GraphModule:
