@@ -381,6 +381,12 @@ def test_what_is_added_may_be_no_bias(onednn):
     assert torch.allclose(*lowered(*inputs), *function(*inputs), atol=1e-4)
 
 
+def test_a_bias_stays_with_a_product_of_half_precision():
+    inputs = [x.bfloat16() for x in (torch.randn(30, 8), torch.randn(20, 8), torch.randn(20))]
+    module = capture_function(lambda *layer: (nn.functional.linear(*layer),), *inputs)[0]
+    assert targets(rewritten(module)) == targets(module)
+
+
 @pytest.mark.slow
 def test_a_bias_is_added_in_the_pass_that_comes_next(monkeypatch):
     """PyTorch would copy it over the result of the product first, and so a sum of two products."""

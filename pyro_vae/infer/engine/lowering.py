@@ -141,11 +141,12 @@ def _before_expanding(node: Any) -> Any:  # noqa: ANN401
 def _unfuse(node: Any) -> None:  # noqa: ANN401
     """A product, and then what is added to it, in the pass of what comes next.
 
-    PyTorch's own would first copy the bias, a row a time, to where the product goes.
+    PyTorch's own would first copy the bias, a row a time, to where the product goes. In half
+    precision it stays with the product, whose sum is rounded once.
     """
     *bias, left, right = node.args
     added = bias or any(user.target is aten.add.Tensor for user in node.users)
-    if node.kwargs or not added:
+    if node.kwargs or not added or node.meta["val"].dtype.itemsize < 4:
         return
     _keep()  # a product that is kept is not fused again
     call = node.graph.call_function
