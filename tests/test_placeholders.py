@@ -1,6 +1,7 @@
 """Values that stand for missing cells, and numbers that are written as words."""
 
 import re
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
@@ -380,6 +381,9 @@ FORMS = {  # words, what is read, and how another number is written
     "brackets": (["(1,200.50)", "7.25"], [-1200.5, 7.25], "(1,234.50)"),
     "euros in brackets": (["(1.200,50)", "7,25"], [-1200.5, 7.25], "(1.234,50)"),
     "thousands": (["1,200", "-7,250"], [1200, -7250], "-1,235"),
+    "kilos": (["1.200,5kg", "7,2kg"], [1200.5, 7.2], "-1.234,5kg"),
+    "euros before": (["EUR 1.200,50", "EUR 7,25"], [1200.5, 7.25], "-EUR 1.234,50"),
+    "a minus sign": (["\N{MINUS SIGN}1,5", "7,2"], [-1.5, 7.2], "-1234,5"),
 }
 
 
@@ -393,8 +397,14 @@ def test_numbers_are_read_and_written_as_accountants_have_them(form):
     rows = table.to_frame(new) if "." in f"{numbers}" else table.to_frame(np.round(new - 0.1))
     assert rows["x"][0] == written and rows["x"][2:].tolist() == words(*some)[2:].tolist()
     assert table.schema.read(rows).values[1, 0] == 3
-    with pytest.raises(ValueError, match=r"'none' is no number of the form \(?1"):
+    with pytest.raises(ValueError, match=r"'none' is no number of the form [(EUR ]*1"):
         table.schema.read(rows.assign(x="none"))
+
+
+def test_few_amounts_are_drawn_with_the_decimals_of_their_form():
+    decimals = pd.Series([Decimal("3.10"), Decimal("1200.50")] * (ROWS // 2))
+    for values in (words("$3.10", "$1,200.50"), words("3,10", "1200,50"), decimals):
+        assert table_of(values, kinds={"x": "real"}).schema["x"].step == 0.01
 
 
 def test_points_between_thousands_are_told_and_the_advice_takes_them_out():
@@ -463,7 +473,33 @@ def test_times_whose_zone_or_precision_changes_are_the_instants_that_they_are():
     assert np.allclose(np.diff(days), np.diff(table.values[:, 0]), rtol=0, atol=1e-9)
 
 
+def test_a_zone_by_its_name_is_no_zulu_time():
+    table = table_of(
+        words("01.03.2024 10:00 UTC", "02.03.2024 11:00 GMT"), dates={"x": "%d.%m.%Y %H:%M %Z"}
+    )
+    assert np.allclose(table.values[:2, 0], [10 / 24, 1 + 11 / 24])
+
+
+def test_times_in_the_place_of_words_are_written_in_their_form():
+    """Where a zone is of one of them alone, or of both, an hour is another one."""
+    days = pd.date_range("2024-03-01", periods=ROWS, freq="7h")
+    moment, nets = pd.Timestamp("2024-03-05T05:00"), {"encoder": "MLP([2])", "decoder": "MLP([2])"}
+    for form in ("%d.%m.%Y %H:%M", "%Y-%m-%dT%H:%M+01:00"):
+        vae = pv.VAE(table_of(pd.Series(days.strftime(form)), dates={"x": form}), 1, **nets)
+        if "+" not in form:
+            drawn = vae.sample(2, given={"x": moment}, seed=0)["x"]
+            assert (drawn == "05.03.2024 05:00").all()
+        else:
+            with pytest.raises(
+                ValueError, match=r"got datetime64.*\nwrite them so, in the zone of t"
+            ):
+                vae.sample(2, given={"x": moment}, seed=0)
+        with pytest.raises(ValueError, match=r"expected words of the form .*, got datetime64.*UTC"):
+            vae.sample(2, given={"x": moment.tz_localize("UTC")}, seed=0)
+
+
 UNREADABLE = {
+    "a half beside a decimal comma": (words("0.500", "1,25"), "'1,25' has a decimal comma"),
     "several forms": (
         words("1%", "2", "3"),
         "'x', row 1: numbers .* several ways, '2' beside '1%'",

@@ -12,7 +12,7 @@ from ...language.spec import Spec, as_spec, nearest
 from .cells import AS_WORDS, Cells
 from .columns import Column, Kind, Level
 from .declared import kind_of_line
-from .moments import DAY, ZONE, as_days, as_times, in_zone, read_words, write_words
+from .moments import DAY, ZONE, as_days, as_times, check_zones, in_zone, read_words, write_words
 from .native import DECIMAL
 from .written import read_booleans, read_numbers, write_booleans, write_numbers
 
@@ -27,6 +27,7 @@ __all__ = [
     "encoded",
     "own_part",
     "quantities",
+    "written_places",
 ]
 
 EXACT = 2**53  # whole numbers beyond it have no float64 of their own
@@ -119,6 +120,8 @@ def encoded(column: Column, cells: Cells) -> np.ndarray:
     if column.sort == "time":
         if column.format is not None and cells.sort == "word":
             cells = read_words(cells, column.format)
+        elif column.format is not None:
+            check_zones(cells, column.format)
         elif column.whole:
             cells = replace(cells, values=in_zone(cells.values, column.dtype))
         days = as_days(cells, str(column.origin))
@@ -302,8 +305,14 @@ def _unit(column: Column) -> float:
     """By which a column's numbers lie apart; 0 where they may be any."""
     if column.step is not None or column.whole:
         return column.step or 1.0
+    places = written_places(column)
+    return 0.0 if places is None else 10.0**-places
+
+
+def written_places(column: Column) -> int | None:
+    """The decimals of a column's form or type, where it has so many."""
     places = PLACES.search(column.format or "") or DECIMAL.match(column.dtype)
-    return 10.0 ** -int(places[1]) if places else 0.0
+    return None if places is None else int(places[1])
 
 
 def _kind_beside(column: Column) -> Kind | None:

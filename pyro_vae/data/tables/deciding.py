@@ -8,7 +8,7 @@ import numpy as np
 
 from ...language.spec import Spec, as_spec, nearest
 from .cells import Cells, OddWord
-from .coding import EXACT, check_support, codes, quantities
+from .coding import EXACT, check_support, codes, quantities, written_places
 from .columns import KINDS, Column, Kind, Level
 from .declared import WORDS, declared_levels, kind_of_line, with_categories
 from .doubts import likely, with_doubts
@@ -327,7 +327,9 @@ def _number(
     whole = bool((x == np.round(x)).all())
     if kind is None and cells.sort != "duration" and (column := _codes(base, x, distinct, whole)):
         return column
-    step = None if kind == "event" else step_of(x, cells.sort or "number")
+    step = (
+        None if kind == "event" else step_of(x, cells.sort or "number", written_places(base) or 0)
+    )
     base = replace(base, whole=whole, step=step, low=float(x.min()), high=float(x.max()))
     if kind is None:
         kind, chosen, spike, why = by_values(x, whole, cells.sort != "duration", step)

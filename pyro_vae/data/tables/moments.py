@@ -15,6 +15,7 @@ __all__ = [
     "ZONE",
     "as_days",
     "as_times",
+    "check_zones",
     "in_zone",
     "iso_format",
     "midnight",
@@ -28,7 +29,7 @@ ISO = re.compile(
     r"\d{4}-\d\d-\d\d(?:(?P<between>[ T])\d\d:\d\d(?P<seconds>:\d\d(?P<parts>\.\d{1,6})?)?"
     r"(?P<zone>Z|[-+]\d\d:?\d\d)?)?"
 )
-OFFSET = re.compile(r"(Z|[-+]\d\d:?\d\d)$")  # at the end of a form
+OFFSET = re.compile(r"((?<!%)Z|[-+]\d\d:?\d\d)$")  # at the end of a form
 DATE = re.compile(r"(\d{4}|\d{1,2})([/.-])(\d{1,2})\2(\d{4}|\d{1,2})(\D.*)?")
 NAMED = [f"{day}{year}" for day in ("%d-%b-", "%d %b ", "%d %B ", "%b-") for year in ("%Y", "%y")]
 NAMED += ["%b %d, %Y", "%B %d, %Y", "%d%b%Y", "%b %Y", "%B %Y"]  # months are words
@@ -188,6 +189,16 @@ def _moment(word: str, form: str) -> datetime:
         return time.astimezone(datetime.strptime(zone[0], "%z").tzinfo).replace(tzinfo=None)
     time = datetime.strptime(word, form)
     return time if time.tzinfo is None else time.astimezone(UTC).replace(tzinfo=None)
+
+
+def check_zones(cells: Cells, form: str) -> None:
+    """Raise for times that come in the place of words, where either have a time zone."""
+    if "%z" in form or OFFSET.search(form) or ZONE.search(cells.dtype):
+        raise cells.error(
+            cells.known,
+            f"expected words of the form {form}, got {cells.dtype}",
+            "write them so, in the zone of the form",
+        )
 
 
 def write_words(times: np.ndarray, form: str) -> np.ndarray:

@@ -83,12 +83,17 @@ def are_counts(x: np.ndarray) -> bool:
     return best / n > codes / n - GAIN and best > fitted("Normal", x)
 
 
-def step_of(x: np.ndarray, sort: Sort = "number") -> float | None:
+def step_of(x: np.ndarray, sort: Sort = "number", least: int = 0) -> float | None:
     """The largest step by which all values lie apart: 0.01 of cents, 1,000 of rounded salaries.
 
     Of times and durations, which are days, one of whole seconds. Few values may lie farther apart
     by accident, so theirs is that of their last decimal, or at most a minute. ``None`` of whole
     numbers that are not rounded, and of more decimals.
+
+    Args:
+        x: ``(N,)``.
+        sort: of the column.
+        least: decimals with which all numbers are written, zeros too.
     """
     values = np.unique(x)
     few = len(values) < MANY
@@ -104,7 +109,9 @@ def step_of(x: np.ndarray, sort: Sort = "number") -> float | None:
         if np.abs(ticks).max() > DIGITS:
             return None
         if np.allclose(scaled, ticks, rtol=4 * np.finfo(float).eps, atol=0):
-            step = 1 if few else int(np.gcd.reduce((ticks - ticks[0]).astype(np.int64)))
+            if few:
+                return 1 / 10 ** max(places, least) if places else None
+            step = int(np.gcd.reduce((ticks - ticks[0]).astype(np.int64)))
             return None if step == 1 and places == 0 else step / 10**places
     return None
 

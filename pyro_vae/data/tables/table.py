@@ -158,7 +158,8 @@ class Schema:
                 cells, held = decoded(column, numbers[:, at[column.name]])
                 if given is not None and column.sort == "time":
                     own = given._frame.cells(column.name)
-                    cells = cells if own.sort is None else own.values.repeat(len(numbers))
+                    if own.sort == ("word" if column.format else "time"):
+                        cells = own.values.repeat(len(numbers))
             series[column.name] = make_series(
                 self.library, column.name, cells, held, column.dtype, column.levels
             )

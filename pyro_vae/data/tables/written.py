@@ -27,7 +27,7 @@ SIGN = r"[$€£¥₹%‰°]"
 WORD, GLUED = (  # with a space before a unit, and maybe without one, as codes have it
     re.compile(
         rf"(?P<minus>[-+]?)(?P<prefix>(?:[A-Z]{{0,2}}{SIGN}|[A-Z]{{3}}\s)?\s?)"
-        r"(?P<number>-?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d*)?(?:[eE][-+]?\d+)?)"
+        r"(?P<number>-?(?:[1-9]\d{0,2}(?:,\d{3})+|\d+)?(?:\.\d*)?(?:[eE][-+]?\d+)?)"
         rf"(?P<suffix>\s?{SIGN}|\s?°[CF]|{space}[A-Za-zµμ]+(?:/[A-Za-zµμ]+)?[²³]?|)",
         re.ASCII,
     )
@@ -39,9 +39,6 @@ PAIR, MANY = re.compile(r"\d+(\.\d+)?\s?/\s?\d+(\.\d+)?"), 10  # two numbers, an
 APOSTROPHES = "'\N{RIGHT SINGLE QUOTATION MARK}"
 LOCAL = re.compile(  # with a decimal comma, or with points, spaces or apostrophes by thousands
     rf"[-+]?{SIGN}?\s?(\d{{1,3}}([.\s{APOSTROPHES}]\d{{3}})+|\d+)([.,]\d+)?\s?{SIGN}?"
-)
-GERMAN = re.compile(
-    rf"\(?[-+]?{SIGN}?\s?(\d{{1,3}}(\.\d{{3}})+|\d+)(,\d+)?(\s?{SIGN}|\s[A-Z]{{3}}|)\)?"
 )
 # Of a comma that it is a decimal one, and stands between no thousands.
 SURE = re.compile(r"\d\.\d{3},\d|(?<!\d)0,\d|,(\d\d?|\d{4,})(?!\d)")
@@ -70,10 +67,16 @@ def number_form(words: Iterable[str], glued: bool = False) -> str | None:
     ('{:.,2f}', '({:.2f})')
     """
     words = list(words)
-    if all(map(GERMAN.fullmatch, words)) and any(map(SURE.search, words)):
+    if any(map(SURE.search, words)):
         with suppress(OddWord):
-            if form := number_form(word.translate(SWAP) for word in words):
-                return form.translate(SWAP)
+            form = (_form([word.translate(SWAP) for word in words], glued) or "").translate(SWAP)
+            if has_commas(form):
+                return form
+    return _form(words, glued)
+
+
+def _form(words: list[str], glued: bool) -> str | None:
+    """The form of numbers with decimal points."""
     found = {word: _match(word, glued) for word in words}
     matches = {word: m for word, m in found.items() if m and re.search(r"\d", m["number"])}
     finite = [word for word in words if word.strip().lower() not in INFINITE]
