@@ -1,5 +1,7 @@
 """Mixtures of multivariate normals: their density, and the path from the parameters to draws."""
 
+import math
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -8,7 +10,12 @@ import torch
 import pyro_vae as pv
 from helpers.gradients import draws, z_scores
 from pyro_vae.core import slight
-from pyro_vae.distributions import MultivariateNormalMixture, mixture, normal_mixture
+from pyro_vae.distributions import (
+    LogisticLevels,
+    MultivariateNormalMixture,
+    mixture,
+    normal_mixture,
+)
 
 K, D, N = 3, 3, 4000
 A = torch.tensor([0.7, -1.1, 0.9]).double()  # the direction of a wave, of which the mean is known
@@ -77,18 +84,39 @@ def test_draws_leave_their_parameters_as_they_are(joint):
     assert not loc._backward_hooks
 
 
-def test_components_of_no_share_have_no_gradient():
+EVEN = torch.zeros(300, 4)
+MIXTURES = {  # of locations
+    "normals": lambda loc: mixture(dist.Categorical(logits=EVEN), dist.Normal(loc, 0.5)),
+    "another family": lambda loc: mixture(dist.Categorical(logits=EVEN), dist.Laplace(loc, 0.5)),
+    "levels": lambda loc: LogisticLevels(EVEN, loc + 90, torch.full_like(loc, 0.5), 256),
+}
+
+
+@pytest.mark.parametrize("name", MIXTURES)
+def test_components_of_no_share_have_no_gradient(name):
+    """Whatever their density is multiplied by."""
     g = torch.Generator().manual_seed(0)
-    loc = (20 * torch.randn(300, 4, generator=g)).requires_grad_()
-    x, weights = 20 * torch.randn(300, generator=g), dist.Categorical(logits=torch.zeros(300, 4))
-    components = dist.Laplace(loc, torch.tensor(0.5))
-    found = [
-        torch.autograd.grad(p.log_prob(x).sum(), loc)[0]
-        for p in (mixture(weights, components), dist.MixtureSameFamily(weights, components))
-    ]
-    assert torch.allclose(*found, rtol=0, atol=1e-25)
-    least = [one.abs()[one != 0].min() for one in found]
-    assert least[0] > 1e-30 > least[1]
+    x, loc = (20 * torch.randn(300, generator=g)).round(), 20 * torch.randn(300, 4, generator=g)
+    x = x + 90 if name == "levels" else x
+
+    def log_prob(loc):
+        return MIXTURES[name](loc).log_prob(x)
+
+    loc.requires_grad_()
+    slope = torch.autograd.grad(log_prob(loc).sum(), loc)[0]
+    assert 1e-27 < slope.abs()[slope != 0].min() < 1e-15
+    (small,) = torch.autograd.grad(1e-20 * log_prob(loc).sum(), loc)
+    assert torch.allclose(1e20 * small, slope)
+    parts = (dist.Laplace(loc, 0.5).log_prob(x[:, None]) - math.log(4)).logsumexp(-1)
+    assert name != "another family" or torch.allclose(log_prob(loc), parts)
+
+
+def test_a_density_of_none_or_of_infinity_stays_so():
+    log = torch.tensor([[-math.inf, -math.inf], [0.0, math.inf], [-math.inf, 3.0]])
+    assert slight.logsumexp(log).tolist() == log.logsumexp(-1).tolist() == [-math.inf, math.inf, 3]
+    finite = log[[0, 2]].requires_grad_()
+    (slope,) = torch.autograd.grad(slight.logsumexp(finite).sum(), finite)
+    assert slope.tolist() == [[0, 0], [0, 1]]
 
 
 def test_a_draw_keeps_its_uniform_variables():

@@ -1,8 +1,11 @@
 """Gradients without the terms that are too slight for any sum of them to see."""
 
+import math
+
+import torch
 from torch import Tensor
 
-__all__ = ["SLIGHT", "in_doubles", "not_slight"]
+__all__ = ["SLIGHT", "in_doubles", "logsumexp", "not_slight"]
 
 SLIGHT = 1e-26
 
@@ -14,6 +17,16 @@ def not_slight(weights: Tensor) -> Tensor:
     times as long for each of those.
     """
     return weights.where(weights.abs() > SLIGHT, 0.0)
+
+
+def logsumexp(log: Tensor, dim: int = -1) -> Tensor:
+    """Over a dimension, with no gradient for terms whose share is below 1e-26.
+
+    Of many terms most underflow, and exp is slow there.
+    """
+    top, of = log.detach().amax(dim, keepdim=True), torch.finfo(log.dtype)
+    share = (log - top.clamp(of.min, of.max)).clamp(min=math.log(SLIGHT)).exp()
+    return share.sum(dim).log() + top.squeeze(dim)
 
 
 def in_doubles(x: Tensor) -> Tensor:

@@ -8,6 +8,8 @@ import torch
 from pyro.distributions import constraints
 from torch import Tensor
 
+from ..core.slight import logsumexp
+
 __all__ = ["DequantizedLevels"]
 
 
@@ -81,5 +83,5 @@ class DequantizedLevels(dist.TorchDistribution):
             log_q = q.log_prob(u)
         eps = torch.finfo(u.dtype).eps
         y = ((value + u) / self.levels).clamp(eps, 1 - eps)
-        log = (self.base.log_prob(y) - log_q).logsumexp(0)
+        log = logsumexp(self.base.log_prob(y) - log_q, 0)
         return log - math.log(self.samples * self.levels)

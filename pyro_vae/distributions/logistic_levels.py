@@ -8,6 +8,8 @@ from pyro.distributions import constraints
 from torch import Tensor
 from torch.nn.functional import logsigmoid, one_hot
 
+from ..core.slight import logsumexp
+
 __all__ = ["CoupledLogisticLevels", "LogisticLevels"]
 
 Size = Sequence[int]
@@ -59,7 +61,7 @@ class LogisticLevels(dist.TorchDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         """The log probability."""
         log = _log_levels(value.unsqueeze(-1), self.loc, self.scale, self.levels)
-        return (self.logits + log).logsumexp(-1)
+        return logsumexp(self.logits + log)
 
     @torch.no_grad()
     def sample(self, sample_shape: Size = ()) -> Tensor:
@@ -149,7 +151,7 @@ class CoupledLogisticLevels(dist.TorchDistribution):
         x, dim = value.unsqueeze(-1), -self.places - 2
         loc = self._walk(self.loc, self.coefficients, dim, lambda c, _: x.select(dim, c))
         log = _log_levels(x, loc, self.scale, self.levels).sum(dim)
-        return (self.logits + log).logsumexp(-1).sum(tuple(range(-self.places, 0)))
+        return logsumexp(self.logits + log).sum(tuple(range(-self.places, 0)))
 
     @torch.no_grad()
     def sample(self, sample_shape: Size = ()) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from pyro.distributions import constraints
 from torch import Tensor
 
-from ..core.slight import SLIGHT, in_doubles
+from ..core.slight import in_doubles, logsumexp
 from .joined import OfParts
 from .multivariate_mixture import MultivariateNormalMixture, follow, solve_by, weights_before
 from .same_family import MixtureSameFamily
@@ -80,7 +80,7 @@ class NormalMixture(dist.TorchDistribution):
             log = log - _squares(z, self.loc, self.scale).to(log) / 2
         else:
             log = log - ((z.unsqueeze(-2) - self.loc) / self.scale).square().sum(-1) / 2
-        log_prob = _logsumexp(log) - z.shape[-1] * LOG_2PI / 2
+        log_prob = logsumexp(log) - z.shape[-1] * LOG_2PI / 2
         return log_prob.expand(torch.broadcast_shapes(log_prob.shape, self.batch_shape))
 
     def rsample(self, sample_shape: Size = ()) -> Tensor:
@@ -169,12 +169,6 @@ def _squares(z: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
     weighted = loc * precision
     products = z.square() @ precision.T - 2 * z @ weighted.T
     return products + (loc * weighted).sum(-1)
-
-
-def _logsumexp(log: Tensor) -> Tensor:
-    """Over the last dimension, where most of many terms underflow, at which exp is slow."""
-    top = log.detach().amax(-1, keepdim=True)
-    return (log - top).clamp(min=math.log(SLIGHT)).exp().sum(-1).log() + top.squeeze(-1)
 
 
 def mixture(

@@ -3,7 +3,7 @@
 import pyro.distributions as dist
 from torch import Tensor
 
-from ..core.slight import not_slight
+from ..core.slight import logsumexp
 
 __all__ = ["MixtureSameFamily"]
 
@@ -16,7 +16,4 @@ class MixtureSameFamily(dist.MixtureSameFamily):
         if self._validate_args:
             self._validate_sample(value)
         logits = self.mixture_distribution.logits.log_softmax(-1)
-        log = self.component_distribution.log_prob(self._pad(value)) + logits
-        if log.requires_grad:
-            log.register_hook(not_slight)
-        return log.logsumexp(-1)
+        return logsumexp(self.component_distribution.log_prob(self._pad(value)) + logits)
