@@ -17,6 +17,7 @@ from torch import nn
 from torch.distributions import MultivariateNormal, kl_divergence
 
 import pyro_vae as pv
+from pyro_vae.cli.parts import read_rows
 from pyro_vae.distributions import VonMises
 from pyro_vae.evaluate.models.measures import base_measure
 from pyro_vae.infer.estimators.soundness import check
@@ -473,8 +474,8 @@ BAD = {
         r"subject s\d has two visits at time [\d.]+: rows 2 and \d+",
     ),
     "nobody's visit": (
-        lambda d: d.assign(subject=d.subject.where(d.index != 4)),
-        "'subject', row 4",
+        lambda d: d.assign(subject=d.subject.where(d.index != 4))[1:],
+        r"'subject', row 3 \(index 4\): it is missing, so .*\nleave the row out, or give its subj",
     ),
     "nobody's of pandas' own": (
         lambda d: d.assign(subject=d.subject.where(d.index != 4).astype("string")),
@@ -493,6 +494,15 @@ def test_rows_that_are_no_visits_are_told(case):
     change, words = BAD[case]
     with pytest.raises(ValueError, match=words):
         model().as_data(change(frame()))
+
+
+def test_rows_of_a_file_that_are_no_visits_are_told_by_their_line(tmp_path):
+    data = frame()
+    data.assign(subject=data.subject.where(data.index != 4)).to_csv(tmp_path / "x.csv", index=False)
+    with pytest.raises(
+        ValueError, match=r"x.csv: column 'subject', row 4 \(line 6\): it is missin"
+    ):
+        read_rows(tmp_path, model(), tmp_path / "x.csv")
 
 
 REFUSED = {

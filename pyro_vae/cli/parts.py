@@ -193,7 +193,10 @@ def read_rows(run: Path, vae: "VAE", path: Path) -> Any:  # noqa: ANN401
     if isinstance(vae.record, TableRecord | VisitsRecord):
         frame = read_file(path, vae.record.words)
         with naming(path):
-            return vae.record.read(frame) if isinstance(vae.record, TableRecord) else frame
+            if isinstance(vae.record, TableRecord):
+                return vae.record.read(frame)
+            vae.as_data(frame)  # whose errors name lines
+            return frame
     return channels_first(read_array(path), read_settings(run).layout)
 
 

@@ -213,16 +213,15 @@ class VisitsRecord(Record):
         Raises:
             ValueError: a row of nobody, or a visit that is there twice.
         """
-        labels = Frame(table.to_frame()).frame.get_column(self.by).to_list()
+        frame = Frame(table.to_frame())
+        cells, labels = frame.cells(self.by), frame.frame.get_column(self.by).to_list()
+        if not cells.known.all():
+            problem = "it is missing, so this is nobody's visit"
+            raise cells.error(~cells.known, problem, "leave the row out, or give its subject")
         numbers: dict[object, int] = {}
         counts: list[int] = []
         subject, visit = np.empty(len(labels), int), np.empty(len(labels), int)
         for row, label in enumerate(labels):
-            if label is None or type(label).__name__ == "NAType" or label != label:
-                raise ValueError(
-                    f"column {self.by!r}, row {row}: it is missing, so this is nobody's visit\n"
-                    "leave the row out, or give its subject"
-                )
             number = numbers.setdefault(label, len(numbers))
             if number == len(counts):
                 counts.append(0)
