@@ -296,3 +296,17 @@ def test_gradients_are_taken_where_the_caller_takes_none(name):
     vae = small(0)
     with torch.inference_mode(), pytest.raises(ValueError, match=r"use torch.no_grad\(\) there"):
         figure(vae)
+
+
+@pytest.mark.parametrize(
+    ("guide", "call"),
+    [
+        ("Normal", lambda vae: vae.refine(X, steps=1)),
+        ("Normal", lambda vae: pv.log_evidence(vae, X, num_samples=9, proposal="auto")),
+        ("Hamiltonian(steps=1)", lambda vae: pv.elbo(vae, X)),
+    ],
+)
+def test_gradients_within_a_call_are_refused_in_inference_mode_too(guide, call):
+    vae = pv.VAE(4, 2, likelihood="Normal", guide=guide, encoder=[2], decoder=[2], seed=0)
+    with torch.inference_mode(), pytest.raises(ValueError, match="this model, or what is asked of"):
+        call(vae)

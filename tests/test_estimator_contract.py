@@ -375,7 +375,7 @@ REFUSED = {
     "RenyiELBO(alpha='x')": "alpha is a number",
     "TraceGraph_ELBO(gradient=pathwise, baseline=neural)": "baseline serves score-function",
     "TraceGraph_ELBO(baseline=mean)": "baseline is one of none, decaying, neural",
-    "TraceGraph_ELBO(gradient=score, baseline=decaying, decay=2)": "decay lies in",
+    "TraceGraph_ELBO(gradient=score, baseline=decaying, decay=2)": "decay is a fraction",
     "Trace_ELBO(gradient=stk)": "gradient is one of pathwise, score, stl, .*got stk",
     "TraceMeanField_ELBO(gradient=stl)": "would silently be sampled: use Trace_ELBO.gradient=stl",
     "TraceGraph_ELBO(gradient=stl)": "use Trace_ELBO.gradient=stl",

@@ -335,7 +335,7 @@ def test_a_wide_proposal_of_a_discrete_z_is_the_prior():
     found = pv.log_evidence(vae, x, num_samples=3000, wide=0.3, seed=0)
     assert abs(pooled(z_scores(found, enumerated(vae, x)))) < 5
     assert found.simulated.gap < 0.1
-    with pytest.raises(ValueError, match="wide is a number below 1"):
+    with pytest.raises(ValueError, match="wide is a fraction of at least 0 and below 1, got"):
         pv.log_evidence(vae, x, wide=1.0)
 
 

@@ -10,7 +10,7 @@ import pyro
 import torch
 from torch import nn
 
-from .errors import in_words
+from .errors import NO_GRADIENTS, in_words
 from .memory import keeping_memory
 from .seeding import LOCK, seeded
 
@@ -62,10 +62,7 @@ def differentiates(function: Callable[P, R]) -> Callable[P, R]:
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         if torch.is_inference_mode_enabled():
-            raise ValueError(
-                f"{function.__name__} takes gradients, which torch.inference_mode() allows "
-                "nowhere within it: call it outside, or use torch.no_grad() there"
-            )
+            raise ValueError(f"{function.__name__} {NO_GRADIENTS}")
         with in_words(), torch.enable_grad():
             return function(*args, **kwargs)
 

@@ -4,7 +4,9 @@ import re
 from collections.abc import Generator
 from contextlib import contextmanager
 
-__all__ = ["in_words"]
+import torch
+
+__all__ = ["NO_GRADIENTS", "in_words"]
 
 TABLE = "Trace Shapes:"  # what Pyro adds to every error that passes a trace
 PARAMETER = re.compile(
@@ -14,6 +16,11 @@ VALUE = re.compile(
     r"Expected value argument \(.*?\) to be within the support \((\w+).*?\) "
     r"of the distribution (\w+)",
     re.DOTALL,
+)
+GRADIENT = ("element 0 of tensors does not require grad", "Inference tensors cannot be saved")
+NO_GRADIENTS = (
+    "takes gradients, which torch.inference_mode() allows nowhere within it: call it outside, or "
+    "use torch.no_grad() there"
 )
 # PyTorch's word for a scale of NaN, where Pyro validates nothing.
 SPREAD = "normal expects all elements of std >= 0.0"
@@ -50,6 +57,8 @@ def _said(error: Exception) -> Exception:
             f"{parameter} of {family} is not what it must be, {constraint}: weights are not "
             "finite, or x is of another scale than what the model was trained on"
         )
+    if first.startswith(GRADIENT) and torch.is_inference_mode_enabled():
+        return ValueError(f"this model, or what is asked of it, {NO_GRADIENTS}")
     if match := VALUE.match(str(error)):
         constraint, family = match.groups()
         return ValueError(

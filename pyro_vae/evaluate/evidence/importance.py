@@ -11,7 +11,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from ...core.checks import number, whole
+from ...core.checks import share, whole
 from ...core.pareto import RELIABLE, tail_shape
 from ...model.entry import of_face
 from ...model.face import Face
@@ -256,9 +256,7 @@ def log_evidence(
     num_simulated = whole("num_simulated", num_simulated, 0)
     if proposal not in ("guide", "auto"):
         raise ValueError(f"proposal is 'guide' or 'auto', got {proposal!r}")
-    if number("wide", wide, 0) >= 1:
-        raise ValueError(f"wide is a number below 1, the share of wide draws, got {wide!r}")
-    if proposal == "auto" and wide:
+    if share("wide", wide) and proposal == "auto":
         raise ValueError("wide= widens the guide, and proposal='auto' chooses itself: give one")
     vae.check_separate("log_evidence")
     rows = max(1, CELLS // max(1, vae.cells))

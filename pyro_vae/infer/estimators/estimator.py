@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from pyro.infer import ELBO, TraceEnum_ELBO
 from torch import Tensor, nn
 
-from ...core.checks import number, whole
+from ...core.checks import number, share, whole
 from ...language.schedules import schedule
 from ...language.spec import Spec, SpecError, Value, as_spec, nearest
 from ...language.words import OPTIMIZERS
@@ -58,8 +58,7 @@ class Estimator:
             return
         if self.baseline != "decaying":
             raise ValueError("decay is of baseline=decaying: say that, or leave decay out")
-        if not 0 <= self.decay < 1:
-            raise ValueError(f"decay lies in [0, 1), got {self.decay:g}")
+        share("decay", self.decay)
 
     def __str__(self) -> str:
         return str(self.spec) if self.spec else type(self.elbo).__name__
