@@ -155,6 +155,27 @@ def test_tails_of_numbers_from_a_bound_on():
     assert torch.allclose(log_survival(p, t), log_survival(dist.Cauchy(0.0, 1.0), t))
 
 
+FROM_ZERO = {
+    "Exponential": dist.Exponential(0.7), "Weibull": Weibull(2.0, 1.5),
+    "Gamma": dist.Gamma(2.3, 0.5), "LogNormal": dist.LogNormal(0.0, 1.0),
+    "HalfNormal": dist.HalfNormal(2.0),
+    "HalfCauchy": dist.HalfCauchy(2.0), "InverseGamma": dist.InverseGamma(2.0, 1.0),
+    "Chi2": dist.Chi2(3.0), "Uniform": dist.Uniform(0.0, 2.0, validate_args=False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FROM_ZERO)
+def test_all_survive_what_comes_before_the_least_time(name):
+    """As times that were censored before a shifted law begins; half normals were 2 there."""
+    shifted = AffineTransform(5.0, 1.0), AffineTransform(-5.0, -1.0)
+    early = torch.tensor([1.0, 4.9], requires_grad=True)
+    found = log_survival(dist.TransformedDistribution(FROM_ZERO[name], [shifted[0]]), early)
+    assert found.tolist() == [0, 0]
+    assert torch.autograd.grad(found.sum(), early)[0].tolist() == [0, 0]
+    falling = dist.TransformedDistribution(FROM_ZERO[name], [shifted[1]])
+    assert log_survival(falling, -early.detach()).tolist() == [-math.inf] * 2
+
+
 def test_mixtures_survive_as_their_parts_do():
     parts = [dist.Weibull(2.0, 1.5), dist.Weibull(9.0, 3.0)]
     weights = torch.tensor([0.3, 0.7])

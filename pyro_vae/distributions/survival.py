@@ -102,9 +102,22 @@ def log_survival(p: Any, t: Tensor) -> Tensor:  # noqa: ANN401
 
 def _log_tail(p: Any, t: Tensor, *, above: bool) -> Tensor:  # noqa: ANN401
     """log P(T > t), or log P(T <= t)."""
+    try:
+        low = None if p.support.is_discrete else p.support.lower_bound
+    except (AttributeError, NotImplementedError):
+        low = None
+    if low is None:
+        return _log_tail_within(p, t, above)
+    within = t > low  # the formulas have no meaning, and NaN for slopes, elsewhere
+    log = _log_tail_within(p, t.where(within, low + 1.0), above)
+    return log.where(within, 0.0 if above else -math.inf)
+
+
+def _log_tail_within(p: Any, t: Tensor, above: bool) -> Tensor:  # noqa: ANN401
+    """The same, of times above the least."""
     match p:
         case td.Exponential():
-            return -p.rate * t.clamp(min=0) if above else _log_waited(p.rate.log() + t.log())
+            return -p.rate * t if above else _log_waited(p.rate.log() + t.log())
         case td.Normal() | dist.Logistic() | td.Laplace() | dist.SoftLaplace():
             return _log_symmetric_tail(p, (t - p.loc) / p.scale * (-1 if above else 1))
         case td.Gumbel():
