@@ -62,6 +62,7 @@ def test_loadings_are_the_slopes_of_the_log_mean():
             r"its total_count, too: use .* NegativeBinomial\(total_count=learned\)",
         ),
         ("ZeroInflatedNegativeBinomial", "is not the decoder's, such as NegativeBinomial"),
+        ("InverseGamma", "the mean of InverseGamma depends on z by its concentration, too"),
     ],
 )
 def test_loadings_that_are_no_slopes_of_a_mean_are_refused(line, said):

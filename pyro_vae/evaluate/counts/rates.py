@@ -121,10 +121,10 @@ def loadings(vae: VAE) -> pd.DataFrame:
             f"the mean of {family} falls with its {name}: use a likelihood whose mean is "
             f"linear in z on some scale, {told}"
         )
-    if "total_count" in heads:
+    if other := next((n for n in ("total_count", "concentration") if n in heads), None):
         raise ValueError(
-            f"the mean of {family} depends on z by its total_count, too: use a likelihood whose "
-            f"total_count is not the decoder's, {told}"
+            f"the mean of {family} depends on z by its {other}, too: use a likelihood whose "
+            f"{other} is not the decoder's, {told}"
         )
     k = len(vae.latents.coordinates)
     head: Any = heads[name].head
