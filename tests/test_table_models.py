@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import pyro_vae as pv
+from pyro_vae.data.tables import coding
 from pyro_vae.data.tables.native import make_series
 from pyro_vae.distributions import Joined, Layout, WithSpike
 from pyro_vae.families.likelihoods import fill
@@ -573,6 +574,21 @@ def test_drawn_numbers_lie_in_the_steps_of_the_column(name):
         assert np.array_equal(
             table.schema.read(other).to_frame(table.schema.read(other).values), other
         )
+
+
+@pytest.mark.parametrize("size", [7, 60])
+def test_drawn_numbers_of_single_precision_lie_in_the_steps_of_the_column(size):
+    """0.1 of single precision is not 0.1; its cells come back as they were."""
+    cents = np.resize(np.arange(1, size + 1) ** 2 * 35 + 1, 120)
+    frame = pd.DataFrame({"x": (cents / 100).astype("float32"), "y": np.linspace(0, 1, 120) ** 2})
+    table = pv.Table.from_frame(frame, kinds={"x": "real"})
+    assert table.schema["x"].step == (0.01 if size < 20 else 0.35)
+    fine = frame.assign(x=np.random.default_rng(0).normal(40, 9, 120).astype("float32"))
+    assert pv.Table.from_frame(fine).schema["x"].step is None
+    new = np.stack(
+        [coding.drawn(table.schema["x"], table.values[:, 0] + 0.001), table.values[:, 1]], 1
+    )
+    assert np.array_equal(table.schema.to_frame(new)["x"], frame["x"])
 
 
 @pytest.mark.parametrize(

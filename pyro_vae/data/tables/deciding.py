@@ -13,7 +13,7 @@ from .columns import KINDS, Column, Kind, Level
 from .declared import WORDS, declared_levels, kind_of_line, with_categories
 from .doubts import likely, with_doubts
 from .moments import as_days, in_zone, iso_format, midnight, read_words
-from .numbers import HEAVY, are_counts, by_values, count_line, positive_line, step_of
+from .numbers import HEAVY, are_counts, by_values, count_line, positive_line, step_and_low, step_of
 from .placeholders import as_booleans, as_numbers, known_cells, notes
 
 __all__ = ["Wishes", "decide", "revise"]
@@ -327,10 +327,9 @@ def _number(
     whole = bool((x == np.round(x)).all())
     if kind is None and cells.sort != "duration" and (column := _codes(base, x, distinct, whole)):
         return column
-    step = (
-        None if kind == "event" else step_of(x, cells.sort or "number", written_places(base) or 0)
-    )
-    base = replace(base, whole=whole, step=step, low=float(x.min()), high=float(x.max()))
+    step, low = step_and_low(x, cells.sort or "number", written_places(base) or 0)
+    step = None if kind == "event" else step
+    base = replace(base, whole=whole, step=step, low=low, high=float(x.max()))
     if kind is None:
         kind, chosen, spike, why = by_values(x, whole, cells.sort != "duration", step)
         if whole and cells.sort != "duration":

@@ -6,7 +6,15 @@ from .columns import Kind, Sort
 from .declared import KIND_OF
 from .fits import fitted
 
-__all__ = ["HEAVY", "are_counts", "by_values", "count_line", "positive_line", "step_of"]
+__all__ = [
+    "HEAVY",
+    "are_counts",
+    "by_values",
+    "count_line",
+    "positive_line",
+    "step_and_low",
+    "step_of",
+]
 
 ROWS = 5_000  # of a longer column that are fitted
 SPIKE, WITHIN = 0.1, 0.25  # shares of a column that make a value a spike: at an end, or within
@@ -16,6 +24,7 @@ SHARE = 0.5  # which some of the numbers in (0, 1) exceed, if they are shares
 HEAPED, AGAIN = 0.5, 5  # nats a row that a probability for each value wins, and rows a value
 MANY, PLACES = 20, 6  # values whose common step is no accident, and its decimals
 SECONDS, MINUTE = 86_400, 60  # of a day, and of a minute
+SINGLE = 2**20  # steps that single precision tells apart, with digits to spare
 DIGITS = 2.0**40  # numbers beyond have too few digits to tell what they are rounded to
 GAIN = 0.05  # nats a row that a family of numbers must win over the Normal
 # Degrees of freedom that follow z come near 0, and draws are then larger than any value seen.
@@ -114,6 +123,24 @@ def step_of(x: np.ndarray, sort: Sort = "number", least: int = 0) -> float | Non
             step = int(np.gcd.reduce((ticks - ticks[0]).astype(np.int64)))
             return None if step == 1 and places == 0 else step / 10**places
     return None
+
+
+def step_and_low(x: np.ndarray, sort: Sort, least: int) -> tuple[float | None, float]:
+    """The step of numbers and the least; of single precision in the decimals that they stand for.
+
+    Args:
+        x: ``(N,)``.
+        sort: of the column.
+        least: see :func:`step_of`.
+    """
+    step, single = step_of(x, sort, least), x.astype(np.float32)
+    if step is None and sort == "number" and (single == x).all():
+        decimals = np.array([float(str(value)) for value in np.unique(single)])
+        step = step_of(decimals, sort, least)
+        if step and np.abs(decimals).max() < step * SINGLE:
+            return step, float(decimals[0])
+        step = None
+    return step, float(x.min())
 
 
 def positive_line(x: np.ndarray) -> str:
