@@ -179,3 +179,103 @@ def test_the_kl_of_lognormals_is_still_exact():
     )
     expected = td.kl_divergence(td.Normal(0.5, 2.0), td.Normal(0.0, 1.0))
     assert math.isclose(td.kl_divergence(p, q).item(), expected.item(), rel_tol=1e-6)
+
+
+def sigmoid_of_normal(loc, scale):
+    return ours.TransformedDistribution(td.Normal(loc, scale), [td.SigmoidTransform()])
+
+
+def tanh_of_normal(loc, scale):
+    return ours.TransformedDistribution(td.Normal(loc, scale), [td.TanhTransform()])
+
+
+def affine_beta(a, b):
+    return ours.AffineBeta(a, b, torch.tensor(-3.0), torch.tensor(2.0))
+
+
+def expected_log_beta(a, b):
+    rest = a + b
+    log_beta = a.lgamma() + b.lgamma() - rest.lgamma()
+    own = (a - 1) * a.digamma() + (b - 1) * b.digamma() - (rest - 2) * rest.digamma()
+    return own - log_beta
+
+
+def expected_log_kumaraswamy(a, b):
+    harmonic = (b + 1).digamma() - torch.tensor(1.0).digamma()
+    return (a * b).log() - (1 - 1 / a) * harmonic - (1 - 1 / b)
+
+
+def expected_log_normal(loc, scale):
+    return -0.5 * (2 * math.pi * math.e * scale**2).log() + loc  # far out, where slopes are 1
+
+
+NEAR_ONE = {  # with E[log q] of draws, most of which float32 rounds to one number
+    "Beta": (ours.Beta, (2.0, 0.08), expected_log_beta),
+    "AffineBeta": (affine_beta, (2.0, 0.08), lambda a, b: expected_log_beta(a, b) - math.log(2)),
+    "Kumaraswamy": (ours.Kumaraswamy, (2.0, 0.1), expected_log_kumaraswamy),
+    "sigmoid": (sigmoid_of_normal, (30.0, 0.1), expected_log_normal),
+    "sigmoid, narrow": (sigmoid_of_normal, (14.0, 1e-3), expected_log_normal),
+    "tanh": (
+        tanh_of_normal, (30.0, 0.1),
+        lambda m, s: expected_log_normal(2 * m, s) - math.log(4),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("copied", [False, True])
+@pytest.mark.parametrize("name", NEAR_ONE)
+def test_rounded_draws_have_the_density_of_what_was_rounded(name, copied):
+    """Else a guide that goes to a bound has a KL below 0, and an ELBO without limit."""
+    torch.manual_seed(0)
+    make, parameters, expected = NEAR_ONE[name]
+    parameters = [torch.tensor(p) for p in parameters]
+    q = make(*parameters)
+    z = q.sample((20_000,))
+    log_q = q.log_prob(z.clone() if copied else z).double()
+    error = log_q.std() / len(log_q) ** 0.5
+    assert abs(log_q.mean() - expected(*parameters)) < 5 * error
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_the_gradient_of_the_entropy_near_a_bound(copied):
+    """d E[log q] / d loc is E[tanh(u / 2)], of draws with a path and of copies without one."""
+    torch.manual_seed(0)
+    loc = torch.full((20_000,), 3.0, requires_grad=True)
+    q = sigmoid_of_normal(loc, torch.tensor(0.5))
+    if copied:  # by the score function
+        z = q.sample().clone()
+        log_q = q.log_prob(z)
+        surrogate = (log_q.detach() - log_q.detach().mean()) * log_q
+    else:
+        surrogate = q.log_prob(q.rsample())
+    (slope,) = torch.autograd.grad(surrogate.sum(), loc)
+    u = torch.distributions.Normal(3.0, 0.5).sample((200_000,))
+    z = (slope.mean() - (u / 2).tanh().mean()) / (slope.std() / len(slope) ** 0.5)
+    assert abs(z) < 5
+
+
+@pytest.mark.parametrize(
+    ("prior", "guide"),
+    [
+        ("Uniform", "Transformed(Normal(loc=40), SigmoidTransform)"),
+        ("Beta", "Beta(concentration0=1e-6)"),
+        ("Uniform", "Kumaraswamy(concentration0=1e-6)"),
+        ("Dirichlet", "Transformed(Normal(loc=40), StickBreakingTransform)"),
+        (
+            "Transformed(Kumaraswamy, Sticks)",
+            "Transformed(Kumaraswamy(concentration0=1e-6), Sticks)",
+        ),
+    ],
+)
+def test_a_guide_at_a_bound_pays_for_it(prior, guide):
+    """It is all in the last number before 1, of which the prior holds exp(-16.6) at most."""
+    vae = pv.VAE(2, 2, prior=prior, guide=guide, seed=0)
+    x = torch.tensor([[0.0, 1.0]])
+    assert pv.rate_distortion(vae, x, seed=0).rate.item() > 16
+
+
+def test_the_largest_number_of_counts_that_differ_by_cell():
+    vae = pv.VAE(2, 1, likelihood="BetaBinomial(total_count=[3, 9])", seed=0)
+    assert vae.check(torch.tensor([[3.0, 9.0]])).shape == (1, 2)
+    with pytest.raises(ValueError, match="x holds 4; BetaBinomial needs"):
+        vae.check(torch.tensor([[4.0, 9.0]]))

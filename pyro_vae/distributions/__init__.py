@@ -10,6 +10,7 @@ from .discrete import (
     ZeroInflatedPoisson,
 )
 from .edges import (
+    Beta,
     InverseGamma,
     Kumaraswamy,
     LogNormal,
@@ -56,6 +57,7 @@ from .wishart import Wishart
 __all__ = [
     "AffineBeta",
     "AutoregressiveBits",
+    "Beta",
     "CensoredTime",
     "ContinuousBernoulli",
     "CoupledLogisticLevels",

@@ -6,16 +6,18 @@ and its log density has its digits wherever such a draw lies.
 
 import math
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 
 import pyro.distributions as dist
 import torch
 from pyro.distributions import constraints
+from pyro.distributions.util import sum_rightmost
 from torch import Tensor
 
 from .supports import support_of_cell
 
 __all__ = [
+    "Beta",
     "Checked",
     "Expanding",
     "InLogarithms",
@@ -28,6 +30,7 @@ __all__ = [
     "finite_exp",
     "inside",
     "log1mexp",
+    "remembered",
 ]
 
 Size = Sequence[int]
@@ -35,24 +38,49 @@ Bound = float | Tensor | None
 
 
 class TransformedDistribution(dist.TransformedDistribution):
-    """A distribution through transformations, whose draws stay inside the bounds of its support."""
+    """A distribution through transformations, whose draws stay inside the bounds of its support.
+
+    Near a bound such as 1 numbers are so coarse that a rounded draw would lie where a narrow
+    density has hardly any, and an ELBO would rise without limit. So the density of the last draw is
+    that of the numbers behind it.
+    """
+
+    _behind: list[Tensor] | None = None  # the last draw, after the numbers that were transformed
 
     def rsample(self, sample_shape: Size = ()) -> Tensor:
         """A draw."""
-        return self._inside(super().rsample(torch.Size(sample_shape)))
+        return self._through(self.base_dist.rsample(torch.Size(sample_shape)))
 
     def sample(self, sample_shape: Size = ()) -> Tensor:
         """A draw without a path, for which the base need not have one."""
-        return self._inside(super().sample(torch.Size(sample_shape)))
+        with torch.no_grad():
+            return self._through(self.base_dist.sample(torch.Size(sample_shape)))
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log density: none where the base has none, if the support does not say it."""
-        log = super().log_prob(value)
+        if self._validate_args:
+            self._validate_sample(value)
+        steps = [value]
+        for transform in reversed(self.transforms):
+            steps.insert(0, transform.inv(steps[0]))
+        if self._behind is not None:
+            steps = remembered(value, self._behind[-1], steps, self._behind, len(self.event_shape))
+        log, event_dim = self.base_dist.log_prob(steps[0]), len(self.base_dist.event_shape)
+        for transform, x, y in zip(self.transforms, steps, steps[1:], strict=False):
+            inner, outer = transform.domain.event_dim, transform.codomain.event_dim
+            log = log - sum_rightmost(transform.log_abs_det_jacobian(x, y), event_dim - inner)
+            event_dim += outer - inner
         if not self._narrowed:
             return log
-        for transform in reversed(self.transforms):
-            value = transform.inv(value)
-        return torch.where(self.base_dist.support.check(value), log, -math.inf)
+        return torch.where(self.base_dist.support.check(steps[0]), log, -math.inf)
+
+    def _through(self, x: Tensor) -> Tensor:
+        steps = [x]
+        for transform in self.transforms:
+            steps.append(transform(steps[-1]))
+        steps[-1] = self._inside(steps[-1])
+        self._behind = steps if any(_is_bounded(t.codomain) for t in self.transforms) else None
+        return steps[-1]
 
     @property
     def _narrowed(self) -> bool:
@@ -168,19 +196,43 @@ class InverseGamma(InLogarithms, dist.InverseGamma):
 class Kumaraswamy(InLogarithms, dist.Kumaraswamy):
     r"""Numbers from 0 to 1, :math:`(1 - e^{-E/b})^{1/a}` where E is exponential."""
 
+    _behind: list[Tensor] | None = None  # log(1 - x^a) of the last draw, and the draw
+
     def rsample(self, sample_shape: Size = ()) -> Tensor:
         """A draw that is greater than 0 and less than 1."""
-        return inside(super().rsample(sample_shape), None, 1.0)
-
-    def _log_draw(self, sample_shape: torch.Size) -> Tensor:
-        shape = self._extended_shape(sample_shape)
-        wait = self.concentration0.new_empty(shape).exponential_()
-        return log1mexp(wait / self.concentration0) / self.concentration1
+        shape = self._extended_shape(torch.Size(sample_shape))
+        wait = self.concentration0.new_empty(shape).exponential_() / self.concentration0
+        drawn = inside(finite_exp(log1mexp(wait) / self.concentration1), None, 1.0)
+        self._behind = [-wait.clamp(max=-math.log(torch.finfo(wait.dtype).tiny)), drawn]
+        return drawn
 
     def _log_density(self, x: Tensor) -> Tensor:
         a, b = self.concentration1, self.concentration0
-        other = _power(b - 1, log1mexp(-a * x.log()))  # log(1 - x^a)
-        return a.log() + b.log() + torch.xlogy(a - 1, x) + other
+        steps = [log1mexp(-a * x.log()), x]
+        if self._behind is not None:
+            steps = remembered(x, self._behind[-1], steps, self._behind)
+        return a.log() + b.log() + torch.xlogy(a - 1, x) + _power(b - 1, steps[0])
+
+
+class Beta(Checked, dist.Beta):
+    """Numbers from 0 to 1 whose draws know what they lack of 1."""
+
+    _behind: list[Tensor] | None = None  # log(1 - x) of the last draw, and the draw
+
+    def rsample(self, sample_shape: Size = ()) -> Tensor:
+        """A draw that is greater than 0 and less than 1."""
+        x, rest = self._dirichlet.rsample(torch.Size(sample_shape)).unbind(-1)
+        drawn = inside(x, 0.0, 1.0)
+        self._behind = [rest.log(), drawn]
+        return drawn
+
+    def _log_density(self, x: Tensor) -> Tensor:
+        a, b = self.concentration1, self.concentration0
+        steps = [(-x).log1p(), x]
+        if self._behind is not None:
+            steps = remembered(x, self._behind[-1], steps, self._behind)
+        norm = (a + b).lgamma() - a.lgamma() - b.lgamma()
+        return norm + torch.xlogy(a - 1, x) + _power(b - 1, steps[0])
 
 
 def inside(value: Tensor, low: Bound, high: Bound) -> Tensor:
@@ -209,6 +261,37 @@ def log1mexp(x: Tensor) -> Tensor:
     small = x < math.log(2)
     first = (-torch.expm1(-x.clamp(max=math.log(2)))).log()
     return torch.where(small, first, torch.log1p(-(-x.clamp(min=math.log(2))).exp()))
+
+
+def remembered(
+    value: Tensor, drawn: Tensor, found: list[Tensor], behind: list[Tensor], event_dim: int = 0
+) -> list[Tensor]:
+    """The numbers behind a draw: as they were where a value is the draw, else as they are found.
+
+    Args:
+        value: where a density is asked for.
+        drawn: the last draw; of a copy of it, the path is that of the copy.
+        found: the numbers behind the value, which rounding may have moved.
+        behind: those behind the draw.
+        event_dim: of the values.
+    """
+    if value is drawn:
+        return behind
+    if value.shape != drawn.shape:
+        return found
+    same = value == drawn
+    same = same.flatten(same.ndim - event_dim).all(-1) if event_dim else same
+    each = []
+    for x, own in zip(found, behind, strict=True):
+        here = same.reshape(*same.shape, *[1] * (x.ndim - same.ndim))
+        each.append(torch.where(here, x + (own - x).detach(), x))
+    return each
+
+
+def _is_bounded(support: Any) -> bool:  # noqa: ANN401
+    """Whether numbers have an upper bound."""
+    cell = support_of_cell(support)
+    return cell is constraints.simplex or getattr(cell, "upper_bound", math.inf) < math.inf
 
 
 def _power(exponent: Tensor, log: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from .edges import Checked, Expanding, InLogarithms, finite_exp, inside, log1mexp
+from .edges import Checked, Expanding, InLogarithms, finite_exp, inside, log1mexp, remembered
 
 __all__ = [
     "AffineBeta",
@@ -155,10 +155,15 @@ class SoftAsymmetricLaplace(Checked, Expanding, dist.SoftAsymmetricLaplace):
 class AffineBeta(Checked, dist.AffineBeta):
     """A beta variable, scaled and moved."""
 
+    _behind: list[Tensor] | None = None  # logarithms of both shares of the last draw, and the draw
+
     def rsample(self, sample_shape: Size = ()) -> Tensor:
         """A draw within the bounds."""
-        x = self.loc + self.scale * self.base_dist.rsample(torch.Size(sample_shape))
-        return torch.minimum(torch.maximum(x, self.low), self.high)
+        shares = self.base_dist._dirichlet.rsample(torch.Size(sample_shape))
+        x = self.loc + self.scale * shares[..., 0]
+        drawn = torch.minimum(torch.maximum(x, self.low), self.high)
+        self._behind = [*shares.double().log().unbind(-1), drawn]
+        return drawn
 
     def sample(self, sample_shape: Size = ()) -> Tensor:
         """A draw without a path."""
@@ -170,15 +175,17 @@ class AffineBeta(Checked, dist.AffineBeta):
         a, b = self.concentration1.double(), self.concentration0.double()
         of, kind = torch.finfo(x.dtype), torch.promote_types(x.dtype, self.concentration1.dtype)
         outside = (x < self.low) | (x > self.high)
-        low, scale, x = self.loc.double(), self.scale.double(), x.double()
-        shares = [
-            ((x - end).abs().clamp(min=of.tiny).maximum(end.abs() * of.eps / 2) / scale).clamp(
-                max=1
-            )
+        low, scale, wide = self.loc.double(), self.scale.double(), x.double()
+        steps = [
+            ((wide - end).abs().clamp(min=of.tiny).maximum(end.abs() * of.eps / 2) / scale)
+            .clamp(max=1)
+            .log()
             for end in (low, low + scale)
         ]
+        if self._behind is not None:
+            steps = remembered(x, self._behind[-1], [*steps, x], self._behind)
         beta = (a + b).lgamma() - a.lgamma() - b.lgamma()
-        found = beta + (a - 1) * shares[0].log() + (b - 1) * shares[1].log() - scale.log()
+        found = beta + (a - 1) * steps[0] + (b - 1) * steps[1] - scale.log()
         return torch.where(outside, -math.inf, found.to(kind))
 
 

@@ -280,6 +280,7 @@ def check_support(
         bounds = support_bounds(base.support)[1:]
         for edge in extremes(x):
             cells = edge.expand(likelihoods[0].event_shape)
+            cells = fill(cells, support.check(cells), support)  # not every cell may reach it
             # Between the bounds a density is but small, as where units are not learned yet.
             if edge.item() in bounds and not base.log_prob(cells).isfinite().all():
                 at = place(*(x == edge).nonzero()[0].tolist())

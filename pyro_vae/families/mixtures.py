@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.distributions import ComposeTransform, Transform, constraints
 
 from ..core.checks import whole
-from ..distributions import Interval, Sticks, TransformedDistribution, mixture
+from ..distributions import Interval, Shares, Sticks, TransformedDistribution, mixture
 from ..language.spec import Spec, Value, as_spec, nearest
 from .family import Family, is_amortized
 from .part import Ends, Part
@@ -213,10 +213,11 @@ class Transformed(Part):
     def _transform(self, line: Value) -> Transform:
         if not isinstance(line, Spec):
             raise self.error(f"a transformation is a name such as ExpTransform, got {line}")
-        known: dict[str, Any] = {"Interval": Interval, "Sticks": Sticks}
+        known: dict[str, Any] = {}
         for name, cls in vars(dist.transforms).items():
             if isinstance(cls, type) and issubclass(cls, Transform):
                 known |= {} if issubclass(cls, nn.Module) else {name: cls}
+        known |= {"Interval": Interval, "StickBreakingTransform": Shares, "Sticks": Sticks}
         if line.name not in known:
             able = [name for name, cls in known.items() if cls.bijective and not _required(cls)]
             if self.inner.name not in BOUNDED:
