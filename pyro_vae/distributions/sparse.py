@@ -9,6 +9,7 @@ from pyro.distributions import constraints
 from torch import Tensor
 
 from .edges import Expanding
+from .spike import SpikeOr
 
 __all__ = ["Delta", "Horseshoe", "SpikeAndSlab"]
 
@@ -56,7 +57,7 @@ class SpikeAndSlab(Expanding, dist.TorchDistribution):
     arg_constraints = {
         "logits": constraints.real, "loc": constraints.real, "scale": constraints.positive,
     }  # fmt: skip
-    support = constraints.real
+    support = SpikeOr(0.0, constraints.real)
 
     def __init__(
         self, logits: Tensor, loc: Tensor, scale: Tensor, *, validate_args: bool | None = None

@@ -15,7 +15,7 @@ from ..language.spec import Spec, Value, as_spec
 from .family import Family
 from .part import Ends, Part, Role
 from .priors import is_made_of_guide
-from .support import innermost, support_bounds
+from .support import innermost, spike_of, support_bounds
 
 __all__ = ["DeltaNormal", "SemiAmortized", "WithSteps", "refine", "suggest_guide"]
 
@@ -235,6 +235,8 @@ def suggest_guide(p: dist.TorchDistribution) -> str:
     finite = math.isfinite(lower) and math.isfinite(upper)
     if kind in GUIDE_OF:
         return GUIDE_OF[kind]
+    if spike_of(p.support) is not None:  # pyrefly: ignore[bad-argument-type]
+        return "SpikeAndSlab"
     if kind == "discrete" and lower == 0:
         if isinstance(innermost(p), dist.Categorical):
             return f"Categorical(categories={int(upper) + 1})"

@@ -14,7 +14,7 @@ from torch.distributions.transforms import (
     identity_transform,
 )
 
-from ..distributions import Ordered, Positive, PositiveCholesky, support_of_cell
+from ..distributions import Ordered, Positive, PositiveCholesky, SpikeOr, support_of_cell
 
 __all__ = [
     "REAL",
@@ -23,6 +23,7 @@ __all__ = [
     "extremes",
     "innermost",
     "same_support",
+    "spike_of",
     "support_bounds",
     "support_of",
     "transform",
@@ -70,11 +71,20 @@ def support_of(distribution: Distribution) -> constraints.Constraint | None:
 
 
 def same_support(first: Distribution, second: Distribution) -> bool | None:
-    """Whether two distributions have the same support; ``None`` where one does not say it."""
+    """Whether two distributions have the same support, and a mass at the same number, if any.
+
+    ``None`` where one does not say it.
+    """
     one, other = support_of(first), support_of(second)
     if one is None or other is None:
         return None
-    return support_bounds(one) == support_bounds(other)
+    return (spike_of(one), support_bounds(one)) == (spike_of(other), support_bounds(other))
+
+
+def spike_of(support: constraints.Constraint) -> float | None:
+    """The number that has a mass of its own among others."""
+    cell = support_of_cell(support)
+    return cell.member if isinstance(cell, SpikeOr) else None
 
 
 def convex(support: constraints.Constraint) -> constraints.Constraint:
@@ -104,6 +114,8 @@ def describe_constraint(constraint: constraints.Constraint | None) -> str:
     if constraint is None:
         return "values of a support that it does not say"
     cell = support_of_cell(constraint)
+    if isinstance(cell, SpikeOr):
+        return f"{cell.member:g}, as a mass of its own, or {describe_constraint(cell.support)}"
     whole = "a whole number" if cell.is_discrete else "a number"
     bounds = (getattr(cell, name, None) for name in ("lower_bound", "upper_bound"))
     lower, upper = (

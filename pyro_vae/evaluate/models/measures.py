@@ -7,9 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...distributions import SpikeAndSlab, SpikeOr, support_of_cell
 from ...families.likelihoods import parts_of
-from ...families.support import innermost, support_bounds, support_of
+from ...families.support import spike_of, support_bounds, support_of
 from ...model.columns import by_cell
 from ...model.joint import reading
 from ...model.vae import VAE
@@ -126,15 +125,12 @@ def _observed(vae: VAE | Program, x: Tensor) -> dict[str, tuple[str, Tensor]]:
 
 def _measure(part: torch.distributions.Distribution) -> str:
     """Of one likelihood, what its density is with respect to."""
-    cell, support = innermost(part), support_of(part)  # pyrefly: ignore[bad-argument-type]
+    support = support_of(part)
     if support is None:
         return "densities of a support that is not known"
     kind, *_ = support_bounds(support)
     if support.is_discrete:
         return "probabilities"
-    of_cell = support_of_cell(support)
-    spike = of_cell.member if isinstance(of_cell, SpikeOr) else None
-    atom = 0.0 if isinstance(cell, SpikeAndSlab) else spike
-    if atom is not None:
+    if (atom := spike_of(support)) is not None:
         return f"densities beside a mass at {atom:g}"
     return "densities" if kind == "continuous" else f"densities on a {kind}"
