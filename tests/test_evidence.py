@@ -382,3 +382,24 @@ def test_rows_are_simulated_beside_random_ones(name, monkeypatch):
     (given,) = seen
     assert len(given) == 20 and (given[:, 2].diff() > 0).all()
     assert abs(given[:, 2].mean() - 99.5) < 4.5 * 57.7 / 20**0.5
+
+
+def test_a_guide_of_points_has_no_weights():
+    """Its log p(x, z) was given for log p(x), without an error; of a narrow prior it has no end."""
+    vae = pv.VAE(3, 1, prior="Normal(scale=0.1)", guide="Delta", seed=0)
+    x = torch.tensor([[0.0, 1.0, 1.0], [1.0, 1.0, 1.0]])
+    said = r"needs a density of z, and the guide sets 'z' to a point: log_evidence\(vae, x, "
+    said += r"proposal='auto'\) does without it"
+    for refused in (pv.log_evidence, pv.gaps):
+        with pytest.raises(ValueError, match=said):
+            refused(vae, x)
+    with pytest.raises(ValueError, match=said):
+        pv.calibration(vae)
+    with pytest.raises(ValueError, match=rf"ais\(start='guide'\) {said}"):
+        pv.ais(vae, x, start="guide")
+    found = pv.log_evidence(vae, x, proposal="auto", seed=0)
+    z = torch.linspace(-1, 1, 2001)[:, None, None].expand(-1, 2, 1)
+    with torch.no_grad():
+        log_p = vae.decode(z).log_prob(x) + vae.prior().log_prob(z)
+        exact = log_p.logsumexp(0) + math.log(1e-3)
+    assert ((found.log_evidence - exact).abs() < 5 * found.standard_error).all()

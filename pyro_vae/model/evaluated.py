@@ -1,13 +1,14 @@
 """What evaluation asks of a VAE, beside the two functions of Pyro's, by the fast path."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 import pyro.poutine as poutine
 import torch
 from torch import Tensor
 
+from ..distributions import Delta
 from ..families.dequantized import Dequantized
 from .joint import Joint, Model
 from .simulation import in_turn, simulate
@@ -30,6 +31,13 @@ class Evaluated(Model):
     def coordinates(self) -> list[str]:
         """Names of the latent coordinates of an observation."""
         return list(self.latents.coordinates)
+
+    @property
+    def points(self) -> Sequence[str]:  # pyrefly: ignore[bad-override]
+        """Sites that the guide sets to a point: all or none."""
+        parts = self.get_submodule("approximation").modules()
+        found = any(getattr(part, "distribution", None) is Delta for part in parts)
+        return self.latents.sites if found else ()
 
     def densities(self) -> Callable[[Tensor], Joint]:
         """From checked observations to log p(x, z) and log q(z|x) at them; one prior for all."""

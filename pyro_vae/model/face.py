@@ -1,6 +1,6 @@
 """The face of a model and its guide: what evaluation asks of them, a VAE or any Pyro program."""
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
@@ -76,6 +76,7 @@ class Face(nn.Module):
 
     layout: Layout | None = None
     observations: Tensor | None = None
+    points: Sequence[str] = ()  # sites that the guide sets to a point
 
     def model(self, x: Tensor) -> object:
         """p(x, z)."""
@@ -176,6 +177,18 @@ class Face(nn.Module):
         """
         if self.why_not_separate:
             raise ValueError(f"{who} {self.why_not_separate}")
+
+    def check_guide(self, who: str) -> None:
+        """Raise where the guide has no density of z.
+
+        Raises:
+            ValueError: it sets a site to a point.
+        """
+        if self.points:
+            raise ValueError(
+                f"{who} needs a density of z, and the guide sets {self.points[0]!r} to a point: "
+                "log_evidence(vae, x, proposal='auto') does without it"
+            )
 
     def posterior_model(self, x: Tensor) -> Callable:
         """The model of these observations, without weights, which Markov chains run on.

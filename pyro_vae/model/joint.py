@@ -113,7 +113,7 @@ class Joint(Densities):
     @property
     def weighs_any_z(self) -> bool:
         """Whether log q(z|x) is known at any z, not at the guide's own draws alone."""
-        return not getattr(self.guide, "own_draws_alone", False)
+        return not (self.model.points or getattr(self.guide, "own_draws_alone", False))
 
     def from_prior(self, num_samples: int) -> Tensor:
         """z of p(z), ``(S, B, *z_shape)``."""

@@ -93,7 +93,8 @@ def measure(
     key = f"{num_samples} {seed} {hashlib.sha256(made_of).hexdigest()}"
     if (kept := _recall(run / EVIDENCE, key)) is not None:
         return kept
-    evidence = log_evidence(vae, x, num_samples=num_samples, seed=seed)
+    proposal = "auto" if vae.points else "guide"
+    evidence = log_evidence(vae, x, num_samples=num_samples, proposal=proposal, seed=seed)
     with evaluating(vae, seed), torch.no_grad():
         likelihood, kl = elbo_terms(vae.model, vae.guide, vae.as_data(x), num_samples=10)
     measurement = Measurement(

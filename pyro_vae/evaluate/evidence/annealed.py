@@ -68,6 +68,8 @@ def ais(
     plan = Plan(temperatures, chains, start, leapfrog)
     x = vae.check(x)
     vae.check_separate("ais")
+    if start == "guide":
+        vae.check_guide("ais(start='guide')")
     with reading(vae, seed):
         parts = [
             Path(joint_of(vae, some), plan).forward() for some in x.split(plan.room(vae.cells))
@@ -125,6 +127,8 @@ def bdmc(
     plan = Plan(temperatures, chains, start, leapfrog)
     num_data = whole("num_data", num_data, 2)
     vae.check_separate("bdmc")
+    if start == "guide":
+        vae.check_guide("bdmc(start='guide')")
     if why := vae.why_not_bounded:
         raise ValueError(
             f"bdmc bounds log p(x) by exact draws of z, and this model has none: {why}"

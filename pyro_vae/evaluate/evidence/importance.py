@@ -259,6 +259,8 @@ def log_evidence(
     if share("wide", wide) and proposal == "auto":
         raise ValueError("wide= widens the guide, and proposal='auto' chooses itself: give one")
     vae.check_separate("log_evidence")
+    if proposal == "guide":
+        vae.check_guide("log_evidence")
     rows = max(1, CELLS // max(1, vae.cells))
     with reading(vae, seed):
         if proposal == "auto":

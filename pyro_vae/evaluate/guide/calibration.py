@@ -163,6 +163,7 @@ def calibration(
     num_data = whole("num_data", num_data, 20)
     num_samples = whole("num_samples", num_samples)
     vae.check_separate("calibration")
+    vae.check_guide("calibration")
     with reading(vae, seed):
         given = given_rows(vae, given, num_data)
         at, size = vae.densities(), max(1, ROWS // num_samples)

@@ -79,6 +79,7 @@ def gaps(
     steps, num_samples = whole("steps", steps), whole("num_samples", num_samples, 2)
     x = vae.check(x)
     vae.check_separate("gaps")
+    vae.check_guide("gaps")
     with reading(vae, seed):
         rows = [x] if isinstance(vae, Program) else x.split(BLOCK)
         parts = [_gaps(vae, some, steps, num_samples) for some in rows]
