@@ -23,13 +23,14 @@ from pyro_vae.runs.held_out import held_out
 from pyro_vae.runs.settings import CONFIG
 
 
-def finish(folder, log_p, data="the test data", unit="probabilities"):
+def finish(folder, log_p, data="the test data", unit="probabilities", rows=None):
     """What a finished run leaves, as far as a comparison goes."""
     folder.mkdir(parents=True)
     write_toml(folder / RESULTS, {"elbo_test": log_p.mean(), "training_seconds": 1.0}, "a run")
     MEASURED[str(folder)] = Measurement(
-        log_p, log_p * 0, log_p - 1, log_p * 0 + 7, 3.0, data, unit, log_p * 0 + 1
-    )
+        log_p, log_p * 0, log_p - 1, log_p * 0 + 7, 3.0, data, unit, log_p * 0 + 1,
+        np.arange(len(log_p)) if rows is None else rows,
+    )  # fmt: skip
     return str(folder)
 
 
@@ -110,6 +111,23 @@ def test_differences_are_paired_by_seed_and_observation(known, tmp_path):
     assert second.elbo == pytest.approx(second.log_evidence - 1)
     with pytest.raises(ValueError, match="prior=VampPrior has other seeds"):
         pv.paired_differences(pd.DataFrame(rows[:-1]), "prior")
+
+
+def test_rows_that_splits_have_in_common_are_one_draw(known, tmp_path):
+    """By the place in the split they were several, and errors too small by a third and more."""
+    rng = np.random.default_rng(0)
+    everyone, seeds, rows = rng.normal(1.5, 0.5, 1000), range(5), []
+    held_out = [rng.choice(1000, 300, replace=False) for _ in seeds]
+    for seed, some in zip(seeds, held_out, strict=True):
+        for name, gain in (("Normal", 0 * everyone), ("VampPrior", everyone)):
+            folder = finish(tmp_path / f"{name}{seed}", gain[some] - 90, str(seed), rows=some)
+            rows.append({"prior": name, "seed": seed, "folder": folder, "training_seconds": 1.0})
+    found = pv.paired_differences(pd.DataFrame(rows), "prior").loc["VampPrior"]
+    times = np.bincount(np.concatenate(held_out), minlength=1000)  # a weighted mean of each once
+    away = times[times > 0] * (everyone[times > 0] - found.difference) / 1500
+    expected = (np.square(away).sum()) ** 0.5
+    assert found.difference_standard_error == pytest.approx(expected, rel=0.02)
+    assert expected > 1.3 * 0.5 / 1500**0.5
 
 
 def test_runs_that_differ_in_more_than_one_setting_are_not_paired(known, tmp_path):

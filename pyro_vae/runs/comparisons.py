@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -20,7 +21,7 @@ from ..evaluate.evidence.importance import log_evidence
 from ..evaluate.latent.summary import latent_summary
 from ..evaluate.models.comparison import differences, stacking_weights
 from ..evaluate.models.measures import base_measure, describe_measure
-from ..evaluate.statistics import chosen_rows, deviations, standard_error
+from ..evaluate.statistics import chosen_rows, deviations
 from ..infer.elbo_terms import elbo_terms
 from ..infer.training.folder import RESULTS
 from ..language.spec import nearest
@@ -42,7 +43,7 @@ class Measurement:
 
     ``active_units`` is NaN where a guide has no such summary. ``data`` and ``unit`` tell what may
     be compared: the same data, and densities with respect to one measure. ``weights`` are how many
-    observations each stands for.
+    observations each stands for, ``rows`` numbers that tell them apart, of other splits too.
     """
 
     log_evidence: np.ndarray
@@ -53,6 +54,7 @@ class Measurement:
     data: str
     unit: str
     weights: np.ndarray
+    rows: np.ndarray
 
     @property
     def row(self) -> dict[str, float]:
@@ -106,6 +108,7 @@ def measure(
         active_units=_active_units(vae, x, seed),
         data=digest,
         unit=describe_measure(base_measure(vae, vae.as_data(x))),
+        rows=_row_numbers(held_out(run, vae, data, grey=True)[0]),
     )
     with replacing(run / EVIDENCE) as new:
         np.savez(new, key=key, **asdict(measurement))
@@ -181,15 +184,17 @@ def paired_differences(
         if mine.keys() != first.keys():
             raise ValueError(f"{setting}={value} has other seeds than the first one")
         gaps = [_gap(mine[s], first[s]) for s in mine]
-        each, weights = zip(*((m.log_evidence, m.weights) for m in mine.values()), strict=True)
+        each, weights, ids = zip(
+            *((m.log_evidence, m.weights, m.rows) for m in mine.values()), strict=True
+        )
         means = [np.average(gap, weights=w) for gap, w in zip(gaps, weights, strict=True)]
         levels = [np.average(x, weights=w) for x, w in zip(each, weights, strict=True)]
         row = {
             setting: value,
             "log_evidence": np.mean(levels),
-            "standard_error": _standard_error(each, weights),
+            "standard_error": _standard_error(each, weights, ids),
             "difference": np.mean(means),
-            "difference_standard_error": _standard_error(gaps, weights),
+            "difference_standard_error": _standard_error(gaps, weights, ids),
             "difference_seed_sd": np.std(means, ddof=1) if len(means) > 1 else np.nan,
             **pd.DataFrame([m.row for m in mine.values()]).mean(),
             "training_seconds": groups[value].training_seconds.mean(),
@@ -276,8 +281,27 @@ def _active_units(vae: VAE, x: torch.Tensor, seed: int) -> float:
         return math.nan
 
 
-def _standard_error(samples: Sequence[np.ndarray], weights: Sequence[np.ndarray]) -> float:
-    """Of the mean over seeds and data; an observation's values of several seeds are one draw."""
-    pairs = zip(samples, weights, strict=True)
-    away = [deviations(torch.tensor(x), torch.tensor(w)) for x, w in pairs]
-    return standard_error(torch.stack(away).mean(0)).item()
+def _row_numbers(x: torch.Tensor) -> np.ndarray:
+    """A hash of each row, ``(N,)``; of rows that are alike the second is another than the first."""
+    seen: Counter[bytes] = Counter()
+    numbers = []
+    for row in x.numpy(force=True):
+        seen[row.tobytes()] += 1
+        digest = hashlib.blake2b(row.tobytes() + bytes([seen[row.tobytes()] % 256]), digest_size=8)
+        numbers.append(int.from_bytes(digest.digest(), "little", signed=True))
+    return np.array(numbers)
+
+
+def _standard_error(
+    samples: Sequence[np.ndarray], weights: Sequence[np.ndarray], rows: Sequence[np.ndarray]
+) -> float:
+    """Of the mean over seeds and data; an observation's values under several seeds are one draw.
+
+    Splits by the seed hold out other rows, of which some are the same.
+    """
+    parts = zip(samples, weights, strict=True)
+    away = [deviations(torch.tensor(x), torch.tensor(w)).numpy() / len(x) for x, w in parts]
+    _, which = np.unique(np.concatenate(rows), return_inverse=True)
+    each = np.bincount(which, np.concatenate(away)) / len(samples)
+    n = len(each)
+    return math.sqrt(n / (n - 1) * (each**2).sum()) if n > 1 else math.nan

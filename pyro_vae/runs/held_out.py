@@ -34,7 +34,11 @@ def run_data(settings: RunSettings) -> Data:
 
 
 def held_out(
-    run: str | Path, vae: VAE, data: str | Tensor | ArrayLike | None = None
+    run: str | Path,
+    vae: VAE,
+    data: str | Tensor | ArrayLike | None = None,
+    *,
+    grey: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """The test data of a run as its model sees them, and their labels.
 
@@ -43,6 +47,7 @@ def held_out(
         vae: its model.
         data: others, by name as in :func:`~pyro_vae.load_data` (of a file without a test part,
             all), or ``(N, *x_shape)``.
+        grey: give grey values as they are, of which bits are drawn by the run's seed.
 
     Returns:
         ``(N, *x_shape)``, drawn as bits by the run's seed where it was trained on bits; ``(N,)``.
@@ -51,6 +56,7 @@ def held_out(
         ValueError: the run does not know its data, and no others are given.
     """
     run, settings = Path(run), read_settings(run)
+    settings = replace(settings, binarize=None) if grey else settings
     if data is None:
         found = _own(run, settings, vae)
     elif not isinstance(data, str | Path):
