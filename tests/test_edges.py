@@ -260,6 +260,7 @@ def test_the_gradient_of_the_entropy_near_a_bound(copied):
         ("Uniform", "Transformed(Normal(loc=40), SigmoidTransform)"),
         ("Beta", "Beta(concentration0=1e-6)"),
         ("Uniform", "Kumaraswamy(concentration0=1e-6)"),
+        ("Beta", "Mixture(Beta(concentration0=1e-6), components=2)"),
         ("Dirichlet", "Transformed(Normal(loc=40), StickBreakingTransform)"),
         (
             "Transformed(Kumaraswamy, Sticks)",

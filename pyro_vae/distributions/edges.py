@@ -269,7 +269,7 @@ def remembered(
     """The numbers behind a draw: as they were where a value is the draw, else as they are found.
 
     Args:
-        value: where a density is asked for.
+        value: where a density is asked for; of size 1 where it is one for several draws.
         drawn: the last draw; of a copy of it, the path is that of the copy.
         found: the numbers behind the value, which rounding may have moved.
         behind: those behind the draw.
@@ -277,7 +277,8 @@ def remembered(
     """
     if value is drawn:
         return behind
-    if value.shape != drawn.shape:
+    sizes = zip(value.shape, drawn.shape, strict=False)  # a mixture asks all of its components
+    if value.ndim != drawn.ndim or any(one not in (1, every) for one, every in sizes):
         return found
     same = value == drawn
     same = same.flatten(same.ndim - event_dim).all(-1) if event_dim else same
