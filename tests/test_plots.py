@@ -201,6 +201,14 @@ def test_learning_curves_are_the_history(validation):
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("epoch", "ELBO (nats per observation)")
 
 
+@pytest.mark.parametrize("plot", [plots.learning_curves, plots.kl_curve])
+def test_one_epoch_is_seen_and_ticks_are_at_whole_epochs(plot):
+    for epochs, marker in ((1, "o"), (3, "None")):
+        ax = plot(history(epochs))
+        assert ax.lines[0].get_marker() == marker
+        assert all(tick == round(tick) for tick in ax.get_xticks())
+
+
 @pytest.mark.parametrize("epochs", [1, 2, 100])
 def test_learning_curves_show_the_end_whole_and_not_the_plunge_of_the_start(epochs):
     table = history(epochs)
@@ -358,6 +366,16 @@ def test_few_labels_have_a_colour_and_a_name_each(vae, x):
 def test_many_labels_have_a_scale_and_no_legend(vae, x):
     ax = plots.latent_space(vae, x, torch.linspace(0, 1, len(x)))
     assert ax.get_legend() is None and ax.collections[0].get_cmap().name == "viridis"
+    _, scale = ax.figure.axes
+    assert scale.get_ylim() == (0, 1) and scale.get_ylabel() == "label"
+
+
+def test_few_labels_that_lie_far_apart_have_colours_of_their_own(vae, x):
+    values = torch.tensor([0, 1, 2, 200])
+    ax = plots.latent_space(vae, x, values[torch.arange(len(x)) % 4])
+    assert len(np.unique(ax.collections[0].to_rgba([0, 1, 2, 3]), axis=0)) == 4
+    assert ax.collections[0].get_array().tolist()[:4] == [0, 1, 2, 3]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["0", "1", "2", "200"]
 
 
 # Walks through the latent space.
@@ -470,6 +488,15 @@ def test_calibration_colours_only_what_leaves_the_band():
     (line,) = [line for line in ax.lines if line.get_label() == "z[1]"]
     heights = line.get_ydata()
     assert heights[20] > 0 > heights[80]  # up first, then down
+
+
+def test_lines_of_many_columns_are_told_apart():
+    ranks = pd.DataFrame(np.zeros((50, 15), int), columns=[f"z[{i}]" for i in range(15)])
+    ax = plots.calibration(Calibration(ranks, 19))
+    looks = {(line.get_color(), line.get_linestyle()) for line in ax.lines}
+    assert len(looks) == len(ax.lines) == 15 and not any(colour == "C7" for colour, _ in looks)
+    ax.figure.canvas.draw()  # its names hide no line
+    assert ax.get_legend().get_window_extent().x0 >= ax.get_window_extent().x1
 
 
 @pytest.mark.slow

@@ -51,6 +51,14 @@ def test_few_whole_numbers_have_a_bar_each():
     assert ax.get_xlabel() == "legs"
 
 
+def test_bars_of_whole_numbers_that_lie_far_apart_are_seen():
+    ax = plots.margin({"observed": pd.Series([0, 1, 1, 50_000], name="debt")})
+    left, right = ax.get_xlim()
+    assert all(bar.get_width() > 0.1 * (right - left) for bar in ax.containers[0])
+    assert [bar.get_height() for bar in ax.containers[0]] == [0.25, 0.5, 0.25]
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["0", "1", "50000"]
+
+
 def test_a_histogram_holds_all_rows():
     samples = {k: pd.Series(RNG.normal(0, s, 500), name="x") for k, s in (("a", 1), ("b", 3))}
     ax = plots.margin(samples)

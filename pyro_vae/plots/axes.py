@@ -1,5 +1,7 @@
 """New axes where none are given, what all axes have in common, and a file at the end."""
 
+from collections.abc import Iterator
+from itertools import cycle, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -8,7 +10,7 @@ from ..core.files import replacing
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["clip_start", "finish", "ink", "new_axes", "save"]
+__all__ = ["clip_start", "finish", "ink", "line_looks", "new_axes", "save"]
 
 
 def new_axes(width: float, height: float) -> "Axes":
@@ -43,6 +45,13 @@ def clip_start(ax: "Axes", low: float, high: float) -> None:
     """Limits that leave out the first epochs, which would flatten the rest."""
     margin = 0.05 * (high - low) + 1e-6
     ax.set_ylim(low - margin, high + margin)
+
+
+def line_looks() -> Iterator[dict[str, Any]]:
+    """Colour and style of one line after another, no two alike; none grey, as what is beside is."""
+    colours = [f"C{i}" for i in range(10) if i != 7]
+    for style, colour in cycle(product(("-", "--", ":", "-."), colours)):
+        yield {"ls": style, "color": colour}
 
 
 def ink() -> str:

@@ -1,7 +1,7 @@
 """Checks of a model: evidence, gaps, calibration, predictions."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ from ..core.checks import boolean, whole
 from ..core.seeding import seeded
 from ..model.entry import of_model
 from ..model.vae import VAE
-from .axes import finish, ink, new_axes
+from .axes import finish, ink, line_looks, new_axes
 
 if TYPE_CHECKING:
     from arviz import InferenceData
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["calibration", "gaps", "khat", "latent_kl", "posterior", "predictive_check"]
 
 LEVEL = 0.99  # probability that all lines of an exact guide stay within the band
+NAMES = 12  # of lines, below each other
 
 
 def latent_kl(summary: "LatentSummary", ax: "Axes | None" = None) -> "Axes":
@@ -133,16 +134,23 @@ def calibration(
     lower, upper = (table.pop(side) - u for side in ("lower", "upper"))
     ax = ax or new_axes(6, 3.6)
     ax.fill_between(u, lower, upper, color="0.6", alpha=0.3, lw=0)
+    looks = line_looks()
     for name, values in table.items():
         apart = values - u
         if ((apart < lower) | (apart > upper)).any():
-            ax.plot(u, apart, lw=1.5, label=str(name), zorder=3)
+            ax.plot(u, apart, lw=1.5, label=str(name), zorder=3, **next(looks))
         else:
             ax.plot(u, apart, lw=0.8, color="0.5", alpha=0.7)
+    words = ("Calibration ranks", "rank, as a share", "observed minus uniform")
     if covering:
         title, x = "Coverage of central intervals", "probability of the interval"
-        return finish(ax, title, x, "observed minus nominal")
-    return finish(ax, "Calibration ranks", "rank, as a share", "observed minus uniform")
+        words = (title, x, "observed minus nominal")
+    finish(ax, *words)
+    if (legend := ax.get_legend()) is not None:  # beside the lines, which it would hide
+        columns = -(-len(legend.get_texts()) // NAMES)
+        place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1, 1), "ncols": columns}
+        ax.legend(frameon=False, fontsize=8, **place)
+    return ax
 
 
 @of_model

@@ -21,6 +21,7 @@ LEVEL = 0.99  # probability that all bars of a calibrated table stay within the 
 BINS, MOST_BINS = 10, 30
 EACH = 15  # cells that a bin is to hold, at least
 FEW = 25  # whole numbers that have a bar each
+THIN = 60  # of an axis, the share of a bar from which it is seen
 LEVELS = 10  # of a category; the rarer ones are one bar
 LETTERS = 18  # of a name
 WRITTEN = 10  # columns, up to which associations are written as numbers
@@ -31,8 +32,9 @@ def margin(samples: Mapping[str, pd.Series], ax: "Axes | None" = None) -> "Axes"
     """The distribution of one column in several samples: bars of the first, lines of the others.
 
     Categories and few whole numbers have a bar for each value, other numbers, dates and durations a
-    histogram; its axis is logarithmic where all are positive and some are very large. Missing cells
-    are left out. Numbers may be written as in :func:`associations`: as words such as "$1,200", too.
+    histogram, whose end bars hold what is beyond the outermost hundredth of the first sample; its
+    axis is logarithmic where all are positive and some are very large. Missing cells are left out.
+    Numbers may be written as in :func:`associations`: as words such as "$1,200", too.
 
     Args:
         samples: the column by the name of the sample, such as ``"observed"`` and ``"simulated"``.
@@ -189,9 +191,13 @@ def _bars(
     """A group of bars for each level; what is no level is together in a last one."""
     rest = any(~some.isin(levels).all() for some in samples.values())
     places = np.arange(len(levels) + rest)
+    step = 1.0
     if upright and len(levels) > 1:
-        places = np.array(levels)
-    step = np.diff(places).min() if len(places) > 1 else 1.0
+        nearest, spread = np.diff(levels).min(), levels[-1] - levels[0]
+        if nearest * THIN > spread:
+            places, step = np.array(levels), nearest
+        else:
+            ax.set_xticks(places, [f"{level:.12g}" for level in levels], rotation=90)
     thick = 0.8 * step / len(samples)
     for k, (name, some) in enumerate(samples.items()):
         shares = [(some == level).mean() for level in levels]

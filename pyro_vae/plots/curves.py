@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
-from .axes import clip_start, finish, new_axes
+from .axes import clip_start, finish, line_looks, new_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,26 +21,27 @@ def learning_curves(history: pd.DataFrame, ax: "Axes | None" = None) -> "Axes":
         ax: to draw on; new ones by default.
     """
     ax = ax or new_axes(6, 3.6)
-    ax.plot(history.index, history.elbo_train, label="training data")
+    _draw(ax, history.index, history.elbo_train, label="training data")
     if history.elbo_validation.notna().any():
-        ax.plot(history.index, history.elbo_validation, label="validation data")
+        _draw(ax, history.index, history.elbo_validation, label="validation data")
     shown = history.iloc[len(history) // 20 :]  # the first epochs would flatten the rest
     values: Any = shown[["elbo_train", "elbo_validation"]].stack()
     clip_start(ax, values.min(), values.max())
-    return finish(ax, "Learning curves", "epoch", "ELBO (nats per observation)")
+    return _by_epoch(finish(ax, "Learning curves", "epoch", "ELBO (nats per observation)"))
 
 
 def kl_curve(history: pd.DataFrame, ax: "Axes | None" = None) -> "Axes":
-    """KL(q(z|x) || p(z)) of training data over the epochs.
+    """KL(q(z|x) || p(z)) over the epochs: of validation data where there are any.
 
     Args:
         history: of a :class:`~pyro_vae.Fit`.
         ax: to draw on.
     """
     ax = ax or new_axes(6, 3.6)
-    ax.plot(history.index, history.kl)
+    _draw(ax, history.index, history.kl)
     ax.set_ylim(bottom=min(0.0, history.kl.min()))
-    return finish(ax, "KL of the guide to the prior", "epoch", "KL (nats per observation)")
+    title, unit = "KL of the guide to the prior", "KL (nats per observation)"
+    return _by_epoch(finish(ax, title, "epoch", unit))
 
 
 def gradient_variance(dataset: "Dataset", ax: "Axes | None" = None) -> "Axes":
@@ -83,9 +84,22 @@ def training_curves(
     bound = dataset.elbo_validation if held_out else dataset.elbo_train
     across = dataset.step.broadcast_like(bound) if against == "steps" else dataset.seconds
     ax = ax or new_axes(6, 3.6)
-    for name in bound.estimator:
-        ax.plot(across.sel(estimator=name), bound.sel(estimator=name), label=name.item())
+    for name, look in zip(bound.estimator, line_looks(), strict=False):
+        _draw(ax, across.sel(estimator=name), bound.sel(estimator=name), label=name.item(), **look)
     shown = bound.isel(epoch=slice(bound.sizes["epoch"] // 20, None))  # as in learning_curves
     clip_start(ax, float(shown.min()), float(shown.max()))
     data = "validation" if held_out else "training"
     return finish(ax, f"ELBO of {data} data", against, "ELBO (nats per observation)")
+
+
+def _draw(ax: "Axes", across: Any, up: Any, **look: Any) -> None:  # noqa: ANN401
+    """A line; a dot where there is one epoch, of which no line is seen."""
+    ax.plot(across, up, marker="o" if len(up) == 1 else None, **look)
+
+
+def _by_epoch(ax: "Axes") -> "Axes":
+    """With ticks at whole epochs."""
+    from matplotlib.ticker import MaxNLocator
+
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    return ax

@@ -287,7 +287,7 @@ def latent_space(
     Args:
         vae: a trained model.
         x: ``(N, *x_shape)``.
-        labels: ``(N,)`` numbers, for the colour.
+        labels: ``(N,)`` numbers: a colour each where they are ten or fewer, else a scale.
         ax: to draw on.
 
     Raises:
@@ -305,12 +305,18 @@ def latent_space(
     ax = ax or new_axes(5.2, 4.4)
     across, up = z[:, 0], z[:, 1] if z.shape[1] > 1 else 0 * z[:, 0]
     colour = None if labels is None else _colours(labels, len(z))
-    few = colour is not None and len(set(colour.tolist())) <= 10
-    shade: Any = {} if colour is None else {"c": colour, "cmap": "tab10" if few else "viridis"}
+    values, place = np.unique([0] if colour is None else colour, return_inverse=True)
+    few = len(values) <= 10
+    shade: Any = {} if colour is None else {"c": colour, "cmap": "viridis"}
+    if colour is not None and few:
+        shade = {"c": place, "cmap": "tab10", "vmin": 0, "vmax": 9}
     drawn = ax.scatter(across, up, s=6, alpha=0.8, **shade)
-    if few:
-        names = drawn.legend_elements(fmt="{x:g}")
-        ax.legend(*names, frameon=False, fontsize=8, bbox_to_anchor=(1, 1))
+    if colour is not None and few:
+        dots, _ = drawn.legend_elements(num=list(range(len(values))))
+        names = [f"{value:.12g}" for value in values]
+        ax.legend(dots, names, frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    elif colour is not None:
+        ax.figure.colorbar(drawn, ax=ax, label="label")
     ax.set(xlabel=axis_names[0], ylabel=axis_names[1], title="Means of q(z|x)")
     return ax
 
