@@ -449,8 +449,9 @@ WRONG = {
     "binarize": (["--binarize", "often"], r"(?s)--binarize.*'often'.*dynamic"),
     "epochs": (["--epochs", "0"], "epochs is a whole number of at least 1, got 0"),
     "not a number": (["--epochs", "ten"], "(?s)--epochs.*integer"),
-    "fraction": (["--validation", "1.5"], "fraction between 0 and 1, got 1.5"),
+    "fraction": (["--validation", "1.5"], "fraction of at least 0 and below 1, got 1.5"),
     "latent": (["--latent-dim", "0"], "latent_dim must be a positive whole number.*got 0"),
+    "two widths": (["--latent-dim", "3", "--layers", "[3,2]"], "layers both say .*: leave one out"),
     "device": (["--device", "gpu"], "gpu"),
     "flag": (["--latent", "3"], "(?i)no such option.*--latent"),
     "no configuration": (["--config", "none.toml"], r"there is no file none\.toml"),
@@ -585,9 +586,68 @@ def test_a_name_of_data_may_hold_any_character(tmp_path, monkeypatch):
     assert run("fit", "--config", "run/config.toml", "--out", "again").code == 0
 
 
+def test_latent_dim_beats_the_layers_of_a_file_and_none_need_be_held_out(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("c.toml").write_text('data = "digits"\nlayers = [3, 2]\nvalidation = 0\n')
+    flags = ("--latent-dim", 3, "--epochs", 2, "--out", "run")
+    assert run("fit", "--config", "c.toml", *flags).code == 0
+    assert pv.load("run").describe()["latent_dim"] == (3,)
+    table = pd.read_csv("run/history.csv")
+    assert table.elbo_train.notna().all() and table.elbo_validation.isna().all()
+
+
+@pytest.mark.parametrize("part", ["test", "train"])
+def test_a_cell_that_cannot_be_is_told_by_its_row_in_the_file(part, tmp_path):
+    order = torch.randperm(60, generator=torch.Generator().manual_seed(0))
+    row = int(order[2 if part == "test" else 9])
+    x = np.random.default_rng(0).poisson(3.0, (60, 4))
+    x[row, 1] = -1
+    np.save(tmp_path / "x.npy", x)
+    done = run(
+        "fit",
+        tmp_path / "x.npy",
+        "--epochs",
+        "2",
+        "--likelihood",
+        "Poisson",
+        "--out",
+        tmp_path / "r",
+    )
+    assert done.code == 2 and not (tmp_path / "r").exists()
+    assert "x holds -1; Poisson needs" in done.err and f"(first in row {row}, cell 1)" in done.err
+
+
+def test_the_first_error_of_real_numbers_says_what_serves_them(tmp_path):
+    x = torch.randn(40, 4, generator=torch.Generator().manual_seed(0))
+    np.save(tmp_path / "x.npy", x.numpy())
+    for line in ("Bernoulli", "ContinuousBernoulli"):
+        told = run(
+            "fit",
+            tmp_path / "x.npy",
+            "--epochs",
+            "2",
+            "--likelihood",
+            line,
+            "--out",
+            tmp_path / "r",
+        )
+        assert re.search("of (other numbers|numbers of either sign) Normal", told.err)
+    told = run(
+        "fit",
+        tmp_path / "x.npy",
+        "--epochs",
+        "2",
+        "--likelihood",
+        "Normal",
+        "--out",
+        tmp_path / "r",
+    )
+    assert told.code == 0
+
+
 RESUMED = {  # flags, and what the answer asks to leave out
     "a setting": (["--lr", "0.1"], "--lr"),
-    "other data": (["mnist"], "--data"),
+    "other data": (["mnist"], "DATA"),
     "its default": (["--seed", "0", "--epochs", "9"], "--seed"),
     "another folder": (["--out", "elsewhere"], "--out"),
     "a configuration": (["--config", "c.toml", "--prior", "Laplace"], "--config, --prior"),

@@ -291,6 +291,7 @@ def test_messages_of_columns_are_in_flags():
             "--na-values x=-999 --na-values 'x=?', --na-values x="
         ),
         "na_values=['?']": "--na-values '?'",
+        "likelihood={'Income': 'Normal'}, or": "--likelihood Income=Normal, or",
         "kinds={name: 'categorical'}": "kinds={name: 'categorical'}",
     }.items():
         assert in_flags(text) == flags

@@ -6,7 +6,7 @@ import shlex
 
 __all__ = ["in_flags"]
 
-VALUE = r"(kinds|dates|censored|na_values)=(\{[^{}]+\}|\[[^\[\]]+\])"
+VALUE = r"(kinds|dates|censored|na_values|likelihood)=(\{[^{}]+\}|\[[^\[\]]+\])"
 ARGUMENT = re.compile(rf"Table\.from_frame\(df, {VALUE}\)|{VALUE}")
 
 

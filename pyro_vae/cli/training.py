@@ -64,7 +64,8 @@ def _check_resumed(run: Path, flags: dict[str, object]) -> None:
     """Raise for flags that would make another run of it, and where there is none."""
     lasting = {"config", "out", *RunSettings().lasting()} - MOVES
     given = sorted(name for name, value in flags.items() if value is not None)
-    if changed := [f"--{name.replace('_', '-')}" for name in given if name in lasting]:
+    named = {name: f"--{name.replace('_', '-')}" for name in given} | {"data": "DATA"}
+    if changed := [named[name] for name in given if name in lasting]:
         raise ValueError(f"a resumed run keeps its settings: leave out {', '.join(changed)}")
     if not (run / CONFIG).exists():
         raise ValueError(f"{run} is no run folder: it holds no {CONFIG}")

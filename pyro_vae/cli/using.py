@@ -135,7 +135,9 @@ def encode(
 def impute(
     run: Folder,
     data: Array,
-    num_samples: EvidenceDraws = 1000,
+    num_samples: Annotated[
+        int, typer.Option(help="Draws of z per observation.", metavar="N", min=2)
+    ] = 1000,
     draws: Annotated[
         int | None,
         typer.Option(

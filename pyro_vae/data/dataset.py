@@ -35,6 +35,8 @@ class Data:
         test_attributes: likewise.
         ragged: whether x are sequences, ``(N, T, ...)``, with NaN after the last step of each.
         vocabulary: of texts, whose tokens' numbers x are.
+        order: where the rows of ``test``, and then those of ``train``, were in an array without a
+            test part, ``(M + N,)``, or ``None``.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Data:
     test_attributes: "pd.DataFrame | None" = None
     ragged: bool = False
     vocabulary: Vocabulary | None = None
+    order: Tensor | None = None
 
     @property
     def is_table(self) -> bool:
@@ -123,5 +126,5 @@ def split(
     train, test = (x[part] for part in parts)
     targets = (None, None) if labels is None else (labels[parts[0]], labels[parts[1]])
     about = [None if attributes is None else attributes.iloc[part.numpy()] for part in parts]
-    whole = Data(name, description, train, test, targets[0], targets[1], levels=levels)
+    whole = Data(name, description, train, test, targets[0], targets[1], levels=levels, order=order)
     return replace(whole, train_attributes=about[0], test_attributes=about[1])

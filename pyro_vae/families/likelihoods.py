@@ -46,8 +46,10 @@ COUNTS = ("Poisson", "NegativeBinomial", "GammaPoisson")
 COUNTS += tuple(f"ZeroInflated{name}" for name in COUNTS[:2])
 ADVICE = {
     "Bernoulli": "binarize it (dynamic binarization draws fresh bits from grey values), "
-    "or use ContinuousBernoulli; of 8-bit images DiscretizedLogistic",
-    "ContinuousBernoulli": "divide by the largest, or use DiscretizedLogistic of 8-bit images",
+    "or use ContinuousBernoulli; of 8-bit images DiscretizedLogistic, of counts Poisson, of codes "
+    "Categorical, of other numbers Normal",
+    "ContinuousBernoulli": "divide by the largest, or use DiscretizedLogistic of 8-bit images; of "
+    "numbers of either sign Normal",
     "Beta": "shrink the ends, x -> (x * (n - 1) + 0.5) / n, or use ContinuousBernoulli",
     "DiscretizedLogistic": LEVELS,
     "Dequantized": LEVELS,

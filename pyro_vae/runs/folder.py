@@ -1,7 +1,7 @@
 """A run and its folder: the model, what it was told, its history, results and pictures."""
 
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Generator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -90,19 +90,33 @@ def train(
             if (data.levels or 0) > 2 and settings.likelihood == RunSettings.likelihood:  # pyrefly: ignore[missing-attribute]
                 settings = replace(settings, likelihood=f"{LEVELS}, levels={data.levels})")
             vae = new_model(settings, data, parts)
-            vae.as_data(data.test)
+            with _rows_of_source(vae, data, settings):
+                vae.check(as_seen(data.test, settings))
             leads = team.rank == 0
             folder = _run_folder(settings, out, leads)
             if leads:
                 held.enter_context(folder.held(resume=resume))
             where: dict[str, Any] = {"resume" if resume else "out": folder}
             try:
-                fitted = fit(vae, data.train, **where, **settings.fit_options())
+                with _rows_of_source(vae, data, settings):
+                    fitted = fit(vae, data.train, **where, **settings.fit_options())
             except Terminated as stop:  # the command line says how to go on, and ends with it
                 fitted = stop.fitted
         done = leads and fitted.signal is None and not fitted.interrupted
         figures = _test(vae, fitted, data, settings, folder.path) if done else {}
     return Outcome(folder.path, data, fitted, figures)
+
+
+@contextmanager
+def _rows_of_source(vae: VAE, data: Data, settings: RunSettings) -> Generator[None]:
+    """Errors of a cell say its row in the file, which may be another one of its part."""
+    try:
+        yield
+    except ValueError as problem:
+        if data.order is not None and not settings.binarize and "(first in row " in str(problem):
+            parts: Any = data.test, data.train
+            vae.check(torch.cat(parts)[data.order.argsort()])
+        raise
 
 
 def _run_folder(settings: RunSettings, out: Path | None, leads: bool) -> RunFolder:

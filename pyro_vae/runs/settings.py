@@ -232,6 +232,10 @@ def merge(flags: Mapping[str, object], config: Mapping[str, object]) -> RunSetti
     for name in config:
         if name not in known:
             raise ValueError(f"the configuration has an unknown key {name!r}{nearest(name, known)}")
+    if flags.get("latent_dim") is not None:  # which stands in place of layers
+        if flags.get("layers") is not None:
+            raise ValueError("latent_dim and layers both say the widths of z: leave one out")
+        config.pop("layers", None)
     given = {**config, **{name: value for name, value in flags.items() if value is not None}}
     values: dict[str, Any] = {name: _read(name, v, known[name]) for name, v in given.items()}
     return RunSettings(**values)

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, field
 from numbers import Real
 from typing import Any, Literal, TypeAlias, get_args
 
-from ...core.checks import boolean, fraction, positive, whole
+from ...core.checks import boolean, positive, share, whole
 from ...language.schedules import schedule
 
 __all__ = [
@@ -62,7 +62,7 @@ class FitSettings:
     binarize: Binarize = setting(
         None, "Draw bits from grey values, at each visit or once.", "dynamic|static"
     )
-    validation: float | None = setting(None, "Fraction held out.", "X")
+    validation: float | None = setting(None, "Fraction held out; 0 holds out none.", "X")
     patience: int | None = setting(
         None, "Stop after N epochs without a better validation ELBO.", "N"
     )
@@ -88,7 +88,7 @@ class FitSettings:
             "patience": whole,
             "free_bits": positive,
             "checkpoint_minutes": positive,
-            "validation": fraction,
+            "validation": share,
             "progress": boolean,
         }
         for name, check in optional.items():
