@@ -125,7 +125,7 @@ def model(likelihood="Normal", shape=2, **options):
 
 
 REFUSED = {
-    "bits and numbers": (["Bernoulli", "Normal"], "gives probabilities of '0', 1 densities"),
+    "bits and numbers": (["Bernoulli", "Normal"], "gives probabilities of cell 0, 1 densities"),
     "a mass": (["Hurdle(Normal)", "Normal"], "densities beside a mass at 0"),
     "a simplex": (["Dirichlet", "Normal"], "densities on a simplex"),
 }

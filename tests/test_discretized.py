@@ -282,7 +282,7 @@ def test_levels_compare_with_levels_and_not_with_densities():
     models = {line: pv.VAE((3, 4, 4), 2, likelihood=line, **SMALL) for line in lines}
     assert len(pv.compare(models, x, num_samples=5, seed=0).table) == 3
     models["Normal"] = pv.VAE((3, 4, 4), 2, likelihood="Normal", **SMALL)
-    with pytest.raises(ValueError, match="gives probabilities of '0', Normal densities"):
+    with pytest.raises(ValueError, match="gives probabilities of cell 0, Normal densities"):
         pv.compare(models, x, num_samples=5, seed=0)
 
 

@@ -36,7 +36,7 @@ def shape_of(value: int | Sequence[int], name: str, least: int = 0) -> tuple[int
     sizes = tuple(int(n) for n in whole if n > 0)
     if len(shape) < least or len(sizes) < len(shape):
         plain = isinstance(value, int | float | str | tuple | list | dict | None)
-        got = value if plain else type(value).__name__
+        got = repr(value) if plain else type(value).__name__
         raise ValueError(f"{name} must be a positive whole number or a tuple of them, got {got}")
     if math.prod(sizes) > LARGEST:
         raise ValueError(f"{name} of {value} has more numbers than memory can hold")

@@ -79,8 +79,9 @@ def check_one_measure(models: Mapping[str, VAE | Program], data: Mapping[str, Te
             )
         for cell, kind in one.items():
             if kind != other[cell]:
+                where = f"cell {cell}" if cell.isdecimal() else repr(cell)
                 raise ValueError(
-                    f"{first} gives {kind} of {cell!r}, {name} {other[cell]}: no common unit, so "
+                    f"{first} gives {kind} of {where}, {name} {other[cell]}: no common unit, so "
                     "compare models whose likelihoods of it are of one kind"
                 )
         for cell, (_, values) in cells.items():
