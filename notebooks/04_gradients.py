@@ -625,7 +625,8 @@ found.table[["heat", "bound", "difference", "difference_error", "biased"]].round
 # * Pushed inside, the guide's gradient is zero on average, and the ELBO stays far below the best.
 # * Score and path agree with calculus; the path has the lower variance.
 # * The measured variances lie on the closed forms, with and without a baseline.
-# * All unbiased estimators pass, the relaxed ones do not, and the plain score loses to all.
+# * All unbiased estimators pass, the relaxed ones do not. The plain score varies most by far, but
+#   a race of two seconds need not show it.
 
 # %%
 checks = {

@@ -350,7 +350,8 @@ assert of_seeds > 2 * error[shared].max(), "what the error bars leave out is the
 # ## What should have come out
 #
 # * The two sides of the split agree to the error of the quadrature.
-# * Every candidate gains less than there is to gain; the single normal gains least.
+# * Every candidate gains less than there is to gain; by quadrature, on the rows that they were
+#   fitted to, the single normal gains least.
 # * The gain on held-out rows is that of the training rows, within its error.
 
 # %%
