@@ -11,6 +11,12 @@ import pytest
 import pyro_vae as pv
 from helpers.families import GUIDES, LIKELIHOODS, PRIORS
 from helpers.pages import python_blocks
+from pyro_vae.data import SOURCES
+from pyro_vae.infer.training.checkpoint import CHECKPOINT, PREVIOUS
+from pyro_vae.infer.training.folder import HISTORY, RESULTS
+from pyro_vae.infer.training.settings import CONFIG
+from pyro_vae.model.files import DESCRIPTION, WEIGHTS
+from pyro_vae.runs.folder import PICTURES, TEST
 
 pytestmark = pytest.mark.usefixtures("short_pilot")
 
@@ -74,6 +80,7 @@ def test_what_it_links_to_is_there():
         assert (ROOT / link).exists(), link
 
 
+DATA_PAGES = ("reference/files", "guide/command_line")
 PAGES = sorted(
     str(path.relative_to(ROOT / "docs"))
     for folder in ("how", "start", "reference", ".")
@@ -92,6 +99,16 @@ def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
         for block in python_blocks((ROOT / "docs" / page).read_text()):
             exec(block, scope)
     assert "pv" in scope
+
+
+def test_pages_name_the_files_of_a_run_and_all_data():
+    pages = {name: (ROOT / f"docs/{name}.md").read_text() for name in DATA_PAGES}
+    rows = re.findall(r"(?m)^\| (`.+?`) \|", pages["reference/files"])
+    named = {name for row in rows for name in re.findall(r"`(.+?)`", row)}
+    kept = {DESCRIPTION, WEIGHTS, CONFIG, HISTORY, RESULTS, CHECKPOINT, PREVIOUS, TEST}
+    assert named == kept | {f"{PICTURES}/"}
+    for text in pages.values():
+        assert set(SOURCES) <= set(re.findall(r"`([\w-]+)`", text))
 
 
 def test_the_published_models_are_thirty_and_have_their_papers():
