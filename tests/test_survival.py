@@ -160,7 +160,7 @@ FROM_ZERO = {
     "Gamma": dist.Gamma(2.3, 0.5), "LogNormal": dist.LogNormal(0.0, 1.0),
     "HalfNormal": dist.HalfNormal(2.0),
     "HalfCauchy": dist.HalfCauchy(2.0), "InverseGamma": dist.InverseGamma(2.0, 1.0),
-    "Chi2": dist.Chi2(3.0), "Uniform": dist.Uniform(0.0, 2.0, validate_args=False),
+    "Chi2": dist.Chi2(3.0), "Uniform": dist.Uniform(0.0, 0.5, validate_args=True),
 }  # fmt: skip
 
 

@@ -109,7 +109,9 @@ def _log_tail(p: Any, t: Tensor, *, above: bool) -> Tensor:  # noqa: ANN401
     if low is None:
         return _log_tail_within(p, t, above)
     within = t > low  # the formulas have no meaning, and NaN for slopes, elsewhere
-    log = _log_tail_within(p, t.where(within, low + 1.0), above)
+    high = torch.as_tensor(getattr(p.support, "upper_bound", math.inf))
+    inner = torch.where(high.isfinite(), (low + high) / 2, low + 1.0)
+    log = _log_tail_within(p, t.where(within, inner), above)
     return log.where(within, 0.0 if above else -math.inf)
 
 
