@@ -280,3 +280,25 @@ def test_the_largest_number_of_counts_that_differ_by_cell():
     assert vae.check(torch.tensor([[3.0, 9.0]])).shape == (1, 2)
     with pytest.raises(ValueError, match="x holds 4; BetaBinomial needs"):
         vae.check(torch.tensor([[4.0, 9.0]]))
+
+
+@pytest.mark.parametrize("name", NEAR_ONE)
+def test_the_score_of_a_draw_without_a_path_is_that_of_its_copy(name):
+    make, parameters, _ = NEAR_ONE[name]
+    torch.manual_seed(0)
+    parameters = [torch.tensor(0.5 + i, requires_grad=True) for i, _ in enumerate(parameters)]
+    q = make(*parameters)
+    z = q.sample((5,))
+    slopes = torch.autograd.grad(q.log_prob(z).sum(), parameters)
+    expected = torch.autograd.grad(make(*parameters).log_prob(z).sum(), parameters)
+    torch.testing.assert_close(slopes, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_slope_at_a_draw_without_a_path():
+    torch.manual_seed(0)
+    q = sigmoid_of_normal(torch.tensor(0.5), torch.tensor(1.5))
+    z = q.sample((5,)).requires_grad_()
+    copy = z.detach().clone().requires_grad_()
+    (slope,) = torch.autograd.grad(q.log_prob(z).sum(), z)
+    (expected,) = torch.autograd.grad(q.log_prob(copy).sum(), copy)
+    torch.testing.assert_close(slope, expected)

@@ -275,7 +275,8 @@ def remembered(
         behind: those behind the draw.
         event_dim: of the values.
     """
-    if value is drawn:
+    has_path = drawn.grad_fn is not None  # without one, slopes are those at a given value
+    if value is drawn and (has_path or not torch.is_grad_enabled()):
         return behind
     sizes = zip(value.shape, drawn.shape, strict=False)  # a mixture asks all of its components
     if value.ndim != drawn.ndim or any(one not in (1, every) for one, every in sizes):
