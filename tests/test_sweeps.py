@@ -365,3 +365,10 @@ def test_a_message_of_several_lines_is_kept_whole(tmp_path, monkeypatch):
     monkeypatch.setattr(sweeps.subprocess, "run", lambda *_, **__: done)
     table = pv.sweep([{"prior": "Laplce"}], tmp_path)
     assert table.error.tolist() == [message]
+
+
+def test_every_row_has_a_number_however_often_it_is_there():
+    """By the count's last byte alike rows 256 apart were one draw, and errors grew with them."""
+    numbers = comparisons._row_numbers(torch.zeros(600, 2))
+    assert len(np.unique(numbers)) == 600
+    assert (numbers[:300] == comparisons._row_numbers(torch.zeros(300, 2))).all()

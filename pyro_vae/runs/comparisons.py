@@ -286,8 +286,9 @@ def _row_numbers(x: torch.Tensor) -> np.ndarray:
     seen: Counter[bytes] = Counter()
     numbers = []
     for row in x.numpy(force=True):
-        seen[row.tobytes()] += 1
-        digest = hashlib.blake2b(row.tobytes() + bytes([seen[row.tobytes()] % 256]), digest_size=8)
+        key = row.tobytes()
+        seen[key] += 1
+        digest = hashlib.blake2b(key + seen[key].to_bytes(8, "little"), digest_size=8)
         numbers.append(int.from_bytes(digest.digest(), "little", signed=True))
     return np.array(numbers)
 
