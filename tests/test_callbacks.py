@@ -67,7 +67,7 @@ BAD = {
     "epochs is a whole number of at least 1, got True": dict(epochs=True),
     "epochs is a whole number of at least 1, got 1.5": dict(epochs=1.5),
     "seed is a whole number of at least 0, got 'a'": dict(seed="a"),
-    "validation is a fraction of at least 0 and below 1, got 1": dict(validation=1),
+    "validation is a fraction between 0 and 1, got 1": dict(validation=1),
     "patience is a whole number of at least 1, got 0": dict(patience=0, validation=0.5),
     "aggressive is a whole number of at least 1, got 0.5": dict(aggressive=0.5),
     "checkpoint_minutes is a number greater than 0, got 0": dict(checkpoint_minutes=0),

@@ -449,7 +449,7 @@ WRONG = {
     "binarize": (["--binarize", "often"], r"(?s)--binarize.*'often'.*dynamic"),
     "epochs": (["--epochs", "0"], "epochs is a whole number of at least 1, got 0"),
     "not a number": (["--epochs", "ten"], "(?s)--epochs.*integer"),
-    "fraction": (["--validation", "1.5"], "fraction of at least 0 and below 1, got 1.5"),
+    "fraction": (["--validation", "1.5"], "fraction between 0 and 1, got 1.5"),
     "latent": (["--latent-dim", "0"], "latent_dim must be a positive whole number.*got 0"),
     "two widths": (["--latent-dim", "3", "--layers", "[3,2]"], "layers both say .*: leave one out"),
     "device": (["--device", "gpu"], "gpu"),

@@ -296,7 +296,7 @@ BAD = {
     ),
     "no epochs": (dict(epochs=0), "epochs is a whole number of at least 1, got 0"),
     "half a batch": (dict(batch_size=0.5), "batch_size is a whole number of at least 1, got 0.5"),
-    "a fraction of all": (dict(validation=1.5), "a fraction of at least 0 and below 1"),
+    "a fraction of all": (dict(validation=1.5), "a fraction between 0 and 1"),
     "a fraction of nothing": (dict(validation=1e-4), "leaves a part empty"),
     "patience alone": (dict(patience=3), "patience needs validation data"),
     "beta inside Renyi": (

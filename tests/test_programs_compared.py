@@ -58,7 +58,7 @@ OTHERS = {
     "number": (lambda: noisy(0.9, X[:50]), "has 60 observations, b 50: compare models of the same"),
     "measure": (
         lambda: noisy(0.9, X.abs().round(), lambda z, s: dist.Poisson(z.exp())),
-        "gives densities of '0', b probabilities",
+        "gives densities of cell 0, b probabilities",
     ),
 }
 

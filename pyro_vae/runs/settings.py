@@ -124,8 +124,9 @@ class RunSettings(FitSettings, ModelSettings):
         ValueError: a value that cannot be served.
     """
 
+    off = {"validation": 0}
     lr: float | str = field(default="cosine(2e-3)", metadata=HELP["lr"])
-    validation: float | None = field(default=0.1, metadata=HELP["validation"])
+    validation: float | None = setting(0.1, "Fraction held out; 0 holds out none.", "X")
     binarize: Binarize = setting(
         None,
         "Draw bits from grey values, at each visit or once; dynamic for images with a "
@@ -207,7 +208,8 @@ class RunSettings(FitSettings, ModelSettings):
 
     def fit_options(self, *but: str) -> dict[str, Any]:
         """The arguments of ``fit``, ``but`` some."""
-        return {f.name: getattr(self, f.name) for f in fields(FitSettings) if f.name not in but}
+        told = {f.name: getattr(self, f.name) for f in fields(FitSettings) if f.name not in but}
+        return {k: None if v == self.off.get(k) else v for k, v in told.items()}
 
 
 SETTINGS = tuple(field.name for field in fields(RunSettings))

@@ -148,7 +148,7 @@ def fit(
         binarize: draw bits with the grey values in [0, 1] as probabilities, anew at every visit
             (``"dynamic"``) or once (``"static"``).
         validation: held-out data, or the fraction of x to hold out (of an array on disk at most
-            10,000 data; 0 is none).
+            10,000 data).
         patience: stop after so many epochs without a better validation ELBO, with the best weights.
         seed: of the order, the bits and the draws of z; the global generator is left as it was.
         out: a run folder, for this run alone: a checkpoint is written there every

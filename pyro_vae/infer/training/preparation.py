@@ -91,8 +91,7 @@ def prepare(
         )
     x = _kept_sparse(vae, x, binarize)
     x = stream(Rows(x) if isinstance(x, np.memmap) else x, settings.batch_size, steps)
-    own = validation is not None and settings.validation is None
-    given = vae.as_data(validation) if own else None
+    given = None if settings.validation or validation is None else vae.as_data(validation)
     if given is not None:
         with seeded(_other_seed() if binarize else None):
             held_out = vae.check(draw_bits(given, binarize))

@@ -1,10 +1,11 @@
 """The settings of a training run, said once: for ``fit``, files, the command line and sweeps."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from numbers import Real
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
-from ...core.checks import boolean, positive, share, whole
+from ...core.checks import boolean, fraction, positive, whole
 from ...language.schedules import schedule
 
 __all__ = [
@@ -47,6 +48,8 @@ class FitSettings:
     0.01
     """
 
+    off: ClassVar[Mapping[str, float]] = {}  # numbers that say as much as None
+
     estimator: str = setting("Trace_ELBO", "The bound and its gradient.")
     epochs: int = setting(100, "Passes over the data.", "N")
     batch_size: int = setting(100, "Observations a step.", "N")
@@ -62,7 +65,7 @@ class FitSettings:
     binarize: Binarize = setting(
         None, "Draw bits from grey values, at each visit or once.", "dynamic|static"
     )
-    validation: float | None = setting(None, "Fraction held out; 0 holds out none.", "X")
+    validation: float | None = setting(None, "Fraction held out.", "X")
     patience: int | None = setting(
         None, "Stop after N epochs without a better validation ELBO.", "N"
     )
@@ -88,12 +91,13 @@ class FitSettings:
             "patience": whole,
             "free_bits": positive,
             "checkpoint_minutes": positive,
-            "validation": share,
+            "validation": fraction,
             "progress": boolean,
         }
         for name, check in optional.items():
-            if getattr(self, name) is not None:
-                self._set(name, check(name, getattr(self, name)))
+            value = getattr(self, name)
+            if value is not None and (name not in self.off or value != self.off[name]):
+                self._set(name, check(name, value))
         for name in ("lr", "beta"):
             self._set(name, _as_number(getattr(self, name)))
             schedule(getattr(self, name), self.epochs, name)
