@@ -596,53 +596,30 @@ def test_latent_dim_beats_the_layers_of_a_file_and_none_need_be_held_out(tmp_pat
     assert table.elbo_train.notna().all() and table.elbo_validation.isna().all()
 
 
+def fit_array(x, likelihood, folder):
+    """``fit`` of a file with x, to ``r`` in the same folder."""
+    np.save(folder / "x.npy", x)
+    flags = ("--epochs", 2, "--likelihood", likelihood, "--out", folder / "r")
+    return run("fit", folder / "x.npy", *flags)
+
+
 @pytest.mark.parametrize("part", ["test", "train"])
 def test_a_cell_that_cannot_be_is_told_by_its_row_in_the_file(part, tmp_path):
     order = torch.randperm(60, generator=torch.Generator().manual_seed(0))
     row = int(order[2 if part == "test" else 9])
     x = np.random.default_rng(0).poisson(3.0, (60, 4))
     x[row, 1] = -1
-    np.save(tmp_path / "x.npy", x)
-    done = run(
-        "fit",
-        tmp_path / "x.npy",
-        "--epochs",
-        "2",
-        "--likelihood",
-        "Poisson",
-        "--out",
-        tmp_path / "r",
-    )
+    done = fit_array(x, "Poisson", tmp_path)
     assert done.code == 2 and not (tmp_path / "r").exists()
     assert "x holds -1; Poisson needs" in done.err and f"(first in row {row}, cell 1)" in done.err
 
 
 def test_the_first_error_of_real_numbers_says_what_serves_them(tmp_path):
-    x = torch.randn(40, 4, generator=torch.Generator().manual_seed(0))
-    np.save(tmp_path / "x.npy", x.numpy())
+    x = torch.randn(40, 4, generator=torch.Generator().manual_seed(0)).numpy()
     for line in ("Bernoulli", "ContinuousBernoulli"):
-        told = run(
-            "fit",
-            tmp_path / "x.npy",
-            "--epochs",
-            "2",
-            "--likelihood",
-            line,
-            "--out",
-            tmp_path / "r",
-        )
+        told = fit_array(x, line, tmp_path)
         assert re.search("of (other numbers|numbers of either sign) Normal", told.err)
-    told = run(
-        "fit",
-        tmp_path / "x.npy",
-        "--epochs",
-        "2",
-        "--likelihood",
-        "Normal",
-        "--out",
-        tmp_path / "r",
-    )
-    assert told.code == 0
+    assert fit_array(x, "Normal", tmp_path).code == 0
 
 
 RESUMED = {  # flags, and what the answer asks to leave out
