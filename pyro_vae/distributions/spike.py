@@ -1,6 +1,5 @@
 """A spike at one value and another distribution elsewhere."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ from pyro.distributions import constraints
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from .supports import support_of_cell
+from .supports import bound, number_within
 
 __all__ = ["SpikeOr", "WithSpike"]
 
@@ -23,8 +22,8 @@ class SpikeOr(constraints.Constraint):
     def __init__(self, at: float, support: constraints.Constraint) -> None:
         self.member, self.support = at, support  # a value that is in it, and the others
         self.is_discrete = support.is_discrete
-        self.lower_bound = min(at, float(torch.as_tensor(_bound(support, "lower", -1)).min()))
-        self.upper_bound = max(at, float(torch.as_tensor(_bound(support, "upper", 1)).max()))
+        self.lower_bound = min(at, float(torch.as_tensor(bound(support, "lower")).min()))
+        self.upper_bound = max(at, float(torch.as_tensor(bound(support, "upper")).max()))
 
     def check(self, value: Tensor) -> Tensor:
         """Whether each number is one of them."""
@@ -94,19 +93,7 @@ class WithSpike(dist.TorchDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         """The log probability of the spike, the log density elsewhere."""
         spike = value == self.at
-        inside = torch.where(spike, self._within().to(value), value)
+        # so that no infinite density reaches a gradient
+        inside = torch.where(spike, number_within(self.base.support).to(value), value)
         rest = logsigmoid(-self.logits) + self.base.log_prob(inside)
         return torch.where(spike, logsigmoid(self.logits), rest)
-
-    def _within(self) -> Tensor:
-        """Some number of the support, so that no infinite density reaches a gradient."""
-        support: Any = self.base.support
-        low = torch.as_tensor(_bound(support, "lower", -1))
-        high = torch.as_tensor(_bound(support, "upper", 1))
-        middle = torch.where(high.isfinite(), (low + high) / 2, low + 1)
-        return torch.where(low.isfinite(), middle, torch.zeros(()))
-
-
-def _bound(support: Any, side: str, sign: int) -> Any:  # noqa: ANN401
-    """A bound of a support, infinite where it has none."""
-    return getattr(support_of_cell(support), f"{side}_bound", sign * math.inf)

@@ -1,8 +1,13 @@
 """Supports of single cells."""
 
-from pyro.distributions import constraints
+import math
+from typing import Any
 
-__all__ = ["support_of_cell"]
+import torch
+from pyro.distributions import constraints
+from torch import Tensor
+
+__all__ = ["bound", "number_within", "support_of_cell"]
 
 
 def support_of_cell(constraint: constraints.Constraint) -> constraints.Constraint:
@@ -10,3 +15,16 @@ def support_of_cell(constraint: constraints.Constraint) -> constraints.Constrain
     while (inner := getattr(constraint, "base_constraint", None)) is not None:
         constraint = inner
     return constraint
+
+
+def bound(support: Any, side: str) -> Any:  # noqa: ANN401
+    """The ``"lower"`` or ``"upper"`` bound of a support, infinite where it has none."""
+    none = -math.inf if side == "lower" else math.inf
+    return getattr(support_of_cell(support), f"{side}_bound", none)
+
+
+def number_within(support: Any) -> Tensor:  # noqa: ANN401
+    """Some number of a support, at which formulas have a meaning, and slopes are finite."""
+    low, high = (torch.as_tensor(bound(support, side)) for side in ("lower", "upper"))
+    middle = torch.where(high.isfinite(), (low + high) / 2, low + 1)
+    return torch.where(low.isfinite(), middle, torch.zeros(()))

@@ -13,6 +13,7 @@ from torch.distributions.transforms import AbsTransform
 from torch.nn.functional import logsigmoid
 
 from .edges import log1mexp
+from .supports import number_within
 from .tails import GeneralizedPareto
 
 __all__ = ["CensoredTime", "RightCensored", "log_survival"]
@@ -109,9 +110,7 @@ def _log_tail(p: Any, t: Tensor, *, above: bool) -> Tensor:  # noqa: ANN401
     if low is None:
         return _log_tail_within(p, t, above)
     within = t > low  # the formulas have no meaning, and NaN for slopes, elsewhere
-    high = torch.as_tensor(getattr(p.support, "upper_bound", math.inf))
-    inner = torch.where(high.isfinite(), (low + high) / 2, low + 1.0)
-    log = _log_tail_within(p, t.where(within, inner), above)
+    log = _log_tail_within(p, t.where(within, number_within(p.support).to(t)), above)
     return log.where(within, 0.0 if above else -math.inf)
 
 
