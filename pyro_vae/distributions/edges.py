@@ -5,7 +5,7 @@ and its log density has its digits wherever such a draw lies.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import pyro.distributions as dist
@@ -14,7 +14,7 @@ from pyro.distributions import constraints
 from pyro.distributions.util import sum_rightmost
 from torch import Tensor
 
-from .supports import support_of_cell
+from .supports import bound, support_of_cell
 
 __all__ = [
     "Beta",
@@ -60,11 +60,7 @@ class TransformedDistribution(dist.TransformedDistribution):
         """The log density: none where the base has none, if the support does not say it."""
         if self._validate_args:
             self._validate_sample(value)
-        steps = [value]
-        for transform in reversed(self.transforms):
-            steps.insert(0, transform.inv(steps[0]))
-        if self._behind is not None:
-            steps = remembered(value, self._behind[-1], steps, self._behind, len(self.event_shape))
+        steps = remembered(value, self._behind, self._back, len(self.event_shape))
         log, event_dim = self.base_dist.log_prob(steps[0]), len(self.base_dist.event_shape)
         for transform, x, y in zip(self.transforms, steps, steps[1:], strict=False):
             inner, outer = transform.domain.event_dim, transform.codomain.event_dim
@@ -73,6 +69,13 @@ class TransformedDistribution(dist.TransformedDistribution):
         if not self._narrowed:
             return log
         return torch.where(self.base_dist.support.check(steps[0]), log, -math.inf)
+
+    def _back(self, value: Tensor) -> list[Tensor]:
+        """The numbers that became the value, first to last, and the value."""
+        steps = [value]
+        for transform in reversed(self.transforms):
+            steps.insert(0, transform.inv(steps[0]))
+        return steps
 
     def _through(self, x: Tensor) -> Tensor:
         steps = [x]
@@ -208,9 +211,7 @@ class Kumaraswamy(InLogarithms, dist.Kumaraswamy):
 
     def _log_density(self, x: Tensor) -> Tensor:
         a, b = self.concentration1, self.concentration0
-        steps = [log1mexp(-a * x.log()), x]
-        if self._behind is not None:
-            steps = remembered(x, self._behind[-1], steps, self._behind)
+        steps = remembered(x, self._behind, lambda x: [log1mexp(-a * x.log()), x])
         return a.log() + b.log() + torch.xlogy(a - 1, x) + _power(b - 1, steps[0])
 
 
@@ -228,9 +229,7 @@ class Beta(Checked, dist.Beta):
 
     def _log_density(self, x: Tensor) -> Tensor:
         a, b = self.concentration1, self.concentration0
-        steps = [(-x).log1p(), x]
-        if self._behind is not None:
-            steps = remembered(x, self._behind[-1], steps, self._behind)
+        steps = remembered(x, self._behind, lambda x: [(-x).log1p(), x])
         norm = (a + b).lgamma() - a.lgamma() - b.lgamma()
         return norm + torch.xlogy(a - 1, x) + _power(b - 1, steps[0])
 
@@ -264,20 +263,27 @@ def log1mexp(x: Tensor) -> Tensor:
 
 
 def remembered(
-    value: Tensor, drawn: Tensor, found: list[Tensor], behind: list[Tensor], event_dim: int = 0
+    value: Tensor,
+    behind: list[Tensor] | None,
+    find: Callable[[Tensor], list[Tensor]],
+    event_dim: int = 0,
 ) -> list[Tensor]:
     """The numbers behind a draw: as they were where a value is the draw, else as they are found.
 
     Args:
         value: where a density is asked for; of size 1 where it is one for several draws.
-        drawn: the last draw; of a copy of it, the path is that of the copy.
-        found: the numbers behind the value, which rounding may have moved.
-        behind: those behind the draw.
+        behind: the numbers behind the last draw, and the draw; of a copy of it, the path is that of
+            the copy.
+        find: the same of a value, which rounding may have moved.
         event_dim: of the values.
     """
+    if behind is None:
+        return find(value)
+    drawn = behind[-1]
     has_path = drawn.grad_fn is not None  # without one, slopes are those at a given value
     if value is drawn and (has_path or not torch.is_grad_enabled()):
         return behind
+    found = find(value)
     sizes = zip(value.shape, drawn.shape, strict=False)  # a mixture asks all of its components
     if value.ndim != drawn.ndim or any(one not in (1, every) for one, every in sizes):
         return found
@@ -293,7 +299,7 @@ def remembered(
 def _is_bounded(support: Any) -> bool:  # noqa: ANN401
     """Whether numbers have an upper bound."""
     cell = support_of_cell(support)
-    return cell is constraints.simplex or getattr(cell, "upper_bound", math.inf) < math.inf
+    return cell is constraints.simplex or bound(cell, "upper") < math.inf
 
 
 def _power(exponent: Tensor, log: Tensor) -> Tensor:

@@ -175,15 +175,15 @@ class AffineBeta(Checked, dist.AffineBeta):
         a, b = self.concentration1.double(), self.concentration0.double()
         of, kind = torch.finfo(x.dtype), torch.promote_types(x.dtype, self.concentration1.dtype)
         outside = (x < self.low) | (x > self.high)
-        low, scale, wide = self.loc.double(), self.scale.double(), x.double()
-        steps = [
-            ((wide - end).abs().clamp(min=of.tiny).maximum(end.abs() * of.eps / 2) / scale)
-            .clamp(max=1)
-            .log()
-            for end in (low, low + scale)
-        ]
-        if self._behind is not None:
-            steps = remembered(x, self._behind[-1], [*steps, x], self._behind)
+        scale, wide = self.scale.double(), x.double()
+        ends = self.loc.double(), self.loc.double() + scale
+
+        def find(x: Tensor) -> list[Tensor]:
+            least = [(end.abs() * of.eps / 2).clamp(min=of.tiny) for end in ends]
+            away = [(wide - end).abs().maximum(rest) for end, rest in zip(ends, least, strict=True)]
+            return [*((each / scale).clamp(max=1).log() for each in away), x]
+
+        steps = remembered(x, self._behind, find)
         beta = (a + b).lgamma() - a.lgamma() - b.lgamma()
         found = beta + (a - 1) * steps[0] + (b - 1) * steps[1] - scale.log()
         return torch.where(outside, -math.inf, found.to(kind))
